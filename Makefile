@@ -1,0 +1,42 @@
+# Everything starts from a fresh clone with Python 3.11+, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+# The environment first on PATH, so that dvc, python and hooks are ours whatever shell called make.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help demo test lint format clean
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.installed  ## the whole line on the embedded data set; ends with workspace/report.html
+	$(BIN)/points2model demo
+
+test: .venv/.installed-test lint  ## linters, types, layering, then the fast tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-test  ## ruff, mypy, import-linter, hadolint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
+
+format: .venv/.installed-test  ## let ruff fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and tool caches; workspace/ and the DVC cache stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+
+# Stamps: a second `make demo` doesn't install again unless pyproject.toml changed.
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
+	@touch $@
+
+.venv/.installed-test: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
+	@touch .venv/.installed $@
