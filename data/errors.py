@@ -1,0 +1,45 @@
+"""Faults in data: each says where, what was found, what was expected and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SHOWN_FAULTS = 50
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One bad record of one file."""
+
+    file: str
+    record: str
+    found: str
+    expected: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file}: {self.record}: found {self.found}; expected {self.expected}. "
+            f"Next: {self.next_step}."
+        )
+
+
+class DataError(Exception):
+    """Every fault that was found, not only the first one.
+
+    The message shows at most ``SHOWN_FAULTS`` of them; ``faults`` holds all.
+    """
+
+    def __init__(self, faults: Fault | Iterable[Fault]) -> None:
+        self.faults: list[Fault] = [faults] if isinstance(faults, Fault) else list(faults)
+        super().__init__(self.faults)
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return str(self.faults[0])
+        lines = [f"{len(self.faults)} faults:"]
+        lines += [f"  {fault}" for fault in self.faults[:SHOWN_FAULTS]]
+        if len(self.faults) > SHOWN_FAULTS:
+            lines.append(f"  and {len(self.faults) - SHOWN_FAULTS} more")
+        return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""One interface to where files lie: listing, reading under a root, and writing whole or not at all.
+
+Local folders only for now; a remote store adds its own listing and fetching behind the same names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from data.errors import DataError, Fault
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def _partial_name(path: Path) -> Path:
+    # In the same folder, so that the rename stays on one file system and is atomic.
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write a file at; move it to ``path`` when the block ends well.
+
+    Readers see the old file or the new one, never half of one. If the block raises, or leaves no
+    file, ``path`` is untouched and the temporary file is gone. Missing parent folders are made.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_name(target)
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder to fill; it replaces ``path`` when the block ends well.
+
+    An existing folder at ``path`` is replaced as a whole, files that the new one lacks included.
+    If the block raises, ``path`` is untouched.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_name(target)
+    partial.mkdir()
+    try:
+        yield partial
+        if target.exists():
+            # A folder can't be renamed onto a full one: step aside, swap, then remove the old one.
+            old = _partial_name(target)
+            os.replace(target, old)
+            try:
+                os.replace(partial, target)
+            except OSError:
+                os.replace(old, target)
+                raise
+            shutil.rmtree(old)
+        else:
+            os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = None) -> list[str]:
+    """All files under ``root``, as sorted posix paths relative to it.
+
+    Args:
+        root: a folder; searched to any depth.
+        suffixes: keep only these endings (lower case, with the dot); None keeps every file.
+            Hidden files and folders are always left out.
+
+    Raises:
+        DataError: ``root`` is not a folder.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise DataError(
+            Fault(str(root), "folder", "no such folder", "a folder", "correct the path in params.yaml")
+        )
+    files = []
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith(".") or (suffixes and not name.lower().endswith(suffixes)):
+                continue
+            files.append((Path(at) / name).relative_to(folder).as_posix())
+    return sorted(files)
+
+
+def is_safe(relative: str) -> bool:
+    """Whether a path from an annotation file stays under the folder that it will be joined to."""
+    if not relative or "\0" in relative:
+        return False
+    posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
+    absolute = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
+    return not absolute and ".." not in posix.parts and ".." not in windows.parts
+
+
+def join(root: str | os.PathLike[str], relative: str) -> Path:
+    """``root / relative``, refusing what leaves ``root``: absolute paths, ``..``, links that lead out.
+
+    Paths in annotation files are data, not trusted.
+
+    Raises:
+        DataError: the path leaves ``root``.
+    """
+    path = Path(root) / relative
+    if not is_safe(relative) or not path.resolve().is_relative_to(Path(root).resolve()):
+        raise DataError(
+            Fault(
+                str(root),
+                f"path {relative!r}",
+                "a path that leaves the image root",
+                "a path relative to the image root, without '..'",
+                "correct file_name in the annotation file, or set the image root above these files",
+            )
+        )
+    return path

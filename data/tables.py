@@ -1,0 +1,349 @@
+"""The tables: their schemas, reading and writing them, and a split of a data set as a folder.
+
+Arrow IPC, uncompressed and memory-mapped, where loaders read at random (images, instances);
+Parquet where people read (points, rejects, pseudo labels). Written files depend on the rows alone:
+the same table gives the same bytes.
+
+Coordinates are pixels of the original image, x to the right and y down; (0, 0) is the outer corner
+of the top-left pixel, whose centre is (0.5, 0.5). Masks are COCO compressed RLE (column-major runs).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data import storage
+from data.errors import DataError, Fault
+
+__all__ = [
+    "IMAGES", "INSTANCES", "POINTS", "PSEUDO", "REJECTED", "Category", "DataError", "Fault", "Split",
+    "class_indices", "concat_instances", "read_arrow", "read_parquet", "write_arrow", "write_parquet",
+    "write_split",
+]  # fmt: skip
+
+FORMAT = 1
+
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("file_name", pa.string()),  # as the annotation file says it
+        ("uri", pa.string()),  # relative to the split's image_root
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),  # of the file's bytes, hex
+        ("split", pa.string()),  # "strong", "weak", "val", "kept_aside"
+        ("label", pa.string()),  # "mask", "point", "none"
+        ("status", pa.string()),  # "ok", or why the image can't be used
+    ]
+)
+INSTANCES = pa.schema(
+    [
+        ("instance_id", pa.int64()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),  # the data set's own id
+        ("bbox_xywh", pa.list_(pa.float32(), 4)),
+        ("area", pa.float32()),  # pixels
+        ("iscrowd", pa.bool_()),
+        ("rle_counts", pa.binary()),  # COCO compressed; the size is the image's
+        ("source", pa.string()),  # "annotator" or "pseudo"
+        ("score", pa.float32()),  # null for an annotator's
+    ]
+)
+POINTS = pa.schema(
+    [
+        ("point_id", pa.string()),  # 16 hex digits, a hash of source_file and source_record
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+        ("annotator", pa.string()),
+        ("labelled_at", pa.string()),
+        ("source_file", pa.string()),
+        ("source_record", pa.string()),
+    ]
+)
+REJECTED = pa.schema(
+    [
+        ("file", pa.string()),
+        ("record", pa.string()),
+        ("reason", pa.string()),  # one word for counting, e.g. "unknown_image"
+        ("found", pa.string()),
+        ("expected", pa.string()),
+        ("point_id", pa.string()),
+        ("image", pa.string()),  # image and category as the point file says them
+        ("category", pa.string()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("annotator", pa.string()),
+        ("labelled_at", pa.string()),
+    ]
+)
+PSEUDO = pa.schema(
+    [
+        ("point_id", pa.string()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("status", pa.string()),  # "ok", "rough", "empty", "failed"
+        ("reason", pa.string()),  # why, where status is not "ok"
+        ("level", pa.int32()),
+        ("class_score", pa.float32()),
+        ("maskness", pa.float32()),
+        ("score", pa.float32()),
+        ("rough_rle", pa.binary()),
+        ("refined_rle", pa.binary()),
+        ("iou_rough_refined", pa.float32()),
+        ("bbox_xywh", pa.list_(pa.float32(), 4)),
+        ("area", pa.float32()),
+        ("contains_point", pa.bool_()),
+    ]
+)
+
+
+class Category(NamedTuple):
+    """A class as the data set names and numbers it."""
+
+    id: int
+    name: str
+
+
+def class_indices(categories: Sequence[Category]) -> dict[int, int]:
+    """Contiguous class index (what models use) of each category id, in the order of the ids."""
+    return {category_id: index for index, category_id in enumerate(sorted(c.id for c in categories))}
+
+
+def _checked(table: pa.Table, schema: pa.Schema, path: str | os.PathLike[str]) -> pa.Table:
+    """``table`` without file metadata, once its columns are exactly those of ``schema``."""
+    found = {field.name: field.type for field in table.schema}
+    expected = {field.name: field.type for field in schema}
+    if found != expected:
+        faults = []
+        for name in sorted(found.keys() | expected.keys()):
+            if found.get(name) != expected.get(name):
+                faults.append(
+                    Fault(
+                        str(path),
+                        f"column {name!r}",
+                        str(found.get(name, "none")),
+                        str(expected.get(name, "none")),
+                        "run the stage that writes this file again; this version reads another format",
+                    )
+                )
+        raise DataError(faults)
+    return table.select(schema.names).replace_schema_metadata(None)
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception, kind: str) -> DataError:
+    found = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
+    return DataError(Fault(str(path), "file", found, kind, "run the stage that writes this file"))
+
+
+def write_arrow(table: pa.Table, path: str | os.PathLike[str]) -> None:
+    """Write an uncompressed Arrow IPC file of one record batch, atomically and deterministically."""
+    table = table.replace_schema_metadata(None).combine_chunks()
+    with storage.atomic_write(path) as partial, pa.ipc.new_file(str(partial), table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_arrow(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
+    """Memory-map an Arrow IPC file; rows are read from the page cache, shared by all processes.
+
+    Raises:
+        DataError: missing or unreadable file, or columns that are not those of ``schema``.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error, "an Arrow IPC file") from error
+    return _checked(table, schema, path)
+
+
+def write_parquet(table: pa.Table, path: str | os.PathLike[str]) -> None:
+    """Write a zstd Parquet file, atomically and deterministically."""
+    table = table.replace_schema_metadata(None).combine_chunks()
+    with storage.atomic_write(path) as partial:
+        pq.write_table(table, partial, compression="zstd", store_schema=True)
+
+
+def read_parquet(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file.
+
+    Raises:
+        DataError: missing or unreadable file, or columns that are not those of ``schema``.
+    """
+    try:
+        # ParquetFile, not read_table: a folder named like year=2024 must not add a column.
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error, "a Parquet file") from error
+    return _checked(table, schema, path)
+
+
+def concat_instances(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows of several INSTANCES tables in the order a split needs: by image_id, then instance_id."""
+    table = pa.concat_tables([_checked(table, INSTANCES, "instances") for table in tables])
+    order = np.lexsort((table["instance_id"].to_numpy(), table["image_id"].to_numpy()))
+    return table.take(pa.array(order)).combine_chunks()
+
+
+class Split:
+    """One split of a data set: a folder of images.arrow, instances.arrow, categories.json, split.json.
+
+    Attributes:
+        root: the folder.
+        images: table IMAGES, sorted by image_id.
+        instances: table INSTANCES, sorted by image_id, then instance_id.
+        categories: sorted by id.
+        image_root: the folder that each image's ``uri`` is relative to.
+    """
+
+    def __init__(
+        self, root: Path, images: pa.Table, instances: pa.Table, categories: list[Category], image_root: str
+    ) -> None:
+        self.root = root
+        self.images = images
+        self.instances = instances
+        self.categories = categories
+        self.image_root = image_root
+        self._in_memory = False
+        image_ids = images["image_id"].to_numpy()
+        owners = instances["image_id"].to_numpy()
+        self._begin = np.searchsorted(owners, image_ids, side="left")
+        self._end = np.searchsorted(owners, image_ids, side="right")
+
+    @classmethod
+    def open(cls, root: str | os.PathLike[str]) -> Split:
+        """Memory-map a split's tables.
+
+        Raises:
+            DataError: a file is missing, unreadable or of another format.
+        """
+        folder = Path(root)
+        header = _read_json(folder / "split.json", lambda value: value["format"] == FORMAT)
+        categories = _read_json(
+            folder / "categories.json", lambda value: [Category(row["id"], row["name"]) for row in value]
+        )
+        return cls(
+            root=folder,
+            images=read_arrow(folder / "images.arrow", IMAGES),
+            instances=read_arrow(folder / "instances.arrow", INSTANCES),
+            categories=sorted(Category(row["id"], row["name"]) for row in categories),
+            image_root=header["image_root"],
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A loader worker that starts afresh maps the files again; it is not sent a copy of the rows.
+        if self._in_memory:
+            return _reopen_with, (self.root, self.instances)
+        return Split.open, (self.root,)
+
+    def __len__(self) -> int:
+        return int(self.images.num_rows)
+
+    def image(self, i: int) -> dict[str, Any]:
+        """Row ``i`` of the images table."""
+        row: dict[str, Any] = self.images.slice(range(len(self))[i], 1).to_pylist()[0]
+        return row
+
+    def instances_of(self, i: int) -> pa.Table:
+        """The instances of image ``i``: a zero-copy slice, in the order of instance_id."""
+        return self.instances.slice(self._begin[i], self._end[i] - self._begin[i])
+
+    def image_path(self, i: int) -> Path:
+        """Where the file of image ``i`` lies.
+
+        Raises:
+            DataError: its ``uri`` leaves the image root.
+        """
+        return storage.join(self.image_root, self.images["uri"][range(len(self))[i]].as_py())
+
+    def with_instances(self, table: pa.Table) -> Split:
+        """This split with further instances (INSTANCES rows, e.g. pseudo labels) beside its own.
+
+        Raises:
+            DataError: a row of an image or category that the split doesn't have.
+        """
+        faults = _reference_faults(table, self.images, self.categories, str(self.root))
+        if faults:
+            raise DataError(faults)
+        joined = concat_instances([self.instances, table])
+        split = Split(self.root, self.images, joined, self.categories, self.image_root)
+        split._in_memory = True
+        return split
+
+
+def _reference_faults(
+    instances: pa.Table, images: pa.Table, categories: Sequence[Category], where: str
+) -> list[Fault]:
+    """A fault for each image_id or category_id of ``instances`` that doesn't exist."""
+    known = {"image_id": images["image_id"].to_numpy(), "category_id": [c.id for c in categories]}
+    return [
+        Fault(
+            where,
+            f"{column} {unknown}",
+            f"instances of {column} {unknown}, which the split doesn't have",
+            f"instances of the split's own {column}s",
+            "make the instances from this same split",
+        )
+        for column, ids in known.items()
+        for unknown in np.setdiff1d(instances[column].to_numpy(), ids)
+    ]
+
+
+def _reopen_with(root: Path, instances: pa.Table) -> Split:
+    split = Split.open(root)
+    joined = Split(root, split.images, instances, split.categories, split.image_root)
+    joined._in_memory = True
+    return joined
+
+
+def _read_json(path: Path, check: Callable[[Any], Any]) -> Any:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not check(value):
+            raise ValueError(f"not of format {FORMAT}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error, f"{path.name} of a split, format {FORMAT}") from error
+    return value
+
+
+def write_split(
+    root: str | os.PathLike[str],
+    images: pa.Table,
+    instances: pa.Table,
+    categories: Sequence[Category],
+    image_root: str,
+) -> None:
+    """Write a split's folder, whole or not at all; rows are sorted, files deterministic.
+
+    Raises:
+        DataError: columns of another schema, a repeated id, or an instance of no known image or category.
+    """
+    images = _checked(images, IMAGES, "images").sort_by("image_id")
+    instances = concat_instances([instances])
+    faults = _reference_faults(instances, images, categories, str(root))
+    for column, table in (("image_id", images), ("instance_id", instances)):
+        ids, counts = np.unique(table[column].to_numpy(), return_counts=True)
+        faults += [
+            Fault(str(root), f"{column} {i}", "several rows", "one row an id", "make the ids unique")
+            for i in ids[counts > 1]
+        ]
+    if faults:
+        raise DataError(faults)
+    with storage.atomic_dir(root) as folder:
+        write_arrow(images, folder / "images.arrow")
+        write_arrow(instances, folder / "instances.arrow")
+        rows = [{"id": c.id, "name": c.name} for c in sorted(categories)]
+        (folder / "categories.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        header = {"format": FORMAT, "image_root": image_root}
+        (folder / "split.json").write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", "utf-8")
