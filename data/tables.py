@@ -30,6 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT = 1
+POINT_COLUMNS = ("point_x", "point_y")
 
 IMAGES = pa.schema(
     [
@@ -190,8 +191,22 @@ def read_parquet(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
 
 
 def concat_instances(tables: Sequence[pa.Table]) -> pa.Table:
-    """Rows of several INSTANCES tables in the order a split needs: by image_id, then instance_id."""
-    table = pa.concat_tables([_checked(table, INSTANCES, "instances") for table in tables])
+    """Rows of several INSTANCES tables in the order a split needs: by image_id, then instance_id.
+
+    If any of them has the columns point_x and point_y (float32, the point a pseudo mask was made
+    from), the result has them too, null where a table has none.
+    """
+    with_points = any("point_x" in table.column_names for table in tables)
+    parts = []
+    for table in tables:
+        points = {name: table[name] for name in POINT_COLUMNS if name in table.column_names}
+        part = _checked(table.drop_columns(list(points)), INSTANCES, "instances")
+        if with_points:
+            for name in POINT_COLUMNS:
+                column = points.get(name, pa.nulls(table.num_rows, pa.float32()))
+                part = part.append_column(name, column.cast(pa.float32()))
+        parts.append(part)
+    table = pa.concat_tables(parts)
     order = np.lexsort((table["instance_id"].to_numpy(), table["image_id"].to_numpy()))
     return table.take(pa.array(order)).combine_chunks()
 

@@ -1,0 +1,243 @@
+"""Splits as a torch Dataset: samples, batches and the order of training steps.
+
+N images, K instances, H0 x W0 original size, h x w after resizing, H x W padded in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import Dataset, Sampler
+
+from data import masks as mask_codec
+from data.errors import DataError, Fault
+from data.images import read_image
+from data.tables import Split, class_indices
+from data.transforms import AugmentConfig, Geometry, augment, resize, resize_shape
+
+PAD_MULTIPLE = 32  # the stride of the coarsest feature map that networks compute without rounding
+
+
+class Sample(TypedDict):
+    """One image with its instances, resized and augmented."""
+
+    image: Tensor  # uint8 [3, h, w], RGB
+    masks: Tensor  # bool [K, h, w], crowds excluded, none empty
+    labels: Tensor  # int64 [K], contiguous class indices
+    weights: Tensor  # float32 [K], 1 for an annotator's mask, the score of a pseudo mask
+    points_xy: Tensor | None  # float32 [K, 2], input pixels; None unless the instances carry points
+    crowd: Tensor | None  # bool [h, w], union of the crowds
+    image_id: int
+    original_size: tuple[int, int]  # (H0, W0)
+
+
+class Batch(TypedDict):
+    """N samples; images and masks zero-padded at the bottom and right to a common H x W."""
+
+    images: Tensor  # uint8 [N, 3, H, W]
+    masks: list[Tensor]  # bool [K, H, W] each
+    labels: list[Tensor]
+    weights: list[Tensor]
+    points_xy: list[Tensor | None]
+    crowds: list[Tensor | None]  # bool [H, W] each
+    image_ids: list[int]
+    original_sizes: list[tuple[int, int]]
+    content_sizes: list[tuple[int, int]]  # (h, w)
+
+
+class InstanceDataset(Dataset[Sample]):
+    """The usable images (status "ok") of one or several splits, one after the other.
+
+    Args:
+        split: a split, or several with the same categories.
+        short_side: the shorter side after plain resizing, in pixels.
+        max_side: the longer side never exceeds this.
+        augment: training augmentation; None resizes only.
+        extra_instances: further INSTANCES rows for the last split, e.g. the weak split's pseudo
+            labels. See ``Split.with_instances``.
+        cache_images: keep decoded images in memory (per process).
+
+    Raises:
+        DataError: splits of unlike categories, or extra instances of unknown images or categories.
+    """
+
+    def __init__(
+        self,
+        split: Split | Sequence[Split],
+        *,
+        short_side: int,
+        max_side: int,
+        augment: AugmentConfig | None,
+        extra_instances: pa.Table | None = None,
+        cache_images: bool,
+    ) -> None:
+        self.splits = [split] if isinstance(split, Split) else list(split)
+        for other in self.splits[1:]:
+            if other.categories != self.splits[0].categories:
+                raise DataError(
+                    Fault(
+                        str(other.root),
+                        "categories",
+                        str([tuple(c) for c in other.categories]),
+                        str([tuple(c) for c in self.splits[0].categories]),
+                        "ingest all splits with the same categories",
+                    )
+                )
+        if extra_instances is not None:
+            self.splits[-1] = self.splits[-1].with_instances(extra_instances)
+        self.categories = self.splits[0].categories
+        self.short_side = short_side
+        self.max_side = max_side
+        self.augment = augment
+        # Class index of each category id, looked up by searchsorted: class_indices goes by sorted id.
+        self._category_ids = np.asarray(list(class_indices(self.categories)), dtype=np.int64)
+        self._where = np.concatenate(
+            [
+                np.stack([np.full(rows.size, n), rows], axis=1)
+                for n, one in enumerate(self.splits)
+                for rows in [np.flatnonzero(one.images["status"].to_numpy(zero_copy_only=False) == "ok")]
+            ]
+        )
+        self._cache: dict[int, np.ndarray] | None = {} if cache_images else None
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def _image(self, index: int, split: Split, i: int, size: tuple[int, int]) -> np.ndarray:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        path = split.image_path(i)
+        image = read_image(path)
+        if image.shape[:2] != size:
+            raise DataError(
+                Fault(
+                    str(path),
+                    "image",
+                    f"{image.shape[1]} x {image.shape[0]} pixels",
+                    f"{size[1]} x {size[0]} pixels, as when it was ingested",
+                    "run the ingest stage again",
+                )
+            )
+        if self._cache is not None:
+            self._cache[index] = image
+        return image
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """The sample at ``index``, or at (index, draw_seed); a bare index draws with seed 0.
+
+        All randomness comes from ``draw_seed``, so neither the worker nor earlier draws matter.
+
+        Raises:
+            DataError: the image file is missing, unreadable or of another size than ingested.
+        """
+        index, draw_seed = key if isinstance(key, tuple) else (key, 0)
+        n, i = (int(value) for value in self._where[index])
+        split = self.splits[n]
+        row = split.image(i)
+        size = (row["height"], row["width"])
+        instances = split.instances_of(i)
+        is_crowd = instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
+        masks = mask_codec.decode_many(instances["rle_counts"].to_pylist(), *size)
+        crowd = masks[is_crowd].any(axis=0, keepdims=True) if is_crowd.any() else masks[:0]
+        things = instances.filter(pa.array(~is_crowd)) if is_crowd.any() else instances
+
+        points = None
+        if "point_x" in things.column_names:
+            xy = [things[name].to_numpy(zero_copy_only=False) for name in ("point_x", "point_y")]
+            points = torch.from_numpy(np.stack(xy, axis=1).astype(np.float32))
+        # The crowd, if there is one, travels as the last mask.
+        geometry = Geometry(
+            torch.from_numpy(self._image(index, split, i, size)).permute(2, 0, 1),
+            torch.from_numpy(np.concatenate([masks[~is_crowd], crowd])),
+            points,
+        )
+        shape = resize_shape(size, self.short_side, self.max_side)
+        if self.augment is None:
+            geometry = resize(geometry, shape)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(draw_seed)
+                geometry = augment(geometry, shape, self.augment)
+
+        count = things.num_rows
+        labels = np.searchsorted(self._category_ids, things["category_id"].to_numpy())
+        weights = things["score"].fill_null(1.0).to_numpy()
+        kept = geometry.masks[:count].flatten(1).any(dim=1)
+        return Sample(
+            image=geometry.image.contiguous(),
+            masks=geometry.masks[:count][kept],
+            labels=torch.from_numpy(labels.astype(np.int64))[kept],
+            weights=torch.from_numpy(weights.astype(np.float32))[kept],
+            points_xy=None if geometry.points_xy is None else geometry.points_xy[kept],
+            crowd=geometry.masks[count] if crowd.shape[0] else None,
+            image_id=row["image_id"],
+            original_size=size,
+        )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad samples to the largest height and width among them, rounded up to ``PAD_MULTIPLE``."""
+    sizes = [(int(s["image"].shape[1]), int(s["image"].shape[2])) for s in samples]
+    height, width = (-(-max(side) // PAD_MULTIPLE) * PAD_MULTIPLE for side in zip(*sizes, strict=True))
+
+    def padded(planes: Tensor) -> Tensor:
+        return pad(planes, (0, width - planes.shape[-1], 0, height - planes.shape[-2]))
+
+    return Batch(
+        images=torch.stack([padded(s["image"]) for s in samples]),
+        masks=[padded(s["masks"]) for s in samples],
+        labels=[s["labels"] for s in samples],
+        weights=[s["weights"] for s in samples],
+        points_xy=[s["points_xy"] for s in samples],
+        crowds=[None if (crowd := s["crowd"]) is None else padded(crowd) for s in samples],
+        image_ids=[s["image_id"] for s in samples],
+        original_sizes=[s["original_size"] for s in samples],
+        content_sizes=sizes,
+    )
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """The keys (index, draw_seed) of each training step: a batch sampler for a DataLoader.
+
+    Steps walk through one shuffled epoch after the other, batches running on over the border, so no
+    image comes twice before all came once. A step's keys depend on (n, batch_size, seed, step)
+    alone: training resumed at ``start_step`` goes on exactly as if it had never stopped.
+
+    Args:
+        n: number of samples in the data set, at least 1.
+        batch_size: samples a step.
+        seed: of the shuffling and of the draws.
+        steps: number of steps in all.
+        start_step: the first step to yield.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, steps: int, start_step: int = 0) -> None:
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"n and batch_size are 1 or more; found n={n}, batch_size={batch_size}")
+        self.n = n
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps = steps
+        self.start_step = start_step
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.start_step)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        shuffled_epoch, order = -1, np.arange(0)
+        for step in range(self.start_step, self.steps):
+            keys = []
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+                epoch, at = divmod(position, self.n)
+                if epoch != shuffled_epoch:
+                    shuffled_epoch = epoch
+                    order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.n)
+                draw_seed = np.random.SeedSequence([self.seed, 1, position]).generate_state(1, np.uint64)[0]
+                keys.append((int(order[at]), int(draw_seed) >> 1))  # 63 bits: torch takes signed seeds
+            yield keys
