@@ -1,0 +1,203 @@
+"""ResNet (He et al., CVPR 2016) and feature pyramid (Lin et al., CVPR 2017), assembled from torchvision's parts.
+
+torchvision's `ResNet` class fixes the stem at 64 channels, so a network of another width is assembled here from
+its blocks; parameter names stay torchvision's, so that its published weights load by name.
+
+Legend: N images, H x W pixels.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from math import gcd
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+
+NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
+
+
+class BackboneConfig(BaseModel):
+    """A ResNet; `resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+    width: Annotated[float, Field(gt=0)]
+    """Scales every channel count; 1 is the paper's."""
+    norm: NormKind
+    norm_groups: Annotated[int, Field(ge=1)]
+    """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
+    frozen_stages: Annotated[int, Field(ge=0, le=5)]
+    """0: everything learns; 1: the stem is frozen; 2: the stem and the first stage; and so on."""
+    stride_in_1x1: bool
+    """Where a bottleneck halves the map: its first 1x1 convolution (MSRA, Caffe), or its 3x3 (torchvision)."""
+    weights: str | None
+    """`imagenet` (torchvision's), the path of a .safetensors or .pth file with torchvision's names, or none."""
+
+
+def norm_layer(kind: NormKind, groups: int) -> Callable[[int], nn.Module]:
+    """The constructor, from a channel count, of one kind of normalisation."""
+    if kind == "frozen_bn":
+        return FrozenBatchNorm2d
+    if kind == "batch_norm":
+        return nn.BatchNorm2d
+    return lambda channels: nn.GroupNorm(gcd(groups, channels), channels)
+
+
+class ResNet(nn.Module):
+    """The convolutional part of a ResNet: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16, 32.
+
+    `forward` returns them in that order (stem before pooling, then the four stages); `channels` lists their depths.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        *,
+        in_channels: int,
+        stem_channels: int,
+        planes: int,
+        norm: Callable[[int], nn.Module],
+        stride_in_1x1: bool,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, stem_channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(stem_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.channels = [stem_channels]
+        for i, depth in enumerate(depths):
+            stage = self._stage(block, depth, planes * 2**i, 1 if i == 0 else 2, norm, stride_in_1x1)
+            self.add_module(f"layer{i + 1}", stage)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _stage(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depth: int,
+        planes: int,
+        stride: int,
+        norm: Callable[[int], nn.Module],
+        stride_in_1x1: bool,
+    ) -> nn.Sequential:
+        in_channels, out_channels = self.channels[-1], planes * block.expansion
+        downsample = None
+        if stride != 1 or in_channels != out_channels:
+            shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            downsample = nn.Sequential(shortcut, norm(out_channels))
+        first = block(in_channels, planes, stride, downsample, norm_layer=norm)
+        if stride_in_1x1 and isinstance(first, Bottleneck):
+            first.conv1.stride, first.conv2.stride = (stride, stride), (1, 1)
+        self.channels.append(out_channels)
+        rest = [block(out_channels, planes, norm_layer=norm) for _ in range(depth - 1)]
+        return nn.Sequential(first, *rest)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = [self.relu(self.bn1(self.conv1(images)))]
+        x = self.maxpool(maps[0])
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def freeze(self, stages: int) -> None:
+        """Stop the learning of the stem (1), the stem and the first stage (2), and so on."""
+        parts = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+        for part in parts[:stages]:
+            for module in part:
+                module.requires_grad_(False)
+
+
+def build_resnet(config: BackboneConfig, in_channels: int = 3) -> ResNet:
+    """The ResNet of `config`, its weights loaded and its stages frozen.
+
+    With `in_channels` above 3 the further channels of the stem convolution keep their random weights.
+
+    Raises ValueError when the weights don't fit the network, and FileNotFoundError when their file is missing.
+    """
+    block, depths = STAGES[config.name]
+    base = max(1, round(64 * config.width))
+    resnet = ResNet(
+        block,
+        depths,
+        in_channels=in_channels,
+        stem_channels=base,
+        planes=base,
+        norm=norm_layer(config.norm, config.norm_groups),
+        stride_in_1x1=config.stride_in_1x1,
+    )
+    if config.weights is not None:
+        load_resnet_weights(resnet, config.name, config.weights)
+    resnet.freeze(config.frozen_stages)
+    return resnet
+
+
+def load_resnet_weights(resnet: ResNet, name: str, weights: str) -> None:
+    """Load `imagenet` or a file of torchvision-named weights into `resnet`; the classifier's are left out."""
+    if weights == "imagenet":
+        state = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
+    elif weights.endswith(".safetensors"):
+        state = load_file(weights)
+    else:
+        state = torch.load(Path(weights), map_location="cpu", weights_only=True)
+    own = resnet.state_dict()
+    stem = state.get("conv1.weight")
+    if stem is not None and stem.shape[1] < own["conv1.weight"].shape[1]:
+        widened = own["conv1.weight"].clone()
+        widened[:, : stem.shape[1]] = stem
+        state = {**state, "conv1.weight": widened}
+    # Group norm has no running statistics, torchvision's classifier and step counters have no place here.
+    spare = ("fc.", "num_batches_tracked", "running_mean", "running_var")
+    faults = [f"{key}: missing" for key in own.keys() - state.keys() if "num_batches" not in key]
+    for key, value in state.items():
+        if key in own and own[key].shape != value.shape:
+            faults.append(f"{key}: found {list(value.shape)}, expected {list(own[key].shape)}")
+        elif key not in own and not any(part in key for part in spare):
+            faults.append(f"{key}: not in this network")
+    if faults:
+        shown = "\n  ".join(sorted(faults)[:10])
+        raise ValueError(
+            f"weights {weights!r} do not fit {name} ({len(faults)} faults):\n  {shown}\n"
+            "Use width 1.0 with published weights, the same depth, or weights: null."
+        )
+    resnet.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+
+
+class ResNetFPN(nn.Module):
+    """ResNet and feature pyramid: images [N, 3, H, W] to P2..P6, [N, channels, H / 2^l, W / 2^l] for level l.
+
+    P6 is P5 sub-sampled by 2 (rounded up); the top-down path up-samples by nearest neighbour, as the FPN paper does.
+    """
+
+    LEVELS = (2, 3, 4, 5, 6)
+
+    def __init__(self, config: BackboneConfig, fpn_channels: int) -> None:
+        super().__init__()
+        self.body = build_resnet(config)
+        self.fpn = FeaturePyramidNetwork(
+            self.body.channels[1:], fpn_channels, extra_blocks=LastLevelMaxPool()
+        )
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        maps = self.body(images)[1:]
+        pyramid = self.fpn(OrderedDict((str(level), x) for level, x in zip(self.LEVELS, maps, strict=False)))
+        return dict(zip(self.LEVELS, pyramid.values(), strict=True))

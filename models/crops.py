@@ -1,0 +1,160 @@
+"""Crops for MaskRefineNet and the way back: boxes, network inputs, pasting; all of an image's points at once.
+
+Legend: K instances, S crop side, P heatmap channels, H x W pixels of the image. Boxes are xyxy and points x, y in
+pixels, (0, 0) being the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from models.refinenet import IMAGENET_MEAN, IMAGENET_STD, MaskRefineNet, RefineNetConfig
+
+CHUNK_ELEMENTS = 1 << 25
+"""Values of full-size masks held at a time."""
+
+
+def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tensor:
+    """Float32 xyxy [K, 4]: each mask's box, `scale` times as wide and high, grown to hold the point's pixel.
+
+    Cut to the image and of whole pixels, so that a crop is never empty. An empty mask's box is its point's pixel.
+
+    Args:
+        masks: bool [K, H, W].
+        points_xy: float [K, 2].
+        scale: a number, or one an instance [K].
+    """
+    height, width = masks.shape[-2:]
+    limit = points_xy.new_tensor([width, height], dtype=torch.float32)
+    pixel = points_xy.float().floor().clamp(min=torch.zeros_like(limit), max=limit - 1)
+    low, high = pixel.clone(), pixel + 1
+    for axis, held in enumerate((masks.any(1), masks.any(2))):
+        where = torch.arange(held.shape[1], device=masks.device, dtype=torch.float32)
+        low[:, axis] = torch.where(held, where, torch.inf).amin(1)
+        high[:, axis] = torch.where(held, where + 1, -torch.inf).amax(1)
+    real = (high > low).all(1, keepdim=True)
+    factor = torch.as_tensor(scale, dtype=torch.float32, device=masks.device).reshape(-1, 1)
+    centre, half = (low + high) / 2, (high - low) / 2 * factor
+    low = torch.where(real, (centre - half).floor(), pixel)
+    high = torch.where(real, (centre + half).ceil(), pixel + 1)
+    low, high = torch.minimum(low, pixel), torch.maximum(high, pixel + 1)
+    return torch.cat([low.clamp(min=0), torch.minimum(high, limit)], 1)
+
+
+def heatmaps(points_xy: Tensor, boxes_xyxy: Tensor, size: int, sigma: float) -> Tensor:
+    """Float32 [K, S, S]: exp(-d^2 / (2 sigma^2)) of each pixel's distance to the point, in pixels of the crop."""
+    low, side = boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    place = (points_xy - low) / side * size
+    span = torch.arange(size, device=points_xy.device, dtype=torch.float32) + 0.5
+    falloff = torch.exp(-(span - place[..., None]).square() / (2 * sigma**2))  # [K, 2, S]
+    return falloff[:, 1, :, None] * falloff[:, 0, None, :]
+
+
+def crop_masks(masks: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
+    """Bool [K, S, S]: the masks [K, H, W] inside the boxes, nearest neighbour."""
+    steps = (torch.arange(size, device=masks.device, dtype=torch.float32) + 0.5) / size
+    corner, side = boxes_xyxy[:, :2, None], (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])[..., None]
+    place = (corner + steps * side).long()  # [K, 2, S]
+    x = place[:, 0].clamp(0, masks.shape[2] - 1)
+    y = place[:, 1].clamp(0, masks.shape[1] - 1)
+    return masks[torch.arange(len(masks), device=masks.device)[:, None, None], y[:, :, None], x[:, None, :]]
+
+
+def crop_inputs(
+    image: Tensor,
+    masks: Tensor,
+    points_xy: Tensor,
+    boxes_xyxy: Tensor,
+    config: RefineNetConfig,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Network inputs float32 [K, 3 + P + 1, S, S]: image crop (normalised), point heatmap, rough mask.
+
+    The image is averaged where the crop shrinks it and bilinear where it grows; the mask is nearest neighbour.
+
+    Args:
+        image: uint8 RGB [3, H, W].
+        masks: bool [K, H, W].
+        labels: contiguous classes [K], needed when config has a heatmap channel a class.
+    """
+    size = config.crop_size
+    mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=image.device).view(3, 1, 1)
+    pixels = roi_align(image[None].float() / 255, [boxes_xyxy.float()], size, sampling_ratio=-1, aligned=True)
+    points = points_xy.to(boxes_xyxy)
+    heat = torch.zeros(len(masks), config.heatmap_channels, size, size, device=image.device)
+    if config.heatmap_channels > 1 and labels is None:
+        raise ValueError("labels: needed, because the network has a heatmap channel for each class")
+    channel = torch.zeros(len(masks), dtype=torch.long, device=image.device)
+    if config.heatmap_channels > 1 and labels is not None:
+        channel = labels.to(image.device)
+    rows = torch.arange(len(masks), device=image.device)
+    heat[rows, channel] = heatmaps(points, boxes_xyxy, size, config.heatmap_sigma)
+    rough = crop_masks(masks, boxes_xyxy, size)[:, None].float()
+    return torch.cat([(pixels - mean) / std, heat, rough], dim=1)
+
+
+def paste(
+    probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int], chunk: int = CHUNK_ELEMENTS
+) -> Tensor:
+    """Float32 [K, H, W]: crops [K, S, S] put back in place, bilinear, 0 outside their boxes.
+
+    `chunk` bounds the values computed at a time.
+    """
+    height, width = size
+    device = probabilities.device
+    out = torch.zeros(len(probabilities), height, width, device=device)
+    x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
+    y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
+    step = max(1, chunk // max(1, height * width))
+    for at in range(0, len(probabilities), step):
+        box = boxes_xyxy[at : at + step, :, None].float()
+        across = (x - box[:, 0]) / (box[:, 2] - box[:, 0])  # [k, W], 0..1 inside the box
+        down = (y - box[:, 1]) / (box[:, 3] - box[:, 1])
+        grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), -1) * 2 - 1
+        # "border" and the test below, not "zeros": those would fade the outermost half pixel of every crop.
+        put = F.grid_sample(
+            probabilities[at : at + step, None].float(), grid, padding_mode="border", align_corners=False
+        )
+        out[at : at + step] = put[:, 0] * (grid.abs() < 1).all(-1)
+    return out
+
+
+@torch.no_grad()
+def refine(
+    model: MaskRefineNet,
+    image: Tensor,
+    masks: Tensor,
+    points_xy: Tensor,
+    config: RefineNetConfig,
+    batch_size: int,
+    *,
+    enlarge: float,
+    mask_threshold: float,
+    labels: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Refined masks bool [K, H, W], and bool [K]: where refinement came out empty and the rough mask stayed.
+
+    Args:
+        image: uint8 RGB [3, H, W].
+        masks: the rough ones, bool [K, H, W] of the same size; an empty one stays empty.
+        points_xy: float [K, 2] in pixels of `image`.
+        batch_size: crops at a time; it doesn't alter results.
+        enlarge: how much larger than the mask's box the crop is [2 in the paper].
+        mask_threshold: object probability above which a pixel belongs to it [0.5].
+        labels: contiguous classes [K], needed when the network has a heatmap channel for each.
+    """
+    refined, kept_rough = masks.clone(), torch.ones(len(masks), dtype=torch.bool, device=masks.device)
+    boxes = crop_boxes(masks, points_xy, enlarge)
+    rows = masks.flatten(1).any(1).nonzero()[:, 0]
+    for at in range(0, len(rows), batch_size):
+        part = rows[at : at + batch_size]
+        own = None if labels is None else labels[part]
+        inputs = crop_inputs(image, masks[part], points_xy[part], boxes[part], config, own)
+        probabilities = model(inputs).float().softmax(1)[:, 1]
+        new = paste(probabilities, boxes[part], (masks.shape[1], masks.shape[2])) > mask_threshold
+        found = new.flatten(1).any(1)
+        refined[part[found]] = new[found]
+        kept_rough[part] = ~found
+    return refined, kept_rough

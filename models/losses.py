@@ -1,0 +1,93 @@
+"""SOLOv2's training loss: Dice on the masks, sigmoid focal on the cells (SOLO, arXiv 1912.04488, section 3.3.2).
+
+Legend: N images, C classes, S grid side, E kernel channels, P (cell, object) pairs, h x w the mask map.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from models.solov2 import RawOutputs, SOLOv2Config
+from models.targets import Targets
+
+DICE_EPSILON = 0.001
+"""Added to each squared sum of the Dice loss; SOLO's."""
+CHUNK_ELEMENTS = 1 << 25
+"""Mask values held at a time by the mask loss; more are computed in chunks, and again in the backward pass. It
+bounds memory and doesn't alter results beyond rounding."""
+
+
+def dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """[P]: 1 - 2 sum(p g) / (sum p^2 + sum g^2 + 0.002) over the last axis of [P, h * w] in 0..1.
+
+    V-Net (Milletari et al., 2016) as SOLO uses it (equation 5), with a constant for empty masks.
+    """
+    overlap = (probabilities * targets).sum(-1)
+    total = probabilities.square().sum(-1) + targets.square().sum(-1)
+    return 1 - 2 * overlap / (total + 2 * DICE_EPSILON)
+
+
+def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Elementwise sigmoid focal loss (Lin et al., ICCV 2017, equation 5); targets are 0 or 1."""
+    # Written with logsigmoid, so that a confident error stays finite.
+    positive = -alpha * torch.sigmoid(-logits).pow(gamma) * F.logsigmoid(logits)
+    negative = -(1 - alpha) * torch.sigmoid(logits).pow(gamma) * F.logsigmoid(-logits)
+    return targets * positive + (1 - targets) * negative
+
+
+def solov2_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config) -> dict[str, Tensor]:
+    """`loss` and its two parts `loss_mask` (weighted mean Dice over the pairs) and `loss_category`, scalars.
+
+    A batch with no object has loss_mask 0 and finite gradients in every parameter. An object's weight scales its
+    terms of both sums, not their denominators: half the weight is half the pull.
+    """
+    with torch.autocast(outputs.mask_features.device.type, enabled=False):
+        mask = config.dice_weight * _mask_loss(outputs, targets)
+        category = config.focal_weight * _category_loss(outputs, targets, config)
+        return {"loss": mask + category, "loss_mask": mask, "loss_category": category}
+
+
+def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config) -> Tensor:
+    """Focal loss summed over all cells and classes / (positive cells + 1)."""
+    classes = outputs.category_logits[0].shape[1]
+    logits = torch.cat([x.float().flatten(2) for x in outputs.category_logits], 2)  # [N, C, cells]
+    category = torch.cat([x.flatten(1) for x in targets.categories], 1)
+    weight = torch.cat([x.flatten(1) for x in targets.cell_weights], 1)
+    hot = (category[:, None] == torch.arange(classes, device=category.device)[:, None]).float()
+    loss = focal_loss(logits, hot, config.focal_alpha, config.focal_gamma) * weight[:, None]
+    return loss.sum() / ((category >= 0).sum() + 1)
+
+
+def _mask_loss(outputs: RawOutputs, targets: Targets) -> Tensor:
+    """Mean over all pairs of weight x Dice."""
+    features = outputs.mask_features.float().flatten(2)  # [N, E, h * w]
+    kernels = torch.cat([k.float().flatten(2) for k in outputs.kernels], 2)  # [N, E, cells of all levels]
+    pairs = len(targets.cell)
+    if not pairs:
+        # Still a function of every parameter: distributed training waits for all gradients.
+        return 0.0 * (features.sum() + kernels.sum())
+    first = torch.tensor(
+        [0, *(k.shape[2] * k.shape[3] for k in outputs.kernels)], device=features.device
+    ).cumsum(0)
+    column = first[targets.level] + targets.cell
+    truth = targets.masks.flatten(1)
+    step = max(1, CHUNK_ELEMENTS // features.shape[2])
+    total = features.new_zeros(())
+    bounds = torch.bincount(targets.image, minlength=len(features)).cumsum(0).tolist()
+    for i, (start, end) in enumerate(zip([0, *bounds[:-1]], bounds, strict=True)):
+        for at in range(start, end, step):
+            rows = slice(at, min(at + step, end))
+            instance = targets.instance[rows]
+            arguments = (kernels[i, :, column[rows]], features[i], truth, instance, targets.weights)
+            if pairs > step:
+                total = total + checkpoint(_pair_dice, *arguments, use_reentrant=False)
+            else:
+                total = total + _pair_dice(*arguments)
+    return total / pairs
+
+
+def _pair_dice(kernels: Tensor, features: Tensor, truth: Tensor, instance: Tensor, weights: Tensor) -> Tensor:
+    """Sum of weighted Dice of kernels [E, P] on one image's features [E, h * w]."""
+    probabilities = torch.sigmoid(kernels.T @ features)
+    return (dice_loss(probabilities, truth[instance]) * weights[instance]).sum()

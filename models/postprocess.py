@@ -1,0 +1,161 @@
+"""From raw outputs to instances without prompts: point NMS, mask scoring, matrix NMS (SOLOv2, sections 3.3-3.4).
+
+Legend: C classes, D detections, K masks, S grid side, E kernel channels, h x w the mask map, H x W pixels.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from models.solov2 import RawOutputs
+
+CHUNK_ELEMENTS = 1 << 25
+"""Values of full-size masks held at a time."""
+REFERENCE_STRIDE = 4
+"""`min_area` counts pixels of a map at this stride, the paper's, whatever the network's."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class InferenceConfig(BaseModel):
+    """How detections are picked. The paper's values are in brackets; all fields are required."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    score_threshold: Share
+    """Least class probability of a cell [0.1]."""
+    min_area: Annotated[float, Field(ge=0)]
+    """Least mask area, as a multiple of the level's stride, in pixels of a stride-4 map [1]; 0 keeps all."""
+    nms_pre: Annotated[int, Field(ge=1)]
+    """Best candidates that enter matrix NMS [500]."""
+    nms_kernel: Literal["gaussian", "linear"]
+    """[gaussian]"""
+    nms_sigma: Annotated[float, Field(gt=0)]
+    """[2]"""
+    nms_threshold: Share
+    """Least score after its decay [0.05]."""
+    max_detections: Annotated[int, Field(ge=1)]
+    """[100]"""
+    mask_threshold: Share
+    """Pixel probability above which it belongs to the object [0.5]."""
+
+
+class Predictions(NamedTuple):
+    """Instances of one image, best first."""
+
+    masks: Tensor
+    """bool [D, H, W] of the original image"""
+    scores: Tensor
+    """float32 [D]"""
+    labels: Tensor
+    """int64 [D], contiguous classes"""
+
+
+def point_nms(scores: Tensor) -> Tensor:
+    """Scores [C, S, S] with all but the greatest of every 2x2 neighbourhood (itself, left, above) set to 0."""
+    most = F.max_pool2d(scores[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
+    return scores * (most == scores)
+
+
+def maskness(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Mean probability inside each mask of [..., h * w], and the masks' areas; 0 where a mask is empty."""
+    inside = probabilities > threshold
+    area = inside.sum(-1)
+    return (probabilities * inside).sum(-1) / area.clamp(min=1), area
+
+
+def matrix_nms(
+    masks: Tensor, labels: Tensor, scores: Tensor, kernel: Literal["gaussian", "linear"], sigma: float
+) -> Tensor:
+    """Decayed scores [K] of bool masks [K, ...] sorted by falling score (SOLOv2, section 3.4, equations 4-5).
+
+    Each mask decays by its overlap with every better one of its class, less what that one had lost itself.
+    """
+    if not len(masks):
+        return scores
+    flat = masks.flatten(1).float()
+    overlap = flat @ flat.T
+    area = flat.sum(1)
+    iou = overlap / (area[:, None] + area - overlap).clamp(min=1)
+    iou = (iou * (labels[:, None] == labels)).triu(diagonal=1)  # row: the better one, column: the worse
+    lost = iou.amax(0)[:, None]
+    if kernel == "gaussian":
+        decay = torch.exp(-sigma * (iou.square() - lost.square()))
+    else:
+        # A mask identical to a better one has lost all; what it could take from others is bounded by 1 anyway.
+        decay = (1 - iou) / (1 - lost).clamp(min=1e-6)
+    return scores * decay.amin(0)
+
+
+def resize_masks(
+    probabilities: Tensor,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+    threshold: float,
+) -> Tensor:
+    """Mask map values [K, h, w] to bool masks [K, H0, W0] of the original image.
+
+    Up to the padded input, the padding cut off, then to the original, bilinear throughout; in chunks of masks.
+    """
+    (height, width), (ch, cw) = original_size, content_size
+    masks = torch.empty(len(probabilities), height, width, dtype=torch.bool, device=probabilities.device)
+    step = max(1, CHUNK_ELEMENTS // max(height * width, input_size[0] * input_size[1]))
+    for at in range(0, len(probabilities), step):
+        x = probabilities[at : at + step, None].float()
+        x = F.interpolate(x, size=input_size, mode="bilinear", align_corners=False)[:, :, :ch, :cw]
+        if content_size != original_size:
+            x = F.interpolate(x, size=original_size, mode="bilinear", align_corners=False)
+        masks[at : at + step] = x[:, 0] > threshold
+    return masks
+
+
+@torch.no_grad()
+def predict(
+    outputs: RawOutputs,
+    n: int,
+    config: InferenceConfig,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+) -> Predictions:
+    """Instances of image `n` of the batch; sizes are (height, width) of the batch, the resized and the raw image."""
+    features = outputs.mask_features[n].float()
+    h, w = features.shape[-2:]
+    found = []
+    for logits, kernels, stride in zip(
+        outputs.category_logits, outputs.kernels, outputs.strides, strict=True
+    ):
+        scores = point_nms(logits[n].float().sigmoid())
+        label, row, column = (scores > config.score_threshold).nonzero(as_tuple=True)
+        level_stride = torch.full_like(label, stride)
+        found.append((scores[label, row, column], label, kernels[n].float()[:, row, column].T, level_stride))
+    scores, labels, weights, strides = (torch.cat(parts) for parts in zip(*found, strict=True))
+
+    # Maskness can only lower a score, yet all candidates are scored before the best are kept: the paper's order.
+    area_unit = (input_size[0] / h / REFERENCE_STRIDE) * (input_size[1] / w / REFERENCE_STRIDE)
+    flat = features.flatten(1)
+    step = max(1, CHUNK_ELEMENTS // (h * w))
+    measured = [
+        maskness((weights[at : at + step] @ flat).sigmoid(), config.mask_threshold)
+        for at in range(0, len(weights), step)
+    ] or [(scores, scores)]
+    certainty, area = (torch.cat(parts) for parts in zip(*measured, strict=True))
+    kept = (area > 0) & (area * area_unit > config.min_area * strides)
+    scores, labels, weights = (scores * certainty)[kept], labels[kept], weights[kept]
+
+    order = scores.argsort(descending=True, stable=True)[: config.nms_pre]
+    scores, labels, weights = scores[order], labels[order], weights[order]
+    probabilities = (weights @ flat).sigmoid()
+    scores = matrix_nms(
+        probabilities > config.mask_threshold, labels, scores, config.nms_kernel, config.nms_sigma
+    )
+    order = scores.argsort(descending=True, stable=True)[: config.max_detections]
+    order = order[scores[order] >= config.nms_threshold]
+    masks = resize_masks(
+        probabilities[order].view(-1, h, w), input_size, content_size, original_size, config.mask_threshold
+    )
+    return Predictions(masks, scores[order], labels[order])

@@ -1,0 +1,142 @@
+"""MaskRefineNet (PointWSSIS, arXiv 2303.15062, section 3.3): a rough mask, a point and the image give a better mask.
+
+A ResNet U-Net with atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) on a crop around one instance.
+
+Legend: M crops, S crop side, P heatmap channels.
+"""
+
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, Strict
+from torch import Tensor, nn
+
+from models.backbone import BackboneConfig, build_resnet, norm_layer
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of RGB in 0..1; MaskRefineNet's image channels are normalised with them whatever the weights."""
+
+Channels = Annotated[int, Field(ge=1)]
+DICE_EPSILON = 1e-5
+"""Added to both sums of the Dice loss's quotient, so that a class absent from truth and answer costs nothing."""
+
+
+class RefineNetConfig(BaseModel):
+    """Every size of the network and its input. The paper's values are in brackets; all fields are required."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    backbone: BackboneConfig
+    """[resnet101 of width 1]; its norm is also that of the parts below."""
+    aspp_channels: Channels
+    """[512]"""
+    aspp_rates: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
+    """Dilations of the 3x3 branches, beside the 1x1 and the pooling branch [3, 6, 9]."""
+    decoder_channels: Annotated[tuple[Channels, Channels, Channels, Channels], Strict(False)]
+    """After joining the maps at strides 16, 8, 4 and 2 [256, 128, 64, 64]."""
+    crop_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    """S [256]"""
+    heatmap_sigma: Annotated[float, Field(gt=0)]
+    """Of the point's Gaussian, in pixels of the crop [6]."""
+    heatmap_channels: Channels
+    """1: the network knows no classes; C: one channel a class [C + 1, the first unused]."""
+
+
+def conv_norm_relu(
+    in_channels: int, out_channels: int, kernel: int, config: BackboneConfig, dilation: int = 1
+) -> nn.Sequential:
+    """Convolution without bias that keeps the size, the config's normalisation, ReLU."""
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
+    norm = norm_layer(config.norm, config.norm_groups)(out_channels)
+    return nn.Sequential(conv, norm, nn.ReLU(inplace=True))
+
+
+class ASPP(nn.Module):
+    """Parallel 1x1, dilated 3x3 and image-pooling branches, joined by a 1x1 convolution."""
+
+    def __init__(
+        self, in_channels: int, channels: int, rates: tuple[int, ...], config: BackboneConfig
+    ) -> None:
+        super().__init__()
+        self.pooled = conv_norm_relu(in_channels, channels, 1, config)
+        self.branches = nn.ModuleList([conv_norm_relu(in_channels, channels, 1, config)])
+        self.branches.extend(conv_norm_relu(in_channels, channels, 3, config, rate) for rate in rates)
+        self.project = conv_norm_relu((len(rates) + 2) * channels, channels, 1, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        return self.project(torch.cat([whole, *(branch(x) for branch in self.branches)], dim=1))
+
+
+class MaskRefineNet(nn.Module):
+    """The network of `config`. ImageNet weights are loaded when its backbone names them."""
+
+    def __init__(self, config: RefineNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.categories: list[dict[str, Any]] = []
+        """Class i is categories[i], {"id", "name"}; filled in when a checkpoint is read."""
+        self.in_channels = 3 + config.heatmap_channels + 1
+        self.encoder = build_resnet(config.backbone, self.in_channels)
+        *skips, deepest = self.encoder.channels
+        self.aspp = ASPP(deepest, config.aspp_channels, config.aspp_rates, config.backbone)
+        self.decoder = nn.ModuleList()
+        channels = config.aspp_channels
+        for skip, out_channels in zip(reversed(skips), config.decoder_channels, strict=True):
+            join = conv_norm_relu(channels + skip, channels, 1, config.backbone)
+            refine = conv_norm_relu(channels, out_channels, 3, config.backbone)
+            self.decoder.append(nn.Sequential(join, refine))
+            channels = out_channels
+        for part in (self.aspp, self.decoder):
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        self.head = nn.Conv2d(channels, 2, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # a Conv2d has a bias unless told otherwise
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Crops [M, 3 + P + 1, S, S] (image, heatmaps, rough mask: `crops.crop_inputs`) to logits [M, 2, S, S].
+
+        Channel 0 is background, 1 the object. Raises ValueError for another shape.
+        """
+        side = self.config.crop_size
+        if x.ndim != 4 or x.shape[1:] != (self.in_channels, side, side):
+            raise ValueError(
+                f"crops: found shape {list(x.shape)}, expected [M, {self.in_channels}, {side}, {side}]"
+            )
+        *skips, deepest = self.encoder(x)
+        y = self.aspp(deepest)
+        for block, skip in zip(self.decoder, reversed(skips), strict=True):
+            y = F.interpolate(y, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            y = block(torch.cat([y, skip], dim=1))
+        return F.interpolate(self.head(y), size=(side, side), mode="bilinear", align_corners=False)
+
+
+def soft_dice(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """[M, 2]: 1 - 2 sum(p g) / (sum p + sum g) of each crop and class; both arguments are [M, 2, S, S]."""
+    overlap = (probabilities * targets).sum((2, 3))
+    total = probabilities.sum((2, 3)) + targets.sum((2, 3))
+    return 1 - (2 * overlap + DICE_EPSILON) / (total + DICE_EPSILON)
+
+
+def refine_loss(
+    logits: Tensor, targets: Tensor, dice_weight: float, cross_entropy_weight: float
+) -> dict[str, Tensor]:
+    """`loss` and its parts `loss_dice` and `loss_cross_entropy`, scalars, each with its weight.
+
+    The Dice term is the mean over crops of background and object alike (PointWSSIS, section 3.3). Alone it stalls on
+    small objects, whose gradient it saturates; the cross-entropy, the mean over pixels, is the usual remedy.
+
+    Args:
+        logits: [M, 2, S, S].
+        targets: bool [M, S, S].
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.float()
+        truth = torch.stack([~targets, targets], 1).float()
+        dice = dice_weight * soft_dice(logits.softmax(1), truth).mean()
+        cross_entropy = cross_entropy_weight * F.cross_entropy(logits, targets.long())
+        return {"loss": dice + cross_entropy, "loss_dice": dice, "loss_cross_entropy": cross_entropy}

@@ -1,0 +1,228 @@
+"""Which cells learn which object (SOLO, arXiv 1912.04488, section 3.3.1; SOLOv2, section 3).
+
+An object is learnt by the levels whose size range holds it, in the cells that touch its box shrunk around its mass
+centre, no further than one cell from the centre's. Nothing here loops over cells or objects.
+
+Legend: N images, L levels, S grid side, K objects, P (cell, object) pairs, H x W pixels of the padded input.
+Pixel coordinates are x, y with the centre of the top-left pixel at (0.5, 0.5).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.solov2 import SOLOv2Config
+
+NO_CLASS = -1
+"""Category target of a cell that holds no object."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch should have answered."""
+
+    categories: list[Tensor]
+    """L x int64 [N, S, S]: class of the cell's object, NO_CLASS where there is none."""
+    cell_weights: list[Tensor]
+    """L x float32 [N, S, S]: weight of the cell in the category loss (0 where an ignored region decides)."""
+    level: Tensor
+    """int64 [P], sorted by image, then level, object and cell; so are the next three."""
+    image: Tensor
+    """int64 [P]"""
+    cell: Tensor
+    """int64 [P]: y * S + x"""
+    instance: Tensor
+    """int64 [P]: row of `masks` and `weights`"""
+    masks: Tensor
+    """float32 [sum K, H / mask_stride, W / mask_stride]: share of each place that the object covers."""
+    weights: Tensor
+    """float32 [sum K]"""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Measures of K masks, in pixels; all 0 for an empty one."""
+
+    area: Tensor
+    centre: Tensor
+    """float32 [K, 2]: mean x, y of the pixel centres"""
+    size: Tensor
+    """float32 [K, 2]: width and height of the box"""
+
+
+def measure(masks: Tensor) -> Shapes:
+    """Area, mass centre and box size of bool masks [K, H, W]."""
+    columns = masks.sum(1, dtype=torch.float32)  # [K, W]
+    rows = masks.sum(2, dtype=torch.float32)  # [K, H]
+    area = columns.sum(1)
+    mean, extent = [], []
+    for counts in (columns, rows):
+        where = torch.arange(counts.shape[1], device=masks.device, dtype=torch.float32)
+        mean.append((counts * (where + 0.5)).sum(1) / area.clamp(min=1))
+        held = counts > 0
+        first = torch.where(held, where, torch.inf).amin(1)
+        last = torch.where(held, where, -torch.inf).amax(1)
+        extent.append((last - first + 1).clamp(min=0))
+    return Shapes(area, torch.stack(mean, 1), torch.stack(extent, 1))
+
+
+def levels_of(size: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
+    """Bool [K, L]: which levels learn objects of these sizes [K]; every object has at least one.
+
+    A size below or above all ranges counts as the nearest one inside.
+    """
+    limits = size.new_tensor(ranges)
+    lowest, highest = limits[:, 0].min(), limits[:, 1].max()
+    # A size of exactly `highest` is outside, because the upper ends are.
+    inside = size.clamp(min=lowest)[:, None]
+    held = (limits[:, 0] <= inside) & (inside < limits[:, 1])
+    return held | ((inside >= highest) & (limits[:, 1] == highest))
+
+
+def cells_of(points_xy: Tensor, grid: int, input_size: tuple[int, int]) -> Tensor:
+    """Int64 [..., 2]: column and row of the cell that holds each point; points beyond the map go to its edge."""
+    height, width = input_size
+    side = points_xy.new_tensor([width, height])
+    return (points_xy / side * grid).floor().long().clamp(0, grid - 1)
+
+
+def assign_targets(
+    masks: list[Tensor],
+    labels: list[Tensor],
+    weights: list[Tensor],
+    input_size: tuple[int, int],
+    config: SOLOv2Config,
+    *,
+    points_xy: list[Tensor] | None = None,
+    ignore: list[Tensor | None] | None = None,
+) -> Targets:
+    """Targets of a batch padded to `input_size` (H, W).
+
+    Args:
+        masks: for each image bool [K, h, w], h <= H and w <= W, at the padded image's top left; empty ones are
+            learnt nowhere.
+        labels: int64 [K], contiguous classes.
+        weights: float32 [K]; they scale an object's part of both losses.
+        points_xy: float [K, 2] or [K, Q, 2], further places in input pixels whose cells learn the object too, so
+            that it can be prompted there. NaN means none.
+        ignore: bool [h, w] or None for each image (crowds): cells without an object whose centre lies there teach
+            nothing.
+
+    Where several objects claim a cell, the last one in order gives its class; each remains a pair of the mask loss.
+    """
+    device = masks[0].device
+    counts = [len(m) for m in masks]
+    shapes = [measure(m) for m in masks]
+    area = torch.cat([s.area for s in shapes])
+    centre = torch.cat([s.centre for s in shapes])
+    half = torch.cat([s.size for s in shapes]) * config.centre_shrink / 2
+    member = (
+        levels_of(torch.cat([s.size for s in shapes]).prod(1).sqrt(), config.ranges) & (area > 0)[:, None]
+    )
+    image = torch.repeat_interleave(
+        torch.arange(len(masks), device=device), torch.tensor(counts, device=device)
+    )
+    label, weight = torch.cat(labels).long(), torch.cat(weights).float()
+    extra = _stack_points(points_xy, counts, device)
+
+    categories, cell_weights, pairs = [], [], []
+    for level, grid in enumerate(config.grids):
+        middle = cells_of(centre, grid, input_size)
+        low = torch.maximum(cells_of(centre - half, grid, input_size), middle - 1)
+        high = torch.minimum(cells_of(centre + half, grid, input_size), middle + 1)
+        span = torch.arange(grid, device=device)
+        across = (span >= low[:, :1]) & (span <= high[:, :1])  # [K, S]
+        down = (span >= low[:, 1:]) & (span <= high[:, 1:])
+        held = down[:, :, None] & across[:, None, :]  # [K, S, S]
+        if extra is not None:
+            real = extra.isfinite().all(-1)
+            place = cells_of(extra.nan_to_num(0.0), grid, input_size)
+            rows = torch.arange(len(held), device=device)[:, None].expand_as(real)
+            held[rows[real], place[..., 1][real], place[..., 0][real]] = True
+        held = (held & member[:, level, None, None]).flatten(1)
+        instance, cell = held.nonzero(as_tuple=True)
+        # The last object in a cell wins its class; amax does so whatever the order of execution.
+        winner = torch.full((len(masks) * grid * grid,), -1, dtype=torch.long, device=device)
+        winner.scatter_reduce_(0, image[instance] * grid * grid + cell, instance, "amax")
+        taken = winner >= 0
+        category = torch.full_like(winner, NO_CLASS)
+        category[taken] = label[winner[taken]]
+        cell_weight = torch.ones_like(winner, dtype=torch.float32)
+        cell_weight[taken] = weight[winner[taken]]
+        if ignore is not None:
+            cell_weight[_ignored(ignore, grid, input_size, device) & ~taken] = 0
+        categories.append(category.view(-1, grid, grid))
+        cell_weights.append(cell_weight.view(-1, grid, grid))
+        pairs.append(torch.stack([image[instance], torch.full_like(cell, level), instance, cell]))
+
+    table = torch.cat(pairs, 1)
+    # Stable, so pairs stay sorted by level inside an image, and by object inside a level.
+    table = table[:, table[0].argsort(stable=True)]
+    return Targets(
+        categories,
+        cell_weights,
+        level=table[1],
+        image=table[0],
+        cell=table[3],
+        instance=table[2],
+        masks=torch.cat([shrink_masks(m, input_size, config.mask_stride) for m in masks]),
+        weights=weight,
+    )
+
+
+def shrink_masks(masks: Tensor, input_size: tuple[int, int], stride: int) -> Tensor:
+    """Bool [K, h, w] to float32 [K, H / stride, W / stride]: the share of every stride x stride square covered.
+
+    A share keeps what a thinned bilinear sample loses: a one-pixel object, and where inside the square an edge lies.
+    """
+    (height, width), (h, w) = input_size, masks.shape[-2:]
+    padded = F.pad(masks.float(), (0, width - w, 0, height - h))
+    return F.avg_pool2d(padded[:, None], stride)[:, 0]
+
+
+def random_inner_points(masks: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Float32 [K, count, 2]: x, y of the centres of random pixels of bool masks [K, H, W]; NaN for an empty mask."""
+    k, _, width = masks.shape
+    points = torch.full((k, count, 2), torch.nan, device=masks.device)
+    flat = masks.flatten(1)
+    real = flat.any(1)
+    if count and bool(real.any()):
+        # The r-th pixel of a mask, r uniform: the place where its running count first exceeds r.
+        running = flat[real].cumsum(1, dtype=torch.int32)
+        draw = torch.rand(len(running), count, generator=generator, device=masks.device)
+        rank = (draw * running[:, -1:]).int().clamp(max=running[:, -1:] - 1)
+        place = torch.searchsorted(running, rank, right=True)
+        points[real] = torch.stack([place % width, place // width], -1).float() + 0.5
+    return points
+
+
+def _stack_points(points_xy: list[Tensor] | None, counts: list[int], device: torch.device) -> Tensor | None:
+    """Float32 [sum K, Q, 2], padded with NaN."""
+    if points_xy is None:
+        return None
+    grouped = [p[:, None] if p.ndim == 2 else p for p in points_xy]
+    most = max((p.shape[1] for p in grouped), default=0)
+    stacked = torch.full((sum(counts), most, 2), torch.nan, device=device)
+    start = 0
+    for count, points in zip(counts, grouped, strict=True):
+        if len(points) != count:
+            raise ValueError(f"points_xy: found {len(points)} rows for {count} masks; give one row a mask")
+        stacked[start : start + count, : points.shape[1]] = points
+        start += count
+    return stacked
+
+
+def _ignored(
+    ignore: list[Tensor | None], grid: int, input_size: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Bool [N * S * S]: cells whose centre pixel lies in the image's ignored region."""
+    flags = torch.zeros(len(ignore), grid, grid, dtype=torch.bool, device=device)
+    for i, region in enumerate(ignore):
+        if region is None:
+            continue
+        h, w = region.shape
+        y, x = (((torch.arange(grid, device=device) + 0.5) * side / grid).long() for side in input_size)
+        flags[i] = region[y.clamp(max=h - 1)][:, x.clamp(max=w - 1)] & (y < h)[:, None] & (x < w)
+    return flags.flatten()
