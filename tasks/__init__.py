@@ -1,0 +1,1 @@
+"""The steps of the pipeline: files in, files out, one step a module."""

@@ -1,0 +1,302 @@
+"""params.yaml as frozen, strict models: every key is required, an unknown one is an error that names the nearest.
+
+The sections are the steps of the pipeline (plus what several steps share: `seed`, `input`, `model`); dvc.yaml
+lists which step depends on which section. `runtime` holds what must not change a result (device, workers), so
+no step depends on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data.transforms import AugmentConfig as AugmentOptions
+from models.postprocess import InferenceConfig
+from models.refinenet import RefineNetConfig
+from models.solov2 import SOLOv2Config
+from tasks.errors import TaskError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown keys, no missing keys, no change after reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DemoConfig(Section):
+    """The drawn demo data set; see data/synthetic.py for what each knob does."""
+
+    train_images: PositiveInt
+    val_images: PositiveInt
+    strong_share: Share
+    image_size: PositiveInt
+    shapes: tuple[str, ...]
+    objects_min: NonNegativeInt
+    objects_max: PositiveInt
+    size_min: Positive
+    size_max: Positive
+    overlap: Share
+    contrast: Share
+    texture: Share
+    noise: Share
+    distractors: NonNegativeInt
+
+
+class IngestConfig(Section):
+    """Where the user's images and masks are. Annotation files are names inside the folder `annotations`."""
+
+    images: str
+    annotations: str
+    strong: str
+    val: str
+    weak: str | None
+    kept_aside: str | None
+
+
+class PointsConfig(Section):
+    """Where the point labels are: a folder of files, their format (`auto` finds it by content)."""
+
+    files: str
+    format: str
+
+
+class InputConfig(Section):
+    """Images are resized so that the short side is `short_side`, unless the long one would pass `max_side`."""
+
+    short_side: PositiveInt
+    max_side: PositiveInt
+
+
+class AugmentConfig(Section):
+    """Training augmentation, drawn anew for every sample from its own seed."""
+
+    flip: Share
+    scale_min: Positive
+    scale_max: Positive
+    crop: bool
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+    def options(self) -> AugmentOptions:
+        """What data/ takes."""
+        return AugmentOptions(**self.model_dump())
+
+
+class TrainConfig(Section):
+    """What teacher, refiner and student share: one optimiser, one schedule, counted in steps."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    optimizer: Literal["adamw", "adam", "sgd"]
+    lr: Positive
+    weight_decay: NonNegative
+    warmup_steps: NonNegativeInt
+    schedule: Literal["cosine", "step"]
+    decay_at: tuple[PositiveInt, ...]
+    clip_norm: Positive | None
+    precision: Literal["fp32", "bf16", "fp16"]
+    checkpoint_every: PositiveInt
+    log_every: PositiveInt
+
+    @model_validator(mode="after")
+    def _steps_in_order(self) -> Self:
+        if self.schedule == "step" and not self.decay_at:
+            raise ValueError("schedule: step needs at least one step number in decay_at")
+        if any(not 0 < step < self.steps for step in self.decay_at):
+            raise ValueError(f"decay_at {list(self.decay_at)} must lie between 0 and steps ({self.steps})")
+        return self
+
+
+class DetectorTrainConfig(TrainConfig):
+    """Training of a SOLOv2: the grids and size ranges (input pixels) may differ between teacher and student."""
+
+    grids: tuple[PositiveInt, ...]
+    ranges: tuple[tuple[NonNegative, Positive], ...]
+    augment: AugmentConfig
+
+
+class TeacherConfig(DetectorTrainConfig):
+    """`milestones` are the steps whose weights make the refiner's training masks (METHOD.md: about 1/2 and 5/6)."""
+
+    milestones: tuple[PositiveInt, ...]
+
+    @model_validator(mode="after")
+    def _milestones_within(self) -> Self:
+        if not self.milestones or any(step > self.steps for step in self.milestones):
+            raise ValueError(f"milestones must be 1 or more step numbers, at most steps ({self.steps})")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise: found {list(self.milestones)}")
+        return self
+
+
+class RefinerConfig(TrainConfig):
+    """MaskRefineNet and its training: `batch_size` images a step, at most `crops` of their objects.
+
+    A crop is the rough mask's box enlarged by a draw between `enlarge_min` and `enlarge_max`.
+    """
+
+    net: RefineNetConfig
+    crops: PositiveInt
+    dice_weight: NonNegative
+    cross_entropy_weight: NonNegative
+    enlarge_min: Positive
+    enlarge_max: Positive
+    augment: AugmentConfig
+
+
+class PseudoConfig(Section):
+    """Pseudo masks at the points: images a batch, crops a batch, how much larger than the rough mask's box a crop is,
+    the probability above which a pixel belongs to the object, images a Parquet part."""
+
+    batch_size: PositiveInt
+    crop_batch_size: PositiveInt
+    enlarge: Positive
+    mask_threshold: Share
+    part_images: PositiveInt
+
+
+class StudentConfig(DetectorTrainConfig):
+    """`masks`: which pseudo masks to learn from; `weight_by_score`: scale an instance's mask loss by its score."""
+
+    masks: Literal["refined", "rough", "none"]
+    min_score: Share
+    weight_by_score: bool
+
+
+class EvaluateConfig(Section):
+    """COCO mask AP on the val split and pseudo-mask quality."""
+
+    inference: InferenceConfig
+    batch_size: PositiveInt
+    max_detections: PositiveInt
+    size_bounds: tuple[Positive, Positive]
+
+
+class ReportConfig(Section):
+    """What report.html shows."""
+
+    title: str
+    gallery_images: NonNegativeInt
+
+
+class RuntimeConfig(Section):
+    """What doesn't change a result: the device (`auto`, `cpu`, `cuda`, `cuda:1`), loader processes,
+    decoded images kept in memory, CPU threads."""
+
+    device: str
+    workers: NonNegativeInt
+    cache_images: bool
+    threads: PositiveInt | None
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: NonNegativeInt
+    demo: DemoConfig
+    ingest: IngestConfig
+    points: PointsConfig
+    input: InputConfig
+    model: dict[str, Any]
+    teacher: TeacherConfig
+    refiner: RefinerConfig
+    pseudo: PseudoConfig
+    student: StudentConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+    runtime: RuntimeConfig
+
+    def detector(self, training: DetectorTrainConfig) -> SOLOv2Config:
+        """The network of a teacher or student: section `model` with that training's grids and ranges."""
+        whole = {**self.model, "grids": training.grids, "ranges": training.ranges}
+        return SOLOv2Config.model_validate_json(_as_json(whole))
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Reads and checks a params file.
+
+    Raises:
+        TaskError: the file is missing, isn't YAML, or has keys missing, unknown or out of range; all are listed.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TaskError(
+            f"{path}: no such file. Run in the project's folder, or name one with --params."
+        ) from None
+    except yaml.YAMLError as error:
+        raise TaskError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise TaskError(f"{path}: expected sections (seed, ingest, teacher, ...), found {type(raw).__name__}")
+    faults: list[str] = []
+    params = None
+    try:
+        params = Params.model_validate_json(_as_json(raw))
+    except ValidationError as error:
+        faults += [_explain(detail, Params, "") for detail in error.errors()]
+    faults += _detector_faults(raw)
+    if faults or params is None:
+        count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        raise TaskError(f"{path}: {count}\n{lines}\nMend them and run again; recipes/ holds complete examples.")
+    return params
+
+
+def _as_json(raw: Any) -> str:
+    """YAML has lists where the models have tuples; checked as JSON, one may stand for the other."""
+    return json.dumps(raw, default=str)
+
+
+def _detector_faults(raw: dict[str, Any]) -> list[str]:
+    """What is wrong with the networks that section `model` and a training's grids and ranges make together."""
+    faults: list[str] = []
+    for name in ("teacher", "student"):
+        model, training = raw.get("model"), raw.get(name)
+        if not isinstance(model, dict) or not isinstance(training, dict):
+            continue
+        own = {key: training[key] for key in ("grids", "ranges") if key in training}
+        try:
+            SOLOv2Config.model_validate_json(_as_json({**model, **own}))
+        except ValidationError as error:
+            for detail in error.errors():
+                if detail["type"] == "missing" and detail["loc"][0] in ("grids", "ranges"):
+                    continue  # said by the training's own section
+                section = name if detail["loc"] and detail["loc"][0] in own else "model"
+                faults.append(_explain(detail, SOLOv2Config, section))
+    return list(dict.fromkeys(faults))
+
+
+def _explain(detail: Any, root: type[BaseModel], section: str) -> str:
+    """One pydantic error as a sentence: key, found, expected, nearest right key."""
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join([section] * bool(section) + location)
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(root, location)
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"{key}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; every value that changes a result must stand in the file"
+    return f"{key}: {detail['msg']}; found {detail['input']!r}"
+
+
+def _known_keys(root: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that the section at `location` (its last part being the unknown key) may have."""
+    model: Any = root
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

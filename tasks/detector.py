@@ -1,0 +1,140 @@
+"""Training a SOLOv2 on splits: what train_teacher and train_student share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from data.dataset import Batch, InstanceDataset, StepSampler, collate
+from data.storage import atomic_dir
+from data.tables import Category, Split
+from models.checkpoint import FORMAT, save_checkpoint
+from models.losses import solov2_loss
+from models.solov2 import SOLOv2, SOLOv2Config
+from models.targets import assign_targets
+from tasks.config import DetectorTrainConfig, Params
+from tasks.device import set_up
+from tasks.engine import Job, finish, milestone_path, train, write_history
+from tasks.step import fingerprint, run_folder, write_manifest
+
+log = logging.getLogger(__name__)
+
+
+def detector_loss(config: SOLOv2Config, device: torch.device) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
+    """The SOLOv2 loss of a batch as the loader gives it."""
+
+    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        images = batch["images"].to(device, non_blocking=True)
+        outputs = model(images, batch["content_sizes"])
+        targets = assign_targets(
+            [masks.to(device) for masks in batch["masks"]],
+            [labels.to(device) for labels in batch["labels"]],
+            [weights.to(device) for weights in batch["weights"]],
+            (images.shape[2], images.shape[3]),
+            config,
+            ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"]],
+        )
+        return solov2_loss(outputs, targets, config)
+
+    return loss
+
+
+def train_detector(
+    stage: str,
+    params: Params,
+    training: DetectorTrainConfig,
+    splits: Sequence[Split],
+    workspace: Path,
+    out: Path,
+    milestones: tuple[int, ...] = (),
+) -> None:
+    """Trains from the weights that `params.seed` draws and writes `out`: checkpoint, milestones, log, manifest.
+
+    Teacher and student of one seed and one `model` section start from the same weights.
+    """
+    device = set_up(params.runtime, params.seed)
+    config = params.detector(training)
+    categories = splits[0].categories
+    model = SOLOv2(config, len(categories))
+    dataset = InstanceDataset(
+        splits,
+        short_side=params.input.short_side,
+        max_side=params.input.max_side,
+        augment=training.augment.options(),
+        cache_images=params.runtime.cache_images,
+    )
+    job = Job(
+        name=stage,
+        model=model,
+        loss=detector_loss(config, device),
+        batches=_batches(dataset, params, training),
+        config=training,
+        device=device,
+        run_folder=run_folder(workspace, stage),
+        key=_key(stage, params, training, splits),
+        milestones=milestones,
+    )
+    train(job)
+    meta = {
+        "format": FORMAT,
+        "kind": "solov2",
+        "config": config.model_dump(mode="json"),
+        "categories": [{"id": category.id, "name": category.name} for category in categories],
+        "input": params.input.model_dump(),
+        "training": {"stage": stage, "seed": params.seed, **training.model_dump(mode="json")},
+    }
+    instances = sum(len(split.instances) for split in splits)
+    with atomic_dir(out) as folder:
+        save_checkpoint(folder, model.state_dict(), meta)
+        for step in milestones:
+            save_checkpoint(folder / "milestones" / f"{step:07d}", load_file(milestone_path(job, step)), meta)
+        write_history(job, folder / "log.jsonl")
+        counts = {"images": len(dataset), "instances": instances, "steps": training.steps}
+        write_manifest(folder, stage, counts, seed=params.seed, loss=job.history[-1]["loss"])
+    finish(job)
+
+
+def _batches(
+    dataset: InstanceDataset, params: Params, training: DetectorTrainConfig
+) -> Callable[[int], Iterable[Batch]]:
+    def batches(first: int) -> Iterable[Batch]:
+        sampler = StepSampler(
+            len(dataset), training.batch_size, seed=params.seed, steps=training.steps, start_step=first
+        )
+        return loader(dataset, sampler, collate, params.runtime.workers)
+
+    return batches
+
+
+def loader(dataset: Any, sampler: Any, collate_samples: Any, workers: int) -> DataLoader[Any]:
+    """Batches of a sampler of batches, made by `workers` processes ahead of need; the same whatever `workers` is."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate_samples,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        # A forked worker can't use CUDA or threads of the parent; one that starts afresh can.
+        multiprocessing_context="forkserver" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _key(stage: str, params: Params, training: DetectorTrainConfig, splits: Sequence[Split]) -> str:
+    """What an interrupted run must share to be resumed: params and data."""
+    tables = ("images.arrow", "instances.arrow", "categories.json")
+    settings = [stage, params.seed, params.input.model_dump(), params.model, training.model_dump(mode="json")]
+    return fingerprint([split.root / table for split in splits for table in tables], settings)
+
+
+def check_trainable(split: Split, categories: Sequence[Category]) -> list[str]:
+    """Names of the classes that have no mask in `split`: nothing can be learnt of them."""
+    held = set(split.instances["category_id"].unique().to_pylist())
+    return [category.name for category in categories if category.id not in held]

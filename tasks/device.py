@@ -1,0 +1,44 @@
+"""Where tensors live: device, CPU threads, and the switches that make a run repeat itself bit for bit."""
+
+from __future__ import annotations
+
+import os
+
+# cuBLAS needs this before CUDA starts to give the same sums in every run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import torch
+
+from tasks.config import RuntimeConfig
+from tasks.errors import TaskError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one, else the CPU.
+
+    Raises:
+        TaskError: torch doesn't know the device or can't use it here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TaskError(
+            f"runtime.device: {name!r} can't be used here ({str(error).splitlines()[0]}); "
+            "use auto, cpu, or a device that torch sees"
+        ) from None
+    return device
+
+
+def set_up(runtime: RuntimeConfig, seed: int | None = None) -> torch.device:
+    """Seeds torch, asks for deterministic kernels, sets the CPU threads, and returns the device."""
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    # A few CUDA kernels have no deterministic form; they warn instead of ending the run.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    if seed is not None:
+        torch.manual_seed(seed)
+    return resolve_device(runtime.device)

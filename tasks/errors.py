@@ -1,0 +1,5 @@
+"""The error a user can act on."""
+
+
+class TaskError(Exception):
+    """A step can't go on for a reason the user can mend; its text says what was found and what to do next."""

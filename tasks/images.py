@@ -1,0 +1,120 @@
+"""Images for inference: read once, resized for the network, batched only with images of equal padded size.
+
+An image is padded to its own next multiple of 32 and never to its neighbours' size, so its result doesn't depend
+on which batch it is in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader, Dataset
+
+from data.dataset import PAD_MULTIPLE
+from data.images import read_image
+from data.tables import DataError, Fault, Split
+from data.transforms import Geometry, resize, resize_shape
+from tasks.config import InputConfig
+
+log = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """One image ready for the network, or the reason why it isn't."""
+
+    row: int
+    """Its row in the split's images table."""
+    original: Tensor | None
+    """uint8 RGB [3, H0, W0]"""
+    resized: Tensor | None
+    """uint8 RGB [3, h, w]"""
+    fault: str | None
+
+
+class ImageBatch(NamedTuple):
+    """Images of one padded size."""
+
+    rows: list[int]
+    originals: list[Tensor]
+    images: Tensor
+    """uint8 [N, 3, H, W]"""
+    content_sizes: list[tuple[int, int]]
+
+
+class _Images(Dataset[Loaded]):
+    def __init__(self, split: Split, size: InputConfig) -> None:
+        self.split, self.size = split, size
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> Loaded:
+        try:
+            pixels = read_image(self.split.image_path(row))
+            facts = self.split.image(row)
+            if pixels.shape[:2] != (facts["height"], facts["width"]):
+                raise DataError(
+                    Fault(
+                        str(self.split.image_path(row)),
+                        f"image {facts['image_id']}",
+                        f"{pixels.shape[1]} x {pixels.shape[0]} pixels",
+                        f"{facts['width']} x {facts['height']}, as when it was ingested",
+                        "run the ingest stage again",
+                    )
+                )
+        except DataError as error:
+            return Loaded(row, None, None, str(error))
+        original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        shape = resize_shape((pixels.shape[0], pixels.shape[1]), self.size.short_side, self.size.max_side)
+        resized = resize(Geometry(original, torch.zeros(0, *original.shape[1:], dtype=torch.bool), None), shape)
+        return Loaded(row, original, resized.image, None)
+
+
+def padded_size(split: Split, row: int, size: InputConfig) -> tuple[int, int]:
+    """(H, W) that image `row` has in a batch."""
+    facts = split.image(row)
+    shape = resize_shape((facts["height"], facts["width"]), size.short_side, size.max_side)
+    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in shape)
+    return height, width
+
+
+def load_batches(
+    split: Split, rows: Sequence[int], size: InputConfig, batch_size: int, workers: int
+) -> Iterator[tuple[ImageBatch | None, list[Loaded]]]:
+    """Batches of the images `rows`, grouped by padded size, each with the images of it that could not be read.
+
+    A batch is None when none of its images could be read.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row in rows:
+        groups.setdefault(padded_size(split, row, size), []).append(row)
+    keys = [
+        (shape, group[at : at + batch_size])
+        for shape, group in sorted(groups.items())
+        for at in range(0, len(group), batch_size)
+    ]
+    loader: DataLoader[list[Loaded]] = DataLoader(
+        _Images(split, size),
+        batch_sampler=[group for _, group in keys],
+        collate_fn=list,
+        num_workers=workers,
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    for (shape, _), loaded in zip(keys, loader, strict=True):
+        failed = [one for one in loaded if one.fault is not None]
+        for one in failed:
+            log.warning("%s", one.fault)
+        rows_read, originals, images, sizes = [], [], [], []
+        for one in loaded:
+            if one.original is not None and one.resized is not None:
+                h, w = one.resized.shape[-2:]
+                rows_read.append(one.row)
+                originals.append(one.original)
+                images.append(pad(one.resized, (0, shape[1] - w, 0, shape[0] - h)))
+                sizes.append((int(h), int(w)))
+        yield (ImageBatch(rows_read, originals, torch.stack(images), sizes) if images else None), failed

@@ -1,0 +1,125 @@
+"""What every step shares: its command line, log, clock, manifest, and where things lie in the workspace."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from data.storage import atomic_write
+from data.tables import DataError
+from tasks.config import Params, load_params
+from tasks.errors import TaskError
+
+log = logging.getLogger(__name__)
+
+WORKSPACE = Path("workspace")
+MANIFEST_FORMAT = 1
+
+Run = Callable[[Params, Path], None]
+"""A step: reads its inputs in the workspace folder, writes its outputs there."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically: sorted keys, two spaces, a final newline, so that equal content is equal bytes."""
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(
+            json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Reads JSON that an earlier step wrote.
+
+    Raises:
+        TaskError: the file isn't there or isn't JSON; says which step makes it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TaskError(f"{path}: no such file; it is made by `dvc repro {made_by}`") from None
+    except json.JSONDecodeError as error:
+        raise TaskError(f"{path}: not JSON ({error}); make it anew with `dvc repro -f {made_by}`") from None
+
+
+def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: Any) -> None:
+    """Writes `folder`/manifest.json: what the step made, in figures that are the same on every run."""
+    write_json(folder / "manifest.json", {"stage": stage, "format": MANIFEST_FORMAT, "counts": counts, **facts})
+
+
+def fingerprint(files: Iterable[Path], *settings: Any) -> str:
+    """16 hex digits that change with the content of `files` (in this order) or with `settings` (JSON-able)."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for file in files:
+        with open(file, "rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def run_folder(workspace: Path, stage: str) -> Path:
+    """workspace/runs/STAGE: what differs from run to run (times, resume state). DVC doesn't track it."""
+    folder = workspace / "runs" / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def timed(stage: str, run: Run, params: Params, workspace: Path) -> None:
+    """Runs a step and notes when, how long and where in workspace/runs/STAGE/run.json."""
+    started = datetime.now(timezone.utc)
+    clock = time.monotonic()
+    run(params, workspace)
+    # torch is imported by the steps that need it only: a step that doesn't shouldn't wait seconds for it here.
+    torch = sys.modules.get("torch")
+    device = None
+    if torch is not None:
+        from tasks.device import resolve_device
+
+        device = str(resolve_device(params.runtime.device))
+    write_json(
+        run_folder(workspace, stage) / "run.json",
+        {
+            "stage": stage,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 2),
+            "device": device,
+            "torch": torch.__version__ if torch is not None else None,
+            "host": socket.gethostname(),
+            "platform": platform.platform(),
+        },
+    )
+
+
+def stage_main(stage: str, run: Run) -> None:
+    """`python -m tasks.STAGE [--params FILE]`: exit 0, or 1 with a message that says what to do.
+
+    Unexpected exceptions keep their traceback: they are bugs of ours.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tasks.{stage}",
+        description=(sys.modules[run.__module__].__doc__ or "").strip(),
+        epilog=f"Example: python -m tasks.{stage} --params params.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", default="params.yaml", help="the params file (default: %(default)s)")
+    arguments = parser.parse_args()
+    level = os.environ.get("POINTS2MODEL_LOG_LEVEL", "INFO").upper()
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    try:
+        timed(stage, run, load_params(arguments.params), WORKSPACE)
+    except (TaskError, DataError) as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{stage}: stopped; run it again to go on", file=sys.stderr)
+        sys.exit(130)

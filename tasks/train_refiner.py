@@ -1,0 +1,160 @@
+"""Trains MaskRefineNet on the strong images: rough masks that earlier teachers make, and the true ones.
+
+Rough masks are made afresh at every step, on augmented images, by a teacher milestone drawn for the step, at a
+random inner pixel of each object: the refiner meets the errors that clicks on unseen images will give.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.dataset import InstanceDataset, StepSampler, collate
+from data.storage import atomic_dir
+from data.tables import Split
+from models.checkpoint import FORMAT, build_model, save_checkpoint
+from models.crops import crop_boxes, crop_inputs, crop_masks
+from models.postprocess import resize_masks
+from models.prompting import prompt_points
+from models.refinenet import MaskRefineNet, refine_loss
+from models.solov2 import SOLOv2
+from models.targets import random_inner_points
+from tasks.config import Params, RefinerConfig
+from tasks.detector import loader
+from tasks.device import set_up
+from tasks.engine import Job, finish, train, write_history
+from tasks.errors import TaskError
+from tasks.step import fingerprint, run_folder, stage_main, write_manifest
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params, workspace: Path) -> None:
+    """Writes workspace/refiner: model.safetensors, model.json, log.jsonl, manifest.json.
+
+    Raises:
+        TaskError: the teacher left no milestones.
+    """
+    config = params.refiner
+    device = set_up(params.runtime, params.seed)
+    strong = Split.open(workspace / "dataset" / "strong")
+    folders = sorted((workspace / "teacher" / "milestones").glob("*"))
+    if not folders:
+        raise TaskError(f"{workspace}/teacher/milestones: empty; run `dvc repro train_teacher`")
+    teachers = [load_teacher(folder, device) for folder in folders]
+    torch.manual_seed(params.seed)
+    model = MaskRefineNet(config.net)
+    dataset = InstanceDataset(
+        strong,
+        short_side=params.input.short_side,
+        max_side=params.input.max_side,
+        augment=config.augment.options(),
+        cache_images=params.runtime.cache_images,
+    )
+
+    def batches(first: int) -> Iterable[dict[str, Any]]:
+        sampler = StepSampler(len(dataset), config.batch_size, params.seed, config.steps, first)
+        for step, batch in enumerate(loader(dataset, sampler, collate, params.runtime.workers), start=first):
+            yield {**batch, "step": step}
+
+    files = [strong.root / name for name in ("images.arrow", "instances.arrow")]
+    files += [folder / "model.safetensors" for folder in folders]
+    settings = (params.seed, params.input.model_dump(), config.model_dump(mode="json"))
+    job = Job(
+        name="train_refiner",
+        model=model,
+        loss=refiner_loss(teachers, config, params.seed, device),
+        batches=batches,
+        config=config,
+        device=device,
+        run_folder=run_folder(workspace, "train_refiner"),
+        key=fingerprint(files, *settings),
+    )
+    train(job)
+    meta = {
+        "format": FORMAT,
+        "kind": "refinenet",
+        "config": config.net.model_dump(mode="json"),
+        "categories": [{"id": category.id, "name": category.name} for category in strong.categories],
+        "training": {"stage": "train_refiner", "seed": params.seed, **config.model_dump(mode="json")},
+    }
+    with atomic_dir(workspace / "refiner") as folder:
+        save_checkpoint(folder, model.state_dict(), meta)
+        write_history(job, folder / "log.jsonl")
+        counts = {"images": len(dataset), "milestones": len(teachers), "steps": config.steps}
+        write_manifest(folder, "train_refiner", counts, seed=params.seed, loss=job.history[-1]["loss"])
+    finish(job)
+
+
+def load_teacher(folder: Path, device: torch.device) -> SOLOv2:
+    """A SOLOv2 checkpoint in eval mode on the device."""
+    model = build_model(folder)
+    if not isinstance(model, SOLOv2):
+        raise TaskError(f"{folder}: found a {type(model).__name__}, expected a SOLOv2 checkpoint")
+    return model.to(device)
+
+
+def refiner_loss(
+    teachers: list[SOLOv2], config: RefinerConfig, seed: int, device: torch.device
+) -> Callable[[nn.Module, dict[str, Any]], dict[str, Tensor]]:
+    """The loss of at most `config.crops` crops of a batch; its draws depend on (seed, step) alone."""
+
+    def loss(model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
+        teacher = teachers[int(torch.randint(len(teachers), (), generator=generator))]
+        crops = rough_crops(teacher, batch, config, generator, device)
+        if crops is None:
+            # Nothing to learn in this batch: a step of zero gradient keeps the count and the optimiser going.
+            zero = sum((parameter.sum() for parameter in model.parameters()), torch.zeros((), device=device)) * 0.0
+            return {"loss": zero, "loss_dice": zero.detach(), "loss_cross_entropy": zero.detach()}
+        inputs, truth = crops
+        return refine_loss(model(inputs), truth, config.dice_weight, config.cross_entropy_weight)
+
+    return loss
+
+
+@torch.no_grad()
+def rough_crops(
+    teacher: SOLOv2, batch: dict[str, Any], config: RefinerConfig, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    """Network inputs [M, C, S, S] and true masks bool [M, S, S] of random objects of the batch.
+
+    Objects whose rough mask is empty have nothing to crop and are left out; None when no object is left.
+    """
+    images = batch["images"].to(device)
+    input_size = (images.shape[2], images.shape[3])
+    outputs = teacher(images, batch["content_sizes"])
+    total = sum(len(masks) for masks in batch["masks"])
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=generator)[: config.crops]] = True
+    inputs, truths, start = [], [], 0
+    for n, (masks, labels) in enumerate(zip(batch["masks"], batch["labels"], strict=True)):
+        mine = chosen[start : start + len(masks)]
+        start += len(masks)
+        masks, labels = masks[mine], labels[mine].to(device)
+        if not len(masks):
+            continue
+        points = random_inner_points(masks, 1, generator)[:, 0].to(device)
+        masks = masks.to(device)
+        prompted = prompt_points(outputs, n, points, labels, input_size)
+        rough = resize_masks(prompted.mask_prob, input_size, input_size, input_size, 0.5)
+        held = rough.flatten(1).any(1)
+        if not bool(held.any()):
+            continue
+        rough, masks, points, labels = rough[held], masks[held], points[held], labels[held]
+        draw = torch.rand(len(rough), generator=generator).to(device)
+        boxes = crop_boxes(rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw)
+        inputs.append(crop_inputs(images[n], rough, points, boxes, config.net, labels))
+        truths.append(crop_masks(masks, boxes, config.net.crop_size))
+    if not inputs:
+        return None
+    return torch.cat(inputs), torch.cat(truths)
+
+
+if __name__ == "__main__":
+    stage_main("train_refiner", run)

@@ -1,0 +1,38 @@
+"""Trains the teacher, a SOLOv2, on the strong images: those that have masks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from data.tables import Split
+from tasks.config import Params
+from tasks.detector import check_trainable, train_detector
+from tasks.errors import TaskError
+from tasks.step import stage_main
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params, workspace: Path) -> None:
+    """Writes workspace/teacher: model.safetensors, model.json, milestones/STEP/, log.jsonl, manifest.json.
+
+    Raises:
+        TaskError: there is no strong image with a mask.
+    """
+    strong = Split.open(workspace / "dataset" / "strong")
+    if not len(strong.instances):
+        raise TaskError(
+            f"{strong.root}: found no mask, expected at least one image with masks to learn from; "
+            "name a COCO file with masks in ingest.strong"
+        )
+    for name in check_trainable(strong, strong.categories):
+        log.warning("train_teacher: class %r has no mask among the strong images; it can't be learnt", name)
+    out = workspace / "teacher"
+    train_detector(
+        "train_teacher", params, params.teacher, [strong], workspace, out, milestones=params.teacher.milestones
+    )
+
+
+if __name__ == "__main__":
+    stage_main("train_teacher", run)
