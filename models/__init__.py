@@ -1,1 +1,1 @@
-"""Networks and the mathematics on tensors: no files of annotations, no COCO, nothing of our other packages."""
+"""Networks and the mathematics on tensors: no annotation files, no COCO, nothing of our other packages."""

@@ -1,7 +1,7 @@
-"""ResNet (He et al., CVPR 2016) and feature pyramid (Lin et al., CVPR 2017), assembled from torchvision's parts.
+"""ResNet (He et al., CVPR 2016) and feature pyramid (Lin et al., CVPR 2017) of torchvision's parts.
 
-torchvision's `ResNet` class fixes the stem at 64 channels, so a network of another width is assembled here from
-its blocks; parameter names stay torchvision's, so that its published weights load by name.
+torchvision's `ResNet` class fixes the stem at 64 channels, so a network of another width is assembled here
+from its blocks; parameter names stay torchvision's, so that its published weights load by name.
 
 Legend: N images, H x W pixels.
 """
@@ -46,9 +46,9 @@ class BackboneConfig(BaseModel):
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
     """0: everything learns; 1: the stem is frozen; 2: the stem and the first stage; and so on."""
     stride_in_1x1: bool
-    """Where a bottleneck halves the map: its first 1x1 convolution (MSRA, Caffe), or its 3x3 (torchvision)."""
+    """A bottleneck halves the map in its first 1x1 convolution (MSRA, Caffe), not its 3x3 (torchvision)."""
     weights: str | None
-    """`imagenet` (torchvision's), the path of a .safetensors or .pth file with torchvision's names, or none."""
+    """`imagenet` (torchvision's), a .safetensors or .pth file with torchvision's names, or none."""
 
 
 def norm_layer(kind: NormKind, groups: int) -> Callable[[int], nn.Module]:
@@ -61,9 +61,9 @@ def norm_layer(kind: NormKind, groups: int) -> Callable[[int], nn.Module]:
 
 
 class ResNet(nn.Module):
-    """The convolutional part of a ResNet: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16, 32.
+    """The convolutional part: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16 and 32.
 
-    `forward` returns them in that order (stem before pooling, then the four stages); `channels` lists their depths.
+    They come in that order: the stem before its pooling, then the four stages; `channels` lists their depths.
     """
 
     def __init__(
@@ -83,33 +83,28 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.channels = [stem_channels]
-        for i, depth in enumerate(depths):
-            stage = self._stage(block, depth, planes * 2**i, 1 if i == 0 else 2, norm, stride_in_1x1)
-            self.add_module(f"layer{i + 1}", stage)
+
+        def stage(i: int) -> nn.Sequential:
+            """Stage i; its first block changes depth and, but for stage 0, halves the map."""
+            inside, stride = planes * 2**i, 1 if i == 0 else 2
+            before, after = self.channels[-1], inside * block.expansion
+            downsample = None
+            if stride != 1 or before != after:
+                downsample = nn.Sequential(
+                    nn.Conv2d(before, after, 1, stride=stride, bias=False), norm(after)
+                )
+            first = block(before, inside, stride, downsample, norm_layer=norm)
+            if stride_in_1x1 and isinstance(first, Bottleneck):
+                first.conv1.stride, first.conv2.stride = (stride, stride), (1, 1)
+            self.channels.append(after)
+            return nn.Sequential(
+                first, *(block(after, inside, norm_layer=norm) for _ in range(depths[i] - 1))
+            )
+
+        self.layer1, self.layer2, self.layer3, self.layer4 = stage(0), stage(1), stage(2), stage(3)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def _stage(
-        self,
-        block: type[BasicBlock] | type[Bottleneck],
-        depth: int,
-        planes: int,
-        stride: int,
-        norm: Callable[[int], nn.Module],
-        stride_in_1x1: bool,
-    ) -> nn.Sequential:
-        in_channels, out_channels = self.channels[-1], planes * block.expansion
-        downsample = None
-        if stride != 1 or in_channels != out_channels:
-            shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-            downsample = nn.Sequential(shortcut, norm(out_channels))
-        first = block(in_channels, planes, stride, downsample, norm_layer=norm)
-        if stride_in_1x1 and isinstance(first, Bottleneck):
-            first.conv1.stride, first.conv2.stride = (stride, stride), (1, 1)
-        self.channels.append(out_channels)
-        rest = [block(out_channels, planes, norm_layer=norm) for _ in range(depth - 1)]
-        return nn.Sequential(first, *rest)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = [self.relu(self.bn1(self.conv1(images)))]
@@ -121,10 +116,9 @@ class ResNet(nn.Module):
 
     def freeze(self, stages: int) -> None:
         """Stop the learning of the stem (1), the stem and the first stage (2), and so on."""
-        parts = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
-        for part in parts[:stages]:
-            for module in part:
-                module.requires_grad_(False)
+        stem = nn.ModuleList([self.conv1, self.bn1])
+        for part in (stem, self.layer1, self.layer2, self.layer3, self.layer4)[:stages]:
+            part.requires_grad_(False)
 
 
 def build_resnet(config: BackboneConfig, in_channels: int = 3) -> ResNet:
@@ -132,7 +126,7 @@ def build_resnet(config: BackboneConfig, in_channels: int = 3) -> ResNet:
 
     With `in_channels` above 3 the further channels of the stem convolution keep their random weights.
 
-    Raises ValueError when the weights don't fit the network, and FileNotFoundError when their file is missing.
+    Raises ValueError when the weights don't fit the network, FileNotFoundError when their file is missing.
     """
     block, depths = STAGES[config.name]
     base = max(1, round(64 * config.width))
@@ -185,7 +179,7 @@ def load_resnet_weights(resnet: ResNet, name: str, weights: str) -> None:
 class ResNetFPN(nn.Module):
     """ResNet and feature pyramid: images [N, 3, H, W] to P2..P6, [N, channels, H / 2^l, W / 2^l] for level l.
 
-    P6 is P5 sub-sampled by 2 (rounded up); the top-down path up-samples by nearest neighbour, as the FPN paper does.
+    P6 is P5 sub-sampled by 2 (rounded up). The top-down path up-samples by nearest neighbour, as the paper's.
     """
 
     LEVELS = (2, 3, 4, 5, 6)

@@ -1,11 +1,10 @@
-"""Our checkpoints: a folder of model.safetensors (weights) and model.json (what they are). Reading runs no code.
+"""Our checkpoints: a folder of model.safetensors and model.json. Reading one never executes code.
 
-model.json: {"format": 1, "kind": "solov2" | "refinenet", "config": {...}, "categories": [{"id", "name"}, ...]} and
-whatever else the writer noted. Contiguous class i is categories[i]: the table is sorted by id.
+model.json: {"format": 1, "kind": "solov2" | "refinenet", "config": {...}, "categories": [{"id", "name"},
+...]} and whatever else the writer noted. Contiguous class i is categories[i]: the table is sorted by id.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,14 +23,14 @@ WEIGHTS, META = "model.safetensors", "model.json"
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged, or of another format; the text says which file and what to do."""
+    """A checkpoint that is missing, damaged, or of another format; says which file and what to do."""
 
 
 def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write a checkpoint folder, all or nothing: the same weights and meta give the same bytes.
 
-    An older checkpoint in `directory` is replaced; other files in it stay. Raises CheckpointError when `meta` lacks
-    format, kind, config or categories.
+    An older checkpoint in `directory` is replaced; other files in it stay. Raises CheckpointError when `meta`
+    lacks format, kind, config or categories.
     """
     missing = [key for key in ("format", "kind", "config", "categories") if key not in meta]
     if missing:
@@ -47,8 +46,8 @@ def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: 
         (scratch / META).write_text(text, encoding="utf-8")
         # model.json goes last and is taken away first: without it there is no checkpoint.
         (target / META).unlink(missing_ok=True)
-        os.replace(scratch / WEIGHTS, target / WEIGHTS)
-        os.replace(scratch / META, target / META)
+        (scratch / WEIGHTS).replace(target / WEIGHTS)
+        (scratch / META).replace(target / META)
     finally:
         shutil.rmtree(scratch)
 

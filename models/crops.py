@@ -1,7 +1,7 @@
 """Crops for MaskRefineNet and the way back: boxes, network inputs, pasting; all of an image's points at once.
 
-Legend: K instances, S crop side, P heatmap channels, H x W pixels of the image. Boxes are xyxy and points x, y in
-pixels, (0, 0) being the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
+Legend: K instances, S crop side, P heatmap channels, H x W pixels of the image. Boxes are xyxy, points x, y,
+in pixels; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
 """
 
 import torch
@@ -18,7 +18,7 @@ CHUNK_ELEMENTS = 1 << 25
 def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tensor:
     """Float32 xyxy [K, 4]: each mask's box, `scale` times as wide and high, grown to hold the point's pixel.
 
-    Cut to the image and of whole pixels, so that a crop is never empty. An empty mask's box is its point's pixel.
+    Cut to the image, of whole pixels, so that no crop is empty. An empty mask's box is its point's pixel.
 
     Args:
         masks: bool [K, H, W].
@@ -43,7 +43,7 @@ def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tenso
 
 
 def heatmaps(points_xy: Tensor, boxes_xyxy: Tensor, size: int, sigma: float) -> Tensor:
-    """Float32 [K, S, S]: exp(-d^2 / (2 sigma^2)) of each pixel's distance to the point, in pixels of the crop."""
+    """Float32 [K, S, S]: exp(-d^2 / (2 sigma^2)), d each pixel's distance to the point in the crop."""
     low, side = boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     place = (points_xy - low) / side * size
     span = torch.arange(size, device=points_xy.device, dtype=torch.float32) + 0.5
@@ -67,11 +67,12 @@ def crop_inputs(
     points_xy: Tensor,
     boxes_xyxy: Tensor,
     config: RefineNetConfig,
+    *,
     labels: Tensor | None = None,
 ) -> Tensor:
     """Network inputs float32 [K, 3 + P + 1, S, S]: image crop (normalised), point heatmap, rough mask.
 
-    The image is averaged where the crop shrinks it and bilinear where it grows; the mask is nearest neighbour.
+    The image is averaged where it shrinks and bilinear where it grows; the mask is nearest neighbour.
 
     Args:
         image: uint8 RGB [3, H, W].
@@ -127,7 +128,6 @@ def refine(
     image: Tensor,
     masks: Tensor,
     points_xy: Tensor,
-    config: RefineNetConfig,
     batch_size: int,
     *,
     enlarge: float,
@@ -151,7 +151,7 @@ def refine(
     for at in range(0, len(rows), batch_size):
         part = rows[at : at + batch_size]
         own = None if labels is None else labels[part]
-        inputs = crop_inputs(image, masks[part], points_xy[part], boxes[part], config, own)
+        inputs = crop_inputs(image, masks[part], points_xy[part], boxes[part], model.config, labels=own)
         probabilities = model(inputs).float().softmax(1)[:, 1]
         new = paste(probabilities, boxes[part], (masks.shape[1], masks.shape[2])) > mask_threshold
         found = new.flatten(1).any(1)

@@ -1,4 +1,4 @@
-"""SOLOv2's two heads (Wang et al., NeurIPS 2020, section 3): instance categories and kernels, and mask features.
+"""SOLOv2's heads (Wang et al., NeurIPS 2020, section 3): categories and kernels of cells, mask features.
 
 Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input.
 """
@@ -51,11 +51,11 @@ class InstanceHead(nn.Module):
         self,
         in_channels: int,
         channels: int,
+        *,
         depth: int,
         num_classes: int,
         kernel_channels: int,
         grids: tuple[int, ...],
-        *,
         coord_conv: bool,
         norm_groups: int,
         prior_prob: float,
@@ -67,8 +67,8 @@ class InstanceHead(nn.Module):
         self.category_predictor = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.kernel_predictor = nn.Conv2d(channels, kernel_channels, 3, padding=1)
         initialise(self)
-        # So that every cell starts by answering "nothing here" with probability 1 - prior_prob (focal loss paper).
-        nn.init.constant_(self.category_predictor.bias, -log((1 - prior_prob) / prior_prob))
+        # Every cell starts by answering "nothing here" with probability 1 - prior_prob (focal loss paper).
+        nn.init.constant_(self.category_predictor.get_parameter("bias"), -log((1 - prior_prob) / prior_prob))
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Features L x [N, c, h, w] to category logits L x [N, C, S, S] and kernels L x [N, E, S, S]."""
@@ -91,8 +91,8 @@ class InstanceHead(nn.Module):
 class MaskBranch(nn.Module):
     """One map of mask features for the whole image, from P2..P5 (section 3.2, "mask feature branch").
 
-    Level P(2 + i) passes i convolutions, each followed by bilinear up-sampling by 2; the sum is at stride 4. With
-    `stride` 2 one more up-sampling and convolution follow: small objects want a finer map than the paper's.
+    Level P(2 + i) passes i convolutions, each followed by bilinear up-sampling by 2; the sum is at stride 4.
+    With `stride` 2 one more up-sampling and convolution follow: small objects want a finer map.
     """
 
     LEVELS = (2, 3, 4, 5)
@@ -123,7 +123,7 @@ class MaskBranch(nn.Module):
 
     def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
         """P2..P5 to mask features [N, E, H / stride, W / stride]."""
-        total: Tensor | None = None
+        maps = []
         for level, blocks in zip(self.LEVELS, self.levels, strict=True):
             x = pyramid[level]
             if self.coord_conv and level == self.LEVELS[-1]:
@@ -132,8 +132,8 @@ class MaskBranch(nn.Module):
                 x = block(x)
                 if level > self.LEVELS[0]:
                     x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-            total = x if total is None else total + x
-        assert total is not None
+            maps.append(x)
+        total = sum(maps[1:], maps[0])
         if self.finer is not None:
             total = self.finer(F.interpolate(total, scale_factor=2.0, mode="bilinear", align_corners=False))
         return self.predictor(total)

@@ -1,4 +1,4 @@
-"""SOLOv2's training loss: Dice on the masks, sigmoid focal on the cells (SOLO, arXiv 1912.04488, section 3.3.2).
+"""SOLOv2's training loss: Dice on masks, sigmoid focal on cells (SOLO, arXiv 1912.04488, section 3.3.2).
 
 Legend: N images, C classes, S grid side, E kernel channels, P (cell, object) pairs, h x w the mask map.
 """
@@ -14,8 +14,8 @@ from models.targets import Targets
 DICE_EPSILON = 0.001
 """Added to each squared sum of the Dice loss; SOLO's."""
 CHUNK_ELEMENTS = 1 << 25
-"""Mask values held at a time by the mask loss; more are computed in chunks, and again in the backward pass. It
-bounds memory and doesn't alter results beyond rounding."""
+"""Mask values held at a time by the mask loss; more are computed in chunks, and again in the backward pass.
+It bounds memory and doesn't alter results beyond rounding."""
 
 
 def dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -39,8 +39,8 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
 def solov2_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config) -> dict[str, Tensor]:
     """`loss` and its two parts `loss_mask` (weighted mean Dice over the pairs) and `loss_category`, scalars.
 
-    A batch with no object has loss_mask 0 and finite gradients in every parameter. An object's weight scales its
-    terms of both sums, not their denominators: half the weight is half the pull.
+    A batch with no object has loss_mask 0 and finite gradients in every parameter. An object's weight scales
+    its terms of both sums, not their denominators: half the weight is half the pull.
     """
     with torch.autocast(outputs.mask_features.device.type, enabled=False):
         mask = config.dice_weight * _mask_loss(outputs, targets)

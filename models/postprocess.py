@@ -1,4 +1,4 @@
-"""From raw outputs to instances without prompts: point NMS, mask scoring, matrix NMS (SOLOv2, sections 3.3-3.4).
+"""From raw outputs to instances without prompts: point NMS, mask scoring, matrix NMS (SOLOv2, 3.3-3.4).
 
 Legend: C classes, D detections, K masks, S grid side, E kernel channels, h x w the mask map, H x W pixels.
 """
@@ -55,7 +55,7 @@ class Predictions(NamedTuple):
 
 
 def point_nms(scores: Tensor) -> Tensor:
-    """Scores [C, S, S] with all but the greatest of every 2x2 neighbourhood (itself, left, above) set to 0."""
+    """Scores [C, S, S], 0 wherever the cell to the left, above, or above left has a greater one."""
     most = F.max_pool2d(scores[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
     return scores * (most == scores)
 
@@ -85,7 +85,7 @@ def matrix_nms(
     if kernel == "gaussian":
         decay = torch.exp(-sigma * (iou.square() - lost.square()))
     else:
-        # A mask identical to a better one has lost all; what it could take from others is bounded by 1 anyway.
+        # A mask identical to a better one has lost all: its share left is 0, not a divisor.
         decay = (1 - iou) / (1 - lost).clamp(min=1e-6)
     return scores * decay.amin(0)
 
@@ -99,7 +99,7 @@ def resize_masks(
 ) -> Tensor:
     """Mask map values [K, h, w] to bool masks [K, H0, W0] of the original image.
 
-    Up to the padded input, the padding cut off, then to the original, bilinear throughout; in chunks of masks.
+    Up to the padded input, the padding cut off, then to the original; bilinear; in chunks of masks.
     """
     (height, width), (ch, cw) = original_size, content_size
     masks = torch.empty(len(probabilities), height, width, dtype=torch.bool, device=probabilities.device)
@@ -118,11 +118,12 @@ def predict(
     outputs: RawOutputs,
     n: int,
     config: InferenceConfig,
+    *,
     input_size: tuple[int, int],
     content_size: tuple[int, int],
     original_size: tuple[int, int],
 ) -> Predictions:
-    """Instances of image `n` of the batch; sizes are (height, width) of the batch, the resized and the raw image."""
+    """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
     features = outputs.mask_features[n].float()
     h, w = features.shape[-2:]
     found = []
@@ -135,7 +136,7 @@ def predict(
         found.append((scores[label, row, column], label, kernels[n].float()[:, row, column].T, level_stride))
     scores, labels, weights, strides = (torch.cat(parts) for parts in zip(*found, strict=True))
 
-    # Maskness can only lower a score, yet all candidates are scored before the best are kept: the paper's order.
+    # Maskness only lowers scores, yet all candidates get it before the best are kept: the paper's order.
     area_unit = (input_size[0] / h / REFERENCE_STRIDE) * (input_size[1] / w / REFERENCE_STRIDE)
     flat = features.flatten(1)
     step = max(1, CHUNK_ELEMENTS // (h * w))

@@ -1,10 +1,10 @@
 """A point becomes a mask: adaptive pyramid-level selection (PointWSSIS, arXiv 2303.15062, section 3.2).
 
-At every level the cell that holds the point gives a kernel, hence a mask; the level whose mask scores best wins.
-Every point gets exactly one answer, whatever the others are.
+At every level the cell that holds the point gives a kernel, hence a mask; the level whose mask scores best
+wins. Every point gets exactly one answer, whatever the others are.
 
-Legend: K points, L levels, S grid side, E kernel channels, h x w the mask map. Points are x, y in pixels of the
-padded input, (0, 0) its outer top-left corner.
+Legend: K points, L levels, S grid side, E kernel channels, h x w the mask map. Points are x, y in pixels of
+the padded input, (0, 0) its outer top-left corner.
 """
 
 from typing import NamedTuple
@@ -41,13 +41,14 @@ def prompt_points(
     n: int,
     points_xy: Tensor,
     labels: Tensor,
+    *,
     input_size: tuple[int, int],
-    mask_threshold: float = 0.5,
+    mask_threshold: float,
 ) -> Prompted:
     """Masks of image `n` at points [K, 2] of contiguous classes [K].
 
-    All points at all levels are one matrix product with the mask features (several where memory wouldn't hold it).
-    A level whose mask is empty loses to any other; a tie goes to the finer level.
+    All points at all levels are one matrix product with the mask features (several where memory wouldn't hold
+    it). A level whose mask is empty loses to any other; a tie goes to the finer level.
 
     Raises ValueError for a point that isn't finite or a class the network doesn't have.
     """

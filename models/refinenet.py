@@ -1,6 +1,6 @@
-"""MaskRefineNet (PointWSSIS, arXiv 2303.15062, section 3.3): a rough mask, a point and the image give a better mask.
+"""MaskRefineNet (PointWSSIS, arXiv 2303.15062, section 3.3): image, point and rough mask give a better mask.
 
-A ResNet U-Net with atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) on a crop around one instance.
+A ResNet U-Net with atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) on a crop around an instance.
 
 Legend: M crops, S crop side, P heatmap channels.
 """
@@ -19,11 +19,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Channels = Annotated[int, Field(ge=1)]
 DICE_EPSILON = 1e-5
-"""Added to both sums of the Dice loss's quotient, so that a class absent from truth and answer costs nothing."""
+"""Added above and below in the Dice loss: a class absent from truth and answer costs nothing."""
 
 
 class RefineNetConfig(BaseModel):
-    """Every size of the network and its input. The paper's values are in brackets; all fields are required."""
+    """Every size of the network and its input; the paper's in brackets. All fields are required."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -95,10 +95,10 @@ class MaskRefineNet(nn.Module):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.head = nn.Conv2d(channels, 2, 1)
         nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # a Conv2d has a bias unless told otherwise
+        nn.init.zeros_(self.head.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Crops [M, 3 + P + 1, S, S] (image, heatmaps, rough mask: `crops.crop_inputs`) to logits [M, 2, S, S].
+        """Crops [M, 3 + P + 1, S, S], as `crops.crop_inputs` makes them, to logits [M, 2, S, S].
 
         Channel 0 is background, 1 the object. Raises ValueError for another shape.
         """
@@ -127,8 +127,8 @@ def refine_loss(
 ) -> dict[str, Tensor]:
     """`loss` and its parts `loss_dice` and `loss_cross_entropy`, scalars, each with its weight.
 
-    The Dice term is the mean over crops of background and object alike (PointWSSIS, section 3.3). Alone it stalls on
-    small objects, whose gradient it saturates; the cross-entropy, the mean over pixels, is the usual remedy.
+    The Dice term is the mean over crops, background and object alike (PointWSSIS, section 3.3). Alone it
+    collapses on small objects; the cross-entropy, the mean over pixels, is the usual remedy.
 
     Args:
         logits: [M, 2, S, S].

@@ -1,7 +1,7 @@
 """SOLOv2: dynamic and fast instance segmentation (Wang et al., NeurIPS 2020, arXiv 2003.10152).
 
-Every cell of an S x S grid answers what object has its centre there (category logits) and how to find its pixels
-(a kernel); the object's mask is the kernel applied, as a 1x1 convolution, to one shared map of mask features.
+Every cell of an S x S grid answers what object has its centre there (category logits) and how to find its
+pixels (a kernel): the mask is the kernel applied, as a 1x1 convolution, to one shared map of mask features.
 
 Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input.
 """
@@ -28,7 +28,7 @@ SIZE_DIVISOR = 32
 
 
 class SOLOv2Config(BaseModel):
-    """Every size and every constant of the loss. The paper's values are in brackets; all fields are required."""
+    """Every size and every constant of the loss; the paper's in brackets. All fields are required."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -53,9 +53,9 @@ class SOLOv2Config(BaseModel):
     """For each level (pyramid level, pyramid level at whose size it is read) [(2, 3), (3, 3), (4, 4), (5, 5),
     (6, 5)]: P2 is halved and P6 doubled, so the strides are 8, 8, 16, 32, 32."""
     ranges: Ranges
-    """For each level the sizes sqrt(w h), in pixels of the input, lower <= size < upper, of the objects it learns
-    [(1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)]. No size between the ends may be left out; smaller and
-    larger objects go where the nearest size goes."""
+    """For each level the sizes sqrt(w h), in pixels of the input, lower <= size < upper, of the objects it
+    learns [(1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)]. No size between the ends may be left out;
+    smaller and larger objects go where the nearest size goes."""
     coord_conv: bool
     """[true]"""
     pixel_mean: Triple
@@ -117,7 +117,10 @@ class RawOutputs(NamedTuple):
 
 
 class SOLOv2(nn.Module):
-    """The network of `config` for classes 0..num_classes - 1. ImageNet weights are loaded when config names them."""
+    """The network of `config` for classes 0..num_classes - 1, its backbone's weights loaded."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, config: SOLOv2Config, num_classes: int) -> None:
         super().__init__()
@@ -128,10 +131,10 @@ class SOLOv2(nn.Module):
         self.instance_head = InstanceHead(
             config.fpn_channels,
             config.head_channels,
-            config.head_convs,
-            num_classes,
-            config.kernel_channels,
-            config.grids,
+            depth=config.head_convs,
+            num_classes=num_classes,
+            kernel_channels=config.kernel_channels,
+            grids=config.grids,
             coord_conv=config.coord_conv,
             norm_groups=config.norm_groups,
             prior_prob=config.prior_prob,
@@ -150,7 +153,7 @@ class SOLOv2(nn.Module):
     def normalise(self, images: Tensor, content_sizes: list[tuple[int, int]] | None) -> Tensor:
         """RGB 0..255 [N, 3, H, W] to the network's channel order, zero mean and unit deviation.
 
-        With `content_sizes`, the (h, w) of each image inside the batch, the padding becomes 0, the mean colour.
+        With `content_sizes`, the (h, w) of each image in the batch, padding becomes 0, the mean colour.
         """
         x = images.float()
         if self.config.bgr:

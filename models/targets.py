@@ -1,7 +1,7 @@
 """Which cells learn which object (SOLO, arXiv 1912.04488, section 3.3.1; SOLOv2, section 3).
 
-An object is learnt by the levels whose size range holds it, in the cells that touch its box shrunk around its mass
-centre, no further than one cell from the centre's. Nothing here loops over cells or objects.
+An object is learnt by the levels whose size range holds it, in the cells that touch its box shrunk around its
+mass centre, no further than one cell from the centre's. Nothing here loops over cells or objects.
 
 Legend: N images, L levels, S grid side, K objects, P (cell, object) pairs, H x W pixels of the padded input.
 Pixel coordinates are x, y with the centre of the top-left pixel at (0.5, 0.5).
@@ -82,7 +82,7 @@ def levels_of(size: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
 
 
 def cells_of(points_xy: Tensor, grid: int, input_size: tuple[int, int]) -> Tensor:
-    """Int64 [..., 2]: column and row of the cell that holds each point; points beyond the map go to its edge."""
+    """Int64 [..., 2]: column and row of the cell that holds each point; beyond the map, its edge."""
     height, width = input_size
     side = points_xy.new_tensor([width, height])
     return (points_xy / side * grid).floor().long().clamp(0, grid - 1)
@@ -101,16 +101,16 @@ def assign_targets(
     """Targets of a batch padded to `input_size` (H, W).
 
     Args:
-        masks: for each image bool [K, h, w], h <= H and w <= W, at the padded image's top left; empty ones are
-            learnt nowhere.
+        masks: for each image bool [K, h, w], h <= H and w <= W, at the padded image's top left; empty ones
+            are learnt nowhere.
         labels: int64 [K], contiguous classes.
         weights: float32 [K]; they scale an object's part of both losses.
-        points_xy: float [K, 2] or [K, Q, 2], further places in input pixels whose cells learn the object too, so
-            that it can be prompted there. NaN means none.
-        ignore: bool [h, w] or None for each image (crowds): cells without an object whose centre lies there teach
-            nothing.
+        points_xy: float [K, 2] or [K, Q, 2], further places in input pixels whose cells learn the object
+            too, so that it can be prompted there. NaN means none.
+        ignore: bool [h, w] or None for each image (crowds): cells without an object whose centre lies
+            there teach nothing.
 
-    Where several objects claim a cell, the last one in order gives its class; each remains a pair of the mask loss.
+    Where several objects claim a cell, the last one gives its class; each remains a pair of the mask loss.
     """
     device = masks[0].device
     counts = [len(m) for m in masks]
@@ -173,9 +173,9 @@ def assign_targets(
 
 
 def shrink_masks(masks: Tensor, input_size: tuple[int, int], stride: int) -> Tensor:
-    """Bool [K, h, w] to float32 [K, H / stride, W / stride]: the share of every stride x stride square covered.
+    """Bool [K, h, w] to float32 [K, H / stride, W / stride]: the share of every square that is covered.
 
-    A share keeps what a thinned bilinear sample loses: a one-pixel object, and where inside the square an edge lies.
+    A share keeps what a bilinear sample loses: one-pixel objects, and where inside a square an edge lies.
     """
     (height, width), (h, w) = input_size, masks.shape[-2:]
     padded = F.pad(masks.float(), (0, width - w, 0, height - h))
@@ -183,7 +183,7 @@ def shrink_masks(masks: Tensor, input_size: tuple[int, int], stride: int) -> Ten
 
 
 def random_inner_points(masks: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Float32 [K, count, 2]: x, y of the centres of random pixels of bool masks [K, H, W]; NaN for an empty mask."""
+    """Float32 [K, count, 2]: x, y of random pixels' centres in bool masks [K, H, W]; NaN in an empty one."""
     k, _, width = masks.shape
     points = torch.full((k, count, 2), torch.nan, device=masks.device)
     flat = masks.flatten(1)
