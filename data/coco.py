@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         DataError: missing, unreadable or not JSON.
     """
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return json.load(file)
     except FileNotFoundError:
         found, step = "no such file", "correct the path in params.yaml"
@@ -111,7 +111,12 @@ def read_coco(path: str | os.PathLike[str], *, need_masks: bool = True) -> CocoF
     )
 
 
-def _valid(rows: list[Any], kind: str, problem: Any, faults: _Faults) -> dict[int, dict[str, Any]]:
+def _valid(
+    rows: list[Any],
+    kind: str,
+    problem: Callable[[dict[str, Any]], tuple[str, str] | None],
+    faults: _Faults,
+) -> dict[int, dict[str, Any]]:
     """The rows by id, those with a fault left out and reported."""
     by_id: dict[int, dict[str, Any]] = {}
     for n, row in enumerate(rows):
@@ -165,29 +170,34 @@ def _annotation_problem(
 ) -> tuple[str, str] | None:
     """What is wrong with an annotation, and what was expected."""
     image_id, category_id = row.get("image_id"), row.get("category_id")
-    if not _is_id(image_id) or image_id not in sizes:
+    size = sizes.get(image_id) if _is_id(image_id) else None  # type: ignore[arg-type]
+    if size is None:
         return f"image_id {image_id!r}", "the id of an image in this file"
     if not _is_id(category_id) or category_id not in categories:
         known = ", ".join(map(str, sorted(categories)[:20]))
         return f"category_id {category_id!r}", f"the id of a category in this file ({known})"
-    if row.get("iscrowd", 0) not in (0, 1):
-        return f"iscrowd {row['iscrowd']!r}", "0 or 1"
-    if "area" in row and not (_is_number(row["area"]) and row["area"] >= 0):
-        return f"area {row['area']!r}", "a number of 0 or more"
-    box = row.get("bbox")
-    if box is not None and not (
-        isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) and min(box[2:]) >= 0
-    ):
-        return f"bbox {box!r}", "[x, y, width, height]"
+    for name, (is_valid, expected) in _OPTIONAL_FIELDS.items():
+        if name in row and not is_valid(row[name]):
+            return f"{name} {row[name]!r}", expected
     if not _has_mask(row):
         return ("no segmentation", "polygons or an RLE") if need_masks else None
-    height, width = sizes[image_id]
-    if height and width:  # else the image itself is at fault, and reported
+    if 0 not in size:  # else the image itself is at fault, and reported
         try:
-            _check_segmentation(row["segmentation"], height, width)
+            _check_segmentation(row["segmentation"], *size)
         except ValueError as error:
             return f"segmentation: {error}", "polygons or an RLE of the image's size"
     return None
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and min(value[2:]) >= 0
+
+
+_OPTIONAL_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "iscrowd": (lambda value: value in (0, 1), "0 or 1"),
+    "area": (lambda value: _is_number(value) and value >= 0, "a number of 0 or more"),
+    "bbox": (lambda value: value is None or _is_box(value), "[x, y, width, height]"),
+}
 
 
 def _has_mask(row: dict[str, Any]) -> bool:
@@ -256,7 +266,7 @@ def write_coco(
         annotations.append(annotation)
     document = {
         "images": [
-            {"id": row["image_id"], "file_name": row["file_name"], "width": row["width"], "height": row["height"]}
+            {"id": row["image_id"]} | {name: row[name] for name in ("file_name", "width", "height")}
             for row in images.to_pylist()
         ],
         "annotations": annotations,

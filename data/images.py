@@ -94,7 +94,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
         DataError: the file is missing or unreadable.
     """
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         _refuse(path, "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})")

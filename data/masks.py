@@ -94,7 +94,8 @@ def from_runs(lengths: Sequence[int], height: int, width: int) -> bytes:
         raise ValueError("a run length that is not a whole number of 0 or more")
     if sum(values) != height * width:
         raise ValueError(f"runs of {sum(values)} pixels, for {height} x {width} = {height * width}")
-    counts: bytes = coco_mask.frPyObjects({"size": [height, width], "counts": values}, height, width)["counts"]
+    rle = {"size": [height, width], "counts": values}
+    counts: bytes = coco_mask.frPyObjects(rle, height, width)["counts"]
     return counts
 
 

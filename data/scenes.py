@@ -122,7 +122,7 @@ def _smooth_noise(rng: Rng, height: int, width: int, cell: float) -> Floats:
     rows, columns = int(np.ceil(height / cell)) + 2, int(np.ceil(width / cell)) + 2
     coarse = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
     fine = cv2.resize(coarse, (int(columns * cell) + 1, int(rows * cell) + 1), interpolation=cv2.INTER_CUBIC)
-    return fine[:height, :width]
+    return np.asarray(fine[:height, :width], dtype=np.float32)
 
 
 def _stripes(rng: Rng, u: Floats, v: Floats) -> Floats:
@@ -141,7 +141,8 @@ def _texture(rng: Rng, height: int, width: int) -> Floats:
     ]
     if rng.random() < 0.5:
         parts.append(_stripes(rng, u, v)[..., None] * _direction(rng) * 0.4)
-    return np.sum(parts, axis=0, dtype=np.float32)
+    total: Floats = np.sum(parts, axis=0, dtype=np.float32)
+    return total
 
 
 def _ground(rng: Rng, config: SceneConfig) -> Floats:
@@ -175,7 +176,7 @@ def _scribble(rng: Rng, size: int) -> Floats:
     mark = np.zeros((size, size), dtype=np.uint8)
     # Coordinates in 1/16 pixel, as OpenCV's shift=4 wants them.
     cv2.polylines(mark, [np.round(path * 16).astype(np.int32)], False, 255, 1, cv2.LINE_AA, 4)
-    return mark.astype(np.float32) / 255
+    return mark.astype(np.float32) / np.float32(255)
 
 
 def _paint(rng: Rng, canvas: Floats, distance: Floats, radius: float, config: SceneConfig) -> None:
@@ -215,7 +216,6 @@ def draw_scene(rng: Rng, config: SceneConfig) -> Scene:
     """
     size = config.image_size
     canvas = _ground(rng, config)
-    v, u = np.mgrid[:size, :size].astype(np.float32) + 0.5
     # Full areas are counted on a wider canvas, so that the image's border hides like an object does.
     margin = int(np.ceil(config.size_max))
     wide_v, wide_u = np.mgrid[-margin : size + margin, -margin : size + margin].astype(np.float32) + 0.5
@@ -255,9 +255,10 @@ def draw_scene(rng: Rng, config: SceneConfig) -> Scene:
                 _paint(rng, canvas, distance[inner], radius, config)
                 break
 
-    canvas = cv2.GaussianBlur(canvas, (0, 0), sigmaX=rng.uniform(0.3, 0.7))
-    canvas += rng.normal(0, 255 * config.noise * rng.uniform(0.5, 1.0), canvas.shape)
-    image = np.clip(np.round(canvas), 0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(canvas, (0, 0), sigmaX=rng.uniform(0.3, 0.7))
+    noise = rng.normal(0, 255 * config.noise * rng.uniform(0.5, 1.0), canvas.shape)
+    noisy = (blurred + noise).astype(np.float32)
+    image = np.clip(np.round(noisy), 0, 255).astype(np.uint8)
     stacked = np.stack(masks) if masks else np.zeros((0, size, size), dtype=np.bool_)
     return Scene(image, stacked, classes)
 

@@ -34,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = _partial_name(target)
     try:
         yield partial
-        os.replace(partial, target)
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -55,15 +55,15 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists():
             # A folder can't be renamed onto a full one: step aside, swap, then remove the old one.
             old = _partial_name(target)
-            os.replace(target, old)
+            target.replace(old)
             try:
-                os.replace(partial, target)
+                partial.replace(target)
             except OSError:
-                os.replace(old, target)
+                old.replace(target)
                 raise
             shutil.rmtree(old)
         else:
-            os.replace(partial, target)
+            partial.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -22,7 +22,7 @@ from data import masks as mask_codec
 from data import storage
 from data.coco import write_json
 from data.errors import DataError, Fault
-from data.scenes import SHAPES, SceneConfig, draw_scene
+from data.scenes import SHAPES, Scene, SceneConfig, draw_scene
 
 # First word of the random stream of each purpose; numbers, so that adding one changes no other.
 _SCENE = {"train": 1, "val": 2}
@@ -82,46 +82,28 @@ def draw_dataset(
     )
     _check(config, train_images, val_images, strong_share)
     strong_images = max(1, round(train_images * strong_share))
+    documents = {name: _document(config.shapes) for name in ("strong", "weak", "kept_aside", "val")}
+    clicks = _document(config.shapes)
     with storage.atomic_dir(Path(root) / "dataset") as folder:
         (folder / "images").mkdir()
-        documents = {name: _document(config.shapes) for name in ("strong", "weak", "kept_aside", "val")}
-        clicks = _document(config.shapes)
-        image_id = 0
-        for split, count in (("train", train_images), ("val", val_images)):
-            for i in range(count):
-                image_id += 1
-                scene = draw_scene(np.random.default_rng([seed, _SCENE[split], i]), config)
-                row = {
-                    "id": image_id,
-                    "file_name": f"{split}_{i:06d}.png",
-                    "width": image_size,
-                    "height": image_size,
-                }
-                ok, png = cv2.imencode(".png", scene.image[:, :, ::-1])
-                assert ok
-                (folder / "images" / row["file_name"]).write_bytes(png.tobytes())
-                name = "val" if split == "val" else "strong" if i < strong_images else "kept_aside"
-                documents[name]["images"].append(row)
-                annotations = [
-                    _annotation(image_id, k, mask, category)
-                    for k, (mask, category) in enumerate(zip(scene.masks, scene.classes, strict=True))
-                ]
-                documents[name]["annotations"] += annotations
-                if name == "kept_aside":
-                    documents["weak"]["images"].append(row)
-                    clicks["images"].append(row)
-                    rng = np.random.default_rng([seed, _CLICKS, i])
-                    for annotation, mask in zip(annotations, scene.masks, strict=True):
-                        x, y = mask_codec.random_inner_point(mask, rng)
-                        clicks["annotations"].append(
-                            {
-                                "id": annotation["id"],
-                                "image_id": image_id,
-                                "category_id": annotation["category_id"],
-                                # Rounded down, so that it stays in its pixel.
-                                "point": [math.floor(x * 1000) / 1000, math.floor(y * 1000) / 1000],
-                            }
-                        )
+        for image_id in range(1, train_images + val_images + 1):
+            split, i = (
+                ("train", image_id - 1) if image_id <= train_images else ("val", image_id - 1 - train_images)
+            )
+            scene = draw_scene(np.random.default_rng([seed, _SCENE[split], i]), config)
+            file_name = f"{split}_{i:06d}.png"
+            (folder / "images" / file_name).write_bytes(_png(scene))
+            image = {"id": image_id, "file_name": file_name, "width": image_size, "height": image_size}
+            annotations = _annotations(image_id, scene)
+            name = "val" if split == "val" else "strong" if i < strong_images else "kept_aside"
+            documents[name]["images"].append(image)
+            documents[name]["annotations"] += annotations
+            if name == "kept_aside":
+                documents["weak"]["images"].append(image)
+                clicks["images"].append(image)
+                clicks["annotations"] += _clicks(
+                    annotations, scene, np.random.default_rng([seed, _CLICKS, i])
+                )
         for name, document in documents.items():
             write_json(document, folder / "annotations" / f"{name}.json")
     with storage.atomic_dir(Path(root) / "points") as folder:
@@ -142,18 +124,41 @@ def _document(shapes: tuple[str, ...]) -> dict[str, Any]:
     return {"images": [], "annotations": [], "categories": categories}
 
 
-def _annotation(image_id: int, k: int, mask: mask_codec.BoolArray, category: int) -> dict[str, Any]:
-    height, width = mask.shape
-    counts = mask_codec.encode(mask)
-    return {
-        "id": image_id * 1000 + k,
-        "image_id": image_id,
-        "category_id": category + 1,
-        "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
-        "area": mask_codec.area(counts, height, width),
-        "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
-        "iscrowd": 0,
-    }
+def _png(scene: Scene) -> bytes:
+    _, png = cv2.imencode(".png", scene.image[:, :, ::-1])
+    return png.tobytes()
+
+
+def _annotations(image_id: int, scene: Scene) -> list[dict[str, Any]]:
+    annotations = []
+    for k, (mask, shape) in enumerate(zip(scene.masks, scene.classes, strict=True)):
+        height, width = mask.shape
+        counts = mask_codec.encode(mask)
+        annotations.append(
+            {
+                "id": image_id * 1000 + k,
+                "image_id": image_id,
+                "category_id": shape + 1,
+                "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
+                "area": mask_codec.area(counts, height, width),
+                "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
+                "iscrowd": 0,
+            }
+        )
+    return annotations
+
+
+def _clicks(
+    annotations: list[dict[str, Any]], scene: Scene, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """One click an object, anywhere on what is seen of it; the ids are the objects'."""
+    clicks = []
+    for annotation, mask in zip(annotations, scene.masks, strict=True):
+        x, y = mask_codec.random_inner_point(mask, rng)
+        click = {name: annotation[name] for name in ("id", "image_id", "category_id")}
+        # Rounded down, so that it stays in its pixel.
+        clicks.append(click | {"point": [math.floor(x * 1000) / 1000, math.floor(y * 1000) / 1000]})
+    return clicks
 
 
 def _check(config: SceneConfig, train_images: int, val_images: int, strong_share: float) -> None:

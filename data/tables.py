@@ -359,6 +359,6 @@ def write_split(
         write_arrow(images, folder / "images.arrow")
         write_arrow(instances, folder / "instances.arrow")
         rows = [{"id": c.id, "name": c.name} for c in sorted(categories)]
-        (folder / "categories.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
         header = {"format": FORMAT, "image_root": image_root}
-        (folder / "split.json").write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        for name, value in (("categories.json", rows), ("split.json", header)):
+            (folder / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
