@@ -16,9 +16,11 @@ CHUNK_ELEMENTS = 1 << 25
 
 
 def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tensor:
-    """Float32 xyxy [K, 4]: each mask's box, `scale` times as wide and high, grown to hold the point's pixel.
+    """Float32 xyxy [K, 4]: each mask's box, grown to hold the point's pixel, with context around it.
 
-    Cut to the image, of whole pixels, so that no crop is empty. An empty mask's box is its point's pixel.
+    The context is (scale - 1) / 2 of the mask's own width and height on each side: the box of a mask that holds
+    its point becomes `scale` times as large. Cut to the image, of whole pixels, so that no crop is empty. An
+    empty mask counts as its point's pixel.
 
     Args:
         masks: bool [K, H, W].
@@ -26,20 +28,19 @@ def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tenso
         scale: a number, or one an instance [K].
     """
     height, width = masks.shape[-2:]
-    limit = points_xy.new_tensor([width, height], dtype=torch.float32)
-    pixel = points_xy.float().floor().clamp(min=torch.zeros_like(limit), max=limit - 1)
+    limit = torch.tensor([width, height], dtype=torch.float32, device=masks.device)
+    pixel = points_xy.to(limit).floor().clamp(min=torch.zeros_like(limit), max=limit - 1)
     low, high = pixel.clone(), pixel + 1
     for axis, held in enumerate((masks.any(1), masks.any(2))):
         where = torch.arange(held.shape[1], device=masks.device, dtype=torch.float32)
-        low[:, axis] = torch.where(held, where, torch.inf).amin(1)
-        high[:, axis] = torch.where(held, where + 1, -torch.inf).amax(1)
-    real = (high > low).all(1, keepdim=True)
+        real = held.any(1)
+        low[real, axis] = torch.where(held, where, torch.inf).amin(1)[real]
+        high[real, axis] = torch.where(held, where + 1, -torch.inf).amax(1)[real]
     factor = torch.as_tensor(scale, dtype=torch.float32, device=masks.device).reshape(-1, 1)
-    centre, half = (low + high) / 2, (high - low) / 2 * factor
-    low = torch.where(real, (centre - half).floor(), pixel)
-    high = torch.where(real, (centre + half).ceil(), pixel + 1)
-    low, high = torch.minimum(low, pixel), torch.maximum(high, pixel + 1)
-    return torch.cat([low.clamp(min=0), torch.minimum(high, limit)], 1)
+    context = (high - low) * (factor - 1).clamp(min=0) / 2
+    low = (torch.minimum(low, pixel) - context).floor().clamp(min=0)
+    high = torch.minimum((torch.maximum(high, pixel + 1) + context).ceil(), limit)
+    return torch.cat([low, high], 1)
 
 
 def heatmaps(points_xy: Tensor, boxes_xyxy: Tensor, size: int, sigma: float) -> Tensor:

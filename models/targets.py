@@ -88,6 +88,17 @@ def cells_of(points_xy: Tensor, grid: int, input_size: tuple[int, int]) -> Tenso
     return (points_xy / side * grid).floor().long().clamp(0, grid - 1)
 
 
+def positive_cells(centre: Tensor, half: Tensor, grid: int, input_size: tuple[int, int]) -> Tensor:
+    """Bool [K, S, S]: cells that touch the box centre +- half (x, y, [K, 2]), at most one from the centre's."""
+    middle = cells_of(centre, grid, input_size)
+    low = torch.maximum(cells_of(centre - half, grid, input_size), middle - 1)
+    high = torch.minimum(cells_of(centre + half, grid, input_size), middle + 1)
+    span = torch.arange(grid, device=centre.device)
+    across = (span >= low[:, :1]) & (span <= high[:, :1])  # [K, S]
+    down = (span >= low[:, 1:]) & (span <= high[:, 1:])
+    return down[:, :, None] & across[:, None, :]
+
+
 def assign_targets(
     masks: list[Tensor],
     labels: list[Tensor],
@@ -129,13 +140,7 @@ def assign_targets(
 
     categories, cell_weights, pairs = [], [], []
     for level, grid in enumerate(config.grids):
-        middle = cells_of(centre, grid, input_size)
-        low = torch.maximum(cells_of(centre - half, grid, input_size), middle - 1)
-        high = torch.minimum(cells_of(centre + half, grid, input_size), middle + 1)
-        span = torch.arange(grid, device=device)
-        across = (span >= low[:, :1]) & (span <= high[:, :1])  # [K, S]
-        down = (span >= low[:, 1:]) & (span <= high[:, 1:])
-        held = down[:, :, None] & across[:, None, :]  # [K, S, S]
+        held = positive_cells(centre, half, grid, input_size)
         if extra is not None:
             real = extra.isfinite().all(-1)
             place = cells_of(extra.nan_to_num(0.0), grid, input_size)
