@@ -18,9 +18,9 @@ CHUNK_ELEMENTS = 1 << 25
 def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tensor:
     """Float32 xyxy [K, 4]: each mask's box, grown to hold the point's pixel, with context around it.
 
-    The context is (scale - 1) / 2 of the mask's own width and height on each side: the box of a mask that holds
-    its point becomes `scale` times as large. Cut to the image, of whole pixels, so that no crop is empty. An
-    empty mask counts as its point's pixel.
+    The context is (scale - 1) / 2 of the mask's own width and height on each side: the box of a mask that
+    holds its point becomes `scale` times as large. Boxes are cut to the image, and of whole pixels so that no
+    crop is empty. An empty mask counts as its point's pixel.
 
     Args:
         masks: bool [K, H, W].
@@ -62,13 +62,12 @@ def crop_masks(masks: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
     return masks[torch.arange(len(masks), device=masks.device)[:, None, None], y[:, :, None], x[:, None, :]]
 
 
-def crop_inputs(
+def crop_inputs(  # noqa: PLR0917
     image: Tensor,
     masks: Tensor,
     points_xy: Tensor,
     boxes_xyxy: Tensor,
     config: RefineNetConfig,
-    *,
     labels: Tensor | None = None,
 ) -> Tensor:
     """Network inputs float32 [K, 3 + P + 1, S, S]: image crop (normalised), point heatmap, rough mask.
@@ -124,11 +123,12 @@ def paste(
 
 
 @torch.no_grad()
-def refine(
+def refine(  # noqa: PLR0917
     model: MaskRefineNet,
     image: Tensor,
     masks: Tensor,
     points_xy: Tensor,
+    config: RefineNetConfig,
     batch_size: int,
     *,
     enlarge: float,
@@ -152,7 +152,7 @@ def refine(
     for at in range(0, len(rows), batch_size):
         part = rows[at : at + batch_size]
         own = None if labels is None else labels[part]
-        inputs = crop_inputs(image, masks[part], points_xy[part], boxes[part], model.config, labels=own)
+        inputs = crop_inputs(image, masks[part], points_xy[part], boxes[part], config, own)
         probabilities = model(inputs).float().softmax(1)[:, 1]
         new = paste(probabilities, boxes[part], (masks.shape[1], masks.shape[2])) > mask_threshold
         found = new.flatten(1).any(1)

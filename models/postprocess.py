@@ -114,11 +114,10 @@ def resize_masks(
 
 
 @torch.no_grad()
-def predict(
+def predict(  # noqa: PLR0917
     outputs: RawOutputs,
     n: int,
     config: InferenceConfig,
-    *,
     input_size: tuple[int, int],
     content_size: tuple[int, int],
     original_size: tuple[int, int],

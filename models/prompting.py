@@ -41,9 +41,9 @@ def prompt_points(
     n: int,
     points_xy: Tensor,
     labels: Tensor,
-    *,
     input_size: tuple[int, int],
-    mask_threshold: float,
+    *,
+    mask_threshold: float = 0.5,
 ) -> Prompted:
     """Masks of image `n` at points [K, 2] of contiguous classes [K].
 

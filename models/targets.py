@@ -89,7 +89,7 @@ def cells_of(points_xy: Tensor, grid: int, input_size: tuple[int, int]) -> Tenso
 
 
 def positive_cells(centre: Tensor, half: Tensor, grid: int, input_size: tuple[int, int]) -> Tensor:
-    """Bool [K, S, S]: cells that touch the box centre +- half (x, y, [K, 2]), at most one from the centre's."""
+    """Bool [K, S, S]: cells that touch the box centre +- half (x, y, [K, 2]), one away at most."""
     middle = cells_of(centre, grid, input_size)
     low = torch.maximum(cells_of(centre - half, grid, input_size), middle - 1)
     high = torch.minimum(cells_of(centre + half, grid, input_size), middle + 1)
