@@ -65,10 +65,14 @@ class IngestConfig(Section):
 
 
 class PointsConfig(Section):
-    """Where the point labels are: a folder of files, their format (`auto` finds it by content)."""
+    """Where the point labels are: a folder of files, their format (`auto` finds it by content).
+
+    `on_reject`: at a point that can't be used, `stop` (list all, write nothing) or `report` and go on without it.
+    """
 
     files: str
     format: str
+    on_reject: Literal["stop", "report"]
 
 
 class InputConfig(Section):

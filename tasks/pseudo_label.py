@@ -141,12 +141,13 @@ class Labeller:
             labels = torch.tensor([self.class_of[point["category_id"]] for point in mine], device=self.device)
             content, size = batch.content_sizes[n], (original.shape[1], original.shape[2])
             scale = torch.tensor([content[1] / size[1], content[0] / size[0]], device=self.device)
-            prompted = prompt_points(outputs, n, xy * scale, labels, input_size)
             threshold = self.params.pseudo.mask_threshold
+            prompted = prompt_points(
+                outputs, n, xy * scale, labels, input_size=input_size, mask_threshold=threshold
+            )
             rough = resize_masks(prompted.mask_prob, input_size, content, size, threshold)
             refined, kept_rough = refine(
-                self.refiner, original.to(self.device), rough, xy, self.refiner.config,
-                self.params.pseudo.crop_batch_size,
+                self.refiner, original.to(self.device), rough, xy, self.params.pseudo.crop_batch_size,
                 enlarge=self.params.pseudo.enlarge, mask_threshold=threshold, labels=labels,
             )  # fmt: skip
             rows += _rows(mine, prompted, rough, refined, kept_rough)

@@ -33,6 +33,8 @@ from tasks.step import fingerprint, run_folder, stage_main, write_manifest
 
 log = logging.getLogger(__name__)
 
+MASK_THRESHOLD = 0.5
+
 
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/refiner: model.safetensors, model.json, log.jsonl, manifest.json.
@@ -141,15 +143,17 @@ def rough_crops(
             continue
         points = random_inner_points(masks, 1, generator)[:, 0].to(device)
         masks = masks.to(device)
-        prompted = prompt_points(outputs, n, points, labels, input_size)
-        rough = resize_masks(prompted.mask_prob, input_size, input_size, input_size, 0.5)
+        prompted = prompt_points(
+            outputs, n, points, labels, input_size=input_size, mask_threshold=MASK_THRESHOLD
+        )
+        rough = resize_masks(prompted.mask_prob, input_size, input_size, input_size, MASK_THRESHOLD)
         held = rough.flatten(1).any(1)
         if not bool(held.any()):
             continue
         rough, masks, points, labels = rough[held], masks[held], points[held], labels[held]
         draw = torch.rand(len(rough), generator=generator).to(device)
         boxes = crop_boxes(rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw)
-        inputs.append(crop_inputs(images[n], rough, points, boxes, config.net, labels))
+        inputs.append(crop_inputs(images[n], rough, points, boxes, config.net, labels=labels))
         truths.append(crop_masks(masks, boxes, config.net.crop_size))
     if not inputs:
         return None
