@@ -147,7 +147,8 @@ class Labeller:
             )
             rough = resize_masks(prompted.mask_prob, input_size, content, size, threshold)
             refined, kept_rough = refine(
-                self.refiner, original.to(self.device), rough, xy, self.params.pseudo.crop_batch_size,
+                self.refiner, original.to(self.device), rough, xy, self.refiner.config,
+                self.params.pseudo.crop_batch_size,
                 enlarge=self.params.pseudo.enlarge, mask_threshold=threshold, labels=labels,
             )  # fmt: skip
             rows += _rows(mine, prompted, rough, refined, kept_rough)
