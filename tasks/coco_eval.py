@@ -1,7 +1,7 @@
 """COCO mask AP and AR, as the official evaluator (pycocotools) computes them, in percent.
 
-pycocotools' own summary is fixed to 100 detections and the COCO sizes and writes -1 where a figure doesn't exist.
-Here both are parameters, as small images and crowded ones need, and what doesn't exist is None.
+pycocotools' own summary is fixed to 100 detections and the COCO sizes, and writes -1 where a figure doesn't
+exist. Here both are parameters, as small images and crowded ones need, and what doesn't exist is None.
 
 Legend: T IoU thresholds (0.50, 0.55 .. 0.95), R recall points (0, 0.01 .. 1), K classes, A size groups,
 M detection limits.
@@ -45,8 +45,8 @@ class MaskScores:
     """What COCO evaluation says of one model on one split.
 
     Attributes:
-        summary: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl in percent; None where no true object
-            is there to be found. AR1 and AR10 allow 1 and 10 detections a class and image, the rest
+        summary: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl in percent; None where no true
+            object is there to be found. AR1 and AR10 allow 1 and 10 detections a class and image, the rest
             `max_detections`.
         per_class: one entry a category, in the order of category ids.
         recall: float64 [R], the recall points, 0 to 1.
@@ -73,7 +73,7 @@ def evaluate_masks(
         ground_truth: a COCO instances file's content: images (id, height, width), annotations (id, image_id,
             category_id, segmentation, area, iscrowd), categories (id, name).
         results: COCO results: image_id, category_id, score, segmentation as compressed RLE.
-        max_detections: detections that count, the best first. As in COCO, it's a limit for each image *and class*.
+        max_detections: detections that count, the best first. As in COCO, for each image *and class*.
         size_bounds: sides in pixels that part small from medium and medium from large (COCO: 32 and 96).
 
     Raises:
@@ -177,7 +177,9 @@ def _check_results(ground_truth: Mapping[str, Any], results: Sequence[Mapping[st
         strangers = unknown(key, (row["id"] for row in ground_truth[table]))
         if strangers:
             more = f" and {len(strangers) - _MAX_LISTED} more" if len(strangers) > _MAX_LISTED else ""
-            faults.append(f"{key} {', '.join(strangers[:_MAX_LISTED])}{more}: not among the data set's {table}")
+            faults.append(
+                f"{key} {', '.join(strangers[:_MAX_LISTED])}{more}: not among the data set's {table}"
+            )
     if faults:
         raise TaskError(
             "These results don't belong to this data set:\n"

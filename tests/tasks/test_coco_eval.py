@@ -88,7 +88,9 @@ def test_equals_the_official_evaluator(shared_dir: Path) -> None:
             {"AP": 100, "AP50": 100, "APs": 100, "APm": None, "APl": None, "AR": 100, "ARl": None},
             id="perfect, only small objects: other sizes undefined",
         ),
-        pytest.param([(2, 2, 40, 40)], [], {"AP": 0, "AP50": 0, "APs": None, "APm": 0, "AR": 0}, id="nothing found"),
+        pytest.param(
+            [(2, 2, 40, 40)], [], {"AP": 0, "AP50": 0, "APs": None, "APm": 0, "AR": 0}, id="nothing found"
+        ),
         pytest.param([], [], {"AP": None, "AP50": None, "AR": None, "AR1": None}, id="nothing there"),
         pytest.param(
             [],
@@ -131,7 +133,7 @@ def test_crowds_are_no_objects() -> None:
 
 
 def test_limits_and_sizes_are_parameters() -> None:
-    """120 objects of 3x3 px, all found: 100 detections reach 100 of 120, 120 reach all; 3 px may count as large."""
+    """120 objects of 3x3 px, all found: 100 detections reach 100 of them, 120 all; 3 px may be large."""
     boxes = [(5 * (i % 12), 5 * (i // 12), 3, 3) for i in range(120)]
     results = [_result(box, 0.9) for box in boxes]
     hundred = evaluate_masks(_truth(*boxes), results, max_detections=100, size_bounds=COCO_BOUNDS)
@@ -141,7 +143,9 @@ def test_limits_and_sizes_are_parameters() -> None:
     assert hundred.summary["APs"] == hundred.summary["AP"]
     assert (more.summary["AR"], more.summary["AP"], more.summary["APl"]) == (100, 100, 100)
     assert (more.summary["APs"], more.summary["APm"]) == (None, None)
-    assert one.summary["AR"] == one.summary["AR10"] == one.summary["AR1"] == pytest.approx(100 / 120, abs=1e-2)
+    assert (
+        one.summary["AR"] == one.summary["AR10"] == one.summary["AR1"] == pytest.approx(100 / 120, abs=1e-2)
+    )
 
 
 def test_leaves_its_inputs_alone() -> None:

@@ -1,0 +1,233 @@
+"""Scores student and teacher on the val split, and the pseudo masks against masks that were kept aside.
+
+workspace/evaluation:
+  metrics.json            the figures to compare runs by (a DVC metric); percent, null where undefined
+  details.json            the same by class and by size, recall, and how many points matched
+  predictions/            {student,teacher}.json, COCO results
+  plots/                  precision_recall.csv, class_ap.csv, pseudo_iou.csv, for `dvc plots show`
+  pseudo_quality.parquet  one row a point whose image has kept-aside masks
+  manifest.json
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from data.coco import write_results
+from data.storage import atomic_dir
+from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
+from models.checkpoint import build_model
+from models.solov2 import SOLOv2
+from tasks.coco_eval import SIZES, MaskScores, evaluate_masks
+from tasks.config import Params
+from tasks.device import set_up
+from tasks.errors import TaskError
+from tasks.predict import predict_split
+from tasks.pseudo_quality import by_group, compare, point_quality
+from tasks.step import stage_main, write_json, write_manifest
+
+log = logging.getLogger(__name__)
+
+MODELS = ("teacher", "student")
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+PSEUDO_METRICS = ("rough_iou", "refined_iou", "refined_over_50", "refined_over_75")
+IOU_BINS = 20
+
+
+def run(params: Params, workspace: Path) -> None:
+    """Writes workspace/evaluation, all of it or nothing.
+
+    Raises:
+        TaskError: an image can't be read, or a checkpoint is of other classes than the val split.
+    """
+    device = set_up(params.runtime)
+    val = Split.open(workspace / "dataset" / "val")
+    truth = ground_truth(val)
+    predictions, scores = {}, {}
+    for name in MODELS:
+        predictions[name] = _predict(name, params, workspace, val, device)
+        scores[name] = evaluate_masks(
+            truth,
+            predictions[name],
+            max_detections=params.evaluate.max_detections,
+            size_bounds=params.evaluate.size_bounds,
+        )
+        log.info("evaluate: %s: AP %s on %d images", name, _shown(scores[name].summary["AP"]), len(val))
+    pseudo = pa.concat_tables(
+        [read_parquet(path, PSEUDO) for path in sorted((workspace / "pseudo").glob("part-*.parquet"))]
+        or [PSEUDO.empty_table()]
+    )
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    kept_aside = Split.open(workspace / "dataset" / "kept_aside")
+    quality = point_quality(pseudo, points, kept_aside, params.evaluate.size_bounds)
+
+    metrics = {name: {key: scores[name].summary[key] for key in METRICS} for name in MODELS} | {
+        "pseudo": pseudo_metrics(pseudo, quality)
+    }
+    details = {name: _details(scores[name]) for name in MODELS} | {
+        "pseudo": pseudo_details(pseudo, quality, [category.name for category in kept_aside.categories]),
+        "size_bounds": list(params.evaluate.size_bounds),
+        "max_detections": params.evaluate.max_detections,
+    }
+    with atomic_dir(workspace / "evaluation") as folder:
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "details.json", details)
+        for name in MODELS:
+            write_results(
+                folder / "predictions" / f"{name}.json", (_result_row(row) for row in predictions[name])
+            )
+        write_parquet(quality, folder / "pseudo_quality.parquet")
+        write_plots(folder / "plots", scores, quality)
+        counts = {
+            "val_images": len(val),
+            "val_instances": sum(not row["iscrowd"] for row in truth["annotations"]),
+            "points_measured": len(quality),
+            **{f"{name}_detections": len(predictions[name]) for name in MODELS},
+        }
+        write_manifest(folder, "evaluate", counts)
+    measured = metrics["pseudo"]
+    log.info(
+        "evaluate: pseudo masks of %d points: mean IoU rough %s, refined %s",
+        len(quality), _shown(measured["rough_iou"]), _shown(measured["refined_iou"]),
+    )  # fmt: skip
+
+
+def ground_truth(split: Split) -> dict[str, Any]:
+    """A split's usable images, its instances and categories as the content of a COCO instances file."""
+    images = [row for row in split.images.to_pylist() if row["status"] == "ok"]
+    sizes = {row["image_id"]: [row["height"], row["width"]] for row in images}
+    return {
+        "images": [{"id": id, "height": height, "width": width} for id, (height, width) in sizes.items()],
+        "categories": [{"id": category.id, "name": category.name} for category in split.categories],
+        "annotations": [
+            {
+                "id": row["instance_id"],
+                "image_id": row["image_id"],
+                "category_id": row["category_id"],
+                "segmentation": {"size": sizes[row["image_id"]], "counts": row["rle_counts"]},
+                "bbox": row["bbox_xywh"],
+                "area": row["area"],
+                "iscrowd": int(row["iscrowd"]),
+            }
+            for row in split.instances.to_pylist()
+            if row["image_id"] in sizes
+        ],
+    }
+
+
+def pseudo_metrics(pseudo: pa.Table, quality: pa.Table) -> dict[str, float | None]:
+    """The `pseudo` part of metrics.json: all points, those with a mask, means over the measured ones."""
+    figures = compare(quality)
+    return {
+        "points": len(pseudo),
+        "masks": len(pseudo) - pseudo["rough_rle"].null_count,
+        **{key: figures[key] for key in PSEUDO_METRICS},
+    }
+
+
+def pseudo_details(pseudo: pa.Table, quality: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
+    """Statuses, matches, and quality overall, by size of the true mask and by class of the point."""
+    unmatched = quality["instance_id"].null_count
+    return {
+        "status": dict(sorted(Counter(pseudo["status"].to_pylist()).items())),
+        "measured": len(quality),
+        "unmatched": unmatched,
+        "all": compare(quality),
+        "by_size": by_group(quality, "size", SIZES),
+        "by_class": by_group(quality, "category", classes),
+    }
+
+
+def write_plots(folder: Path, scores: dict[str, MaskScores], quality: pa.Table) -> None:
+    """The CSV files that `plots:` in dvc.yaml names."""
+    recall = scores[MODELS[0]].recall
+    curves = [scores[name].precision[50] for name in MODELS]
+    _write_csv(
+        folder / "precision_recall.csv",
+        ["recall", *MODELS],
+        ([round(r, 2), *_at(curves, i)] for i, r in enumerate(recall.tolist())),
+    )
+    _write_csv(
+        folder / "class_ap.csv",
+        ["class", "model", "AP"],
+        ([row.name, name, _cell(row.AP)] for name in MODELS for row in scores[name].per_class),
+    )
+    edges = np.linspace(0, 1, IOU_BINS + 1)
+    counts = [np.histogram(quality[f"{kind}_iou"].to_numpy(), edges)[0] for kind in ("rough", "refined")]
+    _write_csv(
+        folder / "pseudo_iou.csv",
+        ["iou", "rough", "refined"],
+        ([round(float(edges[i]), 2), int(counts[0][i]), int(counts[1][i])] for i in range(IOU_BINS)),
+    )
+
+
+def _predict(
+    name: str, params: Params, workspace: Path, val: Split, device: torch.device
+) -> list[dict[str, Any]]:
+    folder = workspace / name
+    model = build_model(folder)
+    if not isinstance(model, SOLOv2):
+        raise TaskError(
+            f"{folder}: found a {type(model).__name__}, expected a SOLOv2; run `dvc repro train_{name}`"
+        )
+    classes = [{"id": category.id, "name": category.name} for category in val.categories]
+    if model.categories != classes:
+        raise TaskError(
+            f"{folder}: a model of the classes {model.categories}, but dataset/val has {classes}; "
+            f"run `dvc repro train_{name}`"
+        )
+    return predict_split(
+        model,
+        val,
+        size=params.input,
+        inference=params.evaluate.inference,
+        batch_size=params.evaluate.batch_size,
+        device=device,
+        workers=params.runtime.workers,
+        name=name,
+    )
+
+
+def _details(scores: MaskScores) -> dict[str, Any]:
+    return {"scores": scores.summary, "per_class": [asdict(row) for row in scores.per_class]}
+
+
+def _result_row(result: dict[str, Any]) -> dict[str, Any]:
+    """A COCO result as data.coco.write_results takes it."""
+    height, width = result["segmentation"]["size"]
+    counts = result["segmentation"]["counts"].encode("ascii")
+    return {**result, "height": height, "width": width, "rle_counts": counts}
+
+
+def _at(curves: Iterable[Any], i: int) -> list[str]:
+    return ["" if curve is None else f"{curve[i]:.5f}" for curve in curves]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.1f}"
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    stage_main("evaluate", run)
