@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from models.crops import crop_boxes, crop_inputs, crop_masks, heatmaps, paste, refine
+from models.refinenet import MaskRefineNet
+
+SIZE = (40, 60)
+
+
+def rectangle(x: int, y: int, w: int, h: int) -> Tensor:
+    mask = torch.zeros(1, *SIZE, dtype=torch.bool)
+    mask[:, y : y + h, x : x + w] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "point", "scale", "box"),
+    [
+        ((20, 10, 10, 6), (25.5, 12.5), 1.0, [20, 10, 30, 16]),
+        ((20, 10, 10, 6), (25.5, 12.5), 2.0, [15, 7, 35, 19]),
+        ((20, 10, 10, 6), (50.5, 12.5), 2.0, [15, 7, 56, 19]),
+        ((20, 10, 10, 6), (0.0, 39.9), 1.0, [0, 10, 30, 40]),
+        ((0, 0, 60, 40), (30.0, 20.0), 2.0, [0, 0, 60, 40]),
+        ((0, 0, 0, 0), (59.5, 39.5), 1.0, [59, 39, 60, 40]),
+        ((59, 39, 1, 1), (60.0, 40.0), 1.0, [59, 39, 60, 40]),
+        ((5, 5, 1, 1), (5.5, 5.5), 2.0, [4, 4, 7, 7]),
+    ],
+)
+def test_boxes(mask, point, scale: float, box: list[int]) -> None:
+    assert crop_boxes(rectangle(*mask), torch.tensor([point]), scale)[0].tolist() == box
+
+
+def test_a_scale_an_instance() -> None:
+    masks = rectangle(20, 10, 10, 6).expand(2, -1, -1)
+    boxes = crop_boxes(masks, torch.tensor([[25.5, 12.5]] * 2), torch.tensor([1.0, 2.0]))
+    assert boxes.tolist() == [[20, 10, 30, 16], [15, 7, 35, 19]]
+
+
+rectangles = st.tuples(st.integers(0, 59), st.integers(0, 39), st.integers(1, 60), st.integers(1, 40))
+
+
+@settings(max_examples=60, deadline=None)
+@given(rectangles, st.floats(0, 60, width=32), st.floats(0, 40, width=32), st.floats(1, 3, width=32))
+def test_pasting_a_crop_gives_the_mask_back(
+    box: tuple[int, int, int, int], x: float, y: float, scale: float
+) -> None:
+    mask = rectangle(*box)
+    boxes = crop_boxes(mask, torch.tensor([[x, y]]), scale)
+    x0, y0, x1, y1 = boxes[0].tolist()
+    assert 0 <= x0 <= min(x, 59) < x1 <= 60
+    assert 0 <= y0 <= min(y, 39) < y1 <= 40
+    # 128 samples over at most 60 pixels: at least two a pixel, so every one is seen.
+    crop = crop_masks(mask, boxes, 128)
+    assert torch.equal(paste(crop.float(), boxes, SIZE) > 0.5, mask)
+
+
+def test_paste_keeps_to_its_box_and_doesn_t_fade_at_its_edge() -> None:
+    box = torch.tensor([[10.0, 5.0, 30.0, 25.0]])
+    assert torch.equal(paste(torch.ones(1, 8, 8), box, SIZE), rectangle(10, 5, 20, 20).float())
+
+
+def test_chunked_pasting_changes_nothing() -> None:
+    boxes = torch.tensor([[0.0, 0, 60, 40], [3, 4, 5, 9], [59, 39, 60, 40]])
+    crops = torch.rand(3, 16, 16)
+    assert torch.equal(paste(crops, boxes, SIZE), paste(crops, boxes, SIZE, chunk=1))
+
+
+def test_heatmap_peaks_at_the_point() -> None:
+    boxes = torch.tensor([[10.0, 20.0, 26.0, 28.0]])
+    heat = heatmaps(torch.tensor([[14.5, 22.5]]), boxes, 32, 3.0)[0]
+    # A pixel of the image is 2 x 4 of the crop, so the point lies at (9, 10).
+    assert heat.flatten().topk(4).indices.tolist() == pytest.approx(
+        [9 * 32 + 8, 9 * 32 + 9, 10 * 32 + 8, 10 * 32 + 9], abs=40
+    )
+    assert heat[9, 8].item() == pytest.approx(torch.exp(torch.tensor(-0.5 / 18)).item())
+    assert heat[10, 9 + 6].item() < heat[10, 9 + 3].item()
+
+
+def test_inputs_hold_image_heat_and_mask(refinenet_config) -> None:
+    config = refinenet_config(crop_size=32, heatmap_channels=3)
+    image = torch.zeros(3, *SIZE, dtype=torch.uint8)
+    image[0] = 255
+    mask = rectangle(20, 10, 8, 8).expand(2, -1, -1)
+    point = torch.tensor([[24.0, 14.0]] * 2)
+    boxes = crop_boxes(mask, point, 2.0)
+    x = crop_inputs(image, mask, point, boxes, config, torch.tensor([2, 0]))
+    assert x.shape == (2, 3 + 3 + 1, 32, 32)
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    torch.testing.assert_close(x[0, :3], expected[:, None, None].expand(3, 32, 32))
+    assert x[0, 3:6].amax((1, 2)).gt(0.9).tolist() == [False, False, True]
+    assert x[1, 3:6].amax((1, 2)).gt(0.9).tolist() == [True, False, False]
+    assert torch.equal(x[0, 6] > 0, rectangle(8, 8, 16, 16)[0, :32, :32])
+    with pytest.raises(ValueError, match="labels"):
+        crop_inputs(image, mask, point, boxes, config)
+
+
+def test_a_crop_that_shrinks_the_image_averages_it(refinenet_config) -> None:
+    config = refinenet_config(crop_size=32)
+    stripes = torch.zeros(3, 128, 128, dtype=torch.uint8)
+    stripes[:, :, ::2] = 255
+    whole = torch.tensor([[0.0, 0.0, 128.0, 128.0]])
+    mask = torch.ones(1, 128, 128, dtype=torch.bool)
+    x = crop_inputs(stripes, mask, torch.tensor([[64.0, 64.0]]), whole, config)
+    grey = (0.5 - 0.485) / 0.229
+    assert x[0, 0].sub(grey).abs().max() < 0.05
+
+
+class Answer(nn.Module):
+    """Stands at the network's place and answers with the rough mask, or with nothing where the crop is tiny."""
+
+    def __init__(self, config, empty: bool) -> None:
+        super().__init__()
+        self.config, self.empty, self.sizes = config, empty, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        sure = 40.0 * (x[:, -1] - 0.5)
+        if self.empty:
+            sure = torch.full_like(sure, -20.0)
+        return torch.stack([-sure, sure], 1)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_refine_keeps_the_rough_mask_where_nothing_came_out(refinenet_config, empty: bool) -> None:
+    masks = torch.cat([rectangle(20, 10, 12, 8), rectangle(0, 0, 0, 0), rectangle(40, 20, 9, 9)])
+    points = torch.tensor([[25.0, 14.0], [3.0, 3.0], [44.0, 25.0]])
+    model = Answer(refinenet_config(), empty)
+    image = torch.zeros(3, *SIZE, dtype=torch.uint8)
+    refined, kept = refine(
+        model,
+        image,
+        masks,
+        points,
+        model.config,
+        1,
+        enlarge=2.0,
+        mask_threshold=0.5,  # type: ignore[arg-type]
+    )
+    assert torch.equal(refined, masks)
+    assert kept.tolist() == ([True] * 3 if empty else [False, True, False])
+    assert model.sizes == [1, 1]  # the empty mask isn't asked about
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_refine_gives_the_same_in_any_batch_size(refinenet_config, count: int) -> None:
+    config = refinenet_config()
+    model = MaskRefineNet(config).eval()
+    nn.init.normal_(model.head.weight)
+    image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
+    masks = torch.cat([rectangle(3 * k, 2 * k, 14, 12) for k in range(5)])[:count]
+    points = (torch.tensor([[5.0, 5.0]]) + torch.arange(5)[:, None] * 2)[:count]
+    one, all_at_once = (
+        refine(model, image, masks, points, config, size, enlarge=1.5, mask_threshold=0.5) for size in (1, 8)
+    )
+    assert one[0].shape == (count, *SIZE)
+    assert torch.equal(one[1], all_at_once[1])
+    assert (one[0] != all_at_once[0]).float().mean().nan_to_num().item() < 1e-3

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import postprocess
+from models.postprocess import InferenceConfig, maskness, matrix_nms, point_nms, predict, resize_masks
+from models.solov2 import RawOutputs
+
+CONFIG = InferenceConfig(
+    score_threshold=0.1,
+    min_area=1.0,
+    nms_pre=500,
+    nms_kernel="gaussian",
+    nms_sigma=2.0,
+    nms_threshold=0.05,
+    max_detections=100,
+    mask_threshold=0.5,
+)
+
+
+def naive_matrix_nms(masks, labels, scores, kernel: str, sigma: float) -> list[float]:
+    def iou(i: int, j: int) -> float:
+        if labels[i] != labels[j]:
+            return 0.0
+        both, either = (masks[i] & masks[j]).sum().item(), (masks[i] | masks[j]).sum().item()
+        return both / max(either, 1)
+
+    def f(value: float) -> float:
+        return math.exp(-sigma * value**2) if kernel == "gaussian" else 1 - value
+
+    decayed = []
+    for j in range(len(scores)):
+        factors = [1.0]
+        for i in range(j):
+            lost = max((iou(k, i) for k in range(i)), default=0.0)
+            factors.append(f(iou(i, j)) / max(f(lost), 1e-6))
+        decayed.append(float(scores[j]) * min(factors))
+    return decayed
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 7), st.sampled_from(["gaussian", "linear"]), st.integers(0, 10_000))
+def test_matrix_nms_equals_a_naive_loop(count: int, kernel: str, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    masks = torch.rand(count, 4, 5, generator=rng) > 0.5
+    if count > 2:
+        masks[2] = masks[0]
+    labels = torch.randint(0, 2, (count,), generator=rng)
+    scores = torch.rand(count, generator=rng).sort(descending=True).values
+    found = matrix_nms(masks, labels, scores, kernel, 2.0)
+    assert found.tolist() == pytest.approx(naive_matrix_nms(masks, labels, scores, kernel, 2.0), abs=1e-5)
+
+
+def test_point_nms_looks_left_and_up() -> None:
+    scores = torch.tensor([[[0.1, 0.9, 0.8], [0.2, 0.3, 0.85], [0.5, 0.4, 0.1]]])
+    expected = [[0.1, 0.9, 0.0], [0.2, 0.0, 0.0], [0.5, 0.0, 0.0]]
+    assert torch.equal(point_nms(scores)[0], torch.tensor(expected))
+
+
+def test_maskness_of_full_and_empty_masks() -> None:
+    certainty, area = maskness(torch.tensor([[0.9, 0.7, 0.1], [0.5, 0.4, 0.3]]), 0.5)
+    assert certainty.tolist() == pytest.approx([0.8, 0.0])
+    assert area.tolist() == [2, 0]
+
+
+def scene() -> RawOutputs:
+    """Two channels of mask features, each one object; level 0's cells (0, 0) and (1, 1) hold class 1 and 0."""
+    features = torch.full((1, 2, 16, 16), -9.0)
+    features[0, 0, 2:8, 2:8] = 9
+    features[0, 1, 9:16, 9:16] = 9
+    logits = torch.full((1, 2, 2, 2), -9.0)
+    logits[0, 1, 0, 0] = 3.0
+    logits[0, 0, 1, 1] = 2.0
+    kernels = torch.zeros(1, 2, 2, 2)
+    kernels[0, 0, 0, 0] = 1
+    kernels[0, 1, 1, 1] = 1
+    return RawOutputs([logits], [kernels], features, (8,))
+
+
+def test_predict_finds_what_is_there() -> None:
+    found = predict(scene(), 0, CONFIG, (64, 64), (64, 64), (64, 64))
+    assert found.labels.tolist() == [1, 0]
+    assert found.scores.tolist() == pytest.approx(torch.tensor([3.0, 2.0]).sigmoid().tolist(), abs=1e-3)
+    assert found.masks.shape == (2, 64, 64)
+    assert found.masks[0, 12:28, 12:28].all()
+    assert not found.masks[0, 40:].any()
+
+
+def test_predict_cuts_padding_off_before_resizing() -> None:
+    found = predict(scene(), 0, CONFIG, (64, 64), (32, 64), (64, 128))
+    inside = found.masks[found.labels == 1][0]
+    assert inside.shape == (64, 128)
+    assert inside[20:60, 20:60].all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 2),
+        ({"score_threshold": 0.9}, 1),
+        ({"max_detections": 1}, 1),
+        ({"nms_pre": 1}, 1),
+        ({"min_area": 5.0}, 1),
+        ({"min_area": 50.0}, 0),
+        ({"nms_threshold": 0.99}, 0),
+    ],
+)
+def test_each_limit_limits(changes: dict, count: int) -> None:
+    config = InferenceConfig.model_validate({**CONFIG.model_dump(), **changes})
+    found = predict(scene(), 0, config, (64, 64), (64, 64), (50, 40))
+    assert found.masks.shape == (count, 50, 40)
+    assert len(found.scores) == len(found.labels) == count
+
+
+def test_nothing_found_is_an_empty_answer() -> None:
+    outputs = scene()._replace(category_logits=[torch.full((1, 2, 2, 2), -9.0)])
+    found = predict(outputs, 0, CONFIG, (64, 64), (64, 64), (50, 40))
+    assert found.masks.shape == (0, 50, 40)
+
+
+def test_chunked_resizing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.rand(5, 8, 8)
+    whole = resize_masks(maps, (32, 32), (30, 20), (45, 33), 0.5)
+    monkeypatch.setattr(postprocess, "CHUNK_ELEMENTS", 1)
+    assert torch.equal(resize_masks(maps, (32, 32), (30, 20), (45, 33), 0.5), whole)

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.solov2 import SOLOv2Config
+from models.targets import (
+    NO_CLASS,
+    assign_targets,
+    cells_of,
+    levels_of,
+    measure,
+    random_inner_points,
+    shrink_masks,
+)
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def config(solov2_config) -> SOLOv2Config:
+    return solov2_config()
+
+
+def naive_pairs(mask: Tensor, config: SOLOv2Config, size: tuple[int, int]) -> set[tuple[int, int]]:
+    """(level, cell) of one mask, by the book: one loop over everything."""
+    ys, xs = mask.nonzero().T.tolist()
+    if not xs:
+        return set()
+    cx, cy = sum(x + 0.5 for x in xs) / len(xs), sum(y + 0.5 for y in ys) / len(ys)
+    w, h = max(xs) - min(xs) + 1, max(ys) - min(ys) + 1
+    lowest, highest = min(r[0] for r in config.ranges), max(r[1] for r in config.ranges)
+    side = min(max(math.sqrt(w * h), lowest), math.nextafter(highest, 0))
+    found = set()
+    for level, (grid, (lower, upper)) in enumerate(zip(config.grids, config.ranges, strict=True)):
+        if not lower <= side < upper:
+            continue
+
+        def cell(value: float, length: int, grid: int = grid) -> int:
+            return min(max(math.floor(value / length * grid), 0), grid - 1)
+
+        mx, my = cell(cx, size[1]), cell(cy, size[0])
+        dx, dy = w * config.centre_shrink / 2, h * config.centre_shrink / 2
+        for row in range(max(cell(cy - dy, size[0]), my - 1), min(cell(cy + dy, size[0]), my + 1) + 1):
+            for column in range(max(cell(cx - dx, size[1]), mx - 1), min(cell(cx + dx, size[1]), mx + 1) + 1):
+                found.add((level, row * grid + column))
+    return found
+
+
+boxes = st.tuples(st.integers(0, 95), st.integers(0, 63), st.integers(1, 96), st.integers(1, 64))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(boxes, max_size=4), min_size=1, max_size=3))
+def test_assignment_equals_a_naive_loop(
+    config: SOLOv2Config, images: list[list[tuple[int, int, int, int]]]
+) -> None:
+    masks, labels = [], []
+    for image in images:
+        drawn = torch.zeros(len(image), *SIZE, dtype=torch.bool)
+        for mask, (x, y, w, h) in zip(drawn, image, strict=True):
+            mask[y : y + h, x : x + w] = True
+        masks.append(drawn)
+        labels.append(torch.arange(len(image)) % 3)
+    targets = assign_targets(masks, labels, [torch.ones(len(m)) for m in masks], SIZE, config)
+
+    expected = []
+    row = 0
+    categories = [torch.full((len(images), s, s), NO_CLASS) for s in config.grids]
+    for i, (drawn, classes) in enumerate(zip(masks, labels, strict=True)):
+        for mask, label in zip(drawn, classes, strict=True):
+            for level, cell in naive_pairs(mask, config, SIZE):
+                expected.append((i, level, row, cell))
+                categories[level][i].view(-1)[cell] = label
+            row += 1
+    columns = (targets.image, targets.level, targets.instance, targets.cell)
+    found = list(zip(*(c.tolist() for c in columns), strict=True))
+    assert found == sorted(expected)
+    for ours, theirs in zip(targets.categories, categories, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"),
+    [
+        (0.5, [0]),
+        (1, [0]),
+        (23.9, [0]),
+        (24, [0, 1]),
+        (32, [1]),
+        (48, [1, 2]),
+        (127.9, [2]),
+        (128, [2]),
+        (900, [2]),
+    ],
+)
+def test_no_object_is_too_small_or_too_large(size: float, levels: list[int], config: SOLOv2Config) -> None:
+    assert levels_of(torch.tensor([float(size)]), config.ranges)[0].nonzero()[:, 0].tolist() == levels
+
+
+def test_one_pixel_and_empty_masks(rectangles, config: SOLOv2Config) -> None:
+    masks = rectangles(SIZE, (95, 63, 1, 1), (0, 0, 0, 0))
+    targets = assign_targets([masks], [torch.tensor([2, 1])], [torch.ones(2)], SIZE, config)
+    assert targets.instance.tolist() == [0]
+    assert targets.cell.tolist() == [12 * 12 - 1]
+    assert targets.masks[0, -1, -1] == pytest.approx(1 / 16)
+    assert (targets.categories[0] == 1).sum() == 0
+
+
+def test_an_image_without_objects(rectangles, config: SOLOv2Config) -> None:
+    targets = assign_targets(
+        [rectangles(SIZE), rectangles(SIZE, (8, 8, 20, 20))],
+        [torch.zeros(0, dtype=torch.long), torch.tensor([0])],
+        [torch.zeros(0), torch.ones(1)],
+        SIZE,
+        config,
+    )
+    assert set(targets.image.tolist()) == {1}
+    assert (targets.categories[0][0] == NO_CLASS).all()
+
+
+def test_masks_may_be_smaller_than_the_padded_batch(rectangles, config: SOLOv2Config) -> None:
+    box = (8, 8, 20, 20)
+    arguments = ([torch.tensor([1])], [torch.ones(1)], SIZE, config)
+    small, full = (assign_targets([rectangles(s, box)], *arguments) for s in ((50, 60), SIZE))
+    assert torch.equal(small.cell, full.cell)
+    assert torch.equal(small.masks, full.masks)
+
+
+def test_weights_and_ignored_cells(rectangles, config: SOLOv2Config) -> None:
+    masks = rectangles(SIZE, (8, 8, 20, 20))
+    crowd = rectangles(SIZE, (0, 0, 48, 64))[0]
+    targets = assign_targets(
+        [masks], [torch.tensor([1])], [torch.tensor([0.3])], SIZE, config, ignore=[crowd]
+    )
+    weights, categories = targets.cell_weights[0][0], targets.categories[0][0]
+    assert weights[categories >= 0].tolist() == pytest.approx([0.3] * int((categories >= 0).sum()))
+    assert (weights[:, 6:] == 1).all()
+    assert (weights[:, :6][categories[:, :6] < 0] == 0).all()
+
+
+def test_further_points_teach_their_cells(rectangles, config: SOLOv2Config) -> None:
+    masks = rectangles(SIZE, (8, 8, 20, 20), (60, 30, 10, 10))
+    points = torch.tensor([[[27.5, 27.5], [8.5, 8.5]], [[60.5, 30.5], [torch.nan, torch.nan]]])
+    plain, more = (
+        assign_targets([masks], [torch.tensor([0, 1])], [torch.ones(2)], SIZE, config, points_xy=p)
+        for p in (None, [points])
+    )
+    own = {(i, c) for i, c in zip(more.instance.tolist(), more.cell.tolist(), strict=True)}
+    before = {(i, c) for i, c in zip(plain.instance.tolist(), plain.cell.tolist(), strict=True)}
+    assert before < own
+    assert own - before == {(0, 5 * 12 + 3), (0, 1 * 12 + 1), (1, 5 * 12 + 7)} - before
+    with pytest.raises(ValueError, match="1 rows for 2 masks"):
+        assign_targets([masks], [torch.tensor([0, 1])], [torch.ones(2)], SIZE, config, points_xy=[points[:1]])
+
+
+@pytest.mark.parametrize(
+    ("point", "cell"),
+    [((0, 0), (0, 0)), ((96, 64), (7, 7)), ((-3, 70), (0, 7)), ((12, 8), (1, 1)), ((11.99, 7.99), (0, 0))],
+)
+def test_points_on_the_border_have_a_cell(point: tuple[float, float], cell: tuple[int, int]) -> None:
+    assert tuple(cells_of(torch.tensor([point], dtype=torch.float32), 8, SIZE)[0].tolist()) == cell
+
+
+def test_measure_counts_pixels_between_their_outer_edges(rectangles) -> None:
+    shapes = measure(rectangles(SIZE, (10, 20, 5, 3), (0, 0, 1, 1)))
+    assert shapes.area.tolist() == [15, 1]
+    assert shapes.centre.tolist() == [[12.5, 21.5], [0.5, 0.5]]
+    assert shapes.size.tolist() == [[5, 3], [1, 1]]
+
+
+def test_shrinking_keeps_the_area(rectangles) -> None:
+    masks = rectangles((50, 61), (3, 5, 31, 17), (60, 49, 1, 1))
+    small = shrink_masks(masks, SIZE, 4)
+    assert small.shape == (2, 16, 24)
+    assert torch.equal(small.sum((1, 2)) * 16, masks.sum((1, 2)).float())
+
+
+def test_random_inner_points_are_inside_and_everywhere(rectangles) -> None:
+    masks = rectangles(SIZE, (10, 20, 3, 2), (0, 0, 0, 0), (95, 63, 1, 1))
+    points = random_inner_points(masks, 200, torch.Generator().manual_seed(1))
+    assert points[1].isnan().all()
+    assert {(x, y) for x, y in points[0].tolist()} == {
+        (x + 0.5, y + 0.5) for x in (10, 11, 12) for y in (20, 21)
+    }
+    assert (points[2] == torch.tensor([95.5, 63.5])).all()
+    again = random_inner_points(masks, 200, torch.Generator().manual_seed(1))
+    assert torch.equal(points.nan_to_num(), again.nan_to_num())
