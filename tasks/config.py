@@ -121,6 +121,9 @@ class TrainConfig(Section):
             raise ValueError("schedule: step needs at least one step number in decay_at")
         if any(not 0 < step < self.steps for step in self.decay_at):
             raise ValueError(f"decay_at {list(self.decay_at)} must lie between 0 and steps ({self.steps})")
+        if self.checkpoint_every % self.log_every:
+            # The log's rows are means over whole windows, so a state is kept only where a window ends.
+            raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every})")
         return self
 
 

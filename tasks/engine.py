@@ -125,8 +125,7 @@ def train(job: Job) -> None:
             if done in job.milestones:
                 with atomic_write(milestone_path(job, done)) as path:
                     save_file(_weights(job.model), path)
-            # The means in `history` are over whole windows, so a state is kept only where a window ends.
-            if done % config.checkpoint_every == 0 and not sums and done < config.steps:
+            if done % config.checkpoint_every == 0 and done < config.steps:
                 _keep(job, optimizer, done)
             bar.advance(facts=facts)
     job.model.eval()
@@ -182,7 +181,7 @@ def _resume(job: Job, optimizer: torch.optim.Optimizer) -> int:
 
 
 def _not_finite(job: Job, step: int, parts: dict[str, Tensor], batch: Any) -> TaskError:
-    shown = ", ".join(f"{name} {float(value):g}" for name, value in parts.items())
+    shown = ", ".join(f"{name} {float(value.detach()):g}" for name, value in parts.items())
     images = ", ".join(str(image) for image in batch["image_ids"])
     return TaskError(
         f"{job.name}: the loss is not finite at step {step + 1} ({shown}; image ids {images}). "

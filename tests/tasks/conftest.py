@@ -1,0 +1,76 @@
+"""A tiny recipe and a tiny line that was run once, for the tests of the steps."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.config import Params, load_params
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING_STEPS = ("make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label")
+
+
+def tiny_recipe() -> dict[str, Any]:
+    """The demo's params with 20 + 6 images of 64 px, a narrow network and a handful of steps."""
+    recipe: dict[str, Any] = copy.deepcopy(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    recipe["demo"] |= {"train_images": 20, "val_images": 6, "strong_share": 0.3, "image_size": 64}
+    recipe["demo"] |= {"size_min": 10, "size_max": 40, "objects_max": 4}
+    recipe["input"] = {"short_side": 64, "max_side": 64}
+    recipe["model"]["backbone"]["width"] = 0.25
+    recipe["model"] |= {"fpn_channels": 16, "head_channels": 16, "kernel_channels": 16, "mask_channels": 16}
+    recipe["model"] |= {"norm_groups": 4, "head_convs": 1}
+    for name, steps in (("teacher", 12), ("student", 12), ("refiner", 8)):
+        recipe[name] |= {"steps": steps, "batch_size": 4, "warmup_steps": 2, "checkpoint_every": 4, "log_every": 2}
+        recipe[name] |= {"precision": "fp32"}
+    recipe["teacher"]["milestones"] = [6, 10]
+    recipe["refiner"]["net"]["backbone"]["width"] = 0.25
+    recipe["refiner"]["net"] |= {"crop_size": 32, "aspp_channels": 16, "decoder_channels": [16, 16, 8, 8]}
+    recipe["pseudo"] |= {"part_images": 5, "batch_size": 4}
+    recipe["runtime"] |= {"device": "cpu", "workers": 0, "threads": 1}
+    return recipe
+
+
+@pytest.fixture
+def recipe() -> dict[str, Any]:
+    """The tiny recipe, to change."""
+    return tiny_recipe()
+
+
+@pytest.fixture
+def params_of(tmp_path: Path) -> Callable[[dict[str, Any]], Params]:
+    """Reads a recipe as a user's file is read."""
+
+    def read(recipe: dict[str, Any]) -> Params:
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        return load_params(path)
+
+    return read
+
+
+def run_step(name: str, params: Params, workspace: Path) -> None:
+    """Runs one step as its command does, in this process."""
+    importlib.import_module(f"tasks.{name}").run(params, workspace)
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """A folder in which the tiny line was run up to the pseudo labels, and its params. Copy it before changing it.
+
+    Paths in the recipe are relative, so the tests that use it must `chdir` into the folder.
+    """
+    folder = tmp_path_factory.mktemp("line")
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
+    params = load_params(folder / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for step in TRAINING_STEPS:
+            run_step(step, params, Path("workspace"))
+    return folder, params

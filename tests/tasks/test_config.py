@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.config import Params, load_params
+from tasks.errors import TaskError
+from tests.tasks.conftest import ROOT
+
+
+def put(recipe: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        recipe = recipe[section]
+    recipe[last] = value
+
+
+def test_the_repos_own_recipe_is_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.detector(params.teacher).grids == params.teacher.grids
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("teacher.lrr", 0.1, "teacher.lrr: unknown key; did you mean 'lr'?"),
+        ("teachr", {}, "teachr: unknown key; did you mean 'teacher'?"),
+        ("model.bgrr", True, "model.bgrr: unknown key; did you mean 'bgr'?"),
+        ("model.backbone.nam", "x", "model.backbone.nam: unknown key; did you mean 'name'?"),
+        ("refiner.net.crop_sise", 64, "refiner.net.crop_sise: unknown key; did you mean 'crop_size'?"),
+        ("student.augment.flipp", 1, "student.augment.flipp: unknown key; did you mean 'flip'?"),
+        ("input.qqqq", 1, "input.qqqq: unknown key; known keys: max_side, short_side"),
+        ("student.lr", -1, "student.lr: Input should be greater than 0; found -1"),
+        ("student.lr", "fast", "student.lr: Input should be a valid number"),
+        ("student.masks", "best", "student.masks: Input should be 'refined', 'rough' or 'none'; found 'best'"),
+        ("demo.strong_share", 1.5, "demo.strong_share: Input should be less than or equal to 1; found 1.5"),
+        ("teacher.milestones", [9999], "at most steps (12)"),
+        ("teacher.milestones", [8, 6], "milestones must rise"),
+        ("teacher.milestones", [], "milestones must be 1 or more"),
+        ("student.schedule", "step", "schedule: step needs at least one step number in decay_at"),
+        ("student.decay_at", [12], "must lie between 0 and steps (12)"),
+        ("teacher.checkpoint_every", 5, "must be a multiple of log_every (2)"),
+        ("teacher.grids", [8], "one entry a level"),
+        ("teacher.ranges", [[1, 24], [48, 60], [60, 99]], "no level takes sizes"),
+        ("model", 3, "model: Input should be"),
+    ],
+)
+def test_bad_value(
+    recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params], key: str, value: Any, expected: str
+) -> None:
+    put(recipe, key, value)
+    with pytest.raises(TaskError) as caught:
+        params_of(recipe)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "student.lr", "model.bgr", "refiner.net.crop_size", "teacher.grids"])
+def test_missing_key_is_said_once(
+    recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params], key: str
+) -> None:
+    *sections, last = key.split(".")
+    at = recipe
+    for section in sections:
+        at = at[section]
+    del at[last]
+    with pytest.raises(TaskError) as caught:
+        params_of(recipe)
+    assert str(caught.value).count(f"- {key}: missing") == 1
+    assert "1 fault\n" in str(caught.value)
+
+
+def test_all_faults_are_listed(recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]) -> None:
+    put(recipe, "teacher.lrr", 1)
+    put(recipe, "model.bgr", "blue")
+    put(recipe, "pseudo.enlarge", 0)
+    with pytest.raises(TaskError) as caught:
+        params_of(recipe)
+    text = str(caught.value)
+    assert "3 faults" in text
+    assert all(key in text for key in ("teacher.lrr", "model.bgr", "pseudo.enlarge"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("a: [", "not valid YAML"), ("- 1", "expected sections"), ("", "expected sections")],
+)
+def test_not_a_recipe(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TaskError, match=expected):
+        load_params(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_exponents_without_a_point_are_numbers(
+    recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]
+) -> None:
+    put(recipe, "student.lr", "1e-3")  # YAML 1.1 reads 1e-3 as text
+    assert params_of(recipe).student.lr == 1e-3
+
+
+def test_frozen(recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]) -> None:
+    params = params_of(recipe)
+    with pytest.raises(ValidationError, match="frozen"):
+        params.seed = 1  # type: ignore[misc]
