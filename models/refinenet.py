@@ -94,8 +94,6 @@ class MaskRefineNet(nn.Module):
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.head = nn.Conv2d(channels, 2, 1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Crops [M, 3 + P + 1, S, S], as `crops.crop_inputs` makes them, to logits [M, 2, S, S].
