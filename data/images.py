@@ -78,7 +78,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED:
+            # Pillow gives the size as stored, but for TIFF the size as shown.
+            if image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED:
                 width, height = height, width
     except FileNotFoundError:
         _refuse(path, "no such file")

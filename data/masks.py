@@ -112,10 +112,10 @@ def check_polygons(polygons: Any, height: int, width: int) -> None:
             size = len(part) if isinstance(part, list) else type(part).__name__
             raise ValueError(f"part {n} with {size} numbers, not 3 or more pairs x, y")
         try:
-            values = np.asarray(part, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(f"part {n} with a value that is not a number") from None
-        if values.ndim != 1 or not np.isfinite(values).all():
+            values = np.asarray(part)
+        except (OverflowError, ValueError):  # lists of unlike length, say
+            values = np.asarray(None)
+        if values.ndim != 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
             raise ValueError(f"part {n} with a value that is not a finite number")
         # Annotators' polygons reach over the border by a little; the rasteriser walks along edges
         # pixel by pixel, so one absurd vertex would cost minutes and gigabytes.
@@ -146,7 +146,7 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> bytes:
         return from_polygons(segmentation, height, width)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise ValueError("neither polygons nor an RLE with size and counts")
-    if list(segmentation["size"]) != [height, width]:
+    if segmentation["size"] not in ([height, width], (height, width)):
         raise ValueError(f"an RLE of size {segmentation['size']}, for [height, width] = [{height}, {width}]")
     counts = segmentation["counts"]
     if isinstance(counts, list):

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import DataError
+from data.storage import atomic_dir, atomic_write, join, list_files
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "file.txt"
+    with atomic_write(path) as partial:
+        partial.write_text("first")
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as partial:
+        partial.write_text("seco")
+        raise KeyboardInterrupt
+    assert path.read_text() == "first"
+    assert names(path.parent) == ["file.txt"]
+
+
+def test_a_block_that_writes_no_file_is_an_error_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("first")
+    with pytest.raises(FileNotFoundError), atomic_write(path):
+        pass
+    assert path.read_text() == "first"
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    root = tmp_path / "split"
+    for name in ("old", "new"):
+        with atomic_dir(root) as folder:
+            (folder / name).write_text(name)
+    assert names(root) == ["new"]
+    with pytest.raises(ValueError, match="stop"), atomic_dir(root) as folder:
+        (folder / "half").write_text("half")
+        raise ValueError("stop")
+    assert names(root) == ["new"]
+    assert names(tmp_path) == ["split"]
+
+
+def test_files_are_listed_sorted_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "b/1.png", "a.jpg", ".hidden/3.png", "b/.4.png", "note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_files(tmp_path) == ["a.jpg", "b/1.png", "b/2.PNG", "note.txt"]
+    assert list_files(tmp_path, (".png", ".jpg")) == ["a.jpg", "b/1.png", "b/2.PNG"]
+    with pytest.raises(DataError, match="no such folder"):
+        list_files(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("relative", "good"),
+    [
+        ("a.png", True),
+        ("folder/über alles.png", True),
+        ("..a/b..png", True),
+        ("/etc/passwd", False),
+        ("../a.png", False),
+        ("a/../../b.png", False),
+        ("a\\..\\b.png", False),
+        ("C:\\a.png", False),
+        ("", False),
+        ("a\0.png", False),
+        ("out/a.png", False),  # a link that leads out of the root
+    ],
+)
+def test_paths_from_files_stay_under_the_root(tmp_path: Path, relative: str, good: bool) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "out").symlink_to(tmp_path)
+    if good:
+        assert join(root, relative) == root / relative
+    else:
+        with pytest.raises(DataError, match="leaves the image root"):
+            join(root, relative)
