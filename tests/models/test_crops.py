@@ -111,7 +111,7 @@ def test_a_crop_that_shrinks_the_image_averages_it(refinenet_config) -> None:
 
 
 class Answer(nn.Module):
-    """Stands at the network's place and answers with the rough mask, or with nothing where the crop is tiny."""
+    """Answers with the rough mask, or always with nothing: what `refine` does with an answer is tested."""
 
     def __init__(self, config, empty: bool) -> None:
         super().__init__()

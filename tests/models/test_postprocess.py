@@ -69,7 +69,7 @@ def test_maskness_of_full_and_empty_masks() -> None:
 
 
 def scene() -> RawOutputs:
-    """Two channels of mask features, each one object; level 0's cells (0, 0) and (1, 1) hold class 1 and 0."""
+    """Two channels of mask features, an object in each; cells (0, 0) and (1, 1) hold class 1 and 0."""
     features = torch.full((1, 2, 16, 16), -9.0)
     features[0, 0, 2:8, 2:8] = 9
     features[0, 1, 9:16, 9:16] = 9

@@ -136,8 +136,7 @@ def test_heads_and_mask_features(outputs, raw: dict[str, Tensor]) -> None:
 
 
 def reference_targets(model: SOLOv2, scene: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> Targets:
-    """Our targets under the reference's conventions: centres half a pixel less, the given boxes, none without area;
-    masks thinned, not averaged."""
+    """Ours by the reference's conventions: centres half a pixel less, its boxes, thinned masks."""
 
     def their_measure(masks: Tensor) -> Shapes:
         ours, size = measure(masks), scene["boxes"][:, 2:] - scene["boxes"][:, :2]
@@ -236,8 +235,8 @@ def test_dice(folder: Path) -> None:
         logits = torch.from_numpy(theirs["logits_c2"])
         truth = torch.from_numpy(theirs["target_c2"])
         hot = torch.stack([truth == 0, truth == 1], 1).float()
-        # The reference sums over the batch and over rows, so each column of pixels is a sample: not ours, but the
-        # formula is the same.
+        # The reference sums over the batch and over rows, so that each column of pixels is a sample: not as
+        # we do, but by the same formula.
         columns = [x.permute(3, 1, 0, 2) for x in (logits.softmax(1), hot)]  # [W, 2, M, H]
         assert soft_dice(*columns).mean().item() == pytest.approx(float(theirs["loss_c2"]), abs=1e-5)
 
