@@ -25,7 +25,7 @@ def point_id(source_file: str, source_record: str) -> str:
 class _Lookup:
     """Finds an id by the data set's own id or by name."""
 
-    def __init__(self, kind: str, names: Mapping[int, str], aliases: Mapping[str, int]) -> None:
+    def __init__(self, kind: str, names: Mapping[int, str], aliases: Mapping[str, list[int]]) -> None:
         self.kind = kind
         self.names = names
         self.aliases = aliases
@@ -36,9 +36,14 @@ class _Lookup:
         if isinstance(value, int) and value in self.names:
             return value
         if isinstance(value, str):
-            found = self.ids.get(value, self.aliases.get(value))
-            if found is not None:
-                return found
+            if value in self.ids:
+                return self.ids[value]
+            same = self.aliases.get(value, [])
+            if len(same) == 1:
+                return same[0]
+            if same:
+                known = ", ".join(self.names[i] for i in same[:10])
+                return Problem(f"unknown_{self.kind}", f"{self.kind} {value!r}"[:300], f"one of {known}")
         if value is None:
             return Problem(f"unknown_{self.kind}", f"no {self.kind}", self._expected(""))
         return Problem(f"unknown_{self.kind}", f"{self.kind} {value!r}"[:300], self._expected(str(value)))
@@ -54,11 +59,11 @@ class _Lookup:
 def _image_lookup(split: Split) -> _Lookup:
     columns = zip(split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist(), strict=True)
     names = dict(columns)
-    # Tools often export bare names of files in folders: take one where only one image has it.
+    # Tools often export bare names of files in folders: good enough where only one image has it.
     bare: dict[str, list[int]] = {}
     for image_id, name in names.items():
         bare.setdefault(PurePosixPath(name).name, []).append(image_id)
-    return _Lookup("image", names, {name: ids[0] for name, ids in bare.items() if len(ids) == 1})
+    return _Lookup("image", names, bare)
 
 
 def resolve(records: Iterable[PointRecord], weak_split: Split) -> tuple[pa.Table, pa.Table]:
@@ -130,7 +135,8 @@ def resolve(records: Iterable[PointRecord], weak_split: Split) -> tuple[pa.Table
 def _outside(record: PointRecord, size: tuple[int, int]) -> Problem | None:
     width, height = size
     # As float32, which the table keeps: a hair under the border must not be rounded onto it.
-    x, y = np.float32(record.x), np.float32(record.y)
+    with np.errstate(over="ignore"):
+        x, y = np.float32(record.x), np.float32(record.y)
     if 0 <= x < width and 0 <= y < height:
         return None
     return Problem(

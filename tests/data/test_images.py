@@ -88,7 +88,7 @@ def test_sizes_of_faulty_files_are_refused(tmp_path: Path, content: bytes | None
     path = tmp_path / "photo.png"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match="photo.png"):
+    with pytest.raises(DataError, match=r"photo\.png"):
         image_size(path)
 
 

@@ -17,7 +17,7 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
     with atomic_write(path) as partial:
         partial.write_text("first")
         assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as partial:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as partial:  # noqa: PT012
         partial.write_text("seco")
         raise KeyboardInterrupt
     assert path.read_text() == "first"
@@ -38,7 +38,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         with atomic_dir(root) as folder:
             (folder / name).write_text(name)
     assert names(root) == ["new"]
-    with pytest.raises(ValueError, match="stop"), atomic_dir(root) as folder:
+    with pytest.raises(ValueError, match="stop"), atomic_dir(root) as folder:  # noqa: PT012
         (folder / "half").write_text("half")
         raise ValueError("stop")
     assert names(root) == ["new"]

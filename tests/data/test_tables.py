@@ -66,7 +66,9 @@ def test_faulty_files_are_refused_with_every_wrong_column(tmp_path: Path, write,
 
 
 def test_arrow_files_are_mapped_not_read(tmp_path: Path) -> None:
-    table = pa.table({name: pa.nulls(100_000, kind) for name, kind in zip(IMAGES.names, IMAGES.types)})
+    table = pa.table(
+        {name: pa.nulls(100_000, kind) for name, kind in zip(IMAGES.names, IMAGES.types, strict=True)}
+    )
     write_arrow(table, tmp_path / "images.arrow")
     before = pa.total_allocated_bytes()
     read_arrow(tmp_path / "images.arrow", IMAGES)
@@ -186,7 +188,9 @@ def test_image_paths_do_not_leave_the_image_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["IMAGES", "INSTANCES", "POINTS", "REJECTED", "PSEUDO"])
 def test_schemas_survive_both_file_formats(tmp_path: Path, name: str) -> None:
     schema = getattr(tables, name)
-    table = pa.table({n: pa.nulls(2, t) for n, t in zip(schema.names, schema.types)}, schema=schema)
+    table = pa.table(
+        {n: pa.nulls(2, t) for n, t in zip(schema.names, schema.types, strict=True)}, schema=schema
+    )
     for write, read in FORMATS:
         write(table, tmp_path / "table")
         assert read(tmp_path / "table", schema).equals(table)
