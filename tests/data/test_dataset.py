@@ -197,13 +197,11 @@ def test_real_images_and_masks_load(shared_dir: Path, tmp_path: Path) -> None:
     if not path.is_file():
         pytest.skip(f"{path} is absent")
     coco = read_coco(path)
-    rows = [
-        {
-            "image_id": row["id"], "file_name": row["file_name"], "uri": row["file_name"],
-            "width": row["width"], "height": row["height"], "sha256": "", "split": "val", "label": "mask", "status": "ok",
-        }
+    values = [
+        (row["id"], row["file_name"], row["file_name"], row["width"], row["height"], "", "val", "mask", "ok")
         for row in coco.images
-    ]  # fmt: skip
+    ]
+    rows = [dict(zip(IMAGES.names, row, strict=True)) for row in values]
     images = pa.Table.from_pylist(rows, schema=IMAGES)
     write_split(tmp_path / "val", images, to_instances(coco), coco.categories, str(path.parent / "images"))
     dataset = InstanceDataset(Split.open(tmp_path / "val"), **PLAIN | {"short_side": 256, "max_side": 256})

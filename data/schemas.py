@@ -1,0 +1,82 @@
+"""The columns of every table, with their units. See ``data.tables`` for files and conventions."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("file_name", pa.string()),  # as the annotation file says it
+        ("uri", pa.string()),  # relative to the split's image_root
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),  # of the file's bytes, hex
+        ("split", pa.string()),  # "strong", "weak", "val", "kept_aside"
+        ("label", pa.string()),  # "mask", "point", "none"
+        ("status", pa.string()),  # "ok", or why the image can't be used
+    ]
+)
+INSTANCES = pa.schema(
+    [
+        ("instance_id", pa.int64()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),  # the data set's own id
+        ("bbox_xywh", pa.list_(pa.float32(), 4)),
+        ("area", pa.float32()),  # pixels
+        ("iscrowd", pa.bool_()),
+        ("rle_counts", pa.binary()),  # COCO compressed; the size is the image's
+        ("source", pa.string()),  # "annotator" or "pseudo"
+        ("score", pa.float32()),  # null for an annotator's
+    ]
+)
+POINTS = pa.schema(
+    [
+        ("point_id", pa.string()),  # 16 hex digits, a hash of source_file and source_record
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+        ("annotator", pa.string()),
+        ("labelled_at", pa.string()),
+        ("source_file", pa.string()),
+        ("source_record", pa.string()),
+    ]
+)
+REJECTED = pa.schema(
+    [
+        ("file", pa.string()),
+        ("record", pa.string()),
+        ("reason", pa.string()),  # one word for counting, e.g. "unknown_image"
+        ("found", pa.string()),
+        ("expected", pa.string()),
+        ("point_id", pa.string()),
+        ("image", pa.string()),  # image and category as the point file says them
+        ("category", pa.string()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("annotator", pa.string()),
+        ("labelled_at", pa.string()),
+    ]
+)
+PSEUDO = pa.schema(
+    [
+        ("point_id", pa.string()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("status", pa.string()),  # "ok", "rough", "empty", "failed"
+        ("reason", pa.string()),  # why, where status is not "ok"
+        ("level", pa.int32()),
+        ("class_score", pa.float32()),
+        ("maskness", pa.float32()),
+        ("score", pa.float32()),
+        ("rough_rle", pa.binary()),
+        ("refined_rle", pa.binary()),
+        ("iou_rough_refined", pa.float32()),
+        ("bbox_xywh", pa.list_(pa.float32(), 4)),
+        ("area", pa.float32()),
+        ("contains_point", pa.bool_()),
+    ]
+)
