@@ -163,7 +163,7 @@ class InstanceDataset(Dataset[Sample]):
         else:
             with torch.random.fork_rng(devices=[]):
                 # torch.manual_seed would reset the accelerators' generators too, and not put them back.
-                torch.random.default_generator.manual_seed(draw_seed)
+                torch.default_generator.manual_seed(draw_seed)
                 geometry = augment(geometry, shape, self.augment)
 
         count = things.num_rows
