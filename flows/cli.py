@@ -1,0 +1,193 @@
+"""The command line: `points2model run`, `points2model demo`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+METRICS = Path("workspace/evaluation/metrics.json")
+REPORT = Path("workspace/report.html")
+
+app = typer.Typer(
+    name="points2model",
+    help="Point labels in, a trained instance-segmentation model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+TargetOption = Annotated[str, typer.Option(help="The last stage to bring up to date; a name in dvc.yaml.")]
+ForceOption = Annotated[
+    list[str] | None, typer.Option(metavar="STAGE", help="Run this stage even if nothing changed. May be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr.")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a flow run came to."""
+
+    stages: list[dict[str, Any]]
+    seconds: float
+    error: str | None
+
+
+@app.callback()
+def main() -> None:
+    """Point labels in, a trained instance-segmentation model out."""
+
+
+@app.command(epilog="Example: points2model run   |   points2model run --target train_teacher   |   ... --json")
+def run(target: TargetOption = "report", force: ForceOption = None, as_json: JsonOption = False) -> None:
+    """Bring the pipeline up to date: run what changed in data, params.yaml or code, and nothing else.
+
+    The data are those that params.yaml names in `ingest` and `points`.
+    """
+    _run(target, tuple(force or ()), as_json)
+
+
+@app.command(epilog="Example: points2model demo   |   points2model demo --json")
+def demo(as_json: JsonOption = False) -> None:
+    """Run the whole line on the embedded demo data set; nothing is downloaded."""
+    console = Console(stderr=True)
+    params_file = Path("params.yaml")
+    params = yaml.safe_load(params_file.read_text(encoding="utf-8")) if params_file.is_file() else {}
+    named = [params.get("ingest", {}).get("images"), params.get("points", {}).get("files")]
+    foreign = [name for name in named if name is None or not str(name).startswith("workspace/demo/")]
+    if params and foreign:
+        _fail(
+            console,
+            "params.yaml names data of your own "
+            f"(ingest.images: {named[0]}, points.files: {named[1]}), expected paths in workspace/demo; "
+            "use `points2model run`, or run the demo in a fresh clone",
+        )
+    _run("report", (), as_json)
+
+
+def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    root = Path.cwd()
+    if not (root / "dvc.yaml").is_file():
+        _fail(console, f"{root}: no dvc.yaml here; cd to the project's folder")
+    outcome = _flow(root, target, force, console)
+    if as_json:
+        print(json.dumps(_summary(outcome, target), indent=2))
+    else:
+        _show(outcome, target, console)
+    if outcome.error is not None:
+        _fail(console, outcome.error)
+
+
+def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> Outcome:
+    """Runs the flow in this process, with each stage's lines on the console."""
+    from flows.settings import use_local_prefect
+
+    use_local_prefect(root)
+    # Imported this late since Prefect reads its settings once, and takes a second that --help shouldn't.
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.dvc_repo import DvcRepo, PipelineError
+    from flows.pipeline import annotation_to_model
+    from flows.stage import watch
+
+    started = time.monotonic()
+    try:
+        unknown = sorted(set(force) - set(DvcRepo(root).graph(target)))
+    except PipelineError as error:
+        _fail(console, str(error))
+    if unknown:
+        _fail(console, f"--force {unknown[0]}: no such stage at or above {target!r}")
+    watch(lambda stage, line: console.print(f"[dim]{stage:>14} |[/dim] {escape(_without_name(stage, line))}"))
+    _stop_children_on_signals(console)
+    # A heartbeat serves flows that a server watches over; here its thread would only delay the end by a second.
+    try:
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            state = annotation_to_model(target=target, force=force, return_state=True)
+    except KeyboardInterrupt:
+        console.print("stopped; `points2model run` goes on from here")
+        raise typer.Exit(130) from None
+    seconds = round(time.monotonic() - started, 1)
+    if state.is_completed():
+        return Outcome(state.result(), seconds, None)
+    stages = state.result(raise_on_failure=False)
+    return Outcome(stages if isinstance(stages, list) else [], seconds, state.message or "the flow failed")
+
+
+def _without_name(stage: str, line: str) -> str:
+    return line.removeprefix(f"{stage}: ")
+
+
+def _stop_children_on_signals(console: Console) -> None:
+    """Ctrl-C and `kill` end the running stages first: they live in process groups of their own."""
+    from flows.process import stop_all
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
+        console.print("stopping the running stages ...")
+        stop_all()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _summary(outcome: Outcome, target: str) -> dict[str, Any]:
+    done = outcome.error is None and target == "report"
+    return {
+        "target": target,
+        "state": "Failed" if outcome.error is not None else "Completed",
+        "seconds": outcome.seconds,
+        "stages": outcome.stages,
+        "error": outcome.error,
+        "metrics": _read_metrics() if done else None,
+        "report": str(REPORT) if done and REPORT.is_file() else None,
+    }
+
+
+def _show(outcome: Outcome, target: str, console: Console) -> None:
+    colours = {"Cached": "bright_blue", "Completed": "green", "Failed": "red"}
+    table = Table(title="stages", title_justify="left")
+    for column, justify in (("stage", "left"), ("state", "left"), ("seconds", "right"), ("", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for stage in outcome.stages:
+        colour = colours.get(stage["state"], "dim")
+        note = stage["message"] if stage["state"] == "Completed" else ""
+        table.add_row(stage["name"], f"[{colour}]{stage['state']}[/]", f"{stage['seconds']:.1f}", note)
+    console.print()
+    console.print(table)
+    if outcome.error is not None:
+        return
+    metrics = _read_metrics()
+    if target == "report" and metrics is not None:
+        from tasks.report import summary_table
+
+        console.print(summary_table(metrics))
+        console.print(f"report: {REPORT}   ({outcome.seconds:.0f} s)")
+
+
+def _read_metrics() -> dict[str, Any] | None:
+    if not METRICS.is_file():
+        return None
+    metrics: dict[str, Any] = json.loads(METRICS.read_text(encoding="utf-8"))
+    return metrics
+
+
+def _fail(console: Console, message: str) -> None:
+    console.print(f"[red]failed[/] {escape(message)}")
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

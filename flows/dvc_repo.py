@@ -1,0 +1,165 @@
+"""The pipeline as DVC knows it: which stages there are, what they depend on, what is done.
+
+All use of DVC's Python internals is in this file (tests/flows/test_dvc_repo.py guards them): DVC promises only its
+command line to be stable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.repo import Repo, lock_repo
+from dvc.stage import PipelineStage
+
+Manifest = dict[str, Any]
+"""What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
+
+
+class PipelineError(Exception):
+    """dvc.yaml can't be used; the text says what was found and what to do next."""
+
+
+@dataclass(frozen=True)
+class StageNode:
+    """One stage of dvc.yaml: its name, the stages it waits for, its text, whether it wants a GPU (`meta: gpu`)."""
+
+    name: str
+    upstream: tuple[str, ...]
+    desc: str
+    gpu: bool
+
+
+class DvcRepo:
+    """The DVC repository at `root`. Not for several threads at once."""
+
+    def __init__(self, root: Path) -> None:
+        """
+        Raises:
+            PipelineError: there is no dvc.yaml, or no DVC repository.
+        """
+        self.root = root
+        if not (root / "dvc.yaml").is_file():
+            raise PipelineError(f"{root}/dvc.yaml: no such file; run in the project's folder (cd to it first)")
+        try:
+            # Waits where another process holds the lock for a long `add` or `checkout`.
+            self._repo = Repo(str(root), _wait_for_lock=True)
+        except DvcException as error:
+            raise PipelineError(f"{root}: not a DVC repository ({error}); run `dvc init`") from None
+
+    def graph(self, target: str) -> dict[str, StageNode]:
+        """`target` and its ancestors, each after the stages it waits for.
+
+        Raises:
+            PipelineError: dvc.yaml or params.yaml has a fault, or there is no such stage.
+        """
+        try:
+            graph = self._repo.index.graph
+        except DvcException as error:
+            raise PipelineError(_explain(error)) from None
+        stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
+        if target not in stages:
+            raise PipelineError(f"dvc.yaml: no stage {target!r}; the stages are {', '.join(sorted(stages))}")
+        nodes: dict[str, StageNode] = {}
+
+        def visit(stage: PipelineStage) -> None:
+            if stage.name in nodes:
+                return
+            upstream = sorted(
+                (above for above in graph.successors(stage) if isinstance(above, PipelineStage)), key=lambda s: s.name
+            )
+            for above in upstream:
+                visit(above)
+            nodes[stage.name] = StageNode(
+                stage.name,
+                tuple(above.name for above in upstream),
+                stage.short_description() or "",
+                bool((stage.meta or {}).get("gpu", False)),
+            )
+
+        visit(stages[target])
+        return nodes
+
+    def restore_missing(self, names: list[str]) -> list[str]:
+        """Brings back outputs of these stages that are gone from the workspace but in the cache; returns their paths.
+
+        Nothing that lies in the workspace is touched.
+        """
+        with lock_repo(self._repo):
+            missing = [
+                out.def_path
+                for name in names
+                for out in self._stage(name).outs
+                if out.hash_info and not out.exists and not out.changed_cache()
+            ]
+        if missing:
+            self._repo.checkout(targets=[str(self.root / path) for path in missing], force=False)
+        return missing
+
+    def is_done(self, name: str) -> bool:
+        """Whether the stage is up to date: command, dependencies, params and outputs are those of dvc.lock.
+
+        Asked after the stages above are done; before, it tells what is true now.
+        """
+        try:
+            return not self._repo.status(targets=[name])
+        except DvcException:
+            return False  # a missing dependency, say: `dvc repro` will tell it better
+
+    def key(self, name: str) -> str | None:
+        """A hash of all that decides the stage's result: its command, its dependencies' content, its params.
+
+        None where a dependency is missing.
+        """
+        with lock_repo(self._repo):  # reads dvc.yaml, params.yaml and dvc.lock anew
+            stage = self._stage(name)
+            content: dict[str, Any] = {"stage": name, "cmd": stage.cmd, "deps": {}, "params": {}}
+            try:
+                for dep in stage.deps:
+                    if isinstance(dep, ParamsDependency):
+                        content["params"][dep.def_path] = dep.read_params()
+                    else:
+                        content["deps"][dep.def_path] = dep.get_hash().value
+            except (DvcException, OSError):
+                return None
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _stage(self, name: str) -> PipelineStage:
+        (stage,) = self._repo.stage.collect(name)
+        assert isinstance(stage, PipelineStage)
+        return stage
+
+
+def read_manifest(root: Path, name: str) -> Manifest | None:
+    """What dvc.lock says of the stage, None where it isn't in there. Plain YAML: safe from any thread."""
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return None
+    lock = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    entry = lock.get("stages", {}).get(name)
+    if entry is None:
+        return None
+    return {
+        "stage": name,
+        "cmd": entry["cmd"],
+        "deps": {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])},
+        "params": entry.get("params", {}),
+        "outs": {out["path"]: out.get("md5") for out in entry.get("outs", [])},
+    }
+
+
+def _explain(error: BaseException) -> str:
+    """DVC hides the line at fault in the cause of the exception."""
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause) and str(cause) not in causes:
+            causes.append(str(cause))
+        cause = cause.__cause__
+    return ": ".join(causes)

@@ -1,0 +1,93 @@
+"""The flow from annotations to a scored student: dvc.yaml's graph, run by Prefect."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.dvc_repo import DvcRepo, StageNode
+from flows.process import stop_all
+from flows.stage import mirror, run_stage
+
+GPU_TAG = "gpu"
+"""`prefect concurrency-limit create gpu 1` on a server makes stages with this tag wait for each other."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """How a stage fared: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; seconds; the reason if any."""
+
+    name: str
+    state: str
+    seconds: float
+    message: str
+
+
+@flow(name="annotation_to_model", task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)
+def annotation_to_model(target: str = "report", force: tuple[str, ...] = ()) -> Any:
+    """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
+
+    Runs in the project's folder. Stages that don't wait for each other run at once. After a failure, stages that are
+    under way go to their end and nothing new starts.
+
+    Args:
+        target: the last stage; only its ancestors run.
+        force: stages to run even if nothing changed.
+    """
+    repo = DvcRepo(Path.cwd())
+    nodes = repo.graph(target)
+    repo.restore_missing(list(nodes))
+    try:
+        runs = _run_all(repo, nodes, set(force))
+    except BaseException:
+        stop_all()
+        raise
+    failed = [f"{run.name}: {run.message}" for run in runs if run.state == "Failed"]
+    result = [asdict(run) for run in runs]
+    return Failed(message="\n".join(failed), data=result) if failed else result
+
+
+def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str]) -> list[StageRun]:
+    """Starts each stage when those above are done: only then can DVC tell whether it is up to date."""
+    waiting = dict(nodes)
+    running: dict[PrefectFuture[Any], tuple[str, float]] = {}
+    futures: dict[str, PrefectFuture[Any]] = {}
+    runs: dict[str, StageRun] = {}
+    failed = False
+    while running or (waiting and not failed):
+        ready = [] if failed else [n for n in waiting.values() if all(above in runs for above in n.upstream)]
+        for node in ready:
+            del waiting[node.name]
+            upstream = {above: futures[above] for above in node.upstream}
+            futures[node.name] = _submit(repo, node, upstream, node.name in force)
+            running[futures[node.name]] = (node.name, time.monotonic())
+        done = next(as_completed(list(running)))
+        name, started = running.pop(done)
+        done.wait()  # only then does the future know its final state without asking the server
+        state = done.state
+        message = "" if state.name == "Cached" else (state.message or "")
+        shown = state.name or state.type.value
+        failed = failed or not state.is_completed()
+        runs[name] = StageRun(
+            name,
+            shown if state.is_completed() else "Failed",
+            round(time.monotonic() - started, 1),
+            message if message != "All states completed." else "",
+        )
+    return [runs.get(name, StageRun(name, "Not run", 0.0, "")) for name in nodes]
+
+
+def _submit(repo: DvcRepo, node: StageNode, upstream: dict[str, Any], force: bool) -> PrefectFuture[Any]:
+    key = repo.key(node.name)
+    done = not force and key is not None and repo.is_done(node.name)
+    if done and key is not None:
+        mirror(repo, node.name, key)
+    task = run_stage.with_options(refresh_cache=not done, tags=[GPU_TAG] if node.gpu else [])
+    return task.submit(node.name, key, repo.root, force, upstream)

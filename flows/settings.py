@@ -1,0 +1,36 @@
+"""Prefect set up for work without a server, an account or a network. To be called before prefect is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Each can be overridden by the environment: with PREFECT_API_URL set, the same flow reports to a real server.
+LOCAL = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    # A temporary server starts on 127.0.0.1; on a busy machine it needs more than the default of 20 s.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # The terminal shows our own lines; Prefect's go to the run's log.
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # The run's log keeps the stages' lines all the same.
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
+}
+
+
+def use_local_prefect(root: Path) -> None:
+    """Puts Prefect's files into ROOT/.prefect and makes it quiet and offline, where the environment says nothing else.
+
+    Raises:
+        RuntimeError: prefect is imported already, so the settings would come too late.
+    """
+    if "prefect" in sys.modules:
+        raise RuntimeError("use_local_prefect() must run before prefect is imported")
+    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    for name, value in LOCAL.items():
+        os.environ.setdefault(name, value)
