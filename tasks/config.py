@@ -193,10 +193,11 @@ class EvaluateConfig(Section):
 
 
 class ReportConfig(Section):
-    """What report.html shows."""
+    """What report.html shows: images a gallery, and the least score of a detection to be drawn."""
 
     title: str
     gallery_images: NonNegativeInt
+    score_threshold: Share
 
 
 class RuntimeConfig(Section):

@@ -1,0 +1,261 @@
+"""Writes workspace/report.html: one page, nothing to load, on what the line did and how well."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from rich.table import Table
+
+from data.storage import atomic_write
+from data.tables import Split
+from tasks.config import DetectorTrainConfig, Params
+from tasks.progress import format_seconds
+from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, smooth
+from tasks.report_line import count, done_steps, picture, run_record
+from tasks.report_rows import pseudo_rows, val_rows
+from tasks.step import read_json, stage_main
+
+log = logging.getLogger(__name__)
+
+TEMPLATE = "report.html.j2"
+MANIFESTS = {  # folder in the workspace: stage that makes it
+    "dataset/strong": "ingest",
+    "dataset/weak": "ingest",
+    "dataset/val": "ingest",
+    "dataset/kept_aside": "ingest",
+    "points": "import_points",
+    "teacher": "train_teacher",
+    "refiner": "train_refiner",
+    "pseudo": "pseudo_label",
+    "student": "train_student",
+    "evaluation": "evaluate",
+}
+AP_ROWS = (
+    ("AP", "AP", "mean over IoU 0.50 to 0.95"),
+    ("AP50", "AP50", "at IoU 0.50"),
+    ("AP75", "AP75", "at IoU 0.75"),
+    ("APs", "AP small", ""),
+    ("APm", "AP medium", ""),
+    ("APl", "AP large", ""),
+    ("AR", "AR", "recall, mean over IoU 0.50 to 0.95"),
+)
+STATUS_WORDS = {
+    "ok": "refined",
+    "rough": "kept rough, as refining came out empty",
+    "empty": "without a mask, as the teacher draws nothing there",
+    "failed": "failed, as the image could not be read",
+}
+LOSS_NAMES = {"loss": "total", "loss_mask": "mask", "loss_category": "class"}
+
+
+def run(params: Params, workspace: Path) -> None:
+    """Writes workspace/report.html from what the other steps left.
+
+    Raises:
+        TaskError: a step's output is missing; names the step to run.
+    """
+    counts = {
+        folder: read_json(workspace / folder / "manifest.json", stage)["counts"]
+        for folder, stage in MANIFESTS.items()
+    }
+    metrics = read_json(workspace / "evaluation" / "metrics.json", "evaluate")
+    details = read_json(workspace / "evaluation" / "details.json", "evaluate")
+    splits = {name: Split.open(workspace / "dataset" / name) for name in ("val", "weak", "kept_aside")}
+    steps = done_steps(params, workspace, counts)
+    images = params.report.gallery_images
+    page = render(
+        title=params.report.title,
+        counts=counts,
+        metrics=metrics,
+        details=details,
+        line=picture(steps),
+        seconds=sum(step.seconds or 0 for step in steps),
+        sizes=size_labels(details["size_bounds"]),
+        size_counts=_size_counts(splits["val"], details["size_bounds"]),
+        ap_rows=AP_ROWS,
+        class_rows=_class_rows(details),
+        precision_recall=_precision_recall(workspace),
+        iou_histogram=_iou_histogram(workspace),
+        losses=[
+            ("Teacher", _loss_chart(workspace / "teacher" / "log.jsonl", "Teacher's loss")),
+            ("Refiner", _loss_chart(workspace / "refiner" / "log.jsonl", "Refiner's loss")),
+            ("Student", _loss_chart(workspace / "student" / "log.jsonl", "Student's loss")),
+        ],
+        pseudo_gallery=pseudo_rows(workspace, splits["weak"], splits["kept_aside"], images),
+        val_gallery=val_rows(workspace, splits["val"], images, params.report.score_threshold),
+        score_threshold=params.report.score_threshold,
+        fairness=fairness(params.teacher, params.student),
+        runs=[record for stage in _stages() if (record := run_record(workspace, stage)) is not None],
+        params=params.model_dump_json(indent=2, exclude={"runtime"}),
+    )
+    path = workspace / "report.html"
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(page, encoding="utf-8")
+    log.info("report: %s, %.1f MB", path, len(page.encode()) / 1e6)
+
+
+def render(**content: Any) -> str:
+    """The page of `content`, the names that report.html.j2 uses."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "count": count, "duration": format_seconds}
+    environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
+    return environment.get_template(TEMPLATE).render(**content)
+
+
+def figure(value: float | None) -> str:
+    """One decimal; a dash where there is no figure."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def difference(before: float | None, after: float | None) -> str:
+    """`after` less `before`, signed, of the figures as shown, so that columns add up; a dash without both."""
+    if before is None or after is None:
+        return "–"
+    change = round(after, 1) - round(before, 1)
+    return f"{change:+.1f}".replace("-", "−") if round(change, 1) else "0.0"
+
+
+def summary_table(metrics: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """metrics.json for the terminal: AP of teacher and student, below it pseudo masks rough and refined."""
+    table = Table(title="Mask AP on the validation images, in percent", title_justify="left")
+    table.add_column("")
+    for name in ("teacher", "student", "difference"):
+        table.add_column(name, justify="right")
+    teacher, student, pseudo = metrics["teacher"], metrics["student"], metrics["pseudo"]
+    for key, label, _ in AP_ROWS:
+        if key in teacher:
+            table.add_row(
+                label, figure(teacher[key]), figure(student[key]), difference(teacher[key], student[key]),
+                style="bold" if key == "AP" else None,
+            )  # fmt: skip
+    table.add_section()
+    table.add_row("Pseudo masks", "rough", "refined", "difference", style="dim")
+    rough, refined = pseudo["rough_iou"], pseudo["refined_iou"]
+    table.add_row("mean IoU", figure(rough), figure(refined), difference(rough, refined), style="bold")
+    table.add_row("IoU over 0.50", "", figure(pseudo["refined_over_50"]), "")
+    table.add_row("IoU over 0.75", "", figure(pseudo["refined_over_75"]), "")
+    table.caption = f"{pseudo['masks']:,} of {pseudo['points']:,} points became masks"
+    table.caption_justify = "left"
+    return table
+
+
+def fairness(teacher: DetectorTrainConfig, student: DetectorTrainConfig) -> dict[str, Any]:
+    """What teacher's and student's training have in common: whether their difference is the labels' doing."""
+    ignored = {"milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
+    ours, theirs = (config.model_dump(exclude=ignored) for config in (teacher, student))
+    return {
+        "equal": ours == theirs,
+        "steps": (teacher.steps, student.steps),
+        "unlike": sorted(key for key in ours if ours[key] != theirs[key]),
+    }
+
+
+def size_labels(bounds: Sequence[float]) -> dict[str, str]:
+    """What small, medium and large mean, in words."""
+    small, medium = (f"{bound:g}" for bound in bounds)
+    return {
+        "small": f"under {small}² px",
+        "medium": f"{small}² to {medium}² px",
+        "large": f"over {medium}² px",
+    }
+
+
+def _size_counts(val: Split, bounds: Sequence[float]) -> dict[str, int]:
+    """Objects of the val split by size as COCO counts them: by the annotation's own area, without crowds."""
+    areas = [
+        row["area"] for row in val.instances.select(["area", "iscrowd"]).to_pylist() if not row["iscrowd"]
+    ]
+    small, medium = (bound**2 for bound in bounds)
+    return {
+        "APs": sum(area <= small for area in areas),
+        "APm": sum(small <= area <= medium for area in areas),
+        "APl": sum(area >= medium for area in areas),
+    }
+
+
+def _class_rows(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    pairs = zip(details["teacher"]["per_class"], details["student"]["per_class"], strict=True)
+    rows = [
+        {"name": a["name"], "instances": a["instances"], "teacher": a["AP"], "student": b["AP"]}
+        for a, b in pairs
+    ]
+    known = [row[key] for row in rows for key in ("teacher", "student") if row[key] is not None]
+    high = Axis.over("", known or [1.0]).high
+    for row in rows:
+        title = f"{row['name']}: teacher {figure(row['teacher'])}, student {figure(row['student'])}"
+        row["track"] = dumbbell(row["teacher"], row["student"], high, title)
+    return rows
+
+
+def _precision_recall(workspace: Path) -> Markup | None:
+    rows = _read_csv(workspace / "evaluation" / "plots" / "precision_recall.csv")
+    series = []
+    for name, style in (("teacher", "s-before"), ("student", "s-after")):
+        points = [(float(row["recall"]), float(row[name])) for row in rows if row[name]]
+        if points:
+            x, y = zip(*points, strict=True)
+            series.append(Series(name, style, x, y))
+    ticks = [i / 5 for i in range(6)]
+    x_axis, y_axis = Axis("recall", 0, 1, ticks), Axis("precision", 0, 1, ticks)
+    return line_chart(series, x_axis, y_axis, "Precision against recall at IoU 0.50") if series else None
+
+
+def _iou_histogram(workspace: Path) -> Markup | None:
+    rows = _read_csv(workspace / "evaluation" / "plots" / "pseudo_iou.csv")
+    kinds = [
+        (kind, style, [int(row[kind]) for row in rows])
+        for kind, style in (("rough", "s-before"), ("refined", "s-after"))
+    ]
+    if not any(sum(values) for _, _, values in kinds):
+        return None
+    edges = [i / len(rows) for i in range(len(rows) + 1)]
+    return histogram(edges, kinds, "IoU with the true mask", "points", "Points by their pseudo mask's IoU")
+
+
+def _loss_chart(path: Path, title: str) -> dict[str, Any] | None:
+    """The chart and its legend; None where nothing was logged."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    if not rows:
+        return None
+    parts = [key for key in rows[0] if key not in ("step", "lr")]
+    # The parts of a loss that has only one are the loss itself.
+    parts = ["loss", *(key for key in parts if key != "loss")] if len(parts) > 2 else ["loss"]
+    steps = [row["step"] for row in rows]
+    series = [
+        Series(
+            LOSS_NAMES.get(key, key.removeprefix("loss_")),
+            f"s-part{i}",
+            steps,
+            smooth([row[key] for row in rows], 0.6),
+        )
+        for i, key in enumerate(parts)
+    ]
+    x = Axis.over("step", [float(step) for step in steps])
+    y = Axis.over("loss", [value for one in series for value in one.y])
+    return {"svg": line_chart(series, x, y, title), "legend": [(one.label, one.style) for one in series]}
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _stages() -> list[str]:
+    return list(dict.fromkeys(["make_demo", *MANIFESTS.values()]))
+
+
+if __name__ == "__main__":
+    stage_main("report", run)

@@ -1,0 +1,163 @@
+"""Charts of the report as inline SVG: they scale, print, and follow the page's light or dark colours.
+
+Colours are CSS classes of the page (`s-before`, `s-after`, `s-part1`, ...): teacher and rough masks share
+one, student and refined masks the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 420, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 40
+
+
+def safe(svg: str) -> Markup:
+    """Marks SVG that this package composed, its texts escaped, as fit to go into the page as it is."""
+    return Markup(svg)  # noqa: S704
+
+
+class Series(NamedTuple):
+    """One line: points (x, y) in data units, drawn in the colour of the CSS class `style`."""
+
+    label: str
+    style: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Axis(NamedTuple):
+    """A linear axis: its label, its ends, its ticks."""
+
+    label: str
+    low: float
+    high: float
+    ticks: list[float]
+
+    @classmethod
+    def over(cls, label: str, values: Sequence[float], count: int = 5) -> Axis:
+        """From 0 (or below, where values are) to a round number at or over the largest value."""
+        low, high = min(0.0, *values, 0.0), max(values, default=1.0)
+        step = nice_step(max(high - low, 1e-9) / count)
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        return cls(label, first * step, last * step, [i * step for i in range(first, last + 1)])
+
+
+def nice_step(rough: float) -> float:
+    """The smallest of 1, 2, 2.5, 5 or 10 times a power of ten that is at least `rough` (> 0)."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(nice * power for nice in (1, 2, 2.5, 5, 10) if nice * power >= rough * (1 - 1e-9))
+
+
+def smooth(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average without the start's bias (Kingma and Ba, 2015, section 3)."""
+    result, mean, mass = [], 0.0, 0.0
+    for value in values:
+        mean = weight * mean + (1 - weight) * value
+        mass = weight * mass + (1 - weight)
+        result.append(mean / mass)
+    return result
+
+
+def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup:
+    """Lines over two linear axes; `title` is read out in place of the picture."""
+    parts = [_axes(x, y)]
+    for one in series:
+        points = " ".join(f"{_x(x, a):.1f},{_y(y, b):.1f}" for a, b in zip(one.x, one.y, strict=True))
+        parts.append(f'<polyline class="line {escape(one.style)}" points="{points}"/>')
+    return _svg(parts, title)
+
+
+def histogram(
+    edges: Sequence[float],
+    counts: Sequence[tuple[str, str, Sequence[int]]],
+    x_label: str,
+    y_label: str,
+    title: str,
+) -> Markup:
+    """Counts per bin, one (label, style, counts) a kind, bars side by side in each bin."""
+    x = Axis(x_label, edges[0], edges[-1], list(edges[:: max(1, (len(edges) - 1) // 5)]))
+    y = Axis.over(y_label, [value for _, _, values in counts for value in values] or [1])
+    parts = [_axes(x, y)]
+    for k, (label, style, values) in enumerate(counts):
+        for i, value in enumerate(values):
+            left, right = _x(x, edges[i]), _x(x, edges[i + 1])
+            width = (right - left - 2) / len(counts)
+            top = _y(y, value)
+            parts.append(
+                f'<rect class="bar {escape(style)}" x="{left + 1 + k * width:.1f}" y="{top:.1f}" '
+                f'width="{width:.1f}" height="{HEIGHT - BOTTOM - top:.1f}"><title>{escape(label)}, '
+                f"{edges[i]:.2f} to {edges[i + 1]:.2f}: {value}</title></rect>"
+            )
+    return _svg(parts, title)
+
+
+def dumbbell(before: float | None, after: float | None, high: float, title: str) -> Markup:
+    """Two dots on a track from 0 to `high` with the way between them; a figure that is None has no dot."""
+    width, height, margin = 200, 16, 8
+
+    def at(value: float) -> float:
+        return margin + (width - 2 * margin) * min(max(value / high, 0), 1)
+
+    parts = [f'<line class="track" x1="{margin}" x2="{width - margin}" y1="8" y2="8"/>']
+    if before is not None and after is not None:
+        parts.append(f'<line class="way" x1="{at(before):.1f}" x2="{at(after):.1f}" y1="8" y2="8"/>')
+    for value, style in ((before, "s-before"), (after, "s-after")):
+        if value is not None:
+            parts.append(f'<circle class="dot {style}" cx="{at(value):.1f}" cy="8" r="5"/>')
+    return safe(
+        f'<svg class="dumbbell" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _svg(parts: Sequence[str], title: str) -> Markup:
+    return safe(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _x(axis: Axis, value: float) -> float:
+    return LEFT + (value - axis.low) / (axis.high - axis.low) * (WIDTH - LEFT - RIGHT)
+
+
+def _y(axis: Axis, value: float) -> float:
+    inside = min(max(value, axis.low), axis.high)
+    return HEIGHT - BOTTOM - (inside - axis.low) / (axis.high - axis.low) * (HEIGHT - TOP - BOTTOM)
+
+
+def _axes(x: Axis, y: Axis) -> str:
+    floor, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    parts = []
+    for tick in y.ticks:
+        at = _y(y, tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_tick(tick)}</text>'
+        )
+    for tick in x.ticks:
+        at = _x(x, tick)
+        parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 4}"/>')
+        parts.append(
+            f'<text class="tick" x="{at:.1f}" y="{floor + 17}" text-anchor="middle">{_tick(tick)}</text>'
+        )
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{floor}" y2="{floor}"/>')
+    middle = (LEFT + right) / 2
+    parts.append(
+        f'<text class="label" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x.label)}</text>'
+    )
+    centre = (TOP + floor) / 2
+    parts.append(
+        f'<text class="label" transform="translate(11 {centre}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y.label)}</text>"
+    )
+    return "".join(parts)
+
+
+def _tick(value: float) -> str:
+    return f"{round(value, 6):,g}"
