@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.tables import POINTS, REJECTED, DataError, read_parquet
+from tasks.config import Params
+from tasks.import_points import run
+
+
+@pytest.fixture
+def place(
+    line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Params, dict[str, Any]]:
+    """A copy of the line's data set, the params, and the content of its point file."""
+    folder, params = line
+    shutil.copytree(folder / "workspace" / "dataset", tmp_path / "workspace" / "dataset")
+    shutil.copytree(folder / "workspace" / "demo" / "points", tmp_path / "workspace" / "demo" / "points")
+    monkeypatch.chdir(tmp_path)
+    content = json.loads((tmp_path / "workspace/demo/points/clicks.json").read_text())
+    return Path("workspace"), params, content
+
+
+def rewrite(content: dict[str, Any]) -> None:
+    Path("workspace/demo/points/clicks.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_all_points_come_in(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, content = place
+    run(params, workspace)
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    found = sorted(zip(points["image_id"].to_pylist(), points["category_id"].to_pylist(), strict=True))
+    assert found == sorted((row["image_id"], row["category_id"]) for row in content["annotations"])
+    assert len(set(points["point_id"].to_pylist())) == len(points)
+
+
+def test_bad_points_stop_the_step_and_all_are_listed(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, content = place
+    rows = content["annotations"]
+    rows[0]["point"] = [64.5, 3.0]
+    rows[1]["category_id"] = 77
+    rows[2]["image_id"] = 10**6
+    rewrite(content)
+    with pytest.raises(DataError) as caught:
+        run(params, workspace)
+    text = str(caught.value)
+    assert len(caught.value.faults) == 3
+    assert all(word in text for word in ("outside_image", "unknown_category", "unknown_image", "clicks.json"))
+    assert "points.on_reject: report" in text
+    assert not (workspace / "points").exists()
+
+
+def test_bad_points_can_be_reported_instead(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, content = place
+    content["annotations"][0]["point"] = [-0.5, 3.0]
+    rewrite(content)
+    run(params.model_copy(update={"points": params.points.model_copy(update={"on_reject": "report"})}), workspace)
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    rejected = read_parquet(workspace / "points" / "rejected.parquet", REJECTED)
+    assert len(points) == len(content["annotations"]) - 1
+    assert rejected["reason"].to_pylist() == ["outside_image"]
+    manifest = json.loads((workspace / "points" / "manifest.json").read_text())
+    assert manifest["counts"]["rejected"] == 1
+    assert manifest["rejected_because"] == {"outside_image": 1}
+
+
+def test_importing_twice_gives_the_same_bytes(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, _ = place
+    run(params, workspace)
+    first = {path.name: path.read_bytes() for path in (workspace / "points").iterdir()}
+    run(params, workspace)
+    assert first == {path.name: path.read_bytes() for path in (workspace / "points").iterdir()}

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from data.tables import DataError, Split
+from tasks.config import Params
+from tasks.ingest import run
+
+Documents = dict[str, dict[str, Any]]
+
+
+def document(first: int, count: int, masks: bool) -> dict[str, Any]:
+    """A COCO file of `count` 20 x 10 images, ids from `first`."""
+    images = [{"id": i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in range(first, first + count)]
+    annotations = [
+        {"id": 10 * row["id"], "image_id": row["id"], "category_id": 1, "segmentation": [[2, 2, 8, 2, 8, 8, 2, 8]]}
+        for row in images
+        if masks
+    ]
+    categories = [{"id": 1, "name": "cat"}, {"id": 5, "name": "dog"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+@pytest.fixture
+def documents() -> Documents:
+    return {
+        "strong": document(1, 2, masks=True),
+        "val": document(3, 1, masks=True),
+        "weak": document(4, 3, masks=False),
+        "kept_aside": document(4, 2, masks=True),
+    }
+
+
+@pytest.fixture
+def ingest(
+    tmp_path: Path, recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]
+) -> Callable[..., Path]:
+    """Writes the documents and seven images, and ingests them; returns the workspace."""
+
+    def go(documents: Documents, *, images: range = range(1, 8), **changes: Any) -> Path:
+        source = tmp_path / "source"
+        (source / "images").mkdir(parents=True, exist_ok=True)
+        for i in images:
+            cv2.imwrite(str(source / "images" / f"{i}.png"), np.full((10, 20, 3), i, np.uint8))
+        for name, content in documents.items():
+            (source / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        recipe["ingest"] |= {"images": str(source / "images"), "annotations": str(source), **changes}
+        run(params_of(recipe), tmp_path / "workspace")
+        return tmp_path / "workspace"
+
+    return go
+
+
+def test_four_splits(ingest: Callable[..., Path], documents: Documents) -> None:
+    splits = {path.name: Split.open(path) for path in sorted((ingest(documents) / "dataset").iterdir())}
+    found = {name: (split.images["image_id"].to_pylist(), len(split.instances)) for name, split in splits.items()}
+    assert found == {
+        "strong": ([1, 2], 2), "val": ([3], 1), "weak": ([4, 5, 6], 0), "kept_aside": ([4, 5], 2),
+    }  # fmt: skip
+    assert {c.name for c in splits["weak"].categories} == {"cat", "dog"}
+    assert splits["kept_aside"].images["label"].to_pylist() == ["mask", "mask"]
+
+
+def test_weak_images_are_all_that_no_file_lists(ingest: Callable[..., Path], documents: Documents) -> None:
+    weak = Split.open(ingest(documents, weak=None, kept_aside=None) / "dataset" / "weak")
+    names = dict(zip(weak.images["file_name"].to_pylist(), weak.images["image_id"].to_pylist(), strict=True))
+    assert set(names) == {"4.png", "5.png", "6.png", "7.png"}
+    ingest(documents, images=range(1, 12), weak=None, kept_aside=None)
+    more = Split.open(weak.root)
+    later = dict(zip(more.images["file_name"].to_pylist(), more.images["image_id"].to_pylist(), strict=True))
+    assert names.items() <= later.items()  # ids don't move when images are added
+    assert len(later) == 8
+
+
+def test_weak_images_take_the_ids_of_kept_aside_ones(ingest: Callable[..., Path], documents: Documents) -> None:
+    weak = Split.open(ingest(documents, weak=None) / "dataset" / "weak")
+    assert {4, 5} < set(weak.images["image_id"].to_pylist())
+
+
+def break_category(d: Documents) -> None:
+    d["strong"]["annotations"][0]["category_id"] = 9
+
+
+def break_image_id(d: Documents) -> None:
+    d["val"]["annotations"][0]["image_id"] = 99
+
+
+def break_size(d: Documents) -> None:
+    d["strong"]["images"][1]["width"] = 21
+
+
+def break_file_name(d: Documents) -> None:
+    d["weak"]["images"][0]["file_name"] = "gone.png"
+    d["kept_aside"]["images"][0]["file_name"] = "gone.png"
+
+
+def break_escape(d: Documents) -> None:
+    d["strong"]["images"][0]["file_name"] = "../secret.png"
+
+
+def break_overlap(d: Documents) -> None:
+    d["val"]["images"].append(d["strong"]["images"][0])
+
+
+def break_kept_aside(d: Documents) -> None:
+    d["kept_aside"]["images"].append({"id": 7, "file_name": "7.png", "width": 20, "height": 10})
+
+
+def break_names(d: Documents) -> None:
+    d["val"]["categories"][0]["name"] = "kitten"
+
+
+CASES = [
+    (break_category, ["strong.json: annotation 10: found category_id 9", "in this file (1, 5)"]),
+    (break_image_id, ["val.json: annotation 30: found image_id 99"]),
+    (break_size, ["2.png: image 2: found 20 x 10 pixels; expected 21 x 10"]),
+    (break_file_name, ["gone.png: image 4: found no such file"]),
+    (break_escape, ["strong.json: image 1: found file_name '../secret.png'"]),
+    (break_overlap, ["val.json: image 1 (1.png): found id 1 in strong too", "file_name '1.png' in strong too"]),
+    (break_kept_aside, ["kept_aside.json: image 7 (7.png): found an image that isn't among the weak ones"]),
+    (break_names, ["val.json: category 1: found name 'kitten'"]),
+]
+
+
+@pytest.mark.parametrize(("damage", "expected"), CASES, ids=lambda value: getattr(value, "__name__", ""))
+def test_bad_input_is_named_and_nothing_is_written(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path, damage: Any, expected: list[str]
+) -> None:
+    damage(documents)
+    with pytest.raises(DataError) as caught:
+        ingest(documents)
+    for text in expected:
+        assert text in str(caught.value)
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_faults_of_all_files_are_listed_together(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+) -> None:
+    break_category(documents)
+    break_image_id(documents)
+    with pytest.raises(DataError) as caught:
+        ingest(documents)
+    assert len(caught.value.faults) == 2
+    documents["strong"]["annotations"][0]["category_id"] = 1
+    documents["val"]["annotations"][0]["image_id"] = 3
+    with pytest.raises(DataError) as caught:
+        for name in ("1.png", "6.png"):
+            (tmp_path / "source" / "images" / name).unlink()
+        ingest(documents, images=range(0))
+    assert [fault.record for fault in caught.value.faults] == ["image 1", "image 6"]

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data.masks import decode
+from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
+from tasks.config import Params
+from tasks.pseudo_label import run
+from tasks.train_student import read_pseudo
+
+
+@pytest.fixture
+def place(
+    line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Params]:
+    """A copy of the line's workspace to run in."""
+    folder, params = line
+    shutil.copytree(folder / "workspace", tmp_path / "workspace")
+    monkeypatch.chdir(tmp_path)
+    return Path("workspace"), params
+
+
+def test_every_point_has_one_row(place: tuple[Path, Params]) -> None:
+    workspace, _ = place
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    pseudo = read_pseudo(workspace / "pseudo")
+    assert sorted(pseudo["point_id"].to_pylist()) == sorted(points["point_id"].to_pylist())
+    assert len(list((workspace / "pseudo").glob("part-*.parquet"))) == 3  # 14 images, 5 a part
+    keys = list(zip(pseudo["image_id"].to_pylist(), pseudo["point_id"].to_pylist(), strict=True))
+    assert keys == sorted(keys)
+
+
+def test_rows_are_consistent(place: tuple[Path, Params]) -> None:
+    workspace, _ = place
+    weak = Split.open(workspace / "dataset" / "weak")
+    sizes = {row["image_id"]: (row["height"], row["width"]) for row in weak.images.to_pylist()}
+    where = {row["point_id"]: row for row in read_parquet(workspace / "points/points.parquet", POINTS).to_pylist()}
+    for row in read_pseudo(workspace / "pseudo").to_pylist():
+        if row["status"] == "empty":
+            assert row["rough_rle"] is row["refined_rle"] is None and row["reason"]
+            continue
+        assert (row["refined_rle"] is None) == (row["status"] == "rough")
+        mask = decode(row["refined_rle"] or row["rough_rle"], *sizes[row["image_id"]])
+        point = where[row["point_id"]]
+        assert row["contains_point"] == bool(mask[int(point["y"]), int(point["x"])])
+        assert row["area"] == mask.sum() > 0
+        assert 0 <= row["score"] <= row["maskness"] <= 1
+        assert row["score"] == pytest.approx(row["maskness"] * row["class_score"], rel=1e-5)
+
+
+# Any number of points, anywhere on the weak images, several on the same place: one row each.
+CLICK = st.tuples(st.integers(0, 13), st.integers(0, 3), st.floats(0, 64, width=32), st.floats(0, 64, width=32))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(clicks=st.lists(CLICK, max_size=60))
+def test_any_points_give_one_row_each(place: tuple[Path, Params], clicks: list[tuple[int, int, float, float]]) -> None:
+    workspace, params = place
+    weak = Split.open(workspace / "dataset" / "weak")
+    ids, categories = weak.images["image_id"].to_pylist(), [category.id for category in weak.categories]
+    rows = [
+        {
+            "point_id": f"{n:016x}", "image_id": ids[image], "category_id": categories[category], "x": x, "y": y,
+            "annotator": None, "labelled_at": None, "source_file": "f", "source_record": str(n),
+        }
+        for n, (image, category, x, y) in enumerate(clicks)
+    ]  # fmt: skip
+    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), workspace / "points" / "points.parquet")
+    run(params, workspace)
+    found = read_pseudo(workspace / "pseudo")
+    assert sorted(found["point_id"].to_pylist()) == sorted(row["point_id"] for row in rows)
+    given_facts = {row["point_id"]: (row["image_id"], row["category_id"]) for row in rows}
+    assert all(given_facts[row["point_id"]] == (row["image_id"], row["category_id"]) for row in found.to_pylist())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 14])
+def test_rows_do_not_depend_on_the_batch(place: tuple[Path, Params], batch_size: int) -> None:
+    workspace, params = place
+    before = read_pseudo(workspace / "pseudo").to_pylist()
+    pseudo = params.pseudo.model_copy(update={"batch_size": batch_size, "part_images": 4})
+    run(params.model_copy(update={"pseudo": pseudo}), workspace)
+    after = read_pseudo(workspace / "pseudo").to_pylist()
+    for old, new in zip(before, after, strict=True):
+        # Another batch size may take another convolution kernel, whose sums differ in the last bits.
+        assert old["point_id"] == new["point_id"] and old["status"] == new["status"]
+        assert old["score"] == pytest.approx(new["score"], abs=1e-4)
+
+
+def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    weak = Split.open(workspace / "dataset" / "weak")
+    weak.image_path(0).write_bytes(b"\x89PNG no more")
+    run(params, workspace)
+    bad = weak.image(0)["image_id"]
+    for row in read_pseudo(workspace / "pseudo").to_pylist():
+        assert (row["status"] == "failed") == (row["image_id"] == bad)
+        if row["image_id"] == bad:
+            assert weak.image(0)["file_name"] in row["reason"]
+
+
+def test_a_killed_run_goes_on_after_its_last_part(
+    place: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks.pseudo_label as module
+
+    workspace, params = place
+    expected = {path.name: path.read_bytes() for path in (workspace / "pseudo").iterdir()}
+    shutil.rmtree(workspace / "pseudo")
+    written: list[str] = []
+    write: Callable[[pa.Table, Path], None] = module.write_parquet
+
+    def killed_at_the_third(table: pa.Table, path: Path) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write(table, path)
+
+    monkeypatch.setattr(module, "write_parquet", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(params, workspace)
+    assert not (workspace / "pseudo").exists()
+    again: list[str] = []
+    monkeypatch.setattr(module, "write_parquet", lambda table, path: (again.append(path.name), write(table, path)))
+    run(params, workspace)
+    assert again == ["part-00002.parquet"]
+    assert expected == {path.name: path.read_bytes() for path in (workspace / "pseudo").iterdir()}
+    assert PSEUDO.names == read_pseudo(workspace / "pseudo").column_names

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.dataset import InstanceDataset, collate
+from data.tables import Split
+from models.checkpoint import build_model
+from models.refinenet import MaskRefineNet
+from tasks.config import Params
+from tasks.errors import TaskError
+from tasks.train_refiner import load_teacher, refiner_loss, rough_crops, run
+
+CPU = torch.device("cpu")
+
+
+def batch_of(workspace: Path, params: Params, step: int) -> dict[str, object]:
+    strong = Split.open(workspace / "dataset" / "strong")
+    dataset = InstanceDataset(
+        strong, short_side=params.input.short_side, max_side=params.input.max_side, augment=None, cache_images=False
+    )
+    return {**collate([dataset[0], dataset[1]]), "step": step}
+
+
+def test_it_leaves_a_checkpoint_and_a_log(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    model = build_model(Path("workspace/refiner"))
+    assert isinstance(model, MaskRefineNet)
+    rows = [json.loads(text) for text in Path("workspace/refiner/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert all({"loss", "loss_dice", "loss_cross_entropy", "lr"} < row.keys() for row in rows)
+    assert not Path("workspace/runs/train_refiner/resume").exists()
+
+
+def test_crops_hold_what_the_network_expects(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    teacher = load_teacher(Path("workspace/teacher"), CPU)
+    batch = batch_of(Path("workspace"), params, 0)
+    crops = rough_crops(teacher, batch, params.refiner, torch.Generator().manual_seed(0), CPU)
+    assert crops is not None
+    inputs, truth = crops
+    size = params.refiner.net.crop_size
+    assert inputs.shape[1:] == (5, size, size) and truth.shape == (len(inputs), size, size)
+    assert truth.dtype == torch.bool
+    few = params.refiner.model_copy(update={"crops": 1})
+    one = rough_crops(teacher, batch, few, torch.Generator().manual_seed(0), CPU)
+    assert one is None or len(one[0]) == 1
+
+
+def test_draws_depend_on_the_step_alone(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    teachers = [load_teacher(path, CPU) for path in sorted(Path("workspace/teacher/milestones").glob("*"))]
+    loss = refiner_loss(teachers, params.refiner, seed=3, device=CPU)
+    torch.manual_seed(0)
+    model = MaskRefineNet(params.refiner.net)
+    values = []
+    for step, noise in ((5, 1), (5, 2), (6, 1)):
+        torch.manual_seed(noise)
+        values.append(float(loss(model, batch_of(Path("workspace"), params, step))["loss"].detach()))
+    assert values[0] == values[1] != values[2]
+
+
+def test_a_batch_without_objects_is_a_step_of_no_gradient(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    batch = batch_of(Path("workspace"), params, 0)
+    batch |= {"masks": [torch.zeros(0, 64, 64, dtype=torch.bool)] * 2, "labels": [torch.zeros(0, dtype=torch.long)] * 2}
+    model = MaskRefineNet(params.refiner.net)
+    loss = refiner_loss([load_teacher(Path("workspace/teacher"), CPU)], params.refiner, 0, CPU)(model, batch)
+    loss["loss"].backward()
+    assert float(loss["loss"].detach()) == 0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
+
+
+def test_no_milestones(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    folder, params = line
+    shutil.copytree(folder / "workspace" / "dataset", tmp_path / "workspace" / "dataset")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TaskError, match="milestones: empty; run `dvc repro train_teacher`"):
+        run(params, Path("workspace"))
