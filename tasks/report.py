@@ -15,7 +15,7 @@ from rich.table import Table
 
 from data.storage import atomic_write
 from data.tables import Split
-from tasks.config import DetectorTrainConfig, Params
+from tasks.config import Params
 from tasks.progress import format_seconds
 from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, smooth
 from tasks.report_line import count, done_steps, picture, run_record
@@ -68,7 +68,12 @@ def run(params: Params, workspace: Path) -> None:
     metrics = read_json(workspace / "evaluation" / "metrics.json", "evaluate")
     details = read_json(workspace / "evaluation" / "details.json", "evaluate")
     splits = {name: Split.open(workspace / "dataset" / name) for name in ("val", "weak", "kept_aside")}
-    steps = done_steps(params, workspace, counts)
+    models = {
+        name: read_json(workspace / name / "model.json", f"train_{name}")
+        for name in ("teacher", "refiner", "student")
+    }
+    steps = done_steps(workspace, splits["weak"].image_root, counts)
+    class_rows, class_high = _class_rows(details)
     images = params.report.gallery_images
     page = render(
         title=params.report.title,
@@ -80,7 +85,8 @@ def run(params: Params, workspace: Path) -> None:
         sizes=size_labels(details["size_bounds"]),
         size_counts=_size_counts(splits["val"], details["size_bounds"]),
         ap_rows=AP_ROWS,
-        class_rows=_class_rows(details),
+        class_rows=class_rows,
+        class_high=class_high,
         precision_recall=_precision_recall(workspace),
         iou_histogram=_iou_histogram(workspace),
         losses=[
@@ -91,9 +97,9 @@ def run(params: Params, workspace: Path) -> None:
         pseudo_gallery=pseudo_rows(workspace, splits["weak"], splits["kept_aside"], images),
         val_gallery=val_rows(workspace, splits["val"], images, params.report.score_threshold),
         score_threshold=params.report.score_threshold,
-        fairness=fairness(params.teacher, params.student),
+        fairness=fairness(models["teacher"], models["student"]),
         runs=[record for stage in _stages() if (record := run_record(workspace, stage)) is not None],
-        params=params.model_dump_json(indent=2, exclude={"runtime"}),
+        settings=json.dumps(models, indent=1, ensure_ascii=False),
     )
     path = workspace / "report.html"
     with atomic_write(path) as temporary:
@@ -152,15 +158,20 @@ def summary_table(metrics: Mapping[str, Mapping[str, float | None]]) -> Table:
     return table
 
 
-def fairness(teacher: DetectorTrainConfig, student: DetectorTrainConfig) -> dict[str, Any]:
-    """What teacher's and student's training have in common: whether their difference is the labels' doing."""
-    ignored = {"milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
-    ours, theirs = (config.model_dump(exclude=ignored) for config in (teacher, student))
-    return {
-        "equal": ours == theirs,
-        "steps": (teacher.steps, student.steps),
-        "unlike": sorted(key for key in ours if ours[key] != theirs[key]),
-    }
+def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
+    """From the two model.json: whether the difference of teacher and student is the labels' doing alone.
+
+    It is where network, seed (so the initial weights too) and training settings are the same, the steps included.
+    """
+    ours, theirs = ({"network": meta["config"], **_training(meta)} for meta in (teacher, student))
+    unlike = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    return {"equal": not unlike, "steps": (ours["steps"], theirs["steps"]), "unlike": unlike}
+
+
+def _training(meta: Mapping[str, Any]) -> dict[str, Any]:
+    # Not part of how a network learns, or the labels themselves.
+    aside = {"stage", "milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
+    return {key: value for key, value in meta["training"].items() if key not in aside}
 
 
 def size_labels(bounds: Sequence[float]) -> dict[str, str]:
@@ -186,7 +197,8 @@ def _size_counts(val: Split, bounds: Sequence[float]) -> dict[str, int]:
     }
 
 
-def _class_rows(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _class_rows(details: Mapping[str, Any]) -> tuple[list[dict[str, Any]], float]:
+    """The rows of the class table, and the AP at which their tracks end."""
     pairs = zip(details["teacher"]["per_class"], details["student"]["per_class"], strict=True)
     rows = [
         {"name": a["name"], "instances": a["instances"], "teacher": a["AP"], "student": b["AP"]}
@@ -197,7 +209,7 @@ def _class_rows(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     for row in rows:
         title = f"{row['name']}: teacher {figure(row['teacher'])}, student {figure(row['student'])}"
         row["track"] = dumbbell(row["teacher"], row["student"], high, title)
-    return rows
+    return rows, high
 
 
 def _precision_recall(workspace: Path) -> Markup | None:
@@ -236,7 +248,7 @@ def _loss_chart(path: Path, title: str) -> dict[str, Any] | None:
     steps = [row["step"] for row in rows]
     series = [
         Series(
-            LOSS_NAMES.get(key, key.removeprefix("loss_")),
+            LOSS_NAMES.get(key, key.removeprefix("loss_").replace("_", " ")),
             f"s-part{i}",
             steps,
             smooth([row[key] for row in rows], 0.6),

@@ -98,7 +98,7 @@ def histogram(
 
 def dumbbell(before: float | None, after: float | None, high: float, title: str) -> Markup:
     """Two dots on a track from 0 to `high` with the way between them; a figure that is None has no dot."""
-    width, height, margin = 200, 16, 8
+    width, height, margin = 360, 16, 8
 
     def at(value: float) -> float:
         return margin + (width - 2 * margin) * min(max(value / high, 0), 1)

@@ -78,7 +78,8 @@ def image_definition(image: NDArray[np.uint8], name: str) -> Markup:
     data = base64.b64encode(code.tobytes()).decode("ascii")
     return safe(
         f'<svg class="defs" aria-hidden="true"><defs><image id="{escape(name)}" '
-        f'width="{width}" height="{height}" preserveAspectRatio="none" href="data:image/jpeg;base64,{data}"/></defs></svg>'
+        f'width="{width}" height="{height}" preserveAspectRatio="none" '
+        f'href="data:image/jpeg;base64,{data}"/></defs></svg>'
     )
 
 
@@ -116,7 +117,7 @@ def panel(name: str, size: tuple[int, int], content: Panel) -> Markup:
 
 
 def mask_path(mask: NDArray[np.bool_]) -> str:
-    """SVG path data around a mask bool [H, W], holes included (fill-rule evenodd); empty for an empty mask."""
+    """SVG path data around a mask bool [H, W], with its holes (fill-rule evenodd); empty for an empty one."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return ""
@@ -137,7 +138,7 @@ def mask_path(mask: NDArray[np.bool_]) -> str:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` positions of 0 .. count - 1 at even distances, first and last among them; all where there are fewer."""
+    """`wanted` of the positions 0 .. count - 1 at even distances, first and last among them, or all."""
     if count <= wanted:
         return list(range(count))
     if wanted <= 1:

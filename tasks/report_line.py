@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
-from tasks.config import Params
 from tasks.progress import format_seconds
 from tasks.report_charts import safe
 
@@ -27,7 +26,7 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("make_demo", "Draw demo data", 0, 0, ()),
+    Step("make_demo", "Draw demo set", 0, 0, ()),
     Step("ingest", "Read data set", 1, 0, ("make_demo",)),
     Step("import_points", "Import points", 1, 1, ("make_demo",)),
     Step("train_teacher", "Train teacher", 2, 0, ("ingest",)),
@@ -46,10 +45,10 @@ class Done(NamedTuple):
     seconds: float | None
 
 
-def done_steps(params: Params, workspace: Path, counts: dict[str, dict[str, Any]]) -> list[Done]:
-    """The steps of this workspace's line, with what the manifests count (`counts`: folder to manifest counts)."""
-    # Someone's own data don't come from the demo's step.
-    own_data = not Path(params.ingest.images).is_relative_to(workspace / "demo")
+def done_steps(workspace: Path, image_root: str, counts: dict[str, dict[str, Any]]) -> list[Done]:
+    """The steps of this workspace's line, with what the manifests count (`counts` by folder)."""
+    # Someone's own images don't come from the demo's step.
+    own_data = not Path(image_root).is_relative_to(workspace / "demo")
     facts = _facts(counts)
     return [
         Done(step, facts.get(step.stage, []), seconds_of(workspace, step.stage))
@@ -95,12 +94,12 @@ def _facts(counts: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
         "train_refiner": [count(of("refiner", "images"), "image"), count(of("refiner", "steps"), "step")],
         "pseudo_label": [count(made, "mask"), f"from {count(of('pseudo', 'points'), 'point')}"],
         "train_student": [count(of("student", "images"), "image"), count(of("student", "steps"), "step")],
-        "evaluate": [count(of("evaluation", "val_images"), "image"), "teacher and student"],
+        "evaluate": [count(of("evaluation", "val_images"), "image"), "2 models"],
     }
 
 
 def picture(steps: list[Done]) -> Markup:
-    """The line as an SVG: boxes with facts and times, arrows where results flow, a bar for each step's share."""
+    """The line as an SVG: boxes with facts and times, arrows where results flow, bars for shares of time."""
     present = {one.step.stage: one.step for one in steps}
     first = min(one.step.column for one in steps)
     longest = max([one.seconds or 0 for one in steps] + [1e-9])

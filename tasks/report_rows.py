@@ -44,8 +44,8 @@ class Gallery(NamedTuple):
 def pseudo_rows(workspace: Path, weak: Split, kept_aside: Split, wanted: int) -> Gallery:
     """Weak images from the best pseudo masks to the worst, evenly spread over the ranks.
 
-    Ranked by the mean IoU of an image's refined masks with the true ones; where no masks were kept aside, by their
-    mean score. Ties go by image id.
+    Ranked by the mean IoU of an image's refined masks with the true ones; where no masks were kept aside, by
+    their mean score. Ties go by image id.
     """
     pseudo = pa.concat_tables(
         [read_parquet(path, PSEUDO) for path in sorted((workspace / "pseudo").glob("part-*.parquet"))]
@@ -100,7 +100,7 @@ def val_rows(workspace: Path, val: Split, wanted: int, score_threshold: float) -
     return Gallery(rows, _legend(val), rule)
 
 
-def _pseudo_panels(
+def _pseudo_panels(  # noqa: PLR0917
     id: int,
     pseudo: Records,
     points: Records,
