@@ -161,7 +161,7 @@ def summary_table(metrics: Mapping[str, Mapping[str, float | None]]) -> Table:
 def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
     """From the two model.json: whether the difference of teacher and student is the labels' doing alone.
 
-    It is where network, seed (so the initial weights too) and training settings are the same, the steps included.
+    It is where network, seed (so initial weights too), training settings and steps are the same.
     """
     ours, theirs = ({"network": meta["config"], **_training(meta)} for meta in (teacher, student))
     unlike = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
