@@ -14,7 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dvc_repo import DvcRepo, StageNode
 from flows.process import stop_all
-from flows.stage import mirror, run_stage
+from flows.stage import RESTORED, mirror, run_stage
 
 GPU_TAG = "gpu"
 """`prefect concurrency-limit create gpu 1` on a server makes stages with this tag wait for each other."""
@@ -22,12 +22,14 @@ GPU_TAG = "gpu"
 
 @dataclass(frozen=True)
 class StageRun:
-    """How a stage fared: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; seconds; the reason if any."""
+    """How a stage fared: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; the reason where there is one;
+    the hashes of its outputs, by path."""
 
     name: str
     state: str
     seconds: float
     message: str
+    outs: dict[str, str]
 
 
 @flow(name="annotation_to_model", task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)
@@ -71,17 +73,17 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str]) -> lis
         done = next(as_completed(list(running)))
         name, started = running.pop(done)
         done.wait()  # only then does the future know its final state without asking the server
-        state = done.state
-        message = "" if state.name == "Cached" else (state.message or "")
-        shown = state.name or state.type.value
-        failed = failed or not state.is_completed()
-        runs[name] = StageRun(
-            name,
-            shown if state.is_completed() else "Failed",
-            round(time.monotonic() - started, 1),
-            message if message != "All states completed." else "",
-        )
-    return [runs.get(name, StageRun(name, "Not run", 0.0, "")) for name in nodes]
+        runs[name] = _stage_run(name, done, time.monotonic() - started)
+        failed = failed or runs[name].state == "Failed"
+    return [runs.get(name, StageRun(name, "Not run", 0.0, "", {})) for name in nodes]
+
+
+def _stage_run(name: str, future: PrefectFuture[Any], seconds: float) -> StageRun:
+    state, seconds = future.state, round(seconds, 1)
+    if not state.is_completed():
+        return StageRun(name, "Failed", seconds, state.message or state.name or "", {})
+    restored = state.message if state.message == RESTORED else ""
+    return StageRun(name, state.name or "Completed", seconds, restored, future.result()["outs"])
 
 
 def _submit(repo: DvcRepo, node: StageNode, upstream: dict[str, Any], force: bool) -> PrefectFuture[Any]:

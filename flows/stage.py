@@ -37,7 +37,10 @@ _CHATTER = (
     "Data and pipelines are up to date",
 )
 _RAN = "> "
-_RESTORED = "is cached - skipping run, checking out outputs"
+_DVC_RESTORED = "is cached - skipping run, checking out outputs"
+
+RESTORED = "restored from the cache"
+"""The message of a stage whose result DVC had from an earlier run with the same inputs."""
 
 Sink = Callable[[str, str], None]
 """Takes (stage, line): where a person watches."""
@@ -87,8 +90,8 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
         # A returned state, not an exception: the message is the stage's own, a traceback of ours would bury it.
         return Failed(message=failure(stage, lines, log_path.relative_to(root)))
     manifest = _manifest(root, stage)
-    restored = any(_RESTORED in line for line in lines)
-    return Completed(data=manifest, message="restored from the cache") if restored else manifest
+    restored = any(_DVC_RESTORED in line for line in lines)
+    return Completed(data=manifest, message=RESTORED) if restored else manifest
 
 
 def environment() -> dict[str, str]:

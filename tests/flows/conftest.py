@@ -1,0 +1,147 @@
+"""A small real pipeline: real DVC, real Prefect with a temporary server, stages that cost nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows.settings import use_local_prefect
+
+# Persisted results live in PREFECT_HOME, which the test harness doesn't swap; and it must be set before the import.
+_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
+use_local_prefect(Path(_home.name))
+
+DVC_YAML = """\
+stages:
+  a:
+    desc: The first
+    cmd: python step.py a
+    deps: [step.py, in.txt]
+    params: [a]
+    outs: [ws/a]
+  b:
+    cmd: python step.py b ws/a
+    deps: [step.py, ws/a]
+    params: [b]
+    outs: [ws/b]
+    meta: {gpu: true}
+  c:
+    cmd: python step.py c ws/a
+    deps: [step.py, ws/a]
+    params: [c]
+    outs: [ws/c]
+  report:
+    cmd: python step.py report ws/b ws/c
+    deps: [step.py, ws/b, ws/c]
+    outs: [ws/report]
+  stranger:
+    cmd: exit 3
+    outs: [ws/stranger]
+"""
+
+STEP = """\
+import os, sys, time, yaml
+from pathlib import Path
+name, *inputs = sys.argv[1:]
+does = yaml.safe_load(open("params.yaml")).get(name)
+print(f"{name}: reads {inputs}", file=sys.stderr)
+with open("ran.txt", "a") as ran:
+    ran.write(name + "\\n")
+if does == "fail":
+    sys.exit(f"{name}: 2 faults\\n  - one\\n  - two")
+if does == "raise":
+    raise ValueError("not so")
+if does == "meet":  # only ends while the other one runs too
+    Path(f"{name}.here").touch()
+    end = time.monotonic() + 60
+    while len(list(Path(".").glob("*.here"))) < 2:
+        assert time.monotonic() < end, "alone"
+        time.sleep(0.05)
+if does == "sleep":
+    Path("sleeper.pid").write_text(str(os.getpid()))
+    time.sleep(120)
+Path("ws").mkdir(exist_ok=True)
+# hidden.txt is what a stage doesn't declare: with it the same inputs give another output
+hidden = Path("hidden.txt").read_text() if Path("hidden.txt").exists() else ""
+Path("ws", name).write_text(f"{name} {does} {hidden}" + "".join(Path(i).read_text() for i in inputs))
+"""
+
+
+@dataclass
+class Toy:
+    """The pipeline a -> b, c -> report in a folder of its own, and a stranger that fails if it is ever run."""
+
+    root: Path
+
+    def set(self, **params: object) -> None:
+        """Writes params.yaml; what isn't given is 1."""
+        values = {"a": 1, "b": 1, "c": 1, **params}
+        self.path("params.yaml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def ran(self) -> list[str]:
+        """The stages whose command ran since the last call."""
+        path = self.path("ran.txt")
+        names = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return names
+
+    def dvc(self, *arguments: str) -> str:
+        """Runs dvc as a user does and returns what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=self.root, env=_environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    def cli(self, *arguments: str, merge: bool = True) -> subprocess.Popen[str]:
+        """Starts `points2model` as a user does; `merge` sends errors where the output goes."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            cwd=self.root, env=_environment(), text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+        )  # fmt: skip
+
+    def outputs(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.path("ws").iterdir() if path.name[0] != "."}
+
+
+def _environment() -> dict[str, str]:
+    from flows.stage import environment
+
+    return {**environment(), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A toy pipeline of which nothing has run yet; the current folder."""
+    from dvc.repo import Repo
+
+    Repo.init(str(tmp_path), no_scm=True).close()
+    toy = Toy(tmp_path)
+    for name, text in {"dvc.yaml": DVC_YAML, "step.py": STEP, "in.txt": "in\n"}.items():
+        toy.path(name).write_text(text)
+    toy.set()
+    monkeypatch.chdir(tmp_path)
+    return toy
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A temporary Prefect server, one for all tests: starting it takes some ten seconds."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    assert os.environ["PREFECT_HOME"].startswith(_home.name)
+    with prefect_test_harness(server_startup_timeout=120):
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield

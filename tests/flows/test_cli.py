@@ -1,0 +1,86 @@
+"""The command line, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests.flows.conftest import Toy
+from tests.flows.test_process import gone
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["demo", "--help"]])
+def test_help(command: list[str]) -> None:
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0
+    if len(command) > 1:
+        assert f"Example: points2model {command[0]}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--target", "end"], "no stage 'end'; the stages are a, b, c, report, stranger"),
+        (["run", "--target", "b", "--force", "c"], "--force c: no such stage at or above 'b'"),
+        (["demo"], "params.yaml names data of your own"),
+    ],
+)
+def test_wrong_use(toy: Toy, arguments: list[str], message: str) -> None:
+    process = toy.cli(*arguments)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert message in " ".join(output.split())
+    assert "Traceback" not in output
+
+
+def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["run"])
+    assert result.exit_code == 1
+    assert "no dvc.yaml here" in result.output
+
+
+def test_a_failing_stage_ends_with_its_own_message(toy: Toy) -> None:
+    toy.set(a="fail")
+    process = toy.cli("run", "--json", merge=False)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 1
+    message = "a: 2 faults\n  - one\n  - two\n(its whole output: .prefect/logs/a.log)"
+    assert errors.rstrip().endswith(f"failed a: {message}")
+    assert "Traceback" not in errors
+    summary = json.loads(output)
+    assert (summary["state"], summary["error"]) == ("Failed", f"a: {message}")
+    shown = [(stage["name"], stage["state"], stage["message"]) for stage in summary["stages"]]
+    assert shown[:2] == [("a", "Failed", message), ("b", "Not run", "")]
+    assert toy.ran() == ["a"]
+
+
+def test_the_table_tells_what_ran(toy: Toy) -> None:
+    toy.dvc("repro", "a")
+    process = toy.cli("run", "--target", "c")
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    rows = [line.replace("│", " ").split()[:2] for line in output.splitlines() if "│" in line]
+    assert rows == [["a", "Cached"], ["c", "Completed"]]
+    assert "c | reads ['ws/a']" in output
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
+def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:
+    toy.set(a="sleep")
+    process = toy.cli("run")
+    pid_file = toy.path("sleeper.pid")
+    end = time.monotonic() + 120
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "points2model run` goes on from here" in output
+    assert gone(int(pid_file.read_text()))
