@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 import yaml
@@ -30,9 +30,12 @@ app = typer.Typer(
 
 TargetOption = Annotated[str, typer.Option(help="The last stage to bring up to date; a name in dvc.yaml.")]
 ForceOption = Annotated[
-    list[str] | None, typer.Option(metavar="STAGE", help="Run this stage even if nothing changed. May be repeated.")
+    list[str] | None,
+    typer.Option(metavar="STAGE", help="Run this stage even if nothing changed. May be repeated."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr.")
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ def main() -> None:
     """Point labels in, a trained instance-segmentation model out."""
 
 
-@app.command(epilog="Example: points2model run   |   points2model run --target train_teacher   |   ... --json")
+@app.command(
+    epilog="Example: points2model run   |   points2model run --target train_teacher   |   ... --json"
+)
 def run(target: TargetOption = "report", force: ForceOption = None, as_json: JsonOption = False) -> None:
     """Bring the pipeline up to date: run what changed in data, params.yaml or code, and nothing else.
 
@@ -96,6 +101,7 @@ def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> 
 
     use_local_prefect(root)
     # Imported this late since Prefect reads its settings once, and takes a second that --help shouldn't.
+    from prefect.client.schemas.objects import State
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.dvc_repo import DvcRepo, PipelineError
@@ -111,10 +117,10 @@ def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> 
         _fail(console, f"--force {unknown[0]}: no such stage at or above {target!r}")
     watch(lambda stage, line: console.print(f"[dim]{stage:>14} |[/dim] {escape(_without_name(stage, line))}"))
     _stop_children_on_signals(console)
-    # A heartbeat serves flows that a server watches over; here its thread would only delay the end by a second.
+    # A heartbeat serves flows that a server watches over; here its thread would only delay the end.
     try:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            state = annotation_to_model(target=target, force=force, return_state=True)
+            state = cast(State[Any], annotation_to_model(target=target, force=force, return_state=True))
     except KeyboardInterrupt:
         console.print("stopped; `points2model run` goes on from here")
         raise typer.Exit(130) from None

@@ -1,7 +1,7 @@
 """The pipeline as DVC knows it: which stages there are, what they depend on, what is done.
 
-All use of DVC's Python internals is in this file (tests/flows/test_dvc_repo.py guards them): DVC promises only its
-command line to be stable.
+All use of DVC's Python internals is in this file (tests/flows/test_dvc_repo.py guards them): DVC promises only
+its command line to be stable.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PipelineError(Exception):
 
 @dataclass(frozen=True)
 class StageNode:
-    """One stage of dvc.yaml: its name, the stages it waits for, its text, whether it wants a GPU (`meta: gpu`)."""
+    """One stage of dvc.yaml: name, the stages it waits for, description, whether it wants a GPU (`meta: gpu`)."""
 
     name: str
     upstream: tuple[str, ...]
@@ -46,7 +46,9 @@ class DvcRepo:
         """
         self.root = root
         if not (root / "dvc.yaml").is_file():
-            raise PipelineError(f"{root}/dvc.yaml: no such file; run in the project's folder (cd to it first)")
+            raise PipelineError(
+                f"{root}/dvc.yaml: no such file; run in the project's folder (cd to it first)"
+            )
         try:
             # Waits where another process holds the lock for a long `add` or `checkout`.
             self._repo = Repo(str(root), _wait_for_lock=True)
@@ -72,7 +74,8 @@ class DvcRepo:
             if stage.name in nodes:
                 return
             upstream = sorted(
-                (above for above in graph.successors(stage) if isinstance(above, PipelineStage)), key=lambda s: s.name
+                (above for above in graph.successors(stage) if isinstance(above, PipelineStage)),
+                key=lambda s: s.name,
             )
             for above in upstream:
                 visit(above)
@@ -87,9 +90,9 @@ class DvcRepo:
         return nodes
 
     def restore_missing(self, names: list[str]) -> list[str]:
-        """Brings back outputs of these stages that are gone from the workspace but in the cache; returns their paths.
+        """Brings back outputs of these stages that are gone from the workspace but in the cache.
 
-        Nothing that lies in the workspace is touched.
+        Nothing that lies in the workspace is touched. Returns the paths brought back.
         """
         with lock_repo(self._repo):
             missing = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.dvc_repo import DvcRepo, StageNode
 from flows.process import stop_all
@@ -22,8 +22,8 @@ GPU_TAG = "gpu"
 
 @dataclass(frozen=True)
 class StageRun:
-    """How a stage fared: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; the reason where there is one;
-    the hashes of its outputs, by path."""
+    """How a stage fared: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; the reason where there is
+    one; the hashes of its outputs, by path."""
 
     name: str
     state: str
@@ -32,12 +32,16 @@ class StageRun:
     outs: dict[str, str]
 
 
-@flow(name="annotation_to_model", task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)
+# Threads are enough: a stage's work is in a process of its own.
+RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8))
+
+
+@flow(name="annotation_to_model", task_runner=RUNNER, persist_result=False)
 def annotation_to_model(target: str = "report", force: tuple[str, ...] = ()) -> Any:
     """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
 
-    Runs in the project's folder. Stages that don't wait for each other run at once. After a failure, stages that are
-    under way go to their end and nothing new starts.
+    Runs in the project's folder. Stages that don't wait for each other run at once. After a failure, stages that
+    are under way go to their end and nothing new starts.
 
     Args:
         target: the last stage; only its ancestors run.

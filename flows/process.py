@@ -18,10 +18,10 @@ _lock = threading.Lock()
 def stream(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str], on_line: Callable[[str], None]
 ) -> int:
-    """Runs `command` in a process group of its own and hands over each line of its output and errors as it comes.
+    """Runs `command` in a process group of its own and hands over each line that it prints as it comes.
 
-    Killing a parent leaves its children running (`dvc repro` starts the stage as a child of its own), so signals
-    go to the group. Whatever ends this call early ends the group too.
+    Killing a parent leaves its children running (`dvc repro` starts the stage as a child of its own), so
+    signals go to the group. Whatever ends this call early ends the group too.
 
     Returns:
         The exit code; negative where a signal ended it.
@@ -55,7 +55,7 @@ def stream(
 
 
 def stop_all(grace: float = 10.0) -> None:
-    """Interrupts every running group (a training then says how to go on) and kills what is left after `grace` s."""
+    """Interrupts every running group (a training then says how to go on); kills what is left after `grace` s."""
     with _lock:
         processes = list(_running)
     for process in processes:

@@ -1,4 +1,4 @@
-"""Prefect set up for work without a server, an account or a network. To be called before prefect is imported."""
+"""Prefect set up for work without a server, an account or a network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCAL = {
 
 
 def use_local_prefect(root: Path) -> None:
-    """Puts Prefect's files into ROOT/.prefect and makes it quiet and offline, where the environment says nothing else.
+    """Puts Prefect's files into ROOT/.prefect and makes it quiet and offline; what the environment says stands.
 
     Raises:
         RuntimeError: prefect is imported already, so the settings would come too late.

@@ -1,7 +1,7 @@
 """Which of our source files a stage depends on, and dvc.yaml kept in step with it.
 
-DVC knows nothing of imports: a stage whose list lacks a file would leave a stale model when that file changes, one
-with a file too many would train anew for nothing. So each stage lists the exact closure of its module's imports.
+DVC knows nothing of imports: a stage whose list lacks a file would leave a stale model when that file changes,
+one with a file too many would train anew for nothing. So each stage lists the exact closure of its imports.
 
     python -m flows.source_deps           # say what is wrong in dvc.yaml; exit code 1 if anything is
     python -m flows.source_deps --write   # mend it (`make deps`)
@@ -26,11 +26,11 @@ _SOURCE = re.compile(rf"^      - ({'|'.join(PACKAGES)})/\S+\.\w+\s*$")
 
 
 def closure(module: str, root: Path) -> list[str]:
-    """The files that decide what `module` does: itself, what it imports of ours, and so on, sorted, relative to root.
+    """The files that decide what `module` does: itself, what it imports of ours, and so on; sorted.
 
-    Read from the syntax tree, so nothing is executed. Imports inside functions count; those under `TYPE_CHECKING`
-    don't. A package's `__init__.py` counts for all its modules, since Python runs it. A file beside a module that
-    the module names in a string (a template) counts too.
+    Read from the syntax tree, so nothing is executed. Imports inside functions count; those under
+    `TYPE_CHECKING` don't. A package's `__init__.py` counts for all its modules, since Python runs it. A file
+    beside a module that the module names in a string (a template) counts too. Paths are relative to `root`.
     """
     found: set[Path] = set()
     waiting = [module]
@@ -97,7 +97,7 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
-    """Absolute names of what a module imports; for `from a import b` both a and a.b, since b may be a module."""
+    """Absolute names of what a module imports; `from a import b` gives a and a.b, since b may be a module."""
     for node in _executed(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -123,7 +123,11 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
 
 def _named_files(tree: ast.AST, folder: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[\w.-]+\.\w+", node.value):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"[\w.-]+\.\w+", node.value)
+        ):
             path = folder / node.value
             if path.is_file():
                 yield path
@@ -131,7 +135,9 @@ def _named_files(tree: ast.AST, folder: Path) -> Iterator[Path]:
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.source_deps", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.source_deps", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--write", action="store_true", help="rewrite dvc.yaml")
     root = Path.cwd()
     path = root / "dvc.yaml"

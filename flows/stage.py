@@ -1,7 +1,7 @@
 """A DVC stage as a cached Prefect task.
 
-DVC alone decides what is done. The task runs `dvc repro -s STAGE` in a process of its own; Prefect's cache, keyed on
-the stage's content, mirrors what dvc.lock says, so that a stage which is done shows as Cached whoever did it.
+DVC alone decides what is done. The task runs `dvc repro -s STAGE` in a process of its own; Prefect's cache, keyed
+on the stage's content, mirrors what dvc.lock says, so that a stage which is done shows as Cached whoever did it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import get_run_logger, task
 from prefect.context import TaskRunContext
-from prefect.results import get_result_store
+from prefect.results import ResultStore, get_result_store
 from prefect.states import Completed, Failed
 
 from flows.dvc_repo import DvcRepo, Manifest, read_manifest
@@ -49,7 +49,7 @@ _sink: Sink | None = None
 
 def watch(sink: Sink | None) -> None:
     """Sends every line of every stage to `sink` too, beside the run's log."""
-    global _sink  # noqa: PLW0603: Prefect runs tasks in threads and gives no other way in
+    global _sink  # noqa: PLW0603  (Prefect runs tasks in threads and gives no other way in)
     _sink = sink
 
 
@@ -87,7 +87,7 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
         code = stream(command + ["--force"] * force, cwd=root, env=environment(), on_line=on_line)
     if code != 0:
-        # A returned state, not an exception: the message is the stage's own, a traceback of ours would bury it.
+        # A returned state, not an exception: a traceback of ours would bury the stage's own message.
         return Failed(message=failure(stage, lines, log_path.relative_to(root)))
     manifest = _manifest(root, stage)
     restored = any(_DVC_RESTORED in line for line in lines)
@@ -106,7 +106,9 @@ def failure(stage: str, lines: list[str], log_path: Path) -> str:
     """The part of a failed stage's output that says why."""
     tail = f"(its whole output: {log_path})"
     started = max((n for n, line in enumerate(lines) if line.startswith(_RAN)), default=-1)
-    own = [line for line in lines[started + 1 :] if line.strip() and not line.startswith(("ERROR:", "WARNING:"))]
+    own = [
+        line for line in lines[started + 1 :] if line.strip() and not line.startswith(("ERROR:", "WARNING:"))
+    ]
     own = [line for line in own if not line.startswith(_CHATTER)] if started < 0 else own
     said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
     if started < 0 or not own:
@@ -121,20 +123,20 @@ def failure(stage: str, lines: list[str], log_path: Path) -> str:
 def mirror(repo: DvcRepo, stage: str, key: str) -> None:
     """Lays what dvc.lock says of a finished stage into Prefect's cache, unless it lies there already.
 
-    So a stage that `dvc repro` has done shows as Cached, and one that it has done anew gives the new manifest.
+    So a stage that `dvc repro` has done shows as Cached, and one that it did anew gives the new manifest.
     """
     manifest = read_manifest(repo.root, stage)
-    store = get_result_store().update_for_task(run_stage)
+    store = cast(ResultStore, get_result_store().update_for_task(run_stage))
     if not (store.exists(key) and store.read(key).result == manifest):
         store.write(manifest, key=key)
 
 
 def _manifest(root: Path, stage: str) -> Manifest:
-    """The stage's entry; another stage that ends now may be writing dvc.lock, so a torn read is tried again."""
+    """The stage's entry. Another stage that ends now may be writing dvc.lock: a torn read is tried again."""
     for _ in range(100):
         try:
             manifest = read_manifest(root, stage)
-        except Exception:  # noqa: BLE001, S112 half-written YAML fails in many ways
+        except Exception:  # half-written YAML fails in many ways
             manifest = None
         if manifest is not None:
             return manifest

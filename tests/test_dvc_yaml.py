@@ -24,8 +24,12 @@ FREE = {"runtime"}
 
 def test_source_deps_are_the_import_closures() -> None:
     wrong = faults(ROOT)
-    told = "\n".join(f"  {stage}: missing {missing}, too many {extra}" for stage, (missing, extra) in wrong.items())
-    assert not wrong, f"dvc.yaml doesn't list the source files that its stages import; run `make deps`\n{told}"
+    told = "\n".join(
+        f"  {stage}: missing {missing}, too many {extra}" for stage, (missing, extra) in wrong.items()
+    )
+    assert not wrong, (
+        f"dvc.yaml doesn't list the source files that its stages import; run `make deps`\n{told}"
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -39,11 +43,13 @@ def test_stage_is_one_module(stage: str) -> None:
 def test_params_are_the_sections_that_the_step_reads(stage: str) -> None:
     """`params.teacher.steps` in the step, or in a function of ours that it uses, needs section `teacher`."""
     declared, read = set(STAGES[stage]["params"]), sections_read(f"tasks.{stage}") - FREE
-    assert declared == read, f"in dvc.yaml, params of {stage}: add {read - declared}, take out {declared - read}"
+    assert declared == read, (
+        f"in dvc.yaml, params of {stage}: add {read - declared}, take out {declared - read}"
+    )
 
 
 def sections_read(module: str) -> set[str]:
-    """Sections of params.yaml read by the module's definitions and, name by name, by those they use elsewhere."""
+    """Sections of params.yaml that the module's definitions read, and those of ours that they use elsewhere."""
     read: set[str] = set()
     seen: set[tuple[str, str]] = set()
     waiting = [(module, name) for name in _definitions(module)]
@@ -77,7 +83,9 @@ def _imported(module: str) -> dict[str, tuple[str, str]]:
     return {
         alias.asname or alias.name: (node.module, alias.name)
         for node in ast.walk(_tree(module))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks.") and node.module != "tasks.config"
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("tasks.")
+        and node.module != "tasks.config"
         for alias in node.names
         if node.module
     }

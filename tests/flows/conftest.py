@@ -14,7 +14,7 @@ import pytest
 
 from flows.settings import use_local_prefect
 
-# Persisted results live in PREFECT_HOME, which the test harness doesn't swap; and it must be set before the import.
+# Persisted results live in PREFECT_HOME, which the test harness doesn't swap; it must be set before the import.
 _home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
 use_local_prefect(Path(_home.name))
 
@@ -76,7 +76,7 @@ Path("ws", name).write_text(f"{name} {does} {hidden}" + "".join(Path(i).read_tex
 
 @dataclass
 class Toy:
-    """The pipeline a -> b, c -> report in a folder of its own, and a stranger that fails if it is ever run."""
+    """The pipeline a -> b, c -> report in a folder of its own, and a stranger that fails if it ever runs."""
 
     root: Path
 
@@ -142,6 +142,6 @@ def prefect_server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
     assert os.environ["PREFECT_HOME"].startswith(_home.name)
-    with prefect_test_harness(server_startup_timeout=120):
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            yield
+    no_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with prefect_test_harness(server_startup_timeout=120), no_heartbeat:
+        yield

@@ -24,7 +24,10 @@ def test_graph_lists_ancestors_in_order(toy: Toy) -> None:
     [
         (lambda text: text, "no stage 'end'; the stages are a, b, c, report, stranger"),
         (lambda text: text.replace("cmd: python step.py a", "cmdd: x"), "dvc.yaml"),
-        (lambda text: text.replace("deps: [step.py, in.txt]", "deps: [step.py, ws/report]"), "both a dependency and an output"),
+        (
+            lambda text: text.replace("deps: [step.py, in.txt]", "deps: [step.py, ws/report]"),
+            "both a dependency and an output",
+        ),
         (lambda text: text.replace("[ws/c]", "[ws/b]"), "ws/b"),
         (lambda text: text.replace("in.txt", "'${nowhere.file}'"), "nowhere"),
     ],

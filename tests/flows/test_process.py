@@ -42,7 +42,11 @@ def gone(pid: int, seconds: float = 10) -> bool:
     ("code", "lines", "exit_code"),
     [
         ("print('a'); print('b')", ["a", "b"], 0),
-        ("import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)", ["out", "err"], 3),
+        (
+            "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)",
+            ["out", "err"],
+            3,
+        ),
         ("print('10%\\r20%\\r30%')", ["10%", "20%", "30%"], 0),
         ("import sys; sys.stdout.buffer.write(b'\\xff\\n')", ["\N{REPLACEMENT CHARACTER}"], 0),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", [], -9),
@@ -66,7 +70,9 @@ def test_stop_all_ends_grandchildren(tmp_path: Path) -> None:
     pids: list[int] = []
     codes: list[int] = []
     worker = threading.Thread(
-        target=lambda: codes.append(run(FAMILY, lambda line: pids.append(int(line)) if line.isdigit() else None, tmp_path))
+        target=lambda: codes.append(
+            run(FAMILY, lambda line: pids.append(int(line)) if line.isdigit() else None, tmp_path)
+        )
     )
     worker.start()
     end = time.monotonic() + 30

@@ -8,7 +8,13 @@ import pytest
 
 from flows.source_deps import closure, faults, rewrite
 
-BASE = {"tasks/__init__.py": "", "data/__init__.py": "", "data/a.py": "", "data/b.py": "", "tasks/page.html": "<p>"}
+BASE = {
+    "tasks/__init__.py": "",
+    "data/__init__.py": "",
+    "data/a.py": "",
+    "data/b.py": "",
+    "tasks/page.html": "<p>",
+}
 PACKAGES = ["data/__init__.py", "tasks/__init__.py"]
 
 
@@ -32,9 +38,10 @@ def lay(root: Path, files: dict[str, str]) -> None:
         ("from data import a", {"data/a.py": "from .b import x"}, [*PACKAGES, "data/a.py", "data/b.py"]),
         ("from data import a", {"data/a.py": "import data.b", "data/b.py": "import data.a"},
          [*PACKAGES, "data/a.py", "data/b.py"]),
-        ("import data.sub", {"data/sub/__init__.py": "from .. import a\nfrom .c import y", "data/sub/c.py": ""},
+        ("import data.sub",
+         {"data/sub/__init__.py": "from .. import a\nfrom .c import y", "data/sub/c.py": ""},
          [*PACKAGES, "data/sub/__init__.py", "data/sub/c.py", "data/a.py"]),
-        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from data import a\nelse:\n    from data import b", {},
+        ("import typing\nif typing.TYPE_CHECKING:\n    import data.a\nelse:\n    import data.b", {},
          [*PACKAGES, "data/b.py"]),
         ("page = 'page.html'\nother = 'gone.html'", {}, ["tasks/__init__.py", "tasks/page.html"]),
     ],
@@ -74,4 +81,6 @@ def test_rewrite_mends_what_faults_finds(tmp_path: Path) -> None:
     assert faults(tmp_path) == {}
     assert rewrite(mended, tmp_path) == mended
     listed = "".join(f"      - {file}\n" for file in source)
-    assert mended == DVC_YAML.replace("      - data/gone.py\n", "").replace("    deps:\n", "    deps:\n" + listed, 1)
+    assert mended == DVC_YAML.replace("      - data/gone.py\n", "").replace(
+        "    deps:\n", "    deps:\n" + listed, 1
+    )

@@ -17,9 +17,19 @@ START = ["Running stage 's':", "> python -m tasks.s"]
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([*START, "s: 10/90 steps", "s: 2 faults", "  - one", "  - two", *DVC_END], ["s: 2 faults", "  - one", "  - two"]),
         (
-            [*START, "s: 10/90 steps", "Traceback (most recent call last):", "  File x", "ValueError: no", *DVC_END],
+            [*START, "s: 10/90 steps", "s: 2 faults", "  - one", "  - two", *DVC_END],
+            ["s: 2 faults", "  - one", "  - two"],
+        ),
+        (
+            [
+                *START,
+                "s: 10/90 steps",
+                "Traceback (most recent call last):",
+                "  File x",
+                "ValueError: no",
+                *DVC_END,
+            ],
             ["ValueError: no"],
         ),
         ([*START, "sh: 1: python: not found", *DVC_END], ["sh: 1: python: not found"]),
