@@ -1,0 +1,235 @@
+"""evaluate and report on the tiny line: their files, their determinism, and inputs that lack something."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from data.tables import INSTANCES, Split, read_parquet, write_split
+from tasks import evaluate, report
+from tasks.config import Params
+from tasks.errors import TaskError
+from tasks.pseudo_quality import QUALITY
+from tasks.step import write_manifest
+from tests.tasks.conftest import run_step
+
+WORKSPACE = Path("workspace")
+AP = {"AP", "AP50", "AP75", "APs", "APm", "APl"}
+PSEUDO = {"points", "masks", "rough_iou", "refined_iou", "refined_over_50", "refined_over_75"}
+
+
+@pytest.fixture(scope="module")
+def whole_line(line: tuple[Path, Params], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """The tiny line with its student, evaluated and reported; other tests of the line don't see it."""
+    folder = tmp_path_factory.mktemp("whole") / "line"
+    shutil.copytree(line[0], folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for step in ("train_student", "evaluate", "report"):
+            run_step(step, line[1], WORKSPACE)
+    return folder, line[1]
+
+
+@pytest.fixture
+def params(
+    whole_line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Params]:
+    """Inside a copy of the whole line, to change."""
+    shutil.copytree(whole_line[0], tmp_path / "line")
+    monkeypatch.chdir(tmp_path / "line")
+    yield whole_line[1]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Page(HTMLParser):
+    """Collects a page's text and what it would load, and checks that its elements are closed."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.loaded: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.uses: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href") and not (value or "").startswith(("#", "data:")):
+                self.loaded.append(str(value))
+            if name == "id":
+                self.ids.append(str(value))
+            if tag == "use" and name == "href":
+                self.uses.append(str(value).removeprefix("#"))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "pre"):
+            self.words.append(data)
+
+
+def check_page(html: str) -> Page:
+    page = Page(html)
+    assert page.open == []
+    assert page.loaded == []
+    assert "url(" not in re.sub(r"url\(#\w+\)", "", html)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.uses) <= set(page.ids)
+    assert not re.search(r"\b(None|nan|Undefined)\b", page.text)
+    return page
+
+
+def test_metrics_have_their_keys_and_agree_with_the_details(params: Params) -> None:
+    metrics = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())
+    details = json.loads((WORKSPACE / "evaluation/details.json").read_text())
+    assert {name: set(part) for name, part in metrics.items()} == {
+        "student": AP,
+        "teacher": AP,
+        "pseudo": PSEUDO,
+    }
+    for name in ("student", "teacher"):
+        assert metrics[name] == {key: details[name]["scores"][key] for key in AP}
+    quality = read_parquet(WORKSPACE / "evaluation/pseudo_quality.parquet", QUALITY)
+    assert metrics["pseudo"]["points"] == len(quality) == details["pseudo"]["measured"]
+    mean = sum(quality["refined_iou"].to_pylist()) / len(quality)
+    assert metrics["pseudo"]["refined_iou"] == pytest.approx(100 * mean, abs=1e-3)
+    # The demo's clicks lie on visible pixels of their object, so all of them match.
+    assert details["pseudo"]["unmatched"] == 0
+    assert sum(group["points"] for group in details["pseudo"]["by_size"].values()) == len(quality)
+    assert sum(group["points"] for group in details["pseudo"]["by_class"].values()) == len(quality)
+
+
+def test_plots_are_tables_without_gaps(params: Params) -> None:
+    def rows(name: str) -> list[dict[str, str]]:
+        with (WORKSPACE / f"evaluation/plots/{name}.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    curve = rows("precision_recall")
+    assert [float(row["recall"]) for row in curve] == [i / 100 for i in range(101)]
+    assert all(0 <= float(row[name]) <= 1 for row in curve for name in ("teacher", "student"))
+    bars = rows("class_ap")
+    assert {row["model"] for row in bars} == {"teacher", "student"}
+    points = len(read_parquet(WORKSPACE / "evaluation/pseudo_quality.parquet", QUALITY))
+    for kind in ("rough", "refined"):
+        assert sum(int(row[kind]) for row in rows("pseudo_iou")) == points
+
+
+def test_the_same_inputs_give_the_same_bytes(params: Params) -> None:
+    before = files_of(WORKSPACE / "evaluation"), (WORKSPACE / "report.html").read_bytes()
+    evaluate.run(params, WORKSPACE)
+    report.run(params, WORKSPACE)
+    assert (files_of(WORKSPACE / "evaluation"), (WORKSPACE / "report.html").read_bytes()) == before
+
+
+def test_the_page_stands_alone_and_says_the_figures(params: Params) -> None:
+    page = check_page((WORKSPACE / "report.html").read_text(encoding="utf-8"))
+    metrics = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())
+    for part, key in (
+        ("student", "AP"),
+        ("teacher", "AP"),
+        ("pseudo", "refined_iou"),
+        ("pseudo", "rough_iou"),
+    ):
+        assert report.figure(metrics[part][key]) in page.text
+    assert "with the same settings from the same initial weights" in page.text
+    shown = min(params.report.gallery_images, 14) + min(params.report.gallery_images, 6)
+    assert len(page.ids) == shown + 1  # and the arrow's tip
+    assert len(page.uses) == 4 * shown
+
+
+def test_without_kept_aside_masks_pseudo_figures_are_null(params: Params) -> None:
+    folder = WORKSPACE / "dataset/kept_aside"
+    split = Split.open(folder)
+    write_split(folder, split.images.slice(0, 0), INSTANCES.empty_table(), split.categories, split.image_root)
+    write_manifest(folder, "ingest", {"images": 0, "instances": 0, "categories": len(split.categories)})
+    evaluate.run(params, WORKSPACE)
+    report.run(params, WORKSPACE)
+    pseudo = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())["pseudo"]
+    assert pseudo.keys() == PSEUDO
+    assert pseudo["points"] > 0
+    assert {pseudo[key] for key in ("rough_iou", "refined_iou", "refined_over_50")} == {None}
+    page = check_page((WORKSPACE / "report.html").read_text(encoding="utf-8"))
+    assert "No true masks of weak images were kept aside" in page.text
+    assert "ranked by the mean score" in page.text
+
+
+def test_val_images_without_objects_have_no_ap(params: Params) -> None:
+    folder = WORKSPACE / "dataset/val"
+    split = Split.open(folder)
+    write_split(folder, split.images, INSTANCES.empty_table(), split.categories, split.image_root)
+    write_manifest(folder, "ingest", {"images": len(split), "instances": 0})
+    evaluate.run(params, WORKSPACE)
+    report.run(params, WORKSPACE)
+    metrics = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())
+    assert set(metrics["student"].values()) == {None}
+    page = check_page((WORKSPACE / "report.html").read_text(encoding="utf-8"))
+    assert "The validation images hold no objects, so no AP can be told." in page.text
+
+
+def test_a_lost_image_and_an_odd_class_name_are_shown_not_fatal(params: Params) -> None:
+    folder = WORKSPACE / "dataset/weak"
+    split = Split.open(folder)
+    odd = [
+        category._replace(name="<b>&") if i == 0 else category for i, category in enumerate(split.categories)
+    ]
+    write_split(folder, split.images, split.instances, odd, split.image_root)
+    write_manifest(folder, "ingest", {"images": len(split), "instances": 0})
+    for i in range(len(split)):
+        split.image_path(i).unlink()
+    report.run(params, WORKSPACE)
+    html = (WORKSPACE / "report.html").read_text(encoding="utf-8")
+    assert "no such file" in html
+    assert "&lt;b&gt;&amp;" in html
+    assert "<b>&<" not in html
+
+
+def test_a_model_of_other_classes_is_refused_and_nothing_is_written(params: Params) -> None:
+    folder = WORKSPACE / "dataset/val"
+    split = Split.open(folder)
+    renamed = [category._replace(name=category.name + "s") for category in split.categories]
+    write_split(folder, split.images, split.instances, renamed, split.image_root)
+    before = files_of(WORKSPACE / "evaluation")
+    with pytest.raises(TaskError, match="dvc repro train_teacher"):
+        evaluate.run(params, WORKSPACE)
+    assert files_of(WORKSPACE / "evaluation") == before
+
+
+@pytest.mark.parametrize("missing", ["evaluation/metrics.json", "points/manifest.json", "student/model.json"])
+def test_a_missing_input_names_the_step_that_makes_it(params: Params, missing: str) -> None:
+    (WORKSPACE / missing).unlink()
+    (WORKSPACE / "report.html").unlink()
+    with pytest.raises(TaskError, match=rf"{missing}: no such file; it is made by `dvc repro "):
+        report.run(params, WORKSPACE)
+    assert not (WORKSPACE / "report.html").exists()
+
+
+def test_quality_rows_are_those_of_the_pseudo_labels(params: Params) -> None:
+    parts = sorted((WORKSPACE / "pseudo").glob("part-*.parquet"))
+    labels = pa.concat_tables([pa.parquet.read_table(part) for part in parts])
+    quality = read_parquet(WORKSPACE / "evaluation/pseudo_quality.parquet", QUALITY)
+    assert quality["point_id"].to_pylist() == labels["point_id"].to_pylist()
+    assert quality["status"].to_pylist() == labels["status"].to_pylist()

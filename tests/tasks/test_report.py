@@ -1,0 +1,213 @@
+"""The report's parts: words, axes, paths around masks, the choice of images, the table on the terminal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rich.console import Console
+
+from tasks.report import difference, fairness, figure, summary_table
+from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, nice_step, smooth
+from tasks.report_gallery import mask_path, spread
+from tasks.report_line import STEPS, done_steps, picture
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (10.0, 12.34, "+2.3"),
+        (12.34, 10.0, "−2.3"),
+        (10.04, 10.0, "0.0"),
+        (10.04, 10.05, "+0.1"),  # the figures shown are 10.0 and 10.1 (10.05 rounds up in binary)
+        (None, 3.0, "–"),
+        (3.0, None, "–"),
+        (None, None, "–"),
+    ],
+)
+def test_difference(before: float | None, after: float | None, shown: str) -> None:
+    assert difference(before, after) == shown
+
+
+def test_figure() -> None:
+    assert (figure(12.345), figure(0), figure(None)) == ("12.3", "0.0", "–")
+
+
+def metrics(**changed: float | None) -> dict[str, dict[str, float | None]]:
+    scores = {"AP": 10.0, "AP50": 30.0, "AP75": 5.0, "APs": 1.0, "APm": 9.0, "APl": None}
+    pseudo = {"points": 1200, "masks": 1190, "rough_iou": 40.0, "refined_iou": 52.5} | {
+        "refined_over_50": 60.0,
+        "refined_over_75": 20.0,
+    }
+    return {"teacher": scores, "student": {**scores, "AP": 14.0}, "pseudo": pseudo | changed}
+
+
+def rendered(content: Any) -> str:
+    console = Console(width=90, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
+    console.print(content)
+    return console.export_text()
+
+
+def test_summary_table_shows_both_models_and_both_masks() -> None:
+    text = rendered(summary_table(metrics()))
+    lines = [re.findall(r"[^\s│┃|]+", line) for line in text.splitlines()]
+    assert ["AP", "10.0", "14.0", "+4.0"] in lines
+    assert ["AP", "large", "–", "–", "–"] in lines
+    assert ["mean", "IoU", "40.0", "52.5", "+12.5"] in lines
+    assert "1,190 of 1,200 points became masks" in text
+
+
+def test_summary_table_without_measured_masks() -> None:
+    gone: dict[str, float | None] = dict.fromkeys(
+        ("rough_iou", "refined_iou", "refined_over_50", "refined_over_75")
+    )
+    lines = [re.findall(r"[^\s│┃|]+", line) for line in rendered(summary_table(metrics(**gone))).splitlines()]
+    assert ["mean", "IoU", "–", "–", "–"] in lines
+
+
+def meta(**training: Any) -> dict[str, Any]:
+    return {"config": {"width": 1}, "training": {"stage": "a", "seed": 0, "steps": 9, "lr": 0.1, **training}}
+
+
+@pytest.mark.parametrize(
+    ("student", "unlike"),
+    [
+        (meta(stage="b", masks="refined", log_every=3), []),
+        (meta(steps=18), ["steps"]),
+        (meta(lr=0.01, seed=1), ["lr", "seed"]),
+        ({**meta(), "config": {"width": 2}}, ["network"]),
+    ],
+)
+def test_fairness(student: dict[str, Any], unlike: list[str]) -> None:
+    found = fairness(meta(milestones=[4]), student)
+    assert found["unlike"] == unlike
+    assert found["equal"] == (not unlike)
+
+
+@pytest.mark.parametrize(
+    ("rough", "step"), [(1, 1), (0.9, 1), (1.1, 2), (2.1, 2.5), (3, 5), (7, 10), (0.03, 0.05), (230, 250)]
+)
+def test_nice_step(rough: float, step: float) -> None:
+    assert nice_step(rough) == pytest.approx(step)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=20))
+def test_an_axis_holds_its_values_and_zero(values: list[float]) -> None:
+    axis = Axis.over("", values)
+    assert axis.low < axis.high
+    span = axis.high - axis.low
+    assert all(axis.low - 1e-6 * span <= value <= axis.high + 1e-6 * span for value in [0.0, *values])
+    assert 2 <= len(axis.ticks) <= 9
+
+
+def test_smoothing_keeps_a_constant_and_starts_at_the_first_value() -> None:
+    assert smooth([3.0] * 5, 0.6) == pytest.approx([3.0] * 5)
+    assert smooth([8.0, 0.0], 0.5) == pytest.approx([8.0, 8.0 / 3])
+    assert smooth([], 0.6) == []
+
+
+def test_charts_escape_what_they_are_told() -> None:
+    bad = "<script>&"
+    axis = Axis.over(bad, [1.0])
+    pictures = [
+        line_chart([Series(bad, bad, [0, 1], [1, 0])], axis, axis, bad),
+        histogram([0, 0.5, 1], [(bad, "s", [1, 2])], bad, bad, bad),
+        dumbbell(1, None, 10, bad),
+    ]
+    assert all("<script" not in picture for picture in pictures)
+
+
+def test_dumbbell_draws_only_figures_that_exist() -> None:
+    counts = [
+        (
+            dumbbell(before, after, 10, "x").count("<circle"),
+            dumbbell(before, after, 10, "x").count('class="way"'),
+        )
+        for before, after in ((1, 2), (None, 2), (1, None), (None, None))
+    ]
+    assert counts == [(2, 1), (1, 0), (1, 0), (0, 0)]
+
+
+def fill(path: str, height: int, width: int, scale: int) -> np.ndarray:
+    """The area that an SVG path encloses (evenodd), on a map `scale` times finer."""
+    rings = [
+        np.array([[float(v) for v in pair.split()] for pair in ring.strip("Z").split("L")])
+        for ring in path.split("M")[1:]
+    ]
+    canvas = np.zeros((height * scale, width * scale), dtype=np.uint8)
+    # Pixel centres of the fine map are at (i + 0.5) / scale.
+    whole = [np.round(ring * scale - 0.5).astype(np.int32) for ring in rings]
+    cv2.fillPoly(canvas, whole, 1)
+    return canvas.astype(bool)
+
+
+@pytest.mark.parametrize("name", ["box", "ring", "two parts", "one pixel", "whole image", "thin line"])
+def test_a_path_follows_its_mask(name: str) -> None:
+    mask = np.zeros((40, 50), dtype=bool)
+    yy, xx = np.mgrid[:40, :50]
+    distance = np.hypot(yy - 20, xx - 25)
+    shapes = {
+        "box": (slice(5, 30), slice(10, 33)),
+        "ring": (distance < 17) & (distance > 8),
+        "two parts": ((xx < 12) & (yy < 9)) | (distance < 7),
+        "one pixel": (slice(7, 8), slice(3, 4)),
+        "whole image": (slice(None), slice(None)),
+        "thin line": (slice(11, 12), slice(4, 44)),
+    }
+    mask[shapes[name]] = True
+    scale = 8
+    drawn = fill(mask_path(mask), 40, 50, scale)
+    true = np.kron(mask, np.ones((scale, scale), dtype=bool))
+    iou = (drawn & true).sum() / (drawn | true).sum()
+    assert iou > (0.8 if mask.sum() < 50 else 0.94)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_any_mask_has_a_path_within_its_box(mask: np.ndarray) -> None:
+    path = mask_path(mask)
+    assert bool(path) == mask.any()
+    numbers = [float(number) for number in re.findall(r"[\d.]+", path)]
+    if numbers:
+        rows, columns = np.nonzero(mask)
+        assert min(numbers[::2]) >= columns.min()
+        assert max(numbers[::2]) <= columns.max() + 1
+        assert min(numbers[1::2]) >= rows.min()
+        assert max(numbers[1::2]) <= rows.max() + 1
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "chosen"),
+    [
+        (10, 3, [0, 4, 9]),
+        (9, 3, [0, 4, 8]),
+        (3, 5, [0, 1, 2]),
+        (0, 4, []),
+        (7, 1, [0]),
+        (7, 0, []),
+        (2, 2, [0, 1]),
+    ],
+)
+def test_spread(count: int, wanted: int, chosen: list[int]) -> None:
+    assert spread(count, wanted) == chosen
+
+
+def test_the_picture_has_a_box_a_step_and_an_arrow_where_results_flow(tmp_path: Path) -> None:
+    demo = done_steps(
+        tmp_path, str(tmp_path / "demo/dataset/images"), {"points": {"points": 3, "rejected": 1}}
+    )
+    own = done_steps(tmp_path, "/data/images", {})
+    assert [step.step.stage for step in demo] == [step.stage for step in STEPS]
+    assert "make_demo" not in [step.step.stage for step in own]
+    for steps, arrows in ((demo, 8), (own, 6)):
+        svg = picture(steps)
+        assert svg.count('class="box"') == len(steps)
+        assert svg.count('class="arrow"') == arrows
+    assert "3 points" in picture(demo)
+    assert "from the cache" in picture(demo)  # nothing ran here
