@@ -2,8 +2,9 @@
 
 A shape is a signed distance function: pixels, negative inside. A pixel belongs to the object whose
 shape holds its centre and that no later object covers; colours are anti-aliased at the edges.
-What class an object has shows in its outline alone: colour, texture, shading, size and place are
-drawn from the same distributions for every class.
+What class an object has shows in its outline: texture, shading, size and place are drawn from the
+same distributions for every class, and so is colour, but for the share ``colour_cue`` of the objects,
+whose colour is near their class's own, as a car is more often red than a tree is.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class SceneConfig:
     size_max: float
     overlap: float  # share of objects placed on the edge of an earlier one
     contrast: float  # typical distance of an object's colour from that of the ground beneath it
+    colour_cue: float  # share of the objects that have about their class's own colour
     texture: float  # strength of the ground's and the objects' textures
     noise: float  # standard deviation of the pixel noise
     distractors: int  # most marks on the ground that are no objects: smudges and scribbles
@@ -179,7 +181,16 @@ def _scribble(rng: Rng, size: int) -> Floats:
     return mark.astype(np.float32) / np.float32(255)
 
 
-def _paint(rng: Rng, canvas: Floats, distance: Floats, radius: float, config: SceneConfig) -> None:
+def _class_colour(rng: Rng, chosen: int, classes: int) -> Floats:
+    """A colour about the class's own: hues evenly apart, with a wide spread of hue and lightness."""
+    hue = 2 * np.pi * (chosen + rng.normal(0, 0.15)) / classes
+    chroma = np.cos(hue + np.asarray([0.0, -2.0, 2.0]) * np.pi / 3)
+    return (128 + rng.normal(0, 25) + rng.uniform(45, 85) * chroma).astype(np.float32)
+
+
+def _paint(
+    rng: Rng, canvas: Floats, distance: Floats, radius: float, chosen: int, config: SceneConfig
+) -> None:
     """Draw one object, given its signed distance over the whole canvas [S, S], onto the canvas."""
     rows, columns = np.nonzero(distance < 1.0)
     box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -195,6 +206,11 @@ def _paint(rng: Rng, canvas: Floats, distance: Floats, radius: float, config: Sc
 
     beneath = (patch * cover).sum(axis=(0, 1)) / max(float(cover.sum()), 1e-6)
     step = _direction(rng) * 255 * config.contrast * rng.uniform(0.6, 1.6)
+    if rng.random() < config.colour_cue:
+        away = _class_colour(rng, chosen, len(config.shapes)) - beneath
+        # At least as far from the ground as the random step is, so that the cue costs no contrast.
+        length, least = (float(np.linalg.norm(x)) for x in (away, step))
+        step = away * max(1.0, least / max(length, 1e-6))
     # Mirror a channel that would leave the range, so that clipping doesn't eat the contrast.
     step = np.where((beneath + step < 15) | (beneath + step > 240), -step, step)
 
@@ -252,7 +268,7 @@ def draw_scene(rng: Rng, config: SceneConfig) -> Scene:
                 masks, full_areas = [*left, mask], [*full_areas, full]
                 classes.append(chosen)
                 placed.append((x, y, radius))
-                _paint(rng, canvas, distance[inner], radius, config)
+                _paint(rng, canvas, distance[inner], radius, chosen, config)
                 break
 
     blurred = cv2.GaussianBlur(canvas, (0, 0), sigmaX=rng.uniform(0.3, 0.7))

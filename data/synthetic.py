@@ -43,6 +43,7 @@ def draw_dataset(
     size_max: float,
     overlap: float,
     contrast: float,
+    colour_cue: float,
     texture: float,
     noise: float,
     distractors: int,
@@ -76,6 +77,7 @@ def draw_dataset(
         size_max=size_max,
         overlap=overlap,
         contrast=contrast,
+        colour_cue=colour_cue,
         texture=texture,
         noise=noise,
         distractors=distractors,
@@ -178,7 +180,7 @@ def _check(config: SceneConfig, train_images: int, val_images: int, strong_share
             "4 <= size_min <= size_max <= image_size"),
         ("distractors", config.distractors, config.distractors >= 0, "0 or more"),
         *((name, value, 0 <= value <= 1, "between 0 and 1") for name, value in (
-            ("overlap", config.overlap), ("contrast", config.contrast),
+            ("overlap", config.overlap), ("contrast", config.contrast), ("colour_cue", config.colour_cue),
             ("texture", config.texture), ("noise", config.noise))),
     ]  # fmt: skip
     faults = [

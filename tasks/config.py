@@ -48,6 +48,7 @@ class DemoConfig(Section):
     size_max: Positive
     overlap: Share
     contrast: Share
+    colour_cue: Share
     texture: Share
     noise: Share
     distractors: NonNegativeInt

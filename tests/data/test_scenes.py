@@ -10,7 +10,7 @@ from data.scenes import MIN_VISIBLE_PIXELS, SHAPES, SceneConfig, draw_scene
 
 CONFIG = SceneConfig(
     image_size=96, shapes=tuple(SHAPES), objects_min=3, objects_max=8, size_min=8, size_max=64,
-    overlap=0.5, contrast=0.25, texture=0.12, noise=0.03, distractors=4,
+    overlap=0.5, contrast=0.25, colour_cue=0.0, texture=0.12, noise=0.03, distractors=4,
 )  # fmt: skip
 SCENES = [draw_scene(np.random.default_rng(seed), CONFIG) for seed in range(60)]
 
@@ -86,7 +86,7 @@ def test_scenes_have_occlusion_all_classes_and_the_range_of_sizes() -> None:
     assert touching > len(areas) / 4
 
 
-def test_colour_and_place_tell_nothing_of_the_class() -> None:
+def test_without_a_cue_colour_and_place_tell_nothing_of_the_class() -> None:
     features, classes = [], []
     for scene in SCENES:
         ground = scene.image[~scene.masks.any(axis=0)].mean(axis=0)
@@ -100,6 +100,21 @@ def test_colour_and_place_tell_nothing_of_the_class() -> None:
         mine, others = values[labels == c], values[labels != c]
         error = np.sqrt(mine.var(axis=0) / len(mine) + others.var(axis=0) / len(others))
         assert (np.abs(mine.mean(axis=0) - others.mean(axis=0)) / error).max() < 4
+
+
+@pytest.mark.parametrize("cue", [0.0, 0.5, 1.0])
+def test_the_cue_is_the_share_of_objects_of_their_class_s_hue(cue: float) -> None:
+    plain = replace(CONFIG, colour_cue=cue, texture=0.0, noise=0.0, size_min=24)
+    right, count = 0, 0
+    for seed in range(60):
+        scene = draw_scene(np.random.default_rng(seed), plain)
+        for mask, c in zip(scene.masks, scene.classes, strict=True):
+            red, green, blue = scene.image[mask].mean(axis=0)
+            hue = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)
+            right += round(hue / (2 * np.pi) * len(SHAPES)) % len(SHAPES) == c
+            count += 1
+    # Of those with the cue about a fifth stray into the next hue; of the others a fifth has it by chance.
+    assert right / count == pytest.approx(0.8 * cue + (1 - cue) / len(SHAPES), abs=0.1)
 
 
 @pytest.mark.parametrize("contrast", [0.05, 0.15, 0.3])

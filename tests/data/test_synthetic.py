@@ -16,7 +16,7 @@ from data.synthetic import draw_dataset
 LOOK: dict[str, Any] = {
     "train_images": 10, "val_images": 3, "strong_share": 0.2, "image_size": 64,
     "shapes": ("disc", "ring", "star", "bar", "block"), "objects_min": 1, "objects_max": 4,
-    "size_min": 8, "size_max": 40, "overlap": 0.3, "contrast": 0.3, "texture": 0.1, "noise": 0.03,
+    "size_min": 8, "size_max": 40, "overlap": 0.3, "contrast": 0.3, "colour_cue": 0.5, "texture": 0.1, "noise": 0.03,
     "distractors": 3, "seed": 5,
 }  # fmt: skip
 
