@@ -85,7 +85,7 @@ def point_quality(
     return found.take(pa.array(np.argsort(rows_seen, kind="stable"), pa.int64()))
 
 
-def _image_quality(  # noqa: PLR0917
+def _image_quality(
     pseudo: list[dict[str, Any]],
     xy: list[tuple[float, float]],
     truth: Split,

@@ -40,10 +40,10 @@ class Axis(NamedTuple):
 
     @classmethod
     def over(cls, label: str, values: Sequence[float], count: int = 5) -> Axis:
-        """From 0 (or below, where values are) to a round number at or over the largest value."""
-        low, high = min(0.0, *values, 0.0), max(values, default=1.0)
-        if low == high:
-            high = low + 1  # nothing but zeros
+        """Between round numbers around 0 and all values."""
+        low, high = min([0.0, *values]), max([0.0, *values])
+        if high - low < 1e-9:
+            high = low + 1  # nothing but zeros, or as good as
         step = nice_step((high - low) / count)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         return cls(label, first * step, last * step, [i * step for i in range(first, last + 1)])

@@ -100,7 +100,7 @@ def val_rows(workspace: Path, val: Split, wanted: int, score_threshold: float) -
     return Gallery(rows, _legend(val), rule)
 
 
-def _pseudo_panels(  # noqa: PLR0917
+def _pseudo_panels(
     id: int,
     pseudo: Records,
     points: Records,

@@ -6,14 +6,13 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from data.tables import INSTANCES, Split, read_parquet, write_split
+from data.tables import INSTANCES, PSEUDO, Split, read_parquet, write_split
 from tasks import evaluate, report
 from tasks.config import Params
 from tasks.errors import TaskError
@@ -23,7 +22,7 @@ from tests.tasks.conftest import run_step
 
 WORKSPACE = Path("workspace")
 AP = {"AP", "AP50", "AP75", "APs", "APm", "APl"}
-PSEUDO = {"points", "masks", "rough_iou", "refined_iou", "refined_over_50", "refined_over_75"}
+PSEUDO_KEYS = {"points", "masks", "rough_iou", "refined_iou", "refined_over_50", "refined_over_75"}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +38,11 @@ def whole_line(line: tuple[Path, Params], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def params(
-    whole_line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Params]:
+def params(whole_line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Inside a copy of the whole line, to change."""
     shutil.copytree(whole_line[0], tmp_path / "line")
     monkeypatch.chdir(tmp_path / "line")
-    yield whole_line[1]
+    return whole_line[1]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -109,7 +106,7 @@ def test_metrics_have_their_keys_and_agree_with_the_details(params: Params) -> N
     assert {name: set(part) for name, part in metrics.items()} == {
         "student": AP,
         "teacher": AP,
-        "pseudo": PSEUDO,
+        "pseudo": PSEUDO_KEYS,
     }
     for name in ("student", "teacher"):
         assert metrics[name] == {key: details[name]["scores"][key] for key in AP}
@@ -169,7 +166,7 @@ def test_without_kept_aside_masks_pseudo_figures_are_null(params: Params) -> Non
     evaluate.run(params, WORKSPACE)
     report.run(params, WORKSPACE)
     pseudo = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())["pseudo"]
-    assert pseudo.keys() == PSEUDO
+    assert pseudo.keys() == PSEUDO_KEYS
     assert pseudo["points"] > 0
     assert {pseudo[key] for key in ("rough_iou", "refined_iou", "refined_over_50")} == {None}
     page = check_page((WORKSPACE / "report.html").read_text(encoding="utf-8"))
@@ -229,7 +226,7 @@ def test_a_missing_input_names_the_step_that_makes_it(params: Params, missing: s
 
 def test_quality_rows_are_those_of_the_pseudo_labels(params: Params) -> None:
     parts = sorted((WORKSPACE / "pseudo").glob("part-*.parquet"))
-    labels = pa.concat_tables([pa.parquet.read_table(part) for part in parts])
+    labels = pa.concat_tables([read_parquet(part, PSEUDO) for part in parts])
     quality = read_parquet(WORKSPACE / "evaluation/pseudo_quality.parquet", QUALITY)
     assert quality["point_id"].to_pylist() == labels["point_id"].to_pylist()
     assert quality["status"].to_pylist() == labels["status"].to_pylist()
