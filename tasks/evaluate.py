@@ -157,10 +157,12 @@ def write_plots(folder: Path, scores: dict[str, MaskScores], quality: pa.Table) 
         ["recall", *MODELS],
         ([round(r, 2), *_at(curves, i)] for i, r in enumerate(recall.tolist())),
     )
+    # A bar a row: DVC's bar template adds up rows of one label. By name, so that a class's bars are neighbours.
+    bars = [(row.name, name, row.AP) for name in MODELS for row in scores[name].per_class]
     _write_csv(
         folder / "class_ap.csv",
-        ["class", "model", "AP"],
-        ([row.name, name, _cell(row.AP)] for name in MODELS for row in scores[name].per_class),
+        ["class", "AP"],
+        ([f"{label} ({name})", _cell(ap)] for label, name, ap in sorted(bars, key=lambda bar: bar[:2])),
     )
     edges = np.linspace(0, 1, IOU_BINS + 1)
     counts = [np.histogram(quality[f"{kind}_iou"].to_numpy(), edges)[0] for kind in ("rough", "refined")]
