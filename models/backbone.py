@@ -10,10 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from math import gcd
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -22,33 +20,14 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from models.config import PYRAMID_LEVELS, BackboneConfig, NormKind
+
 STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
-
-NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
-
-
-class BackboneConfig(BaseModel):
-    """A ResNet; `resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
-    width: Annotated[float, Field(gt=0)]
-    """Scales every channel count; 1 is the paper's."""
-    norm: NormKind
-    norm_groups: Annotated[int, Field(ge=1)]
-    """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
-    frozen_stages: Annotated[int, Field(ge=0, le=5)]
-    """0: everything learns; 1: the stem is frozen; 2: the stem and the first stage; and so on."""
-    stride_in_1x1: bool
-    """A bottleneck halves the map in its first 1x1 convolution (MSRA, Caffe), not its 3x3 (torchvision)."""
-    weights: str | None
-    """`imagenet` (torchvision's), a .safetensors or .pth file with torchvision's names, or none."""
 
 
 def norm_layer(kind: NormKind, groups: int) -> Callable[[int], nn.Module]:
@@ -182,7 +161,7 @@ class ResNetFPN(nn.Module):
     P6 is P5 sub-sampled by 2 (rounded up). The top-down path up-samples by nearest neighbour, as the paper's.
     """
 
-    LEVELS = (2, 3, 4, 5, 6)
+    LEVELS = PYRAMID_LEVELS
 
     def __init__(self, config: BackboneConfig, fpn_channels: int) -> None:
         super().__init__()

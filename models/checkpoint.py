@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from models.refinenet import MaskRefineNet, RefineNetConfig
-from models.solov2 import SOLOv2, SOLOv2Config
+from models.config import RefineNetConfig, SOLOv2Config
+from models.refinenet import MaskRefineNet
+from models.solov2 import SOLOv2
 
 FORMAT = 1
 WEIGHTS, META = "model.safetensors", "model.json"

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from models.refinenet import IMAGENET_MEAN, IMAGENET_STD, MaskRefineNet, RefineNetConfig
+from models.config import RefineNetConfig
+from models.refinenet import IMAGENET_MEAN, IMAGENET_STD, MaskRefineNet
 
 CHUNK_ELEMENTS = 1 << 25
 """Values of full-size masks held at a time."""
@@ -62,7 +63,7 @@ def crop_masks(masks: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
     return masks[torch.arange(len(masks), device=masks.device)[:, None, None], y[:, :, None], x[:, None, :]]
 
 
-def crop_inputs(  # noqa: PLR0917
+def crop_inputs(
     image: Tensor,
     masks: Tensor,
     points_xy: Tensor,
@@ -123,7 +124,7 @@ def paste(
 
 
 @torch.no_grad()
-def refine(  # noqa: PLR0917
+def refine(
     model: MaskRefineNet,
     image: Tensor,
     masks: Tensor,

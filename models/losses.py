@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from models.solov2 import RawOutputs, SOLOv2Config
+from models.config import SOLOv2Config
+from models.solov2 import RawOutputs
 from models.targets import Targets
 
 DICE_EPSILON = 0.001

@@ -3,44 +3,19 @@
 Legend: C classes, D detections, K masks, S grid side, E kernel channels, h x w the mask map, H x W pixels.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from models.config import InferenceConfig
 from models.solov2 import RawOutputs
 
 CHUNK_ELEMENTS = 1 << 25
 """Values of full-size masks held at a time."""
 REFERENCE_STRIDE = 4
 """`min_area` counts pixels of a map at this stride, the paper's, whatever the network's."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class InferenceConfig(BaseModel):
-    """How detections are picked. The paper's values are in brackets; all fields are required."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    score_threshold: Share
-    """Least class probability of a cell [0.1]."""
-    min_area: Annotated[float, Field(ge=0)]
-    """Least mask area, as a multiple of the level's stride, in pixels of a stride-4 map [1]; 0 keeps all."""
-    nms_pre: Annotated[int, Field(ge=1)]
-    """Best candidates that enter matrix NMS [500]."""
-    nms_kernel: Literal["gaussian", "linear"]
-    """[gaussian]"""
-    nms_sigma: Annotated[float, Field(gt=0)]
-    """[2]"""
-    nms_threshold: Share
-    """Least score after its decay [0.05]."""
-    max_detections: Annotated[int, Field(ge=1)]
-    """[100]"""
-    mask_threshold: Share
-    """Pixel probability above which it belongs to the object [0.5]."""
 
 
 class Predictions(NamedTuple):
@@ -114,7 +89,7 @@ def resize_masks(
 
 
 @torch.no_grad()
-def predict(  # noqa: PLR0917
+def predict(
     outputs: RawOutputs,
     n: int,
     config: InferenceConfig,

@@ -5,42 +5,20 @@ A ResNet U-Net with atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587)
 Legend: M crops, S crop side, P heatmap channels.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, Strict
 from torch import Tensor, nn
 
-from models.backbone import BackboneConfig, build_resnet, norm_layer
+from models.backbone import build_resnet, norm_layer
+from models.config import BackboneConfig, RefineNetConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB in 0..1; MaskRefineNet's image channels are normalised with them whatever the weights."""
 
-Channels = Annotated[int, Field(ge=1)]
 DICE_EPSILON = 1e-5
 """Added above and below in the Dice loss: a class absent from truth and answer costs nothing."""
-
-
-class RefineNetConfig(BaseModel):
-    """Every size of the network and its input; the paper's in brackets. All fields are required."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    backbone: BackboneConfig
-    """[resnet101 of width 1]; its norm is also that of the parts below."""
-    aspp_channels: Channels
-    """[512]"""
-    aspp_rates: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
-    """Dilations of the 3x3 branches, beside the 1x1 and the pooling branch [3, 6, 9]."""
-    decoder_channels: Annotated[tuple[Channels, Channels, Channels, Channels], Strict(False)]
-    """After joining the maps at strides 16, 8, 4 and 2 [256, 128, 64, 64]."""
-    crop_size: Annotated[int, Field(ge=32, multiple_of=32)]
-    """S [256]"""
-    heatmap_sigma: Annotated[float, Field(gt=0)]
-    """Of the point's Gaussian, in pixels of the crop [6]."""
-    heatmap_channels: Channels
-    """1: the network knows no classes; C: one channel a class [C + 1, the first unused]."""
 
 
 def conv_norm_relu(

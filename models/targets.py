@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.solov2 import SOLOv2Config
+from models.config import SOLOv2Config
 
 NO_CLASS = -1
 """Category target of a cell that holds no object."""

@@ -15,10 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data.transforms import AugmentConfig as AugmentOptions
-from models.postprocess import InferenceConfig
-from models.refinenet import RefineNetConfig
-from models.solov2 import SOLOv2Config
+from models.config import InferenceConfig, RefineNetConfig, SOLOv2Config
 from tasks.errors import TaskError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,10 +92,6 @@ class AugmentConfig(Section):
     saturation: NonNegative
     hue: Annotated[float, Field(ge=0, le=0.5)]
 
-    def options(self) -> AugmentOptions:
-        """What data/ takes."""
-        return AugmentOptions(**self.model_dump())
-
 
 class TrainConfig(Section):
     """What teacher, refiner and student share: one optimiser, one schedule, counted in steps."""
@@ -124,7 +117,9 @@ class TrainConfig(Section):
             raise ValueError(f"decay_at {list(self.decay_at)} must lie between 0 and steps ({self.steps})")
         if self.checkpoint_every % self.log_every:
             # The log's rows are means over whole windows, so a state is kept only where a window ends.
-            raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every})")
+            raise ValueError(
+                f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every})"
+            )
         return self
 
 
@@ -261,7 +256,9 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     if faults or params is None:
         count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
         lines = "\n".join(f"  - {fault}" for fault in faults)
-        raise TaskError(f"{path}: {count}\n{lines}\nMend them and run again; recipes/ holds complete examples.")
+        raise TaskError(
+            f"{path}: {count}\n{lines}\nMend them and run again; recipes/ holds complete examples."
+        )
     return params
 
 

@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader
 from data.dataset import Batch, InstanceDataset, StepSampler, collate
 from data.storage import atomic_dir
 from data.tables import Category, Split
+from data.transforms import AugmentConfig
 from models.checkpoint import FORMAT, save_checkpoint
+from models.config import SOLOv2Config
 from models.losses import solov2_loss
-from models.solov2 import SOLOv2, SOLOv2Config
+from models.solov2 import SOLOv2
 from models.targets import assign_targets
 from tasks.config import DetectorTrainConfig, Params
 from tasks.device import set_up
@@ -27,7 +29,9 @@ from tasks.step import fingerprint, run_folder, write_manifest
 log = logging.getLogger(__name__)
 
 
-def detector_loss(config: SOLOv2Config, device: torch.device) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
+def detector_loss(
+    config: SOLOv2Config, device: torch.device
+) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
     """The SOLOv2 loss of a batch as the loader gives it."""
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -67,7 +71,7 @@ def train_detector(
         splits,
         short_side=params.input.short_side,
         max_side=params.input.max_side,
-        augment=training.augment.options(),
+        augment=AugmentConfig(**training.augment.model_dump()),
         cache_images=params.runtime.cache_images,
     )
     job = Job(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,7 +71,9 @@ class _Images(Dataset[Loaded]):
             return Loaded(row, None, None, str(error))
         original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
         shape = resize_shape((pixels.shape[0], pixels.shape[1]), self.size.short_side, self.size.max_side)
-        resized = resize(Geometry(original, torch.zeros(0, *original.shape[1:], dtype=torch.bool), None), shape)
+        resized = resize(
+            Geometry(original, torch.zeros(0, *original.shape[1:], dtype=torch.bool), None), shape
+        )
         return Loaded(row, original, resized.image, None)
 
 
@@ -98,7 +100,7 @@ def load_batches(
         for shape, group in sorted(groups.items())
         for at in range(0, len(group), batch_size)
     ]
-    loader: DataLoader[list[Loaded]] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Images(split, size),
         batch_sampler=[group for _, group in keys],
         collate_fn=list,

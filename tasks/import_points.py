@@ -41,11 +41,22 @@ def run(params: Params, workspace: Path) -> None:
     with atomic_dir(workspace / "points") as folder:
         write_parquet(points, folder / "points.parquet")
         write_parquet(rejected, folder / "rejected.parquet")
-        reasons = {row["values"]: row["counts"] for row in pa.compute.value_counts(rejected["reason"]).to_pylist()}
-        counts = {"points": len(points), "images": images, "weak_images": len(weak), "rejected": len(rejected)}
+        reasons = {
+            row["values"]: row["counts"] for row in pa.compute.value_counts(rejected["reason"]).to_pylist()
+        }
+        counts = {
+            "points": len(points),
+            "images": images,
+            "weak_images": len(weak),
+            "rejected": len(rejected),
+        }
         write_manifest(folder, "import_points", counts, rejected_because=reasons)
     log.info(
-        "import_points: %d points on %d of %d weak images, %d rejected", len(points), images, len(weak), len(rejected)
+        "import_points: %d points on %d of %d weak images, %d rejected",
+        len(points),
+        images,
+        len(weak),
+        len(rejected),
     )
 
 

@@ -55,7 +55,9 @@ def run(params: Params, workspace: Path) -> None:
     weak = tables["weak"]
     kept = weak.filter(pa.compute.is_in(weak["image_id"], pa.array(kept_ids, pa.int64())))
     for column, value in (("split", "kept_aside"), ("label", LABELS["kept_aside"])):
-        kept = kept.set_column(IMAGES.get_field_index(column), column, pa.array([value] * len(kept), pa.string()))
+        kept = kept.set_column(
+            IMAGES.get_field_index(column), column, pa.array([value] * len(kept), pa.string())
+        )
     tables["kept_aside"] = kept
     for name in SPLITS:
         coco = sources.files[name]

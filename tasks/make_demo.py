@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/demo/dataset (images, annotations) and workspace/demo/points."""
     counts = draw_dataset(workspace / "demo", seed=params.seed, **params.demo.model_dump())
-    log.info("make_demo: %s", ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items()))
+    log.info(
+        "make_demo: %s", ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+    )
 
 
 if __name__ == "__main__":

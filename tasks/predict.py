@@ -9,7 +9,8 @@ from torch import Tensor
 
 from data import masks as mask_codec
 from data.tables import Split
-from models.postprocess import InferenceConfig, predict
+from models.config import InferenceConfig
+from models.postprocess import predict
 from models.solov2 import SOLOv2
 from tasks.config import InputConfig
 from tasks.errors import TaskError

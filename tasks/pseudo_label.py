@@ -60,7 +60,7 @@ def run(params: Params, workspace: Path) -> None:
     key = fingerprint(inputs, params.input.model_dump(), params.pseudo.model_dump())
     scratch = run_folder(workspace, "pseudo_label") / f"parts-{key}"
     scratch.mkdir(exist_ok=True)
-    counts: Counter[str] = Counter({status: 0 for status in STATUSES})
+    counts: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
     done = sum(len(part) for n, part in enumerate(parts) if (scratch / part_name(n)).exists())
     with Bar("pseudo_label", len(rows), "image", done=done) as bar:
         for n, part in enumerate(parts):
@@ -70,7 +70,9 @@ def run(params: Params, workspace: Path) -> None:
             counts.update(read_parquet(path, PSEUDO)["status"].to_pylist())
     summary = {"points": len(points), "images": len(rows), **counts}
     if sum(counts.values()) != len(points):
-        raise AssertionError(f"{sum(counts.values())} rows for {len(points)} points")  # a bug of ours, never data
+        raise AssertionError(
+            f"{sum(counts.values())} rows for {len(points)} points"
+        )  # a bug of ours, never data
     with atomic_dir(workspace / "pseudo") as folder:
         for n in range(len(parts)):
             shutil.copyfile(scratch / part_name(n), folder / part_name(n))
@@ -109,7 +111,9 @@ class Labeller:
         self.teacher: SOLOv2 = load_teacher(workspace / "teacher", device)
         refiner = build_model(workspace / "refiner")
         if not isinstance(refiner, MaskRefineNet):
-            raise TaskError(f"{workspace}/refiner: found a {type(refiner).__name__}, expected a MaskRefineNet")
+            raise TaskError(
+                f"{workspace}/refiner: found a {type(refiner).__name__}, expected a MaskRefineNet"
+            )
         self.refiner = refiner.to(device)
         self.class_of = class_indices(weak.categories)
 
@@ -167,7 +171,9 @@ def _rows(points: Rows, prompted: Prompted, rough: Tensor, refined: Tensor, kept
             "score": float(prompted.score[k]),
         }
         if not rough_masks[k].any():
-            rows.append(_row(point, status="empty", reason="the teacher draws no mask at this point", **facts))
+            rows.append(
+                _row(point, status="empty", reason="the teacher draws no mask at this point", **facts)
+            )
             continue
         rough_rle = encode(rough_masks[k])
         if bool(kept_rough[k]):

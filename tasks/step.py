@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,16 @@ def read_json(path: Path, made_by: str) -> Any:
 
 def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: Any) -> None:
     """Writes `folder`/manifest.json: what the step made, in figures that are the same on every run."""
-    write_json(folder / "manifest.json", {"stage": stage, "format": MANIFEST_FORMAT, "counts": counts, **facts})
+    write_json(
+        folder / "manifest.json", {"stage": stage, "format": MANIFEST_FORMAT, "counts": counts, **facts}
+    )
 
 
 def fingerprint(files: Iterable[Path], *settings: Any) -> str:
     """16 hex digits that change with the content of `files` (in this order) or with `settings` (JSON-able)."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for file in files:
-        with open(file, "rb") as handle:
+        with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()[:16]
 
@@ -76,7 +78,7 @@ def run_folder(workspace: Path, stage: str) -> Path:
 
 def timed(stage: str, run: Run, params: Params, workspace: Path) -> None:
     """Runs a step and notes when, how long and where in workspace/runs/STAGE/run.json."""
-    started = datetime.now(timezone.utc)
+    started = datetime.now(UTC)
     clock = time.monotonic()
     run(params, workspace)
     # torch is imported by the steps that need it only: a step that doesn't shouldn't wait seconds for it here.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from data.dataset import InstanceDataset, StepSampler, collate
 from data.storage import atomic_dir
 from data.tables import Split
+from data.transforms import AugmentConfig
 from models.checkpoint import FORMAT, build_model, save_checkpoint
 from models.crops import crop_boxes, crop_inputs, crop_masks
 from models.postprocess import resize_masks
@@ -55,7 +56,7 @@ def run(params: Params, workspace: Path) -> None:
         strong,
         short_side=params.input.short_side,
         max_side=params.input.max_side,
-        augment=config.augment.options(),
+        augment=AugmentConfig(**config.augment.model_dump()),
         cache_images=params.runtime.cache_images,
     )
 
@@ -112,7 +113,10 @@ def refiner_loss(
         crops = rough_crops(teacher, batch, config, generator, device)
         if crops is None:
             # Nothing to learn in this batch: a step of zero gradient keeps the count and the optimiser going.
-            zero = sum((parameter.sum() for parameter in model.parameters()), torch.zeros((), device=device)) * 0.0
+            zero = (
+                sum((parameter.sum() for parameter in model.parameters()), torch.zeros((), device=device))
+                * 0.0
+            )
             return {"loss": zero, "loss_dice": zero.detach(), "loss_cross_entropy": zero.detach()}
         inputs, truth = crops
         return refine_loss(model(inputs), truth, config.dice_weight, config.cross_entropy_weight)
@@ -122,7 +126,11 @@ def refiner_loss(
 
 @torch.no_grad()
 def rough_crops(
-    teacher: SOLOv2, batch: dict[str, Any], config: RefinerConfig, generator: torch.Generator, device: torch.device
+    teacher: SOLOv2,
+    batch: dict[str, Any],
+    config: RefinerConfig,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor] | None:
     """Network inputs [M, C, S, S] and true masks bool [M, S, S] of random objects of the batch.
 
@@ -152,7 +160,9 @@ def rough_crops(
             continue
         rough, masks, points, labels = rough[held], masks[held], points[held], labels[held]
         draw = torch.rand(len(rough), generator=generator).to(device)
-        boxes = crop_boxes(rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw)
+        boxes = crop_boxes(
+            rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw
+        )
         inputs.append(crop_inputs(images[n], rough, points, boxes, config.net, labels=labels))
         truths.append(crop_masks(masks, boxes, config.net.crop_size))
     if not inputs:

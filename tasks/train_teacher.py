@@ -30,7 +30,13 @@ def run(params: Params, workspace: Path) -> None:
         log.warning("train_teacher: class %r has no mask among the strong images; it can't be learnt", name)
     out = workspace / "teacher"
     train_detector(
-        "train_teacher", params, params.teacher, [strong], workspace, out, milestones=params.teacher.milestones
+        "train_teacher",
+        params,
+        params.teacher,
+        [strong],
+        workspace,
+        out,
+        milestones=params.teacher.milestones,
     )
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.refinenet import RefineNetConfig
-from models.solov2 import SOLOv2Config
+from models.config import RefineNetConfig, SOLOv2Config
 
 BACKBONE: dict[str, Any] = {
     "name": "resnet18",

@@ -6,7 +6,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from models.backbone import BackboneConfig, ResNetFPN, build_resnet
+from models.backbone import ResNetFPN, build_resnet
+from models.config import BackboneConfig
 
 PAPER = {
     "name": "resnet18",

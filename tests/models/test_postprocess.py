@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import postprocess
-from models.postprocess import InferenceConfig, maskness, matrix_nms, point_nms, predict, resize_masks
+from models.config import InferenceConfig
+from models.postprocess import maskness, matrix_nms, point_nms, predict, resize_masks
 from models.solov2 import RawOutputs
 
 CONFIG = InferenceConfig(

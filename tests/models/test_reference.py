@@ -17,9 +17,10 @@ from torchvision.models.resnet import Bottleneck
 
 from models import targets as targets_module
 from models.backbone import ResNet, norm_layer
+from models.config import InferenceConfig
 from models.crops import crop_boxes, crop_inputs, heatmaps
 from models.losses import solov2_loss
-from models.postprocess import InferenceConfig, predict
+from models.postprocess import predict
 from models.prompting import prompt_points
 from models.refinenet import soft_dice
 from models.solov2 import SOLOv2

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.solov2 import SOLOv2Config
+from models.config import SOLOv2Config
 from models.targets import (
     NO_CLASS,
     assign_targets,

@@ -27,7 +27,13 @@ def tiny_recipe() -> dict[str, Any]:
     recipe["model"] |= {"fpn_channels": 16, "head_channels": 16, "kernel_channels": 16, "mask_channels": 16}
     recipe["model"] |= {"norm_groups": 4, "head_convs": 1}
     for name, steps in (("teacher", 12), ("student", 12), ("refiner", 8)):
-        recipe[name] |= {"steps": steps, "batch_size": 4, "warmup_steps": 2, "checkpoint_every": 4, "log_every": 2}
+        recipe[name] |= {
+            "steps": steps,
+            "batch_size": 4,
+            "warmup_steps": 2,
+            "checkpoint_every": 4,
+            "log_every": 2,
+        }
         recipe[name] |= {"precision": "fp32"}
     recipe["teacher"]["milestones"] = [6, 10]
     recipe["refiner"]["net"]["backbone"]["width"] = 0.25

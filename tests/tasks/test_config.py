@@ -36,7 +36,11 @@ def test_the_repos_own_recipe_is_valid() -> None:
         ("input.qqqq", 1, "input.qqqq: unknown key; known keys: max_side, short_side"),
         ("student.lr", -1, "student.lr: Input should be greater than 0; found -1"),
         ("student.lr", "fast", "student.lr: Input should be a valid number"),
-        ("student.masks", "best", "student.masks: Input should be 'refined', 'rough' or 'none'; found 'best'"),
+        (
+            "student.masks",
+            "best",
+            "student.masks: Input should be 'refined', 'rough' or 'none'; found 'best'",
+        ),
         ("demo.strong_share", 1.5, "demo.strong_share: Input should be less than or equal to 1; found 1.5"),
         ("teacher.milestones", [9999], "at most steps (12)"),
         ("teacher.milestones", [8, 6], "milestones must rise"),

@@ -46,7 +46,9 @@ class Killed(Exception):
     pass
 
 
-def job(folder: Path, training: TrainConfig, *, kill_at: int | None = None, key: str = "k", bad_at: int = -1) -> Job:
+def job(
+    folder: Path, training: TrainConfig, *, kill_at: int | None = None, key: str = "k", bad_at: int = -1
+) -> Job:
     """A line fitted to noisy data; batches are a function of the step."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 1))

@@ -58,7 +58,10 @@ def test_bad_points_can_be_reported_instead(place: tuple[Path, Params, dict[str,
     workspace, params, content = place
     content["annotations"][0]["point"] = [-0.5, 3.0]
     rewrite(content)
-    run(params.model_copy(update={"points": params.points.model_copy(update={"on_reject": "report"})}), workspace)
+    run(
+        params.model_copy(update={"points": params.points.model_copy(update={"on_reject": "report"})}),
+        workspace,
+    )
     points = read_parquet(workspace / "points" / "points.parquet", POINTS)
     rejected = read_parquet(workspace / "points" / "rejected.parquet", REJECTED)
     assert len(points) == len(content["annotations"]) - 1

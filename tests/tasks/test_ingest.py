@@ -18,9 +18,16 @@ Documents = dict[str, dict[str, Any]]
 
 def document(first: int, count: int, masks: bool) -> dict[str, Any]:
     """A COCO file of `count` 20 x 10 images, ids from `first`."""
-    images = [{"id": i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in range(first, first + count)]
+    images = [
+        {"id": i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in range(first, first + count)
+    ]
     annotations = [
-        {"id": 10 * row["id"], "image_id": row["id"], "category_id": 1, "segmentation": [[2, 2, 8, 2, 8, 8, 2, 8]]}
+        {
+            "id": 10 * row["id"],
+            "image_id": row["id"],
+            "category_id": 1,
+            "segmentation": [[2, 2, 8, 2, 8, 8, 2, 8]],
+        }
         for row in images
         if masks
     ]
@@ -60,7 +67,9 @@ def ingest(
 
 def test_four_splits(ingest: Callable[..., Path], documents: Documents) -> None:
     splits = {path.name: Split.open(path) for path in sorted((ingest(documents) / "dataset").iterdir())}
-    found = {name: (split.images["image_id"].to_pylist(), len(split.instances)) for name, split in splits.items()}
+    found = {
+        name: (split.images["image_id"].to_pylist(), len(split.instances)) for name, split in splits.items()
+    }
     assert found == {
         "strong": ([1, 2], 2), "val": ([3], 1), "weak": ([4, 5, 6], 0), "kept_aside": ([4, 5], 2),
     }  # fmt: skip
@@ -79,7 +88,9 @@ def test_weak_images_are_all_that_no_file_lists(ingest: Callable[..., Path], doc
     assert len(later) == 8
 
 
-def test_weak_images_take_the_ids_of_kept_aside_ones(ingest: Callable[..., Path], documents: Documents) -> None:
+def test_weak_images_take_the_ids_of_kept_aside_ones(
+    ingest: Callable[..., Path], documents: Documents
+) -> None:
     weak = Split.open(ingest(documents, weak=None) / "dataset" / "weak")
     assert {4, 5} < set(weak.images["image_id"].to_pylist())
 
@@ -123,7 +134,10 @@ CASES = [
     (break_size, ["2.png: image 2: found 20 x 10 pixels; expected 21 x 10"]),
     (break_file_name, ["gone.png: image 4: found no such file"]),
     (break_escape, ["strong.json: image 1: found file_name '../secret.png'"]),
-    (break_overlap, ["val.json: image 1 (1.png): found id 1 in strong too", "file_name '1.png' in strong too"]),
+    (
+        break_overlap,
+        ["val.json: image 1 (1.png): found id 1 in strong too", "file_name '1.png' in strong too"],
+    ),
     (break_kept_aside, ["kept_aside.json: image 7 (7.png): found an image that isn't among the weak ones"]),
     (break_names, ["val.json: category 1: found name 'kitten'"]),
 ]
@@ -151,8 +165,8 @@ def test_faults_of_all_files_are_listed_together(
     assert len(caught.value.faults) == 2
     documents["strong"]["annotations"][0]["category_id"] = 1
     documents["val"]["annotations"][0]["image_id"] = 3
+    for name in ("1.png", "6.png"):
+        (tmp_path / "source" / "images" / name).unlink()
     with pytest.raises(DataError) as caught:
-        for name in ("1.png", "6.png"):
-            (tmp_path / "source" / "images" / name).unlink()
         ingest(documents, images=range(0))
     assert [fault.record for fault in caught.value.faults] == ["image 1", "image 6"]

@@ -12,7 +12,7 @@ import torch
 from pycocotools import mask as rle_tools
 
 from data.tables import IMAGES, INSTANCES, Category, Split
-from models.postprocess import InferenceConfig
+from models.config import InferenceConfig
 from models.solov2 import SOLOv2
 from tasks.config import InputConfig, Params
 from tasks.errors import TaskError

@@ -17,9 +17,7 @@ from tasks.train_student import read_pseudo
 
 
 @pytest.fixture
-def place(
-    line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, Params]:
+def place(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Params]:
     """A copy of the line's workspace to run in."""
     folder, params = line
     shutil.copytree(folder / "workspace", tmp_path / "workspace")
@@ -41,7 +39,9 @@ def test_rows_are_consistent(place: tuple[Path, Params]) -> None:
     workspace, _ = place
     weak = Split.open(workspace / "dataset" / "weak")
     sizes = {row["image_id"]: (row["height"], row["width"]) for row in weak.images.to_pylist()}
-    where = {row["point_id"]: row for row in read_parquet(workspace / "points/points.parquet", POINTS).to_pylist()}
+    where = {
+        row["point_id"]: row for row in read_parquet(workspace / "points/points.parquet", POINTS).to_pylist()
+    }
     for row in read_pseudo(workspace / "pseudo").to_pylist():
         if row["status"] == "empty":
             assert row["rough_rle"] is row["refined_rle"] is None and row["reason"]
@@ -56,12 +56,16 @@ def test_rows_are_consistent(place: tuple[Path, Params]) -> None:
 
 
 # Any number of points, anywhere on the weak images, several on the same place: one row each.
-CLICK = st.tuples(st.integers(0, 13), st.integers(0, 3), st.floats(0, 64, width=32), st.floats(0, 64, width=32))
+CLICK = st.tuples(
+    st.integers(0, 13), st.integers(0, 3), st.floats(0, 64, width=32), st.floats(0, 64, width=32)
+)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(clicks=st.lists(CLICK, max_size=60))
-def test_any_points_give_one_row_each(place: tuple[Path, Params], clicks: list[tuple[int, int, float, float]]) -> None:
+def test_any_points_give_one_row_each(
+    place: tuple[Path, Params], clicks: list[tuple[int, int, float, float]]
+) -> None:
     workspace, params = place
     weak = Split.open(workspace / "dataset" / "weak")
     ids, categories = weak.images["image_id"].to_pylist(), [category.id for category in weak.categories]
@@ -77,7 +81,9 @@ def test_any_points_give_one_row_each(place: tuple[Path, Params], clicks: list[t
     found = read_pseudo(workspace / "pseudo")
     assert sorted(found["point_id"].to_pylist()) == sorted(row["point_id"] for row in rows)
     given_facts = {row["point_id"]: (row["image_id"], row["category_id"]) for row in rows}
-    assert all(given_facts[row["point_id"]] == (row["image_id"], row["category_id"]) for row in found.to_pylist())
+    assert all(
+        given_facts[row["point_id"]] == (row["image_id"], row["category_id"]) for row in found.to_pylist()
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 14])
@@ -127,7 +133,9 @@ def test_a_killed_run_goes_on_after_its_last_part(
         run(params, workspace)
     assert not (workspace / "pseudo").exists()
     again: list[str] = []
-    monkeypatch.setattr(module, "write_parquet", lambda table, path: (again.append(path.name), write(table, path)))
+    monkeypatch.setattr(
+        module, "write_parquet", lambda table, path: (again.append(path.name), write(table, path))
+    )
     run(params, workspace)
     assert again == ["part-00002.parquet"]
     assert expected == {path.name: path.read_bytes() for path in (workspace / "pseudo").iterdir()}

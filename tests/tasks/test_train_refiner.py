@@ -20,13 +20,17 @@ CPU = torch.device("cpu")
 def batch_of(workspace: Path, params: Params, step: int) -> dict[str, object]:
     strong = Split.open(workspace / "dataset" / "strong")
     dataset = InstanceDataset(
-        strong, short_side=params.input.short_side, max_side=params.input.max_side, augment=None, cache_images=False
+        strong,
+        short_side=params.input.short_side,
+        max_side=params.input.max_side,
+        augment=None,
+        cache_images=False,
     )
     return {**collate([dataset[0], dataset[1]]), "step": step}
 
 
 def test_it_leaves_a_checkpoint_and_a_log(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, params = line
+    folder, _ = line
     monkeypatch.chdir(folder)
     model = build_model(Path("workspace/refiner"))
     assert isinstance(model, MaskRefineNet)
@@ -36,7 +40,9 @@ def test_it_leaves_a_checkpoint_and_a_log(line: tuple[Path, Params], monkeypatch
     assert not Path("workspace/runs/train_refiner/resume").exists()
 
 
-def test_crops_hold_what_the_network_expects(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_hold_what_the_network_expects(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, params = line
     monkeypatch.chdir(folder)
     teacher = load_teacher(Path("workspace/teacher"), CPU)
@@ -72,7 +78,10 @@ def test_a_batch_without_objects_is_a_step_of_no_gradient(
     folder, params = line
     monkeypatch.chdir(folder)
     batch = batch_of(Path("workspace"), params, 0)
-    batch |= {"masks": [torch.zeros(0, 64, 64, dtype=torch.bool)] * 2, "labels": [torch.zeros(0, dtype=torch.long)] * 2}
+    batch |= {
+        "masks": [torch.zeros(0, 64, 64, dtype=torch.bool)] * 2,
+        "labels": [torch.zeros(0, dtype=torch.long)] * 2,
+    }
     model = MaskRefineNet(params.refiner.net)
     loss = refiner_loss([load_teacher(Path("workspace/teacher"), CPU)], params.refiner, 0, CPU)(model, batch)
     loss["loss"].backward()

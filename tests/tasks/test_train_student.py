@@ -19,9 +19,7 @@ from tasks.train_student import read_pseudo, run, with_pseudo_masks
 
 
 @pytest.fixture
-def place(
-    line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, Params]:
+def place(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Params]:
     folder, params = line
     shutil.copytree(folder / "workspace", tmp_path / "workspace")
     monkeypatch.chdir(tmp_path)
@@ -38,11 +36,23 @@ def pseudo_rows(weak: Split) -> pa.Table:
     ids = weak.images["image_id"].to_pylist()
     category = weak.categories[1].id
     rows: list[dict[str, Any]] = [
-        {"image_id": ids[0], "status": "ok", "score": 0.9, "rough_rle": encode(small), "refined_rle": encode(large)},
+        {
+            "image_id": ids[0],
+            "status": "ok",
+            "score": 0.9,
+            "rough_rle": encode(small),
+            "refined_rle": encode(large),
+        },
         {"image_id": ids[0], "status": "rough", "score": 0.8, "rough_rle": encode(small)},
         {"image_id": ids[1], "status": "empty", "score": 0.0},
         {"image_id": ids[1], "status": "failed"},
-        {"image_id": ids[2], "status": "ok", "score": 0.1, "rough_rle": encode(small), "refined_rle": encode(large)},
+        {
+            "image_id": ids[2],
+            "status": "ok",
+            "score": 0.1,
+            "rough_rle": encode(small),
+            "refined_rle": encode(large),
+        },
     ]
     whole = [{**dict.fromkeys(PSEUDO.names), "category_id": category, **row} for row in rows]
     return pa.Table.from_pylist(whole, schema=PSEUDO)

@@ -1,0 +1,159 @@
+"""What the networks are made to: every size and constant, as frozen, strict models. All fields are required.
+
+They stand apart from the networks so that reading params.yaml doesn't import torch, and a change to a network
+doesn't redo the steps that only read their params.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+PYRAMID_LEVELS = (2, 3, 4, 5, 6)
+"""P2 to P6: level l has 1 / 2^l of the input's height and width."""
+
+Channels = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+# A YAML file has lists where Python has tuples; their entries stay strict.
+Triple = Annotated[tuple[float, float, float], Strict(False)]
+Grids = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
+LevelPairs = Annotated[tuple[Annotated[tuple[int, int], Strict(False)], ...], Strict(False)]
+Ranges = Annotated[tuple[Annotated[tuple[float, float], Strict(False)], ...], Strict(False)]
+NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
+
+
+class BackboneConfig(BaseModel):
+    """A ResNet; `resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+    width: Annotated[float, Field(gt=0)]
+    """Scales every channel count; 1 is the paper's."""
+    norm: NormKind
+    norm_groups: Annotated[int, Field(ge=1)]
+    """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
+    frozen_stages: Annotated[int, Field(ge=0, le=5)]
+    """0: everything learns; 1: the stem is frozen; 2: the stem and the first stage; and so on."""
+    stride_in_1x1: bool
+    """A bottleneck halves the map in its first 1x1 convolution (MSRA, Caffe), not its 3x3 (torchvision)."""
+    weights: str | None
+    """`imagenet` (torchvision's), a .safetensors or .pth file with torchvision's names, or none."""
+
+
+class SOLOv2Config(BaseModel):
+    """Every size and every constant of the loss; the paper's in brackets. All fields are required."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    backbone: BackboneConfig
+    fpn_channels: Channels
+    """[256]"""
+    head_channels: Channels
+    """Of the two towers [512]."""
+    head_convs: Annotated[int, Field(ge=1)]
+    """Convolutions in each tower [4]."""
+    kernel_channels: Channels
+    """E, also the depth of the mask features [256]."""
+    mask_channels: Channels
+    """Inside the mask branch [128]."""
+    mask_stride: Annotated[int, Field(ge=2, le=4, multiple_of=2)]
+    """Pixels of input to one of the mask map [4]; 2 draws small objects better."""
+    norm_groups: Annotated[int, Field(ge=1)]
+    """A group norm of c channels in the heads has gcd(norm_groups, c) groups [32]."""
+    grids: Grids
+    """S of each level, finest first [40, 36, 24, 16, 12]."""
+    level_sources: LevelPairs
+    """For each level (pyramid level, pyramid level at whose size it is read) [(2, 3), (3, 3), (4, 4), (5, 5),
+    (6, 5)]: P2 is halved and P6 doubled, so the strides are 8, 8, 16, 32, 32."""
+    ranges: Ranges
+    """For each level the sizes sqrt(w h), in pixels of the input, lower <= size < upper, of the objects it
+    learns [(1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)]. No size between the ends may be left out;
+    smaller and larger objects go where the nearest size goes."""
+    coord_conv: bool
+    """[true]"""
+    pixel_mean: Triple
+    """Subtracted from 0..255 pixels, in the network's channel order."""
+    pixel_std: Triple
+    bgr: bool
+    """The network sees blue first (Caffe's weights), though it's always given RGB."""
+    centre_shrink: Annotated[float, Field(ge=0, le=1)]
+    """The part of an object's box, around its mass centre, whose cells learn it [0.2]."""
+    prior_prob: Fraction
+    """An untrained cell's class probability [0.01]."""
+    dice_weight: Annotated[float, Field(ge=0)]
+    """[3]"""
+    focal_weight: Annotated[float, Field(ge=0)]
+    """[1]"""
+    focal_alpha: Fraction
+    """[0.25]"""
+    focal_gamma: Annotated[float, Field(ge=0)]
+    """[2]"""
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        if not len(self.grids) == len(self.level_sources) == len(self.ranges) > 0:
+            raise ValueError(
+                "grids, level_sources and ranges need one entry a level: "
+                f"found {len(self.grids)}, {len(self.level_sources)} and {len(self.ranges)}"
+            )
+        for source in self.level_sources:
+            if not all(level in PYRAMID_LEVELS for level in source):
+                raise ValueError(f"level_sources: found {list(source)}, expected levels of {PYRAMID_LEVELS}")
+        reached = min(lower for lower, _ in self.ranges)
+        for lower, upper in sorted(self.ranges):
+            if not 0 <= lower < upper:
+                raise ValueError(f"ranges: found {(lower, upper)}, expected 0 <= lower < upper")
+            if lower > reached:
+                raise ValueError(f"ranges: no level takes sizes from {reached:g} to {lower:g}; close the gap")
+            reached = max(reached, upper)
+        return self
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of input to one of each level's features."""
+        return tuple(2**size_of for _, size_of in self.level_sources)
+
+
+class RefineNetConfig(BaseModel):
+    """Every size of the network and its input; the paper's in brackets. All fields are required."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    backbone: BackboneConfig
+    """[resnet101 of width 1]; its norm is also that of the parts below."""
+    aspp_channels: Channels
+    """[512]"""
+    aspp_rates: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
+    """Dilations of the 3x3 branches, beside the 1x1 and the pooling branch [3, 6, 9]."""
+    decoder_channels: Annotated[tuple[Channels, Channels, Channels, Channels], Strict(False)]
+    """After joining the maps at strides 16, 8, 4 and 2 [256, 128, 64, 64]."""
+    crop_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    """S [256]"""
+    heatmap_sigma: Annotated[float, Field(gt=0)]
+    """Of the point's Gaussian, in pixels of the crop [6]."""
+    heatmap_channels: Channels
+    """1: the network knows no classes; C: one channel a class [C + 1, the first unused]."""
+
+
+class InferenceConfig(BaseModel):
+    """How detections are picked. The paper's values are in brackets; all fields are required."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    score_threshold: Share
+    """Least class probability of a cell [0.1]."""
+    min_area: Annotated[float, Field(ge=0)]
+    """Least mask area, as a multiple of the level's stride, in pixels of a stride-4 map [1]; 0 keeps all."""
+    nms_pre: Annotated[int, Field(ge=1)]
+    """Best candidates that enter matrix NMS [500]."""
+    nms_kernel: Literal["gaussian", "linear"]
+    """[gaussian]"""
+    nms_sigma: Annotated[float, Field(gt=0)]
+    """[2]"""
+    nms_threshold: Share
+    """Least score after its decay [0.05]."""
+    max_detections: Annotated[int, Field(ge=1)]
+    """[100]"""
+    mask_threshold: Share
+    """Pixel probability above which it belongs to the object [0.5]."""
