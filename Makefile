@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The environment first on PATH, so that dvc, python and hooks are ours whatever shell called make.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format deps clean
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -24,6 +24,9 @@ lint: .venv/.installed-test  ## ruff, mypy, import-linter, hadolint
 format: .venv/.installed-test  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+deps: .venv/.installed  ## make the source deps in dvc.yaml those that the steps import
+	$(BIN)/python -m flows.source_deps --write
 
 clean:  ## remove the environment and tool caches; workspace/ and the DVC cache stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
