@@ -14,11 +14,12 @@ demo: .venv/.installed  ## the whole line on the embedded data set; ends with wo
 test: .venv/.installed-test lint  ## linters, types, layering, then the fast tests
 	$(BIN)/python -m pytest
 
-lint: .venv/.installed-test  ## ruff, mypy, import-linter, hadolint
+lint: .venv/.installed-test  ## ruff, mypy, import-linter, source deps of dvc.yaml, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m flows.source_deps
 	$(BIN)/hadolint docker/Dockerfile
 
 format: .venv/.installed-test  ## let ruff fix what it can
@@ -33,13 +34,15 @@ clean:  ## remove the environment and tool caches; workspace/ and the DVC cache 
 
 # Stamps: a second `make demo` doesn't install again unless pyproject.toml changed.
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
+	@echo "installing into .venv: some minutes, several GB (torch)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e .
 	@touch $@
 
 .venv/.installed-test: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
+	@echo "installing into .venv: some minutes, several GB (torch)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
 	@touch .venv/.installed $@
