@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+import torch
+
+from data.tables import INSTANCES, Split, write_split
+from models.checkpoint import build_model, load_checkpoint
+from models.solov2 import SOLOv2
+from tasks.config import Params
+from tasks.errors import TaskError
+from tasks.train_teacher import run
+
+
+@pytest.fixture
+def strong(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Split:
+    """The strong split of a copy of the line's data set."""
+    folder, _ = line
+    for part in ("dataset", "demo"):
+        shutil.copytree(folder / "workspace" / part, tmp_path / "workspace" / part)
+    monkeypatch.chdir(tmp_path)
+    return Split.open(Path("workspace/dataset/strong"))
+
+
+def test_what_it_leaves(line: tuple[Path, Params]) -> None:
+    folder, params = line
+    teacher = folder / "workspace" / "teacher"
+    model = build_model(teacher)
+    assert isinstance(model, SOLOv2)
+    assert model.config == params.detector(params.teacher)
+    found = sorted(path.name for path in (teacher / "milestones").iterdir())
+    assert found == ["0000006", "0000010"]
+    weights = [load_checkpoint(teacher / "milestones" / name)[0] for name in found] + [
+        load_checkpoint(teacher)[0]
+    ]
+    key = "instance_head.category_predictor.weight"
+    key = key if key in weights[0] else next(iter(weights[0]))
+    assert not torch.equal(weights[0][key], weights[1][key]) and not torch.equal(
+        weights[1][key], weights[2][key]
+    )
+    manifest = json.loads((teacher / "manifest.json").read_text())
+    assert manifest["counts"]["images"] == 6 and manifest["counts"]["steps"] == 12
+    assert not (folder / "workspace" / "runs" / "train_teacher" / "resume").exists()
+
+
+def test_no_mask_to_learn_from(strong: Split, line: tuple[Path, Params]) -> None:
+    write_split(strong.root, strong.images, INSTANCES.empty_table(), strong.categories, strong.image_root)
+    with pytest.raises(TaskError, match="found no mask, expected at least one image with masks"):
+        run(line[1], Path("workspace"))
+    assert not Path("workspace/teacher").exists()
+
+
+def test_a_class_without_masks_is_said(
+    strong: Split, line: tuple[Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = strong.categories[0]
+    others = strong.instances.filter(pc.not_equal(strong.instances["category_id"], first.id))
+    write_split(strong.root, strong.images, others, strong.categories, strong.image_root)
+    with caplog.at_level(logging.WARNING):
+        run(line[1], Path("workspace"))
+    assert f"class '{first.name}' has no mask among the strong images" in caplog.text

@@ -1,0 +1,158 @@
+"""The whole line as a user runs it: the repo's own dvc.yaml, the tiny recipe, real DVC and Prefect, 20 images.
+
+The tests share one project and go through its life in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tasks.conftest import ROOT, tiny_recipe
+
+STAGES = [
+    "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
+    "evaluate", "report",
+]  # fmt: skip
+AFTER_STUDENT = ["train_student", "evaluate", "report"]
+
+
+class Project:
+    """A clone of this working tree with the tiny recipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("data", "models", "tasks", "flows", ".dvc"):
+            ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+            shutil.copy(ROOT / name, folder / name)
+        self.recipe: dict[str, Any] = tiny_recipe()
+        self.save()
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+
+    def save(self) -> None:
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.recipe), encoding="utf-8")
+
+    def call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs `python -m COMMAND...` in the project."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        environment |= {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.folder)}
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=280, check=False,
+        )  # fmt: skip
+
+    def flow(self) -> dict[str, str]:
+        """`points2model run`: the state of each stage."""
+        done = self.call("flows.cli", "run", "--json")
+        assert done.returncode == 0, done.stderr
+        return {stage["name"]: stage["state"] for stage in json.loads(done.stdout)["stages"]}
+
+    def repro(self) -> list[str]:
+        """`dvc repro`: the stages that it ran, or took from the cache of runs."""
+        done = self.call("dvc", "repro")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in done.stdout]
+
+    def hashes(self) -> dict[str, str]:
+        """Of all files of the workspace that DVC keeps."""
+        root = self.folder / "workspace"
+        files = [
+            path for path in root.rglob("*") if path.is_file() and "runs" not in path.relative_to(root).parts
+        ]
+        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+def test_the_flow_makes_everything(project: Project) -> None:
+    started = time.monotonic()
+    assert project.flow() == dict.fromkeys(STAGES, "Completed")
+    assert time.monotonic() - started < 240  # 2 minutes on an idle machine; this one may be shared
+    metrics = json.loads((project.folder / "workspace/evaluation/metrics.json").read_text())
+    assert metrics.keys() == {"student", "teacher", "pseudo"}
+    assert metrics["pseudo"]["points"] == metrics["pseudo"]["masks"] + sum(
+        row["status"] in ("empty", "failed") for row in _pseudo(project.folder / "workspace/pseudo")
+    )
+    page = (project.folder / "workspace/report.html").read_text()
+    assert "<html" in page and 'src="http' not in page
+
+
+def _pseudo(folder: Path) -> list[dict[str, Any]]:
+    from tasks.train_student import read_pseudo
+
+    rows: list[dict[str, Any]] = read_pseudo(folder).to_pylist()
+    return rows
+
+
+def test_dvc_has_nothing_to_do_after_the_flow(project: Project) -> None:
+    assert project.repro() == []
+    assert "up to date" in project.call("dvc", "status").stdout
+
+
+def test_a_changed_student_runs_the_student_and_what_follows(project: Project) -> None:
+    """Once by `dvc repro`, once by the flow; changed back, nothing is trained."""
+    before = project.hashes()
+    project.recipe["student"]["lr"] = 0.001
+    project.save()
+    assert project.repro() == AFTER_STUDENT
+    assert project.flow() == dict.fromkeys(STAGES, "Cached")
+    project.recipe["student"]["lr"] = 0.002
+    project.save()
+    states = project.flow()
+    assert [stage for stage, state in states.items() if state == "Completed"] == AFTER_STUDENT
+    assert project.repro() == []
+    project.recipe = tiny_recipe()
+    project.save()
+    assert project.call("dvc", "repro").returncode == 0
+    assert project.hashes() == before
+    assert project.flow() == dict.fromkeys(STAGES, "Cached")
+
+
+@pytest.mark.parametrize("way", ["flow", "dvc"])
+def test_a_lost_workspace_comes_back_from_the_cache(project: Project, way: str) -> None:
+    before = project.hashes()
+    shutil.rmtree(project.folder / "workspace")
+    if way == "flow":
+        project.flow()
+    else:
+        assert project.repro() == []
+    assert project.hashes() == before
+
+
+@pytest.mark.slow
+def test_two_projects_give_the_same_hashes(project: Project, tmp_path: Path) -> None:
+    other = Project(tmp_path)
+    assert other.call("dvc", "repro").returncode == 0
+    for one in (project, other):
+        lock = yaml.safe_load((one.folder / "dvc.lock").read_text())["stages"]
+        outs = {name: lock[name]["outs"] for name in STAGES if name != "report"}
+        if one is project:
+            expected = outs
+    assert outs == expected
+
+
+def test_a_misspelt_param_ends_with_its_message(project: Project) -> None:
+    project.recipe["student"]["lrr"] = 1
+    project.save()
+    done = project.call("flows.cli", "run", "--json")
+    project.recipe = tiny_recipe()
+    project.save()
+    assert done.returncode == 1
+    assert "student.lrr: unknown key; did you mean 'lr'?" in done.stderr
+    assert "Traceback" not in done.stderr
