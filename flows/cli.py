@@ -105,7 +105,7 @@ def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> 
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.dvc_repo import DvcRepo, PipelineError
-    from flows.pipeline import annotation_to_model
+    from flows.pipeline import StageFailed, annotation_to_model
     from flows.stage import watch
 
     started = time.monotonic()
@@ -127,8 +127,9 @@ def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> 
     seconds = round(time.monotonic() - started, 1)
     if state.is_completed():
         return Outcome(state.result(), seconds, None)
-    stages = state.result(raise_on_failure=False)
-    return Outcome(stages if isinstance(stages, list) else [], seconds, state.message or "the flow failed")
+    failure = state.result(raise_on_failure=False)
+    stages = failure.runs if isinstance(failure, StageFailed) else []
+    return Outcome(stages, seconds, state.message or "the flow failed")
 
 
 def _without_name(stage: str, line: str) -> str:

@@ -32,6 +32,17 @@ class StageRun:
     outs: dict[str, str]
 
 
+class StageFailed(Exception):
+    """A stage failed. Its text is the stage's own message; `runs` tells how all stages fared."""
+
+    def __init__(self, message: str, runs: list[dict[str, Any]]) -> None:
+        super().__init__(message, runs)  # both, so that it can be pickled
+        self.message, self.runs = message, runs
+
+    def __str__(self) -> str:
+        return self.message
+
+
 # Threads are enough: a stage's work is in a process of its own.
 RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8))
 
@@ -55,9 +66,9 @@ def annotation_to_model(target: str = "report", force: tuple[str, ...] = ()) -> 
     except BaseException:
         stop_all()
         raise
-    failed = [f"{run.name}: {run.message}" for run in runs if run.state == "Failed"]
+    failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
-    return Failed(message="\n".join(failed), data=result) if failed else result
+    return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
 
 
 def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str]) -> list[StageRun]:

@@ -125,7 +125,7 @@ def test_a_failing_stage_says_why_and_its_siblings_end(toy: Toy) -> None:
     state = run(return_state=True)
     assert state.is_failed()
     assert state.message == "b: b: 2 faults\n  - one\n  - two\n(its whole output: .prefect/logs/b.log)"
-    shown = states(state.result(raise_on_failure=False))
+    shown = states(state.result(raise_on_failure=False).runs)
     assert shown == {"a": "Completed", "b": "Failed", "c": "Completed", "report": "Not run"}
     assert read_manifest(toy.root, "b") is None
     toy.set()
