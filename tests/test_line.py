@@ -105,6 +105,7 @@ def test_dvc_has_nothing_to_do_after_the_flow(project: Project) -> None:
     assert "up to date" in project.call("dvc", "status").stdout
 
 
+@pytest.mark.slow
 def test_a_changed_student_runs_the_student_and_what_follows(project: Project) -> None:
     """Once by `dvc repro`, once by the flow; changed back, nothing is trained."""
     before = project.hashes()

@@ -61,7 +61,7 @@ CLICK = st.tuples(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(clicks=st.lists(CLICK, max_size=60))
 def test_any_points_give_one_row_each(
     place: tuple[Path, Params], clicks: list[tuple[int, int, float, float]]
