@@ -31,11 +31,17 @@ class DataError(Exception):
     The message shows at most ``SHOWN_FAULTS`` of them; ``faults`` holds all.
     """
 
-    def __init__(self, faults: Fault | Iterable[Fault]) -> None:
-        self.faults: list[Fault] = [faults] if isinstance(faults, Fault) else list(faults)
-        super().__init__(self.faults)
+    def __init__(self, faults: Fault | Iterable[Fault] | str) -> None:
+        # torch hands on a loader process's exception as TYPE(message): that text is all that is left of it.
+        self._told = faults if isinstance(faults, str) else None
+        self.faults: list[Fault] = (
+            [] if isinstance(faults, str) else [faults] if isinstance(faults, Fault) else list(faults)
+        )
+        super().__init__(faults if isinstance(faults, str) else self.faults)
 
     def __str__(self) -> str:
+        if self._told is not None:
+            return self._told
         if len(self.faults) == 1:
             return str(self.faults[0])
         lines = [f"{len(self.faults)} faults:"]

@@ -88,6 +88,18 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return width, height
 
 
+def verify(path: str | os.PathLike[str]) -> str:
+    """Hex SHA-256 of an image file's bytes, once they are seen to be there to the end.
+
+    Raises:
+        DataError: the file is missing, unreadable, empty or truncated.
+    """
+    content = _bytes(path)
+    if _is_truncated(content):
+        _refuse(path, "a truncated file")
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's bytes.
 

@@ -11,10 +11,12 @@ from types import FrameType
 from typing import Annotated, Any, cast
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from tasks.config import load_params
+from tasks.errors import TaskError
 
 METRICS = Path("workspace/evaluation/metrics.json")
 REPORT = Path("workspace/report.html")
@@ -67,11 +69,12 @@ def run(target: TargetOption = "report", force: ForceOption = None, as_json: Jso
 def demo(as_json: JsonOption = False) -> None:
     """Run the whole line on the embedded demo data set; nothing is downloaded."""
     console = Console(stderr=True)
-    params_file = Path("params.yaml")
-    params = yaml.safe_load(params_file.read_text(encoding="utf-8")) if params_file.is_file() else {}
-    named = [params.get("ingest", {}).get("images"), params.get("points", {}).get("files")]
-    foreign = [name for name in named if name is None or not str(name).startswith("workspace/demo/")]
-    if params and foreign:
+    try:
+        params = load_params()
+    except TaskError as error:
+        _fail(console, str(error))
+    named = (params.ingest.images, params.points.files)
+    if not all(name.startswith("workspace/demo/") for name in named):
         _fail(
             console,
             "params.yaml names data of your own "

@@ -92,6 +92,14 @@ class AugmentConfig(Section):
     saturation: NonNegative
     hue: Annotated[float, Field(ge=0, le=0.5)]
 
+    @model_validator(mode="after")
+    def _scales_in_order(self) -> Self:
+        if self.scale_min > self.scale_max:
+            raise ValueError(
+                f"scale_min ({self.scale_min:g}) must not be above scale_max ({self.scale_max:g})"
+            )
+        return self
+
 
 class TrainConfig(Section):
     """What teacher, refiner and student share: one optimiser, one schedule, counted in steps."""
@@ -162,17 +170,21 @@ class RefinerConfig(TrainConfig):
 
 class PseudoConfig(Section):
     """Pseudo masks at the points: images a batch, crops a batch, how much larger than the rough mask's box a crop is,
-    the probability above which a pixel belongs to the object, images a Parquet part."""
+    the probability above which a pixel belongs to the object, images a
+    Parquet part. `on_failed`: where an image can't be read, `stop` or `report` its points as failed and go on."""
 
     batch_size: PositiveInt
     crop_batch_size: PositiveInt
-    enlarge: Positive
+    enlarge: Annotated[float, Field(ge=1)]
     mask_threshold: Share
     part_images: PositiveInt
+    on_failed: Literal["stop", "report"]
 
 
 class StudentConfig(DetectorTrainConfig):
-    """`masks`: which pseudo masks to learn from; `weight_by_score`: scale an instance's mask loss by its score."""
+    """`masks`: which pseudo masks to learn from; `weight_by_score`: an instance's score scales its part of both losses.
+
+    Points without a usable mask on an image that has others count as background: min_score has a price."""
 
     masks: Literal["refined", "rough", "none"]
     min_score: Share
@@ -197,19 +209,20 @@ class ReportConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """What doesn't change a result: the device (`auto`, `cpu`, `cuda`, `cuda:1`), loader processes,
-    decoded images kept in memory, CPU threads."""
+    """What no step depends on: the device (`auto`, `cpu`, `cuda`, `cuda:1`), loader processes, decoded images kept in
+    memory. Another device rounds otherwise; that isn't a reason to train anew."""
 
     device: str
     workers: NonNegativeInt
     cache_images: bool
-    threads: PositiveInt | None
 
 
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    threads: PositiveInt
+    """CPU threads of a step. Sums differ in their last bits with it, so it isn't part of `runtime`."""
     demo: DemoConfig
     ingest: IngestConfig
     points: PointsConfig
@@ -274,6 +287,9 @@ def _detector_faults(raw: dict[str, Any]) -> list[str]:
         model, training = raw.get("model"), raw.get(name)
         if not isinstance(model, dict) or not isinstance(training, dict):
             continue
+        faults += [
+            f"model.{key}: stands in teacher and student" for key in ("grids", "ranges") if key in model
+        ]
         own = {key: training[key] for key in ("grids", "ranges") if key in training}
         try:
             SOLOv2Config.model_validate_json(_as_json({**model, **own}))

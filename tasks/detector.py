@@ -24,6 +24,7 @@ from models.targets import assign_targets
 from tasks.config import DetectorTrainConfig, Params
 from tasks.device import set_up
 from tasks.engine import Job, finish, milestone_path, train, write_history
+from tasks.errors import TaskError
 from tasks.step import fingerprint, run_folder, write_manifest
 
 log = logging.getLogger(__name__)
@@ -63,10 +64,13 @@ def train_detector(
 
     Teacher and student of one seed and one `model` section start from the same weights.
     """
-    device = set_up(params.runtime, params.seed)
+    device = set_up(params.runtime, params.threads, params.seed)
     config = params.detector(training)
     categories = splits[0].categories
-    model = SOLOv2(config, len(categories))
+    try:
+        model = SOLOv2(config, len(categories))
+    except (ValueError, OSError) as error:
+        raise TaskError(f"model.backbone.weights: {error}") from None
     dataset = InstanceDataset(
         splits,
         short_side=params.input.short_side,
@@ -82,7 +86,7 @@ def train_detector(
         config=training,
         device=device,
         run_folder=run_folder(workspace, stage),
-        key=_key(stage, params, training, splits),
+        key=_key(stage, params, training, splits, device),
         milestones=milestones,
     )
     train(job)
@@ -131,11 +135,14 @@ def loader(dataset: Any, sampler: Any, collate_samples: Any, workers: int) -> Da
     )
 
 
-def _key(stage: str, params: Params, training: DetectorTrainConfig, splits: Sequence[Split]) -> str:
+def _key(
+    stage: str, params: Params, training: DetectorTrainConfig, splits: Sequence[Split], device: torch.device
+) -> str:
     """What an interrupted run must share to be resumed: params and data."""
     tables = ("images.arrow", "instances.arrow", "categories.json")
     settings = [stage, params.seed, params.input.model_dump(), params.model, training.model_dump(mode="json")]
-    return fingerprint([split.root / table for split in splits for table in tables], settings)
+    files = [split.root / table for split in splits for table in tables]
+    return fingerprint(files, settings, str(device))
 
 
 def check_trainable(split: Split, categories: Sequence[Category]) -> list[str]:

@@ -32,13 +32,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def set_up(runtime: RuntimeConfig, seed: int | None = None) -> torch.device:
+def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> torch.device:
     """Seeds torch, asks for deterministic kernels, sets the CPU threads, and returns the device."""
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
+    torch.set_num_threads(threads)
     # A few CUDA kernels have no deterministic form; they warn instead of ending the run.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     if seed is not None:
         torch.manual_seed(seed)
-    return resolve_device(runtime.device)
+    device = resolve_device(runtime.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # else accelerate would put the model on the first one
+    return device

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradScalerKwargs
+from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -90,14 +90,15 @@ def train(job: Job) -> None:
         TaskError: the loss became NaN or infinite; names the step, the parts of the loss and the images.
     """
     config = job.config
+    # Steps that run in one process may differ in precision, which accelerate keeps for the whole process.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=job.device.type == "cpu",
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-        kwargs_handlers=[GradScalerKwargs()],
     )
     job.model.to(job.device).train()
     optimizer = build_optimizer(job.model, config)
-    first = _resume(job, optimizer)
+    first = _resume(job, optimizer, accelerator.scaler)
     model, optimizer = accelerator.prepare(job.model, optimizer)
     sums: dict[str, Tensor] = {}
     with Bar(job.name, config.steps, "step", done=first) as bar:
@@ -126,7 +127,7 @@ def train(job: Job) -> None:
                 with atomic_write(milestone_path(job, done)) as path:
                     save_file(_weights(job.model), path)
             if done % config.checkpoint_every == 0 and done < config.steps:
-                _keep(job, optimizer, done)
+                _keep(job, optimizer, accelerator.scaler, done)
             bar.advance(facts=facts)
     job.model.eval()
 
@@ -151,19 +152,20 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def _keep(job: Job, optimizer: Any, step: int) -> None:
+def _keep(job: Job, optimizer: Any, scaler: Any, step: int) -> None:
     state = {
         "key": job.key,
         "step": step,
         "model": job.model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": job.history,
+        "scaler": scaler.state_dict() if scaler is not None else None,  # fp16 only
     }
     with atomic_write(job.run_folder / "resume" / "state.pt") as path:
         torch.save(state, path)
 
 
-def _resume(job: Job, optimizer: torch.optim.Optimizer) -> int:
+def _resume(job: Job, optimizer: torch.optim.Optimizer, scaler: Any) -> int:
     """Loads the state that an interrupted run of the same job left; returns the first step to do."""
     path = job.run_folder / "resume" / "state.pt"
     if not path.exists():
@@ -175,6 +177,8 @@ def _resume(job: Job, optimizer: torch.optim.Optimizer) -> int:
         return 0
     job.model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    if scaler is not None and state["scaler"] is not None:
+        scaler.load_state_dict(state["scaler"])
     job.history[:] = state["history"]
     log.info("%s: going on after step %d", job.name, state["step"])
     return int(state["step"])

@@ -50,7 +50,7 @@ def run(params: Params, workspace: Path) -> None:
     Raises:
         TaskError: an image can't be read, or a checkpoint is of other classes than the val split.
     """
-    device = set_up(params.runtime)
+    device = set_up(params.runtime, params.threads)
     val = Split.open(workspace / "dataset" / "val")
     truth = ground_truth(val)
     predictions, scores = {}, {}

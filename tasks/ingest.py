@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from data.coco import CocoFile, read_coco, to_instances
-from data.images import image_size, sha256
-from data.storage import IMAGE_SUFFIXES, list_files
+from data.images import image_size, verify
+from data.storage import IMAGE_SUFFIXES, join, list_files
 from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, write_split
 from tasks.config import IngestConfig, Params
 from tasks.progress import Bar
@@ -105,8 +106,32 @@ def _unlisted(config: IngestConfig, sources: _Sources) -> list[dict[str, Any]]:
 
 
 def _overlaps(sources: _Sources, config: IngestConfig) -> list[Fault]:
-    """Images in two splits, ids used twice, and kept-aside images that aren't weak ones."""
-    faults = []
+    """Images in two splits or twice in one, names written in two ways, kept-aside images that aren't weak ones."""
+    faults = [
+        Fault(
+            f"{config.annotations}/{getattr(config, name)}",
+            f"image {row['id']}",
+            f"file_name {row['file_name']!r}",
+            PurePosixPath(row["file_name"]).as_posix(),
+            "write the name without './' and '//', so that it is the same in all files",
+        )
+        for name in SPLITS
+        for row in sources.images[name]
+        if PurePosixPath(row["file_name"]).as_posix() != row["file_name"]
+    ]
+    for name in SPLITS:
+        names = Counter(row["file_name"] for row in sources.images[name])
+        faults += [
+            Fault(
+                f"{config.annotations}/{getattr(config, name)}",
+                f"file_name {file_name!r}",
+                f"{count} images of this name",
+                "one image a file",
+                "give all its annotations one image_id",
+            )
+            for file_name, count in names.items()
+            if count > 1
+        ]
     for key in ("id", "file_name"):
         first: dict[Any, str] = {}
         for name in ("strong", "weak", "val"):
@@ -165,8 +190,9 @@ def _images_table(name: str, sources: _Sources, root: str) -> pa.Table:
             bar.advance()
             path = Path(root) / row["file_name"]
             try:
+                join(root, row["file_name"])  # refuses what leads out of the root, as later steps will
                 width, height = image_size(path)
-                digest = sha256(path)
+                digest = verify(path)
             except DataError as error:
                 sources.faults += [_of_image(fault, row) for fault in error.faults]
                 continue

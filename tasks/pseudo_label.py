@@ -45,8 +45,12 @@ def run(params: Params, workspace: Path) -> None:
     """Writes workspace/pseudo: part-*.parquet sorted by image_id and point_id, summary.json, manifest.json.
 
     A killed run goes on after the last part that it finished.
+
+    Raises:
+        TaskError: where `pseudo.on_failed` is `stop`, images that can't be read; all are listed and nothing is
+            written, so that a disk that was away doesn't leave a result that DVC takes for good.
     """
-    device = set_up(params.runtime)
+    device = set_up(params.runtime, params.threads)
     weak = Split.open(workspace / "dataset" / "weak")
     points = read_parquet(workspace / "points" / "points.parquet", POINTS)
     by_image = _points_by_image(points, weak)
@@ -57,7 +61,9 @@ def run(params: Params, workspace: Path) -> None:
 
     inputs = [weak.root / "images.arrow", workspace / "points" / "points.parquet"]
     inputs += [workspace / name / "model.safetensors" for name in ("teacher", "refiner")]
-    key = fingerprint(inputs, params.input.model_dump(), params.pseudo.model_dump())
+    key = fingerprint(
+        inputs, params.input.model_dump(), params.pseudo.model_dump(), params.threads, str(device)
+    )
     scratch = run_folder(workspace, "pseudo_label") / f"parts-{key}"
     scratch.mkdir(exist_ok=True)
     counts: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
@@ -66,8 +72,17 @@ def run(params: Params, workspace: Path) -> None:
         for n, part in enumerate(parts):
             path = scratch / part_name(n)
             if not path.exists():
-                write_parquet(labeller.label(part, by_image, bar), path)
+                table = labeller.label(part, by_image, bar)
+                if labeller.faults and params.pseudo.on_failed == "stop":
+                    continue  # go on only to list what else can't be read
+                write_parquet(table, path)
             counts.update(read_parquet(path, PSEUDO)["status"].to_pylist())
+    if labeller.faults and params.pseudo.on_failed == "stop":
+        listed = "\n".join(f"  - {fault}" for fault in labeller.faults)
+        raise TaskError(
+            f"{len(labeller.faults)} weak images can't be read:\n{listed}\nBring them back and run again, or set "
+            "pseudo.on_failed: report to go on without their points"
+        )
     summary = {"points": len(points), "images": len(rows), **counts}
     if sum(counts.values()) != len(points):
         raise AssertionError(
@@ -116,6 +131,8 @@ class Labeller:
             )
         self.refiner = refiner.to(device)
         self.class_of = class_indices(weak.categories)
+        self.faults: list[str] = []
+        """Why images could not be read."""
 
     def label(self, images: Sequence[int], by_image: dict[int, Rows], bar: Bar) -> pa.Table:
         """PSEUDO rows of all points of the weak images `images` (rows of its table), by image_id and point_id."""
@@ -125,6 +142,7 @@ class Labeller:
         for batch, failed in load_batches(
             self.weak, images, self.params.input, config.batch_size, self.params.runtime.workers
         ):
+            self.faults += [str(one.fault) for one in failed]
             for one in failed:
                 for point in by_image[ids[one.row].as_py()]:
                     rows.append(_row(point, status="failed", reason=one.fault))

@@ -61,9 +61,19 @@ def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: An
 
 
 def fingerprint(files: Iterable[Path], *settings: Any) -> str:
-    """16 hex digits that change with the content of `files` (in this order) or with `settings` (JSON-able)."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for file in files:
+    """16 hex digits that name what an interrupted run must share to be resumed.
+
+    They change with the content of `files` (in this order), with `settings` (JSON-able), with our own source code
+    and with torch: half a training by old code and half by new would be recorded as the new code's.
+    """
+    torch = sys.modules.get("torch")
+    versions = [platform.node(), torch.__version__ if torch is not None else None]
+    digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True, default=str).encode())
+    root = Path(__file__).resolve().parents[1]
+    code = [
+        path for package in ("data", "models", "tasks") for path in sorted((root / package).rglob("*.py"))
+    ]
+    for file in [*code, *files]:
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()[:16]
@@ -102,6 +112,12 @@ def timed(stage: str, run: Run, params: Params, workspace: Path) -> None:
     )
 
 
+def _checkpoint_error() -> type[Exception]:
+    """CheckpointError, if the step reads checkpoints: importing it imports torch."""
+    module = sys.modules.get("models.checkpoint")
+    return module.CheckpointError if module is not None else TaskError
+
+
 def stage_main(stage: str, run: Run) -> None:
     """`python -m tasks.STAGE [--params FILE]`: exit 0, or 1 with a message that says what to do.
 
@@ -119,7 +135,7 @@ def stage_main(stage: str, run: Run) -> None:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
         timed(stage, run, load_params(arguments.params), WORKSPACE)
-    except (TaskError, DataError) as error:
+    except (TaskError, DataError, _checkpoint_error()) as error:
         print(f"{stage}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

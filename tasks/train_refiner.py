@@ -44,14 +44,17 @@ def run(params: Params, workspace: Path) -> None:
         TaskError: the teacher left no milestones.
     """
     config = params.refiner
-    device = set_up(params.runtime, params.seed)
+    device = set_up(params.runtime, params.threads, params.seed)
     strong = Split.open(workspace / "dataset" / "strong")
     folders = sorted((workspace / "teacher" / "milestones").glob("*"))
     if not folders:
         raise TaskError(f"{workspace}/teacher/milestones: empty; run `dvc repro train_teacher`")
     teachers = [load_teacher(folder, device) for folder in folders]
     torch.manual_seed(params.seed)
-    model = MaskRefineNet(config.net)
+    try:
+        model = MaskRefineNet(config.net)
+    except (ValueError, OSError) as error:
+        raise TaskError(f"refiner.net.backbone.weights: {error}") from None
     dataset = InstanceDataset(
         strong,
         short_side=params.input.short_side,
@@ -76,7 +79,7 @@ def run(params: Params, workspace: Path) -> None:
         config=config,
         device=device,
         run_folder=run_folder(workspace, "train_refiner"),
-        key=fingerprint(files, *settings),
+        key=fingerprint(files, *settings, str(device)),
     )
     train(job)
     meta = {

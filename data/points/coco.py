@@ -118,7 +118,7 @@ def _keypoints_are_indices(rows: list[Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 IMPORTER = Importer("coco", sniff, read)

@@ -20,3 +20,11 @@ def test_many_faults_are_all_kept_and_the_first_are_shown() -> None:
     assert lines[0] == f"{SHOWN_FAULTS + 7} faults:"
     assert lines[-1].strip() == "and 7 more"
     assert len(lines) == SHOWN_FAULTS + 2
+
+
+def test_what_a_loader_process_hands_on_keeps_its_text() -> None:
+    """torch raises a worker's exception anew as TYPE(message)."""
+    error = DataError(Fault("a.png", "image 3", "a truncated file", "a whole one", "restore it"))
+    again = DataError(f"Caught DataError in DataLoader worker process 0.\n{error}")
+    assert str(again).endswith(str(error))
+    assert again.faults == []

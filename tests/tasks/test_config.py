@@ -50,6 +50,10 @@ def test_the_repos_own_recipe_is_valid() -> None:
         ("teacher.checkpoint_every", 5, "must be a multiple of log_every (2)"),
         ("teacher.grids", [8], "one entry a level"),
         ("teacher.ranges", [[1, 24], [48, 60], [60, 99]], "no level takes sizes"),
+        ("model.grids", [1, 2, 3], "model.grids: stands in teacher and student"),
+        ("seed", 2**31, "seed: Input should be less than"),
+        ("pseudo.enlarge", 0.5, "pseudo.enlarge: Input should be greater than or equal to 1"),
+        ("refiner.augment.scale_min", 2.0, "scale_min (2) must not be above scale_max (1)"),
         ("model", 3, "model: Input should be"),
     ],
 )

@@ -21,10 +21,10 @@ def test_a_device_that_is_not_here(name: str) -> None:
 def test_set_up_seeds_and_sets_threads() -> None:
     before = torch.get_num_threads()
     try:
-        runtime = RuntimeConfig(device="cpu", workers=0, cache_images=False, threads=1)
-        assert set_up(runtime, 5) == torch.device("cpu")
+        runtime = RuntimeConfig(device="cpu", workers=0, cache_images=False)
+        assert set_up(runtime, 1, 5) == torch.device("cpu")
         first = torch.rand(3)
-        set_up(runtime, 5)
+        set_up(runtime, 1, 5)
         assert torch.equal(first, torch.rand(3))
         assert torch.get_num_threads() == 1
     finally:

@@ -128,7 +128,17 @@ def break_names(d: Documents) -> None:
     d["val"]["categories"][0]["name"] = "kitten"
 
 
+def break_spelling(d: Documents) -> None:
+    d["val"]["images"][0]["file_name"] = "./3.png"
+
+
+def break_twice(d: Documents) -> None:
+    d["strong"]["images"].append({"id": 8, "file_name": "1.png", "width": 20, "height": 10})
+
+
 CASES = [
+    (break_spelling, ["val.json: image 3: found file_name './3.png'; expected 3.png"]),
+    (break_twice, ["strong.json: file_name '1.png': found 2 images of this name"]),
     (break_category, ["strong.json: annotation 10: found category_id 9", "in this file (1, 5)"]),
     (break_image_id, ["val.json: annotation 30: found image_id 99"]),
     (break_size, ["2.png: image 2: found 20 x 10 pixels; expected 21 x 10"]),
@@ -153,6 +163,22 @@ def test_bad_input_is_named_and_nothing_is_written(
     for text in expected:
         assert text in str(caught.value)
     assert not (tmp_path / "workspace").exists()
+
+
+def test_a_truncated_image_and_a_link_that_leads_out_are_told_before_training(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+) -> None:
+    ingest(documents)
+    folder = tmp_path / "source" / "images"
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:-12])
+    (tmp_path / "elsewhere.png").write_bytes((folder / "3.png").read_bytes())
+    (folder / "3.png").unlink()
+    (folder / "3.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(DataError) as caught:
+        ingest(documents, images=range(0))
+    text = str(caught.value)
+    assert "1.png: image 1: found a truncated file" in text
+    assert "image 3: found a path that leaves the image root" in text
 
 
 def test_faults_of_all_files_are_listed_together(

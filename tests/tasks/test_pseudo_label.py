@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data.masks import decode
 from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
 from tasks.config import Params
+from tasks.errors import TaskError
 from tasks.pseudo_label import run
 from tasks.train_student import read_pseudo
 
@@ -103,7 +104,11 @@ def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -
     workspace, params = place
     weak = Split.open(workspace / "dataset" / "weak")
     weak.image_path(0).write_bytes(b"\x89PNG no more")
-    run(params, workspace)
+    with pytest.raises(TaskError, match=r"1 weak images can't be read") as caught:
+        run(params, workspace)
+    assert weak.image(0)["file_name"] in str(caught.value)
+    config = params.pseudo.model_copy(update={"on_failed": "report"})
+    run(params.model_copy(update={"pseudo": config}), workspace)
     bad = weak.image(0)["image_id"]
     for row in read_pseudo(workspace / "pseudo").to_pylist():
         assert (row["status"] == "failed") == (row["image_id"] == bad)
