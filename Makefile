@@ -4,15 +4,18 @@ BIN := .venv/bin
 # The environment first on PATH, so that dvc, python and hooks are ours whatever shell called make.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test lint format deps clean
+.PHONY: help demo test test-slow lint format deps clean
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/.installed  ## the whole line on the embedded data set; ends with workspace/report.html
 	$(BIN)/points2model demo
 
 test: .venv/.installed-test lint  ## linters, types, layering, then the fast tests
 	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed-test  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/.installed-test  ## ruff, mypy, import-linter, source deps of dvc.yaml, hadolint
 	$(BIN)/ruff check .
