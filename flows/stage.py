@@ -109,7 +109,6 @@ def failure(stage: str, lines: list[str], log_path: Path) -> str:
     own = [
         line for line in lines[started + 1 :] if line.strip() and not line.startswith(("ERROR:", "WARNING:"))
     ]
-    own = [line for line in own if not line.startswith(_CHATTER)] if started < 0 else own
     said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
     if started < 0 or not own:
         return "\n".join([*(said or ["it ended without a word"]), tail])
