@@ -28,7 +28,7 @@ def test_help(command: list[str]) -> None:
     [
         (["run", "--target", "end"], "no stage 'end'; the stages are a, b, c, report, stranger"),
         (["run", "--target", "b", "--force", "c"], "--force c: no such stage at or above 'b'"),
-        (["demo"], "params.yaml names data of your own"),
+        (["demo"], "seed: missing; every value"),
     ],
 )
 def test_wrong_use(toy: Toy, arguments: list[str], message: str) -> None:
@@ -37,6 +37,15 @@ def test_wrong_use(toy: Toy, arguments: list[str], message: str) -> None:
     assert process.returncode == 1
     assert message in " ".join(output.split())
     assert "Traceback" not in output
+
+
+def test_the_demo_leaves_your_own_data_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = (Path(__file__).parents[2] / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(recipe.replace("workspace/demo/dataset/images", "mine/images"))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 1
+    assert "params.yaml names data of your own (ingest.images: mine/images" in " ".join(result.output.split())
 
 
 def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
