@@ -15,7 +15,7 @@ test: .venv/.installed-test lint  ## linters, types, layering, then the fast tes
 	$(BIN)/python -m pytest
 
 test-slow: .venv/.installed-test  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --timeout 600
 
 lint: .venv/.installed-test  ## ruff, mypy, import-linter, source deps of dvc.yaml, hadolint
 	$(BIN)/ruff check .

@@ -108,6 +108,7 @@ def test_dvc_has_nothing_to_do_after_the_flow(project: Project) -> None:
 @pytest.mark.slow
 def test_a_changed_student_runs_the_student_and_what_follows(project: Project) -> None:
     """Once by `dvc repro`, once by the flow; changed back, nothing is trained."""
+    project.repro()
     before = project.hashes()
     project.recipe["student"]["lr"] = 0.001
     project.save()
@@ -138,6 +139,7 @@ def test_a_lost_workspace_comes_back_from_the_cache(project: Project, way: str) 
 
 @pytest.mark.slow
 def test_two_projects_give_the_same_hashes(project: Project, tmp_path: Path) -> None:
+    project.repro()
     other = Project(tmp_path)
     assert other.call("dvc", "repro").returncode == 0
     for one in (project, other):
