@@ -89,6 +89,9 @@ def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
     root = Path.cwd()
     if not (root / "dvc.yaml").is_file():
         _fail(console, f"{root}: no dvc.yaml here; cd to the project's folder")
+    fault = _params_fault(root)
+    if fault is not None:
+        _fail(console, fault)
     outcome = _flow(root, target, force, console)
     if as_json:
         print(json.dumps(_summary(outcome, target), indent=2))
@@ -96,6 +99,31 @@ def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
         _show(outcome, target, console)
     if outcome.error is not None:
         _fail(console, outcome.error)
+
+
+def _params_fault(root: Path) -> str | None:
+    """What is wrong with params.yaml, or with the folders that it names; told here since DVC's words are its own.
+
+    A pipeline without our ingest has params of its own, and none of this applies.
+    """
+    if "tasks.ingest" not in (root / "dvc.yaml").read_text(encoding="utf-8"):
+        return None
+    try:
+        params = load_params(root / "params.yaml")
+    except TaskError as error:
+        return str(error)
+    named = {
+        "ingest.images": params.ingest.images,
+        "ingest.annotations": params.ingest.annotations,
+        "points.files": params.points.files,
+    }
+    missing = [
+        f"  - {key}: found no such file or folder, {name}"
+        for key, name in named.items()
+        # What the demo stage draws, or a cached run left, may still have to be made.
+        if not name.startswith("workspace/") and not (root / name).exists()
+    ]
+    return "\n".join(["params.yaml: correct these paths", *missing]) if missing else None
 
 
 def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> Outcome:

@@ -313,6 +313,8 @@ def _explain(detail: Any, root: type[BaseModel], section: str) -> str:
         return f"{key}: unknown key; {hint}"
     if detail["type"] == "missing":
         return f"{key}: missing; every value that changes a result must stand in the file"
+    if detail["type"] == "value_error":  # ours: the text says what was found
+        return f"{key}: {detail['msg'].removeprefix('Value error, ')}"
     return f"{key}: {detail['msg']}; found {detail['input']!r}"
 
 

@@ -17,7 +17,10 @@ from tasks.step import stage_main, write_manifest
 
 log = logging.getLogger(__name__)
 
-NEXT_STEP = "correct the record, or set points.on_reject: report to go on without it"
+NEXT_STEP = {
+    "stop": "correct the record, or set points.on_reject: report to go on without it",
+    "report": "correct the record and run again",
+}
 
 
 def run(params: Params, workspace: Path) -> None:
@@ -30,7 +33,7 @@ def run(params: Params, workspace: Path) -> None:
     weak = Split.open(workspace / "dataset" / "weak")
     records = read_points(params.points.files, params.points.format)
     points, rejected = resolve(records, weak)
-    faults = [rejection(row) for row in rejected.to_pylist()]
+    faults = [rejection(row, NEXT_STEP[params.points.on_reject]) for row in rejected.to_pylist()]
     if faults and params.points.on_reject == "stop":
         raise DataError(faults)
     for fault in faults[:SHOWN_FAULTS]:
@@ -60,9 +63,10 @@ def run(params: Params, workspace: Path) -> None:
     )
 
 
-def rejection(row: dict[str, str]) -> Fault:
+def rejection(row: dict[str, str], next_step: str) -> Fault:
     """A row of rejected.parquet as a fault."""
-    return Fault(row["file"], row["record"], f"{row['found']} ({row['reason']})", row["expected"], NEXT_STEP)
+    found = f"{row['found']} ({row['reason']}) on image {row['image']}"
+    return Fault(row["file"], row["record"], found, row["expected"], next_step)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,29 @@ def test_the_demo_leaves_your_own_data_alone(tmp_path: Path, monkeypatch: pytest
     assert "params.yaml names data of your own (ingest.images: mine/images" in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "message"),
+    [
+        (
+            "workspace/demo/dataset/images",
+            "mine/imagez",
+            "ingest.images: found no such file or folder, mine/imagez",
+        ),
+        ("  images: workspace", "  image: workspace", "ingest.image: unknown key; did you mean 'images'?"),
+    ],
+)
+def test_params_are_checked_before_dvc_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was: str, now: str, message: str
+) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "dvc.yaml").write_text((root / "dvc.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text().replace(was, now))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["run"])
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+
+
 def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["run"])
