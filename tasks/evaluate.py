@@ -96,10 +96,15 @@ def run(params: Params, workspace: Path) -> None:
         }
         write_manifest(folder, "evaluate", counts)
     measured = metrics["pseudo"]
-    log.info(
-        "evaluate: pseudo masks of %d points: mean IoU rough %s, refined %s",
-        len(quality), _shown(measured["rough_iou"]), _shown(measured["refined_iou"]),
-    )  # fmt: skip
+    if not len(quality):
+        log.info(
+            "evaluate: no masks were kept aside for the weak images, so the pseudo masks are not measured"
+        )
+    else:
+        log.info(
+            "evaluate: pseudo masks of %d points: mean IoU rough %s, refined %s",
+            len(quality), _shown(measured["rough_iou"]), _shown(measured["refined_iou"]),
+        )  # fmt: skip
 
 
 def ground_truth(split: Split) -> dict[str, Any]:
