@@ -140,7 +140,8 @@ def _key(
 ) -> str:
     """What an interrupted run must share to be resumed: params and data."""
     tables = ("images.arrow", "instances.arrow", "categories.json")
-    settings = [stage, params.seed, params.input.model_dump(), params.model, training.model_dump(mode="json")]
+    shared = [stage, params.seed, params.threads, params.input.model_dump(), params.model]
+    settings = [*shared, training.model_dump(mode="json")]
     files = [split.root / table for split in splits for table in tables]
     return fingerprint(files, settings, str(device))
 

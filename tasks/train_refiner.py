@@ -70,7 +70,7 @@ def run(params: Params, workspace: Path) -> None:
 
     files = [strong.root / name for name in ("images.arrow", "instances.arrow")]
     files += [folder / "model.safetensors" for folder in folders]
-    settings = (params.seed, params.input.model_dump(), config.model_dump(mode="json"))
+    settings = (params.seed, params.threads, params.input.model_dump(), config.model_dump(mode="json"))
     job = Job(
         name="train_refiner",
         model=model,
