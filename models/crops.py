@@ -134,9 +134,13 @@ def refine(
     *,
     enlarge: float,
     mask_threshold: float,
+    rounds: int,
     labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Refined masks bool [K, H, W], and bool [K]: where refinement came out empty and the rough mask stayed.
+
+    A further round takes the last round's mask for the rough one, with a new crop around it. Where it comes out
+    empty the mask it was given stands, so a mask that was refined once is never lost.
 
     Args:
         image: uint8 RGB [3, H, W].
@@ -145,18 +149,46 @@ def refine(
         batch_size: crops at a time; it doesn't alter results.
         enlarge: how much larger than the mask's box the crop is [2 in the paper].
         mask_threshold: object probability above which a pixel belongs to it [0.5].
+        rounds: times that each mask is refined [1].
         labels: contiguous classes [K], needed when the network has a heatmap channel for each.
+
+    Raises ValueError for less than one round.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds: found {rounds}, expected 1 or more")
     refined, kept_rough = masks.clone(), torch.ones(len(masks), dtype=torch.bool, device=masks.device)
-    boxes = crop_boxes(masks, points_xy, enlarge)
     rows = masks.flatten(1).any(1).nonzero()[:, 0]
-    for at in range(0, len(rows), batch_size):
-        part = rows[at : at + batch_size]
-        own = None if labels is None else labels[part]
-        inputs = crop_inputs(image, masks[part], points_xy[part], boxes[part], config, own)
-        probabilities = model(inputs).float().softmax(1)[:, 1]
-        new = paste(probabilities, boxes[part], (masks.shape[1], masks.shape[2])) > mask_threshold
-        found = new.flatten(1).any(1)
-        refined[part[found]] = new[found]
-        kept_rough[part] = ~found
+    for _ in range(rounds):
+        # A mask that came out empty would do so again: only those that came out go on.
+        rows = _refine_once(
+            model, image, refined, rows, points_xy, config, batch_size, enlarge, mask_threshold, labels
+        )
+        kept_rough[rows] = False
     return refined, kept_rough
+
+
+def _refine_once(
+    model: MaskRefineNet,
+    image: Tensor,
+    masks: Tensor,
+    rows: Tensor,
+    points_xy: Tensor,
+    config: RefineNetConfig,
+    batch_size: int,
+    enlarge: float,
+    mask_threshold: float,
+    labels: Tensor | None,
+) -> Tensor:
+    """Refines `masks[rows]` in place where the result isn't empty; returns the rows where it isn't."""
+    boxes = crop_boxes(masks[rows], points_xy[rows], enlarge)
+    found = torch.zeros(len(rows), dtype=torch.bool, device=masks.device)
+    for at in range(0, len(rows), batch_size):
+        part, box = rows[at : at + batch_size], boxes[at : at + batch_size]
+        own = None if labels is None else labels[part]
+        inputs = crop_inputs(image, masks[part], points_xy[part], box, config, own)
+        probabilities = model(inputs).float().softmax(1)[:, 1]
+        new = paste(probabilities, box, (masks.shape[1], masks.shape[2])) > mask_threshold
+        held = new.flatten(1).any(1)
+        masks[part[held]] = new[held]
+        found[at : at + batch_size] = held
+    return rows[found]

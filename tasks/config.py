@@ -170,12 +170,14 @@ class RefinerConfig(TrainConfig):
 
 class PseudoConfig(Section):
     """Pseudo masks at the points: images a batch, crops a batch, how much larger than the rough mask's box a crop is,
-    the probability above which a pixel belongs to the object, images a
-    Parquet part. `on_failed`: where an image can't be read, `stop` or `report` its points as failed and go on."""
+    `rounds` (how often a mask is refined, each time from the last one's mask), the probability above which a pixel
+    belongs to the object, images a Parquet part. `on_failed`: where an image can't be read, `stop` or `report` its
+    points as failed and go on."""
 
     batch_size: PositiveInt
     crop_batch_size: PositiveInt
     enlarge: Annotated[float, Field(ge=1)]
+    rounds: PositiveInt
     mask_threshold: Share
     part_images: PositiveInt
     on_failed: Literal["stop", "report"]

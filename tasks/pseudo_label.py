@@ -171,7 +171,8 @@ class Labeller:
             refined, kept_rough = refine(
                 self.refiner, original.to(self.device), rough, xy, self.refiner.config,
                 self.params.pseudo.crop_batch_size,
-                enlarge=self.params.pseudo.enlarge, mask_threshold=threshold, labels=labels,
+                enlarge=self.params.pseudo.enlarge, mask_threshold=threshold,
+                rounds=self.params.pseudo.rounds, labels=labels,
             )  # fmt: skip
             rows += _rows(mine, prompted, rough, refined, kept_rough)
         return rows

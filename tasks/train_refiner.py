@@ -137,6 +137,10 @@ def rough_crops(
 ) -> tuple[Tensor, Tensor] | None:
     """Network inputs [M, C, S, S] and true masks bool [M, S, S] of random objects of the batch.
 
+    Rough masks and crops keep to an image's content, as in use; its padding in the batch isn't part of it. The
+    crops come from the resized and augmented image, in use from the original: the content is the same, only its
+    resolution differs, as does the image's from one data set to the next.
+
     Objects whose rough mask is empty have nothing to crop and are left out; None when no object is left.
     """
     images = batch["images"].to(device)
@@ -149,7 +153,8 @@ def rough_crops(
     for n, (masks, labels) in enumerate(zip(batch["masks"], batch["labels"], strict=True)):
         mine = chosen[start : start + len(masks)]
         start += len(masks)
-        masks, labels = masks[mine], labels[mine].to(device)
+        content = batch["content_sizes"][n]
+        masks, labels = masks[mine][:, : content[0], : content[1]], labels[mine].to(device)
         if not len(masks):
             continue
         points = random_inner_points(masks, 1, generator)[:, 0].to(device)
@@ -157,7 +162,7 @@ def rough_crops(
         prompted = prompt_points(
             outputs, n, points, labels, input_size=input_size, mask_threshold=MASK_THRESHOLD
         )
-        rough = resize_masks(prompted.mask_prob, input_size, input_size, input_size, MASK_THRESHOLD)
+        rough = resize_masks(prompted.mask_prob, input_size, content, content, MASK_THRESHOLD)
         held = rough.flatten(1).any(1)
         if not bool(held.any()):
             continue
@@ -166,7 +171,8 @@ def rough_crops(
         boxes = crop_boxes(
             rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw
         )
-        inputs.append(crop_inputs(images[n], rough, points, boxes, config.net, labels=labels))
+        image = images[n, :, : content[0], : content[1]]
+        inputs.append(crop_inputs(image, rough, points, boxes, config.net, labels=labels))
         truths.append(crop_masks(masks, boxes, config.net.crop_size))
     if not inputs:
         return None

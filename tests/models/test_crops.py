@@ -132,14 +132,15 @@ def test_refine_keeps_the_rough_mask_where_nothing_came_out(refinenet_config, em
     model = Answer(refinenet_config(), empty)
     image = torch.zeros(3, *SIZE, dtype=torch.uint8)
     refined, kept = refine(
-        model,
+        model,  # type: ignore[arg-type]
         image,
         masks,
         points,
         model.config,
         1,
         enlarge=2.0,
-        mask_threshold=0.5,  # type: ignore[arg-type]
+        mask_threshold=0.5,
+        rounds=1,
     )
     assert torch.equal(refined, masks)
     assert kept.tolist() == ([True] * 3 if empty else [False, True, False])
@@ -155,8 +156,55 @@ def test_refine_gives_the_same_in_any_batch_size(refinenet_config, count: int) -
     masks = torch.cat([rectangle(3 * k, 2 * k, 14, 12) for k in range(5)])[:count]
     points = (torch.tensor([[5.0, 5.0]]) + torch.arange(5)[:, None] * 2)[:count]
     one, all_at_once = (
-        refine(model, image, masks, points, config, size, enlarge=1.5, mask_threshold=0.5) for size in (1, 8)
+        refine(model, image, masks, points, config, size, enlarge=1.5, mask_threshold=0.5, rounds=2)
+        for size in (1, 8)
     )
     assert one[0].shape == (count, *SIZE)
     assert torch.equal(one[1], all_at_once[1])
     assert (one[0] != all_at_once[0]).float().mean().nan_to_num().item() < 1e-3
+
+
+def test_two_rounds_are_one_round_of_one_round_s_masks(refinenet_config) -> None:
+    config = refinenet_config()
+    model = MaskRefineNet(config).eval()
+    nn.init.normal_(model.head.weight)
+    image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
+    masks = torch.cat([rectangle(3 * k, 2 * k, 14, 12) for k in range(5)] + [rectangle(0, 0, 0, 0)])
+    points = torch.tensor([[5.0, 5.0]]) + torch.arange(6)[:, None] * 2
+
+    def rounds(start: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        return refine(model, image, start, points, config, 4, enlarge=1.5, mask_threshold=0.5, rounds=count)
+
+    once, twice = rounds(masks, 1), rounds(masks, 2)
+    assert not torch.equal(once[0], twice[0])
+    assert torch.equal(rounds(once[0], 1)[0], twice[0])
+    assert torch.equal(once[1], twice[1]) and once[1].tolist() == [False] * 5 + [True]
+    with pytest.raises(ValueError, match="rounds: found 0"):
+        rounds(masks, 0)
+
+
+class Shrink(Answer):
+    """Answers with the rough mask at first, then with nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.empty = bool(self.sizes)
+        return super().forward(x)
+
+
+def test_a_later_round_that_comes_out_empty_keeps_the_last_mask(refinenet_config) -> None:
+    model = Shrink(refinenet_config(), empty=False)
+    mask = rectangle(20, 10, 12, 8)
+    refined, kept = refine(
+        model,  # type: ignore[arg-type]
+        torch.zeros(3, *SIZE, dtype=torch.uint8),
+        mask,
+        torch.tensor([[25.0, 14.0]]),
+        model.config,
+        8,
+        enlarge=2.0,
+        mask_threshold=0.5,
+        rounds=3,
+    )
+    assert torch.equal(refined, mask)
+    assert kept.tolist() == [False]  # refined once
+    assert model.sizes == [1, 1]  # and not asked again after the empty answer

@@ -100,6 +100,16 @@ def test_rows_do_not_depend_on_the_batch(place: tuple[Path, Params], batch_size:
         assert old["score"] == pytest.approx(new["score"], abs=1e-4)
 
 
+def test_more_rounds_change_refined_masks_alone(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    before = read_pseudo(workspace / "pseudo").to_pylist()
+    run(params.model_copy(update={"pseudo": params.pseudo.model_copy(update={"rounds": 3})}), workspace)
+    after = read_pseudo(workspace / "pseudo").to_pylist()
+    same = ("point_id", "status", "rough_rle", "score", "level")
+    assert [[row[name] for name in same] for row in before] == [[row[name] for name in same] for row in after]
+    assert any(old["refined_rle"] != new["refined_rle"] for old, new in zip(before, after, strict=True))
+
+
 def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -> None:
     workspace, params = place
     weak = Split.open(workspace / "dataset" / "weak")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from data.dataset import InstanceDataset, collate
 from data.tables import Split
 from models.checkpoint import build_model
-from models.refinenet import MaskRefineNet
+from models.refinenet import IMAGENET_MEAN, IMAGENET_STD, MaskRefineNet
 from tasks.config import Params
 from tasks.errors import TaskError
 from tasks.train_refiner import load_teacher, refiner_loss, rough_crops, run
@@ -56,6 +57,34 @@ def test_crops_hold_what_the_network_expects(
     few = params.refiner.model_copy(update={"crops": 1})
     one = rough_crops(teacher, batch, few, torch.Generator().manual_seed(0), CPU)
     assert one is None or len(one[0]) == 1
+
+
+def test_crops_keep_to_the_content_of_a_padded_image(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    teacher = load_teacher(Path("workspace/teacher"), CPU)
+    height, width = 40, 24
+    batch = {
+        "images": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+        "content_sizes": [(height, width)],
+        "masks": [torch.zeros(4, 64, 64, dtype=torch.bool)],
+        "labels": [torch.arange(4)],
+    }
+    batch["images"][:, :, :height, :width] = 255
+    batch["masks"][0][:, : height - 4, : width - 4] = True
+    # So much context that every crop reaches the content's end, and would go on into a padding it doesn't see.
+    config = params.refiner.model_copy(update={"enlarge_min": 9.0, "enlarge_max": 9.0})
+    crops = rough_crops(teacher, batch, config, torch.Generator().manual_seed(0), CPU)
+    assert crops is not None
+    inputs, truth = crops
+    white = (1 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    torch.testing.assert_close(inputs[:, :3], white.view(1, 3, 1, 1).expand(len(inputs), 3, 32, 32))
+    whole = F.interpolate(
+        batch["masks"][0][:1, None, :height, :width].float(), size=(32, 32), mode="nearest-exact"
+    )
+    assert any(torch.equal(one.float(), whole[0, 0]) for one in truth)
 
 
 def test_draws_depend_on_the_step_alone(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
