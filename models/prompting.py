@@ -65,7 +65,7 @@ def prompt_points(
     flat = features.flatten(1)
     kernels, class_scores = [], []
     for logits, level_kernels in zip(outputs.category_logits, outputs.kernels, strict=True):
-        column, row = cells_of(points, logits.shape[-1], input_size).unbind(1)
+        column, row = cells_of(points, (logits.shape[-2], logits.shape[-1]), input_size).unbind(1)
         kernels.append(level_kernels[n, :, row, column].float().T)
         class_scores.append(logits[n, labels, row, column].float().sigmoid())
     kernel, class_score = torch.stack(kernels, 1), torch.stack(class_scores, 1)  # [K, L, E], [K, L]

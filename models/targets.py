@@ -81,22 +81,29 @@ def levels_of(size: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
     return held | ((inside >= highest) & (limits[:, 1] == highest))
 
 
-def cells_of(points_xy: Tensor, grid: int, input_size: tuple[int, int]) -> Tensor:
-    """Int64 [..., 2]: column and row of the cell that holds each point; beyond the map, its edge."""
+def cells_of(points_xy: Tensor, grid: int | tuple[int, int], input_size: tuple[int, int]) -> Tensor:
+    """Int64 [..., 2]: column and row of the cell that holds each point; beyond the map, its edge.
+
+    `grid` is the number of rows and of columns, or one number for both.
+    """
     height, width = input_size
-    side = points_xy.new_tensor([width, height])
-    return (points_xy / side * grid).floor().long().clamp(0, grid - 1)
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
+    counts = torch.tensor([columns, rows], device=points_xy.device)
+    cells = (points_xy / points_xy.new_tensor([width, height]) * counts).floor().long()
+    return torch.minimum(cells.clamp(min=0), counts - 1)
 
 
-def positive_cells(centre: Tensor, half: Tensor, grid: int, input_size: tuple[int, int]) -> Tensor:
-    """Bool [K, S, S]: cells that touch the box centre +- half (x, y, [K, 2]), one away at most."""
+def positive_cells(
+    centre: Tensor, half: Tensor, grid: int | tuple[int, int], input_size: tuple[int, int]
+) -> Tensor:
+    """Bool [K, rows, columns]: cells that touch the box centre +- half (x, y, [K, 2]), one away at most."""
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
     middle = cells_of(centre, grid, input_size)
     low = torch.maximum(cells_of(centre - half, grid, input_size), middle - 1)
     high = torch.minimum(cells_of(centre + half, grid, input_size), middle + 1)
-    span = torch.arange(grid, device=centre.device)
-    across = (span >= low[:, :1]) & (span <= high[:, :1])  # [K, S]
-    down = (span >= low[:, 1:]) & (span <= high[:, 1:])
-    return down[:, :, None] & across[:, None, :]
+    span = torch.arange(max(rows, columns), device=centre.device)
+    held = (span >= low[..., None]) & (span <= high[..., None])  # [K, 2, most]
+    return held[:, 1, :rows, None] & held[:, 0, None, :columns]
 
 
 def assign_targets(
@@ -118,8 +125,8 @@ def assign_targets(
         weights: float32 [K]; they scale an object's part of both losses.
         points_xy: float [K, 2] or [K, Q, 2], further places in input pixels whose cells learn the object
             too, so that it can be prompted there. NaN means none.
-        ignore: bool [h, w] or None for each image (crowds): cells without an object whose centre lies
-            there teach nothing.
+        ignore: bool [h, w] or None for each image (crowds): cells without an object that touch it teach
+            nothing.
 
     Where several objects claim a cell, the last one gives its class; each remains a pair of the mask loss.
     """
@@ -222,12 +229,28 @@ def _stack_points(points_xy: list[Tensor] | None, counts: list[int], device: tor
 def _ignored(
     ignore: list[Tensor | None], grid: int, input_size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Bool [N * S * S]: cells whose centre pixel lies in the image's ignored region."""
+    """Bool [N * S * S]: cells that touch the image's ignored region.
+
+    One pixel is enough: any pixel of the region may be the mass centre of an object that nobody outlined, and
+    such an object may be smaller than a cell.
+    """
     flags = torch.zeros(len(ignore), grid, grid, dtype=torch.bool, device=device)
     for i, region in enumerate(ignore):
         if region is None:
             continue
-        h, w = region.shape
-        y, x = (((torch.arange(grid, device=device) + 0.5) * side / grid).long() for side in input_size)
-        flags[i] = region[y.clamp(max=h - 1)][:, x.clamp(max=w - 1)] & (y < h)[:, None] & (x < w)
+        # Pixels above and left of every place, so that a cell's count is four look-ups.
+        summed = F.pad(region.cumsum(0, dtype=torch.int32).cumsum(1), (1, 0, 1, 0))
+        (top, bottom), (left, right) = (
+            _cell_edges(grid, side, held, device) for side, held in zip(input_size, region.shape, strict=True)
+        )
+        down = summed[bottom] - summed[top]
+        flags[i] = down[:, right] > down[:, left]
     return flags.flatten()
+
+
+def _cell_edges(cells: int, side: int, held: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Int64 [cells] twice: the first pixel that each cell touches along an axis of `side` pixels, and the one
+    after the last; both at most `held`, where the region ends."""
+    at = torch.arange(cells, device=device)
+    first, after = at * side // cells, -(-(at + 1) * side // cells)
+    return first.clamp(max=held), after.clamp(max=held)

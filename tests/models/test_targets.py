@@ -144,6 +144,54 @@ def test_weights_and_ignored_cells(rectangles, config: SOLOv2Config) -> None:
     assert (weights[:, :6][categories[:, :6] < 0] == 0).all()
 
 
+regions = st.tuples(st.integers(0, 95), st.integers(0, 63), st.integers(1, 40), st.integers(1, 30))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(regions, max_size=3), st.sampled_from([(64, 96), (50, 61)]))
+def test_a_cell_that_touches_an_ignored_region_teaches_nothing(
+    config: SOLOv2Config, boxes: list[tuple[int, int, int, int]], size: tuple[int, int]
+) -> None:
+    region = torch.zeros(size, dtype=torch.bool)
+    for x, y, w, h in boxes:
+        region[y : y + h, x : x + w] = True
+    nothing = ([torch.zeros(0, *size, dtype=torch.bool)], [torch.zeros(0).long()], [torch.zeros(0)])
+    targets = assign_targets(*nothing, SIZE, config, ignore=[region])
+    pixels = region.nonzero().tolist()
+    for weights, grid in zip(targets.cell_weights, config.grids, strict=True):
+        touched = torch.zeros(grid, grid, dtype=torch.bool)
+        for y, x in pixels:
+            # Down to the cell that holds the pixel's last corner, which belongs to the next one if on its edge.
+            rows = slice(y * grid // SIZE[0], -(-(y + 1) * grid // SIZE[0]))
+            touched[rows, x * grid // SIZE[1] : -(-(x + 1) * grid // SIZE[1])] = True
+        assert torch.equal(weights[0] == 0, touched)
+
+
+def test_an_ignored_region_smaller_than_a_cell_still_counts(rectangles, config: SOLOv2Config) -> None:
+    speck = rectangles(SIZE, (1, 1, 1, 1))[0]
+    targets = assign_targets(
+        [rectangles(SIZE)],
+        [torch.zeros(0).long()],
+        [torch.zeros(0)],
+        SIZE,
+        config,
+        ignore=[speck],
+    )
+    assert [int((weights == 0).sum()) for weights in targets.cell_weights] == [1, 1, 1]
+    assert all(weights[0, 0, 0] == 0 for weights in targets.cell_weights)
+
+
+def test_an_object_is_learnt_inside_an_ignored_region(rectangles, config: SOLOv2Config) -> None:
+    masks = rectangles(SIZE, (40, 24, 16, 16))
+    arguments = ([masks], [torch.tensor([1])], [torch.ones(1)], SIZE, config)
+    free = assign_targets(*arguments)
+    inside = assign_targets(*arguments, ignore=[rectangles(SIZE, (30, 14, 40, 40))[0]])
+    assert torch.equal(free.cell, inside.cell)
+    for before, after in zip(free.categories, inside.categories, strict=True):
+        assert torch.equal(before, after)
+    assert (inside.cell_weights[0][inside.categories[0] >= 0] == 1).all()
+
+
 def test_further_points_teach_their_cells(rectangles, config: SOLOv2Config) -> None:
     masks = rectangles(SIZE, (8, 8, 20, 20), (60, 30, 10, 10))
     points = torch.tensor([[[27.5, 27.5], [8.5, 8.5]], [[60.5, 30.5], [torch.nan, torch.nan]]])
@@ -165,6 +213,14 @@ def test_further_points_teach_their_cells(rectangles, config: SOLOv2Config) -> N
 )
 def test_points_on_the_border_have_a_cell(point: tuple[float, float], cell: tuple[int, int]) -> None:
     assert tuple(cells_of(torch.tensor([point], dtype=torch.float32), 8, SIZE)[0].tolist()) == cell
+
+
+@given(st.floats(-20, 120, width=32), st.floats(-20, 90, width=32), st.integers(1, 9), st.integers(1, 9))
+def test_a_grid_may_have_other_rows_than_columns(x: float, y: float, rows: int, columns: int) -> None:
+    point = torch.tensor([x, y])
+    own = cells_of(point, (rows, columns), SIZE).tolist()
+    assert own == [int(cells_of(point, columns, SIZE)[0]), int(cells_of(point, rows, SIZE)[1])]
+    assert torch.equal(cells_of(point, rows, SIZE), cells_of(point, (rows, rows), SIZE))
 
 
 def test_measure_counts_pixels_between_their_outer_edges(rectangles) -> None:
