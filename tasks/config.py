@@ -186,11 +186,13 @@ class PseudoConfig(Section):
 class StudentConfig(DetectorTrainConfig):
     """`masks`: which pseudo masks to learn from; `weight_by_score`: an instance's score scales its part of both losses.
 
-    Points without a usable mask on an image that has others count as background: min_score has a price."""
+    `unusable`: around a point without a mask, or with one below `min_score`, on an image that has others, `ignore`
+    teaches nothing, `background` that there is no object."""
 
     masks: Literal["refined", "rough", "none"]
     min_score: Share
     weight_by_score: bool
+    unusable: Literal["ignore", "background"]
 
 
 class EvaluateConfig(Section):

@@ -98,7 +98,7 @@ def train_detector(
         "input": params.input.model_dump(),
         "training": {"stage": stage, "seed": params.seed, **training.model_dump(mode="json")},
     }
-    instances = sum(len(split.instances) for split in splits)
+    instances = sum(split.instances["iscrowd"].to_pylist().count(False) for split in splits)
     with atomic_dir(out) as folder:
         save_checkpoint(folder, model.state_dict(), meta)
         for step in milestones:
