@@ -1,4 +1,4 @@
-"""ResNet (He et al., CVPR 2016) and feature pyramid (Lin et al., CVPR 2017) of torchvision's parts.
+"""ResNet (He et al., CVPR 2016) and feature pyramid (Lin et al., CVPR 2017) of torchvision's parts; backbones by name.
 
 torchvision's `ResNet` class fixes the stem at 64 channels, so a network of another width is assembled here
 from its blocks; parameter names stay torchvision's, so that its published weights load by name.
@@ -8,10 +8,13 @@ Legend: N images, H x W pixels.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from math import gcd
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -21,6 +24,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from models.config import PYRAMID_LEVELS, BackboneConfig, NormKind
+from models.efficientnet import NORM_EPSILON, EfficientNetLite0, from_published, published_file
 
 STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -30,12 +34,12 @@ STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 }
 
 
-def norm_layer(kind: NormKind, groups: int) -> Callable[[int], nn.Module]:
-    """The constructor, from a channel count, of one kind of normalisation."""
+def norm_layer(kind: NormKind, groups: int, epsilon: float = 1e-5) -> Callable[[int], nn.Module]:
+    """The constructor, from a channel count, of one kind of normalisation; `epsilon` is batch norm's."""
     if kind == "frozen_bn":
-        return FrozenBatchNorm2d
+        return partial(FrozenBatchNorm2d, eps=epsilon)
     if kind == "batch_norm":
-        return nn.BatchNorm2d
+        return partial(nn.BatchNorm2d, eps=epsilon)
     return lambda channels: nn.GroupNorm(gcd(groups, channels), channels)
 
 
@@ -100,63 +104,122 @@ class ResNet(nn.Module):
             part.requires_grad_(False)
 
 
-def build_resnet(config: BackboneConfig, in_channels: int = 3) -> ResNet:
-    """The ResNet of `config`, its weights loaded and its stages frozen.
+def build_backbone(config: BackboneConfig, in_channels: int = 3) -> ResNet | EfficientNetLite0:
+    """The network of `config`, its weights loaded and its stages frozen.
 
     With `in_channels` above 3 the further channels of the stem convolution keep their random weights.
 
-    Raises ValueError when the weights don't fit the network, FileNotFoundError when their file is missing.
+    Raises ValueError when the weights don't fit the network, OSError when their file is missing.
     """
-    block, depths = STAGES[config.name]
-    base = max(1, round(64 * config.width))
-    resnet = ResNet(
-        block,
-        depths,
-        in_channels=in_channels,
-        stem_channels=base,
-        planes=base,
-        norm=norm_layer(config.norm, config.norm_groups),
-        stride_in_1x1=config.stride_in_1x1,
-    )
-    if config.weights is not None:
-        load_resnet_weights(resnet, config.name, config.weights)
-    resnet.freeze(config.frozen_stages)
-    return resnet
-
-
-def load_resnet_weights(resnet: ResNet, name: str, weights: str) -> None:
-    """Load `imagenet` or a file of torchvision-named weights into `resnet`; the classifier's are left out."""
-    if weights == "imagenet":
-        state = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
-    elif weights.endswith(".safetensors"):
-        state = load_file(weights)
+    network: ResNet | EfficientNetLite0
+    if config.name == "efficientnet_lite0":
+        norm = norm_layer(config.norm, config.norm_groups, NORM_EPSILON)
+        network = EfficientNetLite0(in_channels=in_channels, width=config.width, norm=norm)
     else:
-        state = torch.load(Path(weights), map_location="cpu", weights_only=True)
-    own = resnet.state_dict()
-    stem = state.get("conv1.weight")
-    if stem is not None and stem.shape[1] < own["conv1.weight"].shape[1]:
-        widened = own["conv1.weight"].clone()
-        widened[:, : stem.shape[1]] = stem
-        state = {**state, "conv1.weight": widened}
-    # Group norm has no running statistics, torchvision's classifier and step counters have no place here.
-    spare = ("fc.", "num_batches_tracked", "running_mean", "running_var")
+        block, depths = STAGES[config.name]
+        base = max(1, round(64 * config.width))
+        network = ResNet(
+            block,
+            depths,
+            in_channels=in_channels,
+            stem_channels=base,
+            planes=base,
+            norm=norm_layer(config.norm, config.norm_groups),
+            stride_in_1x1=config.stride_in_1x1,
+        )
+    if config.weights is not None:
+        load_weights(network, config.name, config.weights)
+    network.freeze(config.frozen_stages)
+    return network
+
+
+def weights_file(name: str, weights: str) -> Path:
+    """The file that `weights` names, fetched if need be: torchvision's `imagenet` weights lie in torch's cache.
+
+    Raises FileNotFoundError when it isn't there, or can't be fetched.
+    """
+    if weights != "imagenet":
+        path = Path(weights)
+        if not path.is_file():
+            raise FileNotFoundError(f"{weights}: no such file; name a .pth or .safetensors file, or imagenet")
+        return path
+    if name == "efficientnet_lite0":
+        return published_file()
+    published = get_model_weights(name)["IMAGENET1K_V1"]
+    url = published.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        try:
+            published.get_state_dict(progress=False, check_hash=True)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"weights imagenet of {name}: {url} can't be fetched ({error}); put that file at {path}, "
+                "or name its place in weights"
+            ) from None
+    return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file by name. Never executes code.
+
+    Raises ValueError when it is damaged, or holds anything but named tensors.
+    """
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: not readable as weights ({error}); fetch or save it anew") from None
+    strange = (
+        [key for key, value in state.items() if not isinstance(value, Tensor)]
+        if isinstance(state, dict)
+        else []
+    )
+    if strange or not isinstance(state, dict):
+        found = f"entries {', '.join(map(str, strange))}" if strange else type(state).__name__
+        raise ValueError(f"{path}: found {found}, expected a state dict: tensors by name and nothing else")
+    return state
+
+
+def load_weights(network: ResNet | EfficientNetLite0, name: str, weights: str) -> None:
+    """Load `imagenet`, or a file of weights with the published ones' names; the classifier's are left out.
+
+    Raises ValueError that lists every fault, FileNotFoundError when there is no such file.
+    """
+    state = read_weights(weights_file(name, weights))
+    if isinstance(network, EfficientNetLite0):
+        state, stem = from_published(state), "stem.0.weight"
+    else:
+        state, stem = (
+            {key: value for key, value in state.items() if not key.startswith("fc.")},
+            "conv1.weight",
+        )
+    own = network.state_dict()
+    if stem in state and state[stem].shape[1] < own[stem].shape[1]:
+        widened = own[stem].clone()
+        widened[:, : state[stem].shape[1]] = state[stem]
+        state = {**state, stem: widened}
+    # Group norm has no running statistics, step counters are of no use.
+    spare = ("num_batches_tracked", "running_mean", "running_var")
     faults = [f"{key}: missing" for key in own.keys() - state.keys() if "num_batches" not in key]
     for key, value in state.items():
         if key in own and own[key].shape != value.shape:
             faults.append(f"{key}: found {list(value.shape)}, expected {list(own[key].shape)}")
-        elif key not in own and not any(part in key for part in spare):
+        elif key not in own and not key.endswith(spare):
             faults.append(f"{key}: not in this network")
     if faults:
-        shown = "\n  ".join(sorted(faults)[:10])
+        shown = "\n  ".join(sorted(faults))
         raise ValueError(
             f"weights {weights!r} do not fit {name} ({len(faults)} faults):\n  {shown}\n"
             "Use width 1.0 with published weights, the same depth, or weights: null."
         )
-    resnet.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    network.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
-class ResNetFPN(nn.Module):
-    """ResNet and feature pyramid: images [N, 3, H, W] to P2..P6, [N, channels, H / 2^l, W / 2^l] for level l.
+class BackboneFPN(nn.Module):
+    """Backbone and feature pyramid: images [N, 3, H, W] to P2..P6, [N, channels, H / 2^l, W / 2^l] for level l.
 
     P6 is P5 sub-sampled by 2 (rounded up). The top-down path up-samples by nearest neighbour, as the paper's.
     """
@@ -165,7 +228,7 @@ class ResNetFPN(nn.Module):
 
     def __init__(self, config: BackboneConfig, fpn_channels: int) -> None:
         super().__init__()
-        self.body = build_resnet(config)
+        self.body = build_backbone(config)
         self.fpn = FeaturePyramidNetwork(
             self.body.channels[1:], fpn_channels, extra_blocks=LastLevelMaxPool()
         )

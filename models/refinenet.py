@@ -1,6 +1,6 @@
 """MaskRefineNet (PointWSSIS, arXiv 2303.15062, section 3.3): image, point and rough mask give a better mask.
 
-A ResNet U-Net with atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) on a crop around an instance.
+A U-Net with atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) on a crop around an instance.
 
 Legend: M crops, S crop side, P heatmap channels.
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import build_resnet, norm_layer
+from models.backbone import build_backbone, norm_layer
 from models.config import BackboneConfig, RefineNetConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -57,7 +57,7 @@ class MaskRefineNet(nn.Module):
         self.categories: list[dict[str, Any]] = []
         """Class i is categories[i], {"id", "name"}; filled in when a checkpoint is read."""
         self.in_channels = 3 + config.heatmap_channels + 1
-        self.encoder = build_resnet(config.backbone, self.in_channels)
+        self.encoder = build_backbone(config.backbone, self.in_channels)
         *skips, deepest = self.encoder.channels
         self.aspp = ASPP(deepest, config.aspp_channels, config.aspp_rates, config.backbone)
         self.decoder = nn.ModuleList()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import ResNetFPN
+from models.backbone import BackboneFPN
 from models.config import SOLOv2Config
 from models.heads import InstanceHead, MaskBranch
 
@@ -44,7 +44,7 @@ class SOLOv2(nn.Module):
         self.config, self.num_classes = config, num_classes
         self.categories: list[dict[str, Any]] = []
         """Class i is categories[i], {"id", "name"}; filled in when a checkpoint is read."""
-        self.backbone = ResNetFPN(config.backbone, config.fpn_channels)
+        self.backbone = BackboneFPN(config.backbone, config.fpn_channels)
         self.instance_head = InstanceHead(
             config.fpn_channels,
             config.head_channels,
