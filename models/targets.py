@@ -7,7 +7,7 @@ Legend: N images, L levels, S grid side, K objects, P (cell, object) pairs, H x 
 Pixel coordinates are x, y with the centre of the top-left pixel at (0.5, 0.5).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -181,6 +181,25 @@ def assign_targets(
         instance=table[2],
         masks=torch.cat([shrink_masks(m, input_size, config.mask_stride) for m in masks]),
         weights=weight,
+    )
+
+
+def sample_pairs(targets: Targets, limit: int, generator: torch.Generator | None = None) -> Targets:
+    """`targets` with at most `limit` of its pairs, drawn evenly; cells and their classes stay.
+
+    The mask loss is a mean over pairs, so a draw of them has the same expectation. Its cost is pairs x mask map, which
+    in crowded images is more than the network's own.
+    """
+    count = len(targets.cell)
+    if count <= limit:
+        return targets
+    kept = torch.randperm(count, generator=generator)[:limit].sort().values.to(targets.cell.device)
+    return replace(
+        targets,
+        level=targets.level[kept],
+        image=targets.image[kept],
+        cell=targets.cell[kept],
+        instance=targets.instance[kept],
     )
 
 

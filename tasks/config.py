@@ -132,8 +132,14 @@ class TrainConfig(Section):
 
 
 class DetectorTrainConfig(TrainConfig):
-    """Training of a SOLOv2: the grids and size ranges (input pixels) may differ between teacher and student."""
+    """Training of a SOLOv2: the grids and size ranges (input pixels) may differ between teacher and student.
 
+    `inner_points`: random pixels of each object, drawn at every step, whose cells learn it too [0 in the paper].
+    `mask_pairs`: the mask loss takes at most this many (cell, object) pairs a step, drawn evenly; null: all [null].
+    """
+
+    inner_points: NonNegativeInt
+    mask_pairs: PositiveInt | None
     grids: tuple[PositiveInt, ...]
     ranges: tuple[tuple[NonNegative, Positive], ...]
     augment: AugmentConfig

@@ -20,7 +20,7 @@ from models.checkpoint import FORMAT, save_checkpoint
 from models.config import SOLOv2Config
 from models.losses import solov2_loss
 from models.solov2 import SOLOv2
-from models.targets import assign_targets
+from models.targets import assign_targets, random_inner_points, sample_pairs
 from tasks.config import DetectorTrainConfig, Params
 from tasks.device import set_up
 from tasks.engine import Job, finish, milestone_path, train, write_history
@@ -30,22 +30,43 @@ from tasks.step import fingerprint, run_folder, write_manifest
 log = logging.getLogger(__name__)
 
 
-def detector_loss(
-    config: SOLOv2Config, device: torch.device
-) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
-    """The SOLOv2 loss of a batch as the loader gives it."""
+class StepBatch(Batch):
+    """A batch and the number of its step, from which the step's draws are seeded."""
 
-    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    step: int
+
+
+def detector_loss(
+    config: SOLOv2Config, device: torch.device, training: DetectorTrainConfig, seed: int
+) -> Callable[[nn.Module, StepBatch], dict[str, Tensor]]:
+    """The SOLOv2 loss of a batch as the loader gives it.
+
+    Every object is learnt in the cells of `training.inner_points` random pixels of its mask too: a network that is
+    prompted by clicks anywhere on an object must know the object there. All draws depend on (seed, step) alone.
+    """
+
+    def loss(model: nn.Module, batch: StepBatch) -> dict[str, Tensor]:
         images = batch["images"].to(device, non_blocking=True)
         outputs = model(images, batch["content_sizes"])
+        # On the CPU, so that all devices draw alike.
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
+        inner = None
+        if training.inner_points:
+            inner = [
+                random_inner_points(masks, training.inner_points, generator).to(device)
+                for masks in batch["masks"]
+            ]
         targets = assign_targets(
             [masks.to(device) for masks in batch["masks"]],
             [labels.to(device) for labels in batch["labels"]],
             [weights.to(device) for weights in batch["weights"]],
             (images.shape[2], images.shape[3]),
             config,
+            points_xy=inner,
             ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"]],
         )
+        if training.mask_pairs is not None:
+            targets = sample_pairs(targets, training.mask_pairs, generator)
         return solov2_loss(outputs, targets, config)
 
     return loss
@@ -81,7 +102,7 @@ def train_detector(
     job = Job(
         name=stage,
         model=model,
-        loss=detector_loss(config, device),
+        loss=detector_loss(config, device, training, params.seed),
         batches=_batches(dataset, params, training),
         config=training,
         device=device,
@@ -111,12 +132,13 @@ def train_detector(
 
 def _batches(
     dataset: InstanceDataset, params: Params, training: DetectorTrainConfig
-) -> Callable[[int], Iterable[Batch]]:
-    def batches(first: int) -> Iterable[Batch]:
+) -> Callable[[int], Iterable[StepBatch]]:
+    def batches(first: int) -> Iterable[StepBatch]:
         sampler = StepSampler(
             len(dataset), training.batch_size, seed=params.seed, steps=training.steps, start_step=first
         )
-        return loader(dataset, sampler, collate, params.runtime.workers)
+        for step, batch in enumerate(loader(dataset, sampler, collate, params.runtime.workers), start=first):
+            yield StepBatch(**batch, step=step)
 
     return batches
 

@@ -16,6 +16,7 @@ from models.targets import (
     levels_of,
     measure,
     random_inner_points,
+    sample_pairs,
     shrink_masks,
 )
 
@@ -247,3 +248,33 @@ def test_random_inner_points_are_inside_and_everywhere(rectangles) -> None:
     assert (points[2] == torch.tensor([95.5, 63.5])).all()
     again = random_inner_points(masks, 200, torch.Generator().manual_seed(1))
     assert torch.equal(points.nan_to_num(), again.nan_to_num())
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_sampled_pairs_are_some_of_them_in_their_order(config: SOLOv2Config, limit: int) -> None:
+    masks = torch.zeros(3, *SIZE, dtype=torch.bool)
+    masks[0, 4:20, 4:20] = masks[1, 30:60, 10:80] = masks[2, 2:60, 50:90] = True
+    images = [masks[:2], masks[2:]]
+    targets = assign_targets(
+        images, [torch.zeros(2), torch.ones(1)], [torch.ones(2), torch.ones(1)], SIZE, config
+    )
+    whole = list(
+        zip(
+            *(getattr(targets, name).tolist() for name in ("image", "level", "instance", "cell")), strict=True
+        )
+    )
+    drawn = set()
+    for seed in range(20):
+        sampled = sample_pairs(targets, limit, torch.Generator().manual_seed(seed))
+        rows = list(
+            zip(
+                *(getattr(sampled, name).tolist() for name in ("image", "level", "instance", "cell")),
+                strict=True,
+            )
+        )
+        assert len(rows) == min(limit, len(whole))
+        assert rows == sorted(set(rows) & set(whole))
+        assert sampled.categories is targets.categories
+        assert sampled.masks is targets.masks
+        drawn |= set(rows)
+    assert len(drawn) > min(limit, len(whole) - 1)  # another draw, other pairs

@@ -1,0 +1,68 @@
+"""The loss of teacher and student: what its draws depend on, what inner points add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from data.dataset import collate
+from models.solov2 import SOLOv2
+from tasks.config import Params
+from tasks.detector import StepBatch, detector_loss
+
+SEED = 3
+
+
+@pytest.fixture
+def losses_of(
+    params_of: Callable[[dict[str, Any]], Params], recipe: dict[str, Any]
+) -> Callable[..., list[tuple[float, float]]]:
+    """(mask, category) losses of one batch at some steps, with some of the teacher's keys changed."""
+
+    def losses(steps: list[int], **changes: Any) -> list[tuple[float, float]]:
+        recipe["teacher"] |= changes
+        params = params_of(recipe)
+        torch.manual_seed(0)
+        config = params.detector(params.teacher)
+        model = SOLOv2(config, 4)
+        # One object over the whole image: its centre cells are few, so an inner point nearly always adds one.
+        mask = torch.ones(1, 64, 64, dtype=torch.bool)
+        sample = {
+            "image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8), "masks": mask,
+            "labels": torch.tensor([1]), "weights": torch.ones(1), "points_xy": None, "crowd": None,
+            "image_id": 1, "original_size": (64, 64),
+        }  # fmt: skip
+        loss = detector_loss(config, torch.device("cpu"), params.teacher, SEED)
+        batch = collate([sample])  # type: ignore[list-item]
+        found = []
+        for step in steps:
+            parts = loss(model, StepBatch(**batch, step=step))
+            found.append((parts["loss_mask"].item(), parts["loss_category"].item()))
+        return found
+
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({"inner_points": 0, "mask_pairs": None}, False),
+        ({"inner_points": 2, "mask_pairs": None}, True),
+        ({"inner_points": 0, "mask_pairs": 1}, True),
+    ],
+)
+def test_draws_depend_on_the_step_alone(
+    losses_of: Callable[..., Any], changes: dict[str, Any], drawn: bool
+) -> None:
+    first, again, others = *losses_of([5, 5], **changes), losses_of([6, 7, 8, 9], **changes)
+    assert first == again
+    assert any(other != first for other in others) == drawn
+
+
+def test_inner_points_add_cells(losses_of: Callable[..., Any]) -> None:
+    # More positive cells among the same ones: the focal sum is divided by a larger count.
+    (_, without), (_, with_points) = *losses_of([0], inner_points=0), *losses_of([0], inner_points=8)
+    assert with_points != without
