@@ -102,7 +102,10 @@ class AugmentConfig(Section):
 
 
 class TrainConfig(Section):
-    """What teacher, refiner and student share: one optimiser, one schedule, counted in steps."""
+    """What teacher, refiner and student share: one optimiser, one schedule, counted in steps.
+
+    `ema`: the share of the weights' running average that a step keeps; the checkpoint then holds the average.
+    null: it holds the weights themselves."""
 
     steps: PositiveInt
     batch_size: PositiveInt
@@ -113,6 +116,7 @@ class TrainConfig(Section):
     schedule: Literal["cosine", "step"]
     decay_at: tuple[PositiveInt, ...]
     clip_norm: Positive | None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Literal["fp32", "bf16", "fp16"]
     checkpoint_every: PositiveInt
     log_every: PositiveInt

@@ -1,8 +1,8 @@
 """The training loop that teacher, refiner and student share.
 
 It counts steps, not epochs. Everything a step needs is a function of (seed, step): the batch, its augmentation
-and the learning rate; so weights, optimiser and the step number are all there is to resume from, and a resumed
-run ends bit-identical to an undisturbed one on the same device.
+and the learning rate; so weights, their average, optimiser and the step number are all there is to resume from, and
+a resumed run ends bit-identical to an undisturbed one on the same device.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from data.storage import atomic_write
 from tasks.config import TrainConfig
@@ -80,11 +81,27 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
+def weight_average(model: nn.Module, decay: float) -> AveragedModel:
+    """The running average of a model's weights: each update keeps a share `decay` of it, fewer at first.
+
+    The first weights are taken whole; the k-th after them keep min(decay, (1 + k) / (10 + k)), so that the average
+    soon forgets the weights that training began with. Buffers are copied, not averaged.
+    """
+
+    @torch.no_grad()
+    def update(averages: Any, weights: Any, updates: Any) -> None:
+        done = int(updates)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + done) / (10 + done)))
+
+    return AveragedModel(model, multi_avg_fn=update)
+
+
 def train(job: Job) -> None:
     """Trains `job.model` in place to the last step and fills `job.history`, one row every `log_every` steps.
 
-    The weights at each milestone lie in `milestone_path(job, step)` afterwards. State is kept in
-    `job.run_folder`/resume and taken up from there when the same job runs again; `finish` removes it.
+    With `ema` the model ends with the average of its weights over the steps. The weights (or their average) at each
+    milestone lie in `milestone_path(job, step)` afterwards. State is kept in `job.run_folder`/resume and taken up from
+    there when the same job runs again; `finish` removes it.
 
     Raises:
         TaskError: the loss became NaN or infinite; names the step, the parts of the loss and the images.
@@ -98,7 +115,8 @@ def train(job: Job) -> None:
     )
     job.model.to(job.device).train()
     optimizer = build_optimizer(job.model, config)
-    first = _resume(job, optimizer, accelerator.scaler)
+    average = None if config.ema is None else weight_average(job.model, config.ema)
+    first = _resume(job, optimizer, accelerator.scaler, average)
     model, optimizer = accelerator.prepare(job.model, optimizer)
     sums: dict[str, Tensor] = {}
     with Bar(job.name, config.steps, "step", done=first) as bar:
@@ -114,6 +132,8 @@ def train(job: Job) -> None:
                 accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(job.model)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
             done = step + 1
@@ -125,10 +145,12 @@ def train(job: Job) -> None:
                 facts, sums = f"loss {row['loss']:.3f}", {}
             if done in job.milestones:
                 with atomic_write(milestone_path(job, done)) as path:
-                    save_file(_weights(job.model), path)
+                    save_file(_weights(average.module if average is not None else job.model), path)
             if done % config.checkpoint_every == 0 and done < config.steps:
-                _keep(job, optimizer, accelerator.scaler, done)
+                _keep(job, optimizer, accelerator.scaler, average, done)
             bar.advance(facts=facts)
+    if average is not None:
+        job.model.load_state_dict(average.module.state_dict())
     job.model.eval()
 
 
@@ -152,11 +174,12 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def _keep(job: Job, optimizer: Any, scaler: Any, step: int) -> None:
+def _keep(job: Job, optimizer: Any, scaler: Any, average: AveragedModel | None, step: int) -> None:
     state = {
         "key": job.key,
         "step": step,
         "model": job.model.state_dict(),
+        "average": average.state_dict() if average is not None else None,
         "optimizer": optimizer.state_dict(),
         "history": job.history,
         "scaler": scaler.state_dict() if scaler is not None else None,  # fp16 only
@@ -165,7 +188,7 @@ def _keep(job: Job, optimizer: Any, scaler: Any, step: int) -> None:
         torch.save(state, path)
 
 
-def _resume(job: Job, optimizer: torch.optim.Optimizer, scaler: Any) -> int:
+def _resume(job: Job, optimizer: torch.optim.Optimizer, scaler: Any, average: AveragedModel | None) -> int:
     """Loads the state that an interrupted run of the same job left; returns the first step to do."""
     path = job.run_folder / "resume" / "state.pt"
     if not path.exists():
@@ -177,6 +200,8 @@ def _resume(job: Job, optimizer: torch.optim.Optimizer, scaler: Any) -> int:
         return 0
     job.model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    if average is not None:
+        average.load_state_dict(state["average"])
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     job.history[:] = state["history"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,15 +8,24 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tasks.config import RefinerConfig, TrainConfig
-from tasks.engine import Job, finish, learning_rate, milestone_path, train, write_history
+from tasks.engine import (
+    Job,
+    finish,
+    learning_rate,
+    milestone_path,
+    train,
+    weight_average,
+    write_history,
+)
 from tasks.errors import TaskError
 
 BASE: dict[str, Any] = {
     "steps": 12, "batch_size": 4, "optimizer": "adamw", "lr": 0.1, "weight_decay": 0.1, "warmup_steps": 0,
-    "schedule": "cosine", "decay_at": [], "clip_norm": None, "precision": "fp32", "checkpoint_every": 4,
+    "schedule": "cosine", "decay_at": [], "clip_norm": None, "ema": None, "precision": "fp32", "checkpoint_every": 4,
     "log_every": 2,
 }  # fmt: skip
 
@@ -81,10 +91,14 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 100
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize(
+    ("optimizer", "ema"), [("adamw", None), ("adam", None), ("sgd", None), ("adamw", 0.9)]
+)
 @pytest.mark.parametrize("kill_at", [3, 4, 5, 7, 8, 11])
-def test_killed_and_resumed_is_bit_identical(tmp_path: Path, optimizer: str, kill_at: int) -> None:
-    training = config(optimizer=optimizer, lr=0.01, log_every=2)
+def test_killed_and_resumed_is_bit_identical(
+    tmp_path: Path, optimizer: str, ema: float | None, kill_at: int
+) -> None:
+    training = config(optimizer=optimizer, lr=0.01, log_every=2, ema=ema)
     whole = job(tmp_path / "whole", training)
     train(whole)
     with pytest.raises(Killed):
@@ -98,6 +112,49 @@ def test_killed_and_resumed_is_bit_identical(tmp_path: Path, optimizer: str, kil
         assert milestone_path(whole, step).read_bytes() == milestone_path(resumed, step).read_bytes()
     finish(resumed)
     assert not (tmp_path / "killed" / "resume").exists()
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9])
+def test_the_average_is_the_weights_average(tmp_path: Path, decay: float) -> None:
+    """By hand: the weights after every step, from runs of 1, 2, ... steps at a constant rate, then averaged."""
+    expected = None
+    constant = {"schedule": "step", "decay_at": [29], "lr": 0.05}
+    for steps in range(1, 13):
+        one = job(tmp_path / str(steps), config(**constant, steps=30))
+        batches = one.batches
+        one.batches = lambda first, n=steps, source=batches: itertools.islice(source(first), n)
+        train(one)
+        after = weights(one)
+        share = min(decay, steps / (9 + steps))  # of the k-th after the first, k = steps - 1
+        expected = after if expected is None else share * expected + (1 - share) * after
+        if steps == 3:
+            third = expected
+    averaged = job(tmp_path / "average", config(**constant, steps=30, ema=decay))
+    batches = averaged.batches
+    averaged.batches = lambda first: itertools.islice(batches(first), 12)
+    train(averaged)
+    torch.testing.assert_close(weights(averaged), expected)
+    milestone = load_file(milestone_path(averaged, 3))
+    torch.testing.assert_close(
+        torch.cat([milestone[name].flatten() for name, _ in averaged.model.named_parameters()]), third
+    )
+    assert not torch.allclose(weights(averaged), after)
+
+
+def test_the_average_copies_buffers_and_leaves_frozen_weights() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[0].requires_grad_(False)
+    average = weight_average(model, 0.5)
+    frozen = model[0].weight.clone()
+    for step in range(3):
+        with torch.no_grad():
+            model[1].weight.fill_(step)
+            model[1].running_mean.fill_(step)
+        average.update_parameters(model)
+    assert torch.equal(average.module[0].weight, frozen)
+    assert average.module[1].running_mean.tolist() == [2, 2]
+    first = (1 - 2 / 11) * 1  # one update after the first weights, 0
+    assert average.module[1].weight.tolist() == pytest.approx([0.25 * first + 0.75 * 2] * 2)
 
 
 def test_state_of_another_job_is_not_resumed(tmp_path: Path) -> None:
