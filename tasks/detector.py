@@ -138,7 +138,7 @@ def _batches(
             len(dataset), training.batch_size, seed=params.seed, steps=training.steps, start_step=first
         )
         for step, batch in enumerate(loader(dataset, sampler, collate, params.runtime.workers), start=first):
-            yield StepBatch(**batch, step=step)
+            yield {**batch, "step": step}
 
     return batches
 
