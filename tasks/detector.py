@@ -137,7 +137,8 @@ def _batches(
         sampler = StepSampler(
             len(dataset), training.batch_size, seed=params.seed, steps=training.steps, start_step=first
         )
-        for step, batch in enumerate(loader(dataset, sampler, collate, params.runtime.workers), start=first):
+        made: Iterable[Batch] = loader(dataset, sampler, collate, params.runtime.workers)
+        for step, batch in enumerate(made, start=first):
             yield {**batch, "step": step}
 
     return batches
