@@ -5,7 +5,7 @@ N images, K instances, H0 x W0 original size, h x w after resizing, H x W padded
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -62,6 +62,7 @@ class InstanceDataset(Dataset[Sample]):
         extra_instances: further INSTANCES rows for the last split, e.g. the weak split's pseudo
             labels. See ``Split.with_instances``.
         cache_images: keep decoded images in memory (per process).
+        leave_out: ids of images that are not among the samples.
 
     Raises:
         DataError: splits of unlike categories, or extra instances of unknown images or categories.
@@ -76,6 +77,7 @@ class InstanceDataset(Dataset[Sample]):
         augment: AugmentConfig | None,
         extra_instances: pa.Table | None = None,
         cache_images: bool,
+        leave_out: Collection[int] = (),
     ) -> None:
         self.splits = [split] if isinstance(split, Split) else list(split)
         for other in self.splits[1:]:
@@ -101,7 +103,7 @@ class InstanceDataset(Dataset[Sample]):
             [
                 np.stack([np.full(rows.size, n), rows], axis=1)
                 for n, one in enumerate(self.splits)
-                for rows in [np.flatnonzero(one.images["status"].to_numpy(zero_copy_only=False) == "ok")]
+                for rows in [np.flatnonzero(_usable(one, leave_out))]
             ]
         )
         self._cache: dict[int, np.ndarray] | None = {} if cache_images else None
@@ -180,6 +182,12 @@ class InstanceDataset(Dataset[Sample]):
             image_id=row["image_id"],
             original_size=size,
         )
+
+
+def _usable(split: Split, leave_out: Collection[int]) -> np.ndarray:
+    """Bool, one an image."""
+    ok: np.ndarray = split.images["status"].to_numpy(zero_copy_only=False) == "ok"
+    return ok & ~np.isin(split.images["image_id"].to_numpy(), list(leave_out))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -150,8 +150,10 @@ class DetectorTrainConfig(TrainConfig):
 
 
 class TeacherConfig(DetectorTrainConfig):
-    """`milestones` are the steps whose weights make the refiner's training masks (METHOD.md: about 1/2 and 5/6)."""
+    """`milestones` are the steps whose weights make the refiner's training masks (METHOD.md: about 1/2 and 5/6).
+    `holdout`: the share of the strong images that teacher and refiner don't train on, to measure refinement."""
 
+    holdout: Annotated[float, Field(ge=0, lt=1)]
     milestones: tuple[PositiveInt, ...]
 
     @model_validator(mode="after")

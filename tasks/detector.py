@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -25,6 +27,7 @@ from tasks.config import DetectorTrainConfig, Params
 from tasks.device import set_up
 from tasks.engine import Job, finish, milestone_path, train, write_history
 from tasks.errors import TaskError
+from tasks.holdout import write_held_out
 from tasks.step import fingerprint, run_folder, write_manifest
 
 log = logging.getLogger(__name__)
@@ -80,11 +83,14 @@ def train_detector(
     workspace: Path,
     out: Path,
     milestones: tuple[int, ...] = (),
+    held_out: frozenset[int] | None = None,
 ) -> None:
     """Trains from the weights that `params.seed` draws and writes `out`: checkpoint, milestones, log, manifest.
 
-    Teacher and student of one seed and one `model` section start from the same weights.
+    Teacher and student of one seed and one `model` section start from the same weights. The images whose ids are in
+    `held_out` are not trained on, and named in held_out.json; None writes no such file.
     """
+    leave_out = held_out or frozenset()
     device = set_up(params.runtime, params.threads, params.seed)
     config = params.detector(training)
     categories = splits[0].categories
@@ -98,6 +104,7 @@ def train_detector(
         max_side=params.input.max_side,
         augment=AugmentConfig(**training.augment.model_dump()),
         cache_images=params.runtime.cache_images,
+        leave_out=leave_out,
     )
     job = Job(
         name=stage,
@@ -107,7 +114,7 @@ def train_detector(
         config=training,
         device=device,
         run_folder=run_folder(workspace, stage),
-        key=_key(stage, params, training, splits, device),
+        key=_key(stage, params, training, splits, leave_out, device),
         milestones=milestones,
     )
     train(job)
@@ -119,13 +126,16 @@ def train_detector(
         "input": params.input.model_dump(),
         "training": {"stage": stage, "seed": params.seed, **training.model_dump(mode="json")},
     }
-    instances = sum(split.instances["iscrowd"].to_pylist().count(False) for split in splits)
+    instances = sum(int(_learnt(split, leave_out).sum()) for split in splits)
     with atomic_dir(out) as folder:
         save_checkpoint(folder, model.state_dict(), meta)
         for step in milestones:
             save_checkpoint(folder / "milestones" / f"{step:07d}", load_file(milestone_path(job, step)), meta)
         write_history(job, folder / "log.jsonl")
         counts = {"images": len(dataset), "instances": instances, "steps": training.steps}
+        if held_out is not None:
+            write_held_out(folder, held_out)
+            counts["held_out"] = len(held_out)
         write_manifest(folder, stage, counts, seed=params.seed, loss=job.history[-1]["loss"])
     finish(job)
 
@@ -159,14 +169,25 @@ def loader(dataset: Any, sampler: Any, collate_samples: Any, workers: int) -> Da
 
 
 def _key(
-    stage: str, params: Params, training: DetectorTrainConfig, splits: Sequence[Split], device: torch.device
+    stage: str,
+    params: Params,
+    training: DetectorTrainConfig,
+    splits: Sequence[Split],
+    leave_out: frozenset[int],
+    device: torch.device,
 ) -> str:
     """What an interrupted run must share to be resumed: params and data."""
     tables = ("images.arrow", "instances.arrow", "categories.json")
     shared = [stage, params.seed, params.threads, params.input.model_dump(), params.model]
-    settings = [*shared, training.model_dump(mode="json")]
+    settings = [*shared, training.model_dump(mode="json"), sorted(leave_out)]
     files = [split.root / table for split in splits for table in tables]
     return fingerprint(files, settings, str(device))
+
+
+def _learnt(split: Split, leave_out: frozenset[int]) -> NDArray[np.bool_]:
+    """Bool, one an instance: crowds aren't learnt, nor what lies on images left out."""
+    crowd = split.instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
+    return ~crowd & ~np.isin(split.instances["image_id"].to_numpy(), list(leave_out))
 
 
 def check_trainable(split: Split, categories: Sequence[Category]) -> list[str]:

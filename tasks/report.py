@@ -169,8 +169,9 @@ def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str
 
 
 def _training(meta: Mapping[str, Any]) -> dict[str, Any]:
-    # Not part of how a network learns, or the labels themselves.
+    # Not part of how a network learns, or the labels themselves; images held out are told in words of their own.
     aside = {"stage", "milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
+    aside |= {"holdout", "unusable"}
     return {key: value for key, value in meta["training"].items() if key not in aside}
 
 

@@ -30,6 +30,7 @@ from tasks.detector import loader
 from tasks.device import set_up
 from tasks.engine import Job, finish, train, write_history
 from tasks.errors import TaskError
+from tasks.holdout import read_held_out
 from tasks.step import fingerprint, run_folder, stage_main, write_manifest
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def run(params: Params, workspace: Path) -> None:
     if not folders:
         raise TaskError(f"{workspace}/teacher/milestones: empty; run `dvc repro train_teacher`")
     teachers = [load_teacher(folder, device) for folder in folders]
+    leave_out = read_held_out(workspace / "teacher", strong)
     torch.manual_seed(params.seed)
     try:
         model = MaskRefineNet(config.net)
@@ -61,6 +63,7 @@ def run(params: Params, workspace: Path) -> None:
         max_side=params.input.max_side,
         augment=AugmentConfig(**config.augment.model_dump()),
         cache_images=params.runtime.cache_images,
+        leave_out=leave_out,
     )
 
     def batches(first: int) -> Iterable[dict[str, Any]]:
@@ -70,7 +73,8 @@ def run(params: Params, workspace: Path) -> None:
 
     files = [strong.root / name for name in ("images.arrow", "instances.arrow")]
     files += [folder / "model.safetensors" for folder in folders]
-    settings = (params.seed, params.threads, params.input.model_dump(), config.model_dump(mode="json"))
+    shared = (params.seed, params.threads, params.input.model_dump(), sorted(leave_out))
+    settings = (*shared, config.model_dump(mode="json"))
     job = Job(
         name="train_refiner",
         model=model,

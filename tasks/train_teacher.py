@@ -1,4 +1,4 @@
-"""Trains the teacher, a SOLOv2, on the strong images: those that have masks."""
+"""Trains the teacher, a SOLOv2, on the strong images (those that have masks) but for some that are held out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from data.tables import Split
 from tasks.config import Params
 from tasks.detector import check_trainable, train_detector
 from tasks.errors import TaskError
+from tasks.holdout import classes_by_image, draw_held_out
 from tasks.step import stage_main
 
 log = logging.getLogger(__name__)
 
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/teacher: model.safetensors, model.json, milestones/STEP/, log.jsonl, manifest.json.
+    """Writes workspace/teacher: model.safetensors, model.json, milestones/STEP/, held_out.json, log.jsonl,
+    manifest.json. See tasks/holdout.py for what is held out and why.
 
     Raises:
         TaskError: there is no strong image with a mask.
@@ -28,6 +30,18 @@ def run(params: Params, workspace: Path) -> None:
         )
     for name in check_trainable(strong, strong.categories):
         log.warning("train_teacher: class %r has no mask among the strong images; it can't be learnt", name)
+    held_out = draw_held_out(classes_by_image(strong), params.teacher.holdout, params.seed)
+    if params.teacher.holdout and not held_out:
+        log.warning(
+            "train_teacher: every strong image is the last one with some class, so none is held out: refinement can't "
+            "be measured and is always used"
+        )
+    elif held_out:
+        log.info(
+            "train_teacher: %d of %d strong images are held out, to measure refinement",
+            len(held_out),
+            len(strong),
+        )
     out = workspace / "teacher"
     train_detector(
         "train_teacher",
@@ -37,6 +51,7 @@ def run(params: Params, workspace: Path) -> None:
         workspace,
         out,
         milestones=params.teacher.milestones,
+        held_out=held_out,
     )
 
 

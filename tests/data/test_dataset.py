@@ -128,6 +128,13 @@ def test_images_that_cannot_be_used_are_left_out(make_split: Callable[..., Split
     assert [dataset[i]["image_id"] for i in range(len(dataset))] == [10, 30]
 
 
+def test_images_can_be_left_out_by_id(make_split: Callable[..., Split]) -> None:
+    split = make_split()
+    ids = split.images["image_id"].to_pylist()
+    dataset = InstanceDataset(split, **PLAIN, leave_out={ids[0], -1})
+    assert [dataset[n]["image_id"] for n in range(len(dataset))] == ids[1:]
+
+
 def test_an_image_that_changed_its_size_is_refused(make_split: Callable[..., Split]) -> None:
     split = make_split()
     split.image_path(2).write_bytes(split.image_path(0).read_bytes())

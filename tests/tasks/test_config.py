@@ -47,6 +47,7 @@ def test_the_repos_own_recipe_is_valid() -> None:
         ("teacher.milestones", [9999], "at most steps (12)"),
         ("teacher.milestones", [8, 6], "milestones must rise"),
         ("teacher.milestones", [], "milestones must be 1 or more"),
+        ("teacher.holdout", 1.0, "teacher.holdout: Input should be less than 1; found 1.0"),
         ("student.schedule", "step", "schedule: step needs at least one step number in decay_at"),
         ("student.decay_at", [12], "must lie between 0 and steps (12)"),
         ("teacher.checkpoint_every", 5, "must be a multiple of log_every (2)"),

@@ -10,8 +10,10 @@ import torch
 from data.tables import Split
 from models.checkpoint import build_model
 from models.solov2 import SOLOv2
+from tasks import train_teacher
 from tasks.config import Params
 from tasks.detector import train_detector
+from tasks.holdout import read_held_out
 from tasks.train_student import read_pseudo, run
 
 
@@ -26,8 +28,11 @@ def place(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_student_of_the_teachers_data_is_the_teacher(place: tuple[Path, Params]) -> None:
     """Same seed, same weights to begin with, same steps: only the pseudo masks make a student another model."""
     workspace, params = place
-    own = params.teacher.model_dump(exclude={"milestones"})
+    own = params.teacher.model_dump(exclude={"milestones", "holdout"})
     student = type(params.student).model_validate({**params.student.model_dump(), **own, "masks": "none"})
+    train_teacher.run(
+        params.model_copy(update={"teacher": params.teacher.model_copy(update={"holdout": 0.0})}), workspace
+    )
     run(params.model_copy(update={"student": student}), workspace)
     first, second = build_model(workspace / "teacher"), build_model(workspace / "student")
     assert isinstance(first, SOLOv2) and isinstance(second, SOLOv2)
@@ -55,6 +60,11 @@ def test_loader_workers_change_nothing(place: tuple[Path, Params]) -> None:
     runtime = params.runtime.model_copy(update={"workers": 2})
     strong = Split.open(workspace / "dataset" / "strong")
     settings = (params.teacher, [strong], workspace, workspace / "other")
-    train_detector("other", params.model_copy(update={"runtime": runtime}), *settings)
+    train_detector(
+        "other",
+        params.model_copy(update={"runtime": runtime}),
+        *settings,
+        held_out=read_held_out(workspace / "teacher", strong),
+    )
     same = (workspace / "other" / "model.safetensors").read_bytes()
     assert same == (workspace / "teacher" / "model.safetensors").read_bytes()

@@ -5,15 +5,17 @@ import logging
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
 
-from data.tables import INSTANCES, Split, write_split
+from data.tables import INSTANCES, DataError, Split, write_split
 from models.checkpoint import build_model, load_checkpoint
 from models.solov2 import SOLOv2
 from tasks.config import Params
 from tasks.errors import TaskError
+from tasks.holdout import read_held_out
 from tasks.train_teacher import run
 
 
@@ -44,7 +46,8 @@ def test_what_it_leaves(line: tuple[Path, Params]) -> None:
         weights[1][key], weights[2][key]
     )
     manifest = json.loads((teacher / "manifest.json").read_text())
-    assert manifest["counts"]["images"] == 6 and manifest["counts"]["steps"] == 12
+    assert manifest["counts"]["images"] == 5 and manifest["counts"]["held_out"] == 1
+    assert manifest["counts"]["steps"] == 12
     assert not (folder / "workspace" / "runs" / "train_teacher" / "resume").exists()
 
 
@@ -64,3 +67,31 @@ def test_a_class_without_masks_is_said(
     with caplog.at_level(logging.WARNING):
         run(line[1], Path("workspace"))
     assert f"class '{first.name}' has no mask among the strong images" in caplog.text
+
+
+def test_held_out_images_are_not_trained_on(strong: Split, line: tuple[Path, Params]) -> None:
+    folder, params = line
+    (held_out,) = read_held_out(folder / "workspace" / "teacher", strong)
+    gone = strong.images["image_id"].to_pylist().index(held_out)
+    strong.image_path(gone).unlink()
+    run(params, Path("workspace"))  # it would say that the image can't be read
+    same = Path("workspace/teacher/model.safetensors").read_bytes()
+    assert same == (folder / "workspace" / "teacher" / "model.safetensors").read_bytes()
+    with pytest.raises(DataError, match=strong.image(gone)["file_name"]):
+        run(
+            params.model_copy(update={"teacher": params.teacher.model_copy(update={"holdout": 0.0})}),
+            Path("workspace"),
+        )
+
+
+def test_where_every_image_is_a_class_s_last_none_is_held_out(
+    strong: Split, line: tuple[Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = strong.images["image_id"].to_pylist()
+    one_class_an_image = pc.is_in(strong.instances["image_id"], pa.array(ids[:1]))
+    kept = strong.instances.filter(one_class_an_image)
+    write_split(strong.root, strong.images, kept, strong.categories, strong.image_root)
+    with caplog.at_level(logging.WARNING):
+        run(line[1], Path("workspace"))
+    assert "none is held out: refinement can't be measured" in caplog.text
+    assert not read_held_out(Path("workspace/teacher"), strong)
