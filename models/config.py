@@ -137,7 +137,14 @@ class RefineNetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     backbone: BackboneConfig
-    """[resnet101 of width 1]; its norm is also that of the parts below."""
+    """[resnet101 of width 1]"""
+    pixel_mean: Triple
+    """Subtracted from RGB in 0..255; what the backbone's weights were trained with [123.675, 116.28, 103.53]."""
+    pixel_std: Triple
+    """[58.395, 57.12, 57.375]"""
+    norm: Literal["batch_norm", "group_norm"]
+    """Of the parts below, which start from random weights: there is nothing to freeze. Group norm has the
+    backbone's norm_groups [batch_norm]."""
     aspp_channels: Channels
     """[512]"""
     aspp_rates: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]

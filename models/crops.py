@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from models.config import RefineNetConfig
-from models.refinenet import IMAGENET_MEAN, IMAGENET_STD, MaskRefineNet
+from models.refinenet import MaskRefineNet
 
 CHUNK_ELEMENTS = 1 << 25
 """Values of full-size masks held at a time."""
@@ -81,9 +81,9 @@ def crop_inputs(
         labels: contiguous classes [K], needed when config has a heatmap channel a class.
     """
     size = config.crop_size
-    mean = torch.tensor(IMAGENET_MEAN, device=image.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=image.device).view(3, 1, 1)
-    pixels = roi_align(image[None].float() / 255, [boxes_xyxy.float()], size, sampling_ratio=-1, aligned=True)
+    mean = torch.tensor(config.pixel_mean, device=image.device).view(3, 1, 1)
+    std = torch.tensor(config.pixel_std, device=image.device).view(3, 1, 1)
+    pixels = roi_align(image[None].float(), [boxes_xyxy.float()], size, sampling_ratio=-1, aligned=True)
     points = points_xy.to(boxes_xyxy)
     heat = torch.zeros(len(masks), config.heatmap_channels, size, size, device=image.device)
     if config.heatmap_channels > 1 and labels is None:

@@ -12,32 +12,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import build_backbone, norm_layer
-from models.config import BackboneConfig, RefineNetConfig
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of RGB in 0..1; MaskRefineNet's image channels are normalised with them whatever the weights."""
+from models.config import RefineNetConfig
 
 DICE_EPSILON = 1e-5
 """Added above and below in the Dice loss: a class absent from truth and answer costs nothing."""
 
 
 def conv_norm_relu(
-    in_channels: int, out_channels: int, kernel: int, config: BackboneConfig, dilation: int = 1
+    in_channels: int, out_channels: int, kernel: int, config: RefineNetConfig, dilation: int = 1
 ) -> nn.Sequential:
     """Convolution without bias that keeps the size, the config's normalisation, ReLU."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
-    norm = norm_layer(config.norm, config.norm_groups)(out_channels)
+    norm = norm_layer(config.norm, config.backbone.norm_groups)(out_channels)
     return nn.Sequential(conv, norm, nn.ReLU(inplace=True))
 
 
 class ASPP(nn.Module):
     """Parallel 1x1, dilated 3x3 and image-pooling branches, joined by a 1x1 convolution."""
 
-    def __init__(
-        self, in_channels: int, channels: int, rates: tuple[int, ...], config: BackboneConfig
-    ) -> None:
+    def __init__(self, in_channels: int, config: RefineNetConfig) -> None:
         super().__init__()
+        channels, rates = config.aspp_channels, config.aspp_rates
         self.pooled = conv_norm_relu(in_channels, channels, 1, config)
         self.branches = nn.ModuleList([conv_norm_relu(in_channels, channels, 1, config)])
         self.branches.extend(conv_norm_relu(in_channels, channels, 3, config, rate) for rate in rates)
@@ -59,12 +55,12 @@ class MaskRefineNet(nn.Module):
         self.in_channels = 3 + config.heatmap_channels + 1
         self.encoder = build_backbone(config.backbone, self.in_channels)
         *skips, deepest = self.encoder.channels
-        self.aspp = ASPP(deepest, config.aspp_channels, config.aspp_rates, config.backbone)
+        self.aspp = ASPP(deepest, config)
         self.decoder = nn.ModuleList()
         channels = config.aspp_channels
         for skip, out_channels in zip(reversed(skips), config.decoder_channels, strict=True):
-            join = conv_norm_relu(channels + skip, channels, 1, config.backbone)
-            refine = conv_norm_relu(channels, out_channels, 3, config.backbone)
+            join = conv_norm_relu(channels + skip, channels, 1, config)
+            refine = conv_norm_relu(channels, out_channels, 3, config)
             self.decoder.append(nn.Sequential(join, refine))
             channels = out_channels
         for part in (self.aspp, self.decoder):

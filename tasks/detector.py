@@ -29,6 +29,7 @@ from tasks.engine import Job, finish, milestone_path, train, write_history
 from tasks.errors import TaskError
 from tasks.holdout import write_held_out
 from tasks.step import fingerprint, run_folder, write_manifest
+from tasks.weights import weights_sha256
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def train_detector(
     categories = splits[0].categories
     try:
         model = SOLOv2(config, len(categories))
+        weights = weights_sha256(config.backbone)
     except (ValueError, OSError) as error:
         raise TaskError(f"model.backbone.weights: {error}") from None
     dataset = InstanceDataset(
@@ -114,7 +116,7 @@ def train_detector(
         config=training,
         device=device,
         run_folder=run_folder(workspace, stage),
-        key=_key(stage, params, training, splits, leave_out, device),
+        key=_key(stage, params, training, splits, leave_out, weights, device),
         milestones=milestones,
     )
     train(job)
@@ -136,7 +138,8 @@ def train_detector(
         if held_out is not None:
             write_held_out(folder, held_out)
             counts["held_out"] = len(held_out)
-        write_manifest(folder, stage, counts, seed=params.seed, loss=job.history[-1]["loss"])
+        loss = job.history[-1]["loss"]
+        write_manifest(folder, stage, counts, seed=params.seed, loss=loss, backbone_weights=weights)
     finish(job)
 
 
@@ -174,12 +177,13 @@ def _key(
     training: DetectorTrainConfig,
     splits: Sequence[Split],
     leave_out: frozenset[int],
+    weights: str | None,
     device: torch.device,
 ) -> str:
-    """What an interrupted run must share to be resumed: params and data."""
+    """What an interrupted run must share to be resumed: params, data, and the weights that it began with."""
     tables = ("images.arrow", "instances.arrow", "categories.json")
     shared = [stage, params.seed, params.threads, params.input.model_dump(), params.model]
-    settings = [*shared, training.model_dump(mode="json"), sorted(leave_out)]
+    settings = [*shared, weights, training.model_dump(mode="json"), sorted(leave_out)]
     files = [split.root / table for split in splits for table in tables]
     return fingerprint(files, settings, str(device))
 

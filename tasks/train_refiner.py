@@ -32,6 +32,7 @@ from tasks.engine import Job, finish, train, write_history
 from tasks.errors import TaskError
 from tasks.holdout import read_held_out
 from tasks.step import fingerprint, run_folder, stage_main, write_manifest
+from tasks.weights import weights_sha256
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def run(params: Params, workspace: Path) -> None:
     torch.manual_seed(params.seed)
     try:
         model = MaskRefineNet(config.net)
+        weights = weights_sha256(config.net.backbone)
     except (ValueError, OSError) as error:
         raise TaskError(f"refiner.net.backbone.weights: {error}") from None
     dataset = InstanceDataset(
@@ -83,7 +85,7 @@ def run(params: Params, workspace: Path) -> None:
         config=config,
         device=device,
         run_folder=run_folder(workspace, "train_refiner"),
-        key=fingerprint(files, *settings, str(device)),
+        key=fingerprint(files, *settings, weights, str(device)),
     )
     train(job)
     meta = {
@@ -97,7 +99,8 @@ def run(params: Params, workspace: Path) -> None:
         save_checkpoint(folder, model.state_dict(), meta)
         write_history(job, folder / "log.jsonl")
         counts = {"images": len(dataset), "milestones": len(teachers), "steps": config.steps}
-        write_manifest(folder, "train_refiner", counts, seed=params.seed, loss=job.history[-1]["loss"])
+        loss = job.history[-1]["loss"]
+        write_manifest(folder, "train_refiner", counts, seed=params.seed, loss=loss, backbone_weights=weights)
     finish(job)
 
 

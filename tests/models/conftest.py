@@ -45,6 +45,9 @@ SOLOV2: dict[str, Any] = {
 }
 REFINENET: dict[str, Any] = {
     "backbone": BACKBONE,
+    "pixel_mean": [123.675, 116.28, 103.53],
+    "pixel_std": [58.395, 57.12, 57.375],
+    "norm": "group_norm",
     "aspp_channels": 16,
     "aspp_rates": [1, 2],
     "decoder_channels": [16, 16, 8, 8],

@@ -35,6 +35,14 @@ def test_boxes(mask, point, scale: float, box: list[int]) -> None:
     assert crop_boxes(rectangle(*mask), torch.tensor([point]), scale)[0].tolist() == box
 
 
+def test_pixels_are_normalised_as_the_backbone_s_weights_want(refinenet_config) -> None:
+    config = refinenet_config(crop_size=32, pixel_mean=[127.0, 100.0, 0.0], pixel_std=[128.0, 50.0, 1.0])
+    image = torch.full((3, *SIZE), 255, dtype=torch.uint8)
+    mask, box = rectangle(20, 10, 10, 6), torch.tensor([[10.0, 5.0, 40.0, 30.0]])
+    pixels = crop_inputs(image, mask, torch.tensor([[25.0, 12.0]]), box, config)[0, :3]
+    torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor([1.0, 3.1, 255.0]))
+
+
 def test_a_scale_an_instance() -> None:
     masks = rectangle(20, 10, 10, 6).expand(2, -1, -1)
     boxes = crop_boxes(masks, torch.tensor([[25.5, 12.5]] * 2), torch.tensor([1.0, 2.0]))

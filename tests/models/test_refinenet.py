@@ -20,8 +20,9 @@ def test_other_shapes_are_refused(refinenet_config, shape: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("norm", ["group_norm", "frozen_bn"])
-def test_a_crop_gives_the_same_in_any_batch(refinenet_config, norm: str) -> None:
-    model = MaskRefineNet(refinenet_config(backbone={"norm": norm})).eval()
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_a_crop_gives_the_same_in_any_batch(refinenet_config, name: str, norm: str) -> None:
+    model = MaskRefineNet(refinenet_config(backbone={"name": name, "norm": norm})).eval()
     x = torch.randn(3, 5, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-3, atol=1e-4)
@@ -30,6 +31,7 @@ def test_a_crop_gives_the_same_in_any_batch(refinenet_config, norm: str) -> None
 def test_the_paper_s_size(refinenet_config) -> None:
     config = refinenet_config(
         backbone={"name": "resnet101", "width": 1.0, "norm": "batch_norm"},
+        norm="batch_norm",
         aspp_channels=512,
         aspp_rates=[3, 6, 9],
         decoder_channels=[256, 128, 64, 64],
@@ -40,6 +42,13 @@ def test_the_paper_s_size(refinenet_config) -> None:
         model = MaskRefineNet(config)
     # What fixtures/reference/refine/keys_5.json counts for the reference network.
     assert sum(p.numel() for p in model.parameters()) == 76_876_290
+
+
+def test_the_parts_after_a_frozen_encoder_have_a_norm_that_learns(refinenet_config) -> None:
+    model = MaskRefineNet(refinenet_config(backbone={"norm": "frozen_bn"}, norm="group_norm"))
+    kinds = {type(module).__name__ for part in (model.aspp, model.decoder) for module in part.modules()}
+    assert "GroupNorm" in kinds
+    assert "FrozenBatchNorm2d" not in kinds
 
 
 def test_loss_is_its_weighted_parts() -> None:

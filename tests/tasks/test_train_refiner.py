@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from data.dataset import InstanceDataset, collate
 from data.tables import Split
 from models.checkpoint import build_model
-from models.refinenet import IMAGENET_MEAN, IMAGENET_STD, MaskRefineNet
+from models.refinenet import MaskRefineNet
 from tasks.config import Params
 from tasks.errors import TaskError
 from tasks.train_refiner import load_teacher, refiner_loss, rough_crops, run
@@ -79,7 +79,7 @@ def test_crops_keep_to_the_content_of_a_padded_image(
     crops = rough_crops(teacher, batch, config, torch.Generator().manual_seed(0), CPU)
     assert crops is not None
     inputs, truth = crops
-    white = (1 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    white = (255 - torch.tensor(config.net.pixel_mean)) / torch.tensor(config.net.pixel_std)
     torch.testing.assert_close(inputs[:, :3], white.view(1, 3, 1, 1).expand(len(inputs), 3, 32, 32))
     whole = F.interpolate(
         batch["masks"][0][:1, None, :height, :width].float(), size=(32, 32), mode="nearest-exact"
