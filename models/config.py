@@ -20,6 +20,7 @@ Grids = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
 LevelPairs = Annotated[tuple[Annotated[tuple[int, int], Strict(False)], ...], Strict(False)]
 Ranges = Annotated[tuple[Annotated[tuple[float, float], Strict(False)], ...], Strict(False)]
 NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
+Exclusive = Literal["none", "same_class", "all"]
 
 
 class BackboneConfig(BaseModel):
@@ -180,3 +181,35 @@ class InferenceConfig(BaseModel):
     """[100]"""
     mask_threshold: Share
     """Pixel probability above which it belongs to the object [0.5]."""
+
+
+class PromptConfig(BaseModel):
+    """How a click becomes a mask. All fields are required; `paper` is what PointWSSIS does (section 3.2)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    mask_threshold: Share
+    """Pixel probability above which it belongs to the object [0.5]."""
+    neighbourhood: Annotated[int, Field(ge=0)]
+    """Cells up to this many away from the click's, at every level, may give the kernel too [0]."""
+    candidates: Annotated[int, Field(ge=1)]
+    """So many cells a click, the best by class and clicks, have their whole mask drawn and scored [all]."""
+    recentre: Annotated[int, Field(ge=0)]
+    """So many times the best mask's mass centre, where kernels are best, is tried as a further click [0]."""
+    own_click: bool
+    """A mask counts by its probability at its own click [false]."""
+    exclusive: Exclusive
+    """Which clicks are other objects' and so lower the score of a mask that covers them, and whose masks share
+    no pixel: no one's, those of the same class, or all [none]."""
+
+    @classmethod
+    def paper(cls, levels: int, mask_threshold: float) -> Self:
+        """The paper's rule for a network of so many levels: the click's own cells, by class and maskness."""
+        return cls(
+            mask_threshold=mask_threshold,
+            neighbourhood=0,
+            candidates=levels,
+            recentre=0,
+            own_click=False,
+            exclusive="none",
+        )

@@ -4,6 +4,8 @@ Legend: K instances, S crop side, P heatmap channels, H x W pixels of the image.
 in pixels; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -123,6 +125,19 @@ def paste(
     return out
 
 
+class Refined(NamedTuple):
+    """Masks of an image after refinement, one a point."""
+
+    masks: Tensor
+    """bool [K, H, W]; the rough one where refinement came out empty"""
+    kept_rough: Tensor
+    """bool [K]: that is so"""
+    probabilities: Tensor
+    """float32 [K, S, S]: the crops that the refined masks were pasted from; 0 where kept_rough"""
+    boxes_xyxy: Tensor
+    """float32 [K, 4]: where in the image the crops lie"""
+
+
 @torch.no_grad()
 def refine(
     model: MaskRefineNet,
@@ -136,8 +151,8 @@ def refine(
     mask_threshold: float,
     rounds: int,
     labels: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Refined masks bool [K, H, W], and bool [K]: where refinement came out empty and the rough mask stayed.
+) -> Refined:
+    """Refined masks at all points of an image.
 
     A further round takes the last round's mask for the rough one, with a new crop around it. Where it comes out
     empty the mask it was given stands, so a mask that was refined once is never lost.
@@ -156,21 +171,27 @@ def refine(
     """
     if rounds < 1:
         raise ValueError(f"rounds: found {rounds}, expected 1 or more")
-    refined, kept_rough = masks.clone(), torch.ones(len(masks), dtype=torch.bool, device=masks.device)
+    size = config.crop_size
+    refined = Refined(
+        masks.clone(),
+        torch.ones(len(masks), dtype=torch.bool, device=masks.device),
+        torch.zeros(len(masks), size, size, device=masks.device),
+        crop_boxes(masks, points_xy, enlarge),
+    )
     rows = masks.flatten(1).any(1).nonzero()[:, 0]
     for _ in range(rounds):
         # A mask that came out empty would do so again: only those that came out go on.
         rows = _refine_once(
             model, image, refined, rows, points_xy, config, batch_size, enlarge, mask_threshold, labels
         )
-        kept_rough[rows] = False
-    return refined, kept_rough
+        refined.kept_rough[rows] = False
+    return refined
 
 
 def _refine_once(
     model: MaskRefineNet,
     image: Tensor,
-    masks: Tensor,
+    refined: Refined,
     rows: Tensor,
     points_xy: Tensor,
     config: RefineNetConfig,
@@ -179,7 +200,8 @@ def _refine_once(
     mask_threshold: float,
     labels: Tensor | None,
 ) -> Tensor:
-    """Refines `masks[rows]` in place where the result isn't empty; returns the rows where it isn't."""
+    """Refines rows in place where the result isn't empty; returns the rows where it isn't."""
+    masks = refined.masks
     boxes = crop_boxes(masks[rows], points_xy[rows], enlarge)
     found = torch.zeros(len(rows), dtype=torch.bool, device=masks.device)
     for at in range(0, len(rows), batch_size):
@@ -190,5 +212,7 @@ def _refine_once(
         new = paste(probabilities, box, (masks.shape[1], masks.shape[2])) > mask_threshold
         held = new.flatten(1).any(1)
         masks[part[held]] = new[held]
+        refined.probabilities[part[held]] = probabilities[held]
+        refined.boxes_xyxy[part[held]] = box[held]
         found[at : at + batch_size] = held
     return rows[found]

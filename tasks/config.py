@@ -1,6 +1,6 @@
 """params.yaml as frozen, strict models: every key is required, an unknown one is an error that names the nearest.
 
-The sections are the steps of the pipeline (plus what several steps share: `seed`, `input`, `model`); dvc.yaml
+The sections are the steps of the pipeline (plus what several steps share: `seed`, `input`, `model`, `prompt`); dvc.yaml
 lists which step depends on which section. `runtime` holds what must not change a result (device, workers), so
 no step depends on it.
 """
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.config import InferenceConfig, RefineNetConfig, SOLOv2Config
+from models.config import InferenceConfig, PromptConfig, RefineNetConfig, SOLOv2Config
 from tasks.errors import TaskError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -182,15 +182,13 @@ class RefinerConfig(TrainConfig):
 
 class PseudoConfig(Section):
     """Pseudo masks at the points: images a batch, crops a batch, how much larger than the rough mask's box a crop is,
-    `rounds` (how often a mask is refined, each time from the last one's mask), the probability above which a pixel
-    belongs to the object, images a Parquet part. `on_failed`: where an image can't be read, `stop` or `report` its
-    points as failed and go on."""
+    `rounds` (how often a mask is refined, each time from the last one's mask), images a Parquet part. `on_failed`:
+    where an image can't be read, `stop` or `report` its points as failed and go on."""
 
     batch_size: PositiveInt
     crop_batch_size: PositiveInt
     enlarge: Annotated[float, Field(ge=1)]
     rounds: PositiveInt
-    mask_threshold: Share
     part_images: PositiveInt
     on_failed: Literal["stop", "report"]
 
@@ -245,6 +243,8 @@ class Params(Section):
     input: InputConfig
     model: dict[str, Any]
     teacher: TeacherConfig
+    prompt: PromptConfig
+    """How clicks become the teacher's masks: those the refiner learns from, and the pseudo labels."""
     refiner: RefinerConfig
     pseudo: PseudoConfig
     student: StudentConfig

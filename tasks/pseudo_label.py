@@ -1,7 +1,8 @@
 """Makes a pseudo mask at every point of the weak images: the teacher's mask there, refined.
 
-One row a point, whatever happens: `ok`; `rough` where refinement came out empty and the rough mask stands; `empty`
-where the teacher draws nothing at the point; `failed` where the image could not be read, with the reason.
+One row a point, whatever happens: `ok`; `rough` where refinement left nothing and the rough mask stands; `empty` where
+the teacher draws nothing at the point, or only what is likelier another point's; `failed` where the image could not be
+read. All but `ok` come with the reason.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from data.masks import area, bbox_xywh, encode, iou_matrix
 from data.storage import atomic_dir
 from data.tables import POINTS, PSEUDO, Split, class_indices, read_parquet, write_parquet
 from models.checkpoint import build_model
-from models.crops import refine
-from models.postprocess import resize_masks
-from models.prompting import Prompted, prompt_points
+from models.crops import Refined, refine
+from models.exclusive import Maps, groups_of, settle
+from models.prompting import Prompted
 from models.refinenet import MaskRefineNet
+from models.rough import Rough, rough_masks
 from models.solov2 import SOLOv2
 from tasks.config import Params
 from tasks.device import set_up
@@ -38,6 +40,7 @@ from tasks.train_refiner import load_teacher
 log = logging.getLogger(__name__)
 
 STATUSES = ("ok", "rough", "empty", "failed")
+TAKEN = "all pixels of its mask are likelier another point's"
 Rows = list[dict[str, Any]]
 
 
@@ -62,8 +65,9 @@ def run(params: Params, workspace: Path) -> None:
     inputs = [weak.root / "images.arrow", workspace / "points" / "points.parquet"]
     inputs += [workspace / name / "model.safetensors" for name in ("teacher", "refiner")]
     key = fingerprint(
-        inputs, params.input.model_dump(), params.pseudo.model_dump(), params.threads, str(device)
-    )
+        inputs, params.input.model_dump(), params.prompt.model_dump(), params.pseudo.model_dump(),
+        params.threads, str(device),
+    )  # fmt: skip
     scratch = run_folder(workspace, "pseudo_label") / f"parts-{key}"
     scratch.mkdir(exist_ok=True)
     counts: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
@@ -162,25 +166,36 @@ class Labeller:
             xy = torch.tensor([[point["x"], point["y"]] for point in mine], device=self.device)
             labels = torch.tensor([self.class_of[point["category_id"]] for point in mine], device=self.device)
             content, size = batch.content_sizes[n], (original.shape[1], original.shape[2])
-            scale = torch.tensor([content[1] / size[1], content[0] / size[0]], device=self.device)
-            threshold = self.params.pseudo.mask_threshold
-            prompted = prompt_points(
-                outputs, n, xy * scale, labels, input_size=input_size, mask_threshold=threshold
-            )
-            rough = resize_masks(prompted.mask_prob, input_size, content, size, threshold)
-            refined, kept_rough = refine(
-                self.refiner, original.to(self.device), rough, xy, self.refiner.config,
+            prompt = self.params.prompt
+            rough = rough_masks(outputs, n, xy, labels, input_size, content, size, prompt)
+            refined = refine(
+                self.refiner, original.to(self.device), rough.masks, xy, self.refiner.config,
                 self.params.pseudo.crop_batch_size,
-                enlarge=self.params.pseudo.enlarge, mask_threshold=threshold,
+                enlarge=self.params.pseudo.enlarge, mask_threshold=prompt.mask_threshold,
                 rounds=self.params.pseudo.rounds, labels=labels,
             )  # fmt: skip
-            rows += _rows(mine, prompted, rough, refined, kept_rough)
+            final = _settled(rough, refined, xy, groups_of(labels, prompt.exclusive))
+            rows += _rows(mine, rough, refined.kept_rough, final)
         return rows
 
 
-def _rows(points: Rows, prompted: Prompted, rough: Tensor, refined: Tensor, kept_rough: Tensor) -> Rows:
-    rough_masks, refined_masks = rough.cpu().numpy(), refined.cpu().numpy()
-    height, width = rough_masks.shape[1:]
+def _settled(rough: Rough, refined: Refined, points_xy: Tensor, groups: Tensor) -> Tensor:
+    """The refined masks, bool [K, H, W], each pixel its likelier owner's; where refinement came out empty the
+    rough mask and its probabilities stand."""
+    maps = Maps(refined.probabilities, refined.boxes_xyxy)
+
+    def probability(rows: Tensor, places_xy: Tensor) -> Tensor:
+        kept = refined.kept_rough[rows]
+        return torch.where(kept, rough.maps.at(rows, places_xy), maps.at(rows, places_xy))
+
+    return settle(refined.masks, probability, points_xy, groups)
+
+
+def _rows(points: Rows, rough: Rough, kept_rough: Tensor, final_masks: Tensor) -> Rows:
+    """PSEUDO rows of an image's points: `final_masks` bool [K, H, W] are what came of the rough ones."""
+    prompted: Prompted = rough.prompted
+    rough_arrays, final_arrays = rough.masks.cpu().numpy(), final_masks.cpu().numpy()
+    height, width = rough_arrays.shape[1:]
     rows = []
     for k, point in enumerate(points):
         facts: dict[str, Any] = {
@@ -189,17 +204,17 @@ def _rows(points: Rows, prompted: Prompted, rough: Tensor, refined: Tensor, kept
             "maskness": float(prompted.maskness[k]),
             "score": float(prompted.score[k]),
         }
-        if not rough_masks[k].any():
-            rows.append(
-                _row(point, status="empty", reason="the teacher draws no mask at this point", **facts)
-            )
+        if not rough_arrays[k].any():
+            reason = TAKEN if bool(rough.drawn[k]) else "the teacher draws no mask at this point"
+            rows.append(_row(point, status="empty", reason=reason, **facts))
             continue
-        rough_rle = encode(rough_masks[k])
-        if bool(kept_rough[k]):
-            facts |= {"status": "rough", "reason": "refinement came out empty"}
-            final, mask = rough_rle, rough_masks[k]
+        rough_rle = encode(rough_arrays[k])
+        if bool(kept_rough[k]) or not final_arrays[k].any():
+            reason = "refinement came out empty" if bool(kept_rough[k]) else f"refined, {TAKEN}"
+            facts |= {"status": "rough", "reason": reason}
+            final, mask = rough_rle, rough_arrays[k]
         else:
-            final, mask = encode(refined_masks[k]), refined_masks[k]
+            final, mask = encode(final_arrays[k]), final_arrays[k]
             iou = iou_matrix([rough_rle], [final], height, width)[0, 0]
             facts |= {"status": "ok", "refined_rle": final, "iou_rough_refined": float(iou)}
         x = int(np.clip(point["x"], 0, width - 1))

@@ -19,10 +19,10 @@ from data.storage import atomic_dir
 from data.tables import Split
 from data.transforms import AugmentConfig
 from models.checkpoint import FORMAT, build_model, save_checkpoint
+from models.config import PromptConfig
 from models.crops import crop_boxes, crop_inputs, crop_masks
-from models.postprocess import resize_masks
-from models.prompting import prompt_points
 from models.refinenet import MaskRefineNet, refine_loss
+from models.rough import rough_masks
 from models.solov2 import SOLOv2
 from models.targets import random_inner_points
 from tasks.config import Params, RefinerConfig
@@ -35,8 +35,6 @@ from tasks.step import fingerprint, run_folder, stage_main, write_manifest
 from tasks.weights import weights_sha256
 
 log = logging.getLogger(__name__)
-
-MASK_THRESHOLD = 0.5
 
 
 def run(params: Params, workspace: Path) -> None:
@@ -76,11 +74,11 @@ def run(params: Params, workspace: Path) -> None:
     files = [strong.root / name for name in ("images.arrow", "instances.arrow")]
     files += [folder / "model.safetensors" for folder in folders]
     shared = (params.seed, params.threads, params.input.model_dump(), sorted(leave_out))
-    settings = (*shared, config.model_dump(mode="json"))
+    settings = (*shared, params.prompt.model_dump(), config.model_dump(mode="json"))
     job = Job(
         name="train_refiner",
         model=model,
-        loss=refiner_loss(teachers, config, params.seed, device),
+        loss=refiner_loss(teachers, config, params.prompt, params.seed, device),
         batches=batches,
         config=config,
         device=device,
@@ -113,14 +111,14 @@ def load_teacher(folder: Path, device: torch.device) -> SOLOv2:
 
 
 def refiner_loss(
-    teachers: list[SOLOv2], config: RefinerConfig, seed: int, device: torch.device
+    teachers: list[SOLOv2], config: RefinerConfig, prompt: PromptConfig, seed: int, device: torch.device
 ) -> Callable[[nn.Module, dict[str, Any]], dict[str, Tensor]]:
     """The loss of at most `config.crops` crops of a batch; its draws depend on (seed, step) alone."""
 
     def loss(model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
         teacher = teachers[int(torch.randint(len(teachers), (), generator=generator))]
-        crops = rough_crops(teacher, batch, config, generator, device)
+        crops = rough_crops(teacher, batch, config, prompt, generator, device)
         if crops is None:
             # Nothing to learn in this batch: a step of zero gradient keeps the count and the optimiser going.
             zero = (
@@ -139,10 +137,13 @@ def rough_crops(
     teacher: SOLOv2,
     batch: dict[str, Any],
     config: RefinerConfig,
+    prompt: PromptConfig,
     generator: torch.Generator,
     device: torch.device,
 ) -> tuple[Tensor, Tensor] | None:
     """Network inputs [M, C, S, S] and true masks bool [M, S, S] of random objects of the batch.
+
+    Every object of an image is clicked, as in use, for clicks tell of each other's masks; some become crops.
 
     Rough masks and crops keep to an image's content, as in use; its padding in the batch isn't part of it. The
     crops come from the resized and augmented image, in use from the original: the content is the same, only its
@@ -161,19 +162,15 @@ def rough_crops(
         mine = chosen[start : start + len(masks)]
         start += len(masks)
         content = batch["content_sizes"][n]
-        masks, labels = masks[mine][:, : content[0], : content[1]], labels[mine].to(device)
-        if not len(masks):
+        if not bool(mine.any()):
             continue
+        masks, labels = masks[:, : content[0], : content[1]], labels.to(device)
         points = random_inner_points(masks, 1, generator)[:, 0].to(device)
-        masks = masks.to(device)
-        prompted = prompt_points(
-            outputs, n, points, labels, input_size=input_size, mask_threshold=MASK_THRESHOLD
-        )
-        rough = resize_masks(prompted.mask_prob, input_size, content, content, MASK_THRESHOLD)
-        held = rough.flatten(1).any(1)
+        rough = rough_masks(outputs, n, points, labels, input_size, content, content, prompt).masks
+        held = mine.to(device) & rough.flatten(1).any(1)
         if not bool(held.any()):
             continue
-        rough, masks, points, labels = rough[held], masks[held], points[held], labels[held]
+        rough, masks, points, labels = rough[held], masks.to(device)[held], points[held], labels[held]
         draw = torch.rand(len(rough), generator=generator).to(device)
         boxes = crop_boxes(
             rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw

@@ -139,7 +139,7 @@ def test_refine_keeps_the_rough_mask_where_nothing_came_out(refinenet_config, em
     points = torch.tensor([[25.0, 14.0], [3.0, 3.0], [44.0, 25.0]])
     model = Answer(refinenet_config(), empty)
     image = torch.zeros(3, *SIZE, dtype=torch.uint8)
-    refined, kept = refine(
+    refined, kept, _, _ = refine(
         model,  # type: ignore[arg-type]
         image,
         masks,
@@ -202,7 +202,7 @@ class Shrink(Answer):
 def test_a_later_round_that_comes_out_empty_keeps_the_last_mask(refinenet_config) -> None:
     model = Shrink(refinenet_config(), empty=False)
     mask = rectangle(20, 10, 12, 8)
-    refined, kept = refine(
+    refined, kept, _, _ = refine(
         model,  # type: ignore[arg-type]
         torch.zeros(3, *SIZE, dtype=torch.uint8),
         mask,

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import prompting
+from models.config import PromptConfig
 from models.prompting import Prompted, prompt_points
 from models.solov2 import RawOutputs
 
 SIZE = (64, 96)
 GRIDS = (6, 4, 2)
+PAPER = PromptConfig.paper(len(GRIDS), 0.5)
 
 
 def outputs(seed: int = 0, images: int = 2) -> RawOutputs:
@@ -47,7 +49,7 @@ coordinates = st.tuples(st.floats(-5, 101, width=32), st.floats(-5, 69, width=32
 def test_every_point_gets_exactly_the_row_it_would_get_alone(points: list, seed: int) -> None:
     raw = outputs(seed)
     xy = torch.tensor([p[:2] for p in points], dtype=torch.float32).reshape(-1, 2)
-    found = prompt_points(raw, 1, xy, torch.tensor([p[2] for p in points], dtype=torch.long), SIZE)
+    found = prompt_points(raw, 1, xy, torch.tensor([p[2] for p in points], dtype=torch.long), SIZE, PAPER)
     assert all(len(field) == len(points) for field in found)
     assert found.mask_prob.shape == (len(points), 16, 24)
     for k, (x, y, label) in enumerate(points):
@@ -60,7 +62,7 @@ def test_every_point_gets_exactly_the_row_it_would_get_alone(points: list, seed:
 
 def test_points_of_one_class_in_one_cell_each_keep_their_mask() -> None:
     points = torch.tensor([[10.0, 10.0], [10.0, 10.0], [10.1, 10.1], [10.0, 10.0]])
-    found = prompt_points(outputs(), 0, points, torch.tensor([1, 1, 1, 2]), SIZE)
+    found = prompt_points(outputs(), 0, points, torch.tensor([1, 1, 1, 2]), SIZE, PAPER)
     assert torch.equal(found.mask_prob[0], found.mask_prob[1])
     assert torch.equal(found.mask_prob[0], found.mask_prob[2])
     assert found.class_score[3] != found.class_score[0]
@@ -79,6 +81,7 @@ def test_a_level_with_an_empty_mask_loses() -> None:
         torch.tensor([[1.0, 1.0]]),
         torch.tensor([0]),
         SIZE,
+        PAPER,
     )
     assert found.level.tolist() == [2]
 
@@ -88,7 +91,7 @@ def test_a_point_without_any_mask_still_gets_a_row() -> None:
     raw = raw._replace(
         mask_features=torch.ones_like(raw.mask_features), kernels=[-k.abs() for k in raw.kernels]
     )
-    found = prompt_points(raw, 0, torch.tensor([[1.0, 1.0]]), torch.tensor([0]), SIZE)
+    found = prompt_points(raw, 0, torch.tensor([[1.0, 1.0]]), torch.tensor([0]), SIZE, PAPER)
     assert found.level.tolist() == [0]
     assert found.maskness.tolist() == found.score.tolist() == [0.0]
     assert not (found.mask_prob > 0.5).any()
@@ -96,9 +99,9 @@ def test_a_point_without_any_mask_still_gets_a_row() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     points, labels = torch.rand(9, 2) * 64, torch.arange(9) % 3
-    whole = prompt_points(outputs(), 0, points, labels, SIZE)
+    whole = prompt_points(outputs(), 0, points, labels, SIZE, PAPER)
     monkeypatch.setattr(prompting, "CHUNK_ELEMENTS", 2 * 3 * 16 * 24)
-    chunked = prompt_points(outputs(), 0, points, labels, SIZE)
+    chunked = prompt_points(outputs(), 0, points, labels, SIZE, PAPER)
     for name in Prompted._fields:
         torch.testing.assert_close(getattr(whole, name), getattr(chunked, name))
 
@@ -114,4 +117,4 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_bad_points_are_refused(points: list, labels: list, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        prompt_points(outputs(), 0, torch.tensor(points), torch.tensor(labels), SIZE)
+        prompt_points(outputs(), 0, torch.tensor(points), torch.tensor(labels), SIZE, PAPER)

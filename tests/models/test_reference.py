@@ -17,7 +17,7 @@ from torchvision.models.resnet import Bottleneck
 
 from models import targets as targets_module
 from models.backbone import ResNet, norm_layer
-from models.config import InferenceConfig
+from models.config import InferenceConfig, PromptConfig
 from models.crops import crop_boxes, crop_inputs, heatmaps
 from models.losses import solov2_loss
 from models.postprocess import predict
@@ -202,7 +202,7 @@ def test_prompting_finds_every_mask_the_reference_finds(folder: Path, scene, out
     held = scene["masks"].flatten(1).any(1)
     labels = scene["labels"][held]
     points = measure(scene["masks"][held]).centre - 0.5
-    ours = prompt_points(outputs, 0, points, labels, SIZE)
+    ours = prompt_points(outputs, 0, points, labels, SIZE, PromptConfig.paper(LEVELS, 0.5))
     full = F.interpolate(ours.mask_prob[:, None], size=SIZE, mode="bilinear", align_corners=False)[:, 0] > 0.5
     with np.load(folder / "solov2_tiny/a256x320_infer_point_mask_openranges.npz") as theirs:
         masks = torch.from_numpy(bits(theirs, "mask").astype(bool))

@@ -48,14 +48,14 @@ def test_crops_hold_what_the_network_expects(
     monkeypatch.chdir(folder)
     teacher = load_teacher(Path("workspace/teacher"), CPU)
     batch = batch_of(Path("workspace"), params, 0)
-    crops = rough_crops(teacher, batch, params.refiner, torch.Generator().manual_seed(0), CPU)
+    crops = rough_crops(teacher, batch, params.refiner, params.prompt, torch.Generator().manual_seed(0), CPU)
     assert crops is not None
     inputs, truth = crops
     size = params.refiner.net.crop_size
     assert inputs.shape[1:] == (5, size, size) and truth.shape == (len(inputs), size, size)
     assert truth.dtype == torch.bool
     few = params.refiner.model_copy(update={"crops": 1})
-    one = rough_crops(teacher, batch, few, torch.Generator().manual_seed(0), CPU)
+    one = rough_crops(teacher, batch, few, params.prompt, torch.Generator().manual_seed(0), CPU)
     assert one is None or len(one[0]) == 1
 
 
@@ -76,7 +76,7 @@ def test_crops_keep_to_the_content_of_a_padded_image(
     batch["masks"][0][:, : height - 4, : width - 4] = True
     # So much context that every crop reaches the content's end, and would go on into a padding it doesn't see.
     config = params.refiner.model_copy(update={"enlarge_min": 9.0, "enlarge_max": 9.0})
-    crops = rough_crops(teacher, batch, config, torch.Generator().manual_seed(0), CPU)
+    crops = rough_crops(teacher, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU)
     assert crops is not None
     inputs, truth = crops
     white = (255 - torch.tensor(config.net.pixel_mean)) / torch.tensor(config.net.pixel_std)
@@ -91,7 +91,7 @@ def test_draws_depend_on_the_step_alone(line: tuple[Path, Params], monkeypatch: 
     folder, params = line
     monkeypatch.chdir(folder)
     teachers = [load_teacher(path, CPU) for path in sorted(Path("workspace/teacher/milestones").glob("*"))]
-    loss = refiner_loss(teachers, params.refiner, seed=3, device=CPU)
+    loss = refiner_loss(teachers, params.refiner, params.prompt, seed=3, device=CPU)
     torch.manual_seed(0)
     model = MaskRefineNet(params.refiner.net)
     values = []
@@ -112,7 +112,9 @@ def test_a_batch_without_objects_is_a_step_of_no_gradient(
         "labels": [torch.zeros(0, dtype=torch.long)] * 2,
     }
     model = MaskRefineNet(params.refiner.net)
-    loss = refiner_loss([load_teacher(Path("workspace/teacher"), CPU)], params.refiner, 0, CPU)(model, batch)
+    loss = refiner_loss(
+        [load_teacher(Path("workspace/teacher"), CPU)], params.refiner, params.prompt, 0, CPU
+    )(model, batch)
     loss["loss"].backward()
     assert float(loss["loss"].detach()) == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,47 @@
+"""Rough masks: what the teacher draws at clicks, at the size of the image, each pixel at most one click's."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from models.config import PromptConfig
+from models.exclusive import Maps, groups_of, settle
+from models.postprocess import resize_masks
+from models.prompting import Prompted, prompt_points
+from models.solov2 import RawOutputs
+
+
+class Rough(NamedTuple):
+    """The rough masks of all clicks of an image, a row a click."""
+
+    masks: Tensor
+    """bool [K, H, W] of the original image"""
+    drawn: Tensor
+    """bool [K]: the teacher drew something; where the mask is empty nevertheless, all of it is likelier another's"""
+    prompted: Prompted
+    maps: Maps
+    """the probabilities, in place on the original image"""
+
+
+def rough_masks(
+    outputs: RawOutputs,
+    n: int,
+    points_xy: Tensor,
+    labels: Tensor,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+    config: PromptConfig,
+) -> Rough:
+    """Masks of image `n` at all its clicks [K, 2], in pixels of the original image, of contiguous classes [K].
+
+    Sizes are (height, width) of the padded batch, the resized and the original image. Raises what
+    `prompt_points` does.
+    """
+    (ch, cw), (height, width) = content_size, original_size
+    scaled = points_xy * points_xy.new_tensor([cw / width, ch / height])
+    prompted = prompt_points(outputs, n, scaled, labels, input_size, config)
+    masks = resize_masks(prompted.mask_prob, input_size, content_size, original_size, config.mask_threshold)
+    maps = Maps.of_input(prompted.mask_prob, input_size, content_size, original_size)
+    owned = settle(masks, maps.at, points_xy, groups_of(labels, config.exclusive))
+    return Rough(owned, masks.flatten(1).any(1), prompted, maps)
