@@ -129,7 +129,7 @@ class Refined(NamedTuple):
     """Masks of an image after refinement, one a point."""
 
     masks: Tensor
-    """bool [K, H, W]; the rough one where refinement came out empty"""
+    """bool [K, H, W]; the rough one where refinement wasn't wanted or came out empty"""
     kept_rough: Tensor
     """bool [K]: that is so"""
     probabilities: Tensor
@@ -151,6 +151,7 @@ def refine(
     mask_threshold: float,
     rounds: int,
     labels: Tensor | None = None,
+    wanted: Tensor | None = None,
 ) -> Refined:
     """Refined masks at all points of an image.
 
@@ -166,6 +167,7 @@ def refine(
         mask_threshold: object probability above which a pixel belongs to it [0.5].
         rounds: times that each mask is refined [1].
         labels: contiguous classes [K], needed when the network has a heatmap channel for each.
+        wanted: bool [K], the masks to refine; None means all.
 
     Raises ValueError for less than one round.
     """
@@ -178,7 +180,8 @@ def refine(
         torch.zeros(len(masks), size, size, device=masks.device),
         crop_boxes(masks, points_xy, enlarge),
     )
-    rows = masks.flatten(1).any(1).nonzero()[:, 0]
+    real = masks.flatten(1).any(1)
+    rows = (real if wanted is None else real & wanted).nonzero()[:, 0]
     for _ in range(rounds):
         # A mask that came out empty would do so again: only those that came out go on.
         rows = _refine_once(

@@ -168,7 +168,10 @@ class TeacherConfig(DetectorTrainConfig):
 class RefinerConfig(TrainConfig):
     """MaskRefineNet and its training: `batch_size` images a step, at most `crops` of their objects.
 
-    A crop is the rough mask's box enlarged by a draw between `enlarge_min` and `enlarge_max`.
+    A crop is the rough mask's box enlarged by a draw between `enlarge_min` and `enlarge_max`; in use by `enlarge`,
+    and refined `rounds` times, each time from the last one's mask. The weights of the last step, or of one of
+    `milestones` where they do better on held-out images, are taken. There it is decided for each of `gate_bins` sizes
+    of masks, or for all where one has less than `gate_min_objects`, whether refined masks are used.
     """
 
     net: RefineNetConfig
@@ -178,17 +181,29 @@ class RefinerConfig(TrainConfig):
     enlarge_min: Positive
     enlarge_max: Positive
     augment: AugmentConfig
+    enlarge: Annotated[float, Field(ge=1)]
+    rounds: PositiveInt
+    milestones: tuple[PositiveInt, ...]
+    gate_bins: PositiveInt
+    gate_min_objects: PositiveInt
+
+    @model_validator(mode="after")
+    def _milestones_within(self) -> Self:
+        if any(step >= self.steps for step in self.milestones):
+            raise ValueError(
+                f"milestones {list(self.milestones)} must lie below steps ({self.steps}), which always counts"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise: found {list(self.milestones)}")
+        return self
 
 
 class PseudoConfig(Section):
-    """Pseudo masks at the points: images a batch, crops a batch, how much larger than the rough mask's box a crop is,
-    `rounds` (how often a mask is refined, each time from the last one's mask), images a Parquet part. `on_failed`:
-    where an image can't be read, `stop` or `report` its points as failed and go on."""
+    """Pseudo masks at the points: images a batch, crops a batch, images a Parquet part. `on_failed`: where an image
+    can't be read, `stop` or `report` its points as failed and go on."""
 
     batch_size: PositiveInt
     crop_batch_size: PositiveInt
-    enlarge: Annotated[float, Field(ge=1)]
-    rounds: PositiveInt
     part_images: PositiveInt
     on_failed: Literal["stop", "report"]
 

@@ -1,6 +1,7 @@
 """Makes a pseudo mask at every point of the weak images: the teacher's mask there, refined.
 
-One row a point, whatever happens: `ok`; `rough` where refinement left nothing and the rough mask stands; `empty` where
+One row a point, whatever happens: `ok`; `rough` where refinement left nothing, or is refused by the gate since it
+hurts masks of that size, and the rough mask stands; `empty` where
 the teacher draws nothing at the point, or only what is likelier another point's; `failed` where the image could not be
 read. All but `ok` come with the reason.
 """
@@ -17,21 +18,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from data.masks import area, bbox_xywh, encode, iou_matrix
 from data.storage import atomic_dir
 from data.tables import POINTS, PSEUDO, Split, class_indices, read_parquet, write_parquet
 from models.checkpoint import build_model
-from models.crops import Refined, refine
-from models.exclusive import Maps, groups_of, settle
 from models.prompting import Prompted
+from models.refined import Final, refined_masks
 from models.refinenet import MaskRefineNet
 from models.rough import Rough, rough_masks
 from models.solov2 import SOLOv2
 from tasks.config import Params
 from tasks.device import set_up
 from tasks.errors import TaskError
+from tasks.gate import REFUSAL, read_gate
 from tasks.images import ImageBatch, load_batches
 from tasks.progress import Bar
 from tasks.step import fingerprint, run_folder, stage_main, write_json, write_manifest
@@ -64,6 +64,7 @@ def run(params: Params, workspace: Path) -> None:
 
     inputs = [weak.root / "images.arrow", workspace / "points" / "points.parquet"]
     inputs += [workspace / name / "model.safetensors" for name in ("teacher", "refiner")]
+    inputs.append(workspace / "refiner" / "gate.json")
     key = fingerprint(
         inputs, params.input.model_dump(), params.prompt.model_dump(), params.pseudo.model_dump(),
         params.threads, str(device),
@@ -71,6 +72,7 @@ def run(params: Params, workspace: Path) -> None:
     scratch = run_folder(workspace, "pseudo_label") / f"parts-{key}"
     scratch.mkdir(exist_ok=True)
     counts: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
+    refused = 0
     done = sum(len(part) for n, part in enumerate(parts) if (scratch / part_name(n)).exists())
     with Bar("pseudo_label", len(rows), "image", done=done) as bar:
         for n, part in enumerate(parts):
@@ -80,14 +82,16 @@ def run(params: Params, workspace: Path) -> None:
                 if labeller.faults and params.pseudo.on_failed == "stop":
                     continue  # go on only to list what else can't be read
                 write_parquet(table, path)
-            counts.update(read_parquet(path, PSEUDO)["status"].to_pylist())
+            made = read_parquet(path, PSEUDO)
+            counts.update(made["status"].to_pylist())
+            refused += sum((reason or "").startswith(REFUSAL) for reason in made["reason"].to_pylist())
     if labeller.faults and params.pseudo.on_failed == "stop":
         listed = "\n".join(f"  - {fault}" for fault in labeller.faults)
         raise TaskError(
             f"{len(labeller.faults)} weak images can't be read:\n{listed}\nBring them back and run again, or set "
             "pseudo.on_failed: report to go on without their points"
         )
-    summary = {"points": len(points), "images": len(rows), **counts}
+    summary = {"points": len(points), "images": len(rows), **counts, "refused": refused}
     if sum(counts.values()) != len(points):
         raise AssertionError(
             f"{sum(counts.values())} rows for {len(points)} points"
@@ -134,6 +138,7 @@ class Labeller:
                 f"{workspace}/refiner: found a {type(refiner).__name__}, expected a MaskRefineNet"
             )
         self.refiner = refiner.to(device)
+        self.gate = read_gate(workspace / "refiner")
         self.class_of = class_indices(weak.categories)
         self.faults: list[str] = []
         """Why images could not be read."""
@@ -168,33 +173,22 @@ class Labeller:
             content, size = batch.content_sizes[n], (original.shape[1], original.shape[2])
             prompt = self.params.prompt
             rough = rough_masks(outputs, n, xy, labels, input_size, content, size, prompt)
-            refined = refine(
-                self.refiner, original.to(self.device), rough.masks, xy, self.refiner.config,
+            areas = rough.masks.flatten(1).sum(1) * (content[0] * content[1] / (size[0] * size[1]))
+            refusals = self.gate.refusals(areas.tolist())
+            final = refined_masks(
+                self.refiner, original.to(self.device), rough, xy, labels, prompt,
                 self.params.pseudo.crop_batch_size,
-                enlarge=self.params.pseudo.enlarge, mask_threshold=prompt.mask_threshold,
-                rounds=self.params.pseudo.rounds, labels=labels,
+                enlarge=self.gate.enlarge, rounds=self.gate.rounds,
+                wanted=torch.tensor([refusal is None for refusal in refusals], device=self.device),
             )  # fmt: skip
-            final = _settled(rough, refined, xy, groups_of(labels, prompt.exclusive))
-            rows += _rows(mine, rough, refined.kept_rough, final)
+            rows += _rows(mine, rough, final, refusals)
         return rows
 
 
-def _settled(rough: Rough, refined: Refined, points_xy: Tensor, groups: Tensor) -> Tensor:
-    """The refined masks, bool [K, H, W], each pixel its likelier owner's; where refinement came out empty the
-    rough mask and its probabilities stand."""
-    maps = Maps(refined.probabilities, refined.boxes_xyxy)
-
-    def probability(rows: Tensor, places_xy: Tensor) -> Tensor:
-        kept = refined.kept_rough[rows]
-        return torch.where(kept, rough.maps.at(rows, places_xy), maps.at(rows, places_xy))
-
-    return settle(refined.masks, probability, points_xy, groups)
-
-
-def _rows(points: Rows, rough: Rough, kept_rough: Tensor, final_masks: Tensor) -> Rows:
-    """PSEUDO rows of an image's points: `final_masks` bool [K, H, W] are what came of the rough ones."""
+def _rows(points: Rows, rough: Rough, final: Final, refusals: Sequence[str | None]) -> Rows:
+    """PSEUDO rows of an image's points; `refusals` say why a mask was not to be refined."""
     prompted: Prompted = rough.prompted
-    rough_arrays, final_arrays = rough.masks.cpu().numpy(), final_masks.cpu().numpy()
+    rough_arrays, final_arrays = rough.masks.cpu().numpy(), final.masks.cpu().numpy()
     height, width = rough_arrays.shape[1:]
     rows = []
     for k, point in enumerate(points):
@@ -209,20 +203,21 @@ def _rows(points: Rows, rough: Rough, kept_rough: Tensor, final_masks: Tensor) -
             rows.append(_row(point, status="empty", reason=reason, **facts))
             continue
         rough_rle = encode(rough_arrays[k])
-        if bool(kept_rough[k]) or not final_arrays[k].any():
-            reason = "refinement came out empty" if bool(kept_rough[k]) else f"refined, {TAKEN}"
-            facts |= {"status": "rough", "reason": reason}
-            final, mask = rough_rle, rough_arrays[k]
+        mask, rle = final_arrays[k], rough_rle
+        if bool(final.taken[k]):
+            facts |= {"status": "rough", "reason": f"refined, {TAKEN}"}
+        elif bool(final.kept_rough[k]):
+            facts |= {"status": "rough", "reason": refusals[k] or "refinement came out empty"}
         else:
-            final, mask = encode(final_arrays[k]), final_arrays[k]
-            iou = iou_matrix([rough_rle], [final], height, width)[0, 0]
-            facts |= {"status": "ok", "refined_rle": final, "iou_rough_refined": float(iou)}
+            rle = encode(mask)
+            iou = iou_matrix([rough_rle], [rle], height, width)[0, 0]
+            facts |= {"status": "ok", "refined_rle": rle, "iou_rough_refined": float(iou)}
         x = int(np.clip(point["x"], 0, width - 1))
         y = int(np.clip(point["y"], 0, height - 1))
         facts |= {
             "rough_rle": rough_rle,
-            "bbox_xywh": list(bbox_xywh(final, height, width)),
-            "area": float(area(final, height, width)),
+            "bbox_xywh": list(bbox_xywh(rle, height, width)),
+            "area": float(area(rle, height, width)),
             "contains_point": bool(mask[y, x]),
         }
         rows.append(_row(point, **facts))

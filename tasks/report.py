@@ -48,7 +48,7 @@ AP_ROWS = (
 )
 STATUS_WORDS = {
     "ok": "refined",
-    "rough": "kept rough, as refining came out empty",
+    "rough": "kept rough, as refining left nothing or was refused",
     "empty": "without a mask, as the teacher draws nothing there",
     "failed": "failed, as the image could not be read",
 }

@@ -7,11 +7,12 @@ random inner pixel of each object: the refiner meets the errors that clicks on u
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.dataset import InstanceDataset, StepSampler, collate
@@ -19,7 +20,7 @@ from data.storage import atomic_dir
 from data.tables import Split
 from data.transforms import AugmentConfig
 from models.checkpoint import FORMAT, build_model, save_checkpoint
-from models.config import PromptConfig
+from models.config import PromptConfig, RefineNetConfig
 from models.crops import crop_boxes, crop_inputs, crop_masks
 from models.refinenet import MaskRefineNet, refine_loss
 from models.rough import rough_masks
@@ -28,9 +29,11 @@ from models.targets import random_inner_points
 from tasks.config import Params, RefinerConfig
 from tasks.detector import loader
 from tasks.device import set_up
-from tasks.engine import Job, finish, train, write_history
+from tasks.engine import Job, finish, milestone_path, train, write_history
 from tasks.errors import TaskError
+from tasks.gate import Gate, build_gate, write_gate
 from tasks.holdout import read_held_out
+from tasks.measure_refiner import measure
 from tasks.step import fingerprint, run_folder, stage_main, write_manifest
 from tasks.weights import weights_sha256
 
@@ -38,10 +41,13 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/refiner: model.safetensors, model.json, log.jsonl, manifest.json.
+    """Writes workspace/refiner: model.safetensors, model.json, gate.json, log.jsonl, manifest.json.
+
+    The weights are those of the milestone, or of the last step, that does best on the held-out images; gate.json says
+    so, and for which masks refinement does good there. See tasks/gate.py and tasks/holdout.py.
 
     Raises:
-        TaskError: the teacher left no milestones.
+        TaskError: the teacher left no milestones, or a held-out image can't be read.
     """
     config = params.refiner
     device = set_up(params.runtime, params.threads, params.seed)
@@ -84,22 +90,63 @@ def run(params: Params, workspace: Path) -> None:
         device=device,
         run_folder=run_folder(workspace, "train_refiner"),
         key=fingerprint(files, *settings, weights, str(device)),
+        milestones=config.milestones,
     )
     train(job)
+    gate, best = choose_weights(params, job, strong, leave_out, load_teacher(workspace / "teacher", device))
     meta = {
         "format": FORMAT,
         "kind": "refinenet",
         "config": config.net.model_dump(mode="json"),
         "categories": [{"id": category.id, "name": category.name} for category in strong.categories],
         "training": {"stage": "train_refiner", "seed": params.seed, **config.model_dump(mode="json")},
+        "step": gate.step,
     }
     with atomic_dir(workspace / "refiner") as folder:
-        save_checkpoint(folder, model.state_dict(), meta)
+        save_checkpoint(folder, best.state_dict(), meta)
+        write_gate(folder, gate)
         write_history(job, folder / "log.jsonl")
         counts = {"images": len(dataset), "milestones": len(teachers), "steps": config.steps}
+        counts |= {"held_out": len(leave_out), "step": gate.step}
         loss = job.history[-1]["loss"]
         write_manifest(folder, "train_refiner", counts, seed=params.seed, loss=loss, backbone_weights=weights)
     finish(job)
+
+
+def choose_weights(
+    params: Params, job: Job, strong: Split, held_out: Collection[int], teacher: SOLOv2
+) -> tuple[Gate, nn.Module]:
+    """The gate, measured with the final teacher on the held-out images, and the network with the weights it chose."""
+    config = params.refiner
+    refiners = {step: _refiner_at(job, step, config.net) for step in config.milestones if held_out}
+    if not isinstance(job.model, MaskRefineNet):
+        raise TypeError(f"job.model: found a {type(job.model).__name__}, expected a MaskRefineNet")
+    refiners[config.steps] = job.model
+    by_step = measure(params, strong, held_out, teacher, refiners, job.device)
+    gate = build_gate(
+        by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,
+        enlarge=config.enlarge, rounds=config.rounds,
+    )  # fmt: skip
+    if held_out:
+        log.info(
+            "train_refiner: on %d held-out images, %d objects: IoU rough %s, refined %s with the weights of step %d",
+            gate.held_out_images, gate.all.objects, gate.all.rough_iou, gate.all.refined_iou, gate.step,
+        )  # fmt: skip
+        for one in gate.bins:
+            log.info(
+                "train_refiner: rough masks of %.0f to %s pixels: %s -> %s, refinement %s",
+                one.area_from, "any" if one.area_to is None else f"{one.area_to:.0f}",
+                one.rough_iou, one.refined_iou, "used" if one.use else "not used",
+            )  # fmt: skip
+    return gate, refiners[gate.step]
+
+
+def _refiner_at(job: Job, step: int, config: RefineNetConfig) -> MaskRefineNet:
+    """The network as it was at a milestone, in eval mode on the job's device."""
+    bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": None})})
+    model = MaskRefineNet(bare)
+    model.load_state_dict(load_file(milestone_path(job, step)))
+    return model.to(job.device).eval().requires_grad_(False)
 
 
 def load_teacher(folder: Path, device: torch.device) -> SOLOv2:

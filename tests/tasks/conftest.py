@@ -37,6 +37,7 @@ def tiny_recipe() -> dict[str, Any]:
         # Both precisions, since steps that run in one process may differ.
         recipe[name] |= {"precision": "fp32" if name == "refiner" else "bf16"}
     recipe["teacher"]["milestones"] = [6, 10]
+    recipe["refiner"] |= {"milestones": [4, 6], "gate_min_objects": 3}
     recipe["refiner"]["net"]["backbone"]["width"] = 0.25
     recipe["refiner"]["net"] |= {"crop_size": 32, "aspp_channels": 16, "decoder_channels": [16, 16, 8, 8]}
     recipe["pseudo"] |= {"part_images": 5, "batch_size": 4}

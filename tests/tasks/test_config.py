@@ -48,6 +48,9 @@ def test_the_repos_own_recipe_is_valid() -> None:
         ("teacher.milestones", [8, 6], "milestones must rise"),
         ("teacher.milestones", [], "milestones must be 1 or more"),
         ("teacher.holdout", 1.0, "teacher.holdout: Input should be less than 1; found 1.0"),
+        ("refiner.milestones", [8], "must lie below steps (8)"),
+        ("refiner.milestones", [6, 4], "refiner: milestones must rise"),
+        ("refiner.gate_bins", 0, "refiner.gate_bins: Input should be greater than or equal to 1"),
         ("student.schedule", "step", "schedule: step needs at least one step number in decay_at"),
         ("student.decay_at", [12], "must lie between 0 and steps (12)"),
         ("teacher.checkpoint_every", 5, "must be a multiple of log_every (2)"),
@@ -55,7 +58,7 @@ def test_the_repos_own_recipe_is_valid() -> None:
         ("teacher.ranges", [[1, 24], [48, 60], [60, 99]], "no level takes sizes"),
         ("model.grids", [1, 2, 3], "model.grids: stands in teacher and student"),
         ("seed", 2**31, "seed: Input should be less than"),
-        ("pseudo.enlarge", 0.5, "pseudo.enlarge: Input should be greater than or equal to 1"),
+        ("refiner.enlarge", 0.5, "refiner.enlarge: Input should be greater than or equal to 1"),
         ("refiner.augment.scale_min", 2.0, "scale_min (2) must not be above scale_max (1)"),
         ("model", 3, "model: Input should be"),
     ],
@@ -87,12 +90,12 @@ def test_missing_key_is_said_once(
 def test_all_faults_are_listed(recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]) -> None:
     put(recipe, "teacher.lrr", 1)
     put(recipe, "model.bgr", "blue")
-    put(recipe, "pseudo.enlarge", 0)
+    put(recipe, "refiner.enlarge", 0)
     with pytest.raises(TaskError) as caught:
         params_of(recipe)
     text = str(caught.value)
     assert "3 faults" in text
-    assert all(key in text for key in ("teacher.lrr", "model.bgr", "pseudo.enlarge"))
+    assert all(key in text for key in ("teacher.lrr", "model.bgr", "refiner.enlarge"))
 
 
 @pytest.mark.parametrize(

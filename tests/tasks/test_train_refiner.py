@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from models.checkpoint import build_model
 from models.refinenet import MaskRefineNet
 from tasks.config import Params
 from tasks.errors import TaskError
+from tasks.gate import Comparison, read_gate
+from tasks.holdout import read_held_out, write_held_out
+from tasks.measure_refiner import measure
 from tasks.train_refiner import load_teacher, refiner_loss, rough_crops, run
 
 CPU = torch.device("cpu")
@@ -120,9 +124,68 @@ def test_a_batch_without_objects_is_a_step_of_no_gradient(
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
 
 
-def test_no_milestones(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
+def test_the_best_weights_are_kept_and_the_gate_is_theirs(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    workspace = Path("workspace")
+    gate = read_gate(workspace / "refiner")
+    assert sorted(gate.refined_iou_by_step) == [4, 6, 8]
+    assert (
+        gate.refined_iou_by_step[gate.step] == max(gate.refined_iou_by_step.values()) == gate.all.refined_iou
+    )
+    refiner = build_model(workspace / "refiner")
+    assert isinstance(refiner, MaskRefineNet)
+    strong = Split.open(workspace / "dataset" / "strong")
+    held_out = read_held_out(workspace / "teacher", strong)
+    assert gate.held_out_images == len(held_out) == 1
+    teacher = load_teacher(workspace / "teacher", CPU)
+    found = measure(params, strong, held_out, teacher, {0: refiner}, CPU)[0]
+    assert gate.all == Comparison.over(found)
+    manifest = json.loads((workspace / "refiner" / "manifest.json").read_text())
+    assert manifest["counts"] | {"images": 5, "held_out": 1, "step": gate.step} == manifest["counts"]
 
+
+@pytest.fixture
+def place(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Params]:
+    """A copy of the line's workspace to run in."""
+    folder, params = line
+    shutil.copytree(folder / "workspace", tmp_path / "workspace")
+    monkeypatch.chdir(tmp_path)
+    return Path("workspace"), params
+
+
+def test_without_held_out_images_the_last_weights_are_used_everywhere(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    write_held_out(workspace / "teacher", set())
+    run(params, workspace)
+    gate = read_gate(workspace / "refiner")
+    assert (gate.step, gate.use, gate.bins, gate.held_out_images) == (8, True, (), 0)
+    assert json.loads((workspace / "refiner/manifest.json").read_text())["counts"]["images"] == 6
+
+
+def test_a_held_out_image_that_can_not_be_read_is_named(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    strong = Split.open(workspace / "dataset" / "strong")
+    (held_out,) = read_held_out(workspace / "teacher", strong)
+    row = strong.images["image_id"].to_pylist().index(held_out)
+    strong.image_path(row).unlink()
+    before = (workspace / "refiner" / "gate.json").read_bytes()
+    with pytest.raises(TaskError, match=r"1 held-out strong images can't be read") as caught:
+        run(params, workspace)
+    assert strong.image(row)["file_name"] in str(caught.value)
+    assert (workspace / "refiner" / "gate.json").read_bytes() == before
+
+
+def test_the_same_run_gives_the_same_bytes(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    before = {path.name: path.read_bytes() for path in (workspace / "refiner").iterdir()}
+    run(params, workspace)
+    assert before == {path.name: path.read_bytes() for path in (workspace / "refiner").iterdir()}
+
+
+def test_no_milestones(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, params = line
     shutil.copytree(folder / "workspace" / "dataset", tmp_path / "workspace" / "dataset")
     monkeypatch.chdir(tmp_path)

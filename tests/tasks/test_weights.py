@@ -30,7 +30,7 @@ def with_weights(params: Params, weights: str) -> Params:
         update={
             "model": {**params.model, "backbone": {**params.model["backbone"], **changes}},
             "teacher": teacher,
-            "refiner": params.refiner.model_copy(update={"steps": 2, "net": net}),
+            "refiner": params.refiner.model_copy(update={"steps": 2, "milestones": (1,), "net": net}),
         }
     )
 
