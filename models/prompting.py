@@ -102,7 +102,7 @@ def prompt_points(
     for at in range(0, len(points), step):
         rows = torch.arange(at, min(at + step, len(points)), device=device)
         choice = prompter.choose(rows)
-        mask_prob[rows] = choice.mask.view(-1, h, w)
+        mask_prob[rows] = choice.mask.view(-1, h, w).to(mask_prob)
         parts.append(choice[:-1])
     cell, class_score, certainty, own, others, _ = (torch.cat(part) for part in zip(*parts, strict=True))
     level = torch.searchsorted(prompter.ends, cell, right=True)

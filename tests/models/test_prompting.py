@@ -118,3 +118,13 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_points_are_refused(points: list, labels: list, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         prompt_points(outputs(), 0, torch.tensor(points), torch.tensor(labels), SIZE, PAPER)
+
+
+def test_points_can_be_prompted_in_the_precision_that_training_runs_in() -> None:
+    raw = outputs()
+    xy, labels = torch.tensor([[20.0, 30.0], [70.0, 10.0]]), torch.tensor([0, 2])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = prompt_points(raw, 0, xy, labels, SIZE, PAPER)
+    full = prompt_points(raw, 0, xy, labels, SIZE, PAPER)
+    assert found.mask_prob.dtype == torch.float32
+    torch.testing.assert_close(found.mask_prob, full.mask_prob, atol=0.02, rtol=0)
