@@ -1,4 +1,4 @@
-"""The command line: `points2model run`, `points2model demo`."""
+"""The command line: `points2model run`, `points2model demo`; commands on single models are in model_commands.py."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows import model_commands
 from tasks.config import load_params
 from tasks.errors import TaskError
 
@@ -225,6 +226,9 @@ def _read_metrics() -> dict[str, Any] | None:
 def _fail(console: Console, message: str) -> None:
     console.print(f"[red]failed[/] {escape(message)}")
     raise typer.Exit(1)
+
+
+app.command("import-checkpoint", epilog=model_commands.IMPORT_EXAMPLE)(model_commands.import_checkpoint)
 
 
 if __name__ == "__main__":

@@ -114,15 +114,15 @@ def build_backbone(config: BackboneConfig, in_channels: int = 3) -> ResNet | Eff
     network: ResNet | EfficientNetLite0
     if config.name == "efficientnet_lite0":
         norm = norm_layer(config.norm, config.norm_groups, NORM_EPSILON)
-        network = EfficientNetLite0(in_channels=in_channels, width=config.width, norm=norm)
+        network = EfficientNetLite0(in_channels=in_channels, width=config.widths[1], norm=norm)
     else:
         block, depths = STAGES[config.name]
-        base = max(1, round(64 * config.width))
+        stem, base = (max(1, round(64 * width)) for width in config.widths)
         network = ResNet(
             block,
             depths,
             in_channels=in_channels,
-            stem_channels=base,
+            stem_channels=stem,
             planes=base,
             norm=norm_layer(config.norm, config.norm_groups),
             stride_in_1x1=config.stride_in_1x1,

@@ -14,6 +14,7 @@ PYRAMID_LEVELS = (2, 3, 4, 5, 6)
 Channels = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[float, Field(gt=0)]
 # A YAML file has lists where Python has tuples; their entries stay strict.
 Triple = Annotated[tuple[float, float, float], Strict(False)]
 Grids = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
@@ -29,8 +30,9 @@ class BackboneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
-    width: Annotated[float, Field(gt=0)]
-    """Scales every channel count; 1 is the paper's, and the published weights'."""
+    width: Width | Annotated[tuple[Width, Width], Strict(False)]
+    """Scales every channel count; 1 is the paper's, and the published weights'. Two numbers: of a ResNet's stem,
+    and of its stages."""
     norm: NormKind
     """`frozen_bn` keeps the published weights' statistics, and does nothing without weights. `group_norm` takes
     their scales and offsets, but not their statistics: such a network starts well off, not trained."""
@@ -49,13 +51,20 @@ class BackboneConfig(BaseModel):
     @model_validator(mode="after")
     def _fits_its_name(self) -> Self:
         faults = []
-        if self.weights == "imagenet" and self.width != 1:
-            faults.append(f"width: found {self.width:g}, expected 1.0 with weights: imagenet")
+        if self.weights == "imagenet" and set(self.widths) != {1}:
+            faults.append(f"width: found {self.width}, expected 1.0 with weights: imagenet")
         if self.name == "efficientnet_lite0" and self.stride_in_1x1:
             faults.append("stride_in_1x1: found true, expected false; efficientnet_lite0 has no bottleneck")
+        if self.name == "efficientnet_lite0" and isinstance(self.width, tuple):
+            faults.append(f"width: found {list(self.width)}, expected one number for efficientnet_lite0")
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Of the stem and of the stages."""
+        return self.width if isinstance(self.width, tuple) else (self.width, self.width)
 
 
 class SOLOv2Config(BaseModel):

@@ -15,7 +15,9 @@ from tests.flows.conftest import Toy
 from tests.flows.test_process import gone
 
 
-@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["run", "--help"], ["demo", "--help"], ["import-checkpoint", "--help"]]
+)
 def test_help(command: list[str]) -> None:
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
