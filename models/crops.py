@@ -80,7 +80,7 @@ def crop_inputs(
     Args:
         image: uint8 RGB [3, H, W].
         masks: bool [K, H, W].
-        labels: contiguous classes [K], needed when config has a heatmap channel a class.
+        labels: heatmap channels [K], the contiguous classes, needed when config has a channel a class.
     """
     size = config.crop_size
     mean = torch.tensor(config.pixel_mean, device=image.device).view(3, 1, 1)
@@ -209,7 +209,7 @@ def _refine_once(
     found = torch.zeros(len(rows), dtype=torch.bool, device=masks.device)
     for at in range(0, len(rows), batch_size):
         part, box = rows[at : at + batch_size], boxes[at : at + batch_size]
-        own = None if labels is None else labels[part]
+        own = None if labels is None else labels[part] + model.spare_channels
         inputs = crop_inputs(image, masks[part], points_xy[part], box, config, own)
         probabilities = model(inputs).float().softmax(1)[:, 1]
         new = paste(probabilities, box, (masks.shape[1], masks.shape[2])) > mask_threshold

@@ -20,6 +20,8 @@ Nms = Literal["matrix", "mask"]
 
 CAFFE_MEAN, CAFFE_STD = (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
 """Of blue, green, red in 0..255: what MSRA's weights were trained with."""
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of red, green, blue in 0..255: MaskRefineNet's."""
 LEVEL_SOURCES = ((2, 3), (3, 3), (4, 4), (5, 5), (6, 5))
 REFINER_ENLARGE = 2.0
 """The reference's crop is so many times as large as the rough mask's box."""
@@ -178,6 +180,9 @@ def refinenet_config(found: Mapping[str, Tensor]) -> tuple[RefineNetConfig, int]
             stride_in_1x1=False,
             weights=None,
         ),
+        pixel_mean=IMAGENET_MEAN,
+        pixel_std=IMAGENET_STD,
+        norm="batch_norm",
         aspp_channels=_size(found, r"aspp\.", 512),
         aspp_rates=(3, 6, 9),
         decoder_channels=(decoder[0], decoder[1], decoder[2], decoder[3]),

@@ -69,6 +69,12 @@ class MaskRefineNet(nn.Module):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.head = nn.Conv2d(channels, 2, 1)
 
+    @property
+    def spare_channels(self) -> int:
+        """Heatmap channels before the first class's: one in the reference's layout, none in ours."""
+        known = len(self.categories)
+        return self.config.heatmap_channels - known if self.config.heatmap_channels > 1 and known else 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Crops [M, 3 + P + 1, S, S], as `crops.crop_inputs` makes them, to logits [M, 2, S, S].
 

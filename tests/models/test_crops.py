@@ -216,3 +216,20 @@ def test_a_later_round_that_comes_out_empty_keeps_the_last_mask(refinenet_config
     assert torch.equal(refined, mask)
     assert kept.tolist() == [False]  # refined once
     assert model.sizes == [1, 1]  # and not asked again after the empty answer
+
+
+def test_an_imported_network_is_told_class_c_in_channel_c_plus_1(refinenet_config) -> None:
+    """METHOD.md, "Checkpoint names of the reference": the first of its C + 1 heatmap channels has no class."""
+    model = MaskRefineNet(refinenet_config(heatmap_channels=4)).eval()
+    model.categories = [{"id": i, "name": str(i)} for i in range(3)]
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image, masks = torch.zeros(3, 60, 60, dtype=torch.uint8), torch.zeros(2, 60, 60, dtype=torch.bool)
+    masks[:, 20:40, 20:40] = True
+    points = torch.tensor([[30.0, 30.0], [25.0, 25.0]])
+    refine(
+        model, image, masks, points, model.config, 8,
+        enlarge=2.0, mask_threshold=0.5, rounds=1, labels=torch.tensor([0, 2]),
+    )  # fmt: skip
+    held = seen[0][:, 3:7].flatten(2).any(2)
+    assert held.tolist() == [[False, True, False, False], [False, False, False, True]]

@@ -85,3 +85,12 @@ def test_training_learns_to_fill_the_rough_mask(refinenet_config) -> None:
         optimizer.step()
     found = model(x).argmax(1).bool()
     assert (found & truth).sum() / (found | truth).sum() > 0.85
+
+
+@pytest.mark.parametrize(("channels", "classes", "spare"), [(1, 3, 0), (3, 3, 0), (4, 3, 1), (3, 0, 0)])
+def test_the_reference_s_layout_has_a_spare_channel(
+    refinenet_config, channels: int, classes: int, spare: int
+) -> None:
+    model = MaskRefineNet(refinenet_config(heatmap_channels=channels))
+    model.categories = [{"id": i, "name": str(i)} for i in range(classes)]
+    assert model.spare_channels == spare
