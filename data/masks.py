@@ -184,6 +184,20 @@ def iou_matrix(a: Sequence[bytes], b: Sequence[bytes], height: int, width: int) 
     return np.nan_to_num(np.asarray(overlap, dtype=np.float64), nan=0.0)
 
 
+def object_pixels(counts: bytes, height: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows and columns of the object's pixels, down the columns; in time that grows with the object alone.
+
+    Raises:
+        ValueError: the bytes are no RLE.
+    """
+    lengths = runs(counts)
+    ends = np.cumsum(lengths)[1::2]
+    sizes = lengths[1::2]
+    # Each run's pixels follow on each other; what lies between two runs is jumped over.
+    flat = np.arange(int(sizes.sum())) + np.repeat(ends - np.cumsum(sizes), sizes)
+    return flat % height, flat // height
+
+
 def mass_centre(mask: BoolArray) -> tuple[float, float]:
     """Mean x, y of the object's pixel centres, which may lie outside the object.
 

@@ -10,7 +10,6 @@ Files under the set's root:
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from data import masks as mask_codec
 from data import storage
+from data.clicks import click_record
 from data.coco import write_json
 from data.errors import DataError, Fault
 from data.scenes import SHAPES, Scene, SceneConfig, draw_scene
@@ -157,9 +157,7 @@ def _clicks(
     clicks = []
     for annotation, mask in zip(annotations, scene.masks, strict=True):
         x, y = mask_codec.random_inner_point(mask, rng)
-        click = {name: annotation[name] for name in ("id", "image_id", "category_id")}
-        # Rounded down, so that it stays in its pixel.
-        clicks.append(click | {"point": [math.floor(x * 1000) / 1000, math.floor(y * 1000) / 1000]})
+        clicks.append(click_record(annotation, x, y))
     return clicks
 
 

@@ -1,4 +1,4 @@
-"""The command line: `points2model run`, `points2model demo`; commands on single models are in model_commands.py."""
+"""The command line: `points2model run`, `demo`, `split`; commands on single models are in model_commands.py."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows import model_commands
+from flows.split import EXAMPLE, split
 from tasks.config import load_params
 from tasks.errors import TaskError
 
@@ -83,6 +84,9 @@ def demo(as_json: JsonOption = False) -> None:
             "use `points2model run`, or run the demo in a fresh clone",
         )
     _run("report", (), as_json)
+
+
+app.command(epilog=EXAMPLE)(split)
 
 
 def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:

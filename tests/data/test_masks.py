@@ -34,6 +34,14 @@ def test_runs_are_the_uncompressed_rle(mask: np.ndarray) -> None:
     assert masks.from_runs(lengths, *mask.shape) == counts
 
 
+@given(any_mask)
+def test_object_pixels_are_the_masks(mask: np.ndarray) -> None:
+    rows, columns = masks.object_pixels(masks.encode(mask), mask.shape[0])
+    expected_columns, expected_rows = np.nonzero(mask.T)
+    assert rows.tolist() == expected_rows.tolist()
+    assert columns.tolist() == expected_columns.tolist()
+
+
 @given(st.binary(max_size=12))
 def test_any_bytes_are_refused_or_decode_safely(counts: bytes) -> None:
     try:

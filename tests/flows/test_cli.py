@@ -16,7 +16,8 @@ from tests.flows.test_process import gone
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["run", "--help"], ["demo", "--help"], ["import-checkpoint", "--help"]]
+    "command",
+    [["--help"], ["run", "--help"], ["demo", "--help"], ["split", "--help"], ["import-checkpoint", "--help"]],
 )
 def test_help(command: list[str]) -> None:
     result = CliRunner().invoke(app, command)
