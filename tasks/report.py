@@ -16,8 +16,10 @@ from rich.table import Table
 from data.storage import atomic_write
 from data.tables import Split
 from tasks.config import Params
+from tasks.gate import read_gate
 from tasks.progress import format_seconds
 from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, smooth
+from tasks.report_gate import gate_view
 from tasks.report_line import count, done_steps, picture, run_record
 from tasks.report_rows import pseudo_rows, val_rows
 from tasks.step import read_json, stage_main
@@ -97,6 +99,9 @@ def run(params: Params, workspace: Path) -> None:
         pseudo_gallery=pseudo_rows(workspace, splits["weak"], splits["kept_aside"], images),
         val_gallery=val_rows(workspace, splits["val"], images, params.report.score_threshold),
         score_threshold=params.report.score_threshold,
+        gate=gate_view(
+            read_gate(workspace / "refiner"), counts["pseudo"]["refused"], metrics["pseudo"]["masks"]
+        ),
         fairness=fairness(models["teacher"], models["student"]),
         runs=[record for stage in _stages() if (record := run_record(workspace, stage)) is not None],
         settings=json.dumps(models, indent=1, ensure_ascii=False),

@@ -154,6 +154,10 @@ def test_the_page_stands_alone_and_says_the_figures(params: Params) -> None:
     ):
         assert report.figure(metrics[part][key]) in page.text
     assert "with the same settings from the same initial weights" in page.text
+    assert (
+        "On 1 image held out from teacher and refiner, refining changes the mean IoU of 3 objects"
+        in page.text
+    )
     shown = min(params.report.gallery_images, 14) + min(params.report.gallery_images, 6)
     assert len(page.ids) == shown + 1  # and the arrow's tip
     assert len(page.uses) == 4 * shown
