@@ -35,6 +35,7 @@ class Sample(TypedDict):
     crowd: Tensor | None  # bool [h, w], union of the crowds
     image_id: int
     original_size: tuple[int, int]  # (H0, W0)
+    crop_origin: tuple[int, int]  # x, y of the image's corner in the whole resized one, where it's a crop
 
 
 class Batch(TypedDict):
@@ -49,6 +50,7 @@ class Batch(TypedDict):
     image_ids: list[int]
     original_sizes: list[tuple[int, int]]
     content_sizes: list[tuple[int, int]]  # (h, w)
+    crop_origins: list[tuple[int, int]]  # (x, y)
 
 
 class InstanceDataset(Dataset[Sample]):
@@ -181,6 +183,7 @@ class InstanceDataset(Dataset[Sample]):
             crowd=geometry.masks[count] if crowd.shape[0] else None,
             image_id=row["image_id"],
             original_size=size,
+            crop_origin=geometry.origin,
         )
 
 
@@ -208,6 +211,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_ids=[s["image_id"] for s in samples],
         original_sizes=[s["original_size"] for s in samples],
         content_sizes=sizes,
+        crop_origins=[s["crop_origin"] for s in samples],
     )
 
 

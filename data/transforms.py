@@ -1,7 +1,7 @@
 """Resizing and training augmentation of an image with its masks and points (torchvision v2).
 
 H, W: original size; h, w: size after resizing. Points are x, y pixels, (0, 0) the outer corner of
-the top-left pixel; they scale and flip exactly with the image.
+the top-left pixel; they scale, flip and turn exactly with the image.
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ class AugmentConfig:
     """What training may do to a sample. Strengths of 0 and scales of 1 switch a part off."""
 
     flip: float  # probability of a horizontal flip
+    vertical_flip: float  # of a vertical one
+    rotate90: float  # of a quarter turn; with both flips at 0.5 all eight orientations come alike
     scale_min: float  # size relative to the plain resize, uniform between the two
     scale_max: float
     crop: bool  # cut what is larger than the plain resize down to it, at random
+    crop_side: int | None  # cut to at most this height and width, at random; None: not
     brightness: float  # factors of v2.ColorJitter
     contrast: float
     saturation: float
     hue: float
+    grayscale: float  # probability of losing the colours
+    blur: float  # probability of a Gaussian blur
+    blur_sigma: float  # its sigma in pixels, uniform from 0 to this
+    erase: float  # probability of a box painted over in the image's mean colour; its masks stay
+    erase_side: float  # the box's height and width as shares of the image's, each uniform from 0 to this
 
 
 class Geometry(NamedTuple):
@@ -36,6 +44,8 @@ class Geometry(NamedTuple):
     image: Tensor
     masks: Tensor
     points_xy: Tensor | None
+    origin: tuple[int, int] = (0, 0)
+    """x, y of the top-left pixel in the whole resized (and turned) image that this is a crop of."""
 
 
 def resize_shape(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:
@@ -76,16 +86,26 @@ def augment(sample: Geometry, shape: tuple[int, int], config: AugmentConfig) -> 
     Points that a crop cuts off keep their coordinates, now outside the image.
     """
     scale = config.scale_min + (config.scale_max - config.scale_min) * float(torch.rand(()))
-    target = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    sample = resize(sample, target)
-    if config.crop and (target[0] > shape[0] or target[1] > shape[1]):
-        sample = _random_crop(sample, (min(target[0], shape[0]), min(target[1], shape[1])))
-    if float(torch.rand(())) < config.flip:
+    sample = resize(sample, (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
+    if _happens(config.flip):
         sample = _flip(sample)
-    if config.brightness or config.contrast or config.saturation or config.hue:
-        jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
-        sample = sample._replace(image=jitter(tv_tensors.Image(sample.image)).as_subclass(Tensor))
-    return sample
+    if _happens(config.vertical_flip):
+        sample = _flip_vertically(sample)
+    if _happens(config.rotate90):
+        sample, shape = _quarter_turn(sample), (shape[1], shape[0])
+    height, width = sample.image.shape[-2:]
+    # After flips and turns, so that a crop's origin is a place in the image that these made.
+    limits = [shape if config.crop else (height, width)]
+    limits += [] if config.crop_side is None else [(config.crop_side, config.crop_side)]
+    window = (min(height, *(h for h, _ in limits)), min(width, *(w for _, w in limits)))
+    if window != (height, width):
+        sample = _random_crop(sample, window)
+    return sample._replace(image=_recolour(sample.image, config))
+
+
+def _happens(probability: float) -> bool:
+    """A draw, none where the answer is known."""
+    return probability > 0 and float(torch.rand(())) < probability
 
 
 def _random_crop(sample: Geometry, shape: tuple[int, int]) -> Geometry:
@@ -97,14 +117,52 @@ def _random_crop(sample: Geometry, shape: tuple[int, int]) -> Geometry:
         v2.functional.crop(sample.image, top, left, *shape),
         v2.functional.crop(sample.masks, top, left, *shape),
         None if points is None else points - points.new_tensor([left, top]),
+        (left, top),
     )
 
 
 def _flip(sample: Geometry) -> Geometry:
     points = sample.points_xy
     if points is not None:
-        width = sample.image.shape[-1]
-        points = torch.stack([width - points[:, 0], points[:, 1]], dim=1)
-    return Geometry(
-        v2.functional.horizontal_flip(sample.image), v2.functional.horizontal_flip(sample.masks), points
-    )
+        points = torch.stack([sample.image.shape[-1] - points[:, 0], points[:, 1]], dim=1)
+    return Geometry(sample.image.flip(-1), sample.masks.flip(-1), points)
+
+
+def _flip_vertically(sample: Geometry) -> Geometry:
+    points = sample.points_xy
+    if points is not None:
+        points = torch.stack([points[:, 0], sample.image.shape[-2] - points[:, 1]], dim=1)
+    return Geometry(sample.image.flip(-2), sample.masks.flip(-2), points)
+
+
+def _quarter_turn(sample: Geometry) -> Geometry:
+    """Counter-clockwise, as one sees it: the right edge becomes the upper one."""
+    points = sample.points_xy
+    if points is not None:
+        points = torch.stack([points[:, 1], sample.image.shape[-1] - points[:, 0]], dim=1)
+    return Geometry(sample.image.rot90(1, (-2, -1)), sample.masks.rot90(1, (-2, -1)), points)
+
+
+def _recolour(image: Tensor, config: AugmentConfig) -> Tensor:
+    """What changes the image [3, h, w] alone."""
+    if config.brightness or config.contrast or config.saturation or config.hue:
+        jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
+        image = jitter(tv_tensors.Image(image)).as_subclass(Tensor)
+    if _happens(config.grayscale):
+        image = v2.functional.rgb_to_grayscale(image, num_output_channels=3)
+    height, width = image.shape[-2:]
+    if _happens(config.blur):
+        sigma = config.blur_sigma * float(torch.rand(()))
+        # Three sigmas a side hold the Gaussian; the padding by reflection needs less than the image.
+        reach = min(math.ceil(3 * sigma), height - 1, width - 1)
+        if reach > 0:
+            image = v2.functional.gaussian_blur(image, [2 * reach + 1] * 2, [sigma] * 2)
+    if _happens(config.erase):
+        h, w = (
+            math.ceil(side * config.erase_side * share)
+            for side, share in zip((height, width), torch.rand(2).tolist(), strict=True)
+        )
+        top, left = int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ()))
+        image = image.clone()
+        image[:, top : top + h, left : left + w] = image.float().mean((1, 2), keepdim=True).to(image.dtype)
+    return image

@@ -4,12 +4,15 @@ They stand apart from the networks so that reading params.yaml doesn't import to
 doesn't redo the steps that only read their params.
 """
 
+from math import gcd
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 PYRAMID_LEVELS = (2, 3, 4, 5, 6)
 """P2 to P6: level l has 1 / 2^l of the input's height and width."""
+SIZE_DIVISOR = 32
+"""Height and width of a batch must be multiples of this (the coarsest backbone stage's stride)."""
 
 Channels = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -89,6 +92,11 @@ class SOLOv2Config(BaseModel):
     """A group norm of c channels in the heads has gcd(norm_groups, c) groups [32]."""
     grids: Grids
     """S of each level, finest first [40, 36, 24, 16, 12]."""
+    grid_reference: Annotated[int, Field(ge=SIZE_DIVISOR)] | None
+    """R: `grids` are those of an input of R x R pixels; one of H x W has S H / R rows and S W / R columns, and
+    coordinate channels count in R too. So a cell spans the same R / S pixels, and an object's kernel and mask
+    features the same coordinates, whatever the size of the image, of a crop of it, or of the batch; it takes cells
+    of 32, 16, 32/3, 8, ... pixels. [null: S x S cells and coordinates from -1 to 1 over the padded input]"""
     level_sources: LevelPairs
     """For each level (pyramid level, pyramid level at whose size it is read) [(2, 3), (3, 3), (4, 4), (5, 5),
     (6, 5)]: P2 is halved and P6 doubled, so the strides are 8, 8, 16, 32, 32."""
@@ -134,6 +142,29 @@ class SOLOv2Config(BaseModel):
                 raise ValueError(f"ranges: no level takes sizes from {reached:g} to {lower:g}; close the gap")
             reached = max(reached, upper)
         return self
+
+    @model_validator(mode="after")
+    def _cells_fill_any_input(self) -> Self:
+        if self.grid_reference is None:
+            return self
+        unit = self.grid_reference // gcd(self.grid_reference, SIZE_DIVISOR)
+        wrong = [side for side in self.grids if side % unit]
+        if wrong:
+            near = [max(unit, round(side / unit) * unit) for side in wrong]
+            raise ValueError(
+                f"grids: found {wrong}, expected multiples of {unit} with grid_reference {self.grid_reference}, so "
+                f"that cells fill every {SIZE_DIVISOR} pixels; the nearest are {near}"
+            )
+        return self
+
+    def grid_shapes(self, input_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Rows and columns of each level's grid for a padded input (H, W), both multiples of `SIZE_DIVISOR`."""
+        if self.grid_reference is None:
+            return [(side, side) for side in self.grids]
+        height, width = input_size
+        return [
+            (side * height // self.grid_reference, side * width // self.grid_reference) for side in self.grids
+        ]
 
     @property
     def strides(self) -> tuple[int, ...]:

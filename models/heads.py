@@ -1,8 +1,10 @@
 """SOLOv2's heads (Wang et al., NeurIPS 2020, section 3): categories and kernels of cells, mask features.
 
-Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input.
+Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input. A grid has S
+rows and S columns, or as many as its Frame's reference says.
 """
 
+from dataclasses import dataclass
 from math import gcd, log
 
 import torch
@@ -10,15 +12,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def coordinate_channels(like: Tensor) -> Tensor:
-    """x, then y, from -1 at the first column (row) to 1 at the last: [N, 2, h, w] for `like` [N, c, h, w].
+@dataclass(frozen=True)
+class Frame:
+    """Where a batch lies in the plane of the coordinate channels."""
+
+    input_size: tuple[int, int]
+    """H, W"""
+    reference: int | None
+    """Pixels from -1 to 1; None: the ends of the map are -1 and 1, whatever its size."""
+    origins: Tensor
+    """float32 [N, 2]: x, y of each input's top-left corner, for crops of a larger image; only with a reference."""
+
+
+def coordinate_channels(like: Tensor, frame: Frame) -> Tensor:
+    """x, then y, of the places of `like` [N, c, h, w], which covers the input: [N, 2, h, w].
+
+    Without a reference they go from -1 at the first column (row) to 1 at the last. With one, the centre of a place
+    at pixel p of the image is 2 p / reference - 1: crop and whole image agree, and so do maps of all strides.
 
     CoordConv (Liu et al., NeurIPS 2018): it lets a convolution know where it is.
     """
     n, _, h, w = like.shape
-    x = torch.linspace(-1, 1, w, dtype=like.dtype, device=like.device)
-    y = torch.linspace(-1, 1, h, dtype=like.dtype, device=like.device)
-    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)]).expand(n, 2, h, w)
+    if frame.reference is None:
+        x = torch.linspace(-1, 1, w, dtype=like.dtype, device=like.device).expand(n, w)
+        y = torch.linspace(-1, 1, h, dtype=like.dtype, device=like.device).expand(n, h)
+    else:
+        height, width = frame.input_size
+        origins = frame.origins.to(like.device)
+        across = (torch.arange(w, device=like.device) + 0.5) * (width / w)
+        down = (torch.arange(h, device=like.device) + 0.5) * (height / h)
+        x = ((origins[:, :1] + across) * (2 / frame.reference) - 1).to(like.dtype)
+        y = ((origins[:, 1:] + down) * (2 / frame.reference) - 1).to(like.dtype)
+    return torch.stack([x[:, None].expand(n, h, w), y[:, :, None].expand(n, h, w)], 1)
 
 
 def conv_block(in_channels: int, out_channels: int, kernel: int, groups: int) -> list[nn.Module]:
@@ -55,13 +80,12 @@ class InstanceHead(nn.Module):
         depth: int,
         num_classes: int,
         kernel_channels: int,
-        grids: tuple[int, ...],
         coord_conv: bool,
         norm_groups: int,
         prior_prob: float,
     ) -> None:
         super().__init__()
-        self.grids, self.coord_conv = grids, coord_conv
+        self.coord_conv = coord_conv
         self.category_tower = tower(in_channels, channels, depth, norm_groups)
         self.kernel_tower = tower(in_channels + 2 * coord_conv, channels, depth, norm_groups)
         self.category_predictor = nn.Conv2d(channels, num_classes, 3, padding=1)
@@ -70,19 +94,26 @@ class InstanceHead(nn.Module):
         # Every cell starts by answering "nothing here" with probability 1 - prior_prob (focal loss paper).
         nn.init.constant_(self.category_predictor.get_parameter("bias"), -log((1 - prior_prob) / prior_prob))
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Features L x [N, c, h, w] to category logits L x [N, C, S, S] and kernels L x [N, E, S, S]."""
+    def forward(
+        self, features: list[Tensor], grids: list[tuple[int, int]], frame: Frame
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Features L x [N, c, h, w] to category logits L x [N, C, S, S] and kernels L x [N, E, S, S].
+
+        `grids` are the rows and columns of each level.
+        """
         logits, kernels = [], []
-        for x, grid in zip(features, self.grids, strict=True):
-            plain = F.interpolate(x, size=(grid, grid), mode="bilinear", align_corners=False)
-            if self.coord_conv:
+        for x, grid in zip(features, grids, strict=True):
+            plain = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+            if not self.coord_conv:
+                placed = plain
+            elif frame.reference is not None:
+                placed = torch.cat([plain, coordinate_channels(plain, frame)], dim=1)
+            else:
                 # Resized like the features, because cells of a wide map are wide too.
                 coordinates = F.interpolate(
-                    coordinate_channels(x), size=(grid, grid), mode="bilinear", align_corners=False
+                    coordinate_channels(x, frame), size=grid, mode="bilinear", align_corners=False
                 )
                 placed = torch.cat([plain, coordinates], dim=1)
-            else:
-                placed = plain
             logits.append(self.category_predictor(self.category_tower(plain)))
             kernels.append(self.kernel_predictor(self.kernel_tower(placed)))
         return logits, kernels
@@ -121,13 +152,13 @@ class MaskBranch(nn.Module):
         self.predictor = nn.Sequential(*conv_block(channels, out_channels, 1, norm_groups))
         initialise(self)
 
-    def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
+    def forward(self, pyramid: dict[int, Tensor], frame: Frame) -> Tensor:
         """P2..P5 to mask features [N, E, H / stride, W / stride]."""
         maps = []
         for level, blocks in zip(self.LEVELS, self.levels, strict=True):
             x = pyramid[level]
             if self.coord_conv and level == self.LEVELS[-1]:
-                x = torch.cat([x, coordinate_channels(x)], dim=1)
+                x = torch.cat([x, coordinate_channels(x, frame)], dim=1)
             for block in blocks:  # type: ignore[attr-defined]  # iterating a ModuleList of ModuleLists
                 x = block(x)
                 if level > self.LEVELS[0]:

@@ -3,9 +3,11 @@
 Every cell of an S x S grid answers what object has its centre there (category logits) and how to find its
 pixels (a kernel): the mask is the kernel applied, as a 1x1 convolution, to one shared map of mask features.
 
-Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input.
+Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input. With
+`grid_reference` a level has S H / R rows and S W / R columns, where this package's shapes say S x S.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import BackboneFPN
-from models.config import SOLOv2Config
-from models.heads import InstanceHead, MaskBranch
-
-SIZE_DIVISOR = 32
-"""Height and width of a batch must be multiples of this (the coarsest ResNet stage's stride)."""
+from models.config import SIZE_DIVISOR, SOLOv2Config
+from models.heads import Frame, InstanceHead, MaskBranch
 
 
 class RawOutputs(NamedTuple):
@@ -51,7 +50,6 @@ class SOLOv2(nn.Module):
             depth=config.head_convs,
             num_classes=num_classes,
             kernel_channels=config.kernel_channels,
-            grids=config.grids,
             coord_conv=config.coord_conv,
             norm_groups=config.norm_groups,
             prior_prob=config.prior_prob,
@@ -82,8 +80,16 @@ class SOLOv2(nn.Module):
                 x[i, :, :, w:] = 0
         return x
 
-    def forward(self, images: Tensor, content_sizes: list[tuple[int, int]] | None = None) -> RawOutputs:
+    def forward(
+        self,
+        images: Tensor,
+        content_sizes: list[tuple[int, int]] | None = None,
+        origins: Sequence[tuple[float, float]] | None = None,
+    ) -> RawOutputs:
         """Images [N, 3, H, W], uint8 or float, RGB 0..255, padded at the bottom and right, to raw outputs.
+
+        `origins` are the x, y of crops in the images that they were cut from; they count with `grid_reference`,
+        which alone lets crops be learnt from and whole images be seen.
 
         Raises ValueError for another shape, or H or W not a multiple of 32.
         """
@@ -98,10 +104,15 @@ class SOLOv2(nn.Module):
                 f"{SIZE_DIVISOR}; pad at the bottom and right"
             )
         pyramid = self.backbone(self.normalise(images, content_sizes))
+        input_size = (images.shape[2], images.shape[3])
+        corners = torch.zeros(len(images), 2) if origins is None else torch.tensor(origins).float()
+        frame = Frame(input_size, self.config.grid_reference, corners.to(images.device).view(-1, 2))
         logits, kernels = self.instance_head(
-            [self._read(pyramid, *pair) for pair in self.config.level_sources]
+            [self._read(pyramid, *pair) for pair in self.config.level_sources],
+            self.config.grid_shapes(input_size),
+            frame,
         )
-        return RawOutputs(logits, kernels, self.mask_branch(pyramid), self.config.strides)
+        return RawOutputs(logits, kernels, self.mask_branch(pyramid, frame), self.config.strides)
 
     @staticmethod
     def _read(pyramid: dict[int, Tensor], level: int, size_of: int) -> Tensor:

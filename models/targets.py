@@ -3,7 +3,7 @@
 An object is learnt by the levels whose size range holds it, in the cells that touch its box shrunk around its
 mass centre, no further than one cell from the centre's. Nothing here loops over cells or objects.
 
-Legend: N images, L levels, S grid side, K objects, P (cell, object) pairs, H x W pixels of the padded input.
+Legend: N images, L levels, K objects, P (cell, object) pairs, H x W pixels of the padded input.
 Pixel coordinates are x, y with the centre of the top-left pixel at (0.5, 0.5).
 """
 
@@ -24,15 +24,15 @@ class Targets:
     """What a batch should have answered."""
 
     categories: list[Tensor]
-    """L x int64 [N, S, S]: class of the cell's object, NO_CLASS where there is none."""
+    """L x int64 [N, rows, columns]: class of the cell's object, NO_CLASS where there is none."""
     cell_weights: list[Tensor]
-    """L x float32 [N, S, S]: weight of the cell in the category loss (0 where an ignored region decides)."""
+    """L x float32 [N, rows, columns]: weight of the cell in the category loss (0 where an ignored region decides)."""
     level: Tensor
     """int64 [P], sorted by image, then level, object and cell; so are the next three."""
     image: Tensor
     """int64 [P]"""
     cell: Tensor
-    """int64 [P]: y * S + x"""
+    """int64 [P]: row * columns + column"""
     instance: Tensor
     """int64 [P]: row of `masks` and `weights`"""
     masks: Tensor
@@ -146,7 +146,8 @@ def assign_targets(
     extra = _stack_points(points_xy, counts, device)
 
     categories, cell_weights, pairs = [], [], []
-    for level, grid in enumerate(config.grids):
+    for level, grid in enumerate(config.grid_shapes(input_size)):
+        cells = grid[0] * grid[1]
         held = positive_cells(centre, half, grid, input_size)
         if extra is not None:
             real = extra.isfinite().all(-1)
@@ -156,8 +157,8 @@ def assign_targets(
         held = (held & member[:, level, None, None]).flatten(1)
         instance, cell = held.nonzero(as_tuple=True)
         # The last object in a cell wins its class; amax does so whatever the order of execution.
-        winner = torch.full((len(masks) * grid * grid,), -1, dtype=torch.long, device=device)
-        winner.scatter_reduce_(0, image[instance] * grid * grid + cell, instance, "amax")
+        winner = torch.full((len(masks) * cells,), -1, dtype=torch.long, device=device)
+        winner.scatter_reduce_(0, image[instance] * cells + cell, instance, "amax")
         taken = winner >= 0
         category = torch.full_like(winner, NO_CLASS)
         category[taken] = label[winner[taken]]
@@ -165,8 +166,8 @@ def assign_targets(
         cell_weight[taken] = weight[winner[taken]]
         if ignore is not None:
             cell_weight[_ignored(ignore, grid, input_size, device) & ~taken] = 0
-        categories.append(category.view(-1, grid, grid))
-        cell_weights.append(cell_weight.view(-1, grid, grid))
+        categories.append(category.view(-1, *grid))
+        cell_weights.append(cell_weight.view(-1, *grid))
         pairs.append(torch.stack([image[instance], torch.full_like(cell, level), instance, cell]))
 
     table = torch.cat(pairs, 1)
@@ -246,21 +247,22 @@ def _stack_points(points_xy: list[Tensor] | None, counts: list[int], device: tor
 
 
 def _ignored(
-    ignore: list[Tensor | None], grid: int, input_size: tuple[int, int], device: torch.device
+    ignore: list[Tensor | None], grid: tuple[int, int], input_size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Bool [N * S * S]: cells that touch the image's ignored region.
+    """Bool [N * rows * columns]: cells that touch the image's ignored region.
 
     One pixel is enough: any pixel of the region may be the mass centre of an object that nobody outlined, and
     such an object may be smaller than a cell.
     """
-    flags = torch.zeros(len(ignore), grid, grid, dtype=torch.bool, device=device)
+    flags = torch.zeros(len(ignore), *grid, dtype=torch.bool, device=device)
     for i, region in enumerate(ignore):
         if region is None:
             continue
         # Pixels above and left of every place, so that a cell's count is four look-ups.
         summed = F.pad(region.cumsum(0, dtype=torch.int32).cumsum(1), (1, 0, 1, 0))
         (top, bottom), (left, right) = (
-            _cell_edges(grid, side, held, device) for side, held in zip(input_size, region.shape, strict=True)
+            _cell_edges(cells, side, held, device)
+            for cells, side, held in zip(grid, input_size, region.shape, strict=True)
         )
         down = summed[bottom] - summed[top]
         flags[i] = down[:, right] > down[:, left]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.config import InferenceConfig, PromptConfig, RefineNetConfig, SOLOv2Config
+from models.config import SIZE_DIVISOR, InferenceConfig, PromptConfig, RefineNetConfig, SOLOv2Config
 from tasks.errors import TaskError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -81,16 +81,24 @@ class InputConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Training augmentation, drawn anew for every sample from its own seed."""
+    """Training augmentation, drawn anew for every sample from its own seed; see data/transforms.py."""
 
     flip: Share
+    vertical_flip: Share
+    rotate90: Share
     scale_min: Positive
     scale_max: Positive
     crop: bool
+    crop_side: Annotated[int, Field(ge=SIZE_DIVISOR, multiple_of=SIZE_DIVISOR)] | None
     brightness: NonNegative
     contrast: NonNegative
     saturation: NonNegative
     hue: Annotated[float, Field(ge=0, le=0.5)]
+    grayscale: Share
+    blur: Share
+    blur_sigma: NonNegative
+    erase: Share
+    erase_side: Share
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Self:
@@ -297,6 +305,8 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     except ValidationError as error:
         faults += [_explain(detail, Params, "") for detail in error.errors()]
     faults += _detector_faults(raw)
+    if params is not None:
+        faults += _crop_faults(params)
     if faults or params is None:
         count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
         lines = "\n".join(f"  - {fault}" for fault in faults)
@@ -331,6 +341,22 @@ def _detector_faults(raw: dict[str, Any]) -> list[str]:
                 section = name if detail["loc"] and detail["loc"][0] in own else "model"
                 faults.append(_explain(detail, SOLOv2Config, section))
     return list(dict.fromkeys(faults))
+
+
+def _crop_faults(params: Params) -> list[str]:
+    """Crops to learn from, of networks whose cells would be smaller in a crop than in a whole image."""
+    if params.model.get("grid_reference") is not None:
+        return []
+    return [
+        f"{name}.augment.crop_side: found {section.augment.crop_side} with model.grid_reference null; set the latter "
+        "to the side (in pixels) for which the grids hold, so that cells of crops and of whole images are alike"
+        for name, section in (
+            ("teacher", params.teacher),
+            ("refiner", params.refiner),
+            ("student", params.student),
+        )
+        if section.augment.crop_side is not None
+    ]
 
 
 def _explain(detail: Any, root: type[BaseModel], section: str) -> str:

@@ -51,7 +51,7 @@ def detector_loss(
 
     def loss(model: nn.Module, batch: StepBatch) -> dict[str, Tensor]:
         images = batch["images"].to(device, non_blocking=True)
-        outputs = model(images, batch["content_sizes"])
+        outputs = model(images, batch["content_sizes"], batch["crop_origins"])
         # On the CPU, so that all devices draw alike.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
         inner = None

@@ -200,7 +200,7 @@ def rough_crops(
     """
     images = batch["images"].to(device)
     input_size = (images.shape[2], images.shape[3])
-    outputs = teacher(images, batch["content_sizes"])
+    outputs = teacher(images, batch["content_sizes"], batch["crop_origins"])
     total = sum(len(masks) for masks in batch["masks"])
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[torch.randperm(total, generator=generator)[: config.crops]] = True

@@ -18,12 +18,9 @@ from data.dataset import InstanceDataset, StepSampler, collate
 from data.errors import DataError
 from data.images import read_image
 from data.tables import IMAGES, INSTANCES, Category, Split, write_split
-from data.transforms import AugmentConfig
 from tests.data.conftest import CATEGORIES, images_table, instances_table, tiny_masks
+from tests.data.test_transforms import STILL, WILD, changed
 
-WILD = AugmentConfig(
-    flip=0.5, scale_min=0.6, scale_max=1.8, crop=True, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1
-)
 PLAIN = {"short_side": 24, "max_side": 40, "augment": None, "cache_images": False}
 
 
@@ -171,6 +168,20 @@ def test_batches_are_padded_with_zeros_to_multiples_of_32(make_split: Callable[.
     assert exact["images"].shape == (1, 3, 32, 32)
     assert exact["masks"][0].shape == (0, 32, 32)
     assert exact["crowds"] == [None]
+
+
+def test_crops_say_where_they_lay(make_split: Callable[..., Split]) -> None:
+    split = make_split()
+    whole = InstanceDataset(split, **PLAIN | {"short_side": 48, "max_side": 80})[0]
+    crops = InstanceDataset(
+        split, **PLAIN | {"short_side": 48, "max_side": 80, "augment": changed(STILL, crop_side=32)}
+    )
+    batch = collate([crops[0, seed] for seed in range(4)])
+    assert batch["images"].shape == (4, 3, 32, 32)
+    assert len(set(batch["crop_origins"])) > 1
+    for image, (x, y) in zip(batch["images"], batch["crop_origins"], strict=True):
+        assert torch.equal(image, whole["image"][:, y : y + 32, x : x + 32])
+    assert collate([whole])["crop_origins"] == [(0, 0)]
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**31), st.integers(1, 40))

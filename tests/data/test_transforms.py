@@ -1,22 +1,32 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from data.transforms import AugmentConfig, Geometry, augment, resize, resize_shape
 
 STILL = AugmentConfig(
-    flip=0.0, scale_min=1.0, scale_max=1.0, crop=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
-)
-WILD = AugmentConfig(
-    flip=0.5, scale_min=0.6, scale_max=1.8, crop=True, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1
-)
+    flip=0.0, vertical_flip=0.0, rotate90=0.0, scale_min=1.0, scale_max=1.0, crop=False, crop_side=None,
+    brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0, blur=0.0, blur_sigma=0.0, erase=0.0,
+    erase_side=0.0,
+)  # fmt: skip
 
 
 def changed(config: AugmentConfig, **values: object) -> AugmentConfig:
-    return AugmentConfig(**{**config.__dict__, **values})  # type: ignore[arg-type]
+    return dataclasses.replace(config, **values)  # type: ignore[arg-type]
+
+
+MOVED = changed(STILL, flip=0.5, vertical_flip=0.5, rotate90=0.5, scale_min=0.6, scale_max=1.8, crop=True)
+WILD = changed(
+    MOVED, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1, grayscale=0.3, blur=0.5, blur_sigma=2.0,
+    erase=0.5, erase_side=0.5,
+)  # fmt: skip
 
 
 def sample(height: int = 40, width: int = 60) -> Geometry:
@@ -87,17 +97,19 @@ def test_resizing_scales_masks_points_and_image_alike(factor: float) -> None:
     assert inside > 240  # bilinear edges take a little
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31))
-def test_masks_and_points_move_with_the_image(seed: int) -> None:
-    result = drawn(changed(WILD, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0), seed)
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([None, 32, 64]))
+def test_masks_and_points_move_with_the_image(seed: int, crop_side: int | None) -> None:
+    result = drawn(changed(MOVED, crop_side=crop_side), seed)
     height, width = result.image.shape[-2:]
-    assert height <= 40
-    assert width <= 60
+    assert (height <= 40 and width <= 60) or (height <= 60 and width <= 40)
+    assert max(height, width) <= (crop_side or 60)
     assert result.masks.shape == (2, height, width)
     for channel, (mask, (x, y)) in enumerate(zip(result.masks, result.points_xy.tolist(), strict=True)):
         painted = result.image[channel] >= 128
-        assert (painted ^ mask).sum() <= 2 + 0.2 * mask.sum()
+        # Bilinear against nearest: at most a line of pixels along two edges.
+        either = painted | mask
+        assert (painted ^ mask).sum() <= 2 + either.any(0).sum() + either.any(1).sum()
         if 0 <= x < width and 0 <= y < height:
             assert mask[int(y), int(x)]
 
@@ -110,12 +122,101 @@ def test_crops_cut_to_the_plain_size_and_reach_everywhere() -> None:
     assert drawn(changed(config, crop=False), 0).image.shape == (3, 80, 120)
 
 
-def test_colours_change_the_image_alone() -> None:
-    result = drawn(changed(STILL, brightness=0.5, hue=0.2), 3)
+@pytest.mark.parametrize(
+    ("name", "turned"),
+    [
+        ("flip", lambda x: x.flip(-1)),
+        ("vertical_flip", lambda x: x.flip(-2)),
+        ("rotate90", lambda x: x.rot90(1, (-2, -1))),
+    ],
+)
+def test_a_turn_is_exact_and_undone_by_repeating_it(name: str, turned: Callable[[Tensor], Tensor]) -> None:
+    config = changed(STILL, **{name: 1.0})
+    result = drawn(config, 0)
+    assert torch.equal(result.image, turned(sample().image))
+    assert torch.equal(result.masks, turned(sample().masks))
+    for mask, (x, y) in zip(result.masks, result.points_xy.tolist(), strict=True):
+        # The points are corners of four pixels, all of them inside.
+        assert mask[int(y) - 1 : int(y) + 1, int(x) - 1 : int(x) + 1].all()
+    for _ in range(3 if name == "rotate90" else 1):
+        result = augment(result, (result.image.shape[-2], result.image.shape[-1]), config)
+    assert all(torch.equal(a, b) for a, b in zip(result[:3], sample()[:3], strict=True))
+
+
+def test_flips_and_turns_give_all_eight_orientations() -> None:
+    config = changed(STILL, flip=0.5, vertical_flip=0.5, rotate90=0.5)
+    seen = {
+        (tuple(r.image.shape), tuple(r.points_xy[0].tolist())) for r in (drawn(config, n) for n in range(80))
+    }
+    assert len(seen) == 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31))
+def test_a_crops_origin_is_its_place_in_the_whole_image(seed: int) -> None:
+    """The whole image, turned alike (the same draws, since a crop's come after), holds the crop at its origin."""
+    config = changed(MOVED, crop=False)
+    whole, part = drawn(config, seed), drawn(changed(config, crop_side=32), seed)
+    assert whole.origin == (0, 0)
+    (x, y), (h, w) = part.origin, part.image.shape[-2:]
+    assert (h, w) == (min(32, whole.image.shape[-2]), min(32, whole.image.shape[-1]))
+    assert torch.equal(part.image, whole.image[:, y : y + h, x : x + w])
+    assert torch.equal(part.masks, whole.masks[:, y : y + h, x : x + w])
+    torch.testing.assert_close(part.points_xy + torch.tensor([x, y]), whole.points_xy)
+
+
+def test_crops_of_a_side_reach_everywhere_and_keep_what_is_smaller() -> None:
+    config = changed(STILL, crop_side=32)
+    origins = {drawn(config, seed).origin for seed in range(200)}
+    assert {x for x, _ in origins} == set(range(29))
+    assert {y for _, y in origins} == set(range(9))
+    small = drawn(config, 0, (20, 30))
+    assert small.image.shape == (3, 20, 30)
+    assert small.origin == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"brightness": 0.5, "hue": 0.2},
+        {"grayscale": 1.0},
+        {"blur": 1.0, "blur_sigma": 3.0},
+        {"blur": 1.0, "blur_sigma": 40.0},
+        {"erase": 1.0, "erase_side": 1.0},
+    ],
+)
+def test_what_changes_the_image_alone(changes: dict[str, float]) -> None:
+    result = drawn(changed(STILL, **changes), 3)
     assert not torch.equal(result.image, sample().image)
+    assert result.image.shape == sample().image.shape
     assert result.image.dtype == torch.uint8
     assert type(result.image) is torch.Tensor
     assert torch.equal(result.masks, sample().masks)
+    assert torch.equal(result.points_xy, sample().points_xy)
+
+
+def test_gray_is_gray_and_a_blur_keeps_the_mean() -> None:
+    gray = drawn(changed(STILL, grayscale=1.0), 0).image
+    assert torch.equal(gray[0], gray[1]) and torch.equal(gray[1], gray[2])
+    blurred = drawn(changed(STILL, blur=1.0, blur_sigma=9.0), 0).image.float()
+    assert blurred.mean() == pytest.approx(sample().image.float().mean().item(), rel=0.05)
+    assert blurred.std() < sample().image.float().std()
+
+
+def test_an_erased_box_is_as_large_as_said_and_of_the_mean_colour() -> None:
+    shares = []
+    for seed in range(60):
+        image = drawn(changed(STILL, erase=1.0, erase_side=0.5), seed).image
+        mean = sample().image.float().mean((1, 2)).to(torch.uint8)
+        erased = (image == mean[:, None, None]).all(0)
+        rows, columns = erased.any(1).nonzero(), erased.any(0).nonzero()
+        box = erased[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert box.all()
+        assert box.shape[0] <= 20
+        assert box.shape[1] <= 30
+        shares.append(float(erased.float().mean()))
+    assert max(shares) > 0.1
+    assert min(shares) < 0.02
 
 
 def test_the_seed_alone_decides() -> None:

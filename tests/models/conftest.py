@@ -30,6 +30,7 @@ SOLOV2: dict[str, Any] = {
     "mask_stride": 4,
     "norm_groups": 4,
     "grids": [12, 8, 4],
+    "grid_reference": None,
     "level_sources": [[2, 3], [4, 4], [6, 5]],
     "ranges": [[1, 32], [24, 64], [48, 128]],
     "coord_conv": True,

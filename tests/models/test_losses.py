@@ -68,9 +68,20 @@ def test_focal_stays_finite_at_a_confident_error() -> None:
     assert logits.grad.isfinite().all()
 
 
-def test_mask_loss_equals_a_naive_loop(solov2_config, batch) -> None:
-    model = SOLOv2(solov2_config(), 3)
-    outputs, targets = run(model, *batch)
+def run_wide(model: SOLOv2, rectangles):
+    """A map with fewer rows than columns."""
+    size = (32, 96)
+    masks = [rectangles(size, (70, 4, 20, 20), (4, 4, 9, 9))]
+    outputs = model(torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8))
+    return outputs, assign_targets(masks, [torch.tensor([0, 2])], [torch.ones(2)], size, model.config)
+
+
+@pytest.mark.parametrize("reference", [None, 64])
+def test_mask_loss_equals_a_naive_loop(solov2_config, batch, rectangles, reference: int | None) -> None:
+    model = SOLOv2(solov2_config(grid_reference=reference), 3)
+    outputs, targets = run(model, *batch) if reference is None else run_wide(model, rectangles)
+    if reference is not None:
+        assert [tuple(k.shape[2:]) for k in outputs.kernels] == [(6, 18), (4, 12), (2, 6)]
     terms = []
     for image, level, cell, row in zip(
         targets.image.tolist(),

@@ -17,6 +17,26 @@ def test_output_shapes(solov2_config, mask_stride: int) -> None:
     assert out.strides == (8, 16, 32)
 
 
+def test_with_a_reference_the_grids_follow_the_input(solov2_config) -> None:
+    model = SOLOv2(solov2_config(grid_reference=64), 5)
+    out = model(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))
+    assert [tuple(x.shape) for x in out.category_logits] == [(2, 5, s, s * 3 // 2) for s in (12, 8, 4)]
+    assert [tuple(x.shape) for x in out.kernels] == [(2, 8, s, s * 3 // 2) for s in (12, 8, 4)]
+
+
+@pytest.mark.parametrize("reference", [None, 64])
+def test_where_a_crop_lay_counts_with_a_reference_alone(solov2_config, reference: int | None) -> None:
+    model = SOLOv2(solov2_config(grid_reference=reference), 3).eval()
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8).expand(2, 3, 64, 64)
+    with torch.no_grad():
+        plain, placed = model(images), model(images, None, [(0, 0), (40, 7)])
+    assert torch.equal(plain.kernels[0][0], placed.kernels[0][0])
+    assert torch.equal(plain.mask_features[0], placed.mask_features[0])
+    assert torch.equal(plain.category_logits[0], placed.category_logits[0])
+    for a, b in ((plain.kernels[0], placed.kernels[0]), (plain.mask_features, placed.mask_features)):
+        assert torch.equal(a[1], b[1]) == (reference is None)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 65, 64), (1, 1, 64, 64), (3, 64, 64)])
 def test_other_shapes_are_refused(solov2_config, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="multiples of 32"):
@@ -32,6 +52,11 @@ def test_other_shapes_are_refused(solov2_config, shape: tuple[int, ...]) -> None
         ({"level_sources": [[1, 3], [4, 4], [6, 5]]}, "level_sources"),
         ({"head_chanels": 3}, "head_chanels"),
         ({"mask_stride": 3}, "mask_stride"),
+        (
+            {"grid_reference": 96, "grids": [12, 8, 4]},
+            r"found \[8, 4\], expected multiples of 3 .* nearest are \[9, 3\]",
+        ),
+        ({"grid_reference": 16}, "grid_reference"),
         ({"backbone": {"norm": "layer_norm"}}, "norm"),
         ({"grids": ["12", 8, 4]}, "grids"),
     ],

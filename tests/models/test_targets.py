@@ -11,6 +11,7 @@ from torch import Tensor
 from models.config import SOLOv2Config
 from models.targets import (
     NO_CLASS,
+    Targets,
     assign_targets,
     cells_of,
     levels_of,
@@ -123,6 +124,50 @@ def test_an_image_without_objects(rectangles, config: SOLOv2Config) -> None:
     )
     assert set(targets.image.tolist()) == {1}
     assert (targets.categories[0][0] == NO_CLASS).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(boxes, min_size=1, max_size=4), st.integers(0, 3), st.integers(0, 3), st.sampled_from([64, 128])
+)
+def test_with_a_reference_padding_changes_no_target(
+    solov2_config, drawn: list[tuple[int, int, int, int]], down: int, right: int, reference: int
+) -> None:
+    """The same cells, by row and column, learn the same objects, however large the batch."""
+    config = solov2_config(grid_reference=reference, grids=[16, 8, 4])
+    masks = torch.zeros(len(drawn), *SIZE, dtype=torch.bool)
+    for mask, (x, y, w, h) in zip(masks, drawn, strict=True):
+        mask[y : y + h, x : x + w] = True
+    region = masks[0].flip(0, 1)
+    points = random_inner_points(masks, 1, torch.Generator().manual_seed(0))
+    own, other = (
+        assign_targets(
+            [masks],
+            [torch.arange(len(masks)) % 3],
+            [torch.ones(len(masks))],
+            size,
+            config,
+            points_xy=[points],
+            ignore=[region],
+        )
+        for size in (SIZE, (SIZE[0] + 32 * down, SIZE[1] + 32 * right))
+    )
+    for name in ("categories", "cell_weights"):
+        for small, large in zip(getattr(own, name), getattr(other, name), strict=True):
+            rows, columns = small.shape[1:]
+            assert torch.equal(small, large[:, :rows, :columns])
+            outside = large.clone()
+            outside[:, :rows, :columns] = NO_CLASS if name == "categories" else 1
+            assert (outside == (NO_CLASS if name == "categories" else 1)).all()
+
+    def pairs(targets: Targets) -> list[tuple[int, ...]]:
+        columns = torch.tensor([c.shape[2] for c in targets.categories])[targets.level]
+        parts = (targets.level, targets.instance, targets.cell // columns, targets.cell % columns)
+        return list(zip(*(part.tolist() for part in parts), strict=True))
+
+    assert pairs(own) == pairs(other)
+    h, w = own.masks.shape[1:]
+    assert torch.equal(own.masks, other.masks[:, :h, :w])
 
 
 def test_masks_may_be_smaller_than_the_padded_batch(rectangles, config: SOLOv2Config) -> None:

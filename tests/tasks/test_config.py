@@ -36,6 +36,13 @@ def test_the_repos_own_recipe_is_valid() -> None:
         ("input.qqqq", 1, "input.qqqq: unknown key; known keys: max_side, short_side"),
         ("student.ema", 1.0, "student.ema: Input should be less than 1; found 1.0"),
         ("student.unusable", "drop", "student.unusable: Input should be 'ignore' or 'background'"),
+        ("student.augment.crop_side", 48, "student.augment.crop_side: Input should be a multiple of 32"),
+        (
+            "student.augment.crop_side",
+            64,
+            "student.augment.crop_side: found 64 with model.grid_reference null",
+        ),
+        ("model.grid_reference", 96, "found [10, 8], expected multiples of 3 with grid_reference 96"),
         ("student.lr", -1, "student.lr: Input should be greater than 0; found -1"),
         ("student.lr", "fast", "student.lr: Input should be a valid number"),
         (

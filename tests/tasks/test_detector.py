@@ -22,8 +22,14 @@ def losses_of(
 ) -> Callable[..., list[tuple[float, float]]]:
     """(mask, category) losses of one batch at some steps, with some of the teacher's keys changed."""
 
-    def losses(steps: list[int], **changes: Any) -> list[tuple[float, float]]:
+    def losses(
+        steps: list[int],
+        reference: int | None = None,
+        origin: tuple[int, int] = (0, 0),
+        **changes: Any,
+    ) -> list[tuple[float, float]]:
         recipe["teacher"] |= changes
+        recipe["model"]["grid_reference"] = reference
         params = params_of(recipe)
         torch.manual_seed(0)
         config = params.detector(params.teacher)
@@ -33,7 +39,7 @@ def losses_of(
         sample = {
             "image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8), "masks": mask,
             "labels": torch.tensor([1]), "weights": torch.ones(1), "points_xy": None, "crowd": None,
-            "image_id": 1, "original_size": (64, 64),
+            "image_id": 1, "original_size": (64, 64), "crop_origin": origin,
         }  # fmt: skip
         loss = detector_loss(config, torch.device("cpu"), params.teacher, SEED)
         batch = collate([sample])  # type: ignore[list-item]
@@ -66,3 +72,9 @@ def test_inner_points_add_cells(losses_of: Callable[..., Any]) -> None:
     # More positive cells among the same ones: the focal sum is divided by a larger count.
     (_, without), (_, with_points) = *losses_of([0], inner_points=0), *losses_of([0], inner_points=8)
     assert with_points != without
+
+
+@pytest.mark.parametrize("reference", [None, 64])
+def test_the_network_is_told_where_a_crop_lay(losses_of: Callable[..., Any], reference: int | None) -> None:
+    here, there = (losses_of([0], reference=reference, origin=origin) for origin in ((0, 0), (64, 32)))
+    assert (here == there) == (reference is None)

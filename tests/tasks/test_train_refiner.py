@@ -73,6 +73,7 @@ def test_crops_keep_to_the_content_of_a_padded_image(
     batch = {
         "images": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
         "content_sizes": [(height, width)],
+        "crop_origins": [(0, 0)],
         "masks": [torch.zeros(4, 64, 64, dtype=torch.bool)],
         "labels": [torch.arange(4)],
     }

@@ -17,6 +17,7 @@ from tasks.config import Params
 from tasks.errors import TaskError
 from tasks.holdout import read_held_out
 from tasks.train_teacher import run
+from tests.tasks.conftest import run_step
 
 
 @pytest.fixture
@@ -49,6 +50,27 @@ def test_what_it_leaves(line: tuple[Path, Params]) -> None:
     assert manifest["counts"]["images"] == 5 and manifest["counts"]["held_out"] == 1
     assert manifest["counts"]["steps"] == 12
     assert not (folder / "workspace" / "runs" / "train_teacher" / "resume").exists()
+
+
+def test_learning_from_crops(
+    line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teacher and refiner on crops, pseudo labels and predictions on whole images: all with cells of one size."""
+    folder, params = line
+    shutil.copytree(folder / "workspace", tmp_path / "workspace")
+    monkeypatch.chdir(tmp_path)
+    raw = params.model_dump()
+    raw["model"] = {**params.model, "grid_reference": 64}
+    for name in ("teacher", "refiner", "student"):
+        raw[name]["augment"] |= {"crop_side": 32, "scale_max": 1.5, "flip": 0.5, "rotate90": 0.5}
+    cropped = Params.model_validate_json(json.dumps(raw))
+    workspace = Path("workspace")
+    for step in ("train_teacher", "train_refiner", "pseudo_label", "train_student"):
+        run_step(step, cropped, workspace)
+    model = build_model(workspace / "student")
+    assert isinstance(model, SOLOv2)
+    outputs = model(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
+    assert [tuple(x.shape[2:]) for x in outputs.kernels] == [(12, 18), (10, 15), (8, 12)]
 
 
 def test_no_mask_to_learn_from(strong: Split, line: tuple[Path, Params]) -> None:
