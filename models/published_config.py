@@ -148,6 +148,7 @@ def solov2_config(found: Mapping[str, Tensor], settings: ReferenceSettings) -> t
         level_sources=LEVEL_SOURCES,
         ranges=settings.ranges,
         coord_conv=True,
+        grid_reference=None,
         pixel_mean=settings.pixel_mean,
         pixel_std=settings.pixel_std,
         bgr=settings.bgr,
