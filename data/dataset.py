@@ -60,6 +60,7 @@ class InstanceDataset(Dataset[Sample]):
         split: a split, or several with the same categories.
         short_side: the shorter side after plain resizing, in pixels.
         max_side: the longer side never exceeds this.
+        enlarge: images smaller than that are enlarged; else they stay as they are.
         augment: training augmentation; None resizes only.
         extra_instances: further INSTANCES rows for the last split, e.g. the weak split's pseudo
             labels. See ``Split.with_instances``.
@@ -76,6 +77,7 @@ class InstanceDataset(Dataset[Sample]):
         *,
         short_side: int,
         max_side: int,
+        enlarge: bool,
         augment: AugmentConfig | None,
         extra_instances: pa.Table | None = None,
         cache_images: bool,
@@ -98,6 +100,7 @@ class InstanceDataset(Dataset[Sample]):
         self.categories = self.splits[0].categories
         self.short_side = short_side
         self.max_side = max_side
+        self.enlarge = enlarge
         self.augment = augment
         # Class index of each category id, looked up by searchsorted: class_indices goes by sorted id.
         self._category_ids = np.asarray(list(class_indices(self.categories)), dtype=np.int64)
@@ -161,7 +164,7 @@ class InstanceDataset(Dataset[Sample]):
             torch.from_numpy(np.concatenate([masks[~is_crowd], crowd])),
             points,
         )
-        shape = resize_shape(size, self.short_side, self.max_side)
+        shape = resize_shape(size, self.short_side, self.max_side, self.enlarge)
         if self.augment is None:
             geometry = resize(geometry, shape)
         else:

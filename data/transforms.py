@@ -48,14 +48,16 @@ class Geometry(NamedTuple):
     """x, y of the top-left pixel in the whole resized (and turned) image that this is a crop of."""
 
 
-def resize_shape(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:
+def resize_shape(size: tuple[int, int], short_side: int, max_side: int, enlarge: bool) -> tuple[int, int]:
     """(h, w) of an image (H, W) whose shorter side becomes ``short_side``.
 
-    Where the longer side would exceed ``max_side`` it becomes that instead. The ratio is kept to
-    within rounding.
+    Where the longer side would exceed ``max_side`` it becomes that instead. A smaller image
+    stays as it is unless ``enlarge``. The ratio is kept to within rounding.
     """
     height, width = size
     scale = min(short_side / min(height, width), max_side / max(height, width))
+    if not enlarge:
+        scale = min(scale, 1.0)
     return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
 
 

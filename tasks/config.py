@@ -74,10 +74,13 @@ class PointsConfig(Section):
 
 
 class InputConfig(Section):
-    """Images are resized so that the short side is `short_side`, unless the long one would pass `max_side`."""
+    """Images are resized so that the short side is `short_side`, unless the long one would pass `max_side`.
+
+    `enlarge: false`: smaller ones stay as they are, right where a pixel means the same in all images (microscopes)."""
 
     short_side: PositiveInt
     max_side: PositiveInt
+    enlarge: bool
 
 
 class AugmentConfig(Section):

@@ -104,6 +104,7 @@ def train_detector(
         splits,
         short_side=params.input.short_side,
         max_side=params.input.max_side,
+        enlarge=params.input.enlarge,
         augment=AugmentConfig(**training.augment.model_dump()),
         cache_images=params.runtime.cache_images,
         leave_out=leave_out,

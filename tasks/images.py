@@ -70,17 +70,21 @@ class _Images(Dataset[Loaded]):
         except DataError as error:
             return Loaded(row, None, None, str(error))
         original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-        shape = resize_shape((pixels.shape[0], pixels.shape[1]), self.size.short_side, self.size.max_side)
+        shape = resize_shape((pixels.shape[0], pixels.shape[1]), *_limits(self.size))
         resized = resize(
             Geometry(original, torch.zeros(0, *original.shape[1:], dtype=torch.bool), None), shape
         )
         return Loaded(row, original, resized.image, None)
 
 
+def _limits(size: InputConfig) -> tuple[int, int, bool]:
+    return size.short_side, size.max_side, size.enlarge
+
+
 def padded_size(split: Split, row: int, size: InputConfig) -> tuple[int, int]:
     """(H, W) that image `row` has in a batch."""
     facts = split.image(row)
-    shape = resize_shape((facts["height"], facts["width"]), size.short_side, size.max_side)
+    shape = resize_shape((facts["height"], facts["width"]), *_limits(size))
     height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in shape)
     return height, width
 

@@ -67,6 +67,7 @@ def run(params: Params, workspace: Path) -> None:
         strong,
         short_side=params.input.short_side,
         max_side=params.input.max_side,
+        enlarge=params.input.enlarge,
         augment=AugmentConfig(**config.augment.model_dump()),
         cache_images=params.runtime.cache_images,
         leave_out=leave_out,

@@ -21,7 +21,7 @@ from data.tables import IMAGES, INSTANCES, Category, Split, write_split
 from tests.data.conftest import CATEGORIES, images_table, instances_table, tiny_masks
 from tests.data.test_transforms import STILL, WILD, changed
 
-PLAIN = {"short_side": 24, "max_side": 40, "augment": None, "cache_images": False}
+PLAIN = {"short_side": 24, "max_side": 40, "enlarge": True, "augment": None, "cache_images": False}
 
 
 def same(a: object, b: object) -> bool:

@@ -59,17 +59,19 @@ def drawn(config: AugmentConfig, seed: int, shape: tuple[int, int] = (40, 60)) -
 def test_resize_shape(
     size: tuple[int, int], short_side: int, max_side: int, expected: tuple[int, int]
 ) -> None:
-    assert resize_shape(size, short_side, max_side) == expected
+    assert resize_shape(size, short_side, max_side, True) == expected
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(16, 1000), st.integers(16, 2000))
 def test_resize_shape_keeps_the_ratio_and_the_limits(h: int, w: int, short_side: int, max_side: int) -> None:
-    new_h, new_w = resize_shape((h, w), short_side, max_side)
+    new_h, new_w = resize_shape((h, w), short_side, max_side, True)
     scale = min(short_side / min(h, w), max_side / max(h, w))
     assert abs(new_h - h * scale) <= 0.5 or new_h == 1
     assert abs(new_w - w * scale) <= 0.5 or new_w == 1
     assert max(new_h, new_w) <= max_side
-    assert resize_shape((w, h), short_side, max_side) == (new_w, new_h)
+    assert resize_shape((w, h), short_side, max_side, True) == (new_w, new_h)
+    kept = resize_shape((h, w), short_side, max_side, False)
+    assert kept == ((new_h, new_w) if scale <= 1 else (h, w))
 
 
 def test_nothing_changes_where_nothing_is_asked_for() -> None:

@@ -163,7 +163,7 @@ def test_a_narrow_solov2_keeps_its_numbers(
     assert network.config.backbone.widths == (0.25, 0.125)
     assert network.config.grids == TEACHER.grids
     meta = load_meta(tmp_path / "out")
-    assert meta["input"] == {"short_side": 800, "max_side": 1333}
+    assert meta["input"] == {"short_side": 800, "max_side": 1333, "enlarge": True}
     assert (meta["imported"]["settings"], meta["imported"]["nms"]) == ("teacher", "mask")
 
 

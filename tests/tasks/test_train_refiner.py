@@ -28,6 +28,7 @@ def batch_of(workspace: Path, params: Params, step: int) -> dict[str, object]:
         strong,
         short_side=params.input.short_side,
         max_side=params.input.max_side,
+        enlarge=params.input.enlarge,
         augment=None,
         cache_images=False,
     )
