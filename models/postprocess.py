@@ -88,16 +88,22 @@ def resize_masks(
     return masks
 
 
+class Candidates(NamedTuple):
+    """Masks that wait for non-maximum suppression, best first."""
+
+    scores: Tensor
+    """float32 [K]: class probability x maskness"""
+    labels: Tensor
+    """int64 [K], contiguous classes"""
+    probabilities: Tensor
+    """float32 [K, h, w]"""
+
+
 @torch.no_grad()
-def predict(
-    outputs: RawOutputs,
-    n: int,
-    config: InferenceConfig,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
-) -> Predictions:
-    """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
+def candidates(
+    outputs: RawOutputs, n: int, config: InferenceConfig, input_size: tuple[int, int]
+) -> Candidates:
+    """What image `n`'s cells answer: those above the score threshold, large enough, the `nms_pre` best of them."""
     features = outputs.mask_features[n].float()
     h, w = features.shape[-2:]
     found = []
@@ -123,14 +129,24 @@ def predict(
     scores, labels, weights = (scores * certainty)[kept], labels[kept], weights[kept]
 
     order = scores.argsort(descending=True, stable=True)[: config.nms_pre]
-    scores, labels, weights = scores[order], labels[order], weights[order]
-    probabilities = (weights @ flat).sigmoid()
-    scores = matrix_nms(
-        probabilities > config.mask_threshold, labels, scores, config.nms_kernel, config.nms_sigma
-    )
+    probabilities = (weights[order] @ flat).sigmoid().view(-1, h, w)
+    return Candidates(scores[order], labels[order], probabilities)
+
+
+@torch.no_grad()
+def predict(
+    outputs: RawOutputs,
+    n: int,
+    config: InferenceConfig,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+) -> Predictions:
+    """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
+    scores, labels, probabilities = candidates(outputs, n, config, input_size)
+    inside = probabilities > config.mask_threshold
+    scores = matrix_nms(inside, labels, scores, config.nms_kernel, config.nms_sigma)
     order = scores.argsort(descending=True, stable=True)[: config.max_detections]
     order = order[scores[order] >= config.nms_threshold]
-    masks = resize_masks(
-        probabilities[order].view(-1, h, w), input_size, content_size, original_size, config.mask_threshold
-    )
+    masks = resize_masks(probabilities[order], input_size, content_size, original_size, config.mask_threshold)
     return Predictions(masks, scores[order], labels[order])

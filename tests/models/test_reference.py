@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.resnet import Bottleneck
 
 from models import targets as targets_module
-from models.backbone import ResNet, norm_layer
-from models.config import InferenceConfig, PromptConfig
+from models.compat import mask_nms, predict_as_reference, prompt_as_reference, rounded_points
+from models.compat_refine import reference_boxes, reference_inputs
+from models.config import PromptConfig
 from models.crops import crop_boxes, crop_inputs, heatmaps
 from models.losses import solov2_loss
-from models.postprocess import predict
+from models.postprocess import maskness, predict, resize_masks
 from models.prompting import prompt_points
+from models.published import renamed, solov2_names
+from models.published_config import STUDENT, TEACHER, solov2_config
+from models.published_config import refinenet_config as published_refinenet
 from models.refinenet import soft_dice
 from models.solov2 import SOLOv2
 from models.targets import Shapes, Targets, assign_targets, measure
@@ -61,50 +62,15 @@ def scene(folder: Path) -> dict[str, Tensor]:
         }
 
 
-def our_key(key: str) -> str:
-    """The reference's parameter name as ours (METHOD.md, "Checkpoint names of the reference")."""
-    key = key.replace("backbone.bottom_up.stem.", "backbone.body.").replace("ins_head.", "instance_head.")
-    key = re.sub(r"backbone\.bottom_up\.res(\d)", lambda m: f"backbone.body.layer{int(m[1]) - 1}", key)
-    key = re.sub(r"conv(\d)\.norm", r"bn\1", key)
-    key = key.replace("shortcut.norm", "downsample.1").replace("shortcut", "downsample.0")
-    key = re.sub(r"fpn_lateral(\d)", lambda m: f"fpn.inner_blocks.{int(m[1]) - 2}.0", key)
-    key = re.sub(r"fpn_output(\d)", lambda m: f"fpn.layer_blocks.{int(m[1]) - 2}.0", key)
-    key = re.sub(r"cate_tower", "category_tower", key)
-    key = key.replace("cate_pred", "category_predictor").replace("kernel_pred", "kernel_predictor")
-    key = re.sub(r"mask_head\.convs_all_levels\.(\d)\.conv(\d)", r"mask_branch.levels.\1.\2", key)
-    return key.replace("mask_head.conv_pred", "mask_branch.predictor")
-
-
 @pytest.fixture(scope="module")
-def model(folder: Path, solov2_config) -> SOLOv2:
-    config = solov2_config(
-        backbone={"name": "resnet50", "norm": "frozen_bn", "frozen_stages": 2, "stride_in_1x1": True},
-        fpn_channels=32,
-        head_channels=32,
-        head_convs=4,
-        kernel_channels=32,
-        mask_channels=32,
-        norm_groups=32,
-        grids=[20, 16, 12, 8, 6],
-        level_sources=[[2, 3], [3, 3], [4, 4], [5, 5], [6, 5]],
-        ranges=[[1, 72], [72, 144], [144, 288], [288, 584], [584, 2048]],
-        pixel_mean=[103.53, 116.28, 123.675],
-        pixel_std=[1.0, 1.0, 1.0],
-        bgr=True,
-    )
-    model = SOLOv2(config, 5)
-    # The fixture's stem is twice as wide, for its stages, as any real ResNet's.
-    model.backbone.body = ResNet(
-        Bottleneck,
-        (3, 4, 6, 3),
-        in_channels=3,
-        stem_channels=16,
-        planes=8,
-        norm=norm_layer("frozen_bn", 1),
-        stride_in_1x1=True,
-    )
+def model(folder: Path) -> SOLOv2:
+    """The narrow network, made and filled as `import-checkpoint` does."""
     state = torch.load(folder / "solov2_tiny/weights.pth", weights_only=True)
-    model.load_state_dict({our_key(key): value for key, value in state.items()})
+    settings = dataclasses.replace(STUDENT, grids=(20, 16, 12, 8, 6), ranges=TEACHER.ranges)
+    config, classes = solov2_config(state, settings)
+    model = SOLOv2(config, classes)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    model.load_state_dict(renamed(state, solov2_names("resnet50", 4), shapes, "weights.pth", "SOLOv2"))
     return model.eval()
 
 
@@ -115,7 +81,8 @@ def outputs(model: SOLOv2, scene: dict[str, Tensor]):
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * max(1.0, float(theirs.abs().max())))
+    """Within 1e-5 of the largest value there is."""
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 
 
 def test_pixels_backbone_and_pyramid(model: SOLOv2, scene, raw: dict[str, Tensor]) -> None:
@@ -179,42 +146,114 @@ def test_our_own_targets_lose_no_object(model: SOLOv2, scene) -> None:
     assert int(held.sum()) == 11
 
 
-def test_plain_inference_with_matrix_nms(folder: Path, outputs) -> None:
-    config = InferenceConfig(
-        score_threshold=0.1,
-        min_area=1.0,
-        nms_pre=500,
-        nms_kernel="gaussian",
-        nms_sigma=2.0,
-        nms_threshold=0.05,
-        max_detections=100,
-        mask_threshold=0.5,
-    )
-    with np.load(folder / "solov2_tiny/a256x320_infer_none_matrix.npz") as theirs:
-        ours = predict(outputs, 0, config, SIZE, SIZE, tuple(theirs["image_size"].tolist()))
+def overlaps(ours: Tensor, theirs: np.ndarray) -> np.ndarray:
+    """IoU of bool masks [D, H, W], pair by pair."""
+    one, other = ours.numpy(), theirs.astype(bool)
+    return (one & other).sum((1, 2)) / np.maximum((one | other).sum((1, 2)), 1)
+
+
+@pytest.mark.parametrize(("nms", "rule"), [("matrix", predict), ("mask", predict_as_reference)])
+def test_plain_inference(folder: Path, outputs, nms: str, rule) -> None:
+    with np.load(folder / f"solov2_tiny/a256x320_infer_none_{nms}.npz") as theirs:
+        ours = rule(outputs, 0, STUDENT.inference, SIZE, SIZE, tuple(theirs["image_size"].tolist()))
         assert np.array_equal(ours.labels, theirs["classes"])
         np.testing.assert_allclose(ours.scores, theirs["scores"], atol=1e-5)
-        # A pixel at exactly the threshold may fall on either side.
-        assert (ours.masks.numpy() != bits(theirs, "mask").astype(bool)).sum(axis=(1, 2)).max() <= 3
+        assert overlaps(ours.masks, bits(theirs, "mask")).min() >= 0.999
 
 
-def test_prompting_finds_every_mask_the_reference_finds(folder: Path, scene, outputs) -> None:
+# Of the 12 objects (see the fixture's README): what the reference does with each when prompted for pseudo labels.
+# What it reports is (level of the mask, object whose point it reports), or None; then why.
+FATES: dict[int, tuple[tuple[int, int] | None, str]] = {
+    0: ((3, 0), "kept"),
+    1: ((1, 1), "kept"),
+    2: ((4, 3), "kept, yet with the point of object 3, which lies in the same cell and came later"),
+    3: ((2, 3), "kept"),
+    4: ((3, 4), "kept"),
+    5: (None, "no point: an empty mask has no centre"),
+    6: (
+        (3, 6),
+        "kept: a single pixel, but its box is annotated as one wide and high, which the size range holds",
+    ),
+    7: ((3, 7), "kept"),
+    8: (None, "no point: its box is annotated without a width, and the size range begins at 1"),
+    9: ((0, 9), "kept"),
+    10: (None, "lost: its best level, 1, has the same class in the same cell for object 11"),
+    11: ((1, 11), "kept: one mask for two objects, reported with this one's point"),
+}
+
+
+def test_the_fate_of_each_of_the_12_objects(folder: Path, scene, outputs) -> None:
+    points, labels = measure(scene["masks"]).centre, scene["labels"]
+    able = promptable(scene)
+    asked = able.nonzero()[:, 0]
+    theirs = np.load(folder / "solov2_tiny/a256x320_infer_point_mask_openranges.npz")
+    ours = prompt_as_reference(outputs, 0, points[asked], labels[asked], SIZE, TEACHER.inference)
+    masks = resize_masks(ours.mask_prob, SIZE, SIZE, SIZE, 0.5)
+
+    assert np.array_equal(ours.labels, theirs["classes"])
+    np.testing.assert_allclose(ours.scores, theirs["scores"], atol=1e-5)
+    assert overlaps(masks, bits(theirs, "mask")).min() >= 0.999
+    # y and x of the point that it reports, in ten-thousandths of the image.
+    carried = (
+        (rounded_points(points[asked][ours.carried], SIZE).double() - 0.5) / torch.tensor([320, 256]) * 10_000
+    )
+    assert np.array_equal(carried.round().flip(1).numpy(), theirs["boxes_or_points"][:, :2])
+    cells = {(row[0], row[3]) for row in theirs["cate_gt_nonzero"].tolist()}
+    assert set(zip(ours.level.tolist(), ours.labels.tolist(), strict=True)) == cells
+
+    rows = {int(asked[k]): n for n, k in enumerate(ours.prompt.tolist())}
+    # Of two objects with one mask the first stands in `prompt`; the reference names the second.
+    rows[11] = rows.pop(10)
+    for instance, (expected, _) in FATES.items():
+        if expected is None:
+            assert instance not in rows
+        else:
+            n = rows[instance]
+            assert (int(ours.level[n]), int(asked[ours.carried[n]])) == expected
+    assert [int(i) for i in (~able).nonzero()] == [5, 8]
+    lost = {int(asked[k]): fate for k, fate in enumerate(ours.fates) if fate != "kept"}
+    assert lost == {11: "the mask of point 8: the same cell and class"}  # point 8 of those asked is object 10
+    assert int(asked[8]) == 10
+
+
+def promptable(scene: dict[str, Tensor]) -> Tensor:
+    """Bool [12]: of which objects the reference makes a point, their mass centre: it leaves out empty masks, and by
+    its size ranges, opened to (1, 100000), those whose annotated box is less than a pixel."""
+    size = scene["boxes"][:, 2:] - scene["boxes"][:, :2]
+    return scene["masks"].flatten(1).any(1) & (size.prod(1).sqrt() >= 1)
+
+
+def test_every_object_with_a_point_gets_a_mask_of_ours(folder: Path, scene, outputs) -> None:
+    """By the paper's rule alone: a row for each of the 11, among them all masks that the reference finds."""
     held = scene["masks"].flatten(1).any(1)
     labels = scene["labels"][held]
-    points = measure(scene["masks"][held]).centre - 0.5
-    ours = prompt_points(outputs, 0, points, labels, SIZE, PromptConfig.paper(LEVELS, 0.5))
-    full = F.interpolate(ours.mask_prob[:, None], size=SIZE, mode="bilinear", align_corners=False)[:, 0] > 0.5
+    points = measure(scene["masks"][held]).centre
+    ours = prompt_points(outputs, 0, points - 0.5, labels, SIZE, PromptConfig.paper(LEVELS, 0.5))
+    assert (len(ours.score), len(ours.mask_prob)) == (11, 11)
+    masks = resize_masks(ours.mask_prob, SIZE, SIZE, SIZE, 0.5)
     with np.load(folder / "solov2_tiny/a256x320_infer_point_mask_openranges.npz") as theirs:
-        masks = torch.from_numpy(bits(theirs, "mask").astype(bool))
-        # The reference's score is maskness alone; of these 11 points it answers for 9.
-        assert (len(points), len(masks)) == (11, 9)
-        for mask, score, label in zip(masks, theirs["scores"], theirs["classes"], strict=True):
-            same = (labels == label) & ((full != mask).sum((1, 2)) <= 3)
+        for mask, score, label in zip(bits(theirs, "mask"), theirs["scores"], theirs["classes"], strict=True):
+            same = (labels == label) & torch.from_numpy(overlaps(masks, mask[None]) >= 0.999)
             assert same.any()
             np.testing.assert_allclose(ours.maskness[same], score, atol=1e-5)
-        levels = sorted(set(zip(ours.level.tolist(), labels.tolist(), strict=True)))
-        chosen = {(row[0], row[3]) for row in theirs["cate_gt_nonzero"].tolist()}
-        assert chosen <= set(levels)
+
+
+@pytest.mark.parametrize("prompts", ["point_with_size", "point"])
+@pytest.mark.parametrize("ranges", ["_mask", "_mask_openranges"])
+def test_mask_nms(folder: Path, outputs, prompts: str, ranges: str) -> None:
+    """By the cells that each of the fixture's prompted runs was given, up to 99 of them, of which 73 stay."""
+    with np.load(folder / f"solov2_tiny/a256x320_infer_{prompts}{ranges}.npz") as theirs:
+        rows = torch.from_numpy(theirs["cate_gt_nonzero"])
+        features = outputs.mask_features[0].flatten(1)
+        kernels = torch.stack([outputs.kernels[level][0, :, y, x] for level, y, x, _ in rows.tolist()])
+        probabilities = (kernels @ features).sigmoid()
+        scores, area = maskness(probabilities, 0.5)
+        large = area > torch.tensor(outputs.strides)[rows[:, 0]]
+        order = large.nonzero()[:, 0]
+        order = order[scores[order].argsort(descending=True)]
+        kept = order[mask_nms(probabilities[order] > 0.5, rows[order, 3]) < 0]
+        assert np.array_equal(rows[kept, 3], theirs["classes"])
+        np.testing.assert_allclose(scores[kept], theirs["scores"], atol=1e-5)
 
 
 def test_heatmaps(folder: Path) -> None:
@@ -270,3 +309,25 @@ def test_crops(folder: Path, refinenet_config, case: int) -> None:
     x0, y0, x1, y1 = own[0].tolist()
     assert x0 <= point[0, 0] <= x1
     assert y0 <= point[0, 1] <= y1
+
+
+@pytest.mark.parametrize("case", range(14))
+def test_crops_by_the_reference_s_rules(folder: Path, case: int) -> None:
+    """`--compat` crops as it does: the same boxes, and inputs to the fixture's half precision."""
+    state = {"layer0.0.weight": torch.zeros(64, 10, 7, 7)}
+    config, classes = published_refinenet(state)
+    assert (classes, config.heatmap_channels) == (5, 6)
+    with np.load(folder / "refine/valid_crops_2.0.npz") as file:
+        image = torch.from_numpy(file["image_rgb"]).permute(2, 0, 1)
+        height, width = image.shape[1:]
+        pixels = np.unpackbits(file[f"{case}_mask_bits"])[: height * width].reshape(1, height, width)
+        y, x = file[f"{case}_pred_bbox_field"][:2] / 10_000
+        box, theirs = file[f"{case}_crop_bbox"], file[f"{case}_input"].astype(np.float32)
+        channel = int(file[f"{case}_center_channel_y_x"][0])
+        assert channel == int(file[f"{case}_class"]) + 1
+    masks = torch.from_numpy(pixels.astype(bool))
+    point = torch.tensor([[x * width, y * height]], dtype=torch.float64) + 0.5
+    boxes = reference_boxes(masks, point, 2.0)
+    assert np.array_equal(boxes[0], box)
+    ours = reference_inputs(image, masks, point, boxes, config, torch.tensor([channel]))[0].numpy()
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
