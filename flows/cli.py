@@ -233,6 +233,7 @@ def _fail(console: Console, message: str) -> None:
 
 
 app.command("import-checkpoint", epilog=model_commands.IMPORT_EXAMPLE)(model_commands.import_checkpoint)
+app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.predict)
 
 
 if __name__ == "__main__":

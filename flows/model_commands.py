@@ -1,11 +1,13 @@
-"""Commands on single models, outside the pipeline: importing published weights."""
+"""Commands on single models, outside the pipeline: importing published weights, predicting."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +18,10 @@ from tasks.errors import TaskError
 
 IMPORT_EXAMPLE = (
     "Example: points2model import-checkpoint SOLOv2_R101_coco10p.pth --out models/coco10p --categories coco"
+)
+PREDICT_EXAMPLE = (
+    "Example: points2model predict images/*.jpg --model workspace/student --out predicted   |   "
+    "points2model predict a.jpg --model models/coco10p --compat --points clicks.json --out predicted"
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -46,28 +52,87 @@ def import_checkpoint(
     """
     from tasks import import_checkpoint as task  # torch takes seconds that --help shouldn't
 
-    console = _console(as_json)
-    try:
+    with _console(as_json) as console:
         done = task.import_checkpoint(file, out, categories=categories, settings=settings, config=config)
+        if as_json:
+            _print({"kind": done.kind, "path": str(done.path), "text": done.text})
+        else:
+            console.print(escape(f"{done.path}: {done.text}"))
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    model: Annotated[Path, typer.Option(help="Folder of a SOLOv2: trained, or of import-checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json.")],
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat", help="The reference's conventions; the default is ours. See docs/method.md."
+        ),
+    ] = False,
+    points: Annotated[
+        Path | None, typer.Option(help="Clicks to draw masks at, in any format of import_points.")
+    ] = None,
+    refiner: Annotated[
+        Path | None, typer.Option(help="Folder of a MaskRefineNet, for the masks at clicks.")
+    ] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option(
+            help="For `evaluate.inference` and `prompt`. Default: what the model carries, params.yaml."
+        ),
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(min=1, help="Resize images to this short side. Default: the model's own.")
+    ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(min=1, help="... unless the long one would pass this. Default: the model's own."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Find instances in images, or draw a mask at each click; results.json has COCO results with compressed RLE.
+
+    image_id is 1, 2, ... in the order of the images. With --points each click has one row, and points.json says
+    what became of it.
+    """
+    from tasks.predict_images import RESULTS, predict_images
+
+    with _console(as_json) as console:
+        counts = predict_images(
+            images, model, out,
+            compat=compat, points=points, refiner=refiner, params=params, short_side=short_side,
+            max_side=max_side, device=device,
+        )  # fmt: skip
+        if as_json:
+            _print({**counts, "results": str(out / RESULTS)})
+        else:
+            asked = f"{counts['points']} points on " if points else ""
+            console.print(
+                escape(f"{out / RESULTS}: {counts['masks']} masks for {asked}{counts['images']} images")
+            )
+
+
+@contextmanager
+def _console(as_json: bool) -> Iterator[Console]:
+    """Where a command talks to people; its log lines go to stderr. What a user can mend ends it with code 1."""
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield console
     except (TaskError, DataError) as error:
-        fail(console, str(error))
-    if as_json:
-        _print({"kind": done.kind, "path": str(done.path), "text": done.text})
-    else:
-        console.print(escape(f"{done.path}: {done.text}"))
-
-
-def _console(as_json: bool) -> Console:
-    """Where a command talks to people; log lines go to stderr."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    return Console(stderr=as_json, highlight=False, soft_wrap=True)
+        console.print(f"[red]failed[/] {escape(str(error))}")
+        raise typer.Exit(1) from None
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 def _print(summary: dict[str, Any]) -> None:
     print(json.dumps(summary, indent=2))
-
-
-def fail(console: Console, message: str) -> NoReturn:
-    """Says why, and ends with code 1."""
-    console.print(f"[red]failed[/] {escape(message)}")
-    raise typer.Exit(1)

@@ -52,6 +52,7 @@ from models.published_config import (
 from models.refinenet import MaskRefineNet
 from models.solov2 import SOLOv2
 from tasks.errors import TaskError
+from tasks.gate import Comparison, Gate, write_gate
 from tasks.reference_config import read_reference_config
 from tasks.step import write_json
 
@@ -155,10 +156,18 @@ def _import_refinenet(
         "kind": "refinenet",
         "config": config.model_dump(mode="json"),
         "categories": _categories(file, categories, classes),
-        "imported": _origin(file, facts)
-        | {"enlarge": REFINER_ENLARGE, "spare_heatmap_channels": REFINER_SPARE_CHANNELS},
+        "imported": _origin(file, facts) | {"spare_heatmap_channels": REFINER_SPARE_CHANNELS},
     }
     save_checkpoint(out, state, meta)
+    # Nothing was held out to measure it on: it's used on every mask, once, as the reference does.
+    nothing = Comparison(objects=0, clicks=0, rough_iou=None, refined_iou=None)
+    write_gate(
+        out,
+        Gate(
+            format=1, enlarge=REFINER_ENLARGE, rounds=1, held_out_images=0, all=nothing, by_click={}, bins=(),
+            use=True, step=int(facts.get("last_itr", 0)), refined_iou_by_step={},
+        ),
+    )  # fmt: skip
     return Imported("refinenet", out, what)
 
 

@@ -23,6 +23,7 @@ from models.published_config import STUDENT, TEACHER, refinenet_config, solov2_c
 from models.refinenet import MaskRefineNet
 from models.solov2 import SOLOv2
 from tasks.errors import TaskError
+from tasks.gate import read_gate
 from tasks.import_checkpoint import Imported, import_checkpoint
 
 State = dict[str, Tensor]
@@ -187,7 +188,8 @@ def test_a_narrow_refinenet_keeps_its_numbers(refinenet_state: State, tmp_path: 
     network = build_model(tmp_path / "out")
     assert isinstance(network, MaskRefineNet)
     assert (len(network.categories), network.config.heatmap_channels) == (3, 4)
-    assert load_meta(tmp_path / "out")["imported"]["enlarge"] == 2.0
+    gate = read_gate(tmp_path / "out")
+    assert (gate.enlarge, gate.rounds, gate.refusals([1.0, 1e6])) == (2.0, 1, [None, None])
 
 
 @pytest.mark.parametrize("state_of", ["solov2_state", "refinenet_state"])

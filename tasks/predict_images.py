@@ -1,0 +1,284 @@
+"""Masks on images outside the pipeline: what a checkpoint finds in them, or draws at clicks.
+
+`compat` keeps to the reference's conventions from the image to the mask (models/compat.py), so that published weights
+give what they gave there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from data import masks as mask_codec
+from data.storage import atomic_write
+from data.tables import Category
+from models.checkpoint import CheckpointError, build_model, load_meta
+from models.compat import predict_as_reference, prompt_as_reference, rounded_points
+from models.compat_refine import refine_as_reference
+from models.config import InferenceConfig, PromptConfig
+from models.postprocess import predict, resize_masks
+from models.published_config import STUDENT
+from models.refined import refined_masks
+from models.refinenet import MaskRefineNet
+from models.rough import rough_masks
+from models.solov2 import RawOutputs, SOLOv2
+from tasks.config import InputConfig, load_params
+from tasks.device import resolve_device
+from tasks.errors import TaskError
+from tasks.gate import Gate, read_gate
+from tasks.predict import SCORE_DECIMALS
+from tasks.predict_inputs import Ready, Rows, load, points_by_image, split_of
+from tasks.progress import Bar
+from tasks.step import write_json
+
+log = logging.getLogger(__name__)
+Network = TypeVar("Network", SOLOv2, MaskRefineNet)
+
+RESULTS, FATES = "results.json", "points.json"
+CROP_BATCH = 16
+"""Crops at a time; it doesn't alter results."""
+
+
+class Rules(NamedTuple):
+    """How masks are made from raw outputs."""
+
+    size: InputConfig
+    inference: InferenceConfig
+    prompt: PromptConfig | None
+    """None under `compat`."""
+    compat: bool
+    mask_nms: bool
+    """Of plain inference under `compat`, in place of matrix NMS."""
+
+
+class Predictor:
+    """A detector, its rules, and a refiner if there is one."""
+
+    def __init__(self, model: Path, rules: Rules, refiner: Path | None, device: torch.device) -> None:
+        self.rules, self.device = rules, device
+        self.network = _build(model, SOLOv2).to(device)
+        self.refiner: MaskRefineNet | None = None
+        self.gate: Gate | None = None
+        if refiner is not None:
+            self.refiner = _build(refiner, MaskRefineNet).to(device)
+            self.gate = read_gate(refiner)
+        self.categories = [Category(row["id"], row["name"]) for row in self.network.categories]
+        self.class_of = {category.id: n for n, category in enumerate(self.categories)}
+
+    @torch.inference_mode()
+    def find(self, image: Ready) -> Rows:
+        """Instances of an image without clicks, the best first: category_id, score, bbox, segmentation."""
+        outputs = self._outputs(image)
+        rule = predict_as_reference if self.rules.compat and self.rules.mask_nms else predict
+        found = rule(
+            outputs, 0, self.rules.inference, image.input_size, image.content_size, image.original_size
+        )
+        ids = [self.categories[label].id for label in found.labels.tolist()]
+        rows = zip(ids, found.scores.tolist(), found.masks.cpu().numpy(), strict=True)
+        return [_row(category_id, score, mask) for category_id, score, mask in rows if mask.any()]
+
+    @torch.inference_mode()
+    def draw(self, image: Ready, points: Rows) -> tuple[Rows, Rows]:
+        """A row for each click, in their order; `compat`: for each mask that comes out, the best first.
+
+        Rows are as those of `find`, with point_id, record and point [x, y], and `status`: `ok`, `rough` where a
+        refiner left the mask as it was, `empty` where there is none.
+        The second list has the fate of each click: point_id, record, fate.
+        """
+        if not points:
+            return [], []
+        xy = torch.tensor([[point["x"], point["y"]] for point in points], device=self.device)
+        labels = torch.tensor([self.class_of[point["category_id"]] for point in points], device=self.device)
+        outputs = self._outputs(image)
+        if self.rules.prompt is None:
+            return self._draw_as_reference(image, outputs, points, xy, labels)
+        return self._draw(image, outputs, points, xy, labels, self.rules.prompt)
+
+    def _outputs(self, image: Ready) -> RawOutputs:
+        outputs: RawOutputs = self.network(image.padded.to(self.device), [image.content_size])
+        return outputs
+
+    def _draw(
+        self,
+        image: Ready,
+        outputs: RawOutputs,
+        points: Rows,
+        xy: Tensor,
+        labels: Tensor,
+        prompt: PromptConfig,
+    ) -> tuple[Rows, Rows]:
+        content, size = image.content_size, image.original_size
+        rough = rough_masks(outputs, 0, xy, labels, image.input_size, content, size, prompt)
+        masks, status = rough.masks, ["ok"] * len(points)
+        if self.refiner is not None and self.gate is not None:
+            areas = masks.flatten(1).sum(1) * (content[0] * content[1] / (size[0] * size[1]))
+            refusals = self.gate.refusals(areas.tolist())
+            final = refined_masks(
+                self.refiner, image.original.to(self.device), rough, xy, labels, prompt, CROP_BATCH,
+                enlarge=self.gate.enlarge, rounds=self.gate.rounds,
+                wanted=torch.tensor([refusal is None for refusal in refusals], device=self.device),
+            )  # fmt: skip
+            masks = final.masks
+            stays = (final.kept_rough | final.taken).tolist()
+            status = ["rough" if stay else "ok" for stay in stays]
+        rows = []
+        for k, point in enumerate(points):
+            mask = masks[k].cpu().numpy()
+            row = _row(point["category_id"], float(rough.prompted.score[k]), mask)
+            rows.append(row | _said(point, [point["x"], point["y"]], status[k] if mask.any() else "empty"))
+        return rows, [_fate(point, row["status"]) for point, row in zip(points, rows, strict=True)]
+
+    def _draw_as_reference(
+        self, image: Ready, outputs: RawOutputs, points: Rows, xy: Tensor, labels: Tensor
+    ) -> tuple[Rows, Rows]:
+        content, size, config = image.content_size, image.original_size, self.rules.inference
+        scaled = xy * xy.new_tensor([content[1] / size[1], content[0] / size[0]])
+        found = prompt_as_reference(outputs, 0, scaled, labels, image.input_size, config)
+        masks = resize_masks(found.mask_prob, image.input_size, content, size, config.mask_threshold)
+        carried = rounded_points(xy[found.carried], size)
+        status = ["ok"] * len(masks)
+        if self.refiner is not None and self.gate is not None:
+            masks, kept_rough = refine_as_reference(
+                self.refiner, image.original.to(self.device), masks, carried, found.labels, CROP_BATCH,
+                enlarge=self.gate.enlarge,
+            )  # fmt: skip
+            status = ["rough" if stays else "ok" for stays in kept_rough.tolist()]
+        rows = []
+        for n, k in enumerate(found.carried.tolist()):
+            mask = masks[n].cpu().numpy()
+            row = _row(self.categories[int(found.labels[n])].id, float(found.scores[n]), mask)
+            rows.append(row | _said(points[k], carried[n].tolist(), status[n] if mask.any() else "empty"))
+        return rows, [_fate(point, fate) for point, fate in zip(points, found.fates, strict=True)]
+
+
+def predict_images(
+    images: Sequence[Path],
+    model: Path,
+    out: Path,
+    *,
+    compat: bool,
+    points: Path | None,
+    refiner: Path | None,
+    params: Path | None,
+    short_side: int | None,
+    max_side: int | None,
+    device: str,
+) -> dict[str, int]:
+    """Writes `out`/results.json: COCO results with compressed RLE, an image's rows together, each with file_name.
+
+    With clicks there is a row a click, or under `compat` a row a mask that the reference would report, and
+    `out`/points.json tells each click's fate.
+
+    Args:
+        images: files; image_id is 1, 2, ... in this order.
+        model: a SOLOv2 checkpoint folder.
+        out: folder; its other files stay.
+        compat: keep to the reference's conventions.
+        points: clicks, in any format that import_points knows; None finds instances without them.
+        refiner: a MaskRefineNet checkpoint folder, for the masks at clicks.
+        params: a params file, for `evaluate.inference` and `prompt`; None takes the inference settings that an
+            imported checkpoint carries, and the rest from ./params.yaml.
+        short_side, max_side: how large images come in; None as the checkpoint says.
+        device: as `runtime.device`.
+
+    Returns:
+        Counts of images, points and masks.
+
+    Raises:
+        TaskError, DataError: images, clicks, checkpoints or params that can't be used; all of a kind are listed.
+    """
+    if refiner is not None and points is None:
+        raise TaskError("--refiner: found no --points; masks are refined at clicks alone")
+    if not images:
+        raise TaskError("IMAGE: found none, expected one or more")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    rules = _rules(model, compat=compat, prompted=points is not None, params=params)
+    sides = {"short_side": short_side, "max_side": max_side}
+    chosen = {key: value for key, value in sides.items() if value is not None}
+    rules = rules._replace(size=rules.size.model_copy(update=chosen))
+    predictor = Predictor(model, rules, refiner, resolve_device(device))
+    split = split_of(images, predictor.categories)
+    clicks = None if points is None else points_by_image(points, split)
+    results: Rows = []
+    fates: Rows = []
+    with Bar("predict", len(images), "image") as bar:
+        for n, path in enumerate(images, start=1):
+            image = load(path, predictor.rules.size, like_reference=compat)
+            ids = {"image_id": n, "file_name": path.as_posix()}
+            if clicks is None:
+                found = predictor.find(image)
+            else:
+                found, told = predictor.draw(image, clicks[n])
+                fates += [ids | fate for fate in told]
+            results += [ids | row for row in found]
+            bar.advance(1)
+    with atomic_write(out / RESULTS) as partial:
+        # One row a line: long files stay diffable and can be read in part.
+        lines = ",\n".join(json.dumps(row, allow_nan=False, separators=(",", ":")) for row in results)
+        partial.write_text(f"[{lines}]\n", "utf-8")
+    (out / FATES).unlink(missing_ok=True)  # an earlier run's
+    if clicks is not None:
+        write_json(out / FATES, fates)
+    drawn = sum(row.get("status") != "empty" for row in results)
+    return {"images": len(images), "points": len(fates), "masks": drawn}
+
+
+def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) -> Rules:
+    try:
+        meta = load_meta(model)
+    except CheckpointError as error:
+        raise TaskError(str(error)) from None
+    if "input" not in meta:
+        raise TaskError(
+            f"{model}/model.json: found no `input`; expected a SOLOv2 of this project, or an imported one"
+        )
+    size = InputConfig.model_validate(meta["input"])
+    own = InferenceConfig.model_validate(meta["inference"]) if "inference" in meta else None
+    if compat:
+        nms = meta.get("imported", {}).get("nms")
+        return Rules(size, own or STUDENT.inference, None, True, nms == "mask")
+    if not prompted and own is not None and params is None:
+        return Rules(size, own, None, False, False)
+    try:
+        loaded = load_params(params or Path("params.yaml"))
+    except TaskError as error:
+        raise TaskError(
+            f"{error}\npredict takes its rules from a params file: name one with --params"
+        ) from None
+    return Rules(size, loaded.evaluate.inference, loaded.prompt, False, False)
+
+
+def _build(folder: Path, kind: type[Network]) -> Network:
+    try:
+        network = build_model(folder)
+    except CheckpointError as error:
+        raise TaskError(str(error)) from None
+    if not isinstance(network, kind):
+        raise TaskError(f"{folder}: found a {type(network).__name__}, expected a {kind.__name__}")
+    return network
+
+
+def _row(category_id: int, score: float, mask: Any) -> dict[str, Any]:
+    height, width = mask.shape
+    counts = mask_codec.encode(mask)
+    return {
+        "category_id": category_id,
+        "score": round(score, SCORE_DECIMALS),
+        "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
+        "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
+    }
+
+
+def _said(point: dict[str, Any], place: list[float], status: str) -> dict[str, Any]:
+    names = {"point_id": point["point_id"], "record": point["source_record"]}
+    return {**names, "point": place, "status": status}
+
+
+def _fate(point: dict[str, Any], fate: str) -> dict[str, Any]:
+    return {"point_id": point["point_id"], "record": point["source_record"], "fate": fate}
