@@ -17,7 +17,14 @@ from tests.flows.test_process import gone
 
 @pytest.mark.parametrize(
     "command",
-    [["--help"], ["run", "--help"], ["demo", "--help"], ["split", "--help"], ["import-checkpoint", "--help"], ["predict", "--help"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["demo", "--help"],
+        ["split", "--help"],
+        ["import-checkpoint", "--help"],
+        ["predict", "--help"],
+    ],
 )
 def test_help(command: list[str]) -> None:
     result = CliRunner().invoke(app, command)
