@@ -341,7 +341,9 @@ def _detector_faults(raw: dict[str, Any]) -> list[str]:
             for detail in error.errors():
                 if detail["type"] == "missing" and detail["loc"][0] in ("grids", "ranges"):
                     continue  # said by the training's own section
-                section = name if detail["loc"] and detail["loc"][0] in own else "model"
+                # What was found to disagree by the whole model has no place; its text begins with the key.
+                key = str(detail["loc"][0]) if detail["loc"] else str(detail["ctx"]["error"]).split(":")[0]
+                section = name if key in own else "model"
                 faults.append(_explain(detail, SOLOv2Config, section))
     return list(dict.fromkeys(faults))
 
