@@ -42,7 +42,11 @@ def test_the_repos_own_recipe_is_valid() -> None:
             64,
             "student.augment.crop_side: found 64 with model.grid_reference null",
         ),
-        ("model.grid_reference", 96, "teacher: grids: found [10, 8], expected multiples of 3 with grid_reference 96"),
+        (
+            "model.grid_reference",
+            96,
+            "teacher: grids: found [10, 8], expected multiples of 3 with grid_reference 96",
+        ),
         ("student.lr", -1, "student.lr: Input should be greater than 0; found -1"),
         ("student.lr", "fast", "student.lr: Input should be a valid number"),
         (
