@@ -42,14 +42,18 @@ class ReferencePrompted(NamedTuple):
     """Of each of the K points: `kept`, or how it was lost."""
 
 
-def reference_cells(points_xy: Tensor, grid: int, input_size: tuple[int, int]) -> Tensor:
+def reference_cells(points_xy: Tensor, grid: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
     """Int64 [K, 2]: column and row of each point's cell, int(x // (1 / S)) of its share x of the padded size.
 
-    At cells' borders rounding makes this another one than floor(x S), often the cell before.
+    `grid` is the number of rows and of columns. At cells' borders rounding makes this another cell than floor(x S)
+    does, often the one before.
     """
     height, width = input_size
     share = (points_xy.double() - 0.5) / points_xy.new_tensor([width, height], dtype=torch.float64)
-    return share.div(1.0 / grid, rounding_mode="floor").long().clamp(0, grid - 1)
+    rows, columns = grid
+    counts = torch.tensor([columns, rows], device=share.device)
+    cells = share.div(1.0 / counts.double(), rounding_mode="floor").long()
+    return torch.minimum(cells.clamp(min=0), counts - 1)
 
 
 @torch.no_grad()
@@ -69,7 +73,7 @@ def prompt_as_reference(
     """
     device = outputs.mask_features.device
     points, labels = points_xy.to(device), labels.to(device)
-    grids = [logits.shape[-1] for logits in outputs.category_logits]
+    grids = [(logits.shape[-2], logits.shape[-1]) for logits in outputs.category_logits]
     cells = torch.stack([reference_cells(points, grid, input_size) for grid in grids], 1)  # [K, L, 2]
     features = outputs.mask_features[n].float()
     h, w = features.shape[-2:]

@@ -87,7 +87,9 @@ def load(path: Path, size: InputConfig, *, like_reference: bool) -> Ready:
     """
     pixels = read_image(path)
     original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    height, width = resize_shape((pixels.shape[0], pixels.shape[1]), size.short_side, size.max_side)
+    height, width = resize_shape(
+        (pixels.shape[0], pixels.shape[1]), size.short_side, size.max_side, size.enlarge
+    )
     if like_reference:
         picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
         resized = torch.from_numpy(np.array(picture)).permute(2, 0, 1)

@@ -24,7 +24,7 @@ def test_cells_are_python_s_floor_division(grid: int, index: int, width: int) ->
     index = min(index, width - 1)
     expected = int((index / width) // (1 / grid))
     points = torch.tensor([[index + 0.5, 0.5]], dtype=torch.float64)
-    found = reference_cells(points, grid, (width, width))
+    found = reference_cells(points, (grid, grid), (width, width))
     assert found.tolist() == [[expected, 0]]
 
 
@@ -32,7 +32,7 @@ def test_cells_differ_from_ours_at_borders() -> None:
     """Of the borders of 20 cells over 320 pixels some fall to the cell before."""
     borders = torch.arange(20) * 16.0 + 0.5
     points = torch.stack([borders, borders], 1)
-    theirs, ours = reference_cells(points, 20, (320, 320)), cells_of(points, 20, (320, 320))
+    theirs, ours = reference_cells(points, (20, 20), (320, 320)), cells_of(points, 20, (320, 320))
     assert torch.equal(ours[:, 0], torch.arange(20))
     lower = (theirs[:, 0] == ours[:, 0] - 1).nonzero()[:, 0].tolist()
     assert lower == [i for i in range(20) if int((i * 16 / 320) // (1 / 20)) == i - 1]
