@@ -7,19 +7,16 @@ random inner pixel of each object: the refiner meets the errors that clicks on u
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data.dataset import InstanceDataset, StepSampler, collate
 from data.storage import atomic_dir
 from data.tables import Split
-from data.transforms import AugmentConfig
-from models.checkpoint import FORMAT, build_model, save_checkpoint
+from models.checkpoint import build_model
 from models.config import PromptConfig, RefineNetConfig
 from models.crops import crop_boxes, crop_inputs, crop_masks
 from models.refinenet import MaskRefineNet, refine_loss
@@ -27,15 +24,14 @@ from models.rough import rough_masks
 from models.solov2 import SOLOv2
 from models.targets import random_inner_points
 from tasks.config import Params, RefinerConfig
-from tasks.detector import loader
 from tasks.device import set_up
-from tasks.engine import Job, finish, milestone_path, train, write_history
+from tasks.engine import Job, finish, milestone_path, train
 from tasks.errors import TaskError
 from tasks.gate import Gate, build_gate, write_gate
 from tasks.holdout import read_held_out
 from tasks.measure_refiner import measure
-from tasks.step import fingerprint, run_folder, stage_main, write_manifest
-from tasks.weights import weights_sha256
+from tasks.step import run_folder, stage_main
+from tasks.training import StepBatch, new_network, resume_key, step_batches, training_data, write_training
 
 log = logging.getLogger(__name__)
 
@@ -58,59 +54,31 @@ def run(params: Params, workspace: Path) -> None:
     teachers = [load_teacher(folder, device) for folder in folders]
     leave_out = read_held_out(workspace / "teacher", strong)
     torch.manual_seed(params.seed)
-    try:
-        model = MaskRefineNet(config.net)
-        weights = weights_sha256(config.net.backbone)
-    except (ValueError, OSError) as error:
-        raise TaskError(f"refiner.net.backbone.weights: {error}") from None
-    dataset = InstanceDataset(
-        strong,
-        short_side=params.input.short_side,
-        max_side=params.input.max_side,
-        enlarge=params.input.enlarge,
-        augment=AugmentConfig(**config.augment.model_dump()),
-        cache_images=params.runtime.cache_images,
-        leave_out=leave_out,
-    )
-
-    def batches(first: int) -> Iterable[dict[str, Any]]:
-        sampler = StepSampler(len(dataset), config.batch_size, params.seed, config.steps, first)
-        for step, batch in enumerate(loader(dataset, sampler, collate, params.runtime.workers), start=first):
-            yield {**batch, "step": step}
-
-    files = [strong.root / name for name in ("images.arrow", "instances.arrow")]
-    files += [folder / "model.safetensors" for folder in folders]
-    shared = (params.seed, params.threads, params.input.model_dump(), sorted(leave_out))
-    settings = (*shared, params.prompt.model_dump(), config.model_dump(mode="json"))
+    model, weights = new_network("refiner.net", config.net.backbone, lambda: MaskRefineNet(config.net))
+    dataset = training_data([strong], params, config, leave_out)
     job = Job(
         name="train_refiner",
         model=model,
         loss=refiner_loss(teachers, config, params.prompt, params.seed, device),
-        batches=batches,
+        batches=step_batches(dataset, params, config),
         config=config,
         device=device,
         run_folder=run_folder(workspace, "train_refiner"),
-        key=fingerprint(files, *settings, weights, str(device)),
+        key=resume_key(
+            "train_refiner", params, config, [strong], leave_out, device, [params.prompt.model_dump(), weights],
+            [folder / "model.safetensors" for folder in folders],
+        ),
         milestones=config.milestones,
-    )
+    )  # fmt: skip
     train(job)
     gate, best = choose_weights(params, job, strong, leave_out, load_teacher(workspace / "teacher", device))
-    meta = {
-        "format": FORMAT,
-        "kind": "refinenet",
-        "config": config.net.model_dump(mode="json"),
-        "categories": [{"id": category.id, "name": category.name} for category in strong.categories],
-        "training": {"stage": "train_refiner", "seed": params.seed, **config.model_dump(mode="json")},
-        "step": gate.step,
-    }
+    counts = {"images": len(dataset), "milestones": len(teachers), "held_out": len(leave_out)}
     with atomic_dir(workspace / "refiner") as folder:
-        save_checkpoint(folder, best.state_dict(), meta)
         write_gate(folder, gate)
-        write_history(job, folder / "log.jsonl")
-        counts = {"images": len(dataset), "milestones": len(teachers), "steps": config.steps}
-        counts |= {"held_out": len(leave_out), "step": gate.step}
-        loss = job.history[-1]["loss"]
-        write_manifest(folder, "train_refiner", counts, seed=params.seed, loss=loss, backbone_weights=weights)
+        write_training(
+            folder, job, params, "refinenet", config.net, strong, {"": best.state_dict()}, counts, weights,
+            step=gate.step,
+        )  # fmt: skip
     finish(job)
 
 
@@ -160,10 +128,10 @@ def load_teacher(folder: Path, device: torch.device) -> SOLOv2:
 
 def refiner_loss(
     teachers: list[SOLOv2], config: RefinerConfig, prompt: PromptConfig, seed: int, device: torch.device
-) -> Callable[[nn.Module, dict[str, Any]], dict[str, Tensor]]:
+) -> Callable[[nn.Module, StepBatch], dict[str, Tensor]]:
     """The loss of at most `config.crops` crops of a batch; its draws depend on (seed, step) alone."""
 
-    def loss(model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(model: nn.Module, batch: StepBatch) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
         teacher = teachers[int(torch.randint(len(teachers), (), generator=generator))]
         crops = rough_crops(teacher, batch, config, prompt, generator, device)
@@ -183,7 +151,7 @@ def refiner_loss(
 @torch.no_grad()
 def rough_crops(
     teacher: SOLOv2,
-    batch: dict[str, Any],
+    batch: StepBatch,
     config: RefinerConfig,
     prompt: PromptConfig,
     generator: torch.Generator,

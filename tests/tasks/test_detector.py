@@ -11,7 +11,8 @@ import torch
 from data.dataset import collate
 from models.solov2 import SOLOv2
 from tasks.config import Params
-from tasks.detector import StepBatch, detector_loss
+from tasks.detector import detector_loss
+from tasks.training import StepBatch
 
 SEED = 3
 

@@ -146,7 +146,8 @@ def test_the_best_weights_are_kept_and_the_gate_is_theirs(
     found = measure(params, strong, held_out, teacher, {0: refiner}, CPU)[0]
     assert gate.all == Comparison.over(found)
     manifest = json.loads((workspace / "refiner" / "manifest.json").read_text())
-    assert manifest["counts"] | {"images": 5, "held_out": 1, "step": gate.step} == manifest["counts"]
+    assert manifest["counts"] | {"images": 5, "held_out": 1, "steps": 8} == manifest["counts"]
+    assert json.loads((workspace / "refiner" / "model.json").read_text())["step"] == gate.step
 
 
 @pytest.fixture

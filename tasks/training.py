@@ -1,0 +1,152 @@
+"""What the trainings share around the loop of tasks/engine.py: data, resume key, and the files that they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from data.dataset import Batch, InstanceDataset, StepSampler, collate
+from data.tables import Split
+from data.transforms import AugmentConfig
+from models.checkpoint import FORMAT, save_checkpoint
+from models.config import BackboneConfig, RefineNetConfig, SOLOv2Config
+from tasks.config import DetectorTrainConfig, Params, RefinerConfig, TrainConfig
+from tasks.engine import Job, write_history
+from tasks.errors import TaskError
+from tasks.step import fingerprint, write_manifest
+from tasks.weights import weights_sha256
+
+Network = TypeVar("Network", bound=nn.Module)
+SPLIT_TABLES = ("images.arrow", "instances.arrow", "categories.json")
+
+
+class StepBatch(Batch):
+    """A batch and the number of its step, from which the step's draws are seeded."""
+
+    step: int
+
+
+def new_network(
+    section: str, backbone: BackboneConfig, build: Callable[[], Network]
+) -> tuple[Network, str | None]:
+    """The network to train, and the hash of the published weights that it starts from (None without).
+
+    Raises:
+        TaskError: they aren't there or don't fit; names `section`, where params.yaml has the backbone.
+    """
+    try:
+        return build(), weights_sha256(backbone)
+    except (ValueError, OSError) as error:
+        raise TaskError(f"{section}.backbone.weights: {error}") from None
+
+
+def training_data(
+    splits: Sequence[Split],
+    params: Params,
+    training: DetectorTrainConfig | RefinerConfig,
+    leave_out: frozenset[int],
+) -> InstanceDataset:
+    """The usable images of the splits, augmented, without those whose ids are in `leave_out`."""
+    return InstanceDataset(
+        splits,
+        short_side=params.input.short_side,
+        max_side=params.input.max_side,
+        enlarge=params.input.enlarge,
+        augment=AugmentConfig(**training.augment.model_dump()),
+        cache_images=params.runtime.cache_images,
+        leave_out=leave_out,
+    )
+
+
+def step_batches(
+    dataset: InstanceDataset, params: Params, training: TrainConfig
+) -> Callable[[int], Iterable[StepBatch]]:
+    """From the first step wanted to the batches of that step and all later ones; see `StepSampler`."""
+
+    def batches(first: int) -> Iterable[StepBatch]:
+        sampler = StepSampler(
+            len(dataset), training.batch_size, seed=params.seed, steps=training.steps, start_step=first
+        )
+        made: Iterable[Batch] = loader(dataset, sampler, collate, params.runtime.workers)
+        for step, batch in enumerate(made, start=first):
+            yield {**batch, "step": step}
+
+    return batches
+
+
+def loader(dataset: Any, sampler: Any, collate_samples: Any, workers: int) -> DataLoader[Any]:
+    """Batches of a sampler of batches, made by `workers` processes ahead of need; the same whatever `workers` is."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate_samples,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        # A forked worker can't use CUDA or threads of the parent; one that starts afresh can.
+        multiprocessing_context="forkserver" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def resume_key(
+    stage: str,
+    params: Params,
+    training: TrainConfig,
+    splits: Sequence[Split],
+    leave_out: frozenset[int],
+    device: torch.device,
+    settings: Sequence[Any],
+    files: Iterable[Path] = (),
+) -> str:
+    """What an interrupted run must share to be resumed: params, data, and what it began with.
+
+    `settings` and `files` are what the stage depends on beside its training's section and its splits.
+    """
+    tables = [split.root / name for split in splits for name in SPLIT_TABLES]
+    shared = [stage, params.seed, params.threads, params.input.model_dump(), sorted(leave_out)]
+    return fingerprint(
+        [*tables, *files], shared, training.model_dump(mode="json"), list(settings), str(device)
+    )
+
+
+def write_training(
+    folder: Path,
+    job: Job,
+    params: Params,
+    kind: Literal["solov2", "refinenet"],
+    config: SOLOv2Config | RefineNetConfig,
+    split: Split,
+    weights: Mapping[str, dict[str, Tensor]],
+    counts: dict[str, int],
+    backbone_weights: str | None,
+    **facts: Any,
+) -> None:
+    """Writes into `folder` checkpoints, log.jsonl and manifest.json.
+
+    Args:
+        split: whose categories are the network's classes.
+        weights: by the checkpoint's folder inside `folder`, "" being itself.
+        counts: for the manifest, beside the steps.
+        backbone_weights: the hash that `new_network` gave.
+        facts: what model.json holds further.
+    """
+    meta = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": config.model_dump(mode="json"),
+        "categories": [{"id": category.id, "name": category.name} for category in split.categories],
+        "training": {"stage": job.name, "seed": params.seed, **job.config.model_dump(mode="json")},
+        **facts,
+    }
+    for name, state in weights.items():
+        save_checkpoint(folder / name, state, meta)
+    write_history(job, folder / "log.jsonl")
+    write_manifest(
+        folder, job.name, {**counts, "steps": job.config.steps},
+        seed=params.seed, loss=job.history[-1]["loss"], backbone_weights=backbone_weights,
+    )  # fmt: skip
