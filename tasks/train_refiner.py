@@ -130,12 +130,14 @@ def refiner_loss(
     teachers: list[SOLOv2], config: RefinerConfig, prompt: PromptConfig, seed: int, device: torch.device
 ) -> Callable[[nn.Module, StepBatch], dict[str, Tensor]]:
     """The loss of at most `config.crops` crops of a batch; its draws depend on (seed, step) alone."""
+    # Of a single crop the image pooling leaves batch norm one value a channel: no mean and deviation to take.
+    least = 2 if config.net.norm == "batch_norm" else 1
 
     def loss(model: nn.Module, batch: StepBatch) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
         teacher = teachers[int(torch.randint(len(teachers), (), generator=generator))]
         crops = rough_crops(teacher, batch, config, prompt, generator, device)
-        if crops is None:
+        if crops is None or len(crops[0]) < least:
             # Nothing to learn in this batch: a step of zero gradient keeps the count and the optimiser going.
             zero = (
                 sum((parameter.sum() for parameter in model.parameters()), torch.zeros((), device=device))

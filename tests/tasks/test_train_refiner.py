@@ -126,6 +126,28 @@ def test_a_batch_without_objects_is_a_step_of_no_gradient(
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize(("norm", "learns"), [("batch_norm", False), ("group_norm", True)])
+def test_a_single_crop_is_too_few_for_batch_norm(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, norm: str, learns: bool
+) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    config = params.refiner.model_copy(
+        update={"crops": 1, "net": params.refiner.net.model_copy(update={"norm": norm})}
+    )
+    teachers = [load_teacher(Path("workspace/teacher"), CPU)]
+    loss = refiner_loss(teachers, config, params.prompt, 0, CPU)
+    total = sum(
+        float(
+            loss(MaskRefineNet(config.net).train(), batch_of(Path("workspace"), params, step))[
+                "loss"
+            ].detach()
+        )
+        for step in range(3)
+    )
+    assert (total > 0) == learns
+
+
 def test_the_best_weights_are_kept_and_the_gate_is_theirs(
     line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
