@@ -210,6 +210,26 @@ def test_the_same_run_gives_the_same_bytes(place: tuple[Path, Params]) -> None:
     assert before == {path.name: path.read_bytes() for path in (workspace / "refiner").iterdir()}
 
 
+def test_a_run_killed_while_it_measures_ends_the_same(
+    place: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, params = place
+    before = {path.name: path.read_bytes() for path in (workspace / "refiner").iterdir()}
+    shutil.rmtree(workspace / "refiner")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.train_refiner.measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(params, workspace)
+    assert not (workspace / "refiner").exists()
+    assert (workspace / "runs" / "train_refiner" / "resume" / "state.pt").exists()
+    run(params, workspace)
+    assert before == {path.name: path.read_bytes() for path in (workspace / "refiner").iterdir()}
+
+
 def test_no_milestones(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, params = line
     shutil.copytree(folder / "workspace" / "dataset", tmp_path / "workspace" / "dataset")
