@@ -133,7 +133,9 @@ def renamed(
     for key in sorted(names.keys() & found.keys()):
         tensor, expected = found[key], shapes[names[key]]
         if tensor.shape != expected:
-            faults.append(f"{key}: found shape {list(tensor.shape)}, expected {list(expected)}")
+            faults.append(
+                f"{key}: found shape {list(tensor.shape)}, expected {list(expected)}{_partner(key, found)}"
+            )
         elif tensor.is_floating_point() == key.endswith("num_batches_tracked"):
             faults.append(f"{key}: found numbers of type {str(tensor.dtype).removeprefix('torch.')}")
     if faults:
@@ -146,6 +148,15 @@ def renamed(
         ours: found[key].float() if found[key].is_floating_point() else found[key]
         for key, ours in names.items()
     }
+
+
+def _partner(key: str, found: Mapping[str, Tensor]) -> str:
+    """The weight of a bias, or the bias of a weight, where they disagree: it may be the one that is wrong."""
+    place, _, kind = key.rpartition(".")
+    other = f"{place}.{'bias' if kind == 'weight' else 'weight'}"
+    if kind not in AFFINE or other not in found or found[other].shape[:1] == found[key].shape[:1]:
+        return ""
+    return f"; {other} has {list(found[other].shape)}"
 
 
 def _resnet_names(backbone: str, theirs: str, ours: str) -> dict[str, str]:

@@ -199,8 +199,9 @@ def _width(stem: int, planes: int) -> float | tuple[float, float]:
 
 
 def _size(found: Mapping[str, Tensor], pattern: str, published: int, axis: int = 0) -> int:
-    """The size along `axis` that most tensors whose name begins like `pattern` have; the published one of none."""
+    """The size along `axis` that most tensors whose name begins like `pattern` have; of equals the published one."""
     sizes = Counter(
         tensor.shape[axis] for key, tensor in found.items() if re.match(pattern, key) and tensor.ndim > axis
     )
-    return sizes.most_common(1)[0][0] if sizes else published
+    most = max(sizes.values(), default=0)
+    return next((size for size in (published, *sizes) if sizes[size] == most > 0), published)
