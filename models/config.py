@@ -230,26 +230,32 @@ class PromptConfig(BaseModel):
 
     mask_threshold: Share
     """Pixel probability above which it belongs to the object [0.5]."""
+    kernel: Literal["best", "blend"]
+    """`best`: the kernel of one cell; `blend`: all candidates' kernels, each by its fit to the click [best]."""
     neighbourhood: Annotated[int, Field(ge=0)]
-    """Cells up to this many away from the click's, at every level, may give the kernel too [0]."""
-    candidates: Annotated[int, Field(ge=1)]
-    """So many cells a click, the best by class and clicks, have their whole mask drawn and scored [all]."""
-    recentre: Annotated[int, Field(ge=0)]
-    """So many times the best mask's mass centre, where kernels are best, is tried as a further click [0]."""
-    own_click: bool
-    """A mask counts by its probability at its own click [false]."""
+    """Cells up to this many away from the click's, at every level, are candidates too [0]."""
+    class_power: Annotated[float, Field(ge=0)]
+    """A cell's probability of the click's class counts to this power [1]."""
+    click_power: Annotated[float, Field(ge=0)]
+    """The probability of a cell's mask at the click counts to this power [0]."""
+    small_area: Annotated[float, Field(ge=0)]
+    """Masks of up to so many places of the mask map are cut where their area is the sum of their probabilities, not
+    at `mask_threshold`, at which what is as small as a place vanishes (see models/cut.py) [0: none]."""
+    faint: Share
+    """Lesser probabilities don't count in that sum."""
     exclusive: Exclusive
-    """Which clicks are other objects' and so lower the score of a mask that covers them, and whose masks share
-    no pixel: no one's, those of the same class, or all [none]."""
+    """Whose masks share no pixel, each going to the likelier owner: no one's, those of a class, or all [none]."""
 
     @classmethod
-    def paper(cls, levels: int, mask_threshold: float) -> Self:
-        """The paper's rule for a network of so many levels: the click's own cells, by class and maskness."""
+    def paper(cls, mask_threshold: float) -> Self:
+        """The paper's rule: the click's own cells, by class and maskness."""
         return cls(
             mask_threshold=mask_threshold,
+            kernel="best",
             neighbourhood=0,
-            candidates=levels,
-            recentre=0,
-            own_click=False,
+            class_power=1.0,
+            click_power=0.0,
+            small_area=0.0,
+            faint=mask_threshold,
             exclusive="none",
         )

@@ -70,19 +70,23 @@ def settle(
 ) -> Tensor:
     """The masks, bool [K, H, W], each without the pixels that are likelier another's of its group.
 
-    A pixel goes to the mask that is surest of it; where several are equally sure, to the one whose click is
+    A pixel goes to the mask that is surest of it, but never from one that holds its click to one that misses its
+    own, which seems to have drawn something else; where several are equally sure, to the one whose click is
     nearest, then to the first. A click's own pixel, where its mask has it, stays its mask's: a mask that holds
     its click never comes out empty, unless another click of its group is in the same pixel. Pixels that one
     mask alone claims stay as they are.
 
     Args:
         masks: bool [K, H, W].
-        probability: gives the probabilities [M] of masks [M] at points [M, 2], as `Maps.at` does; asked for the
+        probability: gives how sure masks [M] are of points [M, 2], 0 or more, as `Maps.at` does; asked for the
             disputed pixels only.
         points_xy: float [K, 2], the clicks.
         groups: int64 [K], see `groups_of`.
     """
     owned = masks.clone()
+    side = torch.tensor([masks.shape[2], masks.shape[1]], device=masks.device)
+    clicked = points_xy.to(masks.device).floor().long().clamp(min=torch.zeros_like(side), max=side - 1)
+    holds = masks[torch.arange(len(masks), device=masks.device), clicked[:, 1], clicked[:, 0]]
     for group, size in zip(*(found.tolist() for found in groups.unique(return_counts=True)), strict=True):
         if size == 1:
             continue
@@ -96,9 +100,9 @@ def settle(
             mine = rows[row]
             pixel = torch.stack([here[1], here[0]], 1)[place]
             value = probability(mine, pixel.float() + 0.5)
-            side = pixel.new_tensor([masks.shape[2], masks.shape[1]])
-            click = points_xy.to(value).floor().long().clamp(min=torch.zeros_like(side), max=side - 1)[mine]
-            value = torch.where((click == pixel).all(1), torch.inf, value)
+            # Below 0, in the same order: behind all masks that hold their click.
+            value = torch.where(holds[mine], value, -1 / (1 + value))
+            value = torch.where((clicked[mine] == pixel).all(1), torch.inf, value)
             distance = (points_xy.to(value)[mine] - pixel - 0.5).square().sum(1)
             count = len(here[0])
             wins = value == _extreme(value, place, count, "amax")[place]

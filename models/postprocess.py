@@ -70,21 +70,23 @@ def resize_masks(
     input_size: tuple[int, int],
     content_size: tuple[int, int],
     original_size: tuple[int, int],
-    threshold: float,
+    threshold: float | Tensor,
 ) -> Tensor:
     """Mask map values [K, h, w] to bool masks [K, H0, W0] of the original image.
 
-    Up to the padded input, the padding cut off, then to the original; bilinear; in chunks of masks.
+    Up to the padded input, the padding cut off, then to the original; bilinear; in chunks of masks. The threshold
+    is a number, or one a mask [K].
     """
     (height, width), (ch, cw) = original_size, content_size
     masks = torch.empty(len(probabilities), height, width, dtype=torch.bool, device=probabilities.device)
+    levels = torch.as_tensor(threshold, device=probabilities.device).expand(len(probabilities))[:, None, None]
     step = max(1, CHUNK_ELEMENTS // max(height * width, input_size[0] * input_size[1]))
     for at in range(0, len(probabilities), step):
         x = probabilities[at : at + step, None].float()
         x = F.interpolate(x, size=input_size, mode="bilinear", align_corners=False)[:, :, :ch, :cw]
         if content_size != original_size:
             x = F.interpolate(x, size=original_size, mode="bilinear", align_corners=False)
-        masks[at : at + step] = x[:, 0] > threshold
+        masks[at : at + step] = x[:, 0] > levels[at : at + step]
     return masks
 
 

@@ -20,7 +20,7 @@ class Rough(NamedTuple):
     """bool [K]: the teacher drew something; where the mask is empty nevertheless, all of it is likelier another's"""
     prompted: Prompted
     maps: Maps
-    """the probabilities, in place on the original image"""
+    """the probabilities, in place on the original image, times mask_threshold / cut: a mask is where they pass it"""
 
 
 def rough_masks(
@@ -41,7 +41,9 @@ def rough_masks(
     (ch, cw), (height, width) = content_size, original_size
     scaled = points_xy * points_xy.new_tensor([cw / width, ch / height])
     prompted = prompt_points(outputs, n, scaled, labels, input_size, config)
-    masks = resize_masks(prompted.mask_prob, input_size, content_size, original_size, config.mask_threshold)
-    maps = Maps.of_input(prompted.mask_prob, input_size, content_size, original_size)
+    masks = resize_masks(prompted.mask_prob, input_size, content_size, original_size, prompted.cut)
+    # Sureness is measured by where a mask is cut: small ones are less sure of all of their pixels.
+    sureness = prompted.mask_prob * (config.mask_threshold / prompted.cut)[:, None, None]
+    maps = Maps.of_input(sureness, input_size, content_size, original_size)
     owned = settle(masks, maps.at, points_xy, groups_of(labels, config.exclusive))
     return Rough(owned, masks.flatten(1).any(1), prompted, maps)

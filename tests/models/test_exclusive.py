@@ -26,15 +26,16 @@ def scene(seed: int, count: int) -> tuple[Tensor, Maps, Tensor]:
 def naive(masks: Tensor, full: Tensor, points: Tensor, groups: Tensor) -> Tensor:
     """Pixel by pixel, claim by claim."""
     out = torch.zeros_like(masks)
+    holds = [bool(masks[k, int(y), int(x)]) for k, (x, y) in enumerate(points.tolist())]
     for group in set(groups.tolist()):
         for y, x in masks[groups == group].any(0).nonzero().tolist():
             claims = [k for k in range(len(masks)) if groups[k] == group and masks[k, y, x]]
 
-            def rank(k: int, x: int = x, y: int = y) -> tuple[bool, float, float, int]:
+            def rank(k: int, x: int = x, y: int = y) -> tuple[bool, bool, float, float, int]:
                 px, py = points[k].tolist()
                 pinned = (int(px), int(py)) == (x, y)
                 far = float(((points[k] - torch.tensor([x + 0.5, y + 0.5])) ** 2).sum())
-                return (pinned, 0.0 if pinned else float(full[k, y, x]), -far, -k)
+                return (pinned, holds[k], 0.0 if pinned else float(full[k, y, x]), -far, -k)
 
             out[max(claims, key=rank), y, x] = True
     return out
@@ -86,7 +87,11 @@ def test_a_mask_that_holds_its_click_keeps_it_from_a_surer_one() -> None:
     assert owned[1].nonzero().tolist() == [[2, 7]]
     missed = masks.clone()
     missed[1, 2, 7] = False
-    assert not settle(missed, maps.at, points, torch.zeros(2, dtype=torch.long))[1].any()
+    # A mask that misses its click takes nothing from one that holds its own, however sure it is.
+    surer = Maps(maps.probabilities.flip(0), maps.boxes_xyxy)
+    for each in (maps, surer):
+        owned = settle(missed, each.at, points, torch.zeros(2, dtype=torch.long))
+        assert owned[0].all() and not owned[1].any()
 
 
 def test_of_two_clicks_at_one_place_the_first_has_the_mask() -> None:

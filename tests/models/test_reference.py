@@ -228,7 +228,7 @@ def test_every_object_with_a_point_gets_a_mask_of_ours(folder: Path, scene, outp
     held = scene["masks"].flatten(1).any(1)
     labels = scene["labels"][held]
     points = measure(scene["masks"][held]).centre
-    ours = prompt_points(outputs, 0, points - 0.5, labels, SIZE, PromptConfig.paper(LEVELS, 0.5))
+    ours = prompt_points(outputs, 0, points - 0.5, labels, SIZE, PromptConfig.paper(0.5))
     assert (len(ours.score), len(ours.mask_prob)) == (11, 11)
     masks = resize_masks(ours.mask_prob, SIZE, SIZE, SIZE, 0.5)
     with np.load(folder / "solov2_tiny/a256x320_infer_point_mask_openranges.npz") as theirs:

@@ -20,6 +20,7 @@ class Dilate(nn.Module):
     def __init__(self, config, reach: int, certainty: float = 4.0) -> None:
         super().__init__()
         self.config, self.reach, self.certainty = config, reach, certainty
+        self.spare_channels = 0
 
     def forward(self, x: Tensor) -> Tensor:
         grown = nn.functional.max_pool2d(x[:, -1:], 2 * self.reach + 1, 1, self.reach)[:, 0]
@@ -29,7 +30,7 @@ class Dilate(nn.Module):
 
 def rough_of(masks: Tensor, certainty: float = 0.9) -> Rough:
     nothing = torch.zeros(len(masks))
-    prompted = Prompted(nothing.long(), nothing, nothing, nothing, nothing, nothing, masks.float())
+    prompted = Prompted(nothing.long(), *[nothing] * 5, masks.float())
     maps = Maps.of_input(masks.float() * certainty, SIZE, SIZE, SIZE)
     return Rough(masks, masks.flatten(1).any(1), prompted, maps)
 
@@ -40,7 +41,7 @@ def refined(refinenet_config, rectangles):
     masks = rectangles(SIZE, (6, 4, 12, 12), (20, 4, 20, 12))
 
     def run(wanted: list[bool], reach: int = 12, exclusive: str = "same_class"):
-        prompt = PromptConfig.paper(levels=1, mask_threshold=0.5).model_copy(update={"exclusive": exclusive})
+        prompt = PromptConfig.paper(0.5).model_copy(update={"exclusive": exclusive})
         return masks, refined_masks(
             Dilate(refinenet_config(), reach),  # type: ignore[arg-type]
             torch.zeros(3, *SIZE, dtype=torch.uint8),
@@ -77,7 +78,7 @@ def test_masks_that_are_not_wanted_stay_rough(refined, wanted: list[bool]) -> No
 def test_a_mask_that_is_all_another_s_falls_back_to_the_rough_one(refinenet_config, rectangles) -> None:
     masks = rectangles(SIZE, (6, 4, 24, 12), (20, 6, 6, 6))
     points = torch.tensor([[12.5, 10.5], [50.5, 30.5]])  # the second click lies off its mask
-    prompt = PromptConfig.paper(levels=1, mask_threshold=0.5).model_copy(update={"exclusive": "all"})
+    prompt = PromptConfig.paper(0.5).model_copy(update={"exclusive": "all"})
     found = refined_masks(
         Dilate(refinenet_config(), 0),  # type: ignore[arg-type]
         torch.zeros(3, *SIZE, dtype=torch.uint8),
