@@ -223,6 +223,24 @@ class InferenceConfig(BaseModel):
     """Pixel probability above which it belongs to the object [0.5]."""
 
 
+class TileConfig(BaseModel):
+    """Overlapping tiles that the network sees one by one: `side` is the crops' that it learnt from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    side: Annotated[int, Field(ge=SIZE_DIVISOR, multiple_of=SIZE_DIVISOR)]
+    """Pixels of the input."""
+    overlap: Annotated[int, Field(ge=0)]
+    """Pixels that neighbours share at least: an object at the border of a tile's part should lie whole in it."""
+
+    @model_validator(mode="after")
+    def _overlap_below_side(self) -> Self:
+        # Tiles begin at multiples of 32, so rounding may take that much from the overlap.
+        if self.overlap > self.side - SIZE_DIVISOR:
+            raise ValueError(f"overlap ({self.overlap}) must be at most side ({self.side}) - {SIZE_DIVISOR}")
+        return self
+
+
 class PromptConfig(BaseModel):
     """How a click becomes a mask. All fields are required; `paper` is what PointWSSIS does (section 3.2)."""
 

@@ -103,9 +103,16 @@ class Candidates(NamedTuple):
 
 @torch.no_grad()
 def candidates(
-    outputs: RawOutputs, n: int, config: InferenceConfig, input_size: tuple[int, int]
+    outputs: RawOutputs,
+    n: int,
+    config: InferenceConfig,
+    input_size: tuple[int, int],
+    home_xyxy: tuple[float, float, float, float] | None = None,
 ) -> Candidates:
-    """What image `n`'s cells answer: those above the score threshold, large enough, the `nms_pre` best of them."""
+    """What image `n`'s cells answer: those above the score threshold, large enough, the `nms_pre` best of them.
+
+    With `home_xyxy`, in pixels of the input, cells whose centres lie elsewhere aren't asked.
+    """
     features = outputs.mask_features[n].float()
     h, w = features.shape[-2:]
     found = []
@@ -113,6 +120,8 @@ def candidates(
         outputs.category_logits, outputs.kernels, outputs.strides, strict=True
     ):
         scores = point_nms(logits[n].float().sigmoid())
+        if home_xyxy is not None:
+            scores = scores * _cells_in(home_xyxy, (scores.shape[1], scores.shape[2]), input_size, scores)
         label, row, column = (scores > config.score_threshold).nonzero(as_tuple=True)
         level_stride = torch.full_like(label, stride)
         found.append((scores[label, row, column], label, kernels[n].float()[:, row, column].T, level_stride))
@@ -135,6 +144,18 @@ def candidates(
     return Candidates(scores[order], labels[order], probabilities)
 
 
+def _cells_in(
+    box_xyxy: tuple[float, float, float, float], grid: tuple[int, int], size: tuple[int, int], like: Tensor
+) -> Tensor:
+    """[rows, columns] of 0 and 1: cells of a grid over an input of (height, width) whose centres lie in the box."""
+    x0, y0, x1, y1 = box_xyxy
+    y, x = (
+        (torch.arange(count, device=like.device) + 0.5) * (length / count)
+        for count, length in zip(grid, size, strict=True)
+    )
+    return (((y >= y0) & (y < y1))[:, None] & ((x >= x0) & (x < x1))).to(like.dtype)
+
+
 @torch.no_grad()
 def predict(
     outputs: RawOutputs,
@@ -145,7 +166,19 @@ def predict(
     original_size: tuple[int, int],
 ) -> Predictions:
     """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
-    scores, labels, probabilities = candidates(outputs, n, config, input_size)
+    found = candidates(outputs, n, config, input_size)
+    return select(found, config, input_size, content_size, original_size)
+
+
+def select(
+    found: Candidates,
+    config: InferenceConfig,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+) -> Predictions:
+    """The candidates that matrix NMS leaves, as masks of the raw image; sizes as those of `predict`."""
+    scores, labels, probabilities = found
     inside = probabilities > config.mask_threshold
     scores = matrix_nms(inside, labels, scores, config.nms_kernel, config.nms_sigma)
     order = scores.argsort(descending=True, stable=True)[: config.max_detections]

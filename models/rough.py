@@ -7,8 +7,8 @@ from torch import Tensor
 from models.config import PromptConfig
 from models.exclusive import Maps, groups_of, settle
 from models.postprocess import resize_masks
-from models.prompting import Prompted, prompt_points
-from models.solov2 import RawOutputs
+from models.prompting import Prompted
+from models.tiles import Seen, prompt
 
 
 class Rough(NamedTuple):
@@ -24,7 +24,7 @@ class Rough(NamedTuple):
 
 
 def rough_masks(
-    outputs: RawOutputs,
+    outputs: Seen,
     n: int,
     points_xy: Tensor,
     labels: Tensor,
@@ -40,7 +40,7 @@ def rough_masks(
     """
     (ch, cw), (height, width) = content_size, original_size
     scaled = points_xy * points_xy.new_tensor([cw / width, ch / height])
-    prompted = prompt_points(outputs, n, scaled, labels, input_size, config)
+    prompted = prompt(outputs, n, scaled, labels, input_size, config)
     masks = resize_masks(prompted.mask_prob, input_size, content_size, original_size, prompted.cut)
     # Sureness is measured by where a mask is cut: small ones are less sure of all of their pixels.
     sureness = prompted.mask_prob * (config.mask_threshold / prompted.cut)[:, None, None]

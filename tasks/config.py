@@ -15,7 +15,14 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.config import SIZE_DIVISOR, InferenceConfig, PromptConfig, RefineNetConfig, SOLOv2Config
+from models.config import (
+    SIZE_DIVISOR,
+    InferenceConfig,
+    PromptConfig,
+    RefineNetConfig,
+    SOLOv2Config,
+    TileConfig,
+)
 from tasks.errors import TaskError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -81,6 +88,8 @@ class InputConfig(Section):
     short_side: PositiveInt
     max_side: PositiveInt
     enlarge: bool
+    tile: TileConfig | None
+    """null: the network sees images whole"""
 
 
 class AugmentConfig(Section):

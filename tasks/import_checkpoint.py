@@ -134,7 +134,12 @@ def _import_solov2(
         "kind": "solov2",
         "config": config.model_dump(mode="json"),
         "categories": _categories(file, categories, classes),
-        "input": {"short_side": settings.short_side, "max_side": settings.max_side, "enlarge": True},
+        "input": {
+            "short_side": settings.short_side,
+            "max_side": settings.max_side,
+            "enlarge": True,
+            "tile": None,
+        },
         "inference": settings.inference.model_dump(mode="json"),
         "imported": _origin(file, facts) | {"settings": settings.name, "nms": settings.nms},
     }

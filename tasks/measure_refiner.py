@@ -19,8 +19,9 @@ from data.tables import Split, class_indices
 from models.refined import refined_masks
 from models.refinenet import MaskRefineNet
 from models.rough import rough_masks
-from models.solov2 import RawOutputs, SOLOv2
+from models.solov2 import SOLOv2
 from models.targets import random_inner_points
+from models.tiles import Seen, look
 from tasks.config import Params
 from tasks.errors import TaskError
 from tasks.gate import Measured
@@ -67,7 +68,7 @@ def measure(
             faults += [str(one.fault) for one in failed]
             if batch is None or faults:
                 continue  # go on only to list what else can't be read
-            outputs = teacher(batch.images.to(device), batch.content_sizes)
+            outputs = look(teacher, batch.images.to(device), batch.content_sizes, params.input.tile)
             for n, row in enumerate(batch.rows):
                 objects = _objects(strong, row, device)
                 if objects.ids:
@@ -98,7 +99,7 @@ def _measure_image(
     params: Params,
     batch: ImageBatch,
     n: int,
-    outputs: RawOutputs,
+    outputs: Seen,
     objects: _Objects,
     image_id: int,
     refiners: Mapping[int, MaskRefineNet],

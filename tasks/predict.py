@@ -9,9 +9,9 @@ from torch import Tensor
 
 from data import masks as mask_codec
 from data.tables import Split
-from models.config import InferenceConfig
-from models.postprocess import predict
+from models.config import InferenceConfig, TileConfig
 from models.solov2 import SOLOv2
+from models.tiles import look, predict
 from tasks.config import InputConfig
 from tasks.errors import TaskError
 from tasks.images import ImageBatch, load_batches
@@ -61,7 +61,7 @@ def predict_split(
             faults += [str(one.fault) for one in failed]
             if batch is not None and not faults:  # after a fault, go on only to list the others
                 results += _predict_batch(
-                    model, batch, [image_ids[row] for row in batch.rows], inference, device
+                    model, batch, [image_ids[row] for row in batch.rows], inference, size.tile, device
                 )
             bar.advance((len(batch.rows) if batch else 0) + len(failed))
     if faults:
@@ -74,10 +74,15 @@ def predict_split(
 
 @torch.inference_mode()
 def _predict_batch(
-    model: SOLOv2, batch: ImageBatch, image_ids: list[int], inference: InferenceConfig, device: torch.device
+    model: SOLOv2,
+    batch: ImageBatch,
+    image_ids: list[int],
+    inference: InferenceConfig,
+    tile: TileConfig | None,
+    device: torch.device,
 ) -> list[dict[str, Any]]:
     images = batch.images.to(device, non_blocking=True)
-    outputs = model(images, batch.content_sizes)
+    outputs = look(model, images, batch.content_sizes, tile)
     results = []
     for n, original in enumerate(batch.originals):
         found = predict(

@@ -22,12 +22,13 @@ from models.checkpoint import CheckpointError, build_model, load_meta
 from models.compat import predict_as_reference, prompt_as_reference, rounded_points
 from models.compat_refine import refine_as_reference
 from models.config import InferenceConfig, PromptConfig
-from models.postprocess import predict, resize_masks
+from models.postprocess import resize_masks
 from models.published_config import STUDENT
 from models.refined import refined_masks
 from models.refinenet import MaskRefineNet
 from models.rough import rough_masks
 from models.solov2 import RawOutputs, SOLOv2
+from models.tiles import Seen, look, predict
 from tasks.config import InputConfig, load_params
 from tasks.device import resolve_device
 from tasks.errors import TaskError
@@ -74,11 +75,11 @@ class Predictor:
     @torch.inference_mode()
     def find(self, image: Ready) -> Rows:
         """Instances of an image without clicks, the best first: category_id, score, bbox, segmentation."""
-        outputs = self._outputs(image)
-        rule = predict_as_reference if self.rules.compat and self.rules.mask_nms else predict
-        found = rule(
-            outputs, 0, self.rules.inference, image.input_size, image.content_size, image.original_size
-        )
+        sizes = (image.input_size, image.content_size, image.original_size)
+        if self.rules.compat and self.rules.mask_nms:
+            found = predict_as_reference(self._whole(image), 0, self.rules.inference, *sizes)
+        else:
+            found = predict(self._seen(image), 0, self.rules.inference, *sizes)
         ids = [self.categories[label].id for label in found.labels.tolist()]
         rows = zip(ids, found.scores.tolist(), found.masks.cpu().numpy(), strict=True)
         return [_row(category_id, score, mask) for category_id, score, mask in rows if mask.any()]
@@ -95,19 +96,22 @@ class Predictor:
             return [], []
         xy = torch.tensor([[point["x"], point["y"]] for point in points], device=self.device)
         labels = torch.tensor([self.class_of[point["category_id"]] for point in points], device=self.device)
-        outputs = self._outputs(image)
         if self.rules.prompt is None:
-            return self._draw_as_reference(image, outputs, points, xy, labels)
-        return self._draw(image, outputs, points, xy, labels, self.rules.prompt)
+            return self._draw_as_reference(image, self._whole(image), points, xy, labels)
+        return self._draw(image, self._seen(image), points, xy, labels, self.rules.prompt)
 
-    def _outputs(self, image: Ready) -> RawOutputs:
+    def _whole(self, image: Ready) -> RawOutputs:
         outputs: RawOutputs = self.network(image.padded.to(self.device), [image.content_size])
         return outputs
+
+    def _seen(self, image: Ready) -> Seen:
+        tile = None if self.rules.compat else self.rules.size.tile
+        return look(self.network, image.padded.to(self.device), [image.content_size], tile)
 
     def _draw(
         self,
         image: Ready,
-        outputs: RawOutputs,
+        outputs: Seen,
         points: Rows,
         xy: Tensor,
         labels: Tensor,

@@ -28,6 +28,7 @@ from models.refined import Final, refined_masks
 from models.refinenet import MaskRefineNet
 from models.rough import Rough, rough_masks
 from models.solov2 import SOLOv2
+from models.tiles import look
 from tasks.config import Params
 from tasks.device import set_up
 from tasks.errors import TaskError
@@ -164,7 +165,7 @@ class Labeller:
     @torch.no_grad()
     def _label_batch(self, batch: ImageBatch, points: Sequence[Rows]) -> Rows:
         images = batch.images.to(self.device)
-        outputs = self.teacher(images, batch.content_sizes)
+        outputs = look(self.teacher, images, batch.content_sizes, self.params.input.tile)
         input_size = (images.shape[2], images.shape[3])
         rows: Rows = []
         for n, (original, mine) in enumerate(zip(batch.originals, points, strict=True)):

@@ -22,7 +22,7 @@ def tiny_recipe() -> dict[str, Any]:
     recipe: dict[str, Any] = copy.deepcopy(yaml.safe_load((ROOT / "params.yaml").read_text()))
     recipe["demo"] |= {"train_images": 20, "val_images": 6, "strong_share": 0.3, "image_size": 64}
     recipe["demo"] |= {"size_min": 10, "size_max": 40, "objects_max": 4}
-    recipe["input"] = {"short_side": 64, "max_side": 64, "enlarge": True}
+    recipe["input"] = {"short_side": 64, "max_side": 64, "enlarge": True, "tile": None}
     recipe["model"]["backbone"]["width"] = 0.25
     recipe["model"] |= {"fpn_channels": 16, "head_channels": 16, "kernel_channels": 16, "mask_channels": 16}
     recipe["model"] |= {"norm_groups": 4, "head_convs": 1}

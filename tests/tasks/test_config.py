@@ -33,7 +33,7 @@ def test_the_repos_own_recipe_is_valid() -> None:
         ("model.backbone.nam", "x", "model.backbone.nam: unknown key; did you mean 'name'?"),
         ("refiner.net.crop_sise", 64, "refiner.net.crop_sise: unknown key; did you mean 'crop_size'?"),
         ("student.augment.flipp", 1, "student.augment.flipp: unknown key; did you mean 'flip'?"),
-        ("input.qqqq", 1, "input.qqqq: unknown key; known keys: enlarge, max_side, short_side"),
+        ("input.qqqq", 1, "input.qqqq: unknown key; known keys: enlarge, max_side, short_side, tile"),
         ("student.ema", 1.0, "student.ema: Input should be less than 1; found 1.0"),
         ("student.unusable", "drop", "student.unusable: Input should be 'ignore' or 'background'"),
         ("student.augment.crop_side", 48, "student.augment.crop_side: Input should be a multiple of 32"),

@@ -12,7 +12,7 @@ from data.tables import IMAGES, INSTANCES, Category, Split, write_split
 from tasks.config import InputConfig
 from tasks.images import load_batches, padded_size
 
-SIZE = InputConfig(short_side=32, max_side=64, enlarge=True)
+SIZE = InputConfig(short_side=32, max_side=64, enlarge=True, tile=None)
 SHAPES = [(40, 40), (40, 80), (40, 40), (200, 40), (40, 41)]  # height, width
 
 

@@ -165,7 +165,7 @@ def test_a_narrow_solov2_keeps_its_numbers(
     assert network.config.backbone.widths == (0.25, 0.125)
     assert network.config.grids == TEACHER.grids
     meta = load_meta(tmp_path / "out")
-    assert meta["input"] == {"short_side": 800, "max_side": 1333, "enlarge": True}
+    assert meta["input"] == {"short_side": 800, "max_side": 1333, "enlarge": True, "tile": None}
     assert (meta["imported"]["settings"], meta["imported"]["nms"]) == ("teacher", "mask")
 
 

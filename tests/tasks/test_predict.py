@@ -19,7 +19,7 @@ from tasks.errors import TaskError
 from tasks.predict import predict_split
 
 CATEGORIES = [Category(4, "disc"), Category(6, "ring"), Category(11, "bar")]
-SIZE = InputConfig(short_side=64, max_side=128, enlarge=True)
+SIZE = InputConfig(short_side=64, max_side=128, enlarge=True, tile=None)
 # Anything counts as an object: what is tested is not how good an untrained network is.
 INFERENCE = InferenceConfig(
     score_threshold=0.001,
