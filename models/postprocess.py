@@ -178,10 +178,17 @@ def select(
     original_size: tuple[int, int],
 ) -> Predictions:
     """The candidates that matrix NMS leaves, as masks of the raw image; sizes as those of `predict`."""
-    scores, labels, probabilities = found
-    inside = probabilities > config.mask_threshold
-    scores = matrix_nms(inside, labels, scores, config.nms_kernel, config.nms_sigma)
+    scores, order = suppress(found, config)
+    masks = resize_masks(
+        found.probabilities[order], input_size, content_size, original_size, config.mask_threshold
+    )
+    return Predictions(masks, scores, found.labels[order])
+
+
+def suppress(found: Candidates, config: InferenceConfig) -> tuple[Tensor, Tensor]:
+    """Scores [D] after matrix NMS, best first, and int64 [D], the candidates that they are of."""
+    inside = found.probabilities > config.mask_threshold
+    scores = matrix_nms(inside, found.labels, found.scores, config.nms_kernel, config.nms_sigma)
     order = scores.argsort(descending=True, stable=True)[: config.max_detections]
     order = order[scores[order] >= config.nms_threshold]
-    masks = resize_masks(probabilities[order], input_size, content_size, original_size, config.mask_threshold)
-    return Predictions(masks, scores[order], labels[order])
+    return scores[order], order

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from models.config import SIZE_DIVISOR, InferenceConfig, PromptConfig, TileConfig
-from models.postprocess import Candidates, Predictions, candidates, select
+from models.postprocess import Candidates, Predictions, candidates, resize_masks, select, suppress
 from models.prompting import Prompted, prompt_points
 from models.solov2 import RawOutputs, SOLOv2
 
@@ -144,8 +144,8 @@ def prompt(
             mask_prob=canvas
         )
     order = torch.cat(rows).argsort()
-    columns = (torch.cat(column)[order] for column in zip(*parts, strict=True))
-    return Prompted(*columns, mask_prob=canvas)
+    columns = [torch.cat(column)[order] for column in zip(*parts, strict=True)]
+    return Prompted._make([*columns, canvas])
 
 
 def predict(
@@ -157,33 +157,48 @@ def predict(
     original_size: tuple[int, int],
 ) -> Predictions:
     """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
-    found = (
-        candidates(seen, n, config, input_size)
-        if isinstance(seen, RawOutputs)
-        else _tile_candidates(seen, n, config, input_size)
-    )
-    return select(found, config, input_size, content_size, original_size)
+    if isinstance(seen, RawOutputs):
+        return select(
+            candidates(seen, n, config, input_size), config, input_size, content_size, original_size
+        )
+    found, source, local = _tile_candidates(seen, n, config, input_size)
+    scores, order = suppress(found, config)
+    if content_size != original_size:
+        masks = resize_masks(
+            found.probabilities[order], input_size, content_size, original_size, config.mask_threshold
+        )
+        return Predictions(masks, scores, found.labels[order])
+    # Drawn tile by tile: an object is much smaller than the image.
+    masks = torch.zeros(len(order), *input_size, dtype=torch.bool, device=scores.device)
+    size = (seen.side, seen.side)
+    for at, tile in enumerate(seen.tiles[n]):
+        mine = (source[order] == at).nonzero()[:, 0]
+        drawn = resize_masks(local[order[mine]], size, size, size, config.mask_threshold)
+        _paste(masks, mine, drawn, tile, 1)
+    return Predictions(masks[:, : content_size[0], : content_size[1]], scores, found.labels[order])
 
 
 @torch.no_grad()
-def _tile_candidates(seen: Tiled, n: int, config: InferenceConfig, input_size: tuple[int, int]) -> Candidates:
-    """The best of what each tile's home cells answer, in place on the image's mask map."""
+def _tile_candidates(
+    seen: Tiled, n: int, config: InferenceConfig, input_size: tuple[int, int]
+) -> tuple[Candidates, Tensor, Tensor]:
+    """The best of what each tile's home cells answer, in place on the image's mask map; the number of each one's
+    tile, and its map [K, s, s] in that tile."""
     found = []
     for tile in seen.tiles[n]:
         x0, y0, x1, y1 = tile.home_xyxy
         home = (x0 - tile.x, y0 - tile.y, x1 - tile.x, y1 - tile.y)
         found.append(candidates(seen.outputs, tile.row, config, (seen.side, seen.side), home))
     scores = torch.cat([one.scores for one in found])
-    labels = torch.cat([one.labels for one in found])
-    source = torch.cat([torch.full_like(one.labels, at) for at, one in enumerate(found)])
-    place = torch.cat([torch.arange(len(one.labels), device=scores.device) for one in found])
     best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
-    h, w = (length // seen.stride for length in input_size)
-    canvas = torch.zeros(len(best), h, w, device=scores.device)
+    labels = torch.cat([one.labels for one in found])[best]
+    source = torch.cat([torch.full_like(one.labels, at) for at, one in enumerate(found)])[best]
+    local = torch.cat([one.probabilities for one in found])[best]
+    canvas = torch.zeros(len(best), *(length // seen.stride for length in input_size), device=scores.device)
     for at, tile in enumerate(seen.tiles[n]):
-        mine = (source[best] == at).nonzero()[:, 0]
-        _paste(canvas, mine, found[at].probabilities[place[best[mine]]], tile, seen.stride)
-    return Candidates(scores[best], labels[best], canvas)
+        mine = (source == at).nonzero()[:, 0]
+        _paste(canvas, mine, local[mine], tile, seen.stride)
+    return Candidates(scores[best], labels, canvas), source, local
 
 
 def _inside(points: Tensor, box_xyxy: tuple[float, float, float, float]) -> Tensor:
