@@ -7,15 +7,12 @@ in pixels; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
 from models.config import RefineNetConfig
+from models.exclusive import Maps
 from models.refinenet import MaskRefineNet
-
-CHUNK_ELEMENTS = 1 << 25
-"""Values of full-size masks held at a time."""
 
 
 def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tensor:
@@ -99,30 +96,23 @@ def crop_inputs(
     return torch.cat([(pixels - mean) / std, heat, rough], dim=1)
 
 
-def paste(
-    probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int], chunk: int = CHUNK_ELEMENTS
-) -> Tensor:
-    """Float32 [K, H, W]: crops [K, S, S] put back in place, bilinear, 0 outside their boxes.
+def paste_masks(probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """Bool [K, H, W]: where crops [K, S, S], put back in place by bilinear sampling, exceed the threshold.
 
-    `chunk` bounds the values computed at a time.
+    Only the pixels inside the boxes, which are of whole pixels, are computed: an image of hundreds of small objects
+    is hundreds of times larger than what they cover.
     """
-    height, width = size
-    device = probabilities.device
-    out = torch.zeros(len(probabilities), height, width, device=device)
-    x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
-    y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
-    step = max(1, chunk // max(1, height * width))
-    for at in range(0, len(probabilities), step):
-        box = boxes_xyxy[at : at + step, :, None].float()
-        across = (x - box[:, 0]) / (box[:, 2] - box[:, 0])  # [k, W], 0..1 inside the box
-        down = (y - box[:, 1]) / (box[:, 3] - box[:, 1])
-        grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), -1) * 2 - 1
-        # "border" and the test below, not "zeros": those would fade the outermost half pixel of every crop.
-        put = F.grid_sample(
-            probabilities[at : at + step, None].float(), grid, padding_mode="border", align_corners=False
-        )
-        out[at : at + step] = put[:, 0] * (grid.abs() < 1).all(-1)
-    return out
+    masks = torch.zeros(len(probabilities), *size, dtype=torch.bool, device=probabilities.device)
+    low, high = boxes_xyxy[:, :2].long(), boxes_xyxy[:, 2:].long()
+    width, height = (high - low).unbind(1)
+    area = width * height
+    row = torch.repeat_interleave(torch.arange(len(masks), device=masks.device), area)
+    within = torch.arange(len(row), device=masks.device) - (area.cumsum(0) - area)[row]
+    x = low[row, 0] + within % width[row]
+    y = low[row, 1] + within // width[row]
+    maps = Maps(probabilities.float(), boxes_xyxy.float())
+    masks[row, y, x] = maps.at(row, torch.stack([x, y], 1) + 0.5) > threshold
+    return masks
 
 
 class Refined(NamedTuple):
@@ -212,7 +202,7 @@ def _refine_once(
         own = None if labels is None else labels[part] + model.spare_channels
         inputs = crop_inputs(image, masks[part], points_xy[part], box, config, own)
         probabilities = model(inputs).float().softmax(1)[:, 1]
-        new = paste(probabilities, box, (masks.shape[1], masks.shape[2])) > mask_threshold
+        new = paste_masks(probabilities, box, (masks.shape[1], masks.shape[2]), mask_threshold)
         held = new.flatten(1).any(1)
         masks[part[held]] = new[held]
         refined.probabilities[part[held]] = probabilities[held]

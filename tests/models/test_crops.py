@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample
 
-from models.crops import crop_boxes, crop_inputs, crop_masks, heatmaps, paste, refine
+from models.crops import crop_boxes, crop_inputs, crop_masks, heatmaps, paste_masks, refine
 from models.refinenet import MaskRefineNet
 
 SIZE = (40, 60)
@@ -64,18 +65,35 @@ def test_pasting_a_crop_gives_the_mask_back(
     assert 0 <= y0 <= min(y, 39) < y1 <= 40
     # 128 samples over at most 60 pixels: at least two a pixel, so every one is seen.
     crop = crop_masks(mask, boxes, 128)
-    assert torch.equal(paste(crop.float(), boxes, SIZE) > 0.5, mask)
+    assert torch.equal(paste_masks(crop.float(), boxes, SIZE, 0.5), mask)
 
 
 def test_paste_keeps_to_its_box_and_doesn_t_fade_at_its_edge() -> None:
     box = torch.tensor([[10.0, 5.0, 30.0, 25.0]])
-    assert torch.equal(paste(torch.ones(1, 8, 8), box, SIZE), rectangle(10, 5, 20, 20).float())
+    assert torch.equal(paste_masks(torch.ones(1, 8, 8), box, SIZE, 0.999), rectangle(10, 5, 20, 20))
 
 
-def test_chunked_pasting_changes_nothing() -> None:
-    boxes = torch.tensor([[0.0, 0, 60, 40], [3, 4, 5, 9], [59, 39, 60, 40]])
-    crops = torch.rand(3, 16, 16)
-    assert torch.equal(paste(crops, boxes, SIZE), paste(crops, boxes, SIZE, chunk=1))
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 59), st.integers(0, 39), st.integers(1, 60), st.integers(1, 40)), max_size=4
+    )
+)
+def test_paste_equals_sampling_the_whole_image(places: list[tuple[int, int, int, int]]) -> None:
+    boxes = (
+        torch.tensor([[x, y, min(x + w, 60), min(y + h, 40)] for x, y, w, h in places]).float().view(-1, 4)
+    )
+    crops = torch.rand(len(places), 16, 16)
+    x, y = torch.arange(60) + 0.5, torch.arange(40) + 0.5
+    across = (x - boxes[:, :1]) / (boxes[:, 2:3] - boxes[:, :1])
+    down = (y - boxes[:, 1:2]) / (boxes[:, 3:] - boxes[:, 1:2])
+    grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), -1) * 2 - 1
+    whole = grid_sample(crops[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    inside = (grid.abs() < 1).all(-1)
+    pasted = paste_masks(crops, boxes, SIZE, 0.5)
+    differ = pasted != (inside & (whole > 0.5))
+    assert not (differ & ((whole - 0.5).abs() > 1e-4)).any()
+    assert not (pasted & ~inside).any()
 
 
 def test_heatmap_peaks_at_the_point() -> None:
