@@ -1,0 +1,238 @@
+"""What points add on real images: AP of teacher, student and their controls, and how good the pseudo masks are.
+
+Of a data set whose masks are all known (COCO files DATA/NAME/{train,val}.json, images in DATA/NAME/images), some
+images keep their masks and the others one click an object (`points2model split`). Then, with recipes/NAME.yaml:
+
+    teacher     trained on the strong images (but the held-out ones)
+    control     the student's training on the strong images alone: as many steps, the same initial weights
+    rough       student on strong images and the teacher's masks at the clicks
+    student     student on strong images and the refined masks
+    full        the student's training on the true masks of all images: as many steps
+    paper       the pseudo masks by the paper's rule (the click's own cell), same networks
+    random      the pseudo masks at clicks anywhere on the object, same networks; and by the paper's rule
+
+    python bench/quality.py nuclei facade --data ../shared/data --work /tmp/quality --jobs 2
+    python bench/quality.py nuclei --shares 0.1 --seeds 0 1 2 --variants control student full
+
+A run that was stopped goes on where it was: steps that are done in the work folder aren't done again, so the same
+command prints the table of a finished one. Every step is a process of one thread; `--jobs` chains of steps run beside
+each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.quality_table import print_tables  # noqa: E402
+
+VARIANTS = ("student", "control", "rough", "full", "paper", "random")
+PAPER_RULE = {"neighbourhood": 0, "recentre": 0, "own_click": False, "exclusive": "none"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Steps run in one folder, on what other lines left in theirs."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    steps: tuple[str, ...]
+    """Names of tasks, or `ap` and `pseudo`: measurements of ours."""
+    after: Path | None = None
+    borrowed: tuple[str, ...] = ()
+    """Outputs that are taken from the workspace of `after`."""
+
+    def run(self) -> None:
+        """Runs what isn't done yet; `seconds.json` has what each step took."""
+        workspace = self.folder / "workspace"
+        workspace.mkdir(parents=True, exist_ok=True)
+        for name in self.borrowed:
+            source = self.after / "workspace" / name  # type: ignore[operator]
+            if not (workspace / name).is_symlink():
+                (workspace / name).symlink_to(os.path.relpath(source, workspace))
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.recipe), encoding="utf-8")
+        done = self.folder / "seconds.json"
+        seconds = json.loads(done.read_text()) if done.exists() else {}
+        for step in self.steps:
+            if step in seconds:
+                continue
+            started = time.monotonic()
+            module = f"tasks.{step}" if (ROOT / "tasks" / f"{step}.py").exists() else None
+            command = ["-m", module] if module else [str(ROOT / "bench" / "quality_measure.py"), step]
+            environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            with (self.folder / f"{step}.log").open("wb") as log:
+                failed = subprocess.run(
+                    [sys.executable, *command],
+                    cwd=self.folder,
+                    env=environment,
+                    stderr=log,
+                    stdout=log,
+                    check=False,
+                ).returncode
+            if failed:
+                tail = (self.folder / f"{step}.log").read_text(errors="replace")[-1500:]
+                raise RuntimeError(f"{self.folder}: {step} failed:\n{tail}")
+            seconds[step] = round(time.monotonic() - started, 1)
+            done.write_text(json.dumps(seconds))
+            where = "/".join(self.folder.parts[-3:])
+            print(f"{where}: {step} {seconds[step]:.0f} s", flush=True)
+
+
+def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a recipe with some values replaced, named as `section.key`."""
+    recipe = copy.deepcopy(recipe)
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = recipe
+        for section in sections:
+            place = place[section]
+        if key not in place:
+            raise KeyError(f"{name}: not in the recipe")
+        place[key] = value
+    return recipe
+
+
+def prepare(dataset: Path, out: Path, share: float, seed: int) -> None:
+    """Splits of a data set: `centre` and `random`, which differ in their clicks alone."""
+    from data.split import SplitRequest, write_split_files
+
+    for clicks in ("centre", "random"):
+        if not (out / clicks / "split.json").exists():
+            request = SplitRequest(
+                strong=share,
+                seed=seed,
+                clicks=clicks,
+                jitter=0.0,
+                folder="",
+                val_folder="",  # type: ignore[arg-type]
+            )
+            write_split_files(dataset / "train.json", out / clicks, request, dataset / "val.json")
+
+
+def lines(
+    name: str, data: Path, work: Path, share: float, seed: int, overrides: dict[str, Any]
+) -> dict[str, Line]:
+    """The lines of one data set, share of strong images and seed, by variant."""
+    recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+    folder = work / name / f"{share:g}-{seed}"
+    recipe = changed(recipe, {"seed": seed, "runtime.device": "cpu", "threads": 1, **overrides})
+    recipe["ingest"] |= {
+        "images": str(data / name / "images"), "annotations": str(folder / "split" / "centre"),
+        "strong": "strong.json", "val": "val.json", "weak": "weak.json", "kept_aside": "kept_aside.json",
+    }  # fmt: skip
+    recipe["points"]["files"] = str(folder / "split" / "centre" / "points")
+    ours, of_random = folder / "student", folder / "random"
+    networks = ("dataset", "teacher", "refiner")
+    at_random = changed(recipe, {"points.files": str(folder / "split" / "random" / "points")})
+    paper = {f"prompt.{key}": value for key, value in PAPER_RULE.items()}
+    first = (
+        "ingest",
+        "import_points",
+        "train_teacher",
+        "train_refiner",
+        "pseudo_label",
+        "pseudo",
+        "train_student",
+    )
+    # All masks are strong here, and the weak images none: what the student's training makes of every true mask.
+    full = changed(recipe, {"student.masks": "none", "ingest.weak": None, "ingest.kept_aside": None})
+    full["ingest"] |= {"annotations": str(data / name), "strong": "train.json"}
+    return {
+        "student": Line(ours, recipe, (*first, "ap_teacher", "ap_student")),
+        "control": Line(
+            folder / "control", changed(recipe, {"student.masks": "none"}), ("train_student", "ap_student"),
+            ours, ("dataset",),
+        ),
+        "rough": Line(
+            folder / "rough", changed(recipe, {"student.masks": "rough"}), ("train_student", "ap_student"),
+            ours, ("dataset", "pseudo"),
+        ),
+        "paper": Line(
+            folder / "paper", changed(recipe, paper), ("pseudo_label", "pseudo"), ours, (*networks, "points")
+        ),
+        "random": Line(of_random, at_random, ("import_points", "pseudo_label", "pseudo"), ours, networks),
+        "paper_random": Line(
+            folder / "paper_random", changed(at_random, paper), ("pseudo_label", "pseudo"), of_random,
+            (*networks, "points"),
+        ),
+        "full": Line(work / name / f"full-{seed}" / "full", full, ("ingest", "train_student", "ap_student")),
+    }  # fmt: skip
+
+
+def phases(cells: list[dict[str, Line]], variants: list[str]) -> list[list[Line]]:
+    """Lines that may run beside each other, phase after phase; the longest first."""
+    ours = [cell["student"] for cell in cells]
+    full = list({cell["full"].folder: cell["full"] for cell in cells}.values())
+    control = [cell["control"] for cell in cells]
+    later = [name for name in ("rough", "random", "paper") if name in variants]
+    if "random" in variants and "paper" in variants:
+        later.append("paper_random")
+    return [
+        [Line(line.folder, line.recipe, ("ingest",)) for line in ours],
+        ours + full * ("full" in variants) + control * ("control" in variants),
+        *([cell[name] for cell in cells] for name in later),
+    ]
+
+
+def run_all(phases: list[list[Line]], jobs: int) -> None:
+    """Runs them; a line that fails doesn't stop the others of its phase, then all failures are raised."""
+    for lines in phases:
+        failures = []
+        with ThreadPoolExecutor(jobs) as pool:
+            for future in [pool.submit(line.run) for line in lines]:
+                if (error := future.exception()) is not None:
+                    failures.append(str(error))
+        if failures:
+            raise SystemExit("\n".join(failures))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("datasets", nargs="+", help="names of folders in DATA and of recipes")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--work", type=Path, default=Path("quality"), help="kept, to go on from")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1], help="of strong images")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread at a time")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other params, in YAML")
+    arguments = parser.parse_args()
+    data, work = arguments.data.resolve(), arguments.work.resolve()
+    missing = [name for name in arguments.datasets if not (data / name / "train.json").exists()]
+    if missing:
+        raise SystemExit(
+            f"{data}: no {', '.join(missing)} with train.json there; name their folder with --data"
+        )
+    overrides = {
+        key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in arguments.set)
+    }
+    cells = []
+    for name in arguments.datasets:
+        for share in arguments.shares:
+            for seed in arguments.seeds:
+                prepare(data / name, work / name / f"{share:g}-{seed}" / "split", share, seed)
+                cells.append(lines(name, data, work, share, seed, overrides))
+    started = time.monotonic()
+    run_all(phases(cells, arguments.variants), arguments.jobs)
+    print(f"{time.monotonic() - started:.0f} s in all")
+    print_tables(work)
+
+
+if __name__ == "__main__":
+    main()
