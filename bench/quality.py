@@ -3,13 +3,13 @@
 Of a data set whose masks are all known (COCO files DATA/NAME/{train,val}.json, images in DATA/NAME/images), some
 images keep their masks and the others one click an object (`points2model split`). Then, with recipes/NAME.yaml:
 
-    teacher     trained on the strong images (but the held-out ones)
     control     the student's training on the strong images alone: as many steps, the same initial weights
     rough       student on strong images and the teacher's masks at the clicks
     student     student on strong images and the refined masks
     full        the student's training on the true masks of all images: as many steps
-    paper       the pseudo masks by the paper's rule (the click's own cell), same networks
-    random      the pseudo masks at clicks anywhere on the object, same networks; and by the paper's rule
+
+and with the same networks, on a tenth of the weak images: masks at mass centres and at random pixels of the objects, by
+our prompting and by the paper's rule.
 
     python bench/quality.py nuclei facade --data ../shared/data --work /tmp/quality --jobs 2
     python bench/quality.py nuclei --shares 0.1 --seeds 0 1 2 --variants control student full
@@ -39,9 +39,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.quality_table import print_tables  # noqa: E402
+from data.split import SplitRequest, write_split_files  # noqa: E402
 
-VARIANTS = ("student", "control", "rough", "full", "paper", "random")
-PAPER_RULE = {"neighbourhood": 0, "recentre": 0, "own_click": False, "exclusive": "none"}
+VARIANTS = ("student", "control", "rough", "full")
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,10 @@ def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(dataset: Path, out: Path, share: float, seed: int) -> None:
-    """Splits of a data set: `centre` and `random`, which differ in their clicks alone."""
-    from data.split import SplitRequest, write_split_files
-
-    for clicks in ("centre", "random"):
-        if not (out / clicks / "split.json").exists():
-            request = SplitRequest(
-                strong=share,
-                seed=seed,
-                clicks=clicks,
-                jitter=0.0,
-                folder="",
-                val_folder="",  # type: ignore[arg-type]
-            )
-            write_split_files(dataset / "train.json", out / clicks, request, dataset / "val.json")
+    """Splits a data set, with clicks at mass centres."""
+    if not (out / "split.json").exists():
+        request = SplitRequest(strong=share, seed=seed, clicks="centre", jitter=0.0, folder="", val_folder="")
+        write_split_files(dataset / "train.json", out, request, dataset / "val.json")
 
 
 def lines(
@@ -131,14 +121,11 @@ def lines(
     folder = work / name / f"{share:g}-{seed}"
     recipe = changed(recipe, {"seed": seed, "runtime.device": "cpu", "threads": 1, **overrides})
     recipe["ingest"] |= {
-        "images": str(data / name / "images"), "annotations": str(folder / "split" / "centre"),
+        "images": str(data / name / "images"), "annotations": str(folder / "split"),
         "strong": "strong.json", "val": "val.json", "weak": "weak.json", "kept_aside": "kept_aside.json",
     }  # fmt: skip
-    recipe["points"]["files"] = str(folder / "split" / "centre" / "points")
-    ours, of_random = folder / "student", folder / "random"
-    networks = ("dataset", "teacher", "refiner")
-    at_random = changed(recipe, {"points.files": str(folder / "split" / "random" / "points")})
-    paper = {f"prompt.{key}": value for key, value in PAPER_RULE.items()}
+    recipe["points"]["files"] = str(folder / "split" / "points")
+    ours = folder / "student"
     first = (
         "ingest",
         "import_points",
@@ -152,7 +139,7 @@ def lines(
     full = changed(recipe, {"student.masks": "none", "ingest.weak": None, "ingest.kept_aside": None})
     full["ingest"] |= {"annotations": str(data / name), "strong": "train.json"}
     return {
-        "student": Line(ours, recipe, (*first, "ap_teacher", "ap_student")),
+        "student": Line(ours, recipe, (*first, "ap_student")),
         "control": Line(
             folder / "control", changed(recipe, {"student.masks": "none"}), ("train_student", "ap_student"),
             ours, ("dataset",),
@@ -160,14 +147,6 @@ def lines(
         "rough": Line(
             folder / "rough", changed(recipe, {"student.masks": "rough"}), ("train_student", "ap_student"),
             ours, ("dataset", "pseudo"),
-        ),
-        "paper": Line(
-            folder / "paper", changed(recipe, paper), ("pseudo_label", "pseudo"), ours, (*networks, "points")
-        ),
-        "random": Line(of_random, at_random, ("import_points", "pseudo_label", "pseudo"), ours, networks),
-        "paper_random": Line(
-            folder / "paper_random", changed(at_random, paper), ("pseudo_label", "pseudo"), of_random,
-            (*networks, "points"),
         ),
         "full": Line(work / name / f"full-{seed}" / "full", full, ("ingest", "train_student", "ap_student")),
     }  # fmt: skip
@@ -178,13 +157,10 @@ def phases(cells: list[dict[str, Line]], variants: list[str]) -> list[list[Line]
     ours = [cell["student"] for cell in cells]
     full = list({cell["full"].folder: cell["full"] for cell in cells}.values())
     control = [cell["control"] for cell in cells]
-    later = [name for name in ("rough", "random", "paper") if name in variants]
-    if "random" in variants and "paper" in variants:
-        later.append("paper_random")
     return [
         [Line(line.folder, line.recipe, ("ingest",)) for line in ours],
         ours + full * ("full" in variants) + control * ("control" in variants),
-        *([cell[name] for cell in cells] for name in later),
+        [cell["rough"] for cell in cells] * ("rough" in variants),
     ]
 
 
