@@ -73,7 +73,7 @@ def rules(params: Params) -> dict[str, Any]:
     assert isinstance(refiner, MaskRefineNet)
     weak = Split.open(WORKSPACE / "dataset" / "kept_aside")
     class_of = class_indices(weak.categories)
-    paper = PromptConfig.paper(len(params.teacher.grids), params.prompt.mask_threshold)
+    paper = PromptConfig.paper(params.prompt.mask_threshold)
     ious: dict[str, list[float]] = {}
     for batch, _ in load_batches(weak, range(0, len(weak), EVERY), params.input, 8, 0):
         assert batch is not None

@@ -17,8 +17,9 @@ from models.tiles import Tiled, homes, look, predict, prompt, starts
 
 TILE = TileConfig(side=64, overlap=32)
 CLICKS = PromptConfig(
-    mask_threshold=0.5, neighbourhood=1, candidates=4, recentre=1, own_click=True, exclusive="same_class"
-)
+    mask_threshold=0.5, kernel="blend", neighbourhood=1, class_power=0.5, click_power=2.0, small_area=64.0,
+    faint=0.1, exclusive="same_class",
+)  # fmt: skip
 FINDING = InferenceConfig(
     score_threshold=0.05, min_area=0.0, nms_pre=500, nms_kernel="gaussian", nms_sigma=2.0, nms_threshold=0.0,
     max_detections=100, mask_threshold=0.5,
