@@ -29,7 +29,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ def lines(
         "import_points",
         "train_teacher",
         "train_refiner",
+        "rules",
         "pseudo_label",
         "pseudo",
         "train_student",
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1], help="of strong images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--until", metavar="STEP", help="the last step of the student's lines")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread at a time")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other params, in YAML")
     arguments = parser.parse_args()
@@ -203,7 +205,13 @@ def main() -> None:
         for share in arguments.shares:
             for seed in arguments.seeds:
                 prepare(data / name, work / name / f"{share:g}-{seed}" / "split", share, seed)
-                cells.append(lines(name, data, work, share, seed, overrides))
+                cell = lines(name, data, work, share, seed, overrides)
+                if arguments.until is not None:
+                    steps = cell["student"].steps
+                    cell["student"] = replace(
+                        cell["student"], steps=steps[: steps.index(arguments.until) + 1]
+                    )
+                cells.append(cell)
     started = time.monotonic()
     run_all(phases(cells, arguments.variants), arguments.jobs)
     print(f"{time.monotonic() - started:.0f} s in all")
