@@ -1,9 +1,14 @@
-"""Pickles of NumPy arrays, read without trust: nothing but arrays is ever built, no code in the file can run.
+"""Pickles of numeric arrays, read without trust: nothing but these is ever built, no code in the file can run.
 
 detectron2's `.pkl` backbones are such files, written by Python 2.
+
+NumPy's own names aren't handed to the file: `numpy.ndarray` takes any buffer for an array of objects, and the state
+of a `numpy.dtype` may say that numbers are objects. Either way a file could forge pointers.
 """
 
+import math
 import pickle  # see find_class below
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,17 +39,67 @@ class _NoBytes:
         return b""
 
 
+class _ArrayKind:
+    """Stands in for `numpy.ndarray`, which pickles of arrays name but never call."""
+
+    __slots__ = ()
+
+
+class _Numbers:
+    """Stands in for a `numpy.dtype`: numbers of one kind and size, in the byte order that its state tells."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: str) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[biufc]\d{1,2}", code):
+            raise UnsafePickleError(f"an array of type {code!r}, which isn't one of numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        # Version, byte order, sub-array, names, fields, and sizes that only other types have.
+        if not isinstance(state, tuple) or len(state) < 5 or state[2:5] != (None, None, None):
+            raise UnsafePickleError(f"a type of numbers with the state {state!r:.200}")
+        if state[1] not in ("<", ">", "=", "|"):
+            raise UnsafePickleError(f"a byte order of {state[1]!r:.200}")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _MakeNumbers:
+    """Stands in for the class `numpy.dtype`; the flags `align` and `copy` mean nothing here."""
+
+    __slots__ = ()
+
+    def __call__(self, code: str, align: Any = False, copy: Any = False) -> _Numbers:
+        return _Numbers(code)
+
+
+class _Array(np.ndarray):
+    """An array that takes from a pickle its shape and its numbers, and nothing else."""
+
+    def __setstate__(self, state: Any, /) -> None:
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise UnsafePickleError("an array with a state that arrays don't have")
+        shape, numbers, fortran, data = state[-4:]
+        if isinstance(data, str):  # Python 2's bytes
+            data = data.encode("latin1")
+        dtype = _dtype(numbers)
+        if not _fits(shape, dtype, data):
+            raise UnsafePickleError(f"an array of shape {shape!r:.200} that its numbers don't fill")
+        # A bool of Python, whatever the stub says.
+        super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
+
+
 class _EmptyArray:
     """Stands in for NumPy's `_reconstruct`: the array that the pickle fills next."""
 
     __slots__ = ()
 
-    def __call__(self, kind: type, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
-        if kind is not np.ndarray or shape != (0,):
+    def __call__(self, kind: Any, shape: tuple[int, ...], code: bytes | str) -> _Array:
+        if not isinstance(kind, _ArrayKind) or shape != (0,):
             raise UnsafePickleError(
                 f"an array of kind {kind} and shape {shape}, which isn't how arrays begin"
             )
-        return np.empty(0, dtype=np.int8)
+        return _Array((0,), np.int8)
 
 
 class _FromBuffer:
@@ -52,13 +107,32 @@ class _FromBuffer:
 
     __slots__ = ()
 
-    def __call__(self, buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+    def __call__(self, buffer: Any, numbers: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
+        dtype = _dtype(numbers)
+        if not _fits(shape, dtype, buffer):
+            raise UnsafePickleError(f"an array of shape {shape!r:.200} that its numbers don't fill")
+        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _dtype(numbers: Any) -> np.dtype:
+    if not isinstance(numbers, _Numbers):
+        raise UnsafePickleError(f"an array whose type is a {type(numbers).__name__}")
+    return numbers.dtype
+
+
+def _fits(shape: Any, dtype: np.dtype, data: Any) -> bool:
+    return (
+        isinstance(shape, tuple)
+        and len(shape) <= 32
+        and all(isinstance(side, int) and side >= 0 for side in shape)
+        and isinstance(data, bytes | bytearray)
+        and math.prod(shape) * dtype.itemsize == len(data)
+    )
 
 
 ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _ArrayKind(),
+    ("numpy", "dtype"): _MakeNumbers(),
     ("_codecs", "encode"): _Latin1(),
     ("__builtin__", "bytes"): _NoBytes(),
     # `numpy.core` became `numpy._core` in NumPy 2.

@@ -81,6 +81,46 @@ def test_nothing_else_is_built(tmp_path: Path, protocol: int, what: Any) -> None
     assert not trap.exists()
 
 
+def named(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def text(value: bytes) -> bytes:
+    return b"U" + bytes([len(value)]) + value  # SHORT_BINSTRING
+
+
+FORGED = bytes(range(1, 9))
+"""Where an array of objects would have the address of an object."""
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        # numpy.ndarray((1,), "O8", FORGED) makes an array of objects from any bytes.
+        (named("numpy", "ndarray") + b"(K\x01\x85" + text(b"O8") + text(FORGED) + b"tR", "not callable"),
+        (named("numpy", "dtype") + text(b"O8") + b"\x85R", "which isn't one of numbers"),
+        (named("numpy", "dtype") + text(b"V8") + b"\x85R", "which isn't one of numbers"),
+        # Fields of objects, under the flags of numbers.
+        (
+            named("numpy", "dtype") + text(b"f8") + b"\x85R(K\x03" + text(b"|") + b"N"
+            + text(b"a") + b"\x85}K\x08K\x01K\x00tb",
+            "a type of numbers with the state",
+        ),
+        (
+            named("numpy.core.multiarray", "_reconstruct") + b"(" + named("numpy", "ndarray") + b"K\x00\x85"
+            + text(b"b") + b"tR(K\x01K\x09\x85" + named("numpy", "dtype") + text(b"f8") + b"\x85R\x89"
+            + text(FORGED) + b"tb",
+            "that its numbers don't fill",
+        ),
+    ],
+)  # fmt: skip
+def test_no_pointer_can_be_forged(tmp_path: Path, array: bytes, reason: str) -> None:
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(b"\x80\x02}" + text(b"conv1_w") + array + b"s.")
+    with pytest.raises(UnsafePickleError, match=reason):
+        load_arrays(path)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
