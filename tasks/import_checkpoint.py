@@ -58,8 +58,8 @@ from tasks.step import write_json
 
 log = logging.getLogger(__name__)
 
-WRAPPERS = ("model", "model_state", "state_dict")
-"""Where files keep their tensors: detectron2's, MaskRefineNet's, others'."""
+WRAPPERS = ("model", "model_state", "state_dict", "blobs")
+"""Where files keep their tensors: detectron2's, MaskRefineNet's, others', Caffe2's."""
 CONFIG_BESIDE = "config.yaml"
 NUMPY_NUMBERS: list[Any] = [
     # Beside the tensors of MaskRefineNet stands the best AP as NumPy's number; `numpy.core` is NumPy 1's name.

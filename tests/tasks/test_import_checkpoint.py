@@ -280,7 +280,8 @@ def test_an_msra_backbone_becomes_backbone_weights(
         "fc1000_b": np.zeros(1000),
         "conv1_b": np.zeros(64),
     }
-    done = take(write(caffe2 | beside), tmp_path / "out")
+    # As Detectron wraps what it writes; other files have no wrapper.
+    done = take(write({"blobs": caffe2 | beside}), tmp_path / "out")
     assert done.path == tmp_path / "out/resnet50_msra.safetensors"
     notes = json.loads(done.path.with_suffix(".json").read_text())
     backbone = build_backbone(BackboneConfig.model_validate(notes["model"]["backbone"]))  # loads the file
