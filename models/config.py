@@ -197,7 +197,8 @@ class RefineNetConfig(BaseModel):
     heatmap_sigma: Annotated[float, Field(gt=0)]
     """Of the point's Gaussian, in pixels of the crop [6]."""
     heatmap_channels: Channels
-    """1: the network knows no classes; C: one channel a class [C + 1, the first unused]."""
+    """1: the network isn't told the class; C: one channel a class; C + 1: the same, the first channel unused
+    [C + 1]."""
 
 
 class InferenceConfig(BaseModel):

@@ -44,6 +44,19 @@ class ASPP(nn.Module):
         return self.project(torch.cat([whole, *(branch(x) for branch in self.branches)], dim=1))
 
 
+def spare_channels(config: RefineNetConfig, classes: int) -> int:
+    """Heatmap channels before the first class's: one in the reference's layout, none in ours.
+
+    Training and use must agree on it. Raises ValueError for channels that no layout of so many classes has.
+    """
+    if config.heatmap_channels not in (1, classes, classes + 1):
+        raise ValueError(
+            f"heatmap_channels: found {config.heatmap_channels} with {classes} classes, expected 1 (the network isn't "
+            f"told the class), {classes} (a channel a class) or {classes + 1} (the reference's, whose first is unused)"
+        )
+    return 0 if config.heatmap_channels == 1 else config.heatmap_channels - classes
+
+
 class MaskRefineNet(nn.Module):
     """The network of `config`. ImageNet weights are loaded when its backbone names them."""
 
@@ -71,9 +84,8 @@ class MaskRefineNet(nn.Module):
 
     @property
     def spare_channels(self) -> int:
-        """Heatmap channels before the first class's: one in the reference's layout, none in ours."""
-        known = len(self.categories)
-        return self.config.heatmap_channels - known if self.config.heatmap_channels > 1 and known else 0
+        """Of this network; see the function."""
+        return spare_channels(self.config, len(self.categories)) if self.categories else 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Crops [M, 3 + P + 1, S, S], as `crops.crop_inputs` makes them, to logits [M, 2, S, S].

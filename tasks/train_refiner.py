@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from data.storage import atomic_dir
 from data.tables import Split
 from models.checkpoint import build_model
-from models.config import PromptConfig, RefineNetConfig
+from models.config import PromptConfig
 from models.crops import crop_boxes, crop_inputs, crop_masks
-from models.refinenet import MaskRefineNet, refine_loss
+from models.refinenet import MaskRefineNet, refine_loss, spare_channels
 from models.rough import rough_masks
 from models.solov2 import SOLOv2
 from models.targets import random_inner_points
@@ -43,7 +43,8 @@ def run(params: Params, workspace: Path) -> None:
     so, and for which masks refinement does good there. See tasks/gate.py and tasks/holdout.py.
 
     Raises:
-        TaskError: the teacher left no milestones, or a held-out image can't be read.
+        TaskError: the teacher left no milestones, a held-out image can't be read, or refiner.net.heatmap_channels
+            doesn't suit the number of classes.
     """
     config = params.refiner
     device = set_up(params.runtime, params.threads, params.seed)
@@ -53,8 +54,13 @@ def run(params: Params, workspace: Path) -> None:
         raise TaskError(f"{workspace}/teacher/milestones: empty; run `dvc repro train_teacher`")
     teachers = [load_teacher(folder, device) for folder in folders]
     leave_out = read_held_out(workspace / "teacher", strong)
+    try:
+        spare_channels(config.net, len(strong.categories))
+    except ValueError as error:
+        raise TaskError(f"refiner.net.{error}") from None
     torch.manual_seed(params.seed)
     model, weights = new_network("refiner.net", config.net.backbone, lambda: MaskRefineNet(config.net))
+    model.categories = [{"id": one.id, "name": one.name} for one in strong.categories]
     dataset = training_data([strong], params, config, leave_out)
     job = Job(
         name="train_refiner",
@@ -87,9 +93,9 @@ def choose_weights(
 ) -> tuple[Gate, nn.Module]:
     """The gate, measured with the final teacher on the held-out images, and the network with the weights it chose."""
     config = params.refiner
-    refiners = {step: _refiner_at(job, step, config.net) for step in config.milestones if held_out}
     if not isinstance(job.model, MaskRefineNet):
         raise TypeError(f"job.model: found a {type(job.model).__name__}, expected a MaskRefineNet")
+    refiners = {step: _refiner_at(job, step, job.model) for step in config.milestones if held_out}
     refiners[config.steps] = job.model
     by_step = measure(params, strong, held_out, teacher, refiners, job.device)
     gate = build_gate(
@@ -110,10 +116,12 @@ def choose_weights(
     return gate, refiners[gate.step]
 
 
-def _refiner_at(job: Job, step: int, config: RefineNetConfig) -> MaskRefineNet:
+def _refiner_at(job: Job, step: int, trained: MaskRefineNet) -> MaskRefineNet:
     """The network as it was at a milestone, in eval mode on the job's device."""
+    config = trained.config
     bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": None})})
     model = MaskRefineNet(bare)
+    model.categories = trained.categories
     model.load_state_dict(load_file(milestone_path(job, step)))
     return model.to(job.device).eval().requires_grad_(False)
 
@@ -172,6 +180,7 @@ def rough_crops(
     images = batch["images"].to(device)
     input_size = (images.shape[2], images.shape[3])
     outputs = teacher(images, batch["content_sizes"], batch["crop_origins"])
+    spare = spare_channels(config.net, len(teacher.categories))
     total = sum(len(masks) for masks in batch["masks"])
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[torch.randperm(total, generator=generator)[: config.crops]] = True
@@ -194,7 +203,7 @@ def rough_crops(
             rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw
         )
         image = images[n, :, : content[0], : content[1]]
-        inputs.append(crop_inputs(image, rough, points, boxes, config.net, labels=labels))
+        inputs.append(crop_inputs(image, rough, points, boxes, config.net, labels=labels + spare))
         truths.append(crop_masks(masks, boxes, config.net.crop_size))
     if not inputs:
         return None

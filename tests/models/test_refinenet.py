@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.refinenet import MaskRefineNet, refine_loss, soft_dice
+from models.refinenet import MaskRefineNet, refine_loss, soft_dice, spare_channels
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -94,3 +94,9 @@ def test_the_reference_s_layout_has_a_spare_channel(
     model = MaskRefineNet(refinenet_config(heatmap_channels=channels))
     model.categories = [{"id": i, "name": str(i)} for i in range(classes)]
     assert model.spare_channels == spare
+
+
+@pytest.mark.parametrize("channels", [2, 5, 6])
+def test_channels_that_suit_no_layout_are_refused(refinenet_config, channels: int) -> None:
+    with pytest.raises(ValueError, match=rf"found {channels} with 3 classes, expected 1 .*, 3 .* or 4"):
+        spare_channels(refinenet_config(heatmap_channels=channels), 3)

@@ -64,6 +64,27 @@ def test_crops_hold_what_the_network_expects(
     assert one is None or len(one[0]) == 1
 
 
+@pytest.mark.parametrize(("channels", "first"), [(4, 0), (5, 1)])
+def test_training_tells_the_class_where_use_does(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, channels: int, first: int
+) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    teacher = load_teacher(Path("workspace/teacher"), CPU)
+    net = params.refiner.net.model_copy(update={"heatmap_channels": channels})
+    config = params.refiner.model_copy(update={"net": net})
+    batch = batch_of(Path("workspace"), params, 0)
+    crops = rough_crops(teacher, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU)
+    assert crops is not None
+    told = crops[0][:, 3 : 3 + channels].flatten(2).any(2)
+    assert (told.sum(1) == 1).all()
+    known = set(torch.cat(batch["labels"]).tolist())  # type: ignore[arg-type]
+    assert set((told.int().argmax(1) - first).tolist()) <= known
+    model = MaskRefineNet(net)
+    model.categories = teacher.categories
+    assert model.spare_channels == first
+
+
 def test_crops_keep_to_the_content_of_a_padded_image(
     line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,3 +257,27 @@ def test_no_milestones(line: tuple[Path, Params], tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TaskError, match="milestones: empty; run `dvc repro train_teacher`"):
         run(params, Path("workspace"))
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_heatmap_channels_that_suit_no_layout(place: tuple[Path, Params], channels: int) -> None:
+    workspace, params = place
+    net = params.refiner.net.model_copy(update={"heatmap_channels": channels})
+    refiner = params.refiner.model_copy(update={"net": net})
+    with pytest.raises(TaskError, match=rf"refiner\.net\.heatmap_channels: found {channels} with 4 classes"):
+        run(params.model_copy(update={"refiner": refiner}), workspace)
+
+
+def test_with_a_spare_channel_the_gate_is_measured_as_use_tells_the_class(
+    place: tuple[Path, Params],
+) -> None:
+    workspace, params = place
+    net = params.refiner.net.model_copy(update={"heatmap_channels": 5})
+    params = params.model_copy(update={"refiner": params.refiner.model_copy(update={"net": net})})
+    run(params, workspace)
+    refiner = build_model(workspace / "refiner")
+    assert isinstance(refiner, MaskRefineNet) and refiner.spare_channels == 1
+    strong = Split.open(workspace / "dataset" / "strong")
+    held_out = read_held_out(workspace / "teacher", strong)
+    found = measure(params, strong, held_out, load_teacher(workspace / "teacher", CPU), {0: refiner}, CPU)[0]
+    assert read_gate(workspace / "refiner").all == Comparison.over(found)
