@@ -100,8 +100,8 @@ def train(job: Job) -> None:
     """Trains `job.model` in place to the last step and fills `job.history`, one row every `log_every` steps.
 
     With `ema` the model ends with the average of its weights over the steps. The weights (or their average) at each
-    milestone lie in `milestone_path(job, step)` afterwards. State is kept in `job.run_folder`/resume and taken up from
-    there when the same job runs again; `finish` removes it.
+    milestone lie in `milestone_path(job, step)` afterwards, and the model computes in full precision. State is kept in
+    `job.run_folder`/resume and taken up from there when the same job runs again; `finish` removes it.
 
     Raises:
         TaskError: the loss became NaN or infinite; names the step, the parts of the loss and the images.
@@ -151,6 +151,8 @@ def train(job: Job) -> None:
             bar.advance(facts=facts)
     if average is not None:
         job.model.load_state_dict(average.module.state_dict())
+    # accelerate left autocast around the network; in use, and as a checkpoint, it has none.
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     job.model.eval()
 
 

@@ -114,6 +114,15 @@ def test_killed_and_resumed_is_bit_identical(
     assert not (tmp_path / "killed" / "resume").exists()
 
 
+def test_training_in_half_precision_leaves_a_network_in_full_precision(tmp_path: Path) -> None:
+    one = job(tmp_path, config(precision="bf16"))
+    train(one)
+    bare = job(tmp_path / "bare", config()).model.eval()
+    bare.load_state_dict(one.model.state_dict())
+    x = torch.randn(5, 3)
+    assert torch.equal(one.model(x), bare(x))
+
+
 @pytest.mark.parametrize("decay", [0.3, 0.9])
 def test_the_average_is_the_weights_average(tmp_path: Path, decay: float) -> None:
     """By hand: the weights after every step, from runs of 1, 2, ... steps at a constant rate, then averaged."""
