@@ -79,9 +79,10 @@ def run(params: Params, workspace: Path) -> None:
         for n, part in enumerate(parts):
             path = scratch / part_name(n)
             if not path.exists():
+                before = len(labeller.faults)
                 table = labeller.label(part, by_image, bar)
-                if labeller.faults and params.pseudo.on_failed == "stop":
-                    continue  # go on only to list what else can't be read
+                if len(labeller.faults) > before and params.pseudo.on_failed == "stop":
+                    continue  # the others are made all the same: this lists all faults, and the next run has them
                 write_parquet(table, path)
             made = read_parquet(path, PSEUDO)
             counts.update(made["status"].to_pylist())

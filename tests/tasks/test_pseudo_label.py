@@ -174,6 +174,10 @@ def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -
     with pytest.raises(TaskError, match=r"1 weak images can't be read") as caught:
         run(params, workspace)
     assert weak.image(0)["file_name"] in str(caught.value)
+    # The other parts are made, and kept for the next run.
+    (scratch,) = (workspace / "runs" / "pseudo_label").glob("parts-*")
+    made = sorted(path.name for path in scratch.iterdir())
+    assert made == sorted(path.name for path in (workspace / "pseudo").glob("part-*"))[1:]
     config = params.pseudo.model_copy(update={"on_failed": "report"})
     run(params.model_copy(update={"pseudo": config}), workspace)
     bad = weak.image(0)["image_id"]
