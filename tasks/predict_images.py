@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from data import masks as mask_codec
@@ -242,8 +243,18 @@ def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) ->
         raise TaskError(
             f"{model}/model.json: found no `input`; expected a SOLOv2 of this project, or an imported one"
         )
-    size = InputConfig.model_validate(meta["input"])
-    own = InferenceConfig.model_validate(meta["inference"]) if "inference" in meta else None
+    try:
+        size = InputConfig.model_validate(meta["input"])
+        own = InferenceConfig.model_validate(meta["inference"]) if "inference" in meta else None
+    except ValidationError as error:
+        listed = "\n".join(
+            f"  - {'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}"
+            for one in error.errors()
+        )
+        raise TaskError(
+            f"{model}/model.json: `input` or `inference` is of another version:\n{listed}\nTrain or import it again, "
+            "or use the version that wrote it"
+        ) from None
     if compat:
         nms = meta.get("imported", {}).get("nms")
         return Rules(size, own or STUDENT.inference, None, True, nms == "mask")

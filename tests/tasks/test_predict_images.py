@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -356,3 +357,17 @@ def test_params_of_a_clone_are_the_default(
     monkeypatch.chdir(ROOT)
     clicks = points_file(tmp_path / "clicks.json", [(9, 9, 1)], "a.png")
     assert len(call(images, narrow[0], tmp_path / "out", points=clicks)) == 1
+
+
+def test_a_model_of_another_version_is_told(
+    narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(narrow[0], old)
+    meta = json.loads((old / "model.json").read_text())
+    del meta["input"]["enlarge"]
+    (old / "model.json").write_text(json.dumps(meta))
+    with pytest.raises(
+        TaskError, match=r"(?s)old/model\.json: .*another version.*enlarge: .*import it again"
+    ):
+        call(images, old, tmp_path / "out")
