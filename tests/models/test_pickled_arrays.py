@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -22,6 +22,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pickles") / "arrays.pkl"
 
 
+@settings(deadline=None)  # the first example may pay for imports
 @given(
     array=arrays(st.sampled_from(["<f4", ">f4", "<f8", "<i8", "|u1"]), array_shapes(min_dims=0, min_side=0)),
     protocol=st.integers(0, 5),
