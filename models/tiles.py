@@ -122,6 +122,9 @@ def prompt(
         return prompt_points(seen, n, points_xy, labels, input_size, config)
     features = seen.outputs.mask_features
     points, labels = points_xy.to(features.device, torch.float32), labels.to(features.device)
+    # No tile holds the outermost border, onto which scaling may round a click.
+    end = points.new_tensor([input_size[1], input_size[0]])
+    points = points.clamp(min=torch.zeros_like(end), max=end.nextafter(torch.zeros_like(end)))
     canvas = torch.zeros(
         len(points), *(length // seen.stride for length in input_size), device=features.device
     )

@@ -136,6 +136,20 @@ def test_a_click_is_answered_by_its_home(points: list[tuple[float, float, int]])
         assert torch.allclose(found.mask_prob[k], canvas, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(96, 160), (32, 32)])
+def test_a_click_on_the_border_has_a_row(network: SOLOv2, size: tuple[int, int]) -> None:
+    """A click a hair inside an image may be rounded onto its border when it is scaled to the input."""
+    height, width = size
+    seen = look(network, images(*size), [size], TILE)
+    labels = torch.tensor([0, 1, 2])
+    xy = torch.tensor([[width, 20.0], [5.0, height], [width, height]])
+    found = prompt(seen, 0, xy, labels, size, CLICKS)
+    assert all(len(column) == 3 for column in found)
+    inside = prompt(seen, 0, xy - 1e-3 * (xy >= torch.tensor([width, height])), labels, size, CLICKS)
+    assert torch.allclose(found.mask_prob, inside.mask_prob, atol=1e-4)
+    assert torch.allclose(found.score, inside.score, atol=1e-4)
+
+
 def _network() -> SOLOv2:
     from models.config import SOLOv2Config
     from tests.models.conftest import SOLOV2
