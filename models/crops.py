@@ -14,6 +14,9 @@ from models.config import RefineNetConfig
 from models.exclusive import Maps
 from models.refinenet import MaskRefineNet
 
+CHUNK_ELEMENTS = 1 << 22
+"""Pixels pasted at a time, each of which takes a few hundred bytes while it is."""
+
 
 def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tensor:
     """Float32 xyxy [K, 4]: each mask's box, grown to hold the point's pixel, with context around it.
@@ -106,12 +109,16 @@ def paste_masks(probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int]
     low, high = boxes_xyxy[:, :2].long(), boxes_xyxy[:, 2:].long()
     width, height = (high - low).unbind(1)
     area = width * height
-    row = torch.repeat_interleave(torch.arange(len(masks), device=masks.device), area)
-    within = torch.arange(len(row), device=masks.device) - (area.cumsum(0) - area)[row]
-    x = low[row, 0] + within % width[row]
-    y = low[row, 1] + within // width[row]
+    end = area.cumsum(0)
     maps = Maps(probabilities.float(), boxes_xyxy.float())
-    masks[row, y, x] = maps.at(row, torch.stack([x, y], 1) + 0.5) > threshold
+    total = int(end[-1]) if len(end) else 0
+    for at in range(0, total, CHUNK_ELEMENTS):
+        place = torch.arange(at, min(at + CHUNK_ELEMENTS, total), device=masks.device)
+        row = torch.searchsorted(end, place, right=True)
+        within = place - (end - area)[row]
+        x = low[row, 0] + within % width[row]
+        y = low[row, 1] + within // width[row]
+        masks[row, y, x] = maps.at(row, torch.stack([x, y], 1) + 0.5) > threshold
     return masks
 
 

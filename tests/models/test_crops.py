@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
+from models import crops as crops_module
 from models.crops import crop_boxes, crop_inputs, crop_masks, heatmaps, paste_masks, refine
 from models.refinenet import MaskRefineNet
 
@@ -94,6 +95,14 @@ def test_paste_equals_sampling_the_whole_image(places: list[tuple[int, int, int,
     differ = pasted != (inside & (whole > 0.5))
     assert not (differ & ((whole - 0.5).abs() > 1e-4)).any()
     assert not (pasted & ~inside).any()
+
+
+def test_pasting_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = torch.tensor([[0.0, 0, 60, 40], [3, 4, 9, 20], [50, 30, 51, 31], [10, 0, 60, 7]])
+    crops = torch.rand(4, 16, 16)
+    whole = paste_masks(crops, boxes, SIZE, 0.5)
+    monkeypatch.setattr(crops_module, "CHUNK_ELEMENTS", 97)
+    assert torch.equal(paste_masks(crops, boxes, SIZE, 0.5), whole)
 
 
 def test_heatmap_peaks_at_the_point() -> None:
