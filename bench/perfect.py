@@ -5,6 +5,7 @@ Points are x, y in pixels; (0, 0) is the outer corner of the top-left pixel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -50,11 +51,25 @@ def discs(count: int, radius: float, generator: torch.Generator, *, over_border:
             y = (y, y, 0.5, height - 0.5)[side]
         if all((x - a) ** 2 + (y - b) ** 2 >= (2 * radius + 1) ** 2 for a, b in centres):
             centres.append((x, y))
-    middle = torch.tensor(centres)
-    across = torch.arange(width) + 0.5 - middle[:, :1]
-    down = torch.arange(height) + 0.5 - middle[:, 1:]
+    return draw_discs(torch.tensor(centres), radius)
+
+
+def draw_discs(centres: Tensor, radius: float) -> Scene:
+    """Discs of one class around centres [K, 2]."""
+    across = torch.arange(SIZE[1]) + 0.5 - centres[:, :1]
+    down = torch.arange(SIZE[0]) + 0.5 - centres[:, 1:]
     masks = across.square()[:, None, :] + down.square()[:, :, None] <= radius**2
-    return Scene(masks, torch.zeros(count, dtype=torch.long))
+    return Scene(masks, torch.zeros(len(centres), dtype=torch.long))
+
+
+def disc_pairs(pairs: int, radius: float, generator: torch.Generator) -> Scene:
+    """Pairs of discs with one pixel between them, side by side at any angle."""
+    reach = 2 * radius + 1
+    around = discs(pairs, reach + 0.5, generator)
+    middle = measure(around.masks).centre
+    angle = torch.rand(pairs, generator=generator) * math.tau
+    offset = torch.stack([angle.cos(), angle.sin()], 1) * reach / 2
+    return draw_discs(torch.stack([middle - offset, middle + offset], 1).flatten(0, 1), radius)
 
 
 def close_pairs(
@@ -93,6 +108,8 @@ SCENES: dict[str, Callable[[torch.Generator], Scene]] = {
     "100 discs, radius 6": lambda rng: discs(100, 6.0, rng),
     "200 discs, radius 6": lambda rng: discs(200, 6.0, rng),
     "300 discs, radius 6": lambda rng: discs(300, 6.0, rng),
+    "48 close pairs of discs, radius 3": lambda rng: disc_pairs(48, 3.0, rng),
+    "48 close pairs of discs, radius 6": lambda rng: disc_pairs(48, 6.0, rng),
     "48 close pairs of bars, 4 x 40": lambda rng: close_pairs(48, 4, 40, rng),
     "48 close pairs of two classes": lambda rng: close_pairs(48, 4, 40, rng, classes=2),
     "100 objects of 3 pixels": lambda rng: specks(100, rng),
@@ -120,29 +137,41 @@ def teacher_config(mask_stride: int, kernel_channels: int) -> SOLOv2Config:
     )  # fmt: skip
 
 
-def perfect_outputs(scene: Scene, mask_stride: int) -> RawOutputs:
+class Perfect(NamedTuple):
+    """What a network says that learnt its targets by heart, and what it could not learn."""
+
+    outputs: RawOutputs
+    taught: int
+    """objects that have a cell; where two of them share all their cells, the targets give these to one"""
+
+
+def perfect_outputs(scene: Scene, mask_stride: int, *, touched: bool = False) -> Perfect:
     """What a SOLOv2 says that learnt its targets by heart.
 
     A cell answers with the object that `assign_targets` gives it, the last where several claim it, and with
     nothing where there is none. The mask features hold a channel an object, the logit of the share of each
-    place that it covers, so that a kernel with a single one draws exactly the mask that was to be learnt.
+    place that it covers, so that a kernel with a single one draws exactly the mask that was to be learnt. With
+    `touched` it draws every place that the object touches: masks too large, which pass the reference's size filter.
     """
     count = len(scene.masks)
     config = teacher_config(mask_stride, count + 1)
     targets = assign_targets([scene.masks], [scene.labels], [torch.ones(count)], SIZE, config)
-    features = targets.masks.clamp(0.001, 0.999).logit()
+    shares = (targets.masks > 0).float() if touched else targets.masks
+    features = shares.clamp(0.001, 0.999).logit()
     features = torch.cat([features, torch.ones_like(features[:1])])[None]
-    logits, kernels = [], []
+    logits, kernels, owners = [], [], []
     for level, (grid, category) in enumerate(zip(config.grids, targets.categories, strict=True)):
         here = targets.level == level
         owner = torch.full((grid * grid,), -1).scatter_reduce_(
             0, targets.cell[here], targets.instance[here], "amax"
         )
         held = owner >= 0
+        owners.append(owner[held])
         kernel = torch.zeros(count + 1, grid * grid)
         kernel[owner[held], held.nonzero()[:, 0]] = 1.0
         kernel[-1, ~held] = -SURE
         kernels.append(kernel.view(1, -1, grid, grid))
         of_class = torch.arange(CLASSES).view(-1, 1, 1) == category[0]
         logits.append(torch.where(of_class, SURE, -SURE)[None])
-    return RawOutputs(logits, kernels, features, config.strides)
+    outputs = RawOutputs(logits, kernels, features, config.strides)
+    return Perfect(outputs, len(torch.cat(owners).unique()))

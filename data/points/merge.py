@@ -71,7 +71,7 @@ def resolve(records: Iterable[PointRecord], weak_split: Split) -> tuple[pa.Table
 
     Reasons: what the importer found wrong, "unknown_image", "unknown_category", "outside_image",
     "duplicate_record" (a second record of that name in the file) and "duplicate_point" (the same
-    place, image and class as an earlier record).
+    pixel, image and class as an earlier record; another class there is another object, and kept).
 
     Args:
         records: in any order; of duplicates the first stays.
@@ -102,20 +102,23 @@ def resolve(records: Iterable[PointRecord], weak_split: Split) -> tuple[pa.Table
             "annotator": record.annotator,
             "labelled_at": record.labelled_at,
         }
-        place = (row["image_id"], row["category_id"], record.x, record.y)
         problem = record.problem or next((p for p in (image, category) if isinstance(p, Problem)), None)
         problem = problem or _outside(record, sizes[row["image_id"]])
         if problem is None and row["point_id"] in by_id:
             problem = Problem(
                 "duplicate_record", "the name of an earlier record of the file", "names that differ"
             )
-        if problem is None and place in by_place:
-            first = by_place[place]
-            found = f"the very point of {first.source_file}: {first.source_record}"
-            problem = Problem("duplicate_point", found, "one point an object")
+        if problem is None:
+            # Objects don't share a pixel: a click in another's is the same object's, a double click say.
+            place = (row["image_id"], row["category_id"], int(row["x"]), int(row["y"]))
+            first = by_place.setdefault(place, record)
+            if first is not record:
+                found = (
+                    f"the pixel of {first.source_file}: {first.source_record}, at ({first.x:g}, {first.y:g})"
+                )
+                problem = Problem("duplicate_point", found, "one point an object")
         if problem is None:
             by_id.add(row["point_id"])
-            by_place[place] = record
             points.append(row | {"source_file": record.source_file, "source_record": record.source_record})
         else:
             said = {

@@ -107,6 +107,19 @@ def test_duplicates_keep_the_first_and_name_it(weak: Split) -> None:
     assert "clicks.json: annotation 1" in rejected["found"][0].as_py()
 
 
+def test_a_second_click_in_a_pixel_is_a_duplicate_but_for_another_class(weak: Split) -> None:
+    rows = [
+        record("first", x=7.2, y=3.2),
+        record("double click", x=7.9, y=3.0),
+        record("next pixel", x=8.0, y=3.2),
+        record("other class", x=7.2, y=3.2, category="washer"),
+    ]
+    points, rejected = resolve(rows, weak)
+    assert sorted(points["source_record"].to_pylist()) == ["first", "next pixel", "other class"]
+    assert [(r["record"], r["reason"]) for r in rejected.to_pylist()] == [("double click", "duplicate_point")]
+    assert "the pixel of clicks.json: first, at (7.2, 3.2)" in rejected["found"][0].as_py()
+
+
 def test_point_ids_are_stable_and_tell_file_and_record_apart() -> None:
     assert point_id("clicks.json", "annotation 1") == "29d22232ca1d9d34"
     ids = {point_id(*parts) for parts in [("a", "b"), ("ab", ""), ("", "ab"), ("a", "b2")]}
