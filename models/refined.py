@@ -1,4 +1,7 @@
-"""Refined masks: rough ones that MaskRefineNet looked at again, each pixel at most one click's."""
+"""Refined masks: rough ones that MaskRefineNet looked at again, each pixel at most one refined mask's of its group.
+
+Those that stay rough keep all their pixels, and may overlap a refined neighbour.
+"""
 
 from typing import NamedTuple
 

@@ -2,7 +2,7 @@
 
 On a whole image such a network is asked for what it never learnt: to tell an object from one that is further away
 than a crop is wide, with group norms over another extent. So larger images are cut into overlapping tiles; each click,
-and each cell, is answered by the tile in whose middle it lies, its home. Memory doesn't grow with the image either.
+and each cell, is answered by the tile in whose middle it lies, its home.
 
 Legend: N images, T tiles, L levels, S grid side, K points, H x W pixels of the padded input, h x w its mask map.
 """
@@ -122,6 +122,8 @@ def prompt(
         return prompt_points(seen, n, points_xy, labels, input_size, config)
     features = seen.outputs.mask_features
     points, labels = points_xy.to(features.device, torch.float32), labels.to(features.device)
+    if not bool(points.isfinite().all()):
+        raise ValueError("points_xy: found a value that isn't finite, expected pixels of the input")
     # No tile holds the outermost border, onto which scaling may round a click.
     end = points.new_tensor([input_size[1], input_size[0]])
     points = points.clamp(min=torch.zeros_like(end), max=end.nextafter(torch.zeros_like(end)))

@@ -358,19 +358,29 @@ def _detector_faults(raw: dict[str, Any]) -> list[str]:
 
 
 def _crop_faults(params: Params) -> list[str]:
-    """Crops to learn from, of networks whose cells would be smaller in a crop than in a whole image."""
+    """Crops to learn from, of networks whose cells would be smaller in a crop than in a whole image; tiles of another
+    size than the crops that a network learns from."""
+    sections = (("teacher", params.teacher), ("refiner", params.refiner), ("student", params.student))
+    tile = params.input.tile
     if params.model.get("grid_reference") is not None:
-        return []
-    return [
+        return [
+            f"{name}.augment.crop_side: found {section.augment.crop_side} with input.tile.side {tile.side}; make them "
+            "equal: a network answers for pieces of the size that it learnt from"
+            for name, section in sections
+            if tile is not None and section.augment.crop_side != tile.side
+        ]
+    faults = [
         f"{name}.augment.crop_side: found {section.augment.crop_side} with model.grid_reference null; set the latter "
         "to the side (in pixels) for which the grids hold, so that cells of crops and of whole images are alike"
-        for name, section in (
-            ("teacher", params.teacher),
-            ("refiner", params.refiner),
-            ("student", params.student),
-        )
+        for name, section in sections
         if section.augment.crop_side is not None
     ]
+    if tile is not None:
+        faults.append(
+            f"input.tile: found side {tile.side} with model.grid_reference null; set the latter to the side (in "
+            "pixels) for which the grids hold, or input.tile to null"
+        )
+    return faults
 
 
 def _explain(detail: Any, root: type[BaseModel], section: str) -> str:

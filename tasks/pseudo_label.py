@@ -64,7 +64,9 @@ def run(params: Params, workspace: Path) -> None:
     parts = [rows[at : at + size] for at in range(0, len(rows), size)] or [[]]
 
     inputs = [weak.root / "images.arrow", workspace / "points" / "points.parquet"]
-    inputs += [workspace / name / "model.safetensors" for name in ("teacher", "refiner")]
+    # model.json too: grids and ranges lie there alone.
+    for name in ("teacher", "refiner"):
+        inputs += [workspace / name / file for file in ("model.safetensors", "model.json")]
     inputs.append(workspace / "refiner" / "gate.json")
     key = fingerprint(
         inputs, params.input.model_dump(), params.prompt.model_dump(), params.pseudo.model_dump(),

@@ -191,3 +191,10 @@ def test_masks_are_drawn_alike_by_tile_and_whole(network: SOLOv2) -> None:
     shrunk = whole.masks[:, ::2, ::2]
     # Edges differ by resampling, insides don't.
     assert (by_tile.masks != shrunk).float().mean() < 0.1
+
+
+@pytest.mark.parametrize("tile", [None, TILE])
+def test_a_click_that_is_nowhere_is_refused(network: SOLOv2, tile: TileConfig | None) -> None:
+    seen = look(network, images(96, 160), [(96, 160)], tile)
+    with pytest.raises(ValueError, match="finite"):
+        prompt(seen, 0, torch.tensor([[5.0, 5.0], [math.nan, 3.0]]), torch.tensor([0, 0]), (96, 160), CLICKS)

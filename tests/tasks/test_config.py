@@ -43,6 +43,16 @@ def test_the_repos_own_recipe_is_valid() -> None:
             "student.augment.crop_side: found 64 with model.grid_reference null",
         ),
         (
+            "input.tile",
+            {"side": 64, "overlap": 32},
+            "input.tile: found side 64 with model.grid_reference null",
+        ),
+        (
+            "input.tile",
+            {"side": 64, "overlap": 40},
+            "input.tile: overlap (40) must be at most side (64) - 32",
+        ),
+        (
             "model.grid_reference",
             96,
             "teacher: grids: found [10, 8], expected multiples of 3 with grid_reference 96",
@@ -136,3 +146,22 @@ def test_frozen(recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Pa
     params = params_of(recipe)
     with pytest.raises(ValidationError, match="frozen"):
         params.seed = 1  # type: ignore[misc]
+
+
+def test_tiles_must_be_of_the_crops_size(
+    params_of: Callable[[dict[str, Any]], Params], recipe: dict[str, Any]
+) -> None:
+    recipe["model"]["grid_reference"] = 64
+    for name in ("teacher", "refiner", "student"):
+        recipe[name]["grids"] = [8, 6, 4]
+        recipe[name]["augment"] = {**recipe[name]["augment"], "crop_side": 64}
+    del recipe["refiner"]["grids"]
+    recipe["input"]["tile"] = {"side": 64, "overlap": 32}
+    assert params_of(recipe).input.tile is not None
+    recipe["refiner"]["augment"] = {**recipe["refiner"]["augment"], "crop_side": None}
+    recipe["student"]["augment"] = {**recipe["student"]["augment"], "crop_side": 32}
+    with pytest.raises(TaskError) as raised:
+        params_of(recipe)
+    assert "refiner.augment.crop_side: found None with input.tile.side 64" in str(raised.value)
+    assert "student.augment.crop_side: found 32 with input.tile.side 64" in str(raised.value)
+    assert "teacher.augment" not in str(raised.value)
