@@ -92,11 +92,13 @@ def settle(
             continue
         rows = (groups == group).nonzero()[:, 0]
         members = masks if size == len(masks) else masks[rows]
-        y, x = (members.sum(0, dtype=torch.int32) > 1).nonzero(as_tuple=True)
+        y, x = _claimed_twice(members).nonzero(as_tuple=True)
         step = max(1, CHUNK_ELEMENTS // size)
         for at in range(0, len(y), step):
             here = (y[at : at + step], x[at : at + step])
-            row, place = members[:, here[0], here[1]].nonzero(as_tuple=True)
+            # Flat indices: several times as fast as pairs.
+            claims = members.flatten(1).index_select(1, here[0] * masks.shape[2] + here[1])
+            row, place = claims.nonzero(as_tuple=True)
             mine = rows[row]
             pixel = torch.stack([here[1], here[0]], 1)[place]
             value = probability(mine, pixel.float() + 0.5)
@@ -109,10 +111,19 @@ def settle(
             wins &= distance == _extreme(distance.where(wins, torch.inf), place, count, "amin")[place]
             last = row.where(wins, size)
             wins &= row == _extreme(last, place, count, "amin")[place]
-            kept = torch.zeros(size, count, dtype=torch.bool, device=masks.device)
-            kept[row[wins], place[wins]] = True
-            owned[rows[:, None], here[0], here[1]] = kept
+            owned[mine[~wins], here[0][place[~wins]], here[1][place[~wins]]] = False
     return owned
+
+
+def _claimed_twice(masks: Tensor) -> Tensor:
+    """Bool [H, W]: pixels that two or more of bool masks [K, H, W] claim."""
+    once = torch.zeros_like(masks[0])
+    twice = torch.zeros_like(once)
+    for part in masks.view(torch.uint8).split(255):  # sums of bytes are fast, and these don't overflow
+        claims = part.sum(0, dtype=torch.uint8)
+        twice |= (claims > 1) | (once & (claims > 0))
+        once |= claims > 0
+    return twice
 
 
 def _extreme(values: Tensor, place: Tensor, count: int, reduce: str) -> Tensor:

@@ -101,6 +101,15 @@ def test_of_two_clicks_at_one_place_the_first_has_the_mask() -> None:
     assert owned[0].all() and not owned[1].any()
 
 
+def test_more_claims_of_a_pixel_than_a_byte_counts() -> None:
+    masks = torch.ones(600, 2, 3, dtype=torch.bool)
+    maps = Maps(torch.linspace(0.6, 0.9, 600).view(600, 1, 1), torch.tensor([[0.0, 0, 3, 2]]).expand(600, 4))
+    points = torch.tensor([[0.5, 0.5]]).repeat(600, 1)
+    owned = settle(masks, maps.at, points, torch.zeros(600, dtype=torch.long))
+    assert torch.equal(owned.sum(0), torch.ones(2, 3, dtype=torch.long))
+    assert owned[0].sum() == 1 and owned[599].sum() == 5
+
+
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     masks, maps, points = scene(3, 6)
     whole = settle(masks, maps.at, points, torch.zeros(6, dtype=torch.long))
