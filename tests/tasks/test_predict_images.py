@@ -225,7 +225,7 @@ def test_each_click_has_one_row_in_the_file_s_order(
 def test_the_reference_s_rules_report_every_click_s_fate(
     narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
 ) -> None:
-    places = [(10.5, 20.5, 3), (10.6, 20.5, 3), (60.0, 100.0, 1)]
+    places = [(10.5, 20.5, 3), (11.2, 20.5, 3), (60.0, 100.0, 1)]
     clicks = points_file(tmp_path / "clicks.json", places, "b.png")
     rows = call(images, narrow[0], tmp_path / "out", points=clicks, compat=True, refiner=narrow[1])
     fates = [row["fate"] for row in json.loads((tmp_path / "out/points.json").read_text())]
