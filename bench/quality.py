@@ -51,7 +51,7 @@ class Line:
     folder: Path
     recipe: dict[str, Any]
     steps: tuple[str, ...]
-    """Names of tasks, or `ap` and `pseudo`: measurements of ours."""
+    """Names of tasks, or `ap_student`, `pseudo` and `rules`: measurements of ours."""
     after: Path | None = None
     borrowed: tuple[str, ...] = ()
     """Outputs that are taken from the workspace of `after`."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.config import InferenceConfig
-from models.postprocess import CHUNK_ELEMENTS, Predictions, candidates, maskness, resize_masks
+from models.postprocess import CHUNK_ELEMENTS, Predictions, candidates, mask_ious, maskness, resize_masks
 from models.solov2 import RawOutputs
 
 NMS_IOU = 0.5
@@ -123,11 +123,7 @@ def prompt_as_reference(
 
 def mask_nms(masks: Tensor, labels: Tensor) -> Tensor:
     """Int64 [K]: for each of the bool masks [K, h, w], best first, the kept one that it gives way to, or -1."""
-    flat = masks.flatten(1).float()
-    overlap = flat @ flat.T
-    area = flat.sum(1)
-    iou = overlap / (area[:, None] + area - overlap).clamp(min=1)
-    rivals = (iou > NMS_IOU) & (labels[:, None] == labels)
+    rivals = (mask_ious(masks) > NMS_IOU) & (labels[:, None] == labels)
     loses_to = torch.full_like(labels, -1)
     for k in range(len(masks)):  # each decision rests on those before it
         above = rivals[k, :k] & (loses_to[:k] < 0)

@@ -42,6 +42,14 @@ def maskness(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     return (probabilities * inside).sum(-1) / area.clamp(min=1), area
 
 
+def mask_ious(masks: Tensor) -> Tensor:
+    """Float32 [K, K]: intersection over union of each two of bool masks [K, ...]; 0 of empty ones."""
+    flat = masks.flatten(1).float()
+    overlap = flat @ flat.T
+    area = flat.sum(1)
+    return overlap / (area[:, None] + area - overlap).clamp(min=1)
+
+
 def matrix_nms(
     masks: Tensor, labels: Tensor, scores: Tensor, kernel: Literal["gaussian", "linear"], sigma: float
 ) -> Tensor:
@@ -51,10 +59,7 @@ def matrix_nms(
     """
     if not len(masks):
         return scores
-    flat = masks.flatten(1).float()
-    overlap = flat @ flat.T
-    area = flat.sum(1)
-    iou = overlap / (area[:, None] + area - overlap).clamp(min=1)
+    iou = mask_ious(masks)
     iou = (iou * (labels[:, None] == labels)).triu(diagonal=1)  # row: the better one, column: the worse
     lost = iou.amax(0)[:, None]
     if kernel == "gaussian":
@@ -167,17 +172,6 @@ def predict(
 ) -> Predictions:
     """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
     found = candidates(outputs, n, config, input_size)
-    return select(found, config, input_size, content_size, original_size)
-
-
-def select(
-    found: Candidates,
-    config: InferenceConfig,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
-) -> Predictions:
-    """The candidates that matrix NMS leaves, as masks of the raw image; sizes as those of `predict`."""
     scores, order = suppress(found, config)
     masks = resize_masks(
         found.probabilities[order], input_size, content_size, original_size, config.mask_threshold

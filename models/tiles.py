@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from models.config import SIZE_DIVISOR, InferenceConfig, PromptConfig, TileConfig
-from models.postprocess import Candidates, Predictions, candidates, resize_masks, select, suppress
+from models.postprocess import Candidates, Predictions, candidates, resize_masks, suppress
+from models.postprocess import predict as predict_whole
 from models.prompting import Prompted, prompt_points
 from models.solov2 import RawOutputs, SOLOv2
 
@@ -163,9 +164,7 @@ def predict(
 ) -> Predictions:
     """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
     if isinstance(seen, RawOutputs):
-        return select(
-            candidates(seen, n, config, input_size), config, input_size, content_size, original_size
-        )
+        return predict_whole(seen, n, config, input_size, content_size, original_size)
     found, source, local = _tile_candidates(seen, n, config, input_size)
     scores, order = suppress(found, config)
     if content_size != original_size:
