@@ -143,11 +143,11 @@ def lines(
         "student": Line(ours, recipe, (*first, "ap_student")),
         "control": Line(
             folder / "control", changed(recipe, {"student.masks": "none"}), ("train_student", "ap_student"),
-            ours, ("dataset",),
+            ours, ("dataset", "teacher"),
         ),
         "rough": Line(
             folder / "rough", changed(recipe, {"student.masks": "rough"}), ("train_student", "ap_student"),
-            ours, ("dataset", "pseudo"),
+            ours, ("dataset", "points", "pseudo", "teacher"),
         ),
         "full": Line(work / name / f"full-{seed}" / "full", full, ("ingest", "train_student", "ap_student")),
     }  # fmt: skip

@@ -113,6 +113,10 @@ class InstanceDataset(Dataset[Sample]):
         )
         self._cache: dict[int, np.ndarray] | None = {} if cache_images else None
 
+    def samples_of(self, n: int) -> int:
+        """How many of the samples come from the n-th split; the splits' samples follow each other."""
+        return int((self._where[:, 0] == n).sum())
+
     def __len__(self) -> int:
         return len(self._where)
 
@@ -231,9 +235,12 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         seed: of the shuffling and of the draws.
         steps: number of steps in all.
         start_step: the first step to yield.
+        stream: samplers of one seed and different streams draw independently.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, steps: int, start_step: int = 0) -> None:
+    def __init__(
+        self, n: int, batch_size: int, seed: int, steps: int, start_step: int = 0, stream: int = 0
+    ) -> None:
         if n < 1 or batch_size < 1:
             raise ValueError(f"n and batch_size are 1 or more; found n={n}, batch_size={batch_size}")
         self.n = n
@@ -241,6 +248,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self.seed = seed
         self.steps = steps
         self.start_step = start_step
+        self.stream = stream
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start_step)
@@ -253,7 +261,42 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
                 epoch, at = divmod(position, self.n)
                 if epoch != shuffled_epoch:
                     shuffled_epoch = epoch
-                    order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.n)
-                draw_seed = np.random.SeedSequence([self.seed, 1, position]).generate_state(1, np.uint64)[0]
+                    order = np.random.default_rng([self.seed, 2 * self.stream, epoch]).permutation(self.n)
+                draws = np.random.SeedSequence([self.seed, 2 * self.stream + 1, position])
+                draw_seed = draws.generate_state(1, np.uint64)[0]
                 keys.append((int(order[at]), int(draw_seed) >> 1))  # 63 bits: torch takes signed seeds
             yield keys
+
+
+class MixedSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of which a fixed part comes from the first `first` samples of a data set, the rest from the others.
+
+    Each part walks through its own shuffled epochs, as StepSampler does: few samples come often, many seldom.
+
+    Args:
+        first: number of samples of the first part, 1 to n - 1.
+        n: number of samples in all.
+        first_size: samples a step from the first part, 1 to batch_size - 1.
+        batch_size, seed, steps, start_step: as StepSampler's.
+    """
+
+    def __init__(
+        self, first: int, n: int, first_size: int, batch_size: int, seed: int, steps: int, start_step: int = 0
+    ) -> None:
+        if not (0 < first < n and 0 < first_size < batch_size):
+            raise ValueError(
+                f"both parts need samples and a place in the batch; found {first} of {n} samples, {first_size} of "
+                f"{batch_size} places"
+            )
+        self.first = first
+        self.parts = (
+            StepSampler(first, first_size, seed, steps, start_step),
+            StepSampler(n - first, batch_size - first_size, seed, steps, start_step, stream=1),
+        )
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for own, others in zip(*self.parts, strict=True):
+            yield own + [(self.first + index, draw_seed) for index, draw_seed in others]

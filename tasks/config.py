@@ -191,7 +191,8 @@ class RefinerConfig(TrainConfig):
     A crop is the rough mask's box enlarged by a draw between `enlarge_min` and `enlarge_max`; in use by `enlarge`,
     and refined `rounds` times, each time from the last one's mask. The weights of the last step, or of one of
     `milestones` where they do better on held-out images, are taken. There it is decided for each of `gate_bins` sizes
-    of masks, or for all where one has less than `gate_min_objects`, whether refined masks are used.
+    of masks, or for all where one has less than `gate_min_objects`, whether refined masks are used: not where their
+    mean gain lies `gate_errors` standard errors below 0.
     """
 
     net: RefineNetConfig
@@ -206,6 +207,7 @@ class RefinerConfig(TrainConfig):
     milestones: tuple[PositiveInt, ...]
     gate_bins: PositiveInt
     gate_min_objects: PositiveInt
+    gate_errors: NonNegative
 
     @model_validator(mode="after")
     def _milestones_within(self) -> Self:
@@ -232,12 +234,16 @@ class StudentConfig(DetectorTrainConfig):
     """`masks`: which pseudo masks to learn from; `weight_by_score`: an instance's score scales its part of both losses.
 
     `unusable`: around a point without a mask, or with one below `min_score`, on an image that has others, `ignore`
-    teaches nothing, `background` that there is no object."""
+    teaches nothing, `background` that there is no object.
+    `strong_share`: of each batch, from strong images, whose masks are true; null: each image comes as often as any
+    other [null]. `start`: from the weights that the seed draws, or from the teacher's [scratch]."""
 
     masks: Literal["refined", "rough", "none"]
     min_score: Share
     weight_by_score: bool
     unusable: Literal["ignore", "background"]
+    strong_share: Annotated[float, Field(gt=0, lt=1)] | None
+    start: Literal["scratch", "teacher"]
 
 
 class EvaluateConfig(Section):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data.storage import atomic_dir
 from data.tables import Category, Split
+from models.checkpoint import WEIGHTS, CheckpointError, load_checkpoint
 from models.config import SOLOv2Config
 from models.losses import solov2_loss
 from models.solov2 import SOLOv2
@@ -21,6 +22,7 @@ from models.targets import assign_targets, random_inner_points, sample_pairs
 from tasks.config import DetectorTrainConfig, Params
 from tasks.device import set_up
 from tasks.engine import Job, finish, milestone_path, train
+from tasks.errors import TaskError
 from tasks.holdout import write_held_out
 from tasks.step import run_folder
 from tasks.training import StepBatch, new_network, resume_key, step_batches, training_data, write_training
@@ -73,29 +75,42 @@ def train_detector(
     out: Path,
     milestones: tuple[int, ...] = (),
     held_out: frozenset[int] | None = None,
+    first_share: float | None = None,
+    initial: Path | None = None,
 ) -> None:
-    """Trains from the weights that `params.seed` draws and writes `out`: checkpoint, milestones, log, manifest.
+    """Trains and writes `out`: checkpoint, milestones, log, manifest.
 
-    Teacher and student of one seed and one `model` section start from the same weights. The images whose ids are in
-    `held_out` are not trained on, and named in held_out.json; None writes no such file.
+    Args:
+        held_out: ids of images that are not trained on, and named in held_out.json; None writes no such file.
+        first_share: of each batch, from the first split; None: each image comes as often as any other.
+        initial: the checkpoint to start from; None: the weights that `params.seed` draws, the same for teacher and
+            student of one `model` section.
+
+    Raises:
+        TaskError: `initial` is another network, or published weights don't fit; see also `engine.train`.
     """
     leave_out = held_out or frozenset()
     device = set_up(params.runtime, params.threads, params.seed)
     config = params.detector(training)
     categories = splits[0].categories
     model, weights = new_network("model", config.backbone, lambda: SOLOv2(config, len(categories)))
+    if initial is not None:
+        start_from(model, initial)
     dataset = training_data(splits, params, training, leave_out)
     job = Job(
         name=stage,
         model=model,
         loss=detector_loss(config, device, training, params.seed),
-        batches=step_batches(dataset, params, training),
+        batches=step_batches(dataset, params, training, first_share),
         config=training,
         device=device,
         run_folder=run_folder(workspace, stage),
-        key=resume_key(stage, params, training, splits, leave_out, device, [params.model, weights]),
+        key=resume_key(
+            stage, params, training, splits, leave_out, device, [params.model, weights],
+            [] if initial is None else [initial / WEIGHTS],
+        ),
         milestones=milestones,
-    )
+    )  # fmt: skip
     train(job)
     states = {f"milestones/{step:07d}": load_file(milestone_path(job, step)) for step in milestones}
     instances = sum(int(_learnt(split, leave_out).sum()) for split in splits)
@@ -109,6 +124,23 @@ def train_detector(
             input=params.input.model_dump(),
         )  # fmt: skip
     finish(job)
+
+
+def start_from(model: nn.Module, folder: Path) -> None:
+    """Loads a checkpoint's weights into a network of the same shapes.
+
+    Raises:
+        TaskError: it isn't there, is damaged, or of another network.
+    """
+    try:
+        model.load_state_dict(load_checkpoint(folder)[0])
+    except CheckpointError as error:
+        raise TaskError(str(error)) from None
+    except RuntimeError as error:
+        raise TaskError(
+            f"{folder}: another network than params.yaml's `model` section says ({error}); train it anew, or "
+            "start from scratch"
+        ) from None
 
 
 def _learnt(split: Split, leave_out: frozenset[int]) -> NDArray[np.bool_]:

@@ -4,8 +4,10 @@ gate.json beside the refiner's weights says what was measured there and what fol
 masks in pixels of the image as the teacher sees it (resized by `input`), so that images of unlike sizes compare.
 
 A refiner that helps on average may still spoil small masks, or large ones. Where a size has too few objects to tell,
-the decision over all sizes stands. The refiner's weights are chosen on the same objects, so its figures here flatter
-it a little; those of `evaluate`, on masks kept aside, don't.
+the decision over all sizes stands. Objects of one image fare alike, so what tells is how many images agree: refinement
+is given up where its mean gain lies so far below 0 that the draw of images is no likely reason. The refiner's weights
+are chosen on the same objects, so its figures here flatter it a little; those of `evaluate`, on masks kept aside,
+don't.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tasks.errors import TaskError
 from tasks.step import read_json, write_json
 
 FILE = "gate.json"
-FORMAT = 1
+FORMAT = 2
 REFUSAL = "gate:"
 """How the reason begins in the row of a point whose mask the gate keeps rough."""
 
@@ -33,6 +35,8 @@ REFUSAL = "gate:"
 class Measured(NamedTuple):
     """One row a click on a held-out object; n rows."""
 
+    images: NDArray[np.int64]
+    """[n] the id of the object's image"""
     objects: NDArray[np.int64]
     """[n] whose click it is: the instance's id"""
     clicks: NDArray[np.str_]
@@ -46,27 +50,31 @@ class Measured(NamedTuple):
 
     def of(self, rows: NDArray[np.bool_]) -> Measured:
         """These rows alone."""
-        return Measured(
-            self.objects[rows],
-            self.clicks[rows],
-            self.areas[rows],
-            self.rough_iou[rows],
-            self.refined_iou[rows],
-        )
+        return Measured(*(column[rows] for column in self))
 
 
 class Comparison(Section):
     """Mean IoU in percent over clicks; null over none."""
 
+    images: int
     objects: int
     clicks: int
     rough_iou: float | None
     refined_iou: float | None
+    gain_error: float | None
+    """Standard error of refined_iou - rough_iou, in percent, over the draw of images; null for less than two."""
 
     @classmethod
     def over(cls, measured: Measured) -> Comparison:
         """The figures of these rows."""
-        return cls(objects=len(np.unique(measured.objects)), clicks=len(measured.objects), **_means(measured))
+        gain = gain_over_images(measured)
+        return cls(
+            images=len(np.unique(measured.images)),
+            objects=len(np.unique(measured.objects)),
+            clicks=len(measured.objects),
+            **_means(measured),
+            gain_error=None if gain.error is None else round(100 * gain.error, 3),
+        )
 
 
 class Bin(Comparison):
@@ -84,7 +92,7 @@ class Bin(Comparison):
 class Gate(Section):
     """What gate.json holds. Without held-out images nothing is measured, there are no bins, and `use` is true."""
 
-    format: Literal[1]
+    format: Literal[2]
     enlarge: float
     """How much larger than the rough mask's box the crops were, and will be."""
     rounds: int
@@ -95,6 +103,8 @@ class Gate(Section):
     bins: tuple[Bin, ...]
     use: bool
     """The decision over all sizes."""
+    errors: float
+    """Standard errors that a mean gain must lie below 0 for refinement to be given up."""
     step: int
     """Of the refiner's training: whose weights were taken."""
     refined_iou_by_step: dict[int, float | None]
@@ -113,19 +123,22 @@ def build_gate(
     *,
     bins: int,
     min_objects: int,
+    errors: float,
     enlarge: float,
     rounds: int,
 ) -> Gate:
     """Chooses the weights of greatest mean refined IoU (of equals the last) and decides for each size.
 
     Sizes are bins of about as many clicks each, by the rough masks' areas. Refinement is used in a bin where its mean
-    gain over the bin's clicks is above 0; where fewer than `min_objects` objects were clicked, where it is over all.
+    gain over the bin's clicks, plus `errors` standard errors of it, is above 0; where fewer than `min_objects` objects
+    were clicked, or all on one image, where that holds over all.
 
     Args:
         by_step: for each candidate step of the refiner, the last among them, the same clicks measured.
         held_out_images: on how many images; 0 measures nothing and chooses the last step.
         bins: of sizes, at most.
-        min_objects: with so many, a bin decides for itself.
+        min_objects: with so many, on two images at least, a bin decides for itself.
+        errors: how far below 0 the gain must lie to tell; 0 goes by its mean.
         enlarge, rounds: how it was refined; use is to do the same.
     """
     scores = {step: _means(measured)["refined_iou"] for step, measured in sorted(by_step.items())}
@@ -133,7 +146,7 @@ def build_gate(
     measured = by_step[step]
     overall = Comparison.over(measured)
     drawn = measured.of(measured.areas > 0)
-    use = _gains(drawn) if len(drawn.areas) else True
+    use = _helps(drawn, errors) if len(drawn.areas) else True
     return Gate(
         format=FORMAT,
         enlarge=enlarge,
@@ -144,8 +157,9 @@ def build_gate(
             str(click): Comparison.over(measured.of(measured.clicks == click))
             for click in np.unique(measured.clicks)
         },
-        bins=tuple(_bins(drawn, bins, min_objects, use)),
+        bins=tuple(_bins(drawn, bins, min_objects, errors, use)),
         use=use,
+        errors=errors,
         step=step,
         refined_iou_by_step=scores,
     )
@@ -182,11 +196,33 @@ def _means(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _gains(measured: Measured) -> bool:
-    return float((measured.refined_iou - measured.rough_iou).mean()) > 0
+class Gain(NamedTuple):
+    """A mean gain of IoU, 0..1, and its standard error over the draw of images (None for less than two)."""
+
+    mean: float
+    error: float | None
 
 
-def _bins(drawn: Measured, count: int, min_objects: int, use: bool) -> list[Bin]:
+def gain_over_images(measured: Measured) -> Gain:
+    """Mean of refined - rough IoU over clicks. Its error takes images for the independent draws, not clicks: the
+    residuals of an image are summed before they are squared (cluster-robust variance; Liang and Zeger, 1986)."""
+    gains = measured.refined_iou - measured.rough_iou
+    if not len(gains):
+        return Gain(0.0, None)
+    mean = float(gains.mean())
+    _, image = np.unique(measured.images, return_inverse=True)
+    sums = np.bincount(image, weights=gains - mean)
+    if len(sums) < 2:
+        return Gain(mean, None)
+    return Gain(mean, float(np.sqrt(np.square(sums).sum() * len(sums) / (len(sums) - 1)) / len(gains)))
+
+
+def _helps(measured: Measured, errors: float) -> bool:
+    gain = gain_over_images(measured)
+    return gain.mean + errors * (gain.error or 0.0) > 0
+
+
+def _bins(drawn: Measured, count: int, min_objects: int, errors: float, use: bool) -> list[Bin]:
     if not len(drawn.areas):
         return []
     quantiles = np.quantile(drawn.areas, np.arange(1, count) / count, method="higher")
@@ -196,13 +232,13 @@ def _bins(drawn: Measured, count: int, min_objects: int, use: bool) -> list[Bin]
     for low, high in pairwise(edges):
         inside = drawn.of((drawn.areas >= low) & (drawn.areas < high))
         figures = Comparison.over(inside)
-        enough = figures.objects >= min_objects
+        enough = figures.objects >= min_objects and figures.images > 1
         made.append(
             Bin(
                 **figures.model_dump(),
                 area_from=low,
                 area_to=None if math.isinf(high) else high,
-                use=_gains(inside) if enough else use,
+                use=_helps(inside, errors) if enough else use,
                 decided_by="bin" if enough else "all",
             )
         )

@@ -120,15 +120,12 @@ def _measure_image(
                 enlarge=params.refiner.enlarge, rounds=params.refiner.rounds,
                 wanted=torch.ones_like(objects.labels, dtype=torch.bool),
             )  # fmt: skip
-            columns = (
-                objects.ids,
-                areas.tolist(),
-                rough_iou.tolist(),
-                _iou(final.masks, objects.masks).tolist(),
-            )
+            refined_iou = _iou(final.masks, objects.masks)
+            columns = (objects.ids, areas.tolist(), rough_iou.tolist(), refined_iou.tolist())
+            names = ("objects", "areas", "rough_iou", "refined_iou")
             found[step] += [
-                {"objects": key, "clicks": click, "areas": area, "rough_iou": before, "refined_iou": after}
-                for key, area, before, after in zip(*columns, strict=True)
+                {"images": image_id, "clicks": click, **dict(zip(names, row, strict=True))}
+                for row in zip(*columns, strict=True)
             ]
 
 
@@ -159,6 +156,7 @@ def _columns(records: list[dict[str, Any]]) -> Measured:
         return np.array([record[name] for record in records])
 
     return Measured(
+        images=column("images").astype(np.int64),
         objects=column("objects").astype(np.int64),
         clicks=column("clicks").astype(np.str_),
         areas=column("areas").astype(np.float64),

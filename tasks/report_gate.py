@@ -50,7 +50,12 @@ def sentence(gate: Gate, refused: int, masks: int) -> str:
         f"of {count(gate.all.objects, 'object')} from {gate.all.rough_iou:.1f} to {gate.all.refined_iou:.1f}."
     )
     if all(uses):
-        return f"{seen} It is used at all sizes."
+        doubt = (gate.all.refined_iou or 0.0) <= (gate.all.rough_iou or 0.0)
+        return (
+            f"{seen} "
+            + ("So few images don't tell that it hurts; it" if doubt else "It")
+            + " is used at all sizes."
+        )
     if not any(uses):
         return f"{seen} It does not help there, so it is not used: {kept}"
     spared = [size_words(one.area_from, one.area_to) for one in gate.bins if not one.use]

@@ -100,7 +100,7 @@ def choose_weights(
     by_step = measure(params, strong, held_out, teacher, refiners, job.device)
     gate = build_gate(
         by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,
-        enlarge=config.enlarge, rounds=config.rounds,
+        errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
     )  # fmt: skip
     if held_out:
         log.info(

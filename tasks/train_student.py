@@ -39,7 +39,11 @@ def run(params: Params, workspace: Path) -> None:
         )  # fmt: skip
         if len(labelled):
             splits.append(labelled)
-    train_detector("train_student", params, params.student, splits, workspace, workspace / "student")
+    train_detector(
+        "train_student", params, params.student, splits, workspace, workspace / "student",
+        first_share=params.student.strong_share,
+        initial=workspace / "teacher" if params.student.start == "teacher" else None,
+    )  # fmt: skip
 
 
 def read_pseudo(folder: Path) -> pa.Table:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data.dataset import Batch, InstanceDataset, StepSampler, collate
+from data.dataset import Batch, InstanceDataset, MixedSampler, StepSampler, collate
 from data.tables import Split
 from data.transforms import AugmentConfig
 from models.checkpoint import FORMAT, save_checkpoint
@@ -64,14 +64,22 @@ def training_data(
 
 
 def step_batches(
-    dataset: InstanceDataset, params: Params, training: TrainConfig
+    dataset: InstanceDataset, params: Params, training: TrainConfig, first_share: float | None = None
 ) -> Callable[[int], Iterable[StepBatch]]:
-    """From the first step wanted to the batches of that step and all later ones; see `StepSampler`."""
+    """From the first step wanted to the batches of that step and all later ones; see `StepSampler`.
+
+    With `first_share`, about that share of each batch, at least one sample and not all, comes from the data set's first
+    split; see `MixedSampler`. It means nothing where there is only one split.
+    """
+    n, own, size = len(dataset), dataset.samples_of(0), training.batch_size
 
     def batches(first: int) -> Iterable[StepBatch]:
-        sampler = StepSampler(
-            len(dataset), training.batch_size, seed=params.seed, steps=training.steps, start_step=first
-        )
+        sampler: StepSampler | MixedSampler
+        if first_share is None or own == n or size == 1:
+            sampler = StepSampler(n, size, params.seed, training.steps, first)
+        else:
+            own_size = min(max(1, round(first_share * size)), size - 1)
+            sampler = MixedSampler(own, n, own_size, size, params.seed, training.steps, first)
         made: Iterable[Batch] = loader(dataset, sampler, collate, params.runtime.workers)
         for step, batch in enumerate(made, start=first):
             yield {**batch, "step": step}

@@ -14,15 +14,20 @@ Row = tuple[int, str, float, float, float]
 
 
 def measured(*rows: Row) -> Measured:
-    """From (object, click, area, rough IoU, refined IoU)."""
+    """From (object, click, area, rough IoU, refined IoU); four images in turn."""
     columns = list(zip(*rows, strict=True)) or [()] * 5
     types = (np.int64, np.str_, np.float64, np.float64, np.float64)
-    return Measured(*(np.array(column, dtype=kind) for column, kind in zip(columns, types, strict=True)))
+    own = [np.array(column, dtype=kind) for column, kind in zip(columns, types, strict=True)]
+    return Measured(own[0] % 4, *own)
 
 
-def gate_of(*by_step: tuple[int, Measured], images: int = 4, bins: int = 2, min_objects: int = 1) -> Gate:
+def gate_of(
+    *by_step: tuple[int, Measured], images: int = 4, bins: int = 2, min_objects: int = 1, errors: float = 1.0
+) -> Gate:
     """A gate of these steps' measurements."""
-    return build_gate(dict(by_step), images, bins=bins, min_objects=min_objects, enlarge=1.5, rounds=2)
+    return build_gate(
+        dict(by_step), images, bins=bins, min_objects=min_objects, errors=errors, enlarge=1.5, rounds=2
+    )
 
 
 # Small masks get worse by refinement, large ones better, and all together better.
@@ -63,6 +68,47 @@ def test_two_clicks_on_an_object_are_one_object() -> None:
     ]
     gate = gate_of((7, measured(*twice)), min_objects=6)
     assert [(one.objects, one.clicks, one.decided_by) for one in gate.bins] == [(5, 10, "all")] * 2
+
+
+def of_images(*gains: float) -> Measured:
+    """Ten objects an image, whose masks all gain as much."""
+    rows = [(n, i, gain) for i, gain in enumerate(gains) for n in range(10 * i, 10 * i + 10)]
+    objects, images, gained = (np.array(column) for column in zip(*rows, strict=True))
+    size = len(objects)
+    return Measured(
+        images, objects, np.full(size, "random"), np.arange(1.0, size + 1), np.full(size, 0.5), 0.5 + gained
+    )
+
+
+@pytest.mark.parametrize(
+    ("gains", "errors", "use"),
+    [
+        # Two images that disagree don't tell; many that agree do, however little each loses.
+        ((-0.10, 0.05), 1.0, True),
+        ((-0.10, 0.05), 0.0, False),
+        ((-0.02, -0.03, -0.01, -0.02, -0.02), 1.0, False),
+        ((-0.10, 0.05) * 8, 1.0, False),
+        ((-0.10, 0.05) * 8, 3.0, True),
+        ((-0.01,), 5.0, False),  # of one image nothing is known but its mean
+        ((0.01,), 0.0, True),
+        ((0.3, -0.1), 0.0, True),
+    ],
+)
+def test_harm_must_show_over_images(gains: tuple[float, ...], errors: float, use: bool) -> None:
+    gate = gate_of((1, of_images(*gains)), bins=1, errors=errors)
+    assert gate.use is use and [one.use for one in gate.bins] == [use]
+
+
+def test_the_error_is_that_of_image_means_where_images_are_alike() -> None:
+    gains = np.array([-0.10, 0.05, 0.02, 0.08])
+    gate = gate_of((1, of_images(*gains)))
+    assert gate.all.images == 4
+    assert gate.all.gain_error == pytest.approx(100 * gains.std(ddof=1) / 2, abs=1e-3)
+
+
+def test_a_bin_of_one_image_follows_all() -> None:
+    gate = gate_of((1, of_images(0.2, -0.2)))
+    assert [(one.images, one.decided_by) for one in gate.bins] == [(1, "all"), (1, "all")]
 
 
 def test_no_gain_is_no_use() -> None:

@@ -38,13 +38,14 @@ def set_gate(workspace: Path, *, small_ones_lose: bool, rounds: int = 1) -> None
     """A gate by hand: all masks are refined, or those of EDGE pixels and more."""
     iou = 0.4 if small_ones_lose else 0.6
     measured = Measured(
-        objects=np.arange(2),
-        clicks=np.array(["random"] * 2),
-        areas=np.array([1.0, EDGE]),
-        rough_iou=np.array([0.5, 0.5]),
-        refined_iou=np.array([iou, 0.7]),
+        images=np.array([1, 1, 2, 2]),
+        objects=np.arange(4),
+        clicks=np.array(["random"] * 4),
+        areas=np.array([1.0, EDGE] * 2),
+        rough_iou=np.full(4, 0.5),
+        refined_iou=np.array([iou, 0.7] * 2),
     )
-    gate = build_gate({8: measured}, 1, bins=2, min_objects=1, enlarge=1.5, rounds=rounds)
+    gate = build_gate({8: measured}, 2, bins=2, min_objects=1, errors=1.0, enlarge=1.5, rounds=rounds)
     write_gate(workspace / "refiner", gate)
 
 

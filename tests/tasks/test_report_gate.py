@@ -7,18 +7,25 @@ from tasks.gate import Gate, Measured, build_gate
 from tasks.report_gate import gate_view, sentence, size_words
 
 
-def gate_of(*refined: float, held_out: int = 3, min_objects: int = 1) -> Gate:
-    """Three objects of 10², 20² and 30² px with rough masks of IoU 0.5, a bin each."""
+def gate_of(*refined: float, held_out: int = 3, min_objects: int = 1, errors: float = 0.0) -> Gate:
+    """Three objects an image, on two alike, of 10², 20² and 30² px with rough masks of IoU 0.5, a bin each."""
     count = len(refined)
     measured = Measured(
-        objects=np.arange(count),
-        clicks=np.array(["random", "centre", "random"][:count], dtype=np.str_),
-        areas=np.array([100.0, 400.0, 900.0][:count]),
-        rough_iou=np.full(count, 0.5),
-        refined_iou=np.array(refined),
+        images=np.arange(2 * count) // max(count, 1),
+        objects=np.tile(np.arange(count), 2),
+        clicks=np.array(["random", "centre", "random"][:count] * 2, dtype=np.str_),
+        areas=np.array([100.0, 400.0, 900.0][:count] * 2),
+        rough_iou=np.full(2 * count, 0.5),
+        refined_iou=np.array(refined * 2),
     )
     return build_gate(
-        {4: measured, 8: measured}, held_out, bins=3, min_objects=min_objects, enlarge=2, rounds=1
+        {4: measured, 8: measured},
+        held_out,
+        bins=3,
+        min_objects=min_objects,
+        errors=errors,
+        enlarge=2,
+        rounds=1,
     )
 
 
@@ -49,6 +56,10 @@ SEEN = (
             gate_of(held_out=1),
             "On 1 held-out image the teacher drew no mask to refine, so it could not be measured whether refining "
             "helps. It is always used.",
+        ),
+        (
+            gate_of(0.45, 0.45, 0.45, errors=1.0),
+            SEEN + "45.0. It does not help there, so it is not used: 5 of 90 pseudo masks stay rough.",
         ),
     ],
 )
