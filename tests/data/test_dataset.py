@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from data.coco import read_coco, to_instances
-from data.dataset import InstanceDataset, StepSampler, collate
+from data.dataset import InstanceDataset, MixedSampler, StepSampler, collate
 from data.errors import DataError
 from data.images import read_image
 from data.tables import IMAGES, INSTANCES, Category, Split, write_split
@@ -208,6 +208,31 @@ def test_epochs_and_seeds_differ() -> None:
     assert list(StepSampler(20, 20, 0, 3)) != list(StepSampler(20, 20, 1, 3))
     with pytest.raises(ValueError, match="n=0"):
         StepSampler(0, 4, 0, 1)
+
+
+@given(st.data(), st.integers(0, 2**31), st.integers(0, 20))
+def test_mixed_batches_keep_their_parts(data: st.DataObject, seed: int, start: int) -> None:
+    n, size = data.draw(st.integers(2, 30)), data.draw(st.integers(2, 9))
+    first, own = data.draw(st.integers(1, n - 1)), data.draw(st.integers(1, size - 1))
+    whole = list(MixedSampler(first, n, own, size, seed, 20))
+    rest = MixedSampler(first, n, own, size, seed, 20, start_step=start)
+    assert list(rest) == whole[start:] and len(rest) == 20 - start
+    assert all(len(batch) == size for batch in whole)
+    for part, length in ((slice(None, own), first), (slice(own, None), n - first)):
+        indices = [index for batch in whole for index, _ in batch[part]]
+        offset = 0 if part.start is None else first
+        for at in range(0, len(indices) - length + 1, length):
+            assert sorted(indices[at : at + length]) == list(range(offset, offset + length))
+    draws = [draw for batch in whole for _, draw in batch]
+    assert len(set(draws)) == len(draws)
+
+
+@pytest.mark.parametrize(
+    ("first", "n", "own", "size"), [(0, 5, 1, 2), (5, 5, 1, 2), (2, 5, 0, 2), (2, 5, 2, 2)]
+)
+def test_a_mix_of_nothing_is_refused(first: int, n: int, own: int, size: int) -> None:
+    with pytest.raises(ValueError, match=f"{first} of {n} samples, {own} of {size} places"):
+        MixedSampler(first, n, own, size, 0, 1)
 
 
 def test_real_images_and_masks_load(shared_dir: Path, tmp_path: Path) -> None:

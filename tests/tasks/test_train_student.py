@@ -3,16 +3,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import tasks.detector
 from data.tables import Split
 from models.checkpoint import build_model
 from models.solov2 import SOLOv2
 from tasks import train_teacher
 from tasks.config import Params
 from tasks.detector import train_detector
+from tasks.engine import Job, train
+from tasks.errors import TaskError
 from tasks.holdout import read_held_out
 from tasks.train_student import read_pseudo, run
 
@@ -52,6 +56,63 @@ def test_the_same_run_gives_the_same_bytes(place: tuple[Path, Params]) -> None:
     used = sum(status in ("ok", "rough") for status in pseudo["status"].to_pylist())
     strong = len(Split.open(workspace / "dataset" / "strong").instances)
     assert manifest["counts"]["instances"] == used + strong
+
+
+def student_with(params: Params, **changes: Any) -> Params:
+    """The params with other values in section `student`."""
+    student = type(params.student).model_validate({**params.student.model_dump(), **changes})
+    return params.model_copy(update={"student": student})
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(build_model(folder).named_parameters())
+
+
+def test_a_share_of_each_batch_is_strong(place: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, params = place
+    strong = set(Split.open(workspace / "dataset" / "strong").images["image_id"].to_pylist())
+    seen: list[int] = []
+
+    def watched(job: Job) -> None:
+        seen.extend(sum(i in strong for i in batch["image_ids"]) for batch in job.batches(0))
+        train(job)
+
+    monkeypatch.setattr(tasks.detector, "train", watched)
+    run(student_with(params, strong_share=0.5), workspace)
+    assert seen == [params.student.batch_size // 2] * params.student.steps
+    mixed = (workspace / "student" / "model.safetensors").read_bytes()
+    run(student_with(params, strong_share=None), workspace)
+    assert mixed != (workspace / "student" / "model.safetensors").read_bytes()
+    # With strong images alone there is nothing to share.
+    run(student_with(params, strong_share=0.5, masks="none"), workspace)
+
+
+def test_a_student_may_start_from_the_teacher(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    still = {
+        "start": "teacher",
+        "steps": 1,
+        "lr": 1e-12,
+        "warmup_steps": 0,
+        "log_every": 1,
+        "checkpoint_every": 1,
+    }
+    run(student_with(params, **still), workspace)
+    teacher, student = weights_of(workspace / "teacher"), weights_of(workspace / "student")
+    assert all(torch.allclose(student[name], value, atol=1e-6) for name, value in teacher.items())
+    run(student_with(params, **still | {"start": "scratch"}), workspace)
+    student = weights_of(workspace / "student")
+    assert not all(torch.allclose(student[name], value, atol=1e-6) for name, value in teacher.items())
+
+
+def test_a_teacher_of_another_network_can_not_be_started_from(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    wider = params.model_copy(update={"model": {**params.model, "head_channels": 32}})
+    with pytest.raises(TaskError, match=r"another network than params\.yaml's `model` section"):
+        run(student_with(wider, start="teacher"), workspace)
+    shutil.rmtree(workspace / "teacher")
+    with pytest.raises(TaskError, match=r"teacher/model\.json: not found"):
+        run(student_with(params, start="teacher"), workspace)
 
 
 @pytest.mark.slow
