@@ -50,7 +50,7 @@ class Measured(NamedTuple):
 
     def of(self, rows: NDArray[np.bool_]) -> Measured:
         """These rows alone."""
-        return Measured(*(column[rows] for column in self))
+        return Measured(**{name: column[rows] for name, column in self._asdict().items()})
 
 
 class Comparison(Section):
@@ -63,6 +63,11 @@ class Comparison(Section):
     refined_iou: float | None
     gain_error: float | None
     """Standard error of refined_iou - rough_iou, in percent, over the draw of images; null for less than two."""
+
+    @classmethod
+    def nothing(cls) -> Comparison:
+        """The figures where nothing was measured."""
+        return cls(images=0, objects=0, clicks=0, rough_iou=None, refined_iou=None, gain_error=None)
 
     @classmethod
     def over(cls, measured: Measured) -> Comparison:
@@ -163,6 +168,14 @@ def build_gate(
         step=step,
         refined_iou_by_step=scores,
     )
+
+
+def unmeasured(step: int, *, enlarge: float, rounds: int) -> Gate:
+    """The gate of a refiner from elsewhere, for which nothing was held out: it is used on every mask."""
+    return Gate(
+        format=FORMAT, enlarge=enlarge, rounds=rounds, held_out_images=0, all=Comparison.nothing(), by_click={},
+        bins=(), use=True, errors=0.0, step=step, refined_iou_by_step={},
+    )  # fmt: skip
 
 
 def write_gate(folder: Path, gate: Gate) -> None:

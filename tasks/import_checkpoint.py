@@ -52,7 +52,7 @@ from models.published_config import (
 from models.refinenet import MaskRefineNet
 from models.solov2 import SOLOv2
 from tasks.errors import TaskError
-from tasks.gate import Comparison, Gate, write_gate
+from tasks.gate import unmeasured, write_gate
 from tasks.reference_config import read_reference_config
 from tasks.step import write_json
 
@@ -165,14 +165,8 @@ def _import_refinenet(
     }
     save_checkpoint(out, state, meta)
     # Nothing was held out to measure it on: it's used on every mask, once, as the reference does.
-    nothing = Comparison(objects=0, clicks=0, rough_iou=None, refined_iou=None)
-    write_gate(
-        out,
-        Gate(
-            format=1, enlarge=REFINER_ENLARGE, rounds=1, held_out_images=0, all=nothing, by_click={}, bins=(),
-            use=True, step=int(facts.get("last_itr", 0)), refined_iou_by_step={},
-        ),
-    )  # fmt: skip
+    step = int(facts.get("last_itr", 0))
+    write_gate(out, unmeasured(step, enlarge=REFINER_ENLARGE, rounds=1))
     return Imported("refinenet", out, what)
 
 
