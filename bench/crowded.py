@@ -33,6 +33,7 @@ from models.postprocess import resize_masks
 from models.rough import rough_masks
 from models.solov2 import RawOutputs
 from models.targets import shrink_masks
+from tasks.measure_refiner import paired_iou
 
 REFERENCE = InferenceConfig(
     score_threshold=0.1, min_area=1.0, nms_pre=500, nms_kernel="gaussian", nms_sigma=2.0, nms_threshold=0.05,
@@ -48,23 +49,17 @@ OURS = SETTLED.model_copy(update={"small_area": 64.0, "faint": 0.1})
 RULES = {"own cell": PAPER, "+ blend": BLEND, "+ exclusive": SETTLED, "+ small cut": OURS}
 
 
-def ious(found: Tensor, true: Tensor) -> Tensor:
-    """[K] of bool masks [K, H, W], pair by pair."""
-    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
-    return both / either.clamp(min=1)
-
-
 def by_our_rule(outputs: RawOutputs, scene: Scene, clicks: Tensor, config: PromptConfig) -> tuple[int, int]:
     """Rows that come out, and objects with a mask of IoU above 0.5."""
     masks = rough_masks(outputs, 0, clicks, scene.labels, SIZE, SIZE, SIZE, config).masks
-    return len(masks), int((ious(masks, scene.masks) > 0.5).sum())
+    return len(masks), int((paired_iou(masks, scene.masks) > 0.5).sum())
 
 
 def by_the_reference_s_rule(outputs: RawOutputs, scene: Scene, clicks: Tensor) -> tuple[int, int]:
     """The same of the reference's prompting, with its size filter, mask NMS and cap (models/compat.py)."""
     found = prompt_as_reference(outputs, 0, clicks, scene.labels, SIZE, REFERENCE)
     masks = resize_masks(found.mask_prob, SIZE, SIZE, SIZE, REFERENCE.mask_threshold)
-    return len(masks), int((ious(masks, scene.masks[found.prompt]) > 0.5).sum())
+    return len(masks), int((paired_iou(masks, scene.masks[found.prompt]) > 0.5).sum())
 
 
 def measure_scene(make: Callable[[torch.Generator], Scene], stride: int, seed: int) -> dict[str, Any]:
@@ -73,7 +68,7 @@ def measure_scene(make: Callable[[torch.Generator], Scene], stride: int, seed: i
     outputs, taught = perfect_outputs(scene, stride)
     thick = perfect_outputs(scene, stride, touched=True).outputs
     through = resize_masks(shrink_masks(scene.masks, SIZE, stride), SIZE, SIZE, SIZE, 0.5)
-    bound = int((ious(through, scene.masks) > 0.5).sum())
+    bound = int((paired_iou(through, scene.masks) > 0.5).sum())
     result: dict[str, Any] = {"objects": len(scene.masks), "taught": taught, "bound at 0.5": bound}
     for where in ("centre", "random"):
         clicks = scene.clicks(where, torch.Generator().manual_seed(seed + 1))

@@ -22,13 +22,14 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.masks import decode_many
-from data.tables import Split, class_indices
+from data.tables import Split
 from models.config import PromptConfig
 from models.rough import rough_masks
 from models.targets import measure, random_inner_points
+from models.tiles import look
 from tasks.config import Params, load_params
 from tasks.images import load_batches
+from tasks.measure_refiner import objects_of, paired_iou
 from tasks.train_refiner import load_teacher
 
 SIZES = (0, 4, 16, 64, 256, np.inf)
@@ -55,7 +56,6 @@ def measure_rules(params: Params, workspace: Path, images: int, rules: dict[str,
     """IoU of each object by rule and click, and the objects' areas in places of the mask map."""
     teacher = load_teacher(workspace / "teacher", torch.device("cpu"))
     aside = Split.open(workspace / "dataset" / "kept_aside")
-    class_of = class_indices(aside.categories)
     found: dict[str, dict[str, list[float]]] = {name: {"centre": [], "random": []} for name in rules}
     areas: list[float] = []
     generator = torch.Generator().manual_seed(params.seed)
@@ -63,17 +63,14 @@ def measure_rules(params: Params, workspace: Path, images: int, rules: dict[str,
     for batch, _ in load_batches(aside, rows, params.input, 1, 0):
         if batch is None:
             continue
-        outputs = teacher(batch.images, batch.content_sizes)
+        outputs = look(teacher, batch.images, batch.content_sizes, params.input.tile)
         input_size = (batch.images.shape[2], batch.images.shape[3])
-        content, record = batch.content_sizes[0], aside.image(batch.rows[0])
-        size = (record["height"], record["width"])
-        instances = aside.instances_of(batch.rows[0])
-        masks = torch.from_numpy(decode_many(instances["rle_counts"].to_pylist(), *size))
-        labels = torch.tensor([class_of[c] for c in instances["category_id"].to_pylist()], dtype=torch.long)
+        content, original = batch.content_sizes[0], batch.originals[0]
+        size = (original.shape[1], original.shape[2])
+        _, labels, masks = objects_of(aside, batch.rows[0], torch.device("cpu"))
         if not len(masks):
             continue
-        stride = input_size[0] / outputs.mask_features.shape[2]
-        pixel = content[0] * content[1] / (size[0] * size[1]) / stride**2
+        pixel = content[0] * content[1] / (size[0] * size[1]) / teacher.config.mask_stride**2
         areas += (masks.flatten(1).sum(1) * pixel).tolist()
         clicks = {
             "centre": measure(masks).centre, "random": random_inner_points(masks, 1, generator)[:, 0]
@@ -81,8 +78,7 @@ def measure_rules(params: Params, workspace: Path, images: int, rules: dict[str,
         for where, points in clicks.items():
             for name, config in rules.items():
                 ours = rough_masks(outputs, 0, points, labels, input_size, content, size, config).masks
-                both, either = (ours & masks).flatten(1).sum(1), (ours | masks).flatten(1).sum(1)
-                found[name][where] += (both / either.clamp(min=1)).tolist()
+                found[name][where] += paired_iou(ours, masks).tolist()
     return found, areas
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from data import masks as mask_codec
-from data.tables import POINTS, PSEUDO, Split, class_indices, read_parquet
+from data.tables import POINTS, PSEUDO, Split, read_parquet
 from models.checkpoint import build_model
 from models.config import PromptConfig
 from models.refined import refined_masks
@@ -23,7 +22,7 @@ from tasks.config import Params, load_params
 from tasks.device import set_up
 from tasks.evaluate import ground_truth, pseudo_metrics
 from tasks.images import load_batches
-from tasks.measure_refiner import click_points
+from tasks.measure_refiner import click_points, objects_of, paired_iou
 from tasks.predict import predict_split
 from tasks.pseudo_quality import point_quality
 from tasks.train_refiner import load_teacher
@@ -72,7 +71,6 @@ def rules(params: Params) -> dict[str, Any]:
     refiner = build_model(WORKSPACE / "refiner")
     assert isinstance(refiner, MaskRefineNet)
     weak = Split.open(WORKSPACE / "dataset" / "kept_aside")
-    class_of = class_indices(weak.categories)
     paper = PromptConfig.paper(params.prompt.mask_threshold)
     ious: dict[str, list[float]] = {}
     for batch, _ in load_batches(weak, range(0, len(weak), EVERY), params.input, 8, 0):
@@ -80,12 +78,9 @@ def rules(params: Params) -> dict[str, Any]:
         outputs = look(teacher, batch.images, batch.content_sizes, params.input.tile)
         input_size = (batch.images.shape[2], batch.images.shape[3])
         for n, row in enumerate(batch.rows):
-            instances, original = weak.instances_of(row), batch.originals[n]
+            original = batch.originals[n]
             size = (original.shape[1], original.shape[2])
-            masks = torch.from_numpy(mask_codec.decode_many(instances["rle_counts"].to_pylist(), *size))
-            labels = torch.tensor([class_of[id] for id in instances["category_id"].to_pylist()])
-            held = masks.flatten(1).any(1) & ~torch.tensor(instances["iscrowd"].to_pylist(), dtype=torch.bool)
-            masks, labels = masks[held], labels[held]
+            _, labels, masks = objects_of(weak, row, device)
             if not len(masks):
                 continue
             for click in ("centre", "random"):
@@ -100,9 +95,8 @@ def rules(params: Params) -> dict[str, Any]:
                         wanted=torch.ones_like(labels, dtype=torch.bool),
                     )  # fmt: skip
                     for kind, found in (("rough", rough.masks), ("refined", final.masks)):
-                        overlap = (found & masks).flatten(1).sum(1)
-                        union = (found | masks).flatten(1).sum(1)
-                        ious.setdefault(f"{name}_{click}_{kind}", []).extend((overlap / union).tolist())
+                        values = paired_iou(found, masks).tolist()
+                        ious.setdefault(f"{name}_{click}_{kind}", []).extend(values)
     means = {name: 100 * sum(values) / len(values) for name, values in ious.items()}
     return means | {"objects": len(next(iter(ious.values())))}
 

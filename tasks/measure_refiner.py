@@ -31,7 +31,7 @@ from tasks.progress import Bar
 CLICKS = ("random", "centre")
 
 
-class _Objects(NamedTuple):
+class Objects(NamedTuple):
     """The objects of an image; crowds and empty masks are none."""
 
     ids: list[int]
@@ -70,7 +70,7 @@ def measure(
                 continue  # go on only to list what else can't be read
             outputs = look(teacher, batch.images.to(device), batch.content_sizes, params.input.tile)
             for n, row in enumerate(batch.rows):
-                objects = _objects(strong, row, device)
+                objects = objects_of(strong, row, device)
                 if objects.ids:
                     _measure_image(params, batch, n, outputs, objects, ids[row], refiners, found)
             bar.advance(len(batch.rows))
@@ -82,13 +82,14 @@ def measure(
     return {step: _columns(records) for step, records in found.items()}
 
 
-def _objects(strong: Split, row: int, device: torch.device) -> _Objects:
-    image = strong.image(row)
-    instances = [one for one in strong.instances_of(row).to_pylist() if not one["iscrowd"]]
+def objects_of(split: Split, row: int, device: torch.device) -> Objects:
+    """The objects of the image in that row of a split."""
+    image = split.image(row)
+    instances = [one for one in split.instances_of(row).to_pylist() if not one["iscrowd"]]
     masks = decode_many([one["rle_counts"] for one in instances], image["height"], image["width"])
     held = np.flatnonzero(masks.reshape(len(masks), -1).any(1)) if len(masks) else np.arange(0)
-    class_of = class_indices(strong.categories)
-    return _Objects(
+    class_of = class_indices(split.categories)
+    return Objects(
         [instances[k]["instance_id"] for k in held],
         torch.tensor([class_of[instances[k]["category_id"]] for k in held], dtype=torch.long, device=device),
         torch.from_numpy(masks[held]).to(device),
@@ -100,7 +101,7 @@ def _measure_image(
     batch: ImageBatch,
     n: int,
     outputs: Seen,
-    objects: _Objects,
+    objects: Objects,
     image_id: int,
     refiners: Mapping[int, MaskRefineNet],
     found: dict[int, list[dict[str, Any]]],
@@ -113,14 +114,14 @@ def _measure_image(
         points = click_points(objects.masks, click, params.seed, image_id)
         rough = rough_masks(outputs, n, points, objects.labels, input_size, content, size, params.prompt)
         areas = rough.masks.flatten(1).sum(1).double() * (content[0] * content[1] / (size[0] * size[1]))
-        rough_iou = _iou(rough.masks, objects.masks)
+        rough_iou = paired_iou(rough.masks, objects.masks)
         for step, refiner in refiners.items():
             final = refined_masks(
                 refiner, original, rough, points, objects.labels, params.prompt, params.refiner.crops,
                 enlarge=params.refiner.enlarge, rounds=params.refiner.rounds,
                 wanted=torch.ones_like(objects.labels, dtype=torch.bool),
             )  # fmt: skip
-            refined_iou = _iou(final.masks, objects.masks)
+            refined_iou = paired_iou(final.masks, objects.masks)
             columns = (objects.ids, areas.tolist(), rough_iou.tolist(), refined_iou.tolist())
             names = ("objects", "areas", "rough_iou", "refined_iou")
             found[step] += [
@@ -145,7 +146,7 @@ def click_points(masks: Tensor, click: str, seed: int, image_id: int) -> Tensor:
     return (torch.stack([columns @ across.double(), rows @ down.double()], 1) / area).float()
 
 
-def _iou(found: Tensor, true: Tensor) -> Tensor:
+def paired_iou(found: Tensor, true: Tensor) -> Tensor:
     """Float64 [K] of bool masks [K, H, W], pair by pair; 0 for two empty ones."""
     overlap = (found & true).flatten(1).sum(1).double()
     return overlap / (found | true).flatten(1).sum(1).clamp(min=1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.crowded import OURS, PAPER, by_our_rule, by_the_reference_s_rule, ious
+from bench.crowded import OURS, PAPER, by_our_rule, by_the_reference_s_rule
 from bench.perfect import SIZE, close_pairs, disc_pairs, discs, perfect_outputs, specks
 from models.rough import rough_masks
+from tasks.measure_refiner import paired_iou
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -41,7 +42,7 @@ def test_objects_of_three_pixels_all_have_a_row_and_a_mask_about_them() -> None:
         perfect_outputs(scene, 2).outputs, 0, clicks, scene.labels, SIZE, SIZE, SIZE, OURS
     ).masks
     assert len(masks) == 30 and masks.flatten(1).any(1).all()
-    assert (ious(masks, scene.masks) > 0.2).float().mean() > 0.8
+    assert (paired_iou(masks, scene.masks) > 0.2).float().mean() > 0.8
 
 
 def test_two_classes_in_one_cell_each_get_a_row_and_may_share_pixels() -> None:
