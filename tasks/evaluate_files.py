@@ -1,0 +1,86 @@
+"""COCO mask AP of a file of results against a file of ground truth, outside the pipeline."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data.coco import CocoFile, read_coco, to_instances
+from data.results import read_results
+from tasks.coco_eval import SIZES, evaluate_masks
+from tasks.errors import TaskError
+
+
+def evaluate_files(
+    ground_truth: Path,
+    results: Path,
+    *,
+    max_detections: int,
+    size_bounds: tuple[float, float],
+) -> dict[str, Any]:
+    """Scores of a COCO results file.
+
+    Args:
+        ground_truth: a COCO instances file with masks.
+        results: a COCO results file with masks, whose ids are the ground truth's.
+        max_detections: detections that count for each image and class, the best first; COCO's own limit is 100.
+        size_bounds: sides in pixels that part small from medium and medium from large; COCO's are 32 and 96.
+
+    Returns:
+        AP, AP50, AP75, APs, APm, APl, AR1, AR10, ARN (N: max_detections), ARs, ARm, ARl in percent (None where no
+        true object is there to be found); max_detections, size_bounds, images, objects (crowds left out),
+        detections; per_class: category_id, name, instances, AP, AP50, AP75.
+
+    Raises:
+        DataError: every fault of either file.
+        TaskError: bounds or a limit that can't be.
+    """
+    small, medium = size_bounds
+    if max_detections < 1:
+        raise TaskError(f"max_detections: found {max_detections}, expected 1 or more")
+    if not 0 < small < medium < math.inf:
+        raise TaskError(f"size_bounds: found {small:g} {medium:g}, expected two sides in pixels, 0 < a < b")
+    coco = read_coco(ground_truth)
+    sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
+    truth = _truth(coco, sizes)
+    found = read_results(results, sizes, {category.id for category in coco.categories})
+    scores = evaluate_masks(truth, found, max_detections=max_detections, size_bounds=size_bounds)
+    summary = dict(scores.summary)
+    recall = {
+        "AR1": summary.pop("AR1"),
+        "AR10": summary.pop("AR10"),
+        f"AR{max_detections}": summary.pop("AR"),
+    }
+    by_size = {f"AR{size[0]}": summary.pop(f"AR{size[0]}") for size in SIZES}
+    return {
+        **summary,
+        **recall,
+        **by_size,
+        "max_detections": max_detections,
+        "size_bounds": [small, medium],
+        "images": len(coco.images),
+        "objects": sum(not row["iscrowd"] for row in truth["annotations"]),
+        "detections": len(found),
+        "per_class": [asdict(score) for score in scores.per_class],
+    }
+
+
+def _truth(coco: CocoFile, sizes: dict[int, tuple[int, int]]) -> dict[str, Any]:
+    """A COCO file's content with RLEs and areas throughout, as the evaluator wants it."""
+    return {
+        "images": [{"id": id, "height": height, "width": width} for id, (height, width) in sizes.items()],
+        "categories": [{"id": category.id, "name": category.name} for category in coco.categories],
+        "annotations": [
+            {
+                "id": row["instance_id"],
+                "image_id": row["image_id"],
+                "category_id": row["category_id"],
+                "segmentation": {"size": list(sizes[row["image_id"]]), "counts": row["rle_counts"]},
+                "area": row["area"],
+                "iscrowd": int(row["iscrowd"]),
+            }
+            for row in to_instances(coco).to_pylist()
+        ],
+    }
