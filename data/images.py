@@ -1,14 +1,22 @@
-"""Image files: reading as 8-bit RGB, size without decoding, content hash.
+"""Image files: reading as 8-bit RGB, checking that they can be read, content hash.
 
 EXIF orientation is applied: pixels, size and labels are all those of the image as it is shown.
+What a file is, its first bytes say; its suffix is not believed. Files are not trusted: only the
+decoders of `FORMATS` ever see them, and only once the header's size is within `MAX_PIXELS`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 import cv2
 import numpy as np
@@ -17,55 +25,210 @@ from PIL import Image, UnidentifiedImageError
 
 from data.errors import DataError, Fault
 
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""As Pillow names them. It calls a JPEG with an appended preview MPO; the preview is not read."""
+MAX_PIXELS = 2**29
+"""Of an image. More is a mistake, or meant to exhaust memory. Pillow's own limit, a third of this, would
+refuse large scans."""
+MAX_BYTES = 2**31
+
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"}
+_LARGE = 2**25  # pixels: decoded one at a time, so that a pool of threads needs no pool of gigabytes
+_one_large = threading.Lock()
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, which we don't use
+cv2.utils.logging.setLogLevel(0)  # what it would print to stderr is told as a fault, with the file's name
 
 
-def _refuse(path: str | os.PathLike[str], found: str) -> NoReturn:
-    raise DataError(
-        Fault(str(path), "image", found, "a whole image file", "restore the file, or remove its records")
+class ImageError(DataError):
+    """An image file that can't be used; `reason` is one word for counting, such as "truncated"."""
+
+    def __init__(self, fault: Fault | str, reason: str = "") -> None:
+        super().__init__(fault)
+        self.reason = reason
+
+
+class CheckedImage(NamedTuple):
+    """An image that can be read: its size in pixels as shown, its EXIF orientation, its bytes' SHA-256 (hex)."""
+
+    width: int
+    height: int
+    orientation: int
+    sha256: str
+
+
+class _Header(NamedTuple):
+    format: str
+    mode: str
+    width: int  # as shown
+    height: int
+    orientation: int
+
+
+def refuse(path: str | os.PathLike[str], reason: str, found: str, expected: str = "") -> NoReturn:
+    """Raises ImageError for an image file."""
+    expected = expected or "a whole image file"
+    raise ImageError(
+        Fault(str(path), "image", found, expected, "restore the file, or remove its records"), reason
     )
 
 
-def _bytes(path: str | os.PathLike[str]) -> bytes:
+@contextmanager
+def _file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """The file, once it is known to be one that can be read whole."""
     try:
-        content = Path(path).read_bytes()
+        found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode):  # a named pipe would make us wait for ever
+            refuse(path, "unreadable", "unreadable (not a regular file)")
+        if found.st_size > MAX_BYTES:
+            refuse(path, "too_large", f"{found.st_size} bytes", f"at most {MAX_BYTES} bytes")
+        if found.st_size == 0:
+            refuse(path, "empty", "an empty file")
+        with Path(path).open("rb") as file:
+            yield file
     except FileNotFoundError:
-        _refuse(path, "no such file")
+        refuse(path, "missing", "no such file")
     except OSError as error:
-        _refuse(path, f"unreadable ({error})")
-    if not content:
-        _refuse(path, "an empty file")
-    return content
+        refuse(path, "unreadable", f"unreadable ({error.strerror or type(error).__name__})")
+
+
+def _bytes(path: str | os.PathLike[str]) -> bytes:
+    with _file(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _opened(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """The file in Pillow, header read, pixels not."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        refuse(path, "too_large", f"more than {2 * MAX_PIXELS} pixels", f"at most {MAX_PIXELS} pixels")
+    except UnidentifiedImageError:
+        file.seek(0)
+        found = f"not an image ({_kind(file.read(12))})"
+        refuse(path, "not_an_image", found, f"one of {', '.join(FORMATS)}")
+    except Exception as error:  # Pillow's parsers raise all sorts on damaged headers: struct.error, KeyError ...
+        refuse(path, "undecodable", f"no image header ({type(error).__name__})")
+    with image:
+        yield image
+
+
+def _kind(content: bytes) -> str:
+    """What the first bytes are, to be told."""
+    for start, name in (
+        (b"GIF8", "a GIF"), (b"%PDF", "a PDF"), (b"PK\3\4", "a zip archive"), (b"\x1f\x8b", "a gzip archive"),
+        (b"<", "markup, such as a web page or SVG"),
+    ):  # fmt: skip
+        if content.startswith(start):
+            return name
+    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
+        return "HEIC or AVIF"
+    return f"it begins with {content[:8]!r}"
+
+
+def _header(image: Image.Image, path: str | os.PathLike[str]) -> _Header:
+    """Size, kind and orientation of an opened file, all that can be refused without decoding refused."""
+    width, height = image.size
+    try:
+        orientation = int(image.getexif().get(_EXIF_ORIENTATION) or 1)
+        frames = image.format != "MPO" and _has_more_frames(image)
+    except Exception:  # as above; damaged metadata doesn't harm the pixels
+        orientation, frames = 1, False
+    # Pillow gives the size as stored, but for TIFF the size as shown.
+    if image.format != "TIFF" and orientation in _TRANSPOSED:
+        width, height = height, width
+    if width * height > MAX_PIXELS:
+        refuse(path, "too_large", f"{width} x {height} pixels", f"at most {MAX_PIXELS} pixels")
+    if frames:
+        refuse(path, "frames", "several frames or pages", "one picture a file")
+    if image.mode not in _MODES and (image.format, image.mode) != ("PNG", "I"):
+        refuse(path, "samples", f"pixels of kind {image.mode!r}", "grey, palette, RGB or CMYK of 8 or 16 bits")
+    return _Header(image.format or "", image.mode, width, height, orientation)
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    if image.format != "TIFF":
+        return bool(getattr(image, "is_animated", False))
+    try:
+        image.seek(1)  # not n_frames, which would count a million of them
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
 
 
 def _is_truncated(content: bytes) -> bool:
-    """Whether the end mark is missing; OpenCV fills what is missing with grey and only warns."""
+    """Whether the end is missing; older OpenCV fills what is missing with grey and only warns."""
     if content.startswith(b"\x89PNG"):
-        return b"IEND" not in content[-64:]
+        at = 8
+        while at + 12 <= len(content):  # chunks: length, name, content, checksum
+            if content[at + 4 : at + 8] == b"IEND":
+                return False
+            at += 12 + int.from_bytes(content[at : at + 4], "big")
+        return True
     if content.startswith(b"\xff\xd8"):
         # Some cameras append data: look for the end mark anywhere after the last scan's start.
         return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+    if content.startswith(b"RIFF"):
+        return len(content) < 8 + int.from_bytes(content[4:8], "little")
     return False
+
+
+def _decode(
+    content: bytes, image: Image.Image, header: _Header, path: str | os.PathLike[str], flags: int
+) -> npt.NDArray[np.uint8]:
+    """uint8 BGR [H, W, 3] as shown; TIFF as RGB, see below."""
+    if _is_truncated(content):
+        refuse(path, "truncated", "a truncated file")
+    if header.format == "TIFF":
+        return _decode_tiff(image, header, path)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags)
+    except cv2.error as error:
+        refuse(path, "undecodable", f"undecodable ({error.err})")
+    if pixels is None:
+        refuse(path, "undecodable", "an image that can't be decoded: damaged or cut")
+    decoded: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
+    return decoded
+
+
+def _decode_tiff(
+    image: Image.Image, header: _Header, path: str | os.PathLike[str]
+) -> npt.NDArray[np.uint8]:
+    """Through Pillow: OpenCV multiplies colours by alpha, and returns a half where a strip is damaged."""
+    try:
+        if header.mode.startswith("I;16"):
+            image.load()
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if header.mode in ("LA", "PA"):
+            return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[:, :, 2::-1])
+        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    except Exception as error:  # libtiff's and Pillow's, of many types
+        refuse(path, "undecodable", f"undecodable ({type(error).__name__}: {error})")
 
 
 def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Decode an image file as uint8 RGB [H, W, 3].
 
-    Grey is repeated, alpha dropped, 16 bits scaled to 8, EXIF orientation applied.
+    Grey is repeated, a palette looked up, CMYK converted, alpha dropped, 16 bits scaled to 8 (the upper
+    eight are kept), EXIF orientation applied.
 
     Raises:
-        DataError: missing, empty, truncated, or not an image.
+        ImageError: missing, empty, truncated, damaged, not an image of `FORMATS`, of several frames, of
+            samples that aren't 8 or 16 bits, or too large.
     """
     content = _bytes(path)
-    if _is_truncated(content):
-        _refuse(path, "a truncated file")
-    try:
-        bgr = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        _refuse(path, f"undecodable ({error})")
-    if bgr is None:
-        _refuse(path, "not an image that OpenCV reads")
+    with _opened(io.BytesIO(content), path) as image:
+        header = _header(image, path)
+        bgr = _decode(content, image, header, path, cv2.IMREAD_COLOR)
+    if bgr.shape[:2] != (header.height, header.width):
+        refuse(path, "undecodable", f"{bgr.shape[1]} x {bgr.shape[0]} pixels", _size_said(header))
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
@@ -73,41 +236,54 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(width, height) in pixels as shown, from the header alone.
 
     Raises:
-        DataError: missing, empty, or not an image.
+        ImageError: as `read_image`, as far as the header tells.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow gives the size as stored, but for TIFF the size as shown.
-            if image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED:
-                width, height = height, width
-    except FileNotFoundError:
-        _refuse(path, "no such file")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        _refuse(path, f"no image header ({type(error).__name__})")
-    return width, height
+    with _file(path) as file, _opened(file, path) as image:
+        header = _header(image, path)
+    return header.width, header.height
 
 
-def verify(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of an image file's bytes, once they are seen to be there to the end.
+def check_image(path: str | os.PathLike[str]) -> CheckedImage:
+    """Reads an image file once, makes sure that `read_image` can decode it, and hashes its bytes.
+
+    A JPEG is decoded at an eighth of its size: its code is read to the end all the same, which is what can
+    fail, in a third of the time. For many threads at once: the decoders release Python's lock.
 
     Raises:
-        DataError: the file is missing, unreadable, empty or truncated.
+        ImageError: as `read_image`.
     """
     content = _bytes(path)
-    if _is_truncated(content):
-        _refuse(path, "a truncated file")
-    return hashlib.sha256(content).hexdigest()
+    with _opened(io.BytesIO(content), path) as image:
+        header = _header(image, path)
+        is_jpeg = header.format in ("JPEG", "MPO")
+        flags = cv2.IMREAD_REDUCED_COLOR_8 if is_jpeg else cv2.IMREAD_COLOR
+        if header.width * header.height > _LARGE:
+            with _one_large:
+                shape = _decode(content, image, header, path, flags).shape[:2]
+        else:
+            shape = _decode(content, image, header, path, flags).shape[:2]
+    scale = 8 if is_jpeg else 1
+    if shape != (-(-header.height // scale), -(-header.width // scale)):
+        refuse(path, "undecodable", f"{shape[1] * scale} x {shape[0] * scale} pixels", _size_said(header))
+    return CheckedImage(
+        header.width, header.height, header.orientation, hashlib.sha256(content).hexdigest()
+    )
+
+
+def _size_said(header: _Header) -> str:
+    return f"{header.width} x {header.height}, as its header says"
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's bytes.
 
     Raises:
-        DataError: the file is missing or unreadable.
+        ImageError: the file is missing or unreadable.
     """
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        refuse(path, "missing", "no such file")
     except OSError as error:
-        _refuse(path, "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})")
+        refuse(path, "unreadable", f"unreadable ({error.strerror})")
