@@ -111,7 +111,9 @@ def _opened(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Image.Imag
         file.seek(0)
         found = f"not an image ({_kind(file.read(12))})"
         refuse(path, "not_an_image", found, f"one of {', '.join(FORMATS)}")
-    except Exception as error:  # Pillow's parsers raise all sorts on damaged headers: struct.error, KeyError ...
+    except (
+        Exception
+    ) as error:  # Pillow's parsers raise all sorts on damaged headers: struct.error, KeyError ...
         refuse(path, "undecodable", f"no image header ({type(error).__name__})")
     with image:
         yield image
@@ -146,7 +148,9 @@ def _header(image: Image.Image, path: str | os.PathLike[str]) -> _Header:
     if frames:
         refuse(path, "frames", "several frames or pages", "one picture a file")
     if image.mode not in _MODES and (image.format, image.mode) != ("PNG", "I"):
-        refuse(path, "samples", f"pixels of kind {image.mode!r}", "grey, palette, RGB or CMYK of 8 or 16 bits")
+        refuse(
+            path, "samples", f"pixels of kind {image.mode!r}", "grey, palette, RGB or CMYK of 8 or 16 bits"
+        )
     return _Header(image.format or "", image.mode, width, height, orientation)
 
 
@@ -197,9 +201,7 @@ def _decode(
     return decoded
 
 
-def _decode_tiff(
-    image: Image.Image, header: _Header, path: str | os.PathLike[str]
-) -> npt.NDArray[np.uint8]:
+def _decode_tiff(image: Image.Image, header: _Header, path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Through Pillow: OpenCV multiplies colours by alpha, and returns a half where a strip is damaged."""
     try:
         if header.mode.startswith("I;16"):
@@ -265,9 +267,7 @@ def check_image(path: str | os.PathLike[str]) -> CheckedImage:
     scale = 8 if is_jpeg else 1
     if shape != (-(-header.height // scale), -(-header.width // scale)):
         refuse(path, "undecodable", f"{shape[1] * scale} x {shape[0] * scale} pixels", _size_said(header))
-    return CheckedImage(
-        header.width, header.height, header.orientation, hashlib.sha256(content).hexdigest()
-    )
+    return CheckedImage(header.width, header.height, header.orientation, hashlib.sha256(content).hexdigest())
 
 
 def _size_said(header: _Header) -> str:

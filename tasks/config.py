@@ -59,7 +59,11 @@ class DemoConfig(Section):
 
 
 class IngestConfig(Section):
-    """Where the user's images and masks are. Annotation files are names inside the folder `annotations`."""
+    """Where the user's images and masks are. Annotation files are names inside the folder `annotations`.
+
+    `on_reject`: at an image that can't be read or isn't of its record's size, `stop` (list all, write nothing) or
+    `report` and go on without it and its annotations.
+    """
 
     images: str
     annotations: str
@@ -67,6 +71,7 @@ class IngestConfig(Section):
     val: str
     weak: str | None
     kept_aside: str | None
+    on_reject: Literal["stop", "report"]
 
 
 class PointsConfig(Section):

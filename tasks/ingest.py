@@ -10,18 +10,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.coco import CocoFile, read_coco, to_instances
-from data.images import image_size, verify
-from data.storage import IMAGE_SUFFIXES, join, list_files
-from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, write_split
+from data.errors import SHOWN_FAULTS
+from data.images import CheckedImage
+from data.storage import IMAGE_SUFFIXES, list_files
+from data.tables import INSTANCES, Category, DataError, Fault, write_parquet, write_split
 from tasks.config import IngestConfig, Params
-from tasks.progress import Bar
+from tasks.ingest_images import ImageRoot, Rejection, check_rows, images_table, rejected_table, size_rejection
 from tasks.step import stage_main, write_manifest
 
 log = logging.getLogger(__name__)
@@ -43,31 +46,84 @@ def run(params: Params, workspace: Path) -> None:
     """Writes workspace/dataset/{strong,weak,val,kept_aside}.
 
     Raises:
-        DataError: every fault of every annotation file, every missing or unreadable image, every image whose size
-            isn't what its record says, every image in two splits.
+        DataError: every fault of every annotation file, every image in two splits; where `ingest.on_reject` is
+            `stop`, every image that can't be read or isn't of its record's size.
     """
     config = params.ingest
     sources = _read(config)
     categories = _categories(sources)
-    tables = {name: _images_table(name, sources, config.images) for name in SPLITS if name != "kept_aside"}
+    root = ImageRoot(Path(config.images), config.images, {})
+    images, rejected = _check_images(sources, root)
+    faults = list(dict.fromkeys(one.fault for name in SPLITS for one in rejected[name]))
+    if config.on_reject == "stop":
+        sources.faults += faults
+    sources.faults += _used_up(sources, images, config)
     if sources.faults:
         raise DataError(sources.faults)
-    kept_ids = [row["id"] for row in sources.images["kept_aside"]]
-    weak = tables["weak"]
-    kept = weak.filter(pa.compute.is_in(weak["image_id"], pa.array(kept_ids, pa.int64())))
-    for column, value in (("split", "kept_aside"), ("label", LABELS["kept_aside"])):
-        kept = kept.set_column(
-            IMAGES.get_field_index(column), column, pa.array([value] * len(kept), pa.string())
-        )
-    tables["kept_aside"] = kept
+    for fault in faults[:SHOWN_FAULTS]:
+        log.warning("ingest: rejected: %s", fault)
+    if len(faults) > SHOWN_FAULTS:
+        log.warning("ingest: and %d more, all in rejected.parquet", len(faults) - SHOWN_FAULTS)
     for name in SPLITS:
         coco = sources.files[name]
         instances = INSTANCES.empty_table() if coco is None or name == "weak" else to_instances(coco)
+        owners = Counter(instances["image_id"].to_pylist())
+        out = rejected_table(rejected[name], owners)
+        if rejected[name]:
+            instances = instances.filter(
+                pc.is_in(instances["image_id"], images[name]["image_id"].combine_chunks())
+            )
         folder = workspace / "dataset" / name
-        write_split(folder, tables[name], instances, categories, config.images)
-        counts = {"images": len(tables[name]), "instances": len(instances), "categories": len(categories)}
-        write_manifest(folder, "ingest", counts)
-        log.info("ingest: %s: %d images, %d instances", name, counts["images"], counts["instances"])
+        write_split(folder, images[name], instances, categories, root.folder.as_posix())
+        write_parquet(out, folder / "rejected.parquet")
+        counts = {
+            "images": len(images[name]),
+            "instances": len(instances),
+            "categories": len(categories),
+            "rejected": len(out),
+            "instances_left_out": pc.sum(out["annotations"]).as_py() or 0,
+        }
+        reasons = dict(sorted(Counter(out["reason"].to_pylist()).items()))
+        write_manifest(folder, "ingest", counts, rejected_because=reasons)
+        said = f", {counts['rejected']} images rejected" if len(out) else ""
+        log.info("ingest: %s: %d images, %d instances%s", name, counts["images"], counts["instances"], said)
+
+
+def _check_images(
+    sources: _Sources, root: ImageRoot
+) -> tuple[dict[str, pa.Table], dict[str, list[Rejection]]]:
+    """IMAGES rows of each split, and the images that can't be used. Those kept aside are weak ones: not read twice."""
+    tables, rejected = {}, {}
+    checked: dict[int, CheckedImage] = {}
+    for name in ("strong", "weak", "val"):
+        checked, rejected[name] = check_rows(f"ingest: {name}", sources.images[name], root)
+        tables[name] = images_table(sources.images[name], checked, name, LABELS[name])
+        if name == "weak":
+            rows, weak = sources.images["kept_aside"], {one.row["id"]: one for one in rejected["weak"]}
+            rejected["kept_aside"] = [weak[row["id"]] for row in rows if row["id"] in weak]
+            for row in rows:
+                found = checked.get(row["id"])
+                wrong = size_rejection(row, found, root) if found is not None else None
+                if wrong is not None:  # its masks would lie elsewhere
+                    rejected["kept_aside"].append(wrong)
+                    del checked[row["id"]]
+            tables["kept_aside"] = images_table(rows, checked, "kept_aside", LABELS["kept_aside"])
+    return tables, rejected
+
+
+def _used_up(sources: _Sources, images: Mapping[str, pa.Table], config: IngestConfig) -> list[Fault]:
+    """A fault for each split to train on or measure with that has lost all its images."""
+    return [
+        Fault(
+            f"{config.annotations}/{getattr(config, name)}",
+            "images",
+            f"none of {len(sources.images[name])} that can be used",
+            "at least one",
+            "see what was rejected",
+        )
+        for name in ("strong", "val")
+        if sources.images[name] and not len(images[name]) and config.on_reject == "report"
+    ]
 
 
 def _read(config: IngestConfig) -> _Sources:
@@ -180,43 +236,6 @@ def _categories(sources: _Sources) -> list[Category]:
                     )
                 )
     return [Category(id, name) for id, (name, _) in sorted(table.items())]
-
-
-def _images_table(name: str, sources: _Sources, root: str) -> pa.Table:
-    """IMAGES rows of one split, each file opened and hashed; adds a fault for each that isn't as its record says."""
-    columns: dict[str, list[Any]] = {column: [] for column in IMAGES.names}
-    with Bar(f"ingest: {name}", len(sources.images[name]), "image") as bar:
-        for row in sources.images[name]:
-            bar.advance()
-            path = Path(root) / row["file_name"]
-            try:
-                join(root, row["file_name"])  # refuses what leads out of the root, as later steps will
-                width, height = image_size(path)
-                digest = verify(path)
-            except DataError as error:
-                sources.faults += [_of_image(fault, row) for fault in error.faults]
-                continue
-            if (width, height) != (row.get("width", width), row.get("height", height)):
-                sources.faults.append(
-                    Fault(
-                        str(path),
-                        f"image {row['id']}",
-                        f"{width} x {height} pixels",
-                        f"{row['width']} x {row['height']}, as its record says",
-                        "restore the file that was annotated, or correct the record",
-                    )
-                )
-                continue
-            values = (
-                row["id"], row["file_name"], row["file_name"], width, height, digest, name, LABELS[name], "ok",
-            )  # fmt: skip
-            for column, value in zip(IMAGES.names, values, strict=True):
-                columns[column].append(value)
-    return pa.table(columns, schema=IMAGES)
-
-
-def _of_image(fault: Fault, row: dict[str, Any]) -> Fault:
-    return Fault(fault.file, f"image {row['id']}", fault.found, fault.expected, fault.next_step)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def run(params: Params, workspace: Path) -> None:
     page = render(
         title=params.report.title,
         counts=counts,
+        images_rejected=sum(counts[f"dataset/{name}"]["rejected"] for name in ("strong", "weak", "val")),
         metrics=metrics,
         details=details,
         line=picture(steps),

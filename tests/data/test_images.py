@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import DataError
 from data import coco, images
+from data.errors import DataError
 from data.images import CheckedImage, ImageError, check_image, image_size, read_image, sha256
 
 RED_CORNER = np.zeros((20, 30, 3), dtype=np.uint8)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from data.tables import DataError, Split
+from data.tables import DataError, Split, read_parquet
 from tasks.config import Params
 from tasks.ingest import run
+from tasks.ingest_images import REJECTED_IMAGES
 
 Documents = dict[str, dict[str, Any]]
 
@@ -196,3 +199,96 @@ def test_faults_of_all_files_are_listed_together(
     with pytest.raises(DataError) as caught:
         ingest(documents, images=range(0))
     assert [fault.record for fault in caught.value.faults] == ["image 1", "image 6"]
+
+
+def spoil(folder: Path) -> None:
+    """One bad image a split: cut, empty, of another size than its record's."""
+    (folder / "1.png").write_bytes((folder / "2.png").read_bytes()[:-12])
+    (folder / "4.png").write_bytes(b"")
+    cv2.imwrite(str(folder / "6.png"), np.zeros((20, 10, 3), np.uint8))
+
+
+def test_with_report_bad_images_are_listed_and_left_out_with_their_annotations(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+) -> None:
+    ingest(documents)
+    spoil(tmp_path / "source" / "images")
+    workspace = ingest(documents, images=range(0), on_reject="report")
+    found = {}
+    for name in ("strong", "weak", "val", "kept_aside"):
+        folder = workspace / "dataset" / name
+        split, manifest = Split.open(folder), json.loads((folder / "manifest.json").read_text())
+        rejected = read_parquet(folder / "rejected.parquet", REJECTED_IMAGES).to_pylist()
+        assert manifest["counts"]["rejected"] == len(rejected)
+        assert manifest["counts"]["instances_left_out"] == sum(row["annotations"] for row in rejected)
+        found[name] = (
+            split.images["image_id"].to_pylist(),
+            split.instances["image_id"].to_pylist(),
+            [(row["image_id"], row["reason"], row["annotations"]) for row in rejected],
+        )
+    assert found == {
+        "strong": ([2], [2], [(1, "truncated", 1)]),
+        "weak": ([5], [], [(4, "empty", 0), (6, "size", 0)]),
+        "val": ([3], [3], []),
+        "kept_aside": ([5], [5], [(4, "empty", 1)]),
+    }
+    row = read_parquet(workspace / "dataset/weak/rejected.parquet", REJECTED_IMAGES).to_pylist()[1]
+    assert row["file"].endswith("source/images/6.png") and row["record"] == "image 6"
+    assert (row["found"], row["expected"]) == ("10 x 20 pixels", "20 x 10, as its record says")
+
+
+def test_with_stop_they_are_all_told_and_nothing_is_written(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+) -> None:
+    ingest(documents)
+    before = {path: path.read_bytes() for path in (tmp_path / "workspace").rglob("*") if path.is_file()}
+    spoil(tmp_path / "source" / "images")
+    with pytest.raises(DataError) as caught:
+        ingest(documents, images=range(0))
+    assert [fault.record for fault in caught.value.faults] == ["image 1", "image 4", "image 6"]
+    after = {path: path.read_bytes() for path in (tmp_path / "workspace").rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_split_without_a_usable_image_ends_the_run(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+) -> None:
+    documents["val"]["images"][0]["width"] = 19
+    with pytest.raises(DataError, match=r"val\.json: images: found none of 1 that can be used"):
+        ingest(documents, on_reject="report")
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_masks_kept_aside_of_another_size_than_the_image_are_refused(
+    ingest: Callable[..., Path], documents: Documents
+) -> None:
+    documents["kept_aside"]["images"][0] |= {"width": 40, "height": 20}
+    with pytest.raises(DataError, match=r"4\.png: image 4: found 20 x 10 pixels; expected 40 x 20"):
+        ingest(documents)
+
+
+def test_a_record_with_the_size_before_the_exif_turn_is_told_why(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+) -> None:
+    ingest(documents)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(turned, "PNG", exif=exif)
+    (tmp_path / "source/images/1.png").write_bytes(turned.getvalue())
+    with pytest.raises(DataError, match=r"10 x 20 pixels as shown \(EXIF orientation 6 turns it\)"):
+        ingest(documents, images=range(0))
+    documents["strong"]["images"][0] |= {"width": 10, "height": 20}
+    strong = Split.open(ingest(documents, images=range(0)) / "dataset/strong")
+    assert strong.image(0)["width"] == 10
+
+
+def test_the_same_images_give_the_same_bytes(ingest: Callable[..., Path], documents: Documents) -> None:
+    """However the threads that check them are scheduled."""
+    names = (
+        f"{split}/{file}" for split in ("strong", "weak") for file in ("images.arrow", "rejected.parquet")
+    )
+    files = list(names)
+    first = [(ingest(documents) / "dataset" / name).read_bytes() for name in files]
+    for _ in range(3):
+        assert [(ingest(documents) / "dataset" / name).read_bytes() for name in files] == first
