@@ -196,8 +196,8 @@ class RefinerConfig(TrainConfig):
     A crop is the rough mask's box enlarged by a draw between `enlarge_min` and `enlarge_max`; in use by `enlarge`,
     and refined `rounds` times, each time from the last one's mask. The weights of the last step, or of one of
     `milestones` where they do better on held-out images, are taken. There it is decided for each of `gate_bins` sizes
-    of masks, or for all where one has less than `gate_min_objects`, whether refined masks are used: not where their
-    mean gain lies `gate_errors` standard errors below 0.
+    of masks, or for all where one has less than `gate_min_objects` or `gate_min_images`, whether refined masks are
+    used: not where their mean gain lies `gate_errors` standard errors below 0.
     """
 
     net: RefineNetConfig
@@ -212,6 +212,7 @@ class RefinerConfig(TrainConfig):
     milestones: tuple[PositiveInt, ...]
     gate_bins: PositiveInt
     gate_min_objects: PositiveInt
+    gate_min_images: PositiveInt
     gate_errors: NonNegative
 
     @model_validator(mode="after")

@@ -128,6 +128,7 @@ def build_gate(
     *,
     bins: int,
     min_objects: int,
+    min_images: int,
     errors: float,
     enlarge: float,
     rounds: int,
@@ -136,13 +137,13 @@ def build_gate(
 
     Sizes are bins of about as many clicks each, by the rough masks' areas. Refinement is used in a bin where its mean
     gain over the bin's clicks, plus `errors` standard errors of it, is above 0; where fewer than `min_objects` objects
-    were clicked, or all on one image, where that holds over all.
+    or `min_images` images were clicked, where that holds over all. Over all it is used if there are fewer images.
 
     Args:
         by_step: for each candidate step of the refiner, the last among them, the same clicks measured.
         held_out_images: on how many images; 0 measures nothing and chooses the last step.
         bins: of sizes, at most.
-        min_objects: with so many, on two images at least, a bin decides for itself.
+        min_objects, min_images: with so many a bin decides for itself.
         errors: how far below 0 the gain must lie to tell; 0 goes by its mean.
         enlarge, rounds: how it was refined; use is to do the same.
     """
@@ -151,7 +152,7 @@ def build_gate(
     measured = by_step[step]
     overall = Comparison.over(measured)
     drawn = measured.of(measured.areas > 0)
-    use = _helps(drawn, errors) if len(drawn.areas) else True
+    use = _helps(drawn, errors) if len(np.unique(drawn.images)) >= min_images else True
     return Gate(
         format=FORMAT,
         enlarge=enlarge,
@@ -162,7 +163,7 @@ def build_gate(
             str(click): Comparison.over(measured.of(measured.clicks == click))
             for click in np.unique(measured.clicks)
         },
-        bins=tuple(_bins(drawn, bins, min_objects, errors, use)),
+        bins=tuple(_bins(drawn, bins, min_objects, min_images, errors, use)),
         use=use,
         errors=errors,
         step=step,
@@ -235,7 +236,9 @@ def _helps(measured: Measured, errors: float) -> bool:
     return gain.mean + errors * (gain.error or 0.0) > 0
 
 
-def _bins(drawn: Measured, count: int, min_objects: int, errors: float, use: bool) -> list[Bin]:
+def _bins(
+    drawn: Measured, count: int, min_objects: int, min_images: int, errors: float, use: bool
+) -> list[Bin]:
     if not len(drawn.areas):
         return []
     quantiles = np.quantile(drawn.areas, np.arange(1, count) / count, method="higher")
@@ -245,7 +248,7 @@ def _bins(drawn: Measured, count: int, min_objects: int, errors: float, use: boo
     for low, high in pairwise(edges):
         inside = drawn.of((drawn.areas >= low) & (drawn.areas < high))
         figures = Comparison.over(inside)
-        enough = figures.objects >= min_objects and figures.images > 1
+        enough = figures.objects >= min_objects and figures.images >= min_images
         made.append(
             Bin(
                 **figures.model_dump(),

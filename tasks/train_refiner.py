@@ -100,7 +100,7 @@ def choose_weights(
     by_step = measure(params, strong, held_out, teacher, refiners, job.device)
     gate = build_gate(
         by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,
-        errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
+        min_images=config.gate_min_images, errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
     )  # fmt: skip
     if held_out:
         log.info(

@@ -22,11 +22,23 @@ def measured(*rows: Row) -> Measured:
 
 
 def gate_of(
-    *by_step: tuple[int, Measured], images: int = 4, bins: int = 2, min_objects: int = 1, errors: float = 1.0
+    *by_step: tuple[int, Measured],
+    images: int = 4,
+    bins: int = 2,
+    min_objects: int = 1,
+    errors: float = 1.0,
+    min_images: int = 1,
 ) -> Gate:
     """A gate of these steps' measurements."""
     return build_gate(
-        dict(by_step), images, bins=bins, min_objects=min_objects, errors=errors, enlarge=1.5, rounds=2
+        dict(by_step),
+        images,
+        bins=bins,
+        min_objects=min_objects,
+        min_images=min_images,
+        errors=errors,
+        enlarge=1.5,
+        rounds=2,
     )
 
 
@@ -106,9 +118,12 @@ def test_the_error_is_that_of_image_means_where_images_are_alike() -> None:
     assert gate.all.gain_error == pytest.approx(100 * gains.std(ddof=1) / 2, abs=1e-3)
 
 
-def test_a_bin_of_one_image_follows_all() -> None:
-    gate = gate_of((1, of_images(0.2, -0.2)))
-    assert [(one.images, one.decided_by) for one in gate.bins] == [(1, "all"), (1, "all")]
+def test_a_bin_of_too_few_images_follows_all_and_too_few_in_all_refuse_nothing() -> None:
+    loss = of_images(-0.2, -0.2)
+    gate = gate_of((1, loss), min_images=2)
+    assert [(one.images, one.decided_by, one.use) for one in gate.bins] == [(1, "all", False)] * 2
+    gate = gate_of((1, loss), min_images=3)
+    assert gate.use and [(one.images, one.decided_by, one.use) for one in gate.bins] == [(1, "all", True)] * 2
 
 
 def test_no_gain_is_no_use() -> None:

@@ -45,7 +45,9 @@ def set_gate(workspace: Path, *, small_ones_lose: bool, rounds: int = 1) -> None
         rough_iou=np.full(4, 0.5),
         refined_iou=np.array([iou, 0.7] * 2),
     )
-    gate = build_gate({8: measured}, 2, bins=2, min_objects=1, errors=1.0, enlarge=1.5, rounds=rounds)
+    gate = build_gate(
+        {8: measured}, 2, bins=2, min_objects=1, min_images=1, errors=1.0, enlarge=1.5, rounds=rounds
+    )
     write_gate(workspace / "refiner", gate)
 
 

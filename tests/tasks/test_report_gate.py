@@ -23,6 +23,7 @@ def gate_of(*refined: float, held_out: int = 3, min_objects: int = 1, errors: fl
         held_out,
         bins=3,
         min_objects=min_objects,
+        min_images=1,
         errors=errors,
         enlarge=2,
         rounds=1,
