@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler
 
-from data import masks as mask_codec
 from data.errors import DataError, Fault
 from data.images import read_image
-from data.tables import Split, class_indices
-from data.transforms import AugmentConfig, Geometry, augment, resize, resize_shape
+from data.placement import whole
+from data.tables import POINT_COLUMNS, Split, class_indices
+from data.transforms import AugmentConfig, draw_placement, recolour, resize_shape
 
 PAD_MULTIPLE = 32  # the stride of the coarsest feature map that networks compute without rounding
 
@@ -153,44 +153,45 @@ class InstanceDataset(Dataset[Sample]):
         row = split.image(i)
         size = (row["height"], row["width"])
         instances = split.instances_of(i)
-        is_crowd = instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
-        masks = mask_codec.decode_many(instances["rle_counts"].to_pylist(), *size)
-        crowd = masks[is_crowd].any(axis=0, keepdims=True) if is_crowd.any() else masks[:0]
-        things = instances.filter(pa.array(~is_crowd)) if is_crowd.any() else instances
-
-        points = None
-        if "point_x" in things.column_names:
-            xy = [things[name].to_numpy(zero_copy_only=False) for name in ("point_x", "point_y")]
-            points = torch.from_numpy(np.stack(xy, axis=1).astype(np.float32))
-        # The crowd, if there is one, travels as the last mask.
-        geometry = Geometry(
-            torch.from_numpy(self._image(index, split, i, size)).permute(2, 0, 1),
-            torch.from_numpy(np.concatenate([masks[~is_crowd], crowd])),
-            points,
-        )
+        image = torch.from_numpy(self._image(index, split, i, size)).permute(2, 0, 1)
         shape = resize_shape(size, self.short_side, self.max_side, self.enlarge)
         if self.augment is None:
-            geometry = resize(geometry, shape)
+            placement = whole(size, shape)
+            image = placement.image(image)
         else:
             with torch.random.fork_rng(devices=[]):
                 # torch.manual_seed would reset the accelerators' generators too, and not put them back.
                 torch.default_generator.manual_seed(draw_seed)
-                geometry = augment(geometry, shape, self.augment)
+                placement = draw_placement(size, shape, self.augment)
+                image = recolour(placement.image(image), self.augment)
 
-        count = things.num_rows
-        labels = np.searchsorted(self._category_ids, things["category_id"].to_numpy())
-        weights = things["score"].fill_null(1.0).to_numpy()
-        kept = geometry.masks[:count].flatten(1).any(dim=1)
+        is_crowd = instances["iscrowd"].to_numpy()
+        try:
+            masks, held = placement.masks(instances["rle_counts"].to_pylist())
+        except ValueError as error:
+            where = str(split.root / "instances.arrow")
+            expected = f"RLEs of {size[0]} x {size[1]} pixels"
+            raise DataError(
+                Fault(where, f"image {row['image_id']}", str(error), expected, "run the ingest stage again")
+            ) from None
+        things = ~is_crowd[held]
+        kept = held[things]
+        labels = np.searchsorted(self._category_ids, instances["category_id"].to_numpy()[kept])
+        weights = instances["score"].fill_null(1.0).to_numpy()[kept]
+        points = None
+        if "point_x" in instances.column_names:
+            xy = [instances[name].to_numpy()[kept] for name in POINT_COLUMNS]
+            points = placement.points(torch.from_numpy(np.stack(xy, axis=1).astype(np.float32)))
         return Sample(
-            image=geometry.image.contiguous(),
-            masks=geometry.masks[:count][kept],
-            labels=torch.from_numpy(labels.astype(np.int64))[kept],
-            weights=torch.from_numpy(weights.astype(np.float32))[kept],
-            points_xy=None if geometry.points_xy is None else geometry.points_xy[kept],
-            crowd=geometry.masks[count] if crowd.shape[0] else None,
+            image=image.contiguous(),
+            masks=masks if things.all() else masks[torch.from_numpy(things)],
+            labels=torch.from_numpy(labels.astype(np.int64)),
+            weights=torch.from_numpy(weights.astype(np.float32)),
+            points_xy=points,
+            crowd=masks[torch.from_numpy(~things)].any(dim=0) if is_crowd.any() else None,
             image_id=row["image_id"],
             original_size=size,
-            crop_origin=geometry.origin,
+            crop_origin=placement.origin,
         )
 
 

@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 def encode(mask: BoolArray) -> bytes:

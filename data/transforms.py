@@ -1,7 +1,7 @@
-"""Resizing and training augmentation of an image with its masks and points (torchvision v2).
+"""Resizing of an image with its masks and points, and what training draws to vary it (torchvision v2).
 
 H, W: original size; h, w: size after resizing. Points are x, y pixels, (0, 0) the outer corner of
-the top-left pixel; they scale, flip and turn exactly with the image.
+the top-left pixel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+
+from data.placement import Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,6 @@ class Geometry(NamedTuple):
     image: Tensor
     masks: Tensor
     points_xy: Tensor | None
-    origin: tuple[int, int] = (0, 0)
-    """x, y of the top-left pixel in the whole resized (and turned) image that this is a crop of."""
 
 
 def resize_shape(size: tuple[int, int], short_side: int, max_side: int, enlarge: bool) -> tuple[int, int]:
@@ -82,27 +82,23 @@ def resize(sample: Geometry, shape: tuple[int, int]) -> Geometry:
     return Geometry(image, masks, points)
 
 
-def augment(sample: Geometry, shape: tuple[int, int], config: AugmentConfig) -> Geometry:
-    """Resize to about (h, w) and vary as ``config`` says; draws from torch's global generator.
-
-    Points that a crop cuts off keep their coordinates, now outside the image.
-    """
+def draw_placement(size: tuple[int, int], shape: tuple[int, int], config: AugmentConfig) -> Placement:
+    """How to resize an image (H, W) to about (h, w) and vary it; draws from torch's global generator."""
     scale = config.scale_min + (config.scale_max - config.scale_min) * float(torch.rand(()))
-    sample = resize(sample, (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
-    if _happens(config.flip):
-        sample = _flip(sample)
-    if _happens(config.vertical_flip):
-        sample = _flip_vertically(sample)
-    if _happens(config.rotate90):
-        sample, shape = _quarter_turn(sample), (shape[1], shape[0])
-    height, width = sample.image.shape[-2:]
+    height, width = resized = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
+    flip, vertical_flip = _happens(config.flip), _happens(config.vertical_flip)
+    turn = _happens(config.rotate90)
+    if turn:
+        shape, (height, width) = (shape[1], shape[0]), (width, height)
     # After flips and turns, so that a crop's origin is a place in the image that these made.
     limits = [shape if config.crop else (height, width)]
     limits += [] if config.crop_side is None else [(config.crop_side, config.crop_side)]
     window = (min(height, *(h for h, _ in limits)), min(width, *(w for _, w in limits)))
+    top = left = 0
     if window != (height, width):
-        sample = _random_crop(sample, window)
-    return sample._replace(image=_recolour(sample.image, config))
+        top = int(torch.randint(height - window[0] + 1, ()))
+        left = int(torch.randint(width - window[1] + 1, ()))
+    return Placement(size, resized, flip, vertical_flip, turn, (left, top), window)
 
 
 def _happens(probability: float) -> bool:
@@ -110,43 +106,8 @@ def _happens(probability: float) -> bool:
     return probability > 0 and float(torch.rand(())) < probability
 
 
-def _random_crop(sample: Geometry, shape: tuple[int, int]) -> Geometry:
-    height, width = sample.image.shape[-2:]
-    top = int(torch.randint(height - shape[0] + 1, ()))
-    left = int(torch.randint(width - shape[1] + 1, ()))
-    points = sample.points_xy
-    return Geometry(
-        v2.functional.crop(sample.image, top, left, *shape),
-        v2.functional.crop(sample.masks, top, left, *shape),
-        None if points is None else points - points.new_tensor([left, top]),
-        (left, top),
-    )
-
-
-def _flip(sample: Geometry) -> Geometry:
-    points = sample.points_xy
-    if points is not None:
-        points = torch.stack([sample.image.shape[-1] - points[:, 0], points[:, 1]], dim=1)
-    return Geometry(sample.image.flip(-1), sample.masks.flip(-1), points)
-
-
-def _flip_vertically(sample: Geometry) -> Geometry:
-    points = sample.points_xy
-    if points is not None:
-        points = torch.stack([points[:, 0], sample.image.shape[-2] - points[:, 1]], dim=1)
-    return Geometry(sample.image.flip(-2), sample.masks.flip(-2), points)
-
-
-def _quarter_turn(sample: Geometry) -> Geometry:
-    """Counter-clockwise, as one sees it: the right edge becomes the upper one."""
-    points = sample.points_xy
-    if points is not None:
-        points = torch.stack([points[:, 1], sample.image.shape[-1] - points[:, 0]], dim=1)
-    return Geometry(sample.image.rot90(1, (-2, -1)), sample.masks.rot90(1, (-2, -1)), points)
-
-
-def _recolour(image: Tensor, config: AugmentConfig) -> Tensor:
-    """What changes the image [3, h, w] alone."""
+def recolour(image: Tensor, config: AugmentConfig) -> Tensor:
+    """Vary what changes the image uint8 [3, h, w] alone; draws from torch's global generator."""
     if config.brightness or config.contrast or config.saturation or config.hue:
         jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
         image = jitter(tv_tensors.Image(image)).as_subclass(Tensor)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bench.coco_split import split_of_coco
 from data import masks
 from data.images import sha256
 from data.tables import IMAGES, INSTANCES, Category, Split, write_split
@@ -93,5 +94,18 @@ def make_split(tmp_path: Path) -> Callable[..., Split]:
         root = tmp_path / name
         write_split(root, images_table(folder, [30, 10, 20]), instances_table(rows), CATEGORIES, str(folder))
         return Split.open(root)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_split(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Split]:
+    """The val split of a data set in the shared folder, by its name; skips where it is absent."""
+
+    def make(name: str) -> Split:
+        path = shared_dir / "data" / name / "val.json"
+        if not path.is_file():
+            pytest.skip(f"{path} is absent")
+        return split_of_coco(path, path.parent / "images", tmp_path_factory.mktemp("real") / name)
 
     return make

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from data.coco import read_coco, to_instances
 from data.dataset import InstanceDataset, MixedSampler, StepSampler, collate
 from data.errors import DataError
 from data.images import read_image
@@ -235,19 +234,8 @@ def test_a_mix_of_nothing_is_refused(first: int, n: int, own: int, size: int) ->
         MixedSampler(first, n, own, size, 0, 1)
 
 
-def test_real_images_and_masks_load(shared_dir: Path, tmp_path: Path) -> None:
-    path = shared_dir / "data/facade/val.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent")
-    coco = read_coco(path)
-    values = [
-        (row["id"], row["file_name"], row["file_name"], row["width"], row["height"], "", "val", "mask", "ok")
-        for row in coco.images
-    ]
-    rows = [dict(zip(IMAGES.names, row, strict=True)) for row in values]
-    images = pa.Table.from_pylist(rows, schema=IMAGES)
-    write_split(tmp_path / "val", images, to_instances(coco), coco.categories, str(path.parent / "images"))
-    dataset = InstanceDataset(Split.open(tmp_path / "val"), **PLAIN | {"short_side": 256, "max_side": 256})
+def test_real_images_and_masks_load(real_split: Callable[[str], Split]) -> None:
+    dataset = InstanceDataset(real_split("facade"), **PLAIN | {"short_side": 256, "max_side": 256})
     for i in range(0, len(dataset), 30):
         sample = dataset[i]
         assert sample["image"].shape == (3, 256, 256)

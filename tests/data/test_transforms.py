@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from data.transforms import AugmentConfig, Geometry, augment, resize, resize_shape
+from data.masks import encode
+from data.transforms import AugmentConfig, Geometry, draw_placement, recolour, resize, resize_shape
 
 STILL = AugmentConfig(
     flip=0.0, vertical_flip=0.0, rotate90=0.0, scale_min=1.0, scale_max=1.0, crop=False, crop_side=None,
@@ -40,7 +42,25 @@ def sample(height: int = 40, width: int = 60) -> Geometry:
     return Geometry(image, masks, torch.tensor([[18.0, 12.0], [44.0, 30.0]]))
 
 
-def drawn(config: AugmentConfig, seed: int, shape: tuple[int, int] = (40, 60)) -> Geometry:
+class Moved(NamedTuple):
+    image: Tensor
+    masks: Tensor
+    points_xy: Tensor | None
+    origin: tuple[int, int]
+
+
+def augment(given: Geometry | Moved, shape: tuple[int, int], config: AugmentConfig) -> Moved:
+    """All of the sample moved as drawn; masks that the crop cuts off are empty."""
+    placement = draw_placement((given.image.shape[-2], given.image.shape[-1]), shape, config)
+    image = recolour(placement.image(given.image), config)
+    reaching, kept = placement.masks([encode(mask.numpy()) for mask in given.masks])
+    masks = torch.zeros(len(given.masks), *reaching.shape[1:], dtype=torch.bool)
+    masks[torch.from_numpy(kept)] = reaching
+    points = None if given.points_xy is None else placement.points(given.points_xy)
+    return Moved(image, masks, points, placement.origin)
+
+
+def drawn(config: AugmentConfig, seed: int, shape: tuple[int, int] = (40, 60)) -> Moved:
     torch.manual_seed(seed)
     return augment(sample(), shape, config)
 
