@@ -34,6 +34,8 @@ class AugmentConfig:
     saturation: float
     hue: float
     grayscale: float  # probability of losing the colours
+    invert: float  # probability of becoming the negative: dark on bright for bright on dark
+    tint: float  # each channel's factor, uniform from 1 - tint to 1 + tint
     blur: float  # probability of a Gaussian blur
     blur_sigma: float  # its sigma in pixels, uniform from 0 to this
     erase: float  # probability of a box painted over in the image's mean colour; its masks stay
@@ -113,6 +115,11 @@ def recolour(image: Tensor, config: AugmentConfig) -> Tensor:
         image = jitter(tv_tensors.Image(image)).as_subclass(Tensor)
     if _happens(config.grayscale):
         image = v2.functional.rgb_to_grayscale(image, num_output_channels=3)
+    if _happens(config.invert):
+        image = v2.functional.invert(image)
+    if config.tint:
+        factors = 1 + config.tint * (2 * torch.rand(3, 1, 1) - 1)
+        image = (image * factors).round().clamp(0, 255).to(image.dtype)
     height, width = image.shape[-2:]
     if _happens(config.blur):
         sigma = config.blur_sigma * float(torch.rand(()))

@@ -112,6 +112,8 @@ class AugmentConfig(Section):
     saturation: NonNegative
     hue: Annotated[float, Field(ge=0, le=0.5)]
     grayscale: Share
+    invert: Share
+    tint: Share
     blur: Share
     blur_sigma: NonNegative
     erase: Share

@@ -15,8 +15,8 @@ from data.transforms import AugmentConfig, Geometry, draw_placement, recolour, r
 
 STILL = AugmentConfig(
     flip=0.0, vertical_flip=0.0, rotate90=0.0, scale_min=1.0, scale_max=1.0, crop=False, crop_side=None,
-    brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0, blur=0.0, blur_sigma=0.0, erase=0.0,
-    erase_side=0.0,
+    brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0, invert=0.0, tint=0.0, blur=0.0, blur_sigma=0.0,
+    erase=0.0, erase_side=0.0,
 )  # fmt: skip
 
 
@@ -26,8 +26,8 @@ def changed(config: AugmentConfig, **values: object) -> AugmentConfig:
 
 MOVED = changed(STILL, flip=0.5, vertical_flip=0.5, rotate90=0.5, scale_min=0.6, scale_max=1.8, crop=True)
 WILD = changed(
-    MOVED, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1, grayscale=0.3, blur=0.5, blur_sigma=2.0,
-    erase=0.5, erase_side=0.5,
+    MOVED, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1, grayscale=0.3, invert=0.3, tint=0.3, blur=0.5,
+    blur_sigma=2.0, erase=0.5, erase_side=0.5,
 )  # fmt: skip
 
 
@@ -202,6 +202,8 @@ def test_crops_of_a_side_reach_everywhere_and_keep_what_is_smaller() -> None:
     [
         {"brightness": 0.5, "hue": 0.2},
         {"grayscale": 1.0},
+        {"invert": 1.0},
+        {"tint": 0.5},
         {"blur": 1.0, "blur_sigma": 3.0},
         {"blur": 1.0, "blur_sigma": 40.0},
         {"erase": 1.0, "erase_side": 1.0},
@@ -223,6 +225,20 @@ def test_gray_is_gray_and_a_blur_keeps_the_mean() -> None:
     blurred = drawn(changed(STILL, blur=1.0, blur_sigma=9.0), 0).image.float()
     assert blurred.mean() == pytest.approx(sample().image.float().mean().item(), rel=0.05)
     assert blurred.std() < sample().image.float().std()
+
+
+def test_a_negative_is_exact_and_a_tint_scales_each_channel_alike_everywhere() -> None:
+    assert torch.equal(drawn(changed(STILL, invert=1.0), 0).image, 255 - sample().image)
+    grey = Geometry(torch.full((3, 40, 60), 100, dtype=torch.uint8), sample().masks, None)
+    seen = []
+    for seed in range(50):
+        torch.manual_seed(seed)
+        image = augment(grey, (40, 60), changed(STILL, tint=0.5)).image
+        assert (image == image[:, :1, :1]).all()
+        seen.append(image[:, 0, 0])
+    values = torch.stack(seen).int()
+    assert values.min() in range(50, 56) and values.max() in range(145, 151)
+    assert (values.max(1).values - values.min(1).values).float().mean() > 20
 
 
 def test_an_erased_box_is_as_large_as_said_and_of_the_mean_colour() -> None:
