@@ -15,8 +15,8 @@ from data.transforms import AugmentConfig, Geometry, draw_placement, recolour, r
 
 STILL = AugmentConfig(
     flip=0.0, vertical_flip=0.0, rotate90=0.0, scale_min=1.0, scale_max=1.0, crop=False, crop_side=None,
-    brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0, invert=0.0, tint=0.0, blur=0.0, blur_sigma=0.0,
-    erase=0.0, erase_side=0.0,
+    brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0, invert=0.0, tint=0.0, blur=0.0,
+    blur_sigma=0.0, erase=0.0, erase_side=0.0,
 )  # fmt: skip
 
 
