@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import string
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.config import (
     SIZE_DIVISOR,
@@ -74,15 +75,40 @@ class IngestConfig(Section):
     on_reject: Literal["stop", "report"]
 
 
-class PointsConfig(Section):
-    """Where the point labels are: a folder of files, their format (`auto` finds it by content).
+PointField = Literal["x", "y", "image", "category", "id", "annotator", "labelled_at"]
 
+
+class PointsConfig(Section):
+    """Where the point labels are: a folder of files, their format (`auto` finds it by content); see docs/points.md.
+
+    `columns`: names of columns of CSV and Parquet files, and of VIA's attribute that is the class, e.g.
+    `{x: col, y: row}`; those that it doesn't name are known by usual names. `classes`: a file in the folder `files`
+    that maps names in point files to classes of the data set. `frame_name`: the image of a CVAT video's frame.
+    `duplicate_radius`: two annotators' clicks within so many pixels are one object's; null: in the same pixel alone.
     `on_reject`: at a point that can't be used, `stop` (list all, write nothing) or `report` and go on without it.
     """
 
     files: str
     format: str
+    columns: dict[PointField, str] | None
+    classes: str | None
+    frame_name: str
+    duplicate_radius: Positive | None
     on_reject: Literal["stop", "report"]
+
+    @field_validator("frame_name")
+    @classmethod
+    def _names_the_frame(cls, pattern: str) -> str:
+        try:
+            fields = [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
+            if "frame" in fields and set(fields) <= {"frame", "video"}:
+                pattern.format(frame=7, video="v")
+                return pattern
+        except (ValueError, LookupError, AttributeError):
+            pass
+        raise ValueError(
+            f"found {pattern!r}; a pattern with {{frame}}, e.g. frame_{{frame:06d}}, {{video}}_{{frame}}"
+        )
 
 
 class InputConfig(Section):

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from data.errors import SHOWN_FAULTS
-from data.points import read_points
+from data.points.classes import load_classes
+from data.points.folder import PointSet, read_folder
 from data.points.merge import resolve
-from data.storage import atomic_dir
-from data.tables import DataError, Fault, Split, write_parquet
-from tasks.config import Params
+from data.points.record import SET_ASIDE, Options
+from data.storage import atomic_dir, join
+from data.tables import REJECTED, DataError, Fault, Split, write_parquet
+from tasks.config import Params, PointsConfig
 from tasks.step import stage_main, write_manifest
 
 log = logging.getLogger(__name__)
+
+BAD_FILE = "bad_file"
+"""Reason of a row in rejected.parquet that stands for a whole file."""
 
 NEXT_STEP = {
     "stop": "correct the record, or set points.on_reject: report to go on without it",
@@ -23,47 +31,120 @@ NEXT_STEP = {
 }
 
 
+class Imported(NamedTuple):
+    """What became of the records of some point files.
+
+    Attributes:
+        points: table POINTS.
+        rejected: table REJECTED, those that were set aside included.
+        files: as read, for the manifest.
+        faults: of whole files and of records that ask for a correction.
+    """
+
+    points: pa.Table
+    rejected: pa.Table
+    files: PointSet
+    faults: list[Fault]
+
+
+def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) -> Imported:
+    """Reads point files and looks up their points; writes nothing.
+
+    Raises:
+        DataError: the file of `points.classes` is at fault; or no file could be read.
+    """
+    columns = None if config.columns is None else {str(field): name for field, name in config.columns.items()}
+    options = Options(columns, config.frame_name)
+    classes_file = None if config.classes is None else join(config.files, config.classes)
+    classes = None if classes_file is None else load_classes(classes_file, weak.categories)
+    found = read_folder(paths, config.format, options, classes_file)
+    if found.faults and not found.files:
+        raise DataError(found.faults)
+    points, rejected = resolve(
+        found.records, weak, holders=found.holders, classes=classes, radius=config.duplicate_radius or 0.0
+    )
+    faults = list(found.faults)
+    next_step = NEXT_STEP[config.on_reject]
+    faults += [rejection(row, next_step) for row in rejected.to_pylist() if row["reason"] not in SET_ASIDE]
+    return Imported(points, pa.concat_tables([_of_files(found.faults), rejected]), found, faults)
+
+
+def _of_files(faults: Sequence[Fault]) -> pa.Table:
+    """Files that can't be read as rows of rejected.parquet."""
+    rows = [
+        {
+            "file": Path(fault.file).name,
+            "record": fault.record,
+            "reason": BAD_FILE,
+            "found": fault.found,
+            "expected": fault.expected,
+        }
+        for fault in faults
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTED)
+
+
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/points: points.parquet, rejected.parquet, manifest.json.
 
     Raises:
-        DataError: a point file can't be read; or, where `points.on_reject` is `stop`, any point has no image, no
-            class, lies outside its image or is there twice. All of them are listed and nothing is written.
+        DataError: no point file can be read; or, where `points.on_reject` is `stop`, any file can't, or any point has
+            no image, no class, lies outside its image or is there twice. All of them are listed and nothing is
+            written.
     """
+    config = params.points
     weak = Split.open(workspace / "dataset" / "weak")
-    records = read_points(params.points.files, params.points.format)
-    points, rejected = resolve(records, weak)
-    faults = [rejection(row, NEXT_STEP[params.points.on_reject]) for row in rejected.to_pylist()]
-    if faults and params.points.on_reject == "stop":
+    imported = import_files(config, config.files, weak)
+    points, rejected, faults = imported.points, imported.rejected, imported.faults
+    if faults and config.on_reject == "stop":
         raise DataError(faults)
     for fault in faults[:SHOWN_FAULTS]:
         log.warning("import_points: rejected: %s", fault)
     if len(faults) > SHOWN_FAULTS:
         log.warning("import_points: and %d more, all in rejected.parquet", len(faults) - SHOWN_FAULTS)
-    images = len(points["image_id"].unique())
+    reasons = count_reasons(rejected)
+    counts = {
+        "points": len(points),
+        "images": len(points["image_id"].unique()),
+        "weak_images": len(weak),
+        "rejected": sum(count for reason, count in reasons.items() if reason not in SET_ASIDE),
+        "set_aside": sum(count for reason, count in reasons.items() if reason in SET_ASIDE),
+    }
     with atomic_dir(workspace / "points") as folder:
         write_parquet(points, folder / "points.parquet")
         write_parquet(rejected, folder / "rejected.parquet")
-        reasons = {
-            row["values"]: row["counts"] for row in pa.compute.value_counts(rejected["reason"]).to_pylist()
-        }
-        counts = {
-            "points": len(points),
-            "images": images,
-            "weak_images": len(weak),
-            "rejected": len(rejected),
-        }
-        write_manifest(folder, "import_points", counts, rejected_because=reasons)
+        write_manifest(
+            folder, "import_points", counts, rejected_because=reasons, files=told_files(imported.files)
+        )
+    for file in imported.files.files:
+        if file.same_as is not None:
+            log.info("import_points: %s: the content of %s, which counts", file.name, file.same_as)
     log.info(
-        "import_points: %d points on %d of %d weak images, %d rejected",
-        len(points),
-        images,
+        "import_points: %d points on %d of %d weak images, %d rejected%s",
+        counts["points"],
+        counts["images"],
         len(weak),
-        len(rejected),
+        counts["rejected"],
+        f", {counts['set_aside']} set aside" if counts["set_aside"] else "",
     )
 
 
-def rejection(row: dict[str, str], next_step: str) -> Fault:
+def told_files(files: PointSet) -> dict[str, dict[str, Any]]:
+    """Each file's format and number of records, or whose content it has."""
+    return {
+        file.name: {"format": file.format, "records": file.records}
+        if file.same_as is None
+        else {"same_as": file.same_as}
+        for file in files.files
+    }
+
+
+def count_reasons(rejected: pa.Table) -> dict[str, int]:
+    """How many rows there are of each reason."""
+    return dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
+
+
+def rejection(row: dict[str, Any], next_step: str) -> Fault:
     """A row of rejected.parquet as a fault."""
     found = f"{row['found']} ({row['reason']}) on image {row['image']}"
     return Fault(row["file"], row["record"], found, row["expected"], next_step)

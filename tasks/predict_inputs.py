@@ -18,8 +18,8 @@ from torch.nn.functional import pad
 from data.dataset import PAD_MULTIPLE
 from data.images import image_size, read_image
 from data.points import read_points
-from data.points.merge import point_id, resolve
-from data.points.record import PointRecord
+from data.points.merge import resolve
+from data.points.record import SET_ASIDE, PointRecord
 from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, Split
 from data.transforms import Geometry, resize, resize_shape
 from tasks.config import InputConfig
@@ -118,7 +118,7 @@ def points_by_image(file: Path, split: Split) -> dict[int, Rows]:
     for row in rejected.to_pylist():
         if row["reason"] == "unknown_image" and row["image"] is not None:
             elsewhere += 1
-        else:
+        elif row["reason"] not in SET_ASIDE:
             found = f"{row['found']} ({row['reason']}) on image {row['image']}"
             faults.append(
                 Fault(row["file"], row["record"], found, row["expected"], "correct or remove the record")
@@ -132,7 +132,7 @@ def points_by_image(file: Path, split: Split) -> dict[int, Rows]:
         raise TaskError(
             f"{file}: found no point on an image given ({known}), of {len(records)} records; correct one of them"
         )
-    order = {point_id(record.source_file, record.source_record): n for n, record in enumerate(records)}
+    order = {record.point_id: n for n, record in enumerate(records)}
     by_image: dict[int, Rows] = {image_id: [] for image_id in split.images["image_id"].to_pylist()}
     for row in sorted(points.to_pylist(), key=lambda row: order[row["point_id"]]):
         by_image[row["image_id"]].append(row)

@@ -9,38 +9,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from data import storage
 from data.errors import DataError, Fault
-from data.points import coco
-from data.points.record import Importer, PointFile, PointRecord
+from data.points import coco, cvat, delimited, label_studio, labelme, parquet, via, via3
+from data.points.record import Importer, Options, PointFile, PointRecord
 
-__all__ = ["AUTO", "IMPORTERS", "Importer", "PointFile", "PointRecord", "importer_for", "read_points"]
+__all__ = [
+    "AUTO", "IMPORTERS", "SNIFFED", "Importer", "Options", "PointFile", "PointRecord", "importer_for", "read_points",
+]  # fmt: skip
 
 AUTO = "auto"
-IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in (coco.IMPORTER,)}
+SNIFFED = Options(columns=None, frame_name="frame_{frame:06d}")
+"""For files that come without params: usual headers, CVAT's own names of frames."""
+
+# Those that know their files surely come first; a plain CSV is known by two words in its header.
+_ORDER = (
+    parquet.IMPORTER, cvat.IMPORTER, coco.IMPORTER, label_studio.IMPORTER, labelme.IMPORTER, via.IMPORTER,
+    via3.IMPORTER, via.CSV_IMPORTER, delimited.IMPORTER,
+)  # fmt: skip
+IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ORDER}
 
 
-def importer_for(file: PointFile, name: str = AUTO) -> Importer:
+def importer_for(file: PointFile, name: str = AUTO, options: Options = SNIFFED) -> Importer:
     """The importer called ``name``; with "auto", the first that knows the file by its content.
 
     Raises:
         DataError: no importer of that name, or none that knows the content.
     """
-    known = ", ".join(IMPORTERS)
+    known = ", ".join(sorted(IMPORTERS))
     if name == AUTO:
         for importer in IMPORTERS.values():
-            if importer.sniff(file):
+            if importer.sniff(file, options):
                 return importer
-        raise DataError(
-            Fault(
-                str(file.path),
-                "file",
-                "content of no known format",
-                f"a point file in one of the formats {known}",
-                "export the points in one of these formats, or name the format in points.format",
-            )
+        raise file.fault(
+            f"{file.described()}: content of no known format",
+            f"a point file in one of the formats {known}",
+            "move it out of the folder if it is no point file; else export the points in one of these formats, or "
+            "name the format in points.format",
         )
     if name not in IMPORTERS:
         raise DataError(
@@ -50,41 +55,14 @@ def importer_for(file: PointFile, name: str = AUTO) -> Importer:
 
 
 def read_points(paths: str | os.PathLike[str] | Sequence[str], format_name: str = AUTO) -> list[PointRecord]:
-    """All records of some point files, in the order of the files' names.
-
-    Args:
-        paths: files and folders (all files in them, to any depth).
-        format_name: a name in IMPORTERS, or "auto" to tell each file's format by its content.
+    """All records of some point files, without params; see ``data.points.folder.read_folder``.
 
     Raises:
         DataError: all files that are missing, unreadable, of no known format, or of one name.
     """
-    faults: list[Fault] = []
-    files: dict[str, Path] = {}
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        root = Path(path)
-        found = [root / name for name in storage.list_files(root)] if root.is_dir() else [root]
-        for file in found:
-            # Point ids are hashes of the bare name: stable wherever the files lie, but it must be unique.
-            if files.setdefault(file.name, file) != file:
-                faults.append(
-                    Fault(
-                        str(file),
-                        "file",
-                        f"the same name as {files[file.name]}",
-                        "point files whose names differ",
-                        "rename one of them",
-                    )
-                )
-        if not found:
-            faults.append(Fault(str(root), "folder", "no file", "point files", "correct points.files"))
-    records: list[PointRecord] = []
-    for name in sorted(files):
-        source = PointFile(files[name])
-        try:
-            records += importer_for(source, format_name).read(source)
-        except DataError as error:
-            faults += error.faults
-    if faults:
-        raise DataError(faults)
-    return records
+    from data.points.folder import read_folder
+
+    found = read_folder(paths, format_name, SNIFFED)
+    if found.faults:
+        raise DataError(found.faults)
+    return found.records

@@ -2,146 +2,149 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from data.points.record import PointRecord, Problem
+from data.points.duplicates import find_duplicates
+from data.points.lookup import Categories, Images
+from data.points.record import PointRecord, Problem, point_id
 from data.tables import POINTS, REJECTED, Split
 
-NEAREST_NAMES = 3
+__all__ = ["point_id", "resolve"]
+
+SHOWN_CHARACTERS = 1000
+ROUNDING = 0.01
+"""In pixels: more than float32 rounds by, for images of up to 100,000 of them a side."""
 
 
-def point_id(source_file: str, source_record: str) -> str:
-    """16 hex digits that stay the same whenever the same record of the same file is imported."""
-    return hashlib.sha256(f"{source_file}\0{source_record}".encode()).hexdigest()[:16]
-
-
-class _Lookup:
-    """Finds an id by the data set's own id or by name."""
-
-    def __init__(self, kind: str, names: Mapping[int, str], aliases: Mapping[str, list[int]]) -> None:
-        self.kind = kind
-        self.names = names
-        self.aliases = aliases
-        self.ids = {name: i for i, name in names.items()}
-
-    def find(self, value: str | int | None) -> int | Problem:
-        """The id, or why there is none; an unknown name comes with the nearest known ones."""
-        if isinstance(value, int) and value in self.names:
-            return value
-        if isinstance(value, str):
-            if value in self.ids:
-                return self.ids[value]
-            same = self.aliases.get(value, [])
-            if len(same) == 1:
-                return same[0]
-            if same:
-                known = ", ".join(self.names[i] for i in same[:10])
-                return Problem(f"unknown_{self.kind}", f"{self.kind} {value!r}"[:300], f"one of {known}")
-        if value is None:
-            return Problem(f"unknown_{self.kind}", f"no {self.kind}", self._expected(""))
-        return Problem(f"unknown_{self.kind}", f"{self.kind} {value!r}"[:300], self._expected(str(value)))
-
-    def _expected(self, value: str) -> str:
-        near = difflib.get_close_matches(value, self.ids, n=NEAREST_NAMES, cutoff=0.5) if value else []
-        if near:
-            return f"a known {self.kind}; the nearest: {', '.join(near)}"
-        some = sorted(self.ids)[:10]
-        return f"a known {self.kind}: {', '.join(some)}" + (", ..." if len(self.ids) > len(some) else "")
-
-
-def _image_lookup(split: Split) -> _Lookup:
-    columns = zip(split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist(), strict=True)
-    names = dict(columns)
-    # Tools often export bare names of files in folders: good enough where only one image has it.
-    bare: dict[str, list[int]] = {}
-    for image_id, name in names.items():
-        bare.setdefault(PurePosixPath(name).name, []).append(image_id)
-    return _Lookup("image", names, bare)
-
-
-def resolve(records: Iterable[PointRecord], weak_split: Split) -> tuple[pa.Table, pa.Table]:
+def resolve(
+    records: Iterable[PointRecord],
+    weak_split: Split,
+    *,
+    holders: Mapping[str, str] | None = None,
+    classes: Mapping[str, str | None] | None = None,
+    radius: float = 0.0,
+) -> tuple[pa.Table, pa.Table]:
     """Look up each record's image and class; keep it as a point, or reject it with the reason.
 
-    Reasons: what the importer found wrong, "unknown_image", "unknown_category", "outside_image",
-    "duplicate_record" (a second record of that name in the file) and "duplicate_point" (the same
-    pixel, image and class as an earlier record; another class there is another object, and kept).
+    Reasons: what the importer found wrong, "superseded", "unknown_image", "unknown_category", "ignored_class",
+    "other_size" (of the annotated image), "outside_image", those of ``find_duplicates``, and "duplicate_record" (a
+    second record of that name in the file). SET_ASIDE says which ask for no correction.
 
     Args:
-        records: in any order; of duplicates the first stays.
+        records: in any order; of duplicates the earliest stays.
         weak_split: the images that points may lie on.
+        holders: for units that several files hold, the one that counts.
+        classes: see ``data.points.classes.load_classes``.
+        radius: within which two annotators' clicks are one object's, in pixels; 0 is off.
 
     Returns:
         Table POINTS sorted by image_id and point_id, and table REJECTED in the order of the records.
         Each record is in exactly one of the two.
     """
-    images = _image_lookup(weak_split)
-    categories = _Lookup("category", {c.id: c.name for c in weak_split.categories}, {})
-    sizes = {
-        row["image_id"]: (row["width"], row["height"])
-        for row in weak_split.images.select(["image_id", "width", "height"]).to_pylist()
-    }
-    points: list[dict[str, Any]] = []
-    rejected: list[dict[str, Any]] = []
+    records = list(records)
+    holders = holders or {}
+    images, categories = Images(weak_split), Categories(weak_split, classes)
+    found_images = [images.find(record.image, record.also) for record in records]
+    found_categories = [categories.find(record.category) for record in records]
+    size_columns = [weak_split.images[name].to_pylist() for name in ("image_id", "width", "height")]
+    sizes = {i: (width, height) for i, width, height in zip(*size_columns, strict=True)}
+    problems: list[Problem | None] = [
+        _problem(record, image, category, holders, sizes)
+        for record, image, category in zip(records, found_images, found_categories, strict=True)
+    ]
+    good = [n for n, problem in enumerate(problems) if problem is None]
+    image_ids = np.array([found_images[n] for n in good], np.int64)
+    category_ids = np.array([found_categories[n] for n in good], np.int64)
+    again = find_duplicates([records[n] for n in good], image_ids, category_ids, radius)
+    for place, problem in again.items():
+        problems[good[place]] = problem
+    ids = [record.point_id for record in records]
     by_id: set[str] = set()
-    by_place: dict[tuple[Any, ...], PointRecord] = {}
-    for record in records:
-        image, category = images.find(record.image), categories.find(record.category)
-        row: dict[str, Any] = {
-            "point_id": point_id(record.source_file, record.source_record),
-            "image_id": None if isinstance(image, Problem) else image,
-            "category_id": None if isinstance(category, Problem) else category,
-            "x": record.x,
-            "y": record.y,
-            "annotator": record.annotator,
-            "labelled_at": record.labelled_at,
-        }
-        problem = record.problem or next((p for p in (image, category) if isinstance(p, Problem)), None)
-        problem = problem or _outside(record, sizes[row["image_id"]])
-        if problem is None and row["point_id"] in by_id:
-            problem = Problem(
-                "duplicate_record", "the name of an earlier record of the file", "names that differ"
-            )
-        if problem is None:
-            # Objects don't share a pixel: a click in another's is the same object's, a double click say.
-            place = (row["image_id"], row["category_id"], int(row["x"]), int(row["y"]))
-            first = by_place.setdefault(place, record)
-            if first is not record:
-                found = (
-                    f"the pixel of {first.source_file}: {first.source_record}, at ({first.x:g}, {first.y:g})"
-                )
-                problem = Problem("duplicate_point", found, "one point an object")
-        if problem is None:
-            by_id.add(row["point_id"])
-            points.append(row | {"source_file": record.source_file, "source_record": record.source_record})
-        else:
-            said = {
-                "file": record.source_file,
-                "record": record.source_record,
-                "image": None if record.image is None else str(record.image),
-                "category": None if record.category is None else str(record.category),
-            }
-            rejected.append(row | problem._asdict() | said)
+    for n in good:
+        if problems[n] is None and ids[n] in by_id:
+            said = "the name of an earlier record of the file"
+            problems[n] = Problem("duplicate_record", said, "names that differ")
+        elif problems[n] is None:
+            by_id.add(ids[n])
     order = [("image_id", "ascending"), ("point_id", "ascending")]
+    kept = [n for n in good if problems[n] is None]
+    lost = [n for n, problem in enumerate(problems) if problem is not None]
+    columns = _columns(records, ids, found_images, found_categories)
     return (
-        pa.Table.from_pylist(points, schema=POINTS).sort_by(order),
-        pa.Table.from_pylist(rejected, schema=REJECTED),
+        _take(columns, kept, POINTS).sort_by(order),
+        _rejected(
+            _take(columns, lost, pa.schema([f for f in REJECTED if f.name in columns])), problems, lost
+        ),
     )
 
 
-def _outside(record: PointRecord, size: tuple[int, int]) -> Problem | None:
-    width, height = size
-    # As float32, which the table keeps: a hair under the border must not be rounded onto it.
-    with np.errstate(over="ignore"):
-        x, y = np.float32(record.x), np.float32(record.y)
-    if 0 <= x < width and 0 <= y < height:
-        return None
-    return Problem(
-        "outside_image", f"point ({record.x}, {record.y})", f"0 <= x < {width} and 0 <= y < {height}"
-    )
+def _problem(
+    record: PointRecord,
+    image: int | Problem,
+    category: int | Problem,
+    holders: Mapping[str, str],
+    sizes: Mapping[int, tuple[int, int]],
+) -> Problem | None:
+    if record.unit is not None and holders.get(record.unit, record.source_file) != record.source_file:
+        newer = f"a newer version in {holders[record.unit]}"
+        return Problem("superseded", newer, "the newest export of an annotation")
+    if record.problem is not None:
+        return record.problem
+    if isinstance(image, Problem):
+        return image
+    return category if isinstance(category, Problem) else _misplaced(record, *sizes[image])
+
+
+def _misplaced(record: PointRecord, width: int, height: int) -> Problem | None:
+    """Why the point isn't on its image, of ``width`` x ``height`` pixels."""
+    if record.size is not None and record.size != (width, height):
+        said = f"an image annotated at {record.size[0]} x {record.size[1]}"[:300]
+        return Problem("other_size", said, f"{width} x {height}, the image's size")
+    if record.x is None or record.y is None:
+        return Problem("bad_point", "no coordinates", "x and y in pixels")
+    if not (0 <= record.x < width - ROUNDING and 0 <= record.y < height - ROUNDING):
+        # A hair under the border must not be rounded onto it by float32, which the table keeps.
+        with np.errstate(over="ignore"):
+            x, y = np.float32(record.x), np.float32(record.y)
+        if not (0 <= x < width and 0 <= y < height):
+            said = f"point ({record.x}, {record.y})"
+            return Problem("outside_image", said, f"0 <= x < {width} and 0 <= y < {height}")
+    return None
+
+
+def _columns(
+    records: Sequence[PointRecord],
+    ids: Sequence[str],
+    images: Sequence[int | Problem],
+    categories: Sequence[int | Problem],
+) -> dict[str, list[object]]:
+    """The columns that a record itself fills, of both tables, as lists over all records."""
+    return {
+        "point_id": list(ids),
+        "image_id": [None if isinstance(i, Problem) else i for i in images],
+        "category_id": [None if isinstance(c, Problem) else c for c in categories],
+        "x": [record.x for record in records],
+        "y": [record.y for record in records],
+        "annotator": [record.annotator for record in records],
+        "labelled_at": [record.labelled_at for record in records],
+        "source_file": [record.source_file for record in records],
+        "source_record": [record.source_record for record in records],
+        "file": [record.source_file for record in records],
+        "record": [record.source_record for record in records],
+        "image": [None if r.image is None else str(r.image)[:SHOWN_CHARACTERS] for r in records],
+        "category": [None if r.category is None else str(r.category)[:SHOWN_CHARACTERS] for r in records],
+    }
+
+
+def _take(columns: Mapping[str, list[object]], rows: Sequence[int], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: [columns[name][n] for n in rows] for name in schema.names}, schema=schema)
+
+
+def _rejected(table: pa.Table, problems: Sequence[Problem | None], rows: Sequence[int]) -> pa.Table:
+    said = [problem for n in rows if (problem := problems[n]) is not None]
+    for name in Problem._fields:
+        table = table.append_column(name, pa.array([getattr(problem, name) for problem in said], pa.string()))
+    return table.select(REJECTED.names)

@@ -1,15 +1,27 @@
-"""What importers read and give: a point file, and a point as the file says it."""
+"""What importers give: a point as its file says it, and units that a later export of the same tool replaces."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator
-from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
-from data.errors import DataError, Fault
+from data.points.file import PointFile
+
+__all__ = ["SET_ASIDE", "Importer", "Options", "PointFile", "PointRecord", "Problem", "Unit", "point_id"]
+
+SET_ASIDE = frozenset(
+    {
+        "not_a_point",  # a box or polygon beside the points
+        "outside_frame",  # CVAT: the object has left the frame
+        "cancelled",  # Label Studio: the annotator skipped the task
+        "superseded",  # another file holds a newer export of the same annotation
+        "same_record",  # another file says the very same point
+        "duplicate_annotator",  # another annotator's click on the same object
+        "ignored_class",  # points.classes leaves the class out
+    }
+)
+"""Reasons that ask for no correction: such records are listed and counted, and don't stop an import."""
 
 
 class Problem(NamedTuple):
@@ -20,11 +32,16 @@ class Problem(NamedTuple):
     expected: str
 
 
+def point_id(source: str, record: str) -> str:
+    """16 hex digits that stay the same whenever the same record of the same source is imported."""
+    return hashlib.sha256(f"{source}\0{record}".encode()).hexdigest()[:16]
+
+
 class PointRecord(NamedTuple):
     """One labelled point, before its image and class are looked up in the data set."""
 
-    source_file: str  # bare file name
-    source_record: str  # names the record within the file, the same after a new export of it
+    source_file: str  # path below the folder of point files
+    source_record: str  # where in the file a person finds it
     image: str | int | None  # file name, or an image id of the data set
     category: str | int | None  # class name, or a category id of the data set
     x: float | None  # pixels; (0, 0) is the outer corner of the top-left pixel
@@ -32,53 +49,35 @@ class PointRecord(NamedTuple):
     annotator: str | None = None
     labelled_at: str | None = None
     problem: Problem | None = None  # set where the record itself is at fault
+    also: tuple[str, ...] = ()  # other names of the image, tried after `image`
+    size: tuple[int, int] | None = None  # width and height of the image that was annotated, if the file says
+    unit: str | None = None  # what a newer export replaces as a whole; names the source, wherever it lies
+    key: str | None = None  # names the record within its unit or file, if source_record may shift
+
+    @property
+    def point_id(self) -> str:
+        """The point's stable id: of its unit, or else of its file, and its name in there."""
+        return point_id(self.unit or self.source_file, self.key or self.source_record)
 
 
-class PointFile:
-    """A file of points; read once, whoever looks at it (sniffing, then importing)."""
+class Unit(NamedTuple):
+    """What an annotation tool saves as one and exports again: of several files that hold it, the newest counts."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    source_file: str
+    name: str
+    version: str | None  # a time, ISO 8601
 
-    def fault(self, found: str, expected: str, next_step: str) -> DataError:
-        """A DataError about the file as a whole."""
-        return DataError(Fault(str(self.path), "file", found, expected, next_step))
 
-    @cached_property
-    def content(self) -> bytes:
-        """The file's bytes.
+class Options(NamedTuple):
+    """What params.yaml says about reading: see section `points` of tasks/config.py."""
 
-        Raises:
-            DataError: missing or unreadable.
-        """
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            raise self.fault("no such file", "a point file", "correct points.files") from None
-        except OSError as error:
-            raise self.fault(f"unreadable ({error})", "a point file", "check its permissions") from error
-
-    @cached_property
-    def json(self) -> Any:
-        """The parsed content, None where it isn't JSON."""
-        try:
-            return json.loads(self.content)
-        except (ValueError, RecursionError):
-            return None
-
-    @cached_property
-    def json_error(self) -> str:
-        """Why the content isn't JSON."""
-        try:
-            json.loads(self.content)
-        except (ValueError, RecursionError) as error:
-            return str(error)
-        return "none"
+    columns: Mapping[str, str] | None
+    frame_name: str
 
 
 class Importer(NamedTuple):
-    """A point format: its name, whether a file's content is of it, and its records."""
+    """A point format: its name, whether a file's content is of it, and its records and units."""
 
     name: str
-    sniff: Callable[[PointFile], bool]
-    read: Callable[[PointFile], Iterator[PointRecord]]
+    sniff: Callable[[PointFile, Options], bool]
+    read: Callable[[PointFile, Options], Iterator[PointRecord | Unit]]

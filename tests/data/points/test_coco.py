@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from data.errors import DataError
-from data.points import PointFile, PointRecord
+from data.points import SNIFFED, PointFile, PointRecord
 from data.points.coco import read, sniff
 
 HEAD = {
@@ -19,7 +19,7 @@ HEAD = {
 def records(tmp_path: Path, *annotations: Any, **head: Any) -> list[PointRecord]:
     path = tmp_path / "clicks.json"
     path.write_text(json.dumps(HEAD | head | {"annotations": list(annotations)}))
-    return list(read(PointFile(path)))
+    return list(read(PointFile(path), SNIFFED))
 
 
 def test_points_with_all_their_fields(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_bad_records_are_handed_on_with_their_problem(
 def test_files_are_known_by_their_content(tmp_path: Path, content: Any, known: bool) -> None:
     path = tmp_path / "points.dat"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    assert sniff(PointFile(path)) is known
+    assert sniff(PointFile(path), SNIFFED) is known
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"annotations": 3}'])
@@ -111,4 +111,4 @@ def test_files_at_fault_as_a_whole_are_refused(tmp_path: Path, content: str) -> 
     path = tmp_path / "clicks.json"
     path.write_text(content)
     with pytest.raises(DataError, match=r"clicks\.json"):
-        list(read(PointFile(path)))
+        list(read(PointFile(path), SNIFFED))

@@ -1,0 +1,130 @@
+"""Which column of a table holds what: by the names that params give, or by those that are usual."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.points.record import PointFile, PointRecord, Problem
+from data.points.values import name_or_id
+
+FIELDS = ("x", "y", "image", "category", "id", "annotator", "labelled_at")
+
+USUAL: dict[str, tuple[str, ...]] = {
+    "x": ("x", "point_x", "x_px", "px", "cx", "center_x", "centre_x", "x_center", "x_centre", "centroid_x",
+          "x_coord", "coord_x", "x_coordinate", "pos_x"),
+    "y": ("y", "point_y", "y_px", "py", "cy", "center_y", "centre_y", "y_center", "y_centre", "centroid_y",
+          "y_coord", "coord_y", "y_coordinate", "pos_y"),
+    "image": ("image", "file_name", "filename", "image_name", "imagename", "image_file", "image_path", "img",
+              "file", "path", "slide", "image_id"),
+    "category": ("category", "class", "label", "category_name", "class_name", "label_name", "category_id",
+                 "class_id", "label_id"),
+    "id": ("point_id", "annotation_id", "id", "uuid", "record"),
+    "annotator": ("annotator", "annotated_by", "labeler", "labeller", "rater", "worker", "user", "author"),
+    "labelled_at": ("labelled_at", "labeled_at", "annotated_at", "created_at", "updated_at", "timestamp",
+                    "datetime", "date", "time"),
+}  # fmt: skip
+"""Header names that are known without being told, the first that is there; case, spaces and hyphens don't matter."""
+
+
+def _plain(name: str) -> str:
+    return name.strip().lstrip("#").strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def find_columns(header: Sequence[str], named: Mapping[str, str] | None) -> dict[str, int]:
+    """The position of each field's column that the header has.
+
+    Args:
+        header: the table's column names.
+        named: field -> column name, as `points.columns` says; fields that it doesn't name are sniffed.
+    """
+    plain = [_plain(name) for name in header]
+    found = {}
+    for field in FIELDS:
+        if named is not None and field in named:
+            stripped = [name.strip() for name in header]
+            if named[field].strip() in stripped:
+                found[field] = stripped.index(named[field].strip())
+        else:
+            place = next((plain.index(name) for name in USUAL[field] if name in plain), None)
+            if place is not None:
+                found[field] = place
+    return found
+
+
+def checked_columns(
+    file: PointFile, header: Sequence[str], named: Mapping[str, str] | None
+) -> dict[str, int]:
+    """``find_columns``, once x and y, all that params name, and no two of one name are there.
+
+    Raises:
+        DataError: else; it shows the header.
+    """
+    found = find_columns(header, named)
+    shown = ", ".join(header[:20])[:300] or "nothing"
+    missing = [field for field in ("x", "y", *(named or {})) if field not in found]
+    if missing:
+        wanted = {field: (named or {}).get(field, " or ".join(USUAL[field][:4])) for field in missing}
+        raise file.fault(
+            f"header {shown}",
+            "; ".join(f"a column for {field} ({names})" for field, names in wanted.items()),
+            "name the columns in points.columns, e.g. {x: col, y: row}",
+            "header",
+        )
+    counts = Counter(name.strip() for name in header)
+    twice = sorted({header[i].strip() for i in found.values() if counts[header[i].strip()] > 1})
+    if twice:
+        raise file.fault(
+            f"header {shown}, with {', '.join(twice)} more than once",
+            "one column of each name",
+            "rename or remove the other ones",
+            "header",
+        )
+    return found
+
+
+def row_record(
+    file: PointFile, place: str, values: Mapping[str, Any], x: float | None, y: float | None
+) -> PointRecord:
+    """One row as a record. Without a column for images the file's own name says the image.
+
+    Args:
+        file: the table.
+        place: where the row stands, for people.
+        values: field -> value, for the columns that there are.
+        x: None where the value is no finite number.
+        y: likewise.
+    """
+    image = name_or_id(values.get("image")) if "image" in values else _stem(file.name)
+    category = name_or_id(values.get("category"))
+    annotator, labelled_at = values.get("annotator") or None, values.get("labelled_at") or None
+    problem = None
+    if x is None or y is None:
+        found = f"x {values.get('x')!r}, y {values.get('y')!r}"[:200]
+        problem = Problem("bad_point", found, "two finite numbers, in pixels")
+    own = values.get("id")
+    named = own is not None and own != ""
+    key = f"id {own}" if named else f"{image} {category} {x} {y} {annotator or ''}"
+    where = f"{place} (id {own})"[:200] if named else place
+    return PointRecord(file.name, where, image, category, x, y, annotator, labelled_at, problem, key=key)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def at_centres(records: list[PointRecord]) -> list[PointRecord]:
+    """Whole coordinates in all of a file are pixel indices: moved to the pixels' centres; else as they are."""
+    whole = all(
+        record.x is None or record.y is None or (record.x.is_integer() and record.y.is_integer())
+        for record in records
+    )
+    if not whole:
+        return records
+    return [
+        record
+        if record.x is None or record.y is None
+        else record._replace(x=record.x + 0.5, y=record.y + 0.5)
+        for record in records
+    ]

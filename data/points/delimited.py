@@ -1,0 +1,100 @@
+"""Points in CSV: a header, then a row a point; comma, semicolon, tab or bar; UTF-8, or what its mark says.
+
+Where every coordinate of the file is whole, they are pixel indices and moved to the pixels' centres (+0.5).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from data.points.columns import at_centres, checked_columns, find_columns, row_record
+from data.points.record import Importer, Options, PointFile, PointRecord, Problem
+from data.points.values import parse_number, shown
+
+DELIMITERS = (",", ";", "\t", "|")
+SUFFIXES = (".csv", ".tsv")
+
+
+def _header(file: PointFile, delimiter: str) -> list[str]:
+    line = next((line for line in io.StringIO(file.text or "") if line.strip()), "")
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def delimiter_of(file: PointFile, options: Options) -> str:
+    """The delimiter that makes most known columns of the header; of equal ones that with most columns."""
+
+    def score(delimiter: str) -> tuple[int, int]:
+        header = _header(file, delimiter)
+        return len(find_columns(header, options.columns)), len(header)
+
+    return max(DELIMITERS, key=score)
+
+
+def sniff(file: PointFile, options: Options) -> bool:
+    """Text whose header has x and y; or any text whose name ends like a CSV's, for a better message."""
+    if file.text is None or not file.text.strip():
+        return False
+    found = find_columns(_header(file, delimiter_of(file, options)), options.columns)
+    return {"x", "y"} <= found.keys() or file.path.suffix.lower() in SUFFIXES
+
+
+def rows_of(file: PointFile, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that aren't blank, with the number of the line that each ends on.
+
+    Raises:
+        DataError: no text, or quotes that don't match.
+    """
+    if file.text is None:
+        raise file.fault(
+            str(file.text_error), "text in UTF-8, or with a byte order mark", "save it as CSV in UTF-8"
+        )
+    # newline="" as the csv module wants it: it looks after line ends in quotes itself.
+    reader = csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise file.fault(
+                f"a cell that can't be read ({error})",
+                f"cells between {delimiter!r}, quotes in pairs",
+                "correct the quotes in this line or above",
+                f"line {reader.line_num}",
+            ) from None
+        if any(cell.strip() for cell in row):
+            yield reader.line_num, row
+
+
+def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
+    """One record a row; a row of another length than the header is at fault.
+
+    Raises:
+        DataError: no text, no header, columns that are missing or there twice, unmatched quotes.
+    """
+    delimiter = delimiter_of(file, options)
+    rows = rows_of(file, delimiter)
+    header = next(rows, (0, []))[1]
+    if not header:
+        raise file.fault("an empty file", "a header and a row a point", "export the points again")
+    columns = checked_columns(file, header, options.columns)
+    records = []
+    for line, row in rows:
+        place = f"line {line}"
+        if len(row) != len(header):
+            problem = Problem("bad_record", f"{len(row)} cells: {shown(row)}", f"{len(header)} cells")
+            key = f"bad {line}"
+            records.append(PointRecord(file.name, place, None, None, None, None, problem=problem, key=key))
+            continue
+        values = {field: row[i].strip() for field, i in columns.items()}
+        x, y = (parse_number(values[axis], decimal_comma=delimiter != ",") for axis in ("x", "y"))
+        records.append(row_record(file, place, values, x, y))
+    yield from at_centres(records)
+
+
+IMPORTER = Importer("csv", sniff, read)

@@ -1,0 +1,167 @@
+"""A point file: its bytes, and these as JSON, XML or text; each parsed once, whoever looks at it."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from data.errors import DataError, Fault
+
+MAGIC = (
+    (b"\x89PNG", "an image (PNG)"),
+    (b"\xff\xd8\xff", "an image (JPEG)"),
+    (b"GIF8", "an image (GIF)"),
+    (b"II*\0", "an image (TIFF)"),
+    (b"MM\0*", "an image (TIFF)"),
+    (b"RIFF", "an image or a video (RIFF)"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"%PDF", "a PDF"),
+)
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class PointFile:
+    """A file of points.
+
+    Args:
+        path: where it lies.
+        name: what it is called in tables and ids: its path below the folder of point files. Default: the bare name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.path = Path(path)
+        self.name = name or self.path.name
+
+    def fault(self, found: str, expected: str, next_step: str, record: str = "file") -> DataError:
+        """A DataError about the file as a whole."""
+        return DataError(Fault(str(self.path), record, found, expected, next_step))
+
+    def forget(self) -> None:
+        """Lets go of the bytes and what was parsed of them; the hash stays."""
+        for name in ("content", "_parsed_json", "_parsed_xml", "_decoded"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def content(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            DataError: missing or unreadable.
+        """
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            raise self.fault("no such file", "a point file", "correct points.files") from None
+        except OSError as error:
+            raise self.fault(f"unreadable ({error})", "a point file", "check its permissions") from error
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the bytes, hex."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def _parsed_json(self) -> tuple[Any, str | None]:
+        try:
+            return json.loads(self.content), None
+        except RecursionError:
+            return None, "nested too deeply"
+        except ValueError as error:
+            return None, str(error)
+
+    @property
+    def json(self) -> Any:
+        """The parsed content, None where it isn't JSON."""
+        return self._parsed_json[0]
+
+    @property
+    def json_error(self) -> str | None:
+        """Why the content isn't JSON."""
+        return self._parsed_json[1]
+
+    @cached_property
+    def _parsed_xml(self) -> tuple[Element | None, str | None]:
+        if not self.content[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"<"):
+            return None, "it doesn't begin with '<'"
+        try:
+            return fromstring(self.content, forbid_dtd=True), None
+        except DefusedXmlException as error:
+            raise self.fault(
+                f"an XML document type or entity, which is refused ({type(error).__name__})",
+                "plain XML: entities may read other files or fill the memory",
+                "export the file again, or take out its <!DOCTYPE ...>",
+            ) from None
+        except (ParseError, ValueError, LookupError) as error:
+            return None, str(error)
+
+    @property
+    def xml(self) -> Element | None:
+        """The root element, None where the content isn't XML.
+
+        Raises:
+            DataError: it has a document type, entities or references to other files.
+        """
+        return self._parsed_xml[0]
+
+    @property
+    def xml_error(self) -> str | None:
+        """Why the content isn't XML."""
+        return self._parsed_xml[1]
+
+    @cached_property
+    def _decoded(self) -> tuple[str | None, str | None]:
+        encoding = next((name for bom, name in BOMS if self.content.startswith(bom)), "utf-8")
+        try:
+            decoded = self.content.decode(encoding)
+        except UnicodeDecodeError as error:
+            return None, f"bytes that are no {encoding.upper()} text (at byte {error.start})"
+        if "\0" in decoded:
+            return None, f"binary data (a null character at {decoded.index(chr(0))})"
+        return decoded, None
+
+    @property
+    def text(self) -> str | None:
+        """The content as text: UTF-8, or as its byte order mark says; None where it is none."""
+        return self._decoded[0]
+
+    @property
+    def text_error(self) -> str | None:
+        """Why the content is no text."""
+        return self._decoded[1]
+
+    def described(self) -> str:
+        """What the file seems to be, for a message that it is no point file."""
+        kind = next((kind for magic, kind in MAGIC if self.content.startswith(magic)), None)
+        if kind is not None or not self.content.strip():
+            return kind or "an empty file"
+        if self.text is None:
+            return str(self.text_error)
+        start = self.text.lstrip()[:1]
+        if start == "<":
+            return f"broken XML ({self.xml_error})" if self.xml is None else f"XML <{self.xml.tag[:50]}>"
+        if start in ("{", "["):
+            return self._described_json()
+        return f"text that begins with {self.text.lstrip().splitlines()[0][:80]!r}"
+
+    def _described_json(self) -> str:
+        if self.json_error is not None:
+            return f"broken JSON ({self.json_error})"
+        if isinstance(self.json, dict):
+            return f"JSON with keys {', '.join(map(repr, list(self.json)[:8]))}"[:300]
+        return f"a JSON list of {len(self.json)}"

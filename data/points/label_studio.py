@@ -1,0 +1,206 @@
+"""Points in Label Studio's JSON and JSON_MIN: KeyPointLabels, in percent of the image's width and height.
+
+Several annotations of a task (annotators) are several records of one object each. An annotation is a unit: a later
+export that holds it in a newer version replaces it, whatever the file's name. `image_rotation` turns the view alone:
+coordinates and `original_width` x `original_height` are of the image as it is stored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from data.points.image_urls import image_names
+from data.points.record import Importer, Options, PointFile, PointRecord, Problem, Unit
+from data.points.values import number, shown, text
+from data.storage import IMAGE_SUFFIXES
+
+LOOKED_AT = 100
+EXPECTED = "Label Studio's JSON: a list of tasks with their annotations"
+LABELS = ("keypointlabels", "labels", "choices")
+ENDING = re.compile(rf"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})(\?|$)", re.IGNORECASE)
+IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "image_url")
+
+Json = dict[str, Any]
+
+
+def sniff(file: PointFile, _: Options) -> bool:
+    """A list of tasks: objects with annotations and data, or (JSON_MIN) with a list of keypoints."""
+    tasks = file.json
+    return isinstance(tasks, list) and any(
+        isinstance(task, dict) and (_annotations(task) is not None or any(_min_keypoints(task)))
+        for task in tasks[:LOOKED_AT]
+    )
+
+
+def read(file: PointFile, _: Options) -> Iterator[PointRecord | Unit]:
+    """One record a region: keypoints; others are set aside as no points. Predictions and drafts are not read.
+
+    Raises:
+        DataError: the file is not JSON, or no list.
+    """
+    if not isinstance(file.json, list):
+        raise file.fault(
+            f"no JSON list ({file.json_error or type(file.json).__name__})", EXPECTED, "export it as JSON"
+        )
+    for n, task in enumerate(file.json):
+        if not isinstance(task, dict):
+            yield _bad(file, f"task #{n}", task)
+            continue
+        annotations = _annotations(task)
+        if annotations is None:
+            yield from _read_min(file, task, n)
+            continue
+        place = f"task {_id(task, n)}"
+        for m, annotation in enumerate(annotations):
+            if isinstance(annotation, dict):
+                yield from _annotation(file, task, annotation, f"{place} annotation {_id(annotation, m)}")
+            else:
+                yield _bad(file, f"{place} annotation #{m}", annotation)
+
+
+def _bad(file: PointFile, place: str, found: Any) -> PointRecord:
+    problem = Problem("bad_record", type(found).__name__, "a JSON object")
+    return PointRecord(file.name, place, None, None, None, None, problem=problem)
+
+
+def _id(row: Json, n: int) -> str:
+    return (text(row.get("id")) or f"#{n}")[:100]
+
+
+def _annotations(task: Json) -> list[Any] | None:
+    """A task's annotations; `completions` in exports before 1.0."""
+    found = task.get("annotations", task.get("completions"))
+    return found if isinstance(found, list) and isinstance(task.get("data"), dict) else None
+
+
+def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> Iterator[PointRecord | Unit]:
+    unit = None
+    ids = [text(task.get("project")), text(task.get("id")), text(annotation.get("id"))]
+    if ids[1] and ids[2]:
+        unit = f"label_studio {' '.join(map(str, ids))} of {text(annotation.get('created_at'))}"[:300]
+        yield Unit(file.name, unit, text(annotation.get("updated_at")))
+    annotator = annotation.get("completed_by")
+    if isinstance(annotator, dict):
+        annotator = annotator.get("email") or annotator.get("username") or annotator.get("id")
+    like = PointRecord(
+        file.name, place, None, None, None, None,
+        annotator=text(annotator), labelled_at=text(annotation.get("created_at")), unit=unit,
+    )  # fmt: skip
+    results = annotation.get("result")
+    if not isinstance(results, list):
+        problem = Problem("bad_record", f"result {shown(results)}", "a list of regions")
+        yield like._replace(problem=problem)
+        return
+    cancelled = annotation.get("was_cancelled") is True
+    names = _region_labels(results)
+    for n, region in enumerate(results):
+        if not isinstance(region, dict):
+            yield _bad(file, f"{place} result #{n}", region)
+            continue
+        value = region.get("value")
+        kind = region.get("type")
+        if not isinstance(value, dict) or kind in ("relation", *LABELS[1:]):
+            continue  # no region: relations, and answers about regions or the image
+        own = text(region.get("id"))
+        found = image_names(tuple(_image_of(task, region)))
+        record = like._replace(
+            source_record=f"{place} result {(own or f'#{n}')[:100]}",
+            key=f"result {own}" if own else f"result #{n}",
+            image=found[0] if found else None,
+            also=found[1:],
+        )
+        if cancelled:
+            record = record._replace(
+                problem=Problem("cancelled", "a cancelled annotation", "one that counts")
+            )
+        elif kind not in ("keypointlabels", "keypoint"):
+            record = record._replace(
+                problem=Problem("not_a_point", f"a region {shown(kind)}", "keypointlabels")
+            )
+        else:
+            record = _located(record, region | value)
+        yield _labelled(record, value.get("keypointlabels") or names.get(own or ""))
+
+
+def _region_labels(results: list[Any]) -> dict[str, Any]:
+    """Labels that stand apart from their region and share its id (<KeyPoint> beside <Labels> or <Choices>)."""
+    return {
+        row["id"]: row["value"].get(row.get("type"))
+        for row in results
+        if isinstance(row, dict)
+        and isinstance(row.get("id"), str)
+        and row.get("type") in LABELS[1:]
+        and isinstance(row.get("value"), dict)
+    }
+
+
+def _labelled(record: PointRecord, labels: Any) -> PointRecord:
+    """The record with its one label; with its problem, where there are several."""
+    if isinstance(labels, str):
+        labels = [labels]
+    if not isinstance(labels, list) or not labels:
+        return record
+    if len(labels) == 1:
+        return record._replace(category=text(labels[0]))
+    problem = Problem("bad_point", f"{len(labels)} labels: {shown(labels)}", "one label a point")
+    return record if record.problem else record._replace(problem=problem)
+
+
+def _located(record: PointRecord, region: Mapping[str, Any]) -> PointRecord:
+    """The record with its place in pixels."""
+    x, y = number(region.get("x")), number(region.get("y"))
+    width, height = number(region.get("original_width")), number(region.get("original_height"))
+    if x is None or y is None:
+        said = f"x {shown(region.get('x'))}, y {shown(region.get('y'))}"
+        return record._replace(problem=Problem("bad_point", said, "x and y in percent of the image"))
+    if width is None or height is None or not (0 < width < 1e9 and 0 < height < 1e9):
+        sides = ("original_width", "original_height")
+        said = ", ".join(f"{side} {shown(region.get(side))}" for side in sides)
+        return record._replace(problem=Problem("bad_point", said, "the image's size in pixels"))
+    return record._replace(x=x / 100 * width, y=y / 100 * height, size=(int(width), int(height)))
+
+
+def _image_of(task: Json, region: Json) -> list[str]:
+    """The image's address in the task's data, and the name of the uploaded file: the first that fits counts."""
+    data: Json = task["data"]
+    usual = [data.get(key) for key in (str(region.get("to_name"))[:100], *IMAGE_KEYS)]
+    named = [value for value in data.values() if isinstance(value, str) and ENDING.search(value)]
+    uploaded = text(task.get("file_upload"))
+    for value in [*usual, *named, *data.values()]:
+        if isinstance(value, list):  # a task of several images
+            n = region.get("item_index", 0)
+            value = value[n] if isinstance(n, int) and 0 <= n < len(value) else None
+        if isinstance(value, str) and value:
+            return [value, *([uploaded] if uploaded else [])]
+    return [uploaded] if uploaded else []
+
+
+def _min_keypoints(task: Json) -> Iterator[tuple[str, Json]]:
+    """The keypoints of a task in JSON_MIN, with the name of their control."""
+    for name, rows in task.items():
+        if isinstance(rows, list):
+            for row in rows:
+                if isinstance(row, dict) and "keypointlabels" in row:
+                    yield name, row
+
+
+def _read_min(file: PointFile, task: Json, n: int) -> Iterator[PointRecord | Unit]:
+    place = f"task {_id(task, n)} annotation {text(task.get('annotation_id')) or '#0'}"[:200]
+    ids = [text(task.get("id")), text(task.get("annotation_id"))]
+    unit = f"label_studio {ids[0]} {ids[1]} of {text(task.get('created_at'))}"[:300] if all(ids) else None
+    if unit is not None:
+        yield Unit(file.name, unit, text(task.get("updated_at")))
+    found = image_names(tuple(_image_of({"data": task}, {})))
+    like = PointRecord(
+        file.name, place, found[0] if found else None, None, None, None,
+        annotator=text(task.get("annotator")), labelled_at=text(task.get("created_at")), also=found[1:], unit=unit,
+    )  # fmt: skip
+    for k, (name, row) in enumerate(_min_keypoints(task)):
+        record = _located(like._replace(source_record=f"{place} {name[:50]} #{k}"), row)
+        record = _labelled(record, row["keypointlabels"])
+        yield record._replace(key=f"{name} {record.category} {record.x},{record.y}")
+
+
+IMPORTER = Importer("label_studio", sniff, read)

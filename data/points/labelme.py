@@ -1,0 +1,81 @@
+"""Points in labelme's JSON, a file an image: shapes of type "point".
+
+Shapes have no ids: a record is named by its label and coordinates, so that its id stays when others come and go.
+Coordinates are pixels from the image's outer corner.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from data.points.record import Importer, Options, PointFile, PointRecord, Problem
+from data.points.values import number, shown, text
+
+EXPECTED = "labelme's JSON with 'shapes' and 'imagePath'"
+
+
+def sniff(file: PointFile, _: Options) -> bool:
+    """JSON object with a list of shapes and what labelme writes beside them."""
+    document = file.json
+    return (
+        isinstance(document, dict)
+        and isinstance(document.get("shapes"), list)
+        and bool({"imagePath", "imageData", "imageHeight"} & document.keys())
+    )
+
+
+def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
+    """One record a shape; those that are no points are set aside.
+
+    Raises:
+        DataError: the file is not JSON, or has no list of shapes.
+    """
+    document = file.json
+    if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
+        found = f"no JSON ({file.json_error})" if file.json_error else "no list 'shapes'"
+        raise file.fault(found, EXPECTED, "save it again with labelme")
+    names = _image_names(file, text(document.get("imagePath")))
+    width, height = number(document.get("imageWidth")), number(document.get("imageHeight"))
+    size = None if width is None or height is None else (int(width), int(height))
+    for n, shape in enumerate(document["shapes"]):
+        place = f"shape #{n}"
+        like = PointRecord(file.name, place, names[0], None, None, None, also=names[1:], size=size)
+        if not isinstance(shape, dict):
+            problem = Problem("bad_record", type(shape).__name__, "a JSON object")
+            yield like._replace(problem=problem)
+            continue
+        like = like._replace(category=text(shape.get("label")))
+        kind = shape.get("shape_type")
+        if kind != "point":
+            yield like._replace(problem=Problem("not_a_point", f"shape_type {shown(kind)}", "point"))
+            continue
+        xy = _point(shape.get("points"))
+        if xy is None:
+            said = f"points {shown(shape.get('points'))}"
+            yield like._replace(problem=Problem("bad_point", said, "points [[x, y]] in pixels"))
+        else:
+            yield like._replace(x=xy[0], y=xy[1], key=f"{like.category} {xy[0]},{xy[1]}")
+
+
+def _point(points: Any) -> tuple[float, float] | None:
+    if not isinstance(points, list) or len(points) != 1:
+        return None
+    if not isinstance(points[0], list) or len(points[0]) != 2:
+        return None
+    x, y = map(number, points[0])
+    return None if x is None or y is None else (x, y)
+
+
+def _image_names(file: PointFile, path: str | None) -> tuple[str, ...]:
+    """imagePath is relative to the file: first as lying beside it, then by itself; without one the file's own stem."""
+    if path is None:
+        return (PurePosixPath(file.name).with_suffix("").as_posix(),)
+    path = path.replace("\\", "/")
+    beside = posixpath.normpath(posixpath.join(posixpath.dirname(file.name), path))
+    return tuple(dict.fromkeys((beside, path, posixpath.basename(path) or path)))
+
+
+IMPORTER = Importer("labelme", sniff, read)

@@ -1,0 +1,77 @@
+"""Points in Parquet: a row a point, columns as in CSV; our own points.parquet reads too.
+
+Where every coordinate of the file is whole, they are pixel indices and moved to the pixels' centres (+0.5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.points.columns import at_centres, checked_columns, row_record
+from data.points.record import Importer, Options, PointFile, PointRecord
+
+MAGIC = b"PAR1"
+
+
+def sniff(file: PointFile, _: Options) -> bool:
+    """The format's first four bytes."""
+    return file.content.startswith(MAGIC)
+
+
+def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
+    """One record a row.
+
+    Raises:
+        DataError: no Parquet file, columns that are missing or of a type that can't hold their values; all of them.
+    """
+    expected = "a Parquet file of a row a point"
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(file.content))
+        header = parquet.schema_arrow.names
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise file.fault(f"unreadable ({error})"[:300], expected, "write the file again") from None
+    columns = checked_columns(file, header, options.columns)
+    try:
+        table = parquet.read(columns=[header[i] for i in columns.values()])
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise file.fault(f"unreadable ({error})"[:300], expected, "write the file again") from None
+    values = {field: _values(file, field, header[i], table) for field, i in columns.items()}
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    yield from at_centres(
+        [row_record(file, f"row {n}", row, row["x"], row["y"]) for n, row in enumerate(rows)]
+    )
+
+
+def _values(file: PointFile, field: str, name: str, table: pa.Table) -> list[Any]:
+    """A column's values: finite floats or None for x and y, texts or ids for image and class, else texts."""
+    column = table.column(name)
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    try:
+        if pa.types.is_null(kind):
+            return [None] * len(column)
+        if field in ("x", "y") and numeric:
+            found = column.cast(pa.float64(), safe=False).to_pylist()
+            return [value if value is not None and math.isfinite(value) else None for value in found]
+        if field in ("image", "category") and (is_text or pa.types.is_integer(kind)):
+            return column.to_pylist()
+        if field in ("id", "annotator", "labelled_at") and (
+            is_text or pa.types.is_integer(kind) or pa.types.is_temporal(kind)
+        ):
+            return column.cast(pa.string()).to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        found = f"values that can't be read ({error})"[:300]
+        raise file.fault(found, str(kind), "write the file again", f"column {name!r}") from None
+    wanted = "numbers" if field in ("x", "y") else "texts or whole numbers"
+    raise file.fault(f"type {kind}", wanted, "write the column with that type", f"column {name!r}")
+
+
+IMPORTER = Importer("parquet", sniff, read)
