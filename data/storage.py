@@ -1,11 +1,12 @@
-"""One interface to where files lie: listing, reading under a root, and writing whole or not at all.
+"""Where files lie: listing, reading under a root, and writing whole or not at all.
 
-Local folders only for now; a remote store adds its own listing and fetching behind the same names.
+Files in S3 are brought here first: see ``data.fetch``.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,30 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from data.errors import DataError, Fault
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+S3 = "s3://"
+# Letters of either case and underscores, which old buckets and other servers than Amazon's have.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+
+
+def is_s3(source: str) -> bool:
+    """Whether a source is an address in S3, not a local path."""
+    return source.lower().startswith(S3)
+
+
+def split_s3(source: str) -> tuple[str, str]:
+    """Bucket, and prefix without slashes at its ends, of ``s3://BUCKET/PREFIX``.
+
+    Raises:
+        ValueError: not such an address. The text doesn't repeat it: it may hold a password.
+    """
+    bucket, _, prefix = source[len(S3) :].partition("/")
+    if not is_s3(source) or not _BUCKET.fullmatch(bucket):
+        raise ValueError(
+            "an address in S3 is s3://BUCKET/PREFIX; credentials and endpoint are not part of it, boto3 finds them "
+            "in AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws and so on"
+        )
+    return bucket, prefix.strip("/")
 
 
 def _partial_name(path: Path) -> Path:
