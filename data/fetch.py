@@ -30,7 +30,7 @@ from data.s3 import (
     list_objects,
     make_client,
 )
-from data.storage import atomic_dir, is_s3, is_safe, split_s3
+from data.storage import atomic_dir, discard_partials, is_s3, is_safe, split_s3
 
 
 class Refused(NamedTuple):
@@ -127,6 +127,7 @@ def fetch(
     }
     try:
         with _locked(cache):
+            discard_partials(into.parent)
             contents, lost = _contents(remote, list(wanted.values()), cache, on_object)
             refused |= {name: lost[one.identity] for name, one in wanted.items() if one.identity in lost}
             with atomic_dir(into) as folder:

@@ -93,6 +93,15 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def discard_partials(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder. Not while another one may be writing there."""
+    for path in folder.glob(".*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = None) -> list[str]:
     """All files under ``root``, as sorted posix paths relative to it.
 

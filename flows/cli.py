@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data.storage import is_s3
 from flows import evaluate_command, model_commands
 from flows.split import EXAMPLE, split
 from tasks.config import load_params
@@ -126,7 +127,7 @@ def _params_fault(root: Path) -> str | None:
         f"  - {key}: found no such file or folder, {name}"
         for key, name in named.items()
         # What the demo stage draws, or a cached run left, may still have to be made.
-        if not name.startswith("workspace/") and not (root / name).exists()
+        if not name.startswith("workspace/") and not is_s3(name) and not (root / name).exists()
     ]
     return "\n".join(["params.yaml: correct these paths", *missing]) if missing else None
 

@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from data.storage import is_s3, split_s3
 from models.config import (
     SIZE_DIVISOR,
     InferenceConfig,
@@ -31,6 +40,16 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _checked_source(value: str) -> str:
+    if is_s3(value):
+        split_s3(value)
+    return value
+
+
+Source = Annotated[str, AfterValidator(_checked_source)]
+"""A path, or s3://BUCKET/PREFIX."""
 
 
 class Section(BaseModel):
@@ -60,14 +79,15 @@ class DemoConfig(Section):
 
 
 class IngestConfig(Section):
-    """Where the user's images and masks are. Annotation files are names inside the folder `annotations`.
+    """Where the user's images and masks are: folders, or s3://BUCKET/PREFIX (docs/data.md). Annotation files are names
+    inside the folder `annotations`.
 
     `on_reject`: at an image that can't be read or isn't of its record's size, `stop` (list all, write nothing) or
     `report` and go on without it and its annotations.
     """
 
-    images: str
-    annotations: str
+    images: Source
+    annotations: Source
     strong: str
     val: str
     weak: str | None
@@ -88,7 +108,7 @@ class PointsConfig(Section):
     `on_reject`: at a point that can't be used, `stop` (list all, write nothing) or `report` and go on without it.
     """
 
-    files: str
+    files: Source
     format: str
     columns: dict[PointField, str] | None
     classes: str | None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from data.errors import SHOWN_FAULTS
+from data.fetch import local_copy
 from data.points.classes import load_classes
 from data.points.folder import PointSet, read_folder
 from data.points.merge import resolve
@@ -18,7 +19,7 @@ from data.points.record import SET_ASIDE, Options
 from data.storage import atomic_dir, join
 from data.tables import REJECTED, DataError, Fault, Split, write_parquet
 from tasks.config import Params, PointsConfig
-from tasks.step import stage_main, write_manifest
+from tasks.step import S3_CACHE, stage_main, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +89,15 @@ def run(params: Params, workspace: Path) -> None:
     """Writes workspace/points: points.parquet, rejected.parquet, manifest.json.
 
     Raises:
+        S3Error: point files in S3 can't be had.
         DataError: no point file can be read; or, where `points.on_reject` is `stop`, any file can't, or any point has
             no image, no class, lies outside its image or is there twice. All of them are listed and nothing is
             written.
     """
     config = params.points
     weak = Split.open(workspace / "dataset" / "weak")
-    imported = import_files(config, config.files, weak)
+    files = local_copy(config.files, workspace / S3_CACHE)
+    imported = import_files(config.model_copy(update={"files": str(files)}), str(files), weak)
     points, rejected, faults = imported.points, imported.rejected, imported.faults
     if faults and config.on_reject == "stop":
         raise DataError(faults)

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 from data.coco import CocoFile, read_coco, to_instances
 from data.errors import SHOWN_FAULTS
 from data.images import CheckedImage
-from data.storage import IMAGE_SUFFIXES, list_files
+from data.storage import discard_partials, is_s3
 from data.tables import INSTANCES, Category, DataError, Fault, write_parquet, write_split
 from tasks.config import IngestConfig, Params
 from tasks.ingest_images import ImageRoot, Rejection, check_rows, images_table, rejected_table, size_rejection
+from tasks.ingest_sources import Sources
 from tasks.step import stage_main, write_manifest
 
 log = logging.getLogger(__name__)
@@ -40,30 +41,40 @@ class _Sources:
     files: dict[str, CocoFile | None]
     images: dict[str, list[dict[str, Any]]]
     faults: list[Fault] = field(default_factory=list)
+    unsafe: list[Rejection] = field(default_factory=list)
+    """Images that no record names and none could."""
 
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/dataset/{strong,weak,val,kept_aside}.
+    """Writes workspace/dataset/{strong,weak,val,kept_aside}, and workspace/fetched: what came from S3.
 
     Raises:
+        S3Error: a source in S3 can't be used.
         DataError: every fault of every annotation file, every image in two splits; where `ingest.on_reject` is
             `stop`, every image that can't be read or isn't of its record's size.
     """
     config = params.ingest
-    sources = _read(config)
+    for folder in (workspace, workspace / "dataset"):
+        discard_partials(folder)
+    origin = Sources(config, workspace)
+    sources = _read(config, origin)
     categories = _categories(sources)
-    root = ImageRoot(Path(config.images), config.images, {})
+    if sources.faults and is_s3(config.images):  # told before gigabytes are downloaded
+        raise DataError(map(origin.told, sources.faults))
+    root = origin.bring(row["file_name"] for rows in sources.images.values() for row in rows)
     images, rejected = _check_images(sources, root)
+    rejected["weak"] += sources.unsafe
     faults = list(dict.fromkeys(one.fault for name in SPLITS for one in rejected[name]))
     if config.on_reject == "stop":
         sources.faults += faults
     sources.faults += _used_up(sources, images, config)
     if sources.faults:
-        raise DataError(sources.faults)
+        raise DataError(map(origin.told, sources.faults))
     for fault in faults[:SHOWN_FAULTS]:
         log.warning("ingest: rejected: %s", fault)
     if len(faults) > SHOWN_FAULTS:
         log.warning("ingest: and %d more, all in rejected.parquet", len(faults) - SHOWN_FAULTS)
+    origin.publish()
     for name in SPLITS:
         coco = sources.files[name]
         instances = INSTANCES.empty_table() if coco is None or name == "weak" else to_instances(coco)
@@ -74,7 +85,7 @@ def run(params: Params, workspace: Path) -> None:
                 pc.is_in(instances["image_id"], images[name]["image_id"].combine_chunks())
             )
         folder = workspace / "dataset" / name
-        write_split(folder, images[name], instances, categories, root.folder.as_posix())
+        write_split(folder, images[name], instances, categories, origin.image_root().as_posix())
         write_parquet(out, folder / "rejected.parquet")
         counts = {
             "images": len(images[name]),
@@ -126,7 +137,7 @@ def _used_up(sources: _Sources, images: Mapping[str, pa.Table], config: IngestCo
     ]
 
 
-def _read(config: IngestConfig) -> _Sources:
+def _read(config: IngestConfig, origin: Sources) -> _Sources:
     """All annotation files; their faults are collected, so that one run shows them all."""
     sources = _Sources({}, {})
     for name in SPLITS:
@@ -135,18 +146,19 @@ def _read(config: IngestConfig) -> _Sources:
         if file_name is None:
             continue
         try:
-            coco = read_coco(Path(config.annotations) / file_name, need_masks=name != "weak")
+            coco = read_coco(origin.annotations / file_name, need_masks=name != "weak")
         except DataError as error:
             sources.faults += error.faults
             continue
         sources.files[name], sources.images[name] = coco, coco.images
     if config.weak is None and not sources.faults:
-        sources.images["weak"] = _unlisted(config, sources)
+        names, sources.unsafe = origin.image_files()
+        sources.images["weak"] = _unlisted(names, sources)
     sources.faults += _overlaps(sources, config)
     return sources
 
 
-def _unlisted(config: IngestConfig, sources: _Sources) -> list[dict[str, Any]]:
+def _unlisted(names: list[str], sources: _Sources) -> list[dict[str, Any]]:
     """Without a file of weak images, every image file that no other file lists is one.
 
     The id of such an image is a hash of its path, so that images added later don't change it.
@@ -154,7 +166,7 @@ def _unlisted(config: IngestConfig, sources: _Sources) -> list[dict[str, Any]]:
     listed = {row["file_name"] for name in ("strong", "val") for row in sources.images[name]}
     given = {row["file_name"]: row["id"] for row in sources.images["kept_aside"]}
     rows = []
-    for path in list_files(config.images, IMAGE_SUFFIXES):
+    for path in names:
         if path not in listed:
             hashed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:6], "big")
             rows.append({"id": given.get(path, hashed), "file_name": path})

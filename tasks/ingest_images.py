@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.fetch import Refused
 from data.images import CheckedImage, ImageError, check_image
 from data.storage import join
 from data.tables import IMAGES, DataError, Fault
@@ -38,7 +39,7 @@ class Rejection:
     fault: Fault
     reason: str
     row: Mapping[str, Any]
-    """Its record: id, file_name."""
+    """Its record: id (None where none names it), file_name."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ImageRoot:
 
     folder: Path
     shown: str
-    problems: Mapping[str, ImageError]
+    problems: Mapping[str, Refused]
     """Files that could not be brought here, by name."""
 
 
@@ -78,9 +79,9 @@ def check_rows(
 
 def _check(row: dict[str, Any], root: ImageRoot) -> CheckedImage | Rejection:
     name = row["file_name"]
+    if name in root.problems:
+        return _rejection(row, root, *root.problems[name])
     try:
-        if name in root.problems:
-            raise root.problems[name]
         found = check_image(
             join(root.folder, name)
         )  # refuses what leads out of the root, as later steps will

@@ -24,6 +24,8 @@ from tasks.errors import TaskError
 log = logging.getLogger(__name__)
 
 WORKSPACE = Path("workspace")
+S3_CACHE = Path("runs/s3")
+"""In the workspace: what was downloaded, by content. DVC doesn't track it; it may be removed at any time."""
 MANIFEST_FORMAT = 1
 
 Run = Callable[[Params, Path], None]

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 SECRET = "S3CRETofTheTestsNobodyMaySee"  # noqa: S105  (moto takes any)
+THOUSANDS = "thousands"
+"""A bucket that is there from the start: imgs/0000.txt to imgs/2499.txt, each holding its name."""
 FAULTS = ("500", "503", "drop", "flip")
 Plan = Callable[[str, str, int], str | None]
 """(method, path with query, how manyth request of this method and path) to the fault that this answer gets."""
@@ -44,7 +46,7 @@ def s3_server(log: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, str(Path(__file__)), str(port)]
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         end = time.monotonic() + 120
@@ -59,6 +61,19 @@ def s3_server(log: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def _serve(port: int) -> None:
+    """The server's own process. Thousands of objects are put straight into its memory, which takes no time."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+    from moto.server import main
+
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    backend.create_bucket(THOUSANDS, "us-east-1")
+    for n in range(2500):
+        backend.put_object(THOUSANDS, f"imgs/{n:04d}.txt", f"{n:04d}.txt".encode())
+    main(["-H", "127.0.0.1", "-p", str(port)])
 
 
 @dataclass
@@ -146,3 +161,7 @@ def proxy(upstream: str) -> Iterator[Proxy]:
         state.address = f"http://127.0.0.1:{server.server_address[1]}"
         yield state
         server.shutdown()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

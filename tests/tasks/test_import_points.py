@@ -10,6 +10,7 @@ import pytest
 from data.tables import POINTS, REJECTED, DataError, read_parquet
 from tasks.config import Params
 from tasks.import_points import run
+from tests.conftest import Bucket
 
 
 @pytest.fixture
@@ -76,4 +77,16 @@ def test_importing_twice_gives_the_same_bytes(place: tuple[Path, Params, dict[st
     run(params, workspace)
     first = {path.name: path.read_bytes() for path in (workspace / "points").iterdir()}
     run(params, workspace)
+    assert first == {path.name: path.read_bytes() for path in (workspace / "points").iterdir()}
+
+
+def test_point_files_in_s3_give_the_same_points(
+    place: tuple[Path, Params, dict[str, Any]], bucket: Bucket
+) -> None:
+    workspace, params, _ = place
+    run(params, workspace)
+    first = {path.name: path.read_bytes() for path in (workspace / "points").iterdir()}
+    bucket.fill({"june/clicks.json": Path("workspace/demo/points/clicks.json").read_bytes()})
+    points = params.points.model_copy(update={"files": f"s3://{bucket.name}/june"})
+    run(params.model_copy(update={"points": points}), workspace)
     assert first == {path.name: path.read_bytes() for path in (workspace / "points").iterdir()}
