@@ -32,6 +32,18 @@ def _parse(text: str) -> list[Category]:
 KNOWN = {"coco": _parse(COCO), "bdd100k": _parse(BDD100K)}
 """80 classes of COCO 2017, 8 of BDD100K's instance segmentation, with their official ids."""
 
+BDD100K_NAMES = {
+    "person": "pedestrian",
+    "bike": "bicycle",
+    "motor": "motorcycle",
+    "van": "car",
+    "caravan": "car",
+}
+"""What BDD100K's label files call some of the classes: its instance masks say person, never pedestrian."""
+
+BDD100K_IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
+"""Classes that BDD100K neither trains nor evaluates: regions of the given class to ignore."""
+
 
 def numbered(count: int) -> list[Category]:
     """Classes 1..count whose names are their numbers."""

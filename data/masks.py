@@ -19,6 +19,8 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+MAX_OUTLINE = 10_000_000  # pixels along a polygon part; the rasteriser takes 40 bytes a pixel
+
 
 def encode(mask: BoolArray) -> bytes:
     """Compressed RLE of a bool mask [H, W]."""
@@ -26,6 +28,32 @@ def encode(mask: BoolArray) -> bytes:
         raise ValueError(f"a mask has shape [H, W]; found {list(mask.shape)}")
     counts: bytes = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     return counts
+
+
+def encode_labels(labels: npt.NDArray[Any]) -> dict[int, bytes]:
+    """Compressed RLE of each value above 0 of a label map [H, W] of whole numbers, by value, in order.
+
+    One pass over the image, whatever the number of objects.
+    """
+    if labels.ndim != 2:
+        raise ValueError(f"a label map has shape [H, W]; found {list(labels.shape)}")
+    height, width = labels.shape
+    flat = labels.ravel(order="F").astype(np.int64)
+    if not (flat > 0).any():
+        return {}
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    ends = np.append(starts[1:], flat.size)
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")
+    order = order[values[order] > 0]
+    kinds, first = np.unique(values[order], return_index=True)
+    masks = {}
+    for value, own in zip(kinds.tolist(), np.split(order, first[1:]), strict=True):
+        # Background up to a run's start, the run, and so on to the image's end.
+        bounds = np.stack([starts[own], ends[own]], axis=1).ravel()
+        lengths = np.diff(bounds, prepend=0, append=flat.size)
+        masks[value] = from_runs((lengths if lengths[-1] else lengths[:-1]).tolist(), height, width)
+    return masks
 
 
 def decode(counts: bytes, height: int, width: int) -> BoolArray:
@@ -123,6 +151,14 @@ def check_polygons(polygons: Any, height: int, width: int) -> None:
         reach = 2 * max(height, width)
         if np.abs(values).max() > reach + max(height, width):
             raise ValueError(f"part {n} with a vertex far outside the {width} x {height} image")
+        if len(part) * reach > MAX_OUTLINE and _walk(values) > MAX_OUTLINE:
+            raise ValueError(f"part {n} with an outline of {_walk(values):.0f} pixels, above {MAX_OUTLINE}")
+
+
+def _walk(flat: npt.NDArray[Any]) -> float:
+    """Pixels that the rasteriser steps through along a closed polygon x0, y0, x1, y1, ..."""
+    points = flat.reshape(-1, 2).astype(np.float64)
+    return float(np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum())
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.storage import is_s3
-from flows import evaluate_command, model_commands
+from flows import evaluate_command, export_command, model_commands
 from flows.split import EXAMPLE, split
 from tasks.config import load_params
 from tasks.errors import TaskError
@@ -236,6 +236,7 @@ def _fail(console: Console, message: str) -> None:
 app.command("import-checkpoint", epilog=model_commands.IMPORT_EXAMPLE)(model_commands.import_checkpoint)
 app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.predict)
 app.command("evaluate", epilog=evaluate_command.EXAMPLE)(evaluate_command.evaluate)
+app.command("export", epilog=export_command.EXAMPLE)(export_command.export)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ EXAMPLE = (
 
 
 def evaluate(
-    ground_truth: Annotated[Path, typer.Option(help="A COCO file with a mask for every object.")],
+    ground_truth: Annotated[Path, typer.Option(help="Masks: COCO, Scalabel, or a folder of bitmasks.")],
     results: Annotated[Path, typer.Option(help="COCO results with masks: of `predict`, or any other tool.")],
     max_detections: Annotated[
         int, typer.Option(min=1, help="Detections that count, for each image and class. COCO's own: 100.")
@@ -30,6 +30,9 @@ def evaluate(
         tuple[float, float],
         typer.Option(metavar="A B", help="Sides in pixels that part small, medium and large objects."),
     ] = (32.0, 96.0),
+    images: Annotated[
+        Path | None, typer.Option(help="The image root, where the ground truth lacks sizes or names.")
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Each class's AP too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:

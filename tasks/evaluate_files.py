@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.coco import CocoFile, read_coco, to_instances
+from data.annotations import read_annotations
+from data.coco import CocoFile, to_instances
+from data.frames import ImageFolder
 from data.results import read_results
 from tasks.coco_eval import SIZES, evaluate_masks
 from tasks.errors import TaskError
@@ -19,14 +21,16 @@ def evaluate_files(
     *,
     max_detections: int,
     size_bounds: tuple[float, float],
+    images: Path | None = None,
 ) -> dict[str, Any]:
     """Scores of a COCO results file.
 
     Args:
-        ground_truth: a COCO instances file with masks.
+        ground_truth: a file or folder with masks, in any format that `ingest` reads.
         results: a COCO results file with masks, whose ids are the ground truth's.
         max_detections: detections that count for each image and class, the best first; COCO's own limit is 100.
         size_bounds: sides in pixels that part small from medium and medium from large; COCO's are 32 and 96.
+        images: the image root, for a ground truth that doesn't say all sizes and names; None: not needed.
 
     Returns:
         AP, AP50, AP75, APs, APm, APl, AR1, AR10, ARN (N: max_detections), ARs, ARm, ARl in percent (None where no
@@ -42,7 +46,7 @@ def evaluate_files(
         raise TaskError(f"max_detections: found {max_detections}, expected 1 or more")
     if not 0 < small < medium < math.inf:
         raise TaskError(f"size_bounds: found {small:g} {medium:g}, expected two sides in pixels, 0 < a < b")
-    coco = read_coco(ground_truth)
+    coco = read_annotations(ground_truth, images=None if images is None else ImageFolder(images))
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
     truth = _truth(coco, sizes)
     found = read_results(results, sizes, {category.id for category in coco.categories})

@@ -181,3 +181,25 @@ def test_published_masks_of_the_reference_come_back(shared_dir: Path) -> None:
     rles = [masks.encode(mask) for mask in stack]
     assert np.array_equal(masks.decode_many(rles, *shape[1:]), stack)
     assert [masks.area(rle, *shape[1:]) for rle in rles] == stack.sum(axis=(1, 2)).tolist()
+
+
+@given(
+    hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.integers(-1, 3))
+)
+def test_label_maps_are_their_values_masks(labels: np.ndarray) -> None:
+    found = masks.encode_labels(labels)
+    assert list(found) == sorted(set(labels[labels > 0].tolist()))
+    for value, counts in found.items():
+        assert counts == masks.encode(labels == value)
+
+
+def test_label_maps_have_two_dimensions() -> None:
+    with pytest.raises(ValueError, match=r"\[H, W\]"):
+        masks.encode_labels(np.zeros((1, 2, 3), dtype=np.int32))
+
+
+def test_an_outline_that_would_take_all_memory_is_refused() -> None:
+    zigzag = [0.0, 0.0, 3000.0, 3000.0] * 2000  # 12 million pixels along, in 64 kB
+    with pytest.raises(ValueError, match=r"an outline of 1[12][0-9]+ pixels"):
+        masks.check_polygons([zigzag], 3000, 3000)
+    masks.check_polygons([zigzag[:400]], 3000, 3000)
