@@ -29,6 +29,7 @@ def read_annotations(
     need_masks: bool = True,
     images: ImageFiles | None = None,
     folder: str = "",
+    keep_unsized: bool = False,
 ) -> CocoFile:
     """Read and validate images and masks as the records of a COCO file.
 
@@ -38,6 +39,7 @@ def read_annotations(
         need_masks: whether an annotation without a mask is a fault.
         images: where sizes and names are looked up that the file doesn't say.
         folder: set before each file name; the folder below the image root that holds the images.
+        keep_unsized: see `read_scalabel`.
 
     Raises:
         DataError: every fault of the file, or an unknown format.
@@ -50,7 +52,9 @@ def read_annotations(
         )
     found = format_of(path) if format == "auto" else format
     if found == "scalabel":
-        return read_scalabel(path, need_masks=need_masks, images=images, folder=folder)
+        return read_scalabel(
+            path, need_masks=need_masks, images=images, folder=folder, keep_unsized=keep_unsized
+        )
     if found == "bdd-bitmask":
         return read_bitmasks(path, images=images, folder=folder)
     if found != "coco":

@@ -218,7 +218,7 @@ def to_instances(coco: CocoFile) -> pa.Table:
     Box and area are the file's own where it has them (COCO's evaluation goes by the given area),
     else the mask's.
     """
-    sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
+    sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images if "height" in row}
     columns: dict[str, list[Any]] = {name: [] for name in INSTANCES.names}
     for row in coco.annotations:
         if not _has_mask(row):

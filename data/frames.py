@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,6 +71,9 @@ class ImageFiles(Protocol):
     def names(self) -> frozenset[str]:
         """All image files, as paths relative to the image root."""
 
+    def prepare(self, names: Collection[str]) -> None:
+        """Told once which files' sizes will be asked for, so that they can be brought together."""
+
     def size(self, file_name: str) -> tuple[int, int]:
         """(width, height) in pixels. Raises DataError where the file isn't there or isn't an image."""
 
@@ -87,6 +90,9 @@ class ImageFolder:
         if self._names is None:
             self._names = frozenset(list_files(self._root, IMAGE_SUFFIXES))
         return self._names
+
+    def prepare(self, names: Collection[str]) -> None:
+        """See `ImageFiles`; they are here."""
 
     def size(self, file_name: str) -> tuple[int, int]:
         """See `ImageFiles`."""

@@ -35,6 +35,7 @@ class _Reading:
     need_masks: bool
     images: ImageFiles | None
     folder: str
+    keep_unsized: bool
     size: tuple[int, int] | None  # (height, width) that config gives all images
     ids: dict[str, int]  # class ids by name
     faults: list[Fault] = field(default_factory=list)
@@ -49,6 +50,7 @@ def read_scalabel(
     need_masks: bool = True,
     images: ImageFiles | None = None,
     folder: str = "",
+    keep_unsized: bool = False,
 ) -> CocoFile:
     """Read and validate Scalabel frames as the records of a COCO file, masks as compressed RLE.
 
@@ -58,6 +60,8 @@ def read_scalabel(
             only the frames' names count.
         images: where an image's size is looked up that the file doesn't say, and where the images of videos lie.
         folder: set before each name; the folder below the image root that holds the images.
+        keep_unsized: a frame whose size nothing tells, since its image is missing or broken, is an image record
+            without size and labels, for a caller that rejects the image; else it is a fault.
 
     Returns:
         Images have a hash of their name as id, annotations numbers from 1 in the order of the file, unless the file
@@ -72,12 +76,18 @@ def read_scalabel(
     if faults:
         raise DataError(faults)
     where = str(path)
-    categories, class_faults = classes_of(config, where)
+    # A list of names says nothing of classes, and must not bring BDD100K's into another data set.
+    categories, class_faults = classes_of(config, where) if need_masks or config is not None else ([], [])
     size, size_faults = _config_size(config, where)
-    reading = _Reading(need_masks, images, folder, size, {c.name: c.id for c in categories})
+    reading = _Reading(need_masks, images, folder, keep_unsized, size, {c.name: c.id for c in categories})
     reading.faults += class_faults + size_faults
     rows: list[dict[str, Any]] = []
     labels: list[list[dict[str, Any]]] = []
+    if need_masks and images is not None:
+        sound = [frame for _, _, frame in frames if _frame_problem(frame) is None]
+        unsized = [_file_name(frame, reading) for frame in sound if _said_size(frame, reading) is None]
+        if unsized:
+            images.prepare(unsized)
     for file, n, frame in frames:
         image, own = _frame(file, n, frame, reading)
         if image is not None:
@@ -169,19 +179,7 @@ def _frame(
     """The image record of a frame and the annotations on it; faults are added to `reading`."""
     name = frame.get("name") if isinstance(frame, dict) else None
     record = f"frame #{n}" + (f" {name!r}" if isinstance(name, str) else "")
-    problem: tuple[str, str] | None = None
-    if not isinstance(frame, dict):
-        problem = (type(frame).__name__, "an object with name and labels")
-    elif not isinstance(name, str) or not is_safe(name):
-        problem = (f"name {_short(name)}", "the name of an image file below the image root")
-    elif frame.get("videoName") is not None and not (
-        isinstance(frame["videoName"], str) and is_safe(frame["videoName"] or ".")
-    ):
-        problem = (f"videoName {_short(frame['videoName'])}", "the name of a folder below the image root")
-    elif not isinstance(frame.get("labels"), list | None):
-        problem = (f"labels of type {type(frame['labels']).__name__}", "a list of labels")
-    elif frame.get("size") is not None and _size(frame["size"]) is None:
-        problem = (f"size {_short(frame['size'])}", _SIZE)
+    problem = _frame_problem(frame)
     if problem is not None:
         reading.faults.append(Fault(file, record, *problem, _MEND))
         return None, []
@@ -194,6 +192,8 @@ def _frame(
     try:
         size = _frame_size(frame, row["file_name"], reading)
     except DataError as error:
+        if reading.keep_unsized:
+            return row, []
         reading.faults += [
             Fault(file, record, f"no size, and {fault.found} at {fault.file}", "frame.size, config.imageSize, or the "
                   "image file to take it from", "restore the image, or add its size") for fault in error.faults
@@ -208,6 +208,22 @@ def _frame(
     return row, own
 
 
+def _frame_problem(frame: Any) -> tuple[str, str] | None:
+    """What is wrong with a frame, its labels aside, and what was expected."""
+    if not isinstance(frame, dict):
+        return type(frame).__name__, "an object with name and labels"
+    name, video = frame.get("name"), frame.get("videoName")
+    if not isinstance(name, str) or not is_safe(name):
+        return f"name {_short(name)}", "the name of an image file below the image root"
+    if video is not None and not (isinstance(video, str) and is_safe(video or ".")):
+        return f"videoName {_short(video)}", "the name of a folder below the image root"
+    if not isinstance(frame.get("labels"), list | None):
+        return f"labels of type {type(frame['labels']).__name__}", "a list of labels"
+    if frame.get("size") is not None and _size(frame["size"]) is None:
+        return f"size {_short(frame['size'])}", _SIZE
+    return None
+
+
 def _file_name(frame: dict[str, Any], reading: _Reading) -> str:
     """The frame's image below the image root. Videos' images lie in a folder a video, or beside each other."""
     parts = [reading.folder.strip("/")] if reading.folder.strip("/") else []
@@ -219,8 +235,8 @@ def _file_name(frame: dict[str, Any], reading: _Reading) -> str:
     return plain
 
 
-def _frame_size(frame: dict[str, Any], file_name: str, reading: _Reading) -> tuple[int, int]:
-    """(height, width): of the frame, of config, of its masks, of the image file; the first that is there."""
+def _said_size(frame: dict[str, Any], reading: _Reading) -> tuple[int, int] | None:
+    """(height, width): of the frame, of config, of its masks, the first that is there; else None."""
     size = _size(frame["size"]) if frame.get("size") is not None else reading.size
     if size is not None:
         return size
@@ -231,6 +247,14 @@ def _frame_size(frame: dict[str, Any], file_name: str, reading: _Reading) -> tup
             size = _size({"height": given[0], "width": given[1]})
             if size is not None:
                 return size
+    return None
+
+
+def _frame_size(frame: dict[str, Any], file_name: str, reading: _Reading) -> tuple[int, int]:
+    """(height, width) that the file says, else that of the image file."""
+    size = _said_size(frame, reading)
+    if size is not None:
+        return size
     if reading.images is None:
         raise DataError(
             Fault("-", file_name, "no image folder to look it up in", "one", "name the image root")

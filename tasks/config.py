@@ -78,10 +78,20 @@ class DemoConfig(Section):
     distractors: NonNegativeInt
 
 
+class FoldersConfig(Section):
+    """The folder below the image root that a split's file names are relative to; "" for the root itself."""
+
+    strong: str
+    val: str
+    weak: str
+    kept_aside: str
+
+
 class IngestConfig(Section):
     """Where the user's images and masks are: folders, or s3://BUCKET/PREFIX (docs/data.md). Annotation files are names
     inside the folder `annotations`.
 
+    `format`: of the files with masks; `auto` finds it by content, for each by itself, as it is for `weak`.
     `on_reject`: at an image that can't be read or isn't of its record's size, `stop` (list all, write nothing) or
     `report` and go on without it and its annotations.
     """
@@ -92,6 +102,8 @@ class IngestConfig(Section):
     val: str
     weak: str | None
     kept_aside: str | None
+    format: Literal["auto", "coco", "scalabel", "bdd-bitmask"]
+    folders: FoldersConfig
     on_reject: Literal["stop", "report"]
 
 

@@ -1,4 +1,4 @@
-"""Reads the user's images and COCO masks once and writes the tables that every later step reads.
+"""Reads the user's images and masks once and writes the tables that every later step reads.
 
 Four splits, each a folder under workspace/dataset: `strong` (masks to train on), `weak` (no masks; points will
 come), `val`, and `kept_aside` (weak images whose masks exist only to measure pseudo masks; no training step may
@@ -7,7 +7,6 @@ read them). They are separate so that new weak images never retrain the teacher.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -18,14 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.coco import CocoFile, read_coco, to_instances
+from data.annotations import read_annotations
+from data.coco import CocoFile, to_instances
 from data.errors import SHOWN_FAULTS
+from data.frames import name_id
 from data.images import CheckedImage
 from data.storage import discard_partials, is_s3
 from data.tables import INSTANCES, Category, DataError, Fault, write_parquet, write_split
 from tasks.config import IngestConfig, Params
 from tasks.ingest_images import ImageRoot, Rejection, check_rows, images_table, rejected_table, size_rejection
-from tasks.ingest_sources import Sources
+from tasks.ingest_sources import SourceImages, Sources
 from tasks.step import stage_main, write_manifest
 
 log = logging.getLogger(__name__)
@@ -140,13 +141,21 @@ def _used_up(sources: _Sources, images: Mapping[str, pa.Table], config: IngestCo
 def _read(config: IngestConfig, origin: Sources) -> _Sources:
     """All annotation files; their faults are collected, so that one run shows them all."""
     sources = _Sources({}, {})
+    files = SourceImages(origin)
     for name in SPLITS:
         file_name: str | None = getattr(config, name)
         sources.files[name], sources.images[name] = None, []
         if file_name is None:
             continue
         try:
-            coco = read_coco(origin.annotations / file_name, need_masks=name != "weak")
+            coco = read_annotations(
+                origin.annotations / file_name,
+                "auto" if name == "weak" else config.format,
+                need_masks=name != "weak",
+                images=files,
+                folder=getattr(config.folders, name),
+                keep_unsized=config.on_reject == "report",
+            )
         except DataError as error:
             sources.faults += error.faults
             continue
@@ -168,8 +177,7 @@ def _unlisted(names: list[str], sources: _Sources) -> list[dict[str, Any]]:
     rows = []
     for path in names:
         if path not in listed:
-            hashed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:6], "big")
-            rows.append({"id": given.get(path, hashed), "file_name": path})
+            rows.append({"id": given.get(path, name_id(path)), "file_name": path})
     return rows
 
 

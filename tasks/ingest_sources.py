@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from data.fetch import Refused, RemoteFolder, fetch, local_copy, open_remote
-from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, list_files
-from data.tables import Fault
+from data.images import image_size
+from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, join, list_files
+from data.tables import DataError, Fault
 from tasks.config import IngestConfig
 from tasks.ingest_images import ImageRoot, Rejection
 from tasks.progress import Bar
@@ -114,6 +115,37 @@ class Sources:
             if fault.file.startswith(here)
             else fault
         )
+
+
+class SourceImages:
+    """The images of a run, as readers of label files look up what these don't say (`data.frames.ImageFiles`)."""
+
+    def __init__(self, origin: Sources) -> None:
+        self._origin = origin
+        self._names: frozenset[str] | None = None
+        self._root = ImageRoot(Path(), "", {})
+
+    def names(self) -> frozenset[str]:
+        """All image files."""
+        if self._names is None:
+            self._names = frozenset(self._origin.image_files()[0])
+        return self._names
+
+    def prepare(self, names: Collection[str]) -> None:
+        """Makes these files lie here; what came is not downloaded again when the splits are brought."""
+        self._root = self._origin.bring(names)
+
+    def size(self, file_name: str) -> tuple[int, int]:
+        """(width, height) in pixels of a file that was prepared.
+
+        Raises:
+            DataError: it isn't there, or isn't an image.
+        """
+        refused = self._root.problems.get(file_name)
+        if refused is not None:
+            where = f"{self._origin.config.images.rstrip('/')}/{file_name}"
+            raise DataError(Fault(where, "image", refused.found, refused.expected, "restore the object"))
+        return image_size(join(self._root.folder, file_name))
 
 
 def _link_or_copy(source: str, target: str) -> None:

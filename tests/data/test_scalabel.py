@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,11 @@ def test_real_files_are_read(shared_dir: Path, name: str, images: int, labels: i
         def names(self) -> frozenset[str]:
             return frozenset()
 
+        def prepare(self, names: Collection[str]) -> None:
+            self.prepared = set(names)
+
         def size(self, file_name: str) -> tuple[int, int]:
+            assert file_name in self.prepared
             return 1280, 720
 
     table = to_instances(coco := read_scalabel(path, images=Images()))
