@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data import masks
+from data import masks, s3
 from data.annotations import read_annotations
 from data.errors import DataError
 from data.export import write_frames
@@ -20,6 +20,7 @@ from data.tables import Category, Split
 from tasks.config import Params
 from tasks.export_labels import ExportRequest, export_labels
 from tasks.ingest import run
+from tests.conftest import Bucket
 
 CLASSES = [Category(i, name) for i, name in enumerate(("pedestrian", "rider", "car"), start=1)]
 NAMES = {"strong": ("a.jpg", "b.jpg"), "val": ("c.jpg",), "weak": ("d.jpg", "e.jpg")}
@@ -49,7 +50,9 @@ def go(tmp_path: Path, recipe: dict[str, Any], params_of: Callable[[dict[str, An
         folder = tmp_path / "images" / FOLDERS[split]
         folder.mkdir(parents=True)
         for name in names:
-            cv2.imwrite(str(folder / name), np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8))
+            cv2.imwrite(
+                str(folder / name), np.full((HEIGHT, WIDTH, 3), 9 * ord(name[0]) % 256, dtype=np.uint8)
+            )
     weak = [{"name": name} for name in NAMES["weak"]]
     (tmp_path / "labels/ins_seg").mkdir(parents=True)
     (tmp_path / "labels/weak.json").write_text(json.dumps(weak))
@@ -95,13 +98,18 @@ def test_each_format_gives_the_same_tables(tmp_path: Path, go: Go, format: str, 
     assert splits["weak"].images["file_name"].to_pylist()[0].startswith("100k/train/")
 
 
-def test_bdd100ks_polygons_need_no_size_and_no_config(tmp_path: Path, go: Go) -> None:
+def write_polygons(folder: Path) -> None:
+    """The strong and val masks as BDD100K's own files say them: without size, without config."""
     corners = [[3, 2], [9, 2], [9, 6], [3, 6]]
     for split, place in (("strong", "train"), ("val", "val")):
         label = {"id": "00", "category": "person", "attributes": {"crowd": False, "occluded": True},
                  "poly2d": [{"vertices": corners, "types": "LLLL", "closed": True}]}  # fmt: skip
         rows = [{"name": name, "labels": [label]} for name in NAMES[split]]
-        (tmp_path / f"labels/ins_seg/ins_seg_{place}.json").write_text(json.dumps(rows))
+        (folder / f"ins_seg_{place}.json").write_text(json.dumps(rows))
+
+
+def test_bdd100ks_polygons_need_no_size_and_no_config(tmp_path: Path, go: Go) -> None:
+    write_polygons(tmp_path / "labels/ins_seg")
     dataset = go(strong="ins_seg/ins_seg_train.json", val="ins_seg/ins_seg_val.json")
     strong = Split.open(dataset / "strong")
     assert strong.images["width"].to_pylist() == [WIDTH, WIDTH]
@@ -113,7 +121,7 @@ def test_bdd100ks_polygons_need_no_size_and_no_config(tmp_path: Path, go: Go) ->
 def test_a_broken_image_without_a_size_is_rejected_like_any_other(
     tmp_path: Path, go: Go, caplog: pytest.LogCaptureFixture
 ) -> None:
-    test_bdd100ks_polygons_need_no_size_and_no_config(tmp_path, go)
+    write_polygons(tmp_path / "labels/ins_seg")
     (tmp_path / "images/10k/train/a.jpg").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         go(strong="ins_seg/ins_seg_train.json", val="ins_seg/ins_seg_val.json")
@@ -137,3 +145,36 @@ def test_what_ingest_read_goes_out_and_comes_back(tmp_path: Path, go: Go) -> Non
     assert [frame.image_id for frame in again] == Split.open(dataset / "strong").images[
         "image_id"
     ].to_pylist()
+
+
+def test_sizes_are_taken_from_images_in_s3(
+    tmp_path: Path, go: Go, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only images tell the sizes of BDD100K's frames, so they come before the masks are drawn, and come once."""
+    monkeypatch.setattr(s3, "BACKOFF_S", 0.01)
+    write_polygons(tmp_path / "labels/ins_seg")
+    here = ("images", "labels")
+    bucket.fill(
+        {
+            path.relative_to(tmp_path).as_posix(): path.read_bytes()
+            for folder in here
+            for path in (tmp_path / folder).rglob("*.*")
+        }
+    )
+    files = {"strong": "ins_seg/ins_seg_train.json", "val": "ins_seg/ins_seg_val.json"}
+    local = {
+        path.name: path.read_bytes()
+        for path in (go(**files) / "strong").iterdir()
+        if path.name != "split.json"
+    }
+    dataset = go(**files, images=f"s3://{bucket.name}/images", annotations=f"s3://{bucket.name}/labels")
+    remote = {
+        path.name: path.read_bytes() for path in (dataset / "strong").iterdir() if path.name != "split.json"
+    }
+    assert remote == local
+    came = [path for path in map(str, bucket.proxy.gets()) if ".jpg" in path]
+    assert len(came) == len(set(came)) == 5
+    bucket.fill({"images/10k/train/a.jpg": b""})
+    with pytest.raises(DataError) as caught:
+        go(**files, images=f"s3://{bucket.name}/images", annotations=f"s3://{bucket.name}/labels")
+    assert "10k/train/a.jpg" in str(caught.value)
