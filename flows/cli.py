@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data.storage import is_s3
 from flows import evaluate_command, export_command, model_commands
+from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
+from flows.doctor_command import before_run, doctor
 from flows.split import EXAMPLE, split
 from tasks.config import load_params
 from tasks.errors import TaskError
@@ -87,6 +88,7 @@ def demo(as_json: JsonOption = False) -> None:
     _run("report", (), as_json)
 
 
+app.command(epilog=DOCTOR_EXAMPLE)(doctor)
 app.command(epilog=EXAMPLE)(split)
 
 
@@ -95,9 +97,15 @@ def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
     root = Path.cwd()
     if not (root / "dvc.yaml").is_file():
         _fail(console, f"{root}: no dvc.yaml here; cd to the project's folder")
-    fault = _params_fault(root)
-    if fault is not None:
-        _fail(console, fault)
+    # A pipeline without our ingest has params of its own, of which nothing is known here.
+    if "tasks.ingest" in (root / "dvc.yaml").read_text(encoding="utf-8"):
+        diagnosis = before_run(root, target, console)
+        if diagnosis.errors:
+            message = "nothing was run; mend what is said above, then look with `points2model doctor`"
+            if as_json:
+                outcome = Outcome([], 0.0, message)
+                print(json.dumps({**_summary(outcome, target), "doctor": diagnosis.to_json()}, indent=2))
+            _fail(console, message)
     outcome = _flow(root, target, force, console)
     if as_json:
         print(json.dumps(_summary(outcome, target), indent=2))
@@ -105,31 +113,6 @@ def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
         _show(outcome, target, console)
     if outcome.error is not None:
         _fail(console, outcome.error)
-
-
-def _params_fault(root: Path) -> str | None:
-    """What is wrong with params.yaml, or with the folders that it names; told here since DVC's words are its own.
-
-    A pipeline without our ingest has params of its own, and none of this applies.
-    """
-    if "tasks.ingest" not in (root / "dvc.yaml").read_text(encoding="utf-8"):
-        return None
-    try:
-        params = load_params(root / "params.yaml")
-    except TaskError as error:
-        return str(error)
-    named = {
-        "ingest.images": params.ingest.images,
-        "ingest.annotations": params.ingest.annotations,
-        "points.files": params.points.files,
-    }
-    missing = [
-        f"  - {key}: found no such file or folder, {name}"
-        for key, name in named.items()
-        # What the demo stage draws, or a cached run left, may still have to be made.
-        if not name.startswith("workspace/") and not is_s3(name) and not (root / name).exists()
-    ]
-    return "\n".join(["params.yaml: correct these paths", *missing]) if missing else None
 
 
 def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> Outcome:

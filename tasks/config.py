@@ -365,11 +365,24 @@ class Params(Section):
         return SOLOv2Config.model_validate_json(_as_json(whole))
 
 
+class ParamsError(TaskError):
+    """What is wrong with a params file: `faults`, each beginning with its key."""
+
+    def __init__(self, path: Path, faults: list[str]) -> None:
+        self.faults = faults
+        count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        super().__init__(
+            f"{path}: {count}\n{lines}\nMend them and run again; recipes/ holds complete examples."
+        )
+
+
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Reads and checks a params file.
 
     Raises:
-        TaskError: the file is missing, isn't YAML, or has keys missing, unknown or out of range; all are listed.
+        ParamsError: keys are missing, unknown or out of range; all are listed.
+        TaskError: the file is missing or isn't YAML.
     """
     path = Path(path)
     try:
@@ -392,11 +405,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     if params is not None:
         faults += _crop_faults(params)
     if faults or params is None:
-        count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
-        lines = "\n".join(f"  - {fault}" for fault in faults)
-        raise TaskError(
-            f"{path}: {count}\n{lines}\nMend them and run again; recipes/ holds complete examples."
-        )
+        raise ParamsError(path, faults)
     return params
 
 

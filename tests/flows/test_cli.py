@@ -21,6 +21,7 @@ from tests.flows.test_process import gone
         ["--help"],
         ["run", "--help"],
         ["demo", "--help"],
+        ["doctor", "--help"],
         ["split", "--help"],
         ["import-checkpoint", "--help"],
         ["predict", "--help"],
@@ -66,7 +67,11 @@ def test_the_demo_leaves_your_own_data_alone(tmp_path: Path, monkeypatch: pytest
             "mine/imagez",
             "ingest.images: found no such file or folder, mine/imagez",
         ),
-        ("  images: workspace", "  image: workspace", "ingest.image: unknown key; did you mean 'images'?"),
+        (
+            "  images: workspace",
+            "  image: workspace",
+            "ingest.image: found unknown key; did you mean 'images'?",
+        ),
     ],
 )
 def test_params_are_checked_before_dvc_reads_them(

@@ -1,0 +1,126 @@
+"""The command `points2model doctor`, and the look that `points2model run` takes first."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data.errors import SHOWN_FAULTS
+from tasks.doctor import full_check, quick_check
+from tasks.doctor_finding import Diagnosis, Finding
+from tasks.doctor_setup import is_made
+
+EXAMPLE = "Example: points2model doctor   |   points2model doctor --quick   |   points2model doctor --json"
+WORKSPACE = Path("workspace")
+LOOKS_NOT_AT_DATA = ("make_demo", "ingest", "import_points")
+"""Targets that train nothing: their own steps tell what is wrong with the data."""
+
+
+def doctor(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only what takes no time: params, paths, weights, device, disk.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Look at all data anew, even if no file changed since.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Check params, data and machine before anything is trained; nothing of the pipeline's is written.
+
+    Errors would end a run, and end this with code 1. Warnings are doubts about the data or the settings: images of val
+    that are trained on, objects too small for the input, classes without masks, too little disk or memory.
+    """
+    console = Console(stderr=as_json, highlight=False, soft_wrap=not sys.stdout.isatty())
+    started = time.monotonic()
+    _log_progress()
+    if quick:
+        diagnosis, _ = quick_check(Path(), WORKSPACE)
+    else:
+        diagnosis = full_check(Path(), WORKSPACE, again=again).diagnosis
+    seconds = round(time.monotonic() - started, 1)
+    if as_json:
+        print(json.dumps({**diagnosis.to_json(), "seconds": seconds}, indent=2, ensure_ascii=False))
+    else:
+        show(diagnosis, console)
+        for note in diagnosis.notes:
+            console.print(f"[dim]{escape(note)}[/dim]")
+        console.print(_verdict(diagnosis))
+    raise typer.Exit(diagnosis.exit_code)
+
+
+def before_run(root: Path, target: str, console: Console) -> Diagnosis:
+    """What `run` looks at before DVC starts, printed; with errors it must not go on.
+
+    The set-up always. The user's own data where anything is trained, and only if a file of them changed since the last
+    look; what the demo stage draws, its own steps check. Warnings are printed when they are new.
+    """
+    diagnosis, params = quick_check(root, WORKSPACE)
+    own = params is not None and not all(map(is_made, (params.ingest.images, params.points.files)))
+    fresh = True
+    if not diagnosis.errors and own and target not in LOOKS_NOT_AT_DATA:
+        examined = full_check(root, WORKSPACE)
+        diagnosis, fresh = examined.diagnosis, examined.fresh
+    if fresh:
+        show(diagnosis, console)
+    elif diagnosis.warnings:
+        count = _count(len(diagnosis.warnings), "warning")
+        console.print(f"[dim]doctor: {count} as before; `points2model doctor` shows them[/dim]")
+    return diagnosis
+
+
+def show(diagnosis: Diagnosis, console: Console) -> None:
+    """The findings: a table on a terminal, else a line each."""
+    rows = [("error", "red", one) for one in diagnosis.errors[:SHOWN_FAULTS]]
+    hidden = len(diagnosis.errors) - len(rows)
+    rows += [("warning", "yellow", one) for one in diagnosis.warnings]
+    if not rows:
+        return
+    if console.is_terminal:
+        table = Table(show_lines=True)
+        for column in ("", "where", "what", "next"):
+            table.add_column(column, overflow="fold")
+        for word, colour, finding in rows:
+            where, what, step = (escape(text) for text in _cells(finding))
+            table.add_row(f"[{colour}]{word}[/]", where, what, step)
+        console.print(table, soft_wrap=False)
+    else:
+        for word, colour, finding in rows:
+            examples = f" Such as: {'; '.join(finding.examples)}." if finding.examples else ""
+            console.print(f"[{colour}]{word}[/] {escape(str(finding.fault) + examples)}")
+    if hidden:
+        console.print(f"and {_count(hidden, 'error')} more; `points2model doctor --json` lists all")
+
+
+def _cells(finding: Finding) -> tuple[str, str, str]:
+    fault = finding.fault
+    what = [f"found {fault.found}", f"expected {fault.expected}", *finding.examples]
+    return f"{fault.file}\n{fault.record}", "\n".join(what), fault.next_step
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    errors, warnings = len(diagnosis.errors), len(diagnosis.warnings)
+    if errors:
+        return f"[red]failed[/] {_count(errors, 'error')}, {_count(warnings, 'warning')}"
+    if warnings:
+        return f"[yellow]no errors[/], {_count(warnings, 'warning')}"
+    return "[green]nothing to mend[/]"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _log_progress() -> None:
+    """Progress of long checks goes to stderr; on a terminal as a bar."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "dvc"):
+        logging.getLogger(name).setLevel(logging.WARNING)

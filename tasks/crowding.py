@@ -1,0 +1,45 @@
+"""How crowded a split's images are, against the evaluation's limit: so many detections a class and image, no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+
+from data.tables import Split
+
+
+class Crowding(NamedTuple):
+    """Counts of objects that aren't crowds."""
+
+    by_class: Counter[tuple[int, int]]
+    """by image id and category id"""
+    by_image: Counter[int]
+
+    @property
+    def most_of_a_class(self) -> tuple[int, int, int]:
+        """The largest count of one class on one image: (count, image id, category id); zeros without objects."""
+        if not self.by_class:
+            return 0, 0, 0
+        (image, category), most = max(self.by_class.items(), key=lambda item: (item[1], item[0]))
+        return most, image, category
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """The largest count on one image: (count, image id); zeros without objects."""
+        if not self.by_image:
+            return 0, 0
+        image, most = max(self.by_image.items(), key=lambda item: (item[1], item[0]))
+        return most, image
+
+    def beyond(self, limit: int) -> int:
+        """How many objects can't be found with `limit` detections a class and image, however good the model."""
+        return sum(max(0, count - limit) for count in self.by_class.values())
+
+
+def crowding(split: Split) -> Crowding:
+    """Counts the objects of a split."""
+    table = split.instances.filter(pc.invert(split.instances["iscrowd"]))
+    images, categories = table["image_id"].to_pylist(), table["category_id"].to_pylist()
+    return Crowding(Counter(zip(images, categories, strict=True)), Counter(images))

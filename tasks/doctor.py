@@ -1,0 +1,172 @@
+"""Verify before train: everything that can be known to be wrong, or doubtful, before hours are spent on it.
+
+`quick_check` sees the set-up and takes no time. `full_check` reads the data besides, as the steps would, and remembers
+what it found by the sizes and times of the files it read: while they stay as they are it isn't done again. What it
+keeps lies in workspace/runs/doctor, which DVC doesn't track.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.config import Params
+from tasks.doctor_finding import Diagnosis
+from tasks.doctor_setup import check_params, check_setup, is_made, is_remote
+from tasks.step import read_json, write_json
+
+FORMAT = 1
+FOLDER = Path("runs/doctor")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A diagnosis; `fresh` unless it is the one of an earlier call, about the same files."""
+
+    diagnosis: Diagnosis
+    fresh: bool
+
+
+def quick_check(root: Path, workspace: Path) -> tuple[Diagnosis, Params | None]:
+    """Params, paths, weights, device, DVC, git, locks, folders.
+
+    Args:
+        root: the project's folder, with params.yaml; the current one.
+        workspace: relative to it.
+    """
+    diagnosis = Diagnosis()
+    params = check_params(root / "params.yaml", diagnosis)
+    if params is not None:
+        check_setup(params, root, workspace, diagnosis)
+    return diagnosis, params
+
+
+def full_check(root: Path, workspace: Path, *, again: bool = False) -> Examined:
+    """The quick checks and those of the data.
+
+    Args:
+        root: the project's folder, with params.yaml; the current one.
+        workspace: relative to it.
+        again: look at the data even if nothing changed since an earlier call.
+    """
+    diagnosis, params = quick_check(root, workspace)
+    if params is None or any(finding.check == "paths" for finding in diagnosis.errors):
+        diagnosis.notes.append("data: not looked at, since params.yaml doesn't lead to them")
+        return Examined(diagnosis, True)
+    missing = [name for name in _sources(params) if is_made(name) and not (root / name).exists()]
+    if missing:
+        diagnosis.notes.append(
+            f"data: {missing[0]} isn't there yet; `points2model run` makes it, or brings it back"
+        )
+        return Examined(diagnosis, True)
+    about_data, fresh = _data(params, root / workspace / FOLDER, again)
+    diagnosis.errors += about_data.errors
+    diagnosis.warnings += about_data.warnings
+    diagnosis.notes += about_data.notes
+    return Examined(diagnosis, fresh)
+
+
+def _data(params: Params, folder: Path, again: bool) -> tuple[Diagnosis, bool]:
+    key = inventory(params)
+    known = _remembered(folder / "diagnosis.json", key)
+    if known is not None and not again:
+        return known, False
+    diagnosis = _examine(params, folder, again)
+    # Errors aren't remembered: what they are about may be mended where no inventory sees it.
+    (folder / "diagnosis.json").unlink(missing_ok=True)
+    if not diagnosis.errors:
+        write_json(folder / "diagnosis.json", {"key": key, **diagnosis.to_json()})
+    return diagnosis, True
+
+
+def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
+    from tasks.doctor_data import check_classes, check_images, check_points, open_splits, read_splits
+    from tasks.doctor_leaks import check_leaks
+    from tasks.doctor_needs import check_needs
+    from tasks.doctor_objects import check_objects
+
+    diagnosis = Diagnosis()
+    key = inventory(params, points=False)
+    read = folder / "read.json"
+    # New clicks come often, new images seldom.
+    if not again and read.is_file() and read_json(read, "doctor").get("key") == key:
+        splits = open_splits(folder)
+    else:
+        read.unlink(missing_ok=True)
+        found = read_splits(params, folder, diagnosis)
+        if found is None:
+            check_points(params, None, folder, diagnosis)
+            diagnosis.notes.append(
+                "data: more is looked at once the errors in annotations and images are mended"
+            )
+            return diagnosis
+        splits = found
+        write_json(read, {"key": key})
+    check_images(splits, diagnosis)
+    points = check_points(params, splits, folder, diagnosis)
+    check_classes(splits, points, diagnosis)
+    check_leaks(splits, folder / "thumbnails.arrow", diagnosis)
+    check_objects(params, splits["strong"], splits["val"], diagnosis)
+    check_needs(params, splits, points, folder, diagnosis)
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
+    diagnosis.notes.insert(
+        0, f"images: {sizes}; objects with masks: {len(splits['strong'].instances):,} strong"
+    )
+    return diagnosis
+
+
+def _sources(params: Params) -> list[str]:
+    return [params.ingest.images, params.ingest.annotations, params.points.files]
+
+
+def inventory(params: Params, *, points: bool = True) -> str:
+    """A hash of what the data's diagnosis depends on: params, the files' names, sizes and times, our own code.
+
+    Args:
+        params: of the project in the current folder.
+        points: with the point files and all params; else what the splits alone depend on.
+    """
+    sources = _sources(params) if points else _sources(params)[:2]
+    content: dict[str, Any] = params.model_dump(mode="json") if points else params.ingest.model_dump()
+    digest = hashlib.sha256(json.dumps([FORMAT, points, content], sort_keys=True, default=str).encode())
+    code = Path(__file__).resolve().parents[1]
+    for source in [*(code / name for name in ("data", "models", "tasks")), *map(Path, sources)]:
+        if is_remote(str(source)):
+            continue
+        for line in _listing(source):
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _listing(source: Path) -> Iterator[str]:
+    """`path size time` of a file, or of all in a folder, in order; caches of Python's left out."""
+    folders = [source] if source.is_dir() else []
+    if not folders and source.exists():
+        facts = source.stat()
+        yield f"{source} {facts.st_size} {facts.st_mtime_ns}\n"
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    if entry.name != "__pycache__" and not entry.name.startswith("."):
+                        folders.append(Path(entry.path))
+                    continue
+                try:
+                    facts = entry.stat()
+                except OSError:  # a link that leads nowhere
+                    facts = entry.stat(follow_symlinks=False)
+                yield f"{entry.path} {facts.st_size} {facts.st_mtime_ns}\n"
+
+
+def _remembered(path: Path, key: str) -> Diagnosis | None:
+    """The diagnosis of an earlier call about the same data."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Diagnosis.from_json(content) if content["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,192 @@
+"""Checks of annotations, images and points as the steps would read them: by the steps, into a folder of the doctor's.
+
+Nothing is written where the pipeline looks. A class's fault (no mask, no click, no validation object) is told too.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data.points import read_points
+from data.tables import POINTS, REJECTED, Category, DataError, Fault, Split, read_parquet
+from tasks import import_points, ingest
+from tasks.config import Params
+from tasks.doctor_finding import SHOWN_EXAMPLES, Diagnosis
+
+LOGGERS = ("tasks.ingest", "tasks.import_points", "tasks.progress")
+
+
+def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str, Split] | None:
+    """Runs the ingest step into `scratch`; its faults are errors, and then there are no splits.
+
+    Returns:
+        strong, weak, val and kept_aside as they would be trained on.
+    """
+    shutil.rmtree(scratch / "dataset", ignore_errors=True)
+    try:
+        with _quiet():
+            ingest.run(params, scratch)
+    except DataError as error:
+        diagnosis.error("ingest", error.faults)
+        return None
+    return open_splits(scratch)
+
+
+def open_splits(scratch: Path) -> dict[str, Split]:
+    """What `read_splits` left in `scratch`."""
+    return {name: Split.open(scratch / "dataset" / name) for name in ingest.SPLITS}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the step's own lines, which tell of a step that runs."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def check_images(splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
+    """Splits without images or masks, images that ingest sets aside."""
+    for name, split in splits.items():
+        aside = [row for row in split.images.to_pylist() if row["status"] != "ok"]
+        reasons = Counter(row["status"] for row in aside)
+        for reason, count in sorted(reasons.items()):
+            names = [row["file_name"] for row in aside if row["status"] == reason]
+            fault = Fault(
+                split.image_root,
+                f"images of {name}",
+                f"{count:,} that can't be used ({reason})",
+                "images that can be read",
+                "restore them, or go on without them",
+            )
+            diagnosis.warn("unusable_images", fault, count, names)
+    if not _things(splits["strong"]):
+        step = "give masks for some images in ingest.strong"
+        fault = Fault("ingest.strong", "annotations", "no mask", "masks for the teacher to learn from", step)
+        diagnosis.error("no_masks", fault)
+    if not _things(splits["val"]):
+        step = "give images with masks in ingest.val"
+        fault = Fault("ingest.val", "annotations", "no mask", "masks to measure by: no AP otherwise", step)
+        diagnosis.warn("no_val_masks", fault)
+
+
+def check_points(
+    params: Params, splits: Mapping[str, Split] | None, scratch: Path, diagnosis: Diagnosis
+) -> pa.Table | None:
+    """Runs the import_points step into `scratch`; rejects are counted by reason.
+
+    They are errors where `points.on_reject` is `stop`. Without splits only the files themselves are checked.
+
+    Returns:
+        The usable points, table POINTS; None where they can't be told.
+    """
+    lenient = params.points.model_copy(update={"on_reject": "report"})
+    shutil.rmtree(scratch / "points", ignore_errors=True)
+    try:
+        if splits is None:
+            read_points(params.points.files, params.points.format)
+            return None
+        with _quiet():
+            import_points.run(params.model_copy(update={"points": lenient}), scratch)
+    except DataError as error:
+        diagnosis.error("points", error.faults)
+        return None
+    points = read_parquet(scratch / "points" / "points.parquet", POINTS)
+    rows = read_parquet(scratch / "points" / "rejected.parquet", REJECTED).to_pylist()
+    if params.points.on_reject == "stop":
+        diagnosis.error(
+            "points", [import_points.rejection(row, import_points.NEXT_STEP["stop"]) for row in rows]
+        )
+    else:
+        for reason, count in sorted(Counter(row["reason"] for row in rows).items()):
+            faults = [
+                import_points.rejection(row, import_points.NEXT_STEP["report"])
+                for row in rows
+                if row["reason"] == reason
+            ]
+            fault = Fault(
+                params.points.files,
+                f"points ({reason})",
+                f"{count:,} of {len(points) + len(rows):,} that can't be used",
+                faults[0].expected,
+                "correct them, or go on without them (points.on_reject: report)",
+            )
+            shown = [f"{one.file}: {one.record}: {one.found}" for one in faults[:SHOWN_EXAMPLES]]
+            diagnosis.warn("points", fault, count, shown)
+    if not len(points):
+        step = "look at the rejects, or export the clicks again"
+        fault = Fault(params.points.files, "points", "none that can be used", "clicks on weak images", step)
+        diagnosis.warn("no_points", fault)
+    diagnosis.notes.append(f"points: {len(points):,} usable, {len(rows):,} rejected")
+    return points
+
+
+def check_classes(splits: Mapping[str, Split], points: pa.Table | None, diagnosis: Diagnosis) -> None:
+    """Classes that can't be learnt, get nothing from clicks, or aren't measured."""
+    categories = splits["strong"].categories
+    masks, measured = _objects(splits["strong"]), _objects(splits["val"])
+    clicks: Counter[int] = Counter() if points is None else Counter(points["category_id"].to_pylist())
+    kinds = (
+        (
+            "class_without_mask",
+            [c for c in categories if clicks[c.id] and not masks[c.id]],
+            "clicks and no mask on a strong image: the teacher can't learn them, nor draw masks at their clicks",
+            "a mask or more of each class in ingest.strong",
+            "draw masks for some of their objects",
+        ),
+        (
+            "class_never_shown",
+            [c for c in categories if not clicks[c.id] and not masks[c.id]],
+            "neither mask nor click: they stay unknown",
+            "masks and clicks",
+            "label some, or take them out of `categories`",
+        ),
+        (
+            "class_without_click",
+            [c for c in categories if points is not None and masks[c.id] and not clicks[c.id]],
+            "masks and no click: on weak images the student takes them for background",
+            "clicks on the weak images that show them",
+            "click them, unless no weak image shows one",
+        ),
+        (
+            "class_not_measured",
+            [c for c in categories if masks[c.id] and measured and not measured[c.id]],
+            "masks to learn from and none in val: no AP of theirs",
+            "masks in ingest.val",
+            "move some images that show them to val",
+        ),
+    )
+    for check, classes, found, expected, step in kinds:
+        if classes:
+            fault = Fault("classes", _named(classes), found, expected, step)
+            diagnosis.warn(check, fault, len(classes), [c.name for c in classes])
+
+
+def _named(classes: list[Category]) -> str:
+    names = ", ".join(c.name for c in classes[:10])
+    return names + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")
+
+
+def _things(split: Split) -> int:
+    """Objects that aren't crowds."""
+    return len(split.instances) - int(np.sum(split.instances["iscrowd"].to_numpy(zero_copy_only=False)))
+
+
+def _objects(split: Split) -> Counter[int]:
+    """How many objects each class has; crowds don't count."""
+    crowd = split.instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
+    ids, counts = np.unique(split.instances["category_id"].to_numpy()[~crowd], return_counts=True)
+    return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
