@@ -107,7 +107,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
             return diagnosis
         splits = found
         write_json(read, {"key": key})
-    check_images(splits, diagnosis)
+    check_images(params, splits, diagnosis)
     points = check_points(params, splits, folder, diagnosis)
     check_classes(splits, points, diagnosis)
     check_leaks(splits, folder / "thumbnails.arrow", diagnosis)

@@ -20,20 +20,25 @@ from data.tables import POINTS, REJECTED, Category, DataError, Fault, Split, rea
 from tasks import import_points, ingest
 from tasks.config import Params
 from tasks.doctor_finding import SHOWN_EXAMPLES, Diagnosis
+from tasks.ingest_images import REJECTED_IMAGES
 
-LOGGERS = ("tasks.ingest", "tasks.import_points", "tasks.progress")
+LOGGERS = ("tasks.ingest", "tasks.import_points")
+NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
 
 
 def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str, Split] | None:
     """Runs the ingest step into `scratch`; its faults are errors, and then there are no splits.
 
+    Images that can't be used don't end it, whatever `ingest.on_reject` says: `check_images` tells of them.
+
     Returns:
         strong, weak, val and kept_aside as they would be trained on.
     """
+    lenient = params.ingest.model_copy(update={"on_reject": "report"})
     shutil.rmtree(scratch / "dataset", ignore_errors=True)
     try:
         with _quiet():
-            ingest.run(params, scratch)
+            ingest.run(params.model_copy(update={"ingest": lenient}), scratch)
     except DataError as error:
         diagnosis.error("ingest", error.faults)
         return None
@@ -58,21 +63,24 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def check_images(splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
-    """Splits without images or masks, images that ingest sets aside."""
-    for name, split in splits.items():
-        aside = [row for row in split.images.to_pylist() if row["status"] != "ok"]
-        reasons = Counter(row["status"] for row in aside)
-        for reason, count in sorted(reasons.items()):
-            names = [row["file_name"] for row in aside if row["status"] == reason]
+def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
+    """Images that can't be used: errors where `ingest.on_reject` is `stop`. Splits without masks."""
+    for name in ingest.SPLITS[:3]:  # those kept aside are weak ones too
+        rows = read_parquet(splits[name].root / "rejected.parquet", REJECTED_IMAGES).to_pylist()
+        faults = [Fault(row["file"], row["record"], row["found"], row["expected"], NEXT_STEP) for row in rows]
+        if params.ingest.on_reject == "stop":
+            diagnosis.error("images", faults)
+            continue
+        for reason, count in sorted(Counter(row["reason"] for row in rows).items()):
+            chosen = [one for one, row in zip(faults, rows, strict=True) if row["reason"] == reason]
             fault = Fault(
-                split.image_root,
-                f"images of {name}",
-                f"{count:,} that can't be used ({reason})",
-                "images that can be read",
-                "restore them, or go on without them",
+                params.ingest.images,
+                f"images of {name} ({reason})",
+                f"{count:,} of {len(splits[name]) + len(rows):,} that can't be used",
+                chosen[0].expected,
+                "restore them, or go on without them (ingest.on_reject: report)",
             )
-            diagnosis.warn("unusable_images", fault, count, names)
+            diagnosis.warn("images", fault, count, [f"{one.file}: {one.found}" for one in chosen])
     if not _things(splits["strong"]):
         step = "give masks for some images in ingest.strong"
         fault = Fault("ingest.strong", "annotations", "no mask", "masks for the teacher to learn from", step)

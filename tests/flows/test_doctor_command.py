@@ -51,6 +51,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     (mine / "points" / "clicks.json").write_text(json.dumps(clicks | {"annotations": rows}))
     recipe = copy.deepcopy(tiny_recipe())
     recipe["ingest"] |= {"images": "mine/images", "annotations": "mine", "kept_aside": None}
+    recipe["ingest"]["on_reject"] = "stop"
     recipe["points"] |= {"files": "mine/points"}
     monkeypatch.chdir(tmp_path)
     return recipe

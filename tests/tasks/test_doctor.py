@@ -95,6 +95,7 @@ def project(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pro
     (root / ".dvc" / "config").write_text("")
     recipe = copy.deepcopy(tiny_recipe())
     recipe["ingest"] |= {"images": "mine/dataset/images", "annotations": "mine/dataset/annotations"}
+    recipe["ingest"]["on_reject"] = "report"
     recipe["points"] |= {"files": "mine/points", "on_reject": "report"}
     recipe["teacher"]["grids"] = recipe["student"]["grids"] = [24, 20, 16]
     recipe["evaluate"]["inference"]["max_detections"] = 100
@@ -201,6 +202,11 @@ def image_in_two_splits(p: Project) -> None:
 def image_cut_short(p: Project) -> None:
     name = p.json("dataset/annotations/strong.json")["images"][0]["file_name"]
     p.image(name).write_bytes(p.image(name).read_bytes()[:-40])
+
+
+def image_cut_short_stop(p: Project) -> None:
+    p.recipe["ingest"]["on_reject"] = "stop"
+    image_cut_short(p)
 
 
 def annotations_no_json(p: Project) -> None:
@@ -322,7 +328,7 @@ ERRORS = [
     (no_dvc_yaml, "dvc", "dvc.yaml: found no such file"),
     (unknown_category, "ingest", "found category_id 99"),
     (image_in_two_splits, "ingest", "in strong too"),
-    (image_cut_short, "ingest", "expected a whole image file"),
+    (image_cut_short_stop, "images", "expected a whole image file"),
     (annotations_no_json, "ingest", "val.json: file: found not readable as JSON"),
     (points_no_json, "points", "clicks.json: file: found content of no known format"),
     (points_outside_stop, "points", "found point (64.5, 3.0) (outside_image)"),
@@ -332,6 +338,7 @@ WARNINGS = [
     (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
     (not_ignored, "git", "add a line /workspace/ to .gitignore"),
     (locked, "locked", f"found process {os.getppid()} (dvc repro train_teacher) at work on workspace/teacher"),
+    (image_cut_short, "images", "images of strong (truncated): found 1 of 6 that can't be used"),
     (points_outside, "points", "points (outside_image): found 4 of"),
     (no_points, "no_points", "found none that can be used"),
     (no_val_masks, "no_val_masks", "ingest.val: annotations: found no mask"),
@@ -393,18 +400,6 @@ def test_strong_and_weak_pictures_that_are_one(project: Project) -> None:
     assert found.examples == (f"{source} = again.png",)
 
 
-def test_a_picture_that_can_t_be_decoded_is_an_error(project: Project) -> None:
-    name = project.json("dataset/annotations/strong.json")["images"][0]["file_name"]
-    _, jpeg = cv2.imencode(".jpg", cv2.imread(str(project.image(name))))
-    content = bytearray(jpeg.tobytes())
-    table = content.find(b"\xff\xc4") + 4
-    content[table : table + 17] = b"\xff" * 17  # header and end mark are there, the code of the pixels isn't
-    project.image(name).write_bytes(content)
-    found = project.examine()
-    assert [one.check for one in found.errors] == ["images"]
-    assert name in str(found.errors[0].fault)
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_workspace_that_can_t_be_written(project: Project) -> None:
     workspace_is_a_file(project)
@@ -418,6 +413,15 @@ def test_a_stale_lock_is_dvc_s_to_remove(project: Project) -> None:
         gone.wait()
     path.write_text(path.read_text().replace(str(os.getppid()), str(gone.pid)))
     assert project.examine().warnings == []
+
+
+def test_an_image_that_can_t_be_used_doesn_t_hide_other_faults(project: Project) -> None:
+    image_cut_short_stop(project)
+    points_outside_stop(project)
+    class_not_measured(project)
+    found = project.examine()
+    assert {one.check for one in found.errors} == {"images", "points"}
+    assert "class_not_measured" in {one.check for one in found.warnings}
 
 
 def test_faults_of_points_are_told_beside_those_of_annotations(project: Project) -> None:
