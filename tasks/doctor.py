@@ -100,7 +100,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
         read.unlink(missing_ok=True)
         found = read_splits(params, folder, diagnosis)
         if found is None:
-            check_points(params, None, folder, diagnosis)
+            check_points(params, None, diagnosis)
             diagnosis.notes.append(
                 "data: more is looked at once the errors in annotations and images are mended"
             )
@@ -108,7 +108,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
         splits = found
         write_json(read, {"key": key})
     check_images(params, splits, diagnosis)
-    points = check_points(params, splits, folder, diagnosis)
+    points = check_points(params, splits, diagnosis)
     check_classes(splits, points, diagnosis)
     check_leaks(splits, folder / "thumbnails.arrow", diagnosis)
     check_objects(params, splits["strong"], splits["val"], diagnosis)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data.points import read_points
-from data.tables import POINTS, REJECTED, Category, DataError, Fault, Split, read_parquet
+from data.points.record import SET_ASIDE
+from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.config import Params
 from tasks.doctor_finding import SHOWN_EXAMPLES, Diagnosis
 from tasks.ingest_images import REJECTED_IMAGES
 
-LOGGERS = ("tasks.ingest", "tasks.import_points")
+LOGGERS = ("tasks.ingest",)
 NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
 
 
@@ -91,49 +91,40 @@ def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnos
         diagnosis.warn("no_val_masks", fault)
 
 
-def check_points(
-    params: Params, splits: Mapping[str, Split] | None, scratch: Path, diagnosis: Diagnosis
-) -> pa.Table | None:
-    """Runs the import_points step into `scratch`; rejects are counted by reason.
+def check_points(params: Params, splits: Mapping[str, Split] | None, diagnosis: Diagnosis) -> pa.Table | None:
+    """Reads the point files as the import_points step does; rejects are counted by reason.
 
     They are errors where `points.on_reject` is `stop`. Without splits only the files themselves are checked.
 
     Returns:
         The usable points, table POINTS; None where they can't be told.
     """
-    lenient = params.points.model_copy(update={"on_reject": "report"})
-    shutil.rmtree(scratch / "points", ignore_errors=True)
+    config = params.points
     try:
         if splits is None:
-            read_points(params.points.files, params.points.format)
+            diagnosis.error("points", import_points.read_files(config, config.files)[0].faults)
             return None
-        with _quiet():
-            import_points.run(params.model_copy(update={"points": lenient}), scratch)
+        imported = import_points.import_files(config, config.files, splits["weak"])
     except DataError as error:
         diagnosis.error("points", error.faults)
         return None
-    points = read_parquet(scratch / "points" / "points.parquet", POINTS)
-    rows = read_parquet(scratch / "points" / "rejected.parquet", REJECTED).to_pylist()
-    if params.points.on_reject == "stop":
-        diagnosis.error(
-            "points", [import_points.rejection(row, import_points.NEXT_STEP["stop"]) for row in rows]
-        )
+    points = imported.points
+    rows = [row for row in imported.rejected.to_pylist() if row["reason"] not in SET_ASIDE]
+    if config.on_reject == "stop":
+        diagnosis.error("points", imported.faults)
     else:
         for reason, count in sorted(Counter(row["reason"] for row in rows).items()):
-            faults = [
-                import_points.rejection(row, import_points.NEXT_STEP["report"])
-                for row in rows
-                if row["reason"] == reason
-            ]
+            some = [row for row in rows if row["reason"] == reason][:SHOWN_EXAMPLES]
             fault = Fault(
-                params.points.files,
+                config.files,
                 f"points ({reason})",
                 f"{count:,} of {len(points) + len(rows):,} that can't be used",
-                faults[0].expected,
+                some[0]["expected"],
                 "correct them, or go on without them (points.on_reject: report)",
             )
-            shown = [f"{one.file}: {one.record}: {one.found}" for one in faults[:SHOWN_EXAMPLES]]
-            diagnosis.warn("points", fault, count, shown)
+            diagnosis.warn(
+                "points", fault, count, [f"{row['file']}: {row['record']}: {row['found']}" for row in some]
+            )
     if not len(points):
         step = "look at the rejects, or export the clicks again"
         fault = Fault(params.points.files, "points", "none that can be used", "clicks on weak images", step)

@@ -16,6 +16,7 @@ from rich.table import Table
 from data.storage import atomic_write
 from data.tables import Split
 from tasks.config import Params
+from tasks.crowding import crowding
 from tasks.gate import read_gate
 from tasks.progress import format_seconds
 from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, smooth
@@ -83,6 +84,7 @@ def run(params: Params, workspace: Path) -> None:
         images_rejected=sum(counts[f"dataset/{name}"]["rejected"] for name in ("strong", "weak", "val")),
         metrics=metrics,
         details=details,
+        limit_told=crowding(splits["val"]).told(details["max_detections"]),
         line=picture(steps),
         seconds=sum(step.seconds or 0 for step in steps),
         sizes=size_labels(details["size_bounds"]),

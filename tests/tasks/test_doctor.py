@@ -330,7 +330,7 @@ ERRORS = [
     (image_in_two_splits, "ingest", "in strong too"),
     (image_cut_short_stop, "images", "expected a whole image file"),
     (annotations_no_json, "ingest", "val.json: file: found not readable as JSON"),
-    (points_no_json, "points", "clicks.json: file: found content of no known format"),
+    (points_no_json, "points", "clicks.json: file: found broken JSON"),
     (points_outside_stop, "points", "found point (64.5, 3.0) (outside_image)"),
     (no_masks, "no_masks", "ingest.strong: annotations: found no mask"),
 ]
