@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.errors import DataError
+from data.storage import is_s3
 from tasks.config import Params
 from tasks.doctor_finding import Diagnosis
-from tasks.doctor_setup import check_params, check_setup, is_made, is_remote
+from tasks.doctor_setup import check_params, check_setup, is_made
 from tasks.step import read_json, write_json
 
 FORMAT = 1
@@ -64,7 +66,11 @@ def full_check(root: Path, workspace: Path, *, again: bool = False) -> Examined:
             f"data: {missing[0]} isn't there yet; `points2model run` makes it, or brings it back"
         )
         return Examined(diagnosis, True)
-    about_data, fresh = _data(params, root / workspace / FOLDER, again)
+    try:
+        about_data, fresh = _data(params, root / workspace / FOLDER, again)
+    except DataError as error:  # S3 that doesn't answer
+        diagnosis.error("sources", error.faults)
+        return Examined(diagnosis, True)
     diagnosis.errors += about_data.errors
     diagnosis.warnings += about_data.warnings
     diagnosis.notes += about_data.notes
@@ -100,7 +106,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
         read.unlink(missing_ok=True)
         found = read_splits(params, folder, diagnosis)
         if found is None:
-            check_points(params, None, diagnosis)
+            check_points(params, None, folder, diagnosis)
             diagnosis.notes.append(
                 "data: more is looked at once the errors in annotations and images are mended"
             )
@@ -108,7 +114,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
         splits = found
         write_json(read, {"key": key})
     check_images(params, splits, diagnosis)
-    points = check_points(params, splits, diagnosis)
+    points = check_points(params, splits, folder, diagnosis)
     check_classes(splits, points, diagnosis)
     check_leaks(splits, folder / "thumbnails.arrow", diagnosis)
     check_objects(params, splits["strong"], splits["val"], diagnosis)
@@ -130,17 +136,26 @@ def inventory(params: Params, *, points: bool = True) -> str:
     Args:
         params: of the project in the current folder.
         points: with the point files and all params; else what the splits alone depend on.
+
+    Raises:
+        S3Error: a source in S3 can't be listed.
     """
     sources = _sources(params) if points else _sources(params)[:2]
     content: dict[str, Any] = params.model_dump(mode="json") if points else params.ingest.model_dump()
     digest = hashlib.sha256(json.dumps([FORMAT, points, content], sort_keys=True, default=str).encode())
     code = Path(__file__).resolve().parents[1]
-    for source in [*(code / name for name in ("data", "models", "tasks")), *map(Path, sources)]:
-        if is_remote(str(source)):
-            continue
-        for line in _listing(source):
+    for source in [*(str(code / name) for name in ("data", "models", "tasks")), *sources]:
+        for line in _remote_listing(source) if is_s3(source) else _listing(Path(source)):
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _remote_listing(source: str) -> Iterator[str]:
+    """`key size etag` of all objects, in order."""
+    from data.fetch import open_remote  # boto3 takes a second
+
+    for name, one in sorted(open_remote(source).objects.items()):
+        yield f"{name} {one.size} {one.etag}\n"
 
 
 def _listing(source: Path) -> Iterator[str]:

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from data.fetch import local_copy
 from data.points.record import SET_ASIDE
 from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.config import Params
 from tasks.doctor_finding import SHOWN_EXAMPLES, Diagnosis
 from tasks.ingest_images import REJECTED_IMAGES
+from tasks.step import S3_CACHE
 
 LOGGERS = ("tasks.ingest",)
 NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
@@ -36,6 +38,7 @@ def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str
     """
     lenient = params.ingest.model_copy(update={"on_reject": "report"})
     shutil.rmtree(scratch / "dataset", ignore_errors=True)
+    _share_cache(scratch)
     try:
         with _quiet():
             ingest.run(params.model_copy(update={"ingest": lenient}), scratch)
@@ -43,6 +46,16 @@ def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str
         diagnosis.error("ingest", error.faults)
         return None
     return open_splits(scratch)
+
+
+def _share_cache(scratch: Path) -> None:
+    """What is brought from S3 for a look is there for the run, and the other way round."""
+    link = scratch / S3_CACHE
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shared = scratch.parent / S3_CACHE.name
+        shared.mkdir(exist_ok=True)
+        link.symlink_to(shared.resolve(), target_is_directory=True)
 
 
 def open_splits(scratch: Path) -> dict[str, Split]:
@@ -91,7 +104,9 @@ def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnos
         diagnosis.warn("no_val_masks", fault)
 
 
-def check_points(params: Params, splits: Mapping[str, Split] | None, diagnosis: Diagnosis) -> pa.Table | None:
+def check_points(
+    params: Params, splits: Mapping[str, Split] | None, scratch: Path, diagnosis: Diagnosis
+) -> pa.Table | None:
     """Reads the point files as the import_points step does; rejects are counted by reason.
 
     They are errors where `points.on_reject` is `stop`. Without splits only the files themselves are checked.
@@ -101,10 +116,12 @@ def check_points(params: Params, splits: Mapping[str, Split] | None, diagnosis: 
     """
     config = params.points
     try:
+        files = str(local_copy(config.files, scratch / S3_CACHE))
+        here = config.model_copy(update={"files": files})
         if splits is None:
-            diagnosis.error("points", import_points.read_files(config, config.files)[0].faults)
+            diagnosis.error("points", import_points.read_files(here, files)[0].faults)
             return None
-        imported = import_points.import_files(config, config.files, splits["weak"])
+        imported = import_points.import_files(here, files, splits["weak"])
     except DataError as error:
         diagnosis.error("points", error.faults)
         return None

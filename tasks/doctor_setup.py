@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import Fault
+from data.storage import is_s3
 from models.config import BackboneConfig
 from tasks.config import Params, ParamsError, load_params
 from tasks.doctor_finding import Diagnosis
@@ -53,11 +54,6 @@ def is_made(name: str) -> bool:
     return name.startswith("workspace/")
 
 
-def is_remote(name: str) -> bool:
-    """Whether a path is no local one."""
-    return "://" in name
-
-
 def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     named = {
         "ingest.images": params.ingest.images,
@@ -65,7 +61,7 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
         "points.files": params.points.files,
     }
     for key, name in named.items():
-        if not is_made(name) and not is_remote(name) and not (root / name).exists():
+        if not is_made(name) and not is_s3(name) and not (root / name).exists():
             found = f"no such file or folder, {name}"
             step = f"correct {key}, or put the data there"
             diagnosis.error("paths", Fault("params.yaml", key, found, "what lies there", step))

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import yaml
 
+from tasks.config import load_params
 from tasks.doctor import full_check
 from tasks.doctor_finding import Diagnosis
+from tests.conftest import Bucket
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
 WORKSPACE = Path("workspace")
@@ -76,8 +78,6 @@ def drawn(
 
 @pytest.fixture(scope="session")
 def params_file() -> Callable[[dict[str, Any], Path], Any]:
-    from tasks.config import load_params
-
     def read(recipe: dict[str, Any], folder: Path) -> Any:
         (folder / "params.yaml").write_text(yaml.safe_dump(recipe))
         return load_params(folder / "params.yaml")
@@ -455,6 +455,30 @@ def test_nothing_is_looked_at_twice(project: Project, monkeypatch: pytest.Monkey
 def test_nothing_of_the_pipeline_s_is_written(project: Project) -> None:
     project.examine()
     assert {path.name for path in (project.root / "workspace").iterdir()} == {"runs"}
+
+
+def test_data_in_s3_come_once_for_the_look_and_the_run(project: Project, bucket: Bucket) -> None:
+    source = project.root / "mine"
+    bucket.fill(
+        {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    )
+    at = f"s3://{bucket.name}"
+    project.recipe["ingest"] |= {"images": f"{at}/dataset/images", "annotations": f"{at}/dataset/annotations"}
+    project.recipe["points"]["files"] = f"{at}/points"
+    project.save()
+    first = full_check(project.root, WORKSPACE)
+    assert (first.diagnosis.errors, first.diagnosis.warnings, first.fresh) == ([], [], True)
+    assert not full_check(project.root, WORKSPACE).fresh
+    images = [path for path in bucket.proxy.gets() if path.endswith(".png")]
+    run_step("ingest", load_params(project.root / "params.yaml"), WORKSPACE)
+    assert [path for path in bucket.proxy.gets() if path.endswith(".png")] == images != []
+    bucket.fill({"points/clicks.json": b"{"})
+    found = full_check(project.root, WORKSPACE).diagnosis
+    assert [one.check for one in found.errors] == ["points"]
+    project.recipe["ingest"]["images"] = f"{at}/nowhere"
+    found = project.examine()
+    assert [one.check for one in found.errors] == ["sources"]
+    assert "no object there" in str(found.errors[0].fault)
 
 
 def test_the_demo_that_isn_t_drawn_yet(project: Project) -> None:
