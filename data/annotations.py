@@ -30,6 +30,7 @@ def read_annotations(
     images: ImageFiles | None = None,
     folder: str = "",
     keep_unsized: bool = False,
+    keep_annotations: bool = True,
 ) -> CocoFile:
     """Read and validate images and masks as the records of a COCO file.
 
@@ -40,6 +41,7 @@ def read_annotations(
         images: where sizes and names are looked up that the file doesn't say.
         folder: set before each file name; the folder below the image root that holds the images.
         keep_unsized: see `read_scalabel`.
+        keep_annotations: see `read_coco`; files of another format keep them always.
 
     Raises:
         DataError: every fault of the file, or an unknown format.
@@ -60,7 +62,7 @@ def read_annotations(
     if found != "coco":
         expected = f"auto, {', '.join(FORMATS)}"
         raise DataError(Fault(str(path), "format", repr(format), expected, "correct the format"))
-    coco = read_coco(path, need_masks=need_masks)
+    coco = read_coco(path, need_masks=need_masks, keep_annotations=keep_annotations)
     if not folder:
         return coco
     rows = [row | {"file_name": (PurePosixPath(folder) / row["file_name"]).as_posix()} for row in coco.images]

@@ -6,10 +6,12 @@ Masks come as polygons, uncompressed or compressed RLE; crowds, empty images and
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,18 @@ import numpy as np
 import pyarrow as pa
 
 from data import masks, storage
-from data.errors import DataError, Fault
-from data.tables import INSTANCES, Category, concat_instances
+from data.coco_checks import MAX_PIXELS, Faults, category_problem, image_problem, valid_rows
+from data.coco_table import AnnotationReader, instances_table
+from data.errors import DataError
+from data.json_stream import JsonFile, load_json
+from data.tables import Category, concat_instances
 
-MAX_PIXELS = 2**29  # of an image as annotated; more is a mistake, or meant to exhaust memory
+__all__ = [
+    "MAX_PIXELS", "CocoFile", "load_json", "read_coco", "to_instances", "write_coco", "write_json", "write_results",
+]  # fmt: skip
+
+BATCH = 4096  # records read at once
+_IMAGE_KEYS = ("id", "file_name", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -29,35 +39,11 @@ class CocoFile:
 
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
+    """Empty where they were read as rows."""
     categories: list[Category]
     path: str
-
-
-class _Faults:
-    """Collects the faults of one file."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.found: list[Fault] = []
-
-    def add(self, record: str, found: str, expected: str, next_step: str = "correct this record") -> None:
-        self.found.append(Fault(self.path, record, found, expected, next_step))
-
-
-def load_json(path: str | os.PathLike[str]) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        DataError: missing, unreadable or not JSON.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        found, step = "no such file", "correct the path in params.yaml"
-    except (OSError, ValueError, RecursionError) as error:
-        found, step = f"not readable as JSON ({error})", "export the file again"
-    raise DataError(Fault(str(path), "file", found, "a COCO JSON file", step))
+    instances: pa.Table | None = None
+    """The annotations with a mask as INSTANCES rows, where they were read as such."""
 
 
 def write_json(value: Any, path: str | os.PathLike[str]) -> None:
@@ -68,148 +54,65 @@ def write_json(value: Any, path: str | os.PathLike[str]) -> None:
         )
 
 
-def read_coco(path: str | os.PathLike[str], *, need_masks: bool = True) -> CocoFile:
-    """Read and validate a COCO instances file.
+def read_coco(
+    path: str | os.PathLike[str], *, need_masks: bool = True, keep_annotations: bool = True
+) -> CocoFile:
+    """Read and validate a COCO instances file, a part at a time.
 
     Args:
         path: the JSON file.
         need_masks: whether an annotation without ``segmentation`` is a fault. Files of weak images
             may carry boxes or points instead, which only point importers read.
+        keep_annotations: keep the records as they are, some kilobytes each. Without, annotations
+            become INSTANCES rows as they are read, and images keep id, file_name, width and height
+            alone: for files of COCO's size.
 
     Raises:
         DataError: all faults of the file: missing or wrong fields, repeated ids, unknown image or
             category ids, degenerate polygons, RLEs that don't fit their image.
     """
-    document = load_json(path)
-    faults = _Faults(str(path))
-    parts: dict[str, list[dict[str, Any]]] = {}
+    file = JsonFile.open(path)
+    faults = Faults(str(path))
     for name in ("images", "annotations", "categories"):
-        value = document.get(name) if isinstance(document, dict) else None
-        if not isinstance(value, list):
+        if name not in file.lists:
             faults.add("file", f"no list {name!r}", "a COCO file: images, annotations, categories")
-            value = []
-        parts[name] = value
-    images = _valid(parts["images"], "image", _image_problem, faults)
-    categories = _valid(parts["categories"], "category", _category_problem, faults)
-    names = [row["name"] for row in categories.values()]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        faults.add(f"category {name!r}", "two categories of this name", "names that differ")
+    images: dict[int, dict[str, Any]] = {}
+    categories: dict[int, dict[str, Any]] = {}
+    for kind, name, problem, by_id in (
+        ("image", "images", image_problem, images),
+        ("category", "categories", category_problem, categories),
+    ):
+        for row in valid_rows(chain.from_iterable(_batches(file, name)), kind, problem, faults, set()):
+            kept = row if keep_annotations else {key: row[key] for key in _IMAGE_KEYS if key in row}
+            by_id[row["id"]] = kept if kind == "image" else row
+    for name, count in sorted(Counter(row["name"] for row in categories.values()).items()):
+        if count > 1:
+            faults.add(f"category {name!r}", "two categories of this name", "names that differ")
 
     sizes = {i: (row["height"], row["width"]) for i, row in images.items()}
-
-    def annotation_problem(row: dict[str, Any]) -> tuple[str, str] | None:
-        return _annotation_problem(row, sizes, categories, need_masks)
-
-    annotations = _valid(parts["annotations"], "annotation", annotation_problem, faults)
+    reader = AnnotationReader(sizes, categories, need_masks, faults)
+    annotations = []
+    for rows in _batches(file, "annotations"):
+        if keep_annotations:
+            annotations += reader.valid(rows)
+        else:
+            reader.add(rows)
+    for name in file.lists.keys() - {"images", "annotations", "categories"}:
+        for _ in _batches(file, name):
+            pass  # of no use, but to be JSON
     if faults.found:
         raise DataError(faults.found)
     return CocoFile(
         images=[images[i] for i in sorted(images)],
-        annotations=[annotations[i] for i in sorted(annotations)],
+        annotations=sorted(annotations, key=itemgetter("id")),
         categories=sorted(Category(i, row["name"]) for i, row in categories.items()),
         path=str(path),
+        instances=None if keep_annotations else concat_instances(reader.tables),
     )
 
 
-def _valid(
-    rows: list[Any],
-    kind: str,
-    problem: Callable[[dict[str, Any]], tuple[str, str] | None],
-    faults: _Faults,
-) -> dict[int, dict[str, Any]]:
-    """The rows by id, those with a fault left out and reported."""
-    by_id: dict[int, dict[str, Any]] = {}
-    for n, row in enumerate(rows):
-        if not isinstance(row, dict):
-            faults.add(f"{kind} #{n}", type(row).__name__, "a JSON object")
-        elif not _is_id(row.get("id")):
-            faults.add(f"{kind} #{n}", f"id {row.get('id')!r}", "a whole number as id")
-        elif row["id"] in by_id:
-            faults.add(f"{kind} {row['id']} (#{n})", "an id that an earlier record has", "ids that differ")
-        elif (wrong := problem(row)) is not None:
-            faults.add(f"{kind} {row['id']}", *wrong)
-            if kind != "annotation":
-                by_id[row["id"]] = {"name": "", "height": 0, "width": 0}  # known: report it once only
-        else:
-            by_id[row["id"]] = row
-    return by_id
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def _image_problem(row: dict[str, Any]) -> tuple[str, str] | None:
-    if not isinstance(row.get("file_name"), str) or not row["file_name"]:
-        return f"file_name {row.get('file_name')!r}", "the name of an image file"
-    if not storage.is_safe(row["file_name"]):
-        return f"file_name {row['file_name']!r}", "a path under the image root"
-    width, height = row.get("width"), row.get("height")
-    if not (_is_id(width) and _is_id(height) and width > 0 and height > 0):  # type: ignore[operator]
-        return f"width {width!r}, height {height!r}", "whole numbers above 0"
-    if width * height > MAX_PIXELS:  # type: ignore[operator]
-        return f"{width} x {height} pixels", f"at most {MAX_PIXELS} pixels"
-    return None
-
-
-def _category_problem(row: dict[str, Any]) -> tuple[str, str] | None:
-    if not isinstance(row.get("name"), str) or not row["name"]:
-        return f"name {row.get('name')!r}", "a class name"
-    return None
-
-
-def _annotation_problem(
-    row: dict[str, Any],
-    sizes: Mapping[int, tuple[int, int]],
-    categories: Mapping[int, Any],
-    need_masks: bool,
-) -> tuple[str, str] | None:
-    """What is wrong with an annotation, and what was expected."""
-    image_id, category_id = row.get("image_id"), row.get("category_id")
-    size = sizes.get(image_id) if _is_id(image_id) else None  # type: ignore[arg-type]
-    if size is None:
-        return f"image_id {image_id!r}", "the id of an image in this file"
-    if not _is_id(category_id) or category_id not in categories:
-        known = ", ".join(map(str, sorted(categories)[:20]))
-        return f"category_id {category_id!r}", f"the id of a category in this file ({known})"
-    for name, (is_valid, expected) in _OPTIONAL_FIELDS.items():
-        if name in row and not is_valid(row[name]):
-            return f"{name} {row[name]!r}", expected
-    if not _has_mask(row):
-        return ("no segmentation", "polygons or an RLE") if need_masks else None
-    if 0 not in size:  # else the image itself is at fault, and reported
-        try:
-            _check_segmentation(row["segmentation"], *size)
-        except ValueError as error:
-            return f"segmentation: {error}", "polygons or an RLE of the image's size"
-    return None
-
-
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and min(value[2:]) >= 0
-
-
-_OPTIONAL_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "iscrowd": (lambda value: value in (0, 1), "0 or 1"),
-    "area": (lambda value: _is_number(value) and value >= 0, "a number of 0 or more"),
-    "bbox": (lambda value: value is None or _is_box(value), "[x, y, width, height]"),
-}
-
-
-def _has_mask(row: dict[str, Any]) -> bool:
-    return row.get("segmentation") not in (None, [], {})
-
-
-def _check_segmentation(segmentation: Any, height: int, width: int) -> None:
-    # Polygons are checked without being drawn, which to_instances does once.
-    if isinstance(segmentation, list):
-        masks.check_polygons(segmentation, height, width)
-    else:
-        masks.from_segmentation(segmentation, height, width)
+def _batches(file: JsonFile, name: str) -> Iterator[list[Any]]:
+    return file.batches(name, BATCH) if name in file.lists else iter(())
 
 
 def to_instances(coco: CocoFile) -> pa.Table:
@@ -218,25 +121,10 @@ def to_instances(coco: CocoFile) -> pa.Table:
     Box and area are the file's own where it has them (COCO's evaluation goes by the given area),
     else the mask's.
     """
+    if coco.instances is not None:
+        return coco.instances
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images if "height" in row}
-    columns: dict[str, list[Any]] = {name: [] for name in INSTANCES.names}
-    for row in coco.annotations:
-        if not _has_mask(row):
-            continue
-        height, width = sizes[row["image_id"]]
-        counts = masks.from_segmentation(row["segmentation"], height, width)
-        box = row.get("bbox")
-        area = row.get("area")
-        columns["instance_id"].append(row["id"])
-        columns["image_id"].append(row["image_id"])
-        columns["category_id"].append(row["category_id"])
-        columns["bbox_xywh"].append(masks.bbox_xywh(counts, height, width) if box is None else box)
-        columns["area"].append(masks.area(counts, height, width) if area is None else area)
-        columns["iscrowd"].append(bool(row.get("iscrowd", 0)))
-        columns["rle_counts"].append(counts)
-        columns["source"].append("annotator")
-        columns["score"].append(None)
-    return concat_instances([pa.table(columns, schema=INSTANCES)])
+    return concat_instances([instances_table(coco.annotations, sizes)])
 
 
 def write_coco(

@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 MAX_OUTLINE = 10_000_000  # pixels along a polygon part; the rasteriser takes 40 bytes a pixel
+REACH = 3  # how far from 0 a polygon's vertices may lie, in sides of the image
 
 
 def encode(mask: BoolArray) -> bytes:
@@ -148,10 +149,9 @@ def check_polygons(polygons: Any, height: int, width: int) -> None:
             raise ValueError(f"part {n} with a value that is not a finite number")
         # Annotators' polygons reach over the border by a little; the rasteriser walks along edges
         # pixel by pixel, so one absurd vertex would cost minutes and gigabytes.
-        reach = 2 * max(height, width)
-        if np.abs(values).max() > reach + max(height, width):
+        if np.abs(values).max() > REACH * max(height, width):
             raise ValueError(f"part {n} with a vertex far outside the {width} x {height} image")
-        if len(part) * reach > MAX_OUTLINE and _walk(values) > MAX_OUTLINE:
+        if len(part) * 2 * max(height, width) > MAX_OUTLINE and _walk(values) > MAX_OUTLINE:
             raise ValueError(f"part {n} with an outline of {_walk(values):.0f} pixels, above {MAX_OUTLINE}")
 
 
@@ -168,8 +168,13 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
         ValueError: polygons that ``check_polygons`` refuses.
     """
     check_polygons(polygons, height, width)
-    parts = coco_mask.frPyObjects([list(map(float, part)) for part in polygons], height, width)
-    counts: bytes = coco_mask.merge(parts)["counts"]
+    return draw_polygons([np.array(part, dtype=np.float64) for part in polygons], height, width)
+
+
+def draw_polygons(parts: Sequence[FloatArray], height: int, width: int) -> bytes:
+    """Compressed RLE of the union of parts that ``check_polygons`` accepts, each x0, y0, x1, y1, ..."""
+    drawn = coco_mask.frPyObjects(parts, height, width)
+    counts: bytes = (drawn[0] if len(drawn) == 1 else coco_mask.merge(drawn))["counts"]
     return counts
 
 

@@ -130,9 +130,10 @@ def concat_instances(tables: Sequence[pa.Table]) -> pa.Table:
                 column = points.get(name, pa.nulls(table.num_rows, pa.float32()))
                 part = part.append_column(name, column.cast(pa.float32()))
         parts.append(part)
-    table = pa.concat_tables(parts)
+    table = pa.concat_tables(parts).combine_chunks()
     order = np.lexsort((table["instance_id"].to_numpy(), table["image_id"].to_numpy()))
-    return table.take(pa.array(order)).combine_chunks()
+    in_order = bool((order[1:] > order[:-1]).all())
+    return table if in_order else table.take(pa.array(order)).combine_chunks()
 
 
 class Split:

@@ -46,7 +46,8 @@ def evaluate_files(
         raise TaskError(f"max_detections: found {max_detections}, expected 1 or more")
     if not 0 < small < medium < math.inf:
         raise TaskError(f"size_bounds: found {small:g} {medium:g}, expected two sides in pixels, 0 < a < b")
-    coco = read_annotations(ground_truth, images=None if images is None else ImageFolder(images))
+    folder = None if images is None else ImageFolder(images)
+    coco = read_annotations(ground_truth, images=folder, keep_annotations=False)
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
     truth = _truth(coco, sizes)
     found = read_results(results, sizes, {category.id for category in coco.categories})

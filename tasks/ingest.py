@@ -155,6 +155,7 @@ def _read(config: IngestConfig, origin: Sources) -> _Sources:
                 images=files,
                 folder=getattr(config.folders, name),
                 keep_unsized=config.on_reject == "report",
+                keep_annotations=False,
             )
         except DataError as error:
             sources.faults += error.faults

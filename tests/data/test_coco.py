@@ -11,7 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from data import masks
-from data.coco import read_coco, to_instances, write_coco, write_json, write_results
+from data.coco import CocoFile, read_coco, to_instances, write_coco, write_json, write_results
 from data.errors import DataError
 from data.tables import IMAGES, Category, Split
 
@@ -51,8 +51,24 @@ def written(folder: Path, value: Any) -> Path:
     return path
 
 
+def read_both(path: Path, **options: Any) -> CocoFile:
+    """What record by record reading gives, once reading by the batch was seen to give the same rows and faults."""
+    outcomes: list[Any] = []
+    for keep in (False, True):
+        try:
+            coco = read_coco(path, keep_annotations=keep, **options)
+        except DataError as error:
+            outcomes.append(error.faults)
+        else:
+            table = to_instances(coco)
+            names = [(row["id"], row["file_name"], row["width"], row["height"]) for row in coco.images]
+            outcomes.append((table.schema, table.to_pylist(), names, coco.categories, coco.path))
+    assert outcomes[0] == outcomes[1]
+    return read_coco(path, **options)
+
+
 def test_a_file_is_read_with_everything_in_it(tmp_path: Path) -> None:
-    coco = read_coco(written(tmp_path, document()))
+    coco = read_both(written(tmp_path, document()))
     assert [row["id"] for row in coco.images] == [1, 2]  # the image without objects too
     assert coco.categories == [Category(3, "nut"), Category(5, "bolt")]
     rows = to_instances(coco).to_pylist()
@@ -70,7 +86,7 @@ def test_a_file_is_read_with_everything_in_it(tmp_path: Path) -> None:
 def test_masks_are_those_of_pycocotools(tmp_path: Path) -> None:
     path = written(tmp_path, document())
     reference = COCO(str(path))
-    for row in to_instances(read_coco(path)).to_pylist():
+    for row in to_instances(read_both(path)).to_pylist():
         expected = reference.annToMask(reference.anns[row["instance_id"]])
         assert np.array_equal(masks.decode(row["rle_counts"], 8, 9), expected)
 
@@ -88,9 +104,9 @@ def test_masks_are_those_of_pycocotools(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_coco_are_refused(tmp_path: Path, content: str, found: str) -> None:
     with pytest.raises(DataError, match=found):
-        read_coco(written(tmp_path, content))
+        read_both(written(tmp_path, content))
     with pytest.raises(DataError, match="no such file"):
-        read_coco(tmp_path / "absent.json")
+        read_both(tmp_path / "absent.json")
 
 
 IMAGE = {"id": 9, "file_name": "9.png", "width": 9, "height": 8}
@@ -149,7 +165,7 @@ def test_each_bad_record_is_named_with_what_was_found(
     good = document()
     path = written(tmp_path, good | {part: [*good[part], record]})
     with pytest.raises(DataError) as caught:
-        read_coco(path)
+        read_both(path)
     (fault,) = caught.value.faults
     assert fault.file == str(path)
     assert fault.record == named
@@ -163,7 +179,7 @@ def test_all_bad_records_are_reported_together(tmp_path: Path) -> None:
     on_bad_image = ANNOTATION | {"image_id": 9}  # the image is at fault, not what lies on it
     value = good | {"images": images, "annotations": [*good["annotations"], on_bad_image, *bad]}
     with pytest.raises(DataError) as caught:
-        read_coco(written(tmp_path, value))
+        read_both(written(tmp_path, value))
     assert len(caught.value.faults) == 81
     assert "and 31 more" in str(caught.value)
 
@@ -172,8 +188,8 @@ def test_files_of_weak_images_need_no_masks(tmp_path: Path) -> None:
     box = {"id": 20, "image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2]}
     path = written(tmp_path, document(annotations=[*document()["annotations"], box]))
     with pytest.raises(DataError, match="no segmentation"):
-        read_coco(path)
-    coco = read_coco(path, need_masks=False)
+        read_both(path)
+    coco = read_both(path, need_masks=False)
     assert len(coco.annotations) == 4
     assert to_instances(coco).num_rows == 3
 
@@ -181,7 +197,7 @@ def test_files_of_weak_images_need_no_masks(tmp_path: Path) -> None:
 def test_written_files_read_back_the_same(make_split: Callable[..., Split], tmp_path: Path) -> None:
     split = make_split()
     write_coco(tmp_path / "out.json", split.images, split.instances, split.categories)
-    coco = read_coco(tmp_path / "out.json")
+    coco = read_both(tmp_path / "out.json")
     assert to_instances(coco).equals(split.instances)
     assert coco.categories == split.categories
     assert [row["file_name"] for row in coco.images] == split.images["file_name"].to_pylist()
@@ -189,7 +205,7 @@ def test_written_files_read_back_the_same(make_split: Callable[..., Split], tmp_
 
 def test_numbers_are_written_as_they_were_read(tmp_path: Path) -> None:
     annotation = ANNOTATION | {"area": 2312.8, "bbox": [472.5, 86.0, 39.74, 58.19]}
-    instances = to_instances(read_coco(written(tmp_path, document(annotations=[annotation]))))
+    instances = to_instances(read_both(written(tmp_path, document(annotations=[annotation]))))
     images = pa.table(
         {n: [v] for n, v in zip(IMAGES.names, (1, "1.png", "1.png", 9, 8, "", "", "", ""), strict=True)}
     )
@@ -230,7 +246,7 @@ def test_real_files_give_the_masks_of_pycocotools(
     path = shared_dir / name
     if not path.is_file():
         pytest.skip(f"{path} is absent")
-    coco = read_coco(path)
+    coco = read_both(path)
     table = to_instances(coco)
     assert (len(coco.images), table.num_rows) == (images, instances)
     assert sum(table["iscrowd"].to_pylist()) == crowds

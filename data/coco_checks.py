@@ -1,0 +1,144 @@
+"""Checks of a COCO file's records, one by one: each fault names the record, what was found and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from data import masks, storage
+from data.errors import Fault
+
+HIGHEST = float(np.finfo(np.float32).max)  # of a number that the tables hold
+MAX_PIXELS = 2**29  # of an image as annotated; more is a mistake, or meant to exhaust memory
+
+
+class Faults:
+    """Collects the faults of one file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.found: list[Fault] = []
+
+    def add(self, record: str, found: str, expected: str, next_step: str = "correct this record") -> None:
+        self.found.append(Fault(self.path, record, found, expected, next_step))
+
+
+def valid_rows(
+    rows: Iterable[Any],
+    kind: str,
+    problem: Callable[[dict[str, Any]], tuple[str, str] | None],
+    faults: Faults,
+    seen: set[int],
+    first: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """The rows without a fault; the others are reported.
+
+    An image or category at fault gives a row of its id with an empty name and size, so that what refers to it isn't
+    reported too.
+
+    Args:
+        rows: of one kind.
+        kind: image, category or annotation.
+        problem: what is wrong with a row and what was expected, or None.
+        faults: where faults are added.
+        seen: the ids of earlier rows; those of the rows given are added.
+        first: the number of the first row among all.
+    """
+    for n, row in enumerate(rows, start=first):
+        if not isinstance(row, dict):
+            faults.add(f"{kind} #{n}", type(row).__name__, "a JSON object")
+        elif not is_id(row.get("id")):
+            faults.add(f"{kind} #{n}", f"id {row.get('id')!r}", "a whole number as id")
+        elif row["id"] in seen:
+            faults.add(f"{kind} {row['id']} (#{n})", "an id that an earlier record has", "ids that differ")
+        elif (wrong := problem(row)) is not None:
+            faults.add(f"{kind} {row['id']}", *wrong)
+            if kind != "annotation":
+                seen.add(row["id"])
+                yield {"id": row["id"], "name": "", "height": 0, "width": 0}
+        else:
+            seen.add(row["id"])
+            yield row
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value is a whole number that a table can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= HIGHEST
+
+
+def image_problem(row: dict[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the record of an image, and what was expected."""
+    if not isinstance(row.get("file_name"), str) or not row["file_name"]:
+        return f"file_name {row.get('file_name')!r}", "the name of an image file"
+    if not storage.is_safe(row["file_name"]):
+        return f"file_name {row['file_name']!r}", "a path under the image root"
+    width, height = row.get("width"), row.get("height")
+    if not (is_id(width) and is_id(height) and width > 0 and height > 0):  # type: ignore[operator]
+        return f"width {width!r}, height {height!r}", "whole numbers above 0"
+    if width * height > MAX_PIXELS:  # type: ignore[operator]
+        return f"{width} x {height} pixels", f"at most {MAX_PIXELS} pixels"
+    return None
+
+
+def category_problem(row: dict[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with a category, and what was expected."""
+    if not isinstance(row.get("name"), str) or not row["name"]:
+        return f"name {row.get('name')!r}", "a class name"
+    return None
+
+
+def annotation_problem(
+    row: dict[str, Any],
+    sizes: Mapping[int, tuple[int, int]],
+    categories: Mapping[int, Any],
+    need_masks: bool,
+) -> tuple[str, str] | None:
+    """What is wrong with an annotation, and what was expected."""
+    image_id, category_id = row.get("image_id"), row.get("category_id")
+    size = sizes.get(image_id) if is_id(image_id) else None  # type: ignore[arg-type]
+    if size is None:
+        return f"image_id {image_id!r}", "the id of an image in this file"
+    if not is_id(category_id) or category_id not in categories:
+        known = ", ".join(map(str, sorted(categories)[:20]))
+        return f"category_id {category_id!r}", f"the id of a category in this file ({known})"
+    for name, (is_valid, expected) in _OPTIONAL_FIELDS.items():
+        if name in row and not is_valid(row[name]):
+            return f"{name} {row[name]!r}", expected
+    if not has_mask(row):
+        return ("no segmentation", "polygons or an RLE") if need_masks else None
+    if 0 not in size:  # else the image itself is at fault, and reported
+        try:
+            _check_segmentation(row["segmentation"], *size)
+        except ValueError as error:
+            return f"segmentation: {error}", "polygons or an RLE of the image's size"
+    return None
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and min(value[2:]) >= 0
+
+
+_OPTIONAL_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "iscrowd": (lambda value: value in (0, 1), "0 or 1"),
+    "area": (lambda value: _is_number(value) and value >= 0, "a number of 0 or more"),
+    "bbox": (lambda value: value is None or _is_box(value), "[x, y, width, height]"),
+}
+
+
+def has_mask(row: dict[str, Any]) -> bool:
+    """Whether an annotation says anything of a mask."""
+    return row.get("segmentation") not in (None, [], {})
+
+
+def _check_segmentation(segmentation: Any, height: int, width: int) -> None:
+    # Polygons are checked without being drawn, which to_instances does once.
+    if isinstance(segmentation, list):
+        masks.check_polygons(segmentation, height, width)
+    else:
+        masks.from_segmentation(segmentation, height, width)
