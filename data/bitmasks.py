@@ -123,23 +123,31 @@ def _read(path: Path, known: set[int]) -> tuple[int, int, list[tuple[int, int, b
     """Height, width, and class id, flag bits and RLE of each object of a file, in the order of their numbers."""
     rgba = _pixels(path)
     height, width = rgba.shape[:2]
-    numbers = rgba[..., 2].astype(np.int32) * 256 + rgba[..., 3]
-    kinds = rgba[..., 0].astype(np.int32) * 256 + rgba[..., 1]  # class and flags
+    try:
+        # Big-endian, a pixel's bytes are one number: class, flags, object's number.
+        found = masks.encode_labels(np.ascontiguousarray(rgba).view(">u4")[..., 0])
+    except ValueError as error:
+        step = "name the folder of bitmasks, not of images"
+        raise DataError(
+            Fault(str(path), "pixels", str(error), "a bitmask of up to 65,535 objects", step)
+        ) from None
     faults = []
 
     def fault(record: str, found: str, expected: str) -> None:
         faults.append(Fault(str(path), record, found, expected, _EXPORT_AGAIN))
 
-    inside = numbers > 0
-    stray = int(np.count_nonzero((rgba[..., 0] > 0) & ~inside))
-    if stray:
-        fault(
-            "pixels", f"{stray} with a class but no object's number", "B * 256 + A from 1 on for each object"
-        )
-    pairs = np.unique(np.stack([numbers[inside], kinds[inside]], axis=1), axis=0)
-    objects: dict[int, tuple[int, int]] = {}
-    for number, kind in pairs.tolist():
-        category_id, bits = divmod(kind, 256)
+    objects: dict[int, tuple[int, int, bytes]] = {}
+    for code, counts in found.items():
+        category_id, bits, number = code >> 24, code >> 16 & 255, code & 65_535
+        if number == 0:
+            if category_id:
+                stray = masks.area(counts, height, width)
+                fault(
+                    "pixels",
+                    f"{stray} with a class but no object's number",
+                    "B * 256 + A from 1 for each object",
+                )
+            continue
         if number in objects:
             fault(f"object {number}", "pixels that differ in class or flags", "the same R and G throughout")
         elif category_id not in known:
@@ -147,11 +155,10 @@ def _read(path: Path, known: set[int]) -> tuple[int, int, list[tuple[int, int, b
             fault(f"object {number}", f"class id R = {category_id}", f"one of {listed}")
         elif bits > 15:
             fault(f"object {number}", f"flags G = {bits}", "truncated 8 + occluded 4 + crowd 2 + ignored 1")
-        objects[number] = (category_id, bits)
+        objects[number] = (category_id, bits, counts)
     if faults:
         raise DataError(faults)
-    found = masks.encode_labels(numbers)
-    return height, width, [(*objects[number], counts) for number, counts in found.items()]
+    return height, width, [objects[number] for number in sorted(objects)]
 
 
 def _pixels(path: Path) -> npt.NDArray[np.uint8]:

@@ -31,23 +31,31 @@ def encode(mask: BoolArray) -> bytes:
     return counts
 
 
+MAX_LABELS = 65_535  # of a label map: the objects that a bitmask can number
+
+
 def encode_labels(labels: npt.NDArray[Any]) -> dict[int, bytes]:
     """Compressed RLE of each value above 0 of a label map [H, W] of whole numbers, by value, in order.
 
     One pass over the image, whatever the number of objects.
+
+    Raises:
+        ValueError: more than `MAX_LABELS` values, as in a photograph.
     """
     if labels.ndim != 2:
         raise ValueError(f"a label map has shape [H, W]; found {list(labels.shape)}")
     height, width = labels.shape
-    flat = labels.ravel(order="F").astype(np.int64)
-    if not (flat > 0).any():
-        return {}
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    flat = labels.ravel(order="F")
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])[: flat.size]
     ends = np.append(starts[1:], flat.size)
-    values = flat[starts]
+    values = flat[starts].astype(np.int64)
     order = np.argsort(values, kind="stable")
     order = order[values[order] > 0]
+    if order.size == 0:
+        return {}
     kinds, first = np.unique(values[order], return_index=True)
+    if kinds.size > MAX_LABELS:
+        raise ValueError(f"{kinds.size:,} different values, more than {MAX_LABELS:,}")
     masks = {}
     for value, own in zip(kinds.tolist(), np.split(order, first[1:]), strict=True):
         # Background up to a run's start, the run, and so on to the image's end.

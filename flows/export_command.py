@@ -101,9 +101,12 @@ def export(
         console.print(escape(_said(out, name, format, counts)))
         hidden = counts.get("hidden_labels")
         if hidden or counts.get("covered_pixels"):
+            lost = (
+                f"; {len(hidden):,} masks are not to be seen at all, {SUMMARY} lists them" if hidden else ""
+            )
             console.print(
-                f"[yellow]note[/] masks overlap, which bitmasks can't: {counts['covered_pixels']:,} pixels went to the "
-                f"mask on top, {len(hidden):,} masks are not to be seen at all ({SUMMARY} lists them)"
+                f"[yellow]note[/] masks overlap, which bitmasks can't: {counts['covered_pixels']:,} pixels went to "
+                f"the mask on top{lost}"
             )
 
 

@@ -142,6 +142,13 @@ def test_absurd_sizes_are_refused_before_they_are_decoded(tmp_path: Path) -> Non
             read_bitmasks(tmp_path)
 
 
+def test_a_photograph_is_one_fault(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", np.random.default_rng(0).integers(1, 256, (300, 300, 4)))
+    with pytest.raises(DataError, match="different values, more than 65,535") as caught:
+        read_bitmasks(tmp_path)
+    assert len(caught.value.faults) == 1
+
+
 def test_a_folder_without_bitmasks(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DataError, match=r"no \.png in it|no such folder"):
