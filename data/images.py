@@ -97,7 +97,10 @@ def _file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def _bytes(path: str | os.PathLike[str]) -> bytes:
     with _file(path) as file:
-        return file.read()
+        content = file.read()
+    if _is_truncated(content):
+        refuse(path, "truncated", "a truncated file")
+    return content
 
 
 @contextmanager
@@ -187,8 +190,6 @@ def _decode(
     content: bytes, image: Image.Image, header: _Header, path: str | os.PathLike[str], flags: int
 ) -> npt.NDArray[np.uint8]:
     """uint8 BGR [H, W, 3] as shown; TIFF as RGB, see below."""
-    if _is_truncated(content):
-        refuse(path, "truncated", "a truncated file")
     if header.format == "TIFF":
         return _decode_tiff(image, header, path)
     try:

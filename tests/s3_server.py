@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import random
 import socket
 import subprocess
@@ -32,8 +31,8 @@ def environment(endpoint: str) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "AKIDOFTHETESTS",
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_CONFIG_FILE": "/absent/config",
+        "AWS_SHARED_CREDENTIALS_FILE": "/absent/credentials",
         "AWS_EC2_METADATA_DISABLED": "true",
         "no_proxy": "127.0.0.1",
     }

@@ -32,6 +32,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         for name in ("data", "models", "tasks", "flows", ".dvc"):
             ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)

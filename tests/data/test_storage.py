@@ -69,12 +69,14 @@ def test_files_are_listed_sorted_without_hidden_ones(tmp_path: Path) -> None:
         ("", False),
         ("a\0.png", False),
         ("out/a.png", False),  # a link that leads out of the root
+        ("circle/a.png", False),
     ],
 )
 def test_paths_from_files_stay_under_the_root(tmp_path: Path, relative: str, good: bool) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "out").symlink_to(tmp_path)
+    (root / "circle").symlink_to("circle")
     if good:
         assert join(root, relative) == root / relative
     else:
