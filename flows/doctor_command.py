@@ -24,6 +24,9 @@ WORKSPACE = Path("workspace")
 LOOKS_NOT_AT_DATA = ("make_demo", "ingest", "import_points")
 """Targets that train nothing: their own steps tell what is wrong with the data."""
 
+PASSING = ("disk", "memory", "temporary", "locked")
+"""Warnings about this moment, which are told each time."""
+
 
 def doctor(
     quick: Annotated[
@@ -71,8 +74,11 @@ def before_run(root: Path, target: str, console: Console) -> Diagnosis:
         diagnosis, fresh = examined.diagnosis, examined.fresh
     if fresh:
         show(diagnosis, console)
-    elif diagnosis.warnings:
-        count = _count(len(diagnosis.warnings), "warning")
+        return diagnosis
+    passing = [one for one in diagnosis.warnings if one.check in PASSING]
+    show(Diagnosis(diagnosis.errors, passing), console)
+    if known := len(diagnosis.warnings) - len(passing):
+        count = _count(known, "warning")
         console.print(f"[dim]doctor: {count} as before; `points2model doctor` shows them[/dim]")
     return diagnosis
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from data.errors import DataError, Fault
 from data.storage import is_s3
+from data.tables import Split
 from tasks.config import Params
 from tasks.doctor_finding import Diagnosis
 from tasks.doctor_setup import check_params, check_setup, is_made
@@ -24,6 +25,7 @@ from tasks.step import read_json, write_json
 
 FORMAT = 1
 FOLDER = Path("runs/doctor")
+NEEDS = "needs.json"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def full_check(root: Path, workspace: Path, *, again: bool = False) -> Examined:
         again: look at the data even if nothing changed since an earlier call.
     """
     diagnosis, params = quick_check(root, workspace)
-    if params is None or any(finding.check == "paths" for finding in diagnosis.errors):
-        diagnosis.notes.append("data: not looked at, since params.yaml doesn't lead to them")
+    if params is None or any(finding.check in ("paths", "writable") for finding in diagnosis.errors):
+        diagnosis.notes.append("data: not looked at before the errors above are mended")
         return Examined(diagnosis, True)
     missing = [name for name in _sources(params) if is_made(name) and not (root / name).exists()]
     if missing:
@@ -71,9 +73,20 @@ def full_check(root: Path, workspace: Path, *, again: bool = False) -> Examined:
     except DataError as error:  # S3 that doesn't answer
         diagnosis.error("sources", error.faults)
         return Examined(diagnosis, True)
+    except OSError as error:  # a full disk, a folder that may not be read
+        where = str(error.filename or root / workspace)
+        step = "free space or mend its permissions, and call again"
+        fault = Fault(where, "file", error.strerror or str(error), "to read and write it", step)
+        diagnosis.error("sources", fault)
+        return Examined(diagnosis, True)
     diagnosis.errors += about_data.errors
     diagnosis.warnings += about_data.warnings
     diagnosis.notes += about_data.notes
+    needs = root / workspace / FOLDER / NEEDS
+    if needs.is_file():  # what is free changes, whatever the data
+        from tasks.doctor_needs import Needs, check_needs
+
+        check_needs(Needs(**read_json(needs, "doctor")), params, root, diagnosis)
     return Examined(diagnosis, fresh)
 
 
@@ -82,6 +95,7 @@ def _data(params: Params, folder: Path, again: bool) -> tuple[Diagnosis, bool]:
     known = _remembered(folder / "diagnosis.json", key)
     if known is not None and not again:
         return known, False
+    (folder / NEEDS).unlink(missing_ok=True)
     diagnosis = _examine(params, folder, again)
     # Errors aren't remembered: what they are about may be mended where no inventory sees it.
     (folder / "diagnosis.json").unlink(missing_ok=True)
@@ -91,39 +105,46 @@ def _data(params: Params, folder: Path, again: bool) -> tuple[Diagnosis, bool]:
 
 
 def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
-    from tasks.doctor_data import check_classes, check_images, check_points, open_splits, read_splits
+    from tasks.doctor_data import check_classes, check_images, check_points
     from tasks.doctor_leaks import check_leaks
-    from tasks.doctor_needs import check_needs
+    from tasks.doctor_needs import estimate, note_gpu
     from tasks.doctor_objects import check_objects
 
     diagnosis = Diagnosis()
-    key = inventory(params, points=False)
-    read = folder / "read.json"
-    # New clicks come often, new images seldom.
-    if not again and read.is_file() and read_json(read, "doctor").get("key") == key:
-        splits = open_splits(folder)
-    else:
-        read.unlink(missing_ok=True)
-        found = read_splits(params, folder, diagnosis)
-        if found is None:
-            check_points(params, None, folder, diagnosis)
-            diagnosis.notes.append(
-                "data: more is looked at once the errors in annotations and images are mended"
-            )
-            return diagnosis
-        splits = found
-        write_json(read, {"key": key})
+    splits = _splits(params, folder, again, diagnosis)
+    if splits is None:
+        check_points(params, None, folder, diagnosis)
+        diagnosis.notes.append("data: more is looked at once the errors in annotations and images are mended")
+        return diagnosis
     check_images(params, splits, diagnosis)
     points = check_points(params, splits, folder, diagnosis)
     check_classes(splits, points, diagnosis)
     check_leaks(splits, folder / "thumbnails.arrow", diagnosis)
     check_objects(params, splits["strong"], splits["val"], diagnosis)
-    check_needs(params, splits, points, folder, diagnosis)
+    note_gpu(params, diagnosis)
+    write_json(folder / NEEDS, estimate(params, splits, 0 if points is None else len(points))._asdict())
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     diagnosis.notes.insert(
         0, f"images: {sizes}; objects with masks: {len(splits['strong'].instances):,} strong"
     )
     return diagnosis
+
+
+def _splits(params: Params, folder: Path, again: bool, diagnosis: Diagnosis) -> dict[str, Split] | None:
+    """The splits as an earlier look read them, where no file of theirs changed: new clicks come more often."""
+    from tasks.doctor_data import open_splits, read_splits
+
+    key, path = inventory(params, points=False), folder / "read.json"
+    if not again and _content(path).get("key") == key:
+        try:
+            return open_splits(folder)
+        except DataError:
+            pass  # someone tidied up
+    path.unlink(missing_ok=True)
+    splits = read_splits(params, folder, diagnosis)
+    if splits is not None:
+        write_json(path, {"key": key})
+    return splits
 
 
 def _sources(params: Params) -> list[str]:
@@ -180,8 +201,14 @@ def _listing(source: Path) -> Iterator[str]:
 
 def _remembered(path: Path, key: str) -> Diagnosis | None:
     """The diagnosis of an earlier call about the same data."""
+    content = _content(path)
+    return Diagnosis.from_json(content) if content.get("key") == key else None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What an earlier call left; nothing where it left nothing, or half of it was lost."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Diagnosis.from_json(content) if content["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from data.tables import Fault, Split
 from tasks.config import DetectorTrainConfig, Params, TrainConfig
@@ -21,36 +21,49 @@ RESULT_BYTES = 300
 """Of a detection in a COCO results file."""
 
 
-def check_needs(
-    params: Params, splits: Mapping[str, Split], points: pa.Table | None, root: Path, diagnosis: Diagnosis
-) -> None:
-    """Warns where disk or memory won't do; notes the estimates in any case."""
-    need, text = disk_need(params, splits, len(points) if points is not None else 0)
+class Needs(NamedTuple):
+    """What a whole run will want, in bytes and in words; it depends on data and params alone."""
+
+    disk: int
+    disk_told: str
+    memory: int
+    memory_told: str
+
+
+def estimate(params: Params, splits: Mapping[str, Split], points: int) -> Needs:
+    """The needs of a run on these splits, with so many points."""
+    return Needs(*disk_need(params, splits, points), *memory_need(params, splits))
+
+
+def check_needs(needs: Needs, params: Params, root: Path, diagnosis: Diagnosis) -> None:
+    """Warns where disk or memory won't do now; notes the estimates in any case."""
     free = shutil.disk_usage(root).free
-    diagnosis.notes.append(f"disk: a whole run writes about {_size(need)} ({text}); {_size(free)} are free")
-    if need > free:
+    diagnosis.notes.append(
+        f"disk: a whole run writes about {_size(needs.disk)} ({needs.disk_told}); {_size(free)} are free"
+    )
+    if needs.disk > free:
         fault = Fault(
             str(root),
             "disk",
             f"{_size(free)} free",
-            f"about {_size(need)} for a whole run: {text}",
+            f"about {_size(needs.disk)} for a whole run: {needs.disk_told}",
             "free some (`dvc gc -w` removes results of old runs), or move the project to a larger disk",
         )
         diagnosis.warn("disk", fault)
-    need, text = memory_need(params, splits)
     memory = memory_free()
-    diagnosis.notes.append(f"memory: {text}" + ("" if memory is None else f"; {_size(memory)} are free"))
-    if memory is not None and need > memory:
+    diagnosis.notes.append(
+        f"memory: {needs.memory_told}" + ("" if memory is None else f"; {_size(memory)} are free")
+    )
+    if memory is not None and needs.memory > memory:
         fault = Fault(
             "params.yaml",
             "runtime.cache_images",
             f"true, and {_size(memory)} of memory free",
-            text,
+            needs.memory_told,
             "set runtime.cache_images to false"
             + (", or runtime.workers to fewer" if params.runtime.workers > 1 else ""),
         )
         diagnosis.warn("memory", fault)
-    _gpu(params, diagnosis)
 
 
 def disk_need(params: Params, splits: Mapping[str, Split], points: int) -> tuple[int, str]:
@@ -67,12 +80,17 @@ def disk_need(params: Params, splits: Mapping[str, Split], points: int) -> tuple
         _state(detector, params.student),
         _state(refiner, params.refiner) + BYTES * refiner * len(params.refiner.milestones),
     )
+    # What came from S3 is here already, under names that share one content; DVC's cache copies it once.
+    came = splits["strong"].root.parents[1] / "fetched"
+    fetched = sum(path.stat().st_size for path in came.rglob("*") if path.is_file()) if came.is_dir() else 0
     tracked = tables + networks + pseudo + found
     text = (
         f"networks {_size(networks)}, tables {_size(tables)}, pseudo labels {_size(pseudo)}, predictions "
         f"{_size(found)}, each twice with DVC's cache; a training's state {_size(states)}"
     )
-    return 2 * tracked + states, text
+    return 2 * tracked + states + fetched, text + (
+        f"; images from S3 {_size(fetched)}" if fetched > 10**6 else ""
+    )
 
 
 def _state(count: int, training: TrainConfig) -> int:
@@ -134,7 +152,7 @@ def memory_free(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/
     return max(0, free)
 
 
-def _gpu(params: Params, diagnosis: Diagnosis) -> None:
+def note_gpu(params: Params, diagnosis: Diagnosis) -> None:
     """What a GPU has; how much a training takes depends on its kernels, so only that is said."""
     import torch
 
@@ -142,10 +160,10 @@ def _gpu(params: Params, diagnosis: Diagnosis) -> None:
         if params.runtime.device != "cpu":
             diagnosis.notes.append("device: no GPU here; trainings run on the CPU")
         return
-    free, total = torch.cuda.mem_get_info()
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     diagnosis.notes.append(
-        f"device: {torch.cuda.get_device_name()}, {_size(free)} of {_size(total)} free; if a training runs out of it, "
-        "lower batch_size, input.short_side or augment.crop_side"
+        f"device: {torch.cuda.get_device_name()} of {_size(total)}; if a training runs out of it, lower batch_size, "
+        "input.short_side or augment.crop_side"
     )
 
 

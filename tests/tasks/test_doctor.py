@@ -452,6 +452,26 @@ def test_nothing_is_looked_at_twice(project: Project, monkeypatch: pytest.Monkey
     assert full_check(project.root, WORKSPACE).diagnosis.exit_code == 1
 
 
+@pytest.mark.parametrize("lost", ["dataset", "read.json", "diagnosis.json", "thumbnails.arrow"])
+def test_what_it_keeps_may_be_lost(project: Project, lost: str) -> None:
+    first = project.examine()
+    path = project.root / "workspace" / "runs" / "doctor" / lost
+    if path.is_dir():
+        shutil.rmtree(path)
+        (path.parent / "diagnosis.json").write_text("{")
+    else:
+        path.write_text("{")
+    assert project.examine() == first
+
+
+def test_memory_is_looked_at_each_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert project.examine().warnings == []
+    monkeypatch.setattr("tasks.doctor_needs.memory_free", lambda: 1000)
+    known = full_check(project.root, WORKSPACE)
+    assert not known.fresh
+    assert [one.check for one in known.diagnosis.warnings] == ["memory"]
+
+
 def test_nothing_of_the_pipeline_s_is_written(project: Project) -> None:
     project.examine()
     assert {path.name for path in (project.root / "workspace").iterdir()} == {"runs"}
