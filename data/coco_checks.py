@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,15 +20,44 @@ class Faults:
     def __init__(self, path: str) -> None:
         self.path = path
         self.found: list[Fault] = []
+        self._of_image: dict[tuple[int, str], tuple[int, int, int]] = {}
 
     def add(self, record: str, found: str, expected: str, next_step: str = "correct this record") -> None:
         self.found.append(Fault(self.path, record, found, expected, next_step))
+
+    def add_size(self, annotation_id: int, wrong: WrongSize) -> None:
+        """An RLE of another size than its image. All those of an image are one fault: its record is the likelier
+        culprit, and a thousand lines would bury the others.
+        """
+        key = (wrong.image_id, wrong.found)
+        if key not in self._of_image:
+            self._of_image[key] = (len(self.found), annotation_id, 1)
+            found = f"segmentation: an RLE of size {wrong.found}, for [height, width] = {wrong.expected}"
+            self.add(f"annotation {annotation_id}", found, "polygons or an RLE of the image's size")
+            return
+        at, first, count = self._of_image[key]
+        self._of_image[key] = (at, first, count + 1)
+        self.found[at] = Fault(
+            self.path,
+            f"image {wrong.image_id}",
+            f"RLEs of size [height, width] = {wrong.found} in {count + 1} annotations, the first {first}",
+            f"{wrong.expected}, as the image's record says",
+            "correct the record of the image, or these annotations",
+        )
+
+
+class WrongSize(NamedTuple):
+    """An RLE's size, and its image's, as [height, width]."""
+
+    image_id: int
+    found: str
+    expected: str
 
 
 def valid_rows(
     rows: Iterable[Any],
     kind: str,
-    problem: Callable[[dict[str, Any]], tuple[str, str] | None],
+    problem: Callable[[dict[str, Any]], tuple[str, str] | WrongSize | None],
     faults: Faults,
     seen: set[int],
     first: int = 0,
@@ -53,7 +82,9 @@ def valid_rows(
             faults.add(f"{kind} #{n}", f"id {row.get('id')!r}", "a whole number as id")
         elif row["id"] in seen:
             faults.add(f"{kind} {row['id']} (#{n})", "an id that an earlier record has", "ids that differ")
-        elif (wrong := problem(row)) is not None:
+        elif isinstance(wrong := problem(row), WrongSize):
+            faults.add_size(row["id"], wrong)
+        elif wrong is not None:
             faults.add(f"{kind} {row['id']}", *wrong)
             if kind != "annotation":
                 seen.add(row["id"])
@@ -98,7 +129,7 @@ def annotation_problem(
     sizes: Mapping[int, tuple[int, int]],
     categories: Mapping[int, Any],
     need_masks: bool,
-) -> tuple[str, str] | None:
+) -> tuple[str, str] | WrongSize | None:
     """What is wrong with an annotation, and what was expected."""
     image_id, category_id = row.get("image_id"), row.get("category_id")
     size = sizes.get(image_id) if is_id(image_id) else None  # type: ignore[arg-type]
@@ -112,11 +143,20 @@ def annotation_problem(
             return f"{name} {row[name]!r}", expected
     if not has_mask(row):
         return ("no segmentation", "polygons or an RLE") if need_masks else None
-    if 0 not in size:  # else the image itself is at fault, and reported
-        try:
-            _check_segmentation(row["segmentation"], *size)
-        except ValueError as error:
-            return f"segmentation: {error}", "polygons or an RLE of the image's size"
+    # Where the size is 0 the image itself is at fault, and reported.
+    return None if 0 in size else _mask_problem(row["segmentation"], int(row["image_id"]), size)
+
+
+def _mask_problem(
+    segmentation: Any, image_id: int, size: tuple[int, int]
+) -> tuple[str, str] | WrongSize | None:
+    said = segmentation.get("size") if isinstance(segmentation, dict) else None
+    if isinstance(said, list) and all(map(is_id, said)) and said != list(size):
+        return WrongSize(image_id, str(said)[:60], str(list(size)))
+    try:
+        _check_segmentation(segmentation, *size)
+    except ValueError as error:
+        return f"segmentation: {error}", "polygons or an RLE of the image's size"
     return None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from data import masks
-from data.coco_checks import HIGHEST, Faults, annotation_problem, has_mask, valid_rows
+from data.coco_checks import HIGHEST, Faults, WrongSize, annotation_problem, has_mask, valid_rows
 from data.masks import FloatArray, IntArray
 from data.schemas import INSTANCES
 
@@ -64,7 +64,7 @@ class AnnotationReader:
     def valid(self, rows: list[Any]) -> list[dict[str, Any]]:
         """The annotations without a fault, as they are; the others are reported."""
 
-        def problem(row: dict[str, Any]) -> tuple[str, str] | None:
+        def problem(row: dict[str, Any]) -> tuple[str, str] | WrongSize | None:
             return annotation_problem(row, self.sizes, self.categories, self.need_masks)
 
         good = list(valid_rows(rows, "annotation", problem, self.faults, self._seen, self._count))

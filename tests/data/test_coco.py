@@ -255,3 +255,22 @@ def test_real_files_give_the_masks_of_pycocotools(
         expected = reference.annToRLE(reference.anns[row["instance_id"]])
         given = expected["counts"]
         assert row["rle_counts"] == (given.encode() if isinstance(given, str) else given)
+
+
+def test_rles_of_another_size_than_their_image_are_one_fault_an_image(tmp_path: Path) -> None:
+    rle = {"size": [10, 20], "counts": [100, 50, 50]}
+    images = [{"id": i, "file_name": f"{i}.png", "width": 10, "height": 20} for i in (1, 2)]
+    annotations = [
+        {"id": i, "image_id": 1 + i // 9, "category_id": 1, "segmentation": rle} for i in range(1, 10)
+    ]
+    path = tmp_path / "a.json"
+    categories = [{"id": 1, "name": "c"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    with pytest.raises(DataError) as caught:
+        read_coco(path)
+    one, alone = caught.value.faults
+    assert (one.record, one.expected) == ("image 1", "[20, 10], as the image's record says")
+    assert one.found == "RLEs of size [height, width] = [10, 20] in 8 annotations, the first 1"
+    assert (alone.record, alone.found) == (
+        "annotation 9", "segmentation: an RLE of size [10, 20], for [height, width] = [20, 10]",
+    )  # fmt: skip
