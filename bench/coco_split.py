@@ -12,7 +12,7 @@ from data.tables import IMAGES, Split, write_split
 
 def split_of_coco(path: Path, images: Path, out: Path) -> Split:
     """Writes the file's images and instances as a split into folder `out`; images count as they are recorded."""
-    coco = read_coco(path)
+    coco = read_coco(path, keep_annotations=False)
     rows = [
         (
             row["id"],

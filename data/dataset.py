@@ -6,7 +6,7 @@ N images, K instances, H0 x W0 original size, h x w after resizing, H x W padded
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -119,6 +119,10 @@ class InstanceDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self._where)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that starts afresh maps the tables again and reads images itself: it is sent none of them.
+        return self.__dict__ | {"_cache": None if self._cache is None else {}}
 
     def _image(self, index: int, split: Split, i: int, size: tuple[int, int]) -> np.ndarray:
         if self._cache is not None and index in self._cache:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.masks import BoolArray, area, bbox_xywh, decode, encode
+from data.masks import BoolArray, IntArray, area, bbox_xywh, decode, encode
 from data.tables import INSTANCES, Split, write_split
 from tasks.config import StudentConfig
 from tasks.errors import TaskError
+
+_BATCH = 10_000
 
 
 def with_pseudo_masks(
@@ -31,43 +33,82 @@ def with_pseudo_masks(
     Raises:
         TaskError: pseudo labels of points that `points` doesn't have.
     """
-    sizes = {row["image_id"]: row for row in weak.images.select(["image_id", "height", "width"]).to_pylist()}
-    rows = pseudo.to_pylist()
-    usable = [row for row in rows if _mask_of(row, config) is not None]
-    held = {row["image_id"] for row in usable}
-    columns: dict[str, list[object]] = {name: [] for name in INSTANCES.names}
-
-    def add(row: Mapping[str, Any], rle: bytes, score: float | None, *, crowd: bool) -> None:
-        height, width = sizes[row["image_id"]]["height"], sizes[row["image_id"]]["width"]
-        columns["instance_id"].append(len(columns["instance_id"]))
-        columns["image_id"].append(row["image_id"])
-        columns["category_id"].append(row["category_id"])
-        columns["bbox_xywh"].append(bbox_xywh(rle, height, width))
-        columns["area"].append(area(rle, height, width))
-        columns["iscrowd"].append(crowd)
-        columns["rle_counts"].append(rle)
-        columns["source"].append("pseudo")
-        columns["score"].append(score)
-
-    for row in usable:
-        rle = _mask_of(row, config)
-        assert rle is not None
-        add(row, rle, row["score"] if config.weight_by_score else 1.0, crowd=False)
+    codes, good = _masks_of(pseudo, config)
+    usable = pseudo.select(["image_id", "category_id", "score"]).filter(good)
+    rles = codes.filter(good)
+    scores = usable["score"] if config.weight_by_score else pa.chunked_array([np.ones(len(rles), np.float32)])
+    parts = [_rows(weak, usable, rles, scores, crowd=False)]
+    held = pc.unique(usable["image_id"])
     if config.unusable == "ignore":
-        lost = [row for row in rows if row["image_id"] in held and _mask_of(row, config) is None]
-        places = _places(points, lost)
-        radii = _radii(strong)
-        typical = float(np.median(list(radii.values()))) if radii else 0.0
-        for row in lost:
-            height, width = sizes[row["image_id"]]["height"], sizes[row["image_id"]]["width"]
-            region = disc(places[row["point_id"]], radii.get(row["category_id"], typical), height, width)
-            if row["rough_rle"] is not None:
-                region |= decode(row["rough_rle"], height, width)
-            add(row, encode(region), None, crowd=True)
-    images = weak.images.filter(pa.compute.is_in(weak.images["image_id"], pa.array(held, pa.int64())))
-    instances = pa.table(columns, schema=INSTANCES)
+        rest = pc.and_(pc.is_in(pseudo["image_id"], held), pc.invert(good))
+        lost = pseudo.select(["point_id", "image_id", "category_id", "rough_rle"]).filter(rest)
+        regions = pa.chunked_array([_regions(weak, strong, points, lost)], pa.binary())
+        parts.append(_rows(weak, lost, regions, pa.nulls(len(lost), pa.float32()), crowd=True))
+    instances = pa.concat_tables(parts)
+    numbers = pa.array(np.arange(len(instances)))
+    instances = instances.set_column(INSTANCES.get_field_index("instance_id"), "instance_id", numbers)
+    images = weak.images.filter(pc.is_in(weak.images["image_id"], held))
     write_split(folder, images, instances, weak.categories, weak.image_root)
     return Split.open(folder)
+
+
+def _masks_of(pseudo: pa.Table, config: StudentConfig) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """The mask of each pseudo label, null where it has none, and whether it is good enough to learn from."""
+    codes = pseudo["rough_rle"]
+    if config.masks == "refined":
+        refined = pseudo["refined_rle"]
+        codes = pc.if_else(pc.fill_null(pc.greater(pc.binary_length(refined), 0), False), refined, codes)
+    scored = pc.greater_equal(pseudo["score"], pa.scalar(config.min_score, pa.float64()))
+    good = pc.and_(pc.is_in(pseudo["status"], pa.array(["ok", "rough"])), pc.fill_null(scored, False))
+    return codes, pc.and_(good, codes.is_valid())
+
+
+def _rows(weak: Split, labels: pa.Table, rles: pa.ChunkedArray, scores: Any, *, crowd: bool) -> pa.Table:
+    """INSTANCES rows of pseudo labels with these masks; their instance_id is yet to be given."""
+    sizes = _sizes(weak, labels["image_id"])
+    boxes, areas = np.zeros((len(rles), 4), np.float32), np.zeros(len(rles), np.float32)
+    for at in range(0, len(rles), _BATCH):  # RLEs as Python objects: never all at once
+        for n, rle in enumerate(rles.slice(at, _BATCH).to_pylist(), start=at):
+            height, width = sizes[n].tolist()
+            boxes[n], areas[n] = bbox_xywh(rle, height, width), area(rle, height, width)
+    return pa.table(
+        {
+            "instance_id": np.zeros(len(rles), np.int64),
+            "image_id": labels["image_id"],
+            "category_id": labels["category_id"],
+            "bbox_xywh": pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4),
+            "area": areas,
+            "iscrowd": np.full(len(rles), crowd),
+            "rle_counts": rles,
+            "source": pa.array(["pseudo"] * len(rles), pa.string()),
+            "score": scores,
+        },
+        schema=INSTANCES,
+    )
+
+
+def _sizes(weak: Split, image_ids: pa.ChunkedArray) -> IntArray:
+    """(height, width) of each image, int64 [n, 2]; `write_split` refuses those that aren't in the split."""
+    known = weak.images["image_id"].to_numpy()
+    at = np.minimum(np.searchsorted(known, image_ids.to_numpy()), len(known) - 1)
+    sides = [weak.images[name].to_numpy().astype(np.int64)[at] for name in ("height", "width")]
+    return np.stack(sides, axis=1)
+
+
+def _regions(weak: Split, strong: Split, points: pa.Table, lost: pa.Table) -> list[bytes]:
+    """RLEs of the surroundings of points whose object has no mask."""
+    rows = lost.to_pylist()
+    sizes = _sizes(weak, lost["image_id"])
+    places = _places(points, rows)
+    radii = _radii(strong)
+    typical = float(np.median(list(radii.values()))) if radii else 0.0
+    regions = []
+    for row, (height, width) in zip(rows, sizes.tolist(), strict=True):
+        region = disc(places[row["point_id"]], radii.get(row["category_id"], typical), height, width)
+        if row["rough_rle"] is not None:
+            region |= decode(row["rough_rle"], height, width)
+        regions.append(encode(region))
+    return regions
 
 
 def disc(centre: tuple[float, float], radius: float, height: int, width: int) -> BoolArray:
@@ -80,17 +121,10 @@ def disc(centre: tuple[float, float], radius: float, height: int, width: int) ->
     return held
 
 
-def _mask_of(row: Mapping[str, Any], config: StudentConfig) -> bytes | None:
-    """The mask to learn from, None where there is none or its score is too low."""
-    if row["status"] not in ("ok", "rough") or row["score"] < config.min_score:
-        return None
-    refined: bytes | None = row["refined_rle"] if config.masks == "refined" else None
-    return refined or row["rough_rle"]
-
-
 def _places(points: pa.Table, rows: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
     """x, y of the points of pseudo labels, by point id."""
-    named = points.select(["point_id", "x", "y"]).to_pylist()
+    wanted = pa.array([row["point_id"] for row in rows], points.schema.field("point_id").type)
+    named = points.select(["point_id", "x", "y"]).filter(pc.is_in(points["point_id"], wanted)).to_pylist()
     places = {point["point_id"]: (point["x"], point["y"]) for point in named}
     unknown = sorted({str(row["point_id"]) for row in rows} - places.keys())
     if unknown:
@@ -103,9 +137,11 @@ def _places(points: pa.Table, rows: list[dict[str, Any]]) -> dict[str, tuple[flo
 
 def _radii(strong: Split) -> dict[int, float]:
     """Of each class the radius, in pixels, of a disc as large as the median of its masks; crowds don't count."""
-    columns = (strong.instances[name].to_pylist() for name in ("category_id", "area", "iscrowd"))
-    areas: dict[int, list[float]] = {}
-    for category_id, pixels, crowd in zip(*columns, strict=True):
-        if not crowd and pixels > 0:
-            areas.setdefault(category_id, []).append(pixels)
-    return {category_id: math.sqrt(float(np.median(own)) / math.pi) for category_id, own in areas.items()}
+    instances = strong.instances
+    pixels = instances["area"].to_numpy()
+    counts = ~instances["iscrowd"].to_numpy() & (pixels > 0)
+    pixels, classes = pixels[counts].astype(np.float64), instances["category_id"].to_numpy()[counts]
+    return {
+        category: math.sqrt(float(np.median(pixels[classes == category])) / math.pi)
+        for category in np.unique(classes).tolist()
+    }

@@ -83,6 +83,15 @@ def test_a_data_set_can_be_sent_to_a_spawned_worker(make_split: Callable[..., Sp
     assert same(dataset[0, 3], copy[0, 3])
 
 
+def test_a_worker_is_sent_neither_rows_nor_images(make_split: Callable[..., Split]) -> None:
+    dataset = InstanceDataset(make_split(), **PLAIN | {"cache_images": True})
+    before = len(pickle.dumps(dataset))
+    first = dataset[0]
+    sent = pickle.dumps(dataset)
+    assert len(sent) == before < 4000
+    assert same(pickle.loads(sent)[0], first)  # noqa: S301
+
+
 def test_pseudo_labels_join_the_weak_split_with_their_scores(
     make_split: Callable[..., Split], tmp_path: Path
 ) -> None:
