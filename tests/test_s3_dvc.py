@@ -145,6 +145,7 @@ def test_without_the_bucket_a_frozen_ingest_still_serves(clone: Mine, client: An
     path.write_text(text)
     before = clone.hashes()
     shutil.rmtree(clone.folder / "workspace")
+    clone.dvc("checkout", *STAGES)
     clone.dvc("repro", "import_points")
     assert clone.hashes() == before
 
