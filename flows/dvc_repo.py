@@ -112,8 +112,8 @@ class DvcRepo:
         """
         try:
             return not self._repo.status(targets=[name])
-        except DvcException:
-            return False  # a missing dependency, say: `dvc repro` will tell it better
+        except Exception:  # a missing dependency, a bucket out of reach: `dvc repro` will tell it better
+            return False
 
     def key(self, name: str) -> str | None:
         """A hash of all that decides the stage's result: its command, its dependencies' content, its params.
@@ -128,8 +128,12 @@ class DvcRepo:
                     if isinstance(dep, ParamsDependency):
                         content["params"][dep.def_path] = dep.read_params()
                     else:
-                        content["deps"][dep.def_path] = dep.get_hash().value
-            except (DvcException, OSError):
+                        # A frozen stage stays with what dvc.lock says: its dependencies may be out of reach.
+                        known = dep.hash_info if stage.frozen else dep.get_hash()
+                        content["deps"][dep.def_path] = known.value
+            except (
+                Exception
+            ):  # a missing dependency, or whatever a server's client raises: `dvc repro` tells it
                 return None
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

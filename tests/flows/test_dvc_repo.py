@@ -101,3 +101,17 @@ def test_done_and_undone(toy: Toy) -> None:
     shutil.rmtree(toy.path(".dvc/cache"))
     assert repo.restore_missing(["a"]) == []  # gone for good: the stage will run
     assert not repo.is_done("a")
+
+
+def test_a_frozen_stage_needs_no_dependency(toy: Toy) -> None:
+    """As where data are in a bucket that is out of reach: what dvc.lock says counts."""
+    toy.dvc("repro", "a")
+    key = DvcRepo(toy.root).key("a")
+    path = toy.path("dvc.yaml")
+    path.write_text(
+        path.read_text().replace("    desc: The first\n", "    desc: The first\n    frozen: true\n")
+    )
+    toy.path("in.txt").unlink()
+    frozen = DvcRepo(toy.root)
+    assert key is not None and frozen.key("a") == key
+    assert frozen.is_done("a")
