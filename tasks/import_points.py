@@ -127,6 +127,8 @@ def run(params: Params, workspace: Path) -> None:
     for file in imported.files.files:
         if file.same_as is not None:
             log.info("import_points: %s: the content of %s, which counts", file.name, file.same_as)
+        elif not file.records:
+            log.warning("import_points: %s: no record in it", file.name)
     log.info(
         "import_points: %d points on %d of %d weak images, %d rejected%s",
         counts["points"],

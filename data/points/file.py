@@ -148,16 +148,18 @@ class PointFile:
     def described(self) -> str:
         """What the file seems to be, for a message that it is no point file."""
         kind = next((kind for magic, kind in MAGIC if self.content.startswith(magic)), None)
-        if kind is not None or not self.content.strip():
-            return kind or "an empty file"
+        if kind is not None:
+            return kind
         if self.text is None:
             return str(self.text_error)
+        if not self.text.strip():
+            return "an empty file"
         start = self.text.lstrip()[:1]
         if start == "<":
             return f"broken XML ({self.xml_error})" if self.xml is None else f"XML <{self.xml.tag[:50]}>"
         if start in ("{", "["):
             return self._described_json()
-        return f"text that begins with {self.text.lstrip().splitlines()[0][:80]!r}"
+        return f"text that begins with {self.text.strip()[:80]!r}"
 
     def _described_json(self) -> str:
         if self.json_error is not None:
