@@ -24,6 +24,7 @@ import pyarrow as pa
 import torch
 
 from data.coco import write_results
+from data.csv_cells import safe_cell
 from data.storage import atomic_dir
 from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
 from models.checkpoint import build_model
@@ -233,7 +234,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([safe_cell(value) for value in row] for row in rows)
 
 
 if __name__ == "__main__":

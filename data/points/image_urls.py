@@ -7,7 +7,8 @@ import re
 from functools import lru_cache
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(.+)")
+_UPLOAD = re.compile(r"(?:data/upload/(?:\d+/)?)?([^/]+)")
+_PREFIXED = re.compile(r"^[0-9a-f]{8}-(.+)$")
 
 
 @lru_cache(maxsize=1024)
@@ -38,13 +39,12 @@ def _names(address: str) -> list[str]:
         inner = _decoded(query["fileuri"][0])
         if inner is not None:
             return [name for name in _names(inner) if name]
-    path = unquote(parts.path).lstrip("/") if parts.scheme and "://" in address else address.lstrip("/")
-    bare = path.rpartition("/")[2]
-    prefixed = _UPLOAD_PREFIX.fullmatch(bare)
-    found = [path, unquote(path), bare, unquote(bare)]
-    if prefixed:
-        found += [prefixed[1], unquote(prefixed[1])]
-    # What stands before the file in an upload's address is the server's, not the data set's.
+    path = parts.path.lstrip("/")
+    found = [path, unquote(path)] if "://" in address else [address.lstrip("/"), path, unquote(path)]
+    upload = _UPLOAD.fullmatch(unquote(path))
+    if upload:
+        # The folder is the server's, and so is the prefix that it gives to a name. Other folders are the data set's.
+        found += [upload[1], _PREFIXED.sub(r"\1", upload[1])]
     return [name for name in found if name]
 
 

@@ -75,7 +75,9 @@ def _image_names(file: PointFile, path: str | None) -> tuple[str, ...]:
         return (PurePosixPath(file.name).with_suffix("").as_posix(),)
     path = path.replace("\\", "/")
     beside = posixpath.normpath(posixpath.join(posixpath.dirname(file.name), path))
-    return tuple(dict.fromkeys((beside, path, posixpath.basename(path) or path)))
+    # A folder beside the file's own one may be called anything in the data set.
+    bare = [posixpath.basename(path)] if path.startswith("../") else []
+    return tuple(dict.fromkeys(name for name in (beside, path, *bare) if name))
 
 
 IMPORTER = Importer("labelme", sniff, read)

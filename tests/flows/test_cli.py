@@ -25,6 +25,7 @@ from tests.flows.test_process import gone
         ["split", "--help"],
         ["import-checkpoint", "--help"],
         ["predict", "--help"],
+        ["import-points", "--help"],
     ],
 )
 def test_help(command: list[str]) -> None:

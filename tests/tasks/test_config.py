@@ -165,3 +165,22 @@ def test_tiles_must_be_of_the_crops_size(
     assert "refiner.augment.crop_side: found None with input.tile.side 64" in str(raised.value)
     assert "student.augment.crop_side: found 32 with input.tile.side 64" in str(raised.value)
     assert "teacher.augment" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("frame_name", "frame", "points.frame_name: found 'frame'; a pattern with {frame}"),
+        ("frame_name", "{frame:q}", "a pattern with {frame}"),
+        ("frame_name", "{frame.__class__}", "a pattern with {frame}"),
+        ("columns", {"z": "depth"}, "points.columns.z"),
+        ("duplicate_radius", 0, "points.duplicate_radius"),
+    ],
+)
+def test_how_points_are_read_is_checked(
+    recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params], key: str, value: Any, message: str
+) -> None:
+    recipe["points"][key] = value
+    with pytest.raises(TaskError) as caught:
+        params_of(recipe)
+    assert message in str(caught.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.tables import POINTS, REJECTED, DataError, read_parquet
+from data.tables import POINTS, REJECTED, DataError, Split, read_parquet
 from tasks.config import Params
 from tasks.import_points import run
 from tests.conftest import Bucket
@@ -90,3 +90,61 @@ def test_point_files_in_s3_give_the_same_points(
     points = params.points.model_copy(update={"files": f"s3://{bucket.name}/june"})
     run(params.model_copy(update={"points": points}), workspace)
     assert first == {path.name: path.read_bytes() for path in (workspace / "points").iterdir()}
+
+
+def changed(params: Params, **section: Any) -> Params:
+    return params.model_copy(update={"points": params.points.model_copy(update=section)})
+
+
+def test_boxes_beside_points_do_not_stop_the_step(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, _ = place
+    weak = Split.open(workspace / "dataset" / "weak").image(0)
+    shapes = [
+        {"label": "box", "shape_type": "rectangle", "points": [[1, 1], [2, 2]]},
+        {"label": "Disc!", "shape_type": "point", "points": [[1.25, 1.5]]},
+        {"label": "dirt", "shape_type": "point", "points": [[9.25, 9.5]]},
+    ]
+    document = {"imagePath": weak["file_name"], "imageWidth": weak["width"], "shapes": shapes}
+    Path("workspace/demo/points/one.json").write_text(json.dumps(document))
+    Path("workspace/demo/points/classes.yaml").write_text("Disc!: disc\ndirt:\n")
+    run(changed(params, classes="classes.yaml"), workspace)
+    manifest = json.loads((workspace / "points" / "manifest.json").read_text())
+    assert manifest["counts"]["set_aside"] == 2 and manifest["counts"]["rejected"] == 0
+    assert manifest["rejected_because"] == {"ignored_class": 1, "not_a_point": 1}
+    assert manifest["files"]["one.json"] == {"format": "labelme", "records": 3}
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    assert "shape #1" in points["source_record"].to_pylist()
+
+
+def test_the_same_file_twice_gives_the_same_points(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, _ = place
+    run(params, workspace)
+    before = (workspace / "points" / "points.parquet").read_bytes()
+    shutil.copy("workspace/demo/points/clicks.json", "workspace/demo/points/again.json.json")
+    run(params, workspace)
+    assert (workspace / "points" / "points.parquet").read_bytes() == before
+    manifest = json.loads((workspace / "points" / "manifest.json").read_text())
+    assert manifest["files"]["again.json.json"] == {"same_as": "clicks.json"}
+
+
+def test_the_mapping_stays_in_the_folder(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, _ = place
+    with pytest.raises(DataError, match="leaves"):
+        run(changed(params, classes="../../../classes.yaml"), workspace)
+    with pytest.raises(DataError, match="no such file"):
+        run(changed(params, classes="classes.yaml"), workspace)
+
+
+def test_columns_and_radius_are_used(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, _ = place
+    name = Split.open(workspace / "dataset" / "weak").image(0)["file_name"]
+    Path("mine").mkdir()
+    rows = ["who;picture;col;row;what"]
+    rows += [f"{who};{name};{x};11;disc" for who, x in (("ann", "10,5"), ("bob", "12,5"), ("bob", "30,5"))]
+    Path("mine/clicks.csv").write_text("\n".join(rows))
+    columns = {"x": "col", "y": "row", "image": "picture", "category": "what", "annotator": "who"}
+    run(changed(params, files="mine", columns=columns, duplicate_radius=3.0), workspace)
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    assert sorted(points["x"].to_pylist()) == [10.5, 30.5]
+    rejected = read_parquet(workspace / "points" / "rejected.parquet", REJECTED).to_pylist()
+    assert [(row["reason"], row["record"]) for row in rejected] == [("duplicate_annotator", "line 3")]

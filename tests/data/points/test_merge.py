@@ -1,34 +1,16 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.points.merge import point_id, resolve
 from data.points.record import PointRecord, Problem
-from data.tables import IMAGES, INSTANCES, POINTS, REJECTED, Category, Split, write_split
-
-IMAGE_ROWS = [
-    (1, "a.png", 40, 24),
-    (2, "night/b.png", 40, 24),
-    (3, "day/b.png", 40, 24),
-    (4, "night/c.png", 8, 8),
-]
-
-
-@pytest.fixture
-def weak(tmp_path: Any) -> Split:
-    rows = [
-        dict(zip(IMAGES.names, (i, name, name, w, h, "", "weak", "point", "ok"), strict=True))
-        for i, name, w, h in IMAGE_ROWS
-    ]
-    categories = [Category(5, "bolt"), Category(9, "washer")]
-    images = pa.Table.from_pylist(rows, schema=IMAGES)
-    write_split(tmp_path / "weak", images, INSTANCES.empty_table(), categories, "images")
-    return Split.open(tmp_path / "weak")
+from data.tables import POINTS, REJECTED, Split
 
 
 def record(name: str = "annotation 1", **change: Any) -> PointRecord:
@@ -149,3 +131,33 @@ def test_every_record_ends_in_exactly_one_table(weak: Split, records: list[Point
     assert len(set(ids)) == len(ids)
     order = list(zip(points["image_id"].to_pylist(), ids, strict=True))
     assert order == sorted(order)
+
+
+def test_records_annotated_at_another_size_are_rejected(weak: Split) -> None:
+    points, rejected = resolve([record(size=(40, 24)), record("x", size=(80, 48))], weak)
+    assert (len(points), rejected["reason"].to_pylist()) == (1, ["other_size"])
+    assert (rejected["found"][0].as_py(), rejected["expected"][0].as_py()) == (
+        "an image annotated at 80 x 48", "40 x 24, the image's size",
+    )  # fmt: skip
+
+
+def test_ids_of_units_do_not_depend_on_the_file(weak: Split) -> None:
+    here = record(unit="studio 1", key="r1")
+    there = record(unit="studio 1", key="r1", source_file="b.json", source_record="elsewhere")
+    assert here.point_id == there.point_id == point_id("studio 1", "r1")
+    points, rejected = resolve([here, there], weak, holders={"studio 1": "b.json"})
+    assert points["source_file"].to_pylist() == ["b.json"]
+    assert rejected["reason"].to_pylist() == ["superseded"]
+
+
+def test_a_hundred_thousand_points_take_seconds(weak: Split) -> None:
+    rng = np.random.default_rng(0)
+    names = ["a.png", "night/b.png", "day/b.png"]
+    records = [
+        record(f"r{n}", image=names[n % 3], x=x, y=y, annotator=f"a{n % 2}")
+        for n, (x, y) in enumerate(rng.uniform((0, 0), (40, 24), (100_000, 2)).tolist())
+    ]
+    started = time.process_time()
+    points, rejected = resolve(records, weak, radius=0.3)
+    assert len(points) + len(rejected) == 100_000
+    assert time.process_time() - started < 20  # 2 s on a quiet core; a quadratic search would take hours
