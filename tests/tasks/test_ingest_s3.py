@@ -252,11 +252,15 @@ def test_killed_at_random_moments_the_result_is_the_same(
     killed = 0
     while killed < kills:
         process = command.start(AWS_MAX_ATTEMPTS="3")
-        time.sleep(draw.uniform(0.3, 1.1) * seconds)
-        if process.poll() is None:
+        begun = time.monotonic()
+        try:
+            process.wait(draw.uniform(0.2, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             killed += 1
         else:  # it was done before: the next one starts anew
+            seconds = time.monotonic() - begun
+            assert results(command.folder / "workspace") == expected
             command.folder.rename(tmp_path / f"done{killed}-{time.monotonic_ns()}")
             command = Command(tmp_path / "killed", recipe, bucket)
         process.communicate()
