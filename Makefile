@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The environment first on PATH, so that dvc, python and hooks are ours whatever shell called make.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test test-slow lint format deps clean
+.PHONY: help demo test test-slow fuzz lint format deps clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -16,6 +16,9 @@ test: .venv/.installed-test lint  ## linters, types, layering, then the fast tes
 
 test-slow: .venv/.installed-test  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 600
+
+fuzz: .venv/.installed-test  ## every reader of files against 10,000 made-up ones each; an hour
+	$(BIN)/python -m pytest -m fuzz
 
 lint: .venv/.installed-test  ## ruff, mypy, import-linter, source deps of dvc.yaml, hadolint
 	$(BIN)/ruff check .

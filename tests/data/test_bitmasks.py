@@ -263,7 +263,7 @@ def test_any_png_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     read_or_refuse(tmp_path, content)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 @settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=10_000)
 @given(any_png())

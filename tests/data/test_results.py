@@ -149,7 +149,7 @@ def test_any_json_is_read_or_refused(tmp_path: Path, document: Any) -> None:
     read_or_refuse(tmp_path, document)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 @settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=10_000)
 @given(documents)

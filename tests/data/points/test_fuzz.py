@@ -250,7 +250,7 @@ def test_only_our_own_errors(name: str, weak: Split, tmp_path: Path) -> None:
     fuzz(50)(name, weak, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_only_our_own_errors_10_000_times(name: str, weak: Split, tmp_path: Path) -> None:
