@@ -167,7 +167,7 @@ def test_without_kept_aside_masks_pseudo_figures_are_null(params: Params) -> Non
     folder = WORKSPACE / "dataset/kept_aside"
     split = Split.open(folder)
     write_split(folder, split.images.slice(0, 0), INSTANCES.empty_table(), split.categories, split.image_root)
-    write_manifest(folder, "ingest", {"images": 0, "instances": 0, "categories": len(split.categories)})
+    write_manifest(folder, "ingest", {"images": 0, "rejected": 0, "instances": 0, "categories": len(split.categories)})
     evaluate.run(params, WORKSPACE)
     report.run(params, WORKSPACE)
     pseudo = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())["pseudo"]
@@ -183,7 +183,7 @@ def test_val_images_without_objects_have_no_ap(params: Params) -> None:
     folder = WORKSPACE / "dataset/val"
     split = Split.open(folder)
     write_split(folder, split.images, INSTANCES.empty_table(), split.categories, split.image_root)
-    write_manifest(folder, "ingest", {"images": len(split), "instances": 0})
+    write_manifest(folder, "ingest", {"images": len(split), "rejected": 0, "instances": 0})
     evaluate.run(params, WORKSPACE)
     report.run(params, WORKSPACE)
     metrics = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())
@@ -199,7 +199,7 @@ def test_a_lost_image_and_an_odd_class_name_are_shown_not_fatal(params: Params) 
         category._replace(name="<b>&") if i == 0 else category for i, category in enumerate(split.categories)
     ]
     write_split(folder, split.images, split.instances, odd, split.image_root)
-    write_manifest(folder, "ingest", {"images": len(split), "instances": 0})
+    write_manifest(folder, "ingest", {"images": len(split), "rejected": 0, "instances": 0})
     for i in range(len(split)):
         split.image_path(i).unlink()
     report.run(params, WORKSPACE)

@@ -79,7 +79,8 @@ def meta(**training: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("student", "unlike"),
     [
-        (meta(stage="b", masks="refined", log_every=3), []),
+        (meta(stage="b", masks="refined", log_every=3, strong_share=0.5, start="scratch"), []),
+        (meta(start="teacher"), ["start"]),
         (meta(steps=18), ["steps"]),
         (meta(lr=0.01, seed=1), ["lr", "seed"]),
         ({**meta(), "config": {"width": 2}}, ["network"]),
