@@ -167,7 +167,9 @@ def test_without_kept_aside_masks_pseudo_figures_are_null(params: Params) -> Non
     folder = WORKSPACE / "dataset/kept_aside"
     split = Split.open(folder)
     write_split(folder, split.images.slice(0, 0), INSTANCES.empty_table(), split.categories, split.image_root)
-    write_manifest(folder, "ingest", {"images": 0, "rejected": 0, "instances": 0, "categories": len(split.categories)})
+    write_manifest(
+        folder, "ingest", {"images": 0, "rejected": 0, "instances": 0, "categories": len(split.categories)}
+    )
     evaluate.run(params, WORKSPACE)
     report.run(params, WORKSPACE)
     pseudo = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())["pseudo"]
