@@ -103,7 +103,6 @@ def test_dvc_takes_the_data_from_s3(project: Mine) -> None:
     assert "up to date" in project.dvc("status", "import_points")
 
 
-@pytest.mark.slow
 def test_the_flow_has_nothing_to_do_after_it(project: Mine) -> None:
     done = project.call("flows.cli", "run", "--target", "import_points", "--json")
     assert done.returncode == 0, done.stderr
@@ -152,7 +151,6 @@ def test_without_the_bucket_a_frozen_ingest_still_serves(clone: Mine, client: An
     assert clone.hashes() == before
 
 
-@pytest.mark.slow
 def test_the_flow_does_with_a_frozen_ingest_too(clone: Mine) -> None:
     before = clone.hashes()
     shutil.rmtree(clone.folder / "workspace")
