@@ -18,6 +18,7 @@ from data.bitmasks import read_bitmasks, write_bitmasks
 from data.errors import DataError
 from data.frames import FLAGS, Frame, Label, name_id
 from data.tables import Category
+from tests.data.fuzzing import few_times, ten_thousand_times
 
 CLASSES = [Category(3, "car"), Category(200, "pole")]
 
@@ -257,15 +258,13 @@ def read_or_refuse(folder: Path, content: bytes) -> None:
         assert masks.decode(row["segmentation"]["counts"], *size).any()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@few_times
 @given(any_png())
 def test_any_png_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     read_or_refuse(tmp_path, content)
 
 
-@pytest.mark.fuzz
-@pytest.mark.timeout(3600)
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=10_000)
+@ten_thousand_times
 @given(any_png())
 def test_any_png_is_read_or_refused_ten_thousand_times(tmp_path: Path, content: bytes) -> None:
     read_or_refuse(tmp_path, content)

@@ -5,22 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data import masks
 from data.coco import read_coco, to_instances
 from data.errors import DataError
+from tests.data.fuzzing import any_json, few_times, ten_thousand_times
 from tests.data.scalabel_files import HEIGHT, WIDTH, written
 
 whole = st.integers(-2, 12) | st.sampled_from([2**63, -(2**63) - 1, 10**400])
 number = st.floats(-3, 30) | whole | st.sampled_from([1e308, float("nan"), float("inf")])
-value = st.recursive(
-    st.none() | st.booleans() | number | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
-    max_leaves=8,
-)
+value = any_json(number)
 
 
 def or_any(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -78,15 +74,13 @@ def read_or_refuse(folder: Path, document: Any) -> None:
             assert masks.decode(row["rle_counts"], *sizes[row["image_id"]]).shape == sizes[row["image_id"]]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@few_times
 @given(documents)
 def test_any_json_is_read_or_refused(tmp_path: Path, document: Any) -> None:
     read_or_refuse(tmp_path, document)
 
 
-@pytest.mark.fuzz
-@pytest.mark.timeout(3600)
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=10_000)
+@ten_thousand_times
 @given(documents)
 def test_any_json_is_read_or_refused_ten_thousand_times(tmp_path: Path, document: Any) -> None:
     read_or_refuse(tmp_path, document)

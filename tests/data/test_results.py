@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data import masks
 from data.errors import DataError
 from data.results import read_results
+from tests.data.fuzzing import any_json, few_times, ten_thousand_times
 
 SIZES = {1: (8, 9), 2: (4, 5)}
 CLASSES = {3, 5}
@@ -104,11 +105,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str, found: str) -> No
         read_results(tmp_path / "absent.json", SIZES, CLASSES)
 
 
-value = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
-    max_leaves=8,
-)
+value = any_json(st.integers() | st.floats())
 size = st.sampled_from([[8, 9], [4, 5], [10**9, 10**9]]) | value
 counts = st.text("0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmno", max_size=12)
 segmentation = (
@@ -143,15 +140,13 @@ def read_or_refuse(folder: Path, document: Any) -> None:
         )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@few_times
 @given(documents)
 def test_any_json_is_read_or_refused(tmp_path: Path, document: Any) -> None:
     read_or_refuse(tmp_path, document)
 
 
-@pytest.mark.fuzz
-@pytest.mark.timeout(3600)
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=10_000)
+@ten_thousand_times
 @given(documents)
 def test_any_json_is_read_or_refused_ten_thousand_times(tmp_path: Path, document: Any) -> None:
     read_or_refuse(tmp_path, document)

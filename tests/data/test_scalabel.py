@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data import masks
@@ -17,6 +17,7 @@ from data.errors import DataError
 from data.frames import FLAGS, ImageFolder, name_id
 from data.scalabel import read_scalabel
 from data.tables import Category
+from tests.data.fuzzing import any_json, few_times, ten_thousand_times
 from tests.data.scalabel_files import HEIGHT, HOLE, RLE, SIZE, SQUARE, WIDTH, frames, label, poly, written
 
 
@@ -275,11 +276,7 @@ def test_real_files_are_read(shared_dir: Path, name: str, images: int, labels: i
     assert min(table["area"].to_pylist()) > 0
 
 
-value = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
-    max_leaves=8,
-)
+value = any_json(st.integers() | st.floats())
 
 
 def or_any(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -344,15 +341,13 @@ def read_or_refuse(folder: Path, document: Any) -> None:
                 assert masks.decode(counts, *sizes[row["image_id"]]).shape == sizes[row["image_id"]]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@few_times
 @given(documents)
 def test_any_json_is_read_or_refused(tmp_path: Path, document: Any) -> None:
     read_or_refuse(tmp_path, document)
 
 
-@pytest.mark.fuzz
-@pytest.mark.timeout(3600)
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=10_000)
+@ten_thousand_times
 @given(documents)
 def test_any_json_is_read_or_refused_ten_thousand_times(tmp_path: Path, document: Any) -> None:
     read_or_refuse(tmp_path, document)
