@@ -20,7 +20,7 @@ from models.tiles import look
 from tasks.coco_eval import evaluate_masks
 from tasks.config import Params, load_params
 from tasks.device import set_up
-from tasks.evaluate import ground_truth, pseudo_metrics
+from tasks.evaluate import pseudo_metrics, true_masks
 from tasks.images import load_batches
 from tasks.measure_refiner import click_points, objects_of, paired_iou
 from tasks.predict import predict_split
@@ -42,7 +42,7 @@ def ap(model: str, params: Params) -> dict[str, float | None]:
         batch_size=config.batch_size, device=device, workers=0, name=model,
     )  # fmt: skip
     scores = evaluate_masks(
-        ground_truth(val), results, max_detections=config.max_detections, size_bounds=config.size_bounds
+        true_masks(val), results, max_detections=config.max_detections, size_bounds=config.size_bounds
     )
     return scores.summary | {one.name: one.AP for one in scores.per_class}
 

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from data.tables import Category
 from tasks.errors import TaskError
 
 SIZES = ("small", "medium", "large")
@@ -58,6 +60,35 @@ class MaskScores:
     per_class: list[ClassScore]
     recall: NDArray[np.float64]
     precision: dict[int, NDArray[np.float64] | None]
+
+
+def truth_of(
+    sizes: Mapping[int, tuple[int, int]], instances: pa.Table, categories: Iterable[Category]
+) -> dict[str, Any]:
+    """What `evaluate_masks` takes: COCO instances with RLEs, of the images that have a size.
+
+    Args:
+        sizes: (height, width) by image id.
+        instances: rows of INSTANCES.
+        categories: with the data set's own ids.
+    """
+    columns = ["instance_id", "image_id", "category_id", "rle_counts", "area", "iscrowd"]
+    return {
+        "images": [{"id": id, "height": height, "width": width} for id, (height, width) in sizes.items()],
+        "categories": [{"id": category.id, "name": category.name} for category in categories],
+        "annotations": [
+            {
+                "id": row["instance_id"],
+                "image_id": row["image_id"],
+                "category_id": row["category_id"],
+                "segmentation": {"size": list(sizes[row["image_id"]]), "counts": row["rle_counts"]},
+                "area": row["area"],
+                "iscrowd": int(row["iscrowd"]),
+            }
+            for row in instances.select(columns).to_pylist()
+            if row["image_id"] in sizes
+        ],
+    }
 
 
 def evaluate_masks(

@@ -29,7 +29,7 @@ from data.storage import atomic_dir
 from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
 from models.checkpoint import build_model
 from models.solov2 import SOLOv2
-from tasks.coco_eval import SIZES, MaskScores, evaluate_masks
+from tasks.coco_eval import SIZES, MaskScores, evaluate_masks, truth_of
 from tasks.config import Params
 from tasks.device import set_up
 from tasks.errors import TaskError
@@ -53,7 +53,7 @@ def run(params: Params, workspace: Path) -> None:
     """
     device = set_up(params.runtime, params.threads)
     val = Split.open(workspace / "dataset" / "val")
-    truth = ground_truth(val)
+    truth = true_masks(val)
     predictions, scores = {}, {}
     for name in MODELS:
         predictions[name] = _predict(name, params, workspace, val, device)
@@ -108,27 +108,11 @@ def run(params: Params, workspace: Path) -> None:
         )  # fmt: skip
 
 
-def ground_truth(split: Split) -> dict[str, Any]:
-    """A split's usable images, its instances and categories as the content of a COCO instances file."""
-    images = [row for row in split.images.to_pylist() if row["status"] == "ok"]
-    sizes = {row["image_id"]: [row["height"], row["width"]] for row in images}
-    return {
-        "images": [{"id": id, "height": height, "width": width} for id, (height, width) in sizes.items()],
-        "categories": [{"id": category.id, "name": category.name} for category in split.categories],
-        "annotations": [
-            {
-                "id": row["instance_id"],
-                "image_id": row["image_id"],
-                "category_id": row["category_id"],
-                "segmentation": {"size": sizes[row["image_id"]], "counts": row["rle_counts"]},
-                "bbox": row["bbox_xywh"],
-                "area": row["area"],
-                "iscrowd": int(row["iscrowd"]),
-            }
-            for row in split.instances.to_pylist()
-            if row["image_id"] in sizes
-        ],
-    }
+def true_masks(split: Split) -> dict[str, Any]:
+    """The objects of a split's usable images, as `evaluate_masks` takes them."""
+    usable = [row for row in split.images.to_pylist() if row["status"] == "ok"]
+    sizes = {row["image_id"]: (row["height"], row["width"]) for row in usable}
+    return truth_of(sizes, split.instances, split.categories)
 
 
 def pseudo_metrics(pseudo: pa.Table, quality: pa.Table) -> dict[str, float | None]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data.annotations import read_annotations
-from data.coco import CocoFile, to_instances
+from data.coco import to_instances
 from data.frames import ImageFolder
 from data.results import read_results
-from tasks.coco_eval import SIZES, evaluate_masks
+from tasks.coco_eval import SIZES, evaluate_masks, truth_of
 from tasks.errors import TaskError
 
 
@@ -49,7 +49,7 @@ def evaluate_files(
     folder = None if images is None else ImageFolder(images)
     coco = read_annotations(ground_truth, images=folder, keep_annotations=False)
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
-    truth = _truth(coco, sizes)
+    truth = truth_of(sizes, to_instances(coco), coco.categories)
     found = read_results(results, sizes, {category.id for category in coco.categories})
     scores = evaluate_masks(truth, found, max_detections=max_detections, size_bounds=size_bounds)
     summary = dict(scores.summary)
@@ -69,23 +69,4 @@ def evaluate_files(
         "objects": sum(not row["iscrowd"] for row in truth["annotations"]),
         "detections": len(found),
         "per_class": [asdict(score) for score in scores.per_class],
-    }
-
-
-def _truth(coco: CocoFile, sizes: dict[int, tuple[int, int]]) -> dict[str, Any]:
-    """A COCO file's content with RLEs and areas throughout, as the evaluator wants it."""
-    return {
-        "images": [{"id": id, "height": height, "width": width} for id, (height, width) in sizes.items()],
-        "categories": [{"id": category.id, "name": category.name} for category in coco.categories],
-        "annotations": [
-            {
-                "id": row["instance_id"],
-                "image_id": row["image_id"],
-                "category_id": row["category_id"],
-                "segmentation": {"size": list(sizes[row["image_id"]]), "counts": row["rle_counts"]},
-                "area": row["area"],
-                "iscrowd": int(row["iscrowd"]),
-            }
-            for row in to_instances(coco).to_pylist()
-        ],
     }
