@@ -3,6 +3,7 @@
 Of a data set whose masks are all known (COCO files DATA/NAME/{train,val}.json, images in DATA/NAME/images), some
 images keep their masks and the others one click an object (`points2model split`). Then, with recipes/NAME.yaml:
 
+    teacher     the recipe's, on the strong images: what the masks are made with
     control     the student's training on the strong images alone: as many steps, the same initial weights
     rough       student on strong images and the teacher's masks at the clicks
     student     student on strong images and the refined masks
@@ -51,7 +52,7 @@ class Line:
     folder: Path
     recipe: dict[str, Any]
     steps: tuple[str, ...]
-    """Names of tasks, or `ap_student`, `pseudo` and `rules`: measurements of ours."""
+    """Names of tasks, or `ap_student`, `ap_teacher`, `pseudo` and `rules`: measurements of ours."""
     after: Path | None = None
     borrowed: tuple[str, ...] = ()
     """Outputs that are taken from the workspace of `after`."""
@@ -140,7 +141,7 @@ def lines(
     full = changed(recipe, {"student.masks": "none", "ingest.weak": None, "ingest.kept_aside": None})
     full["ingest"] |= {"annotations": str(data / name), "strong": "train.json"}
     return {
-        "student": Line(ours, recipe, (*first, "ap_student")),
+        "student": Line(ours, recipe, (*first, "ap_student", "ap_teacher")),
         "control": Line(
             folder / "control", changed(recipe, {"student.masks": "none"}), ("train_student", "ap_student"),
             ours, ("dataset", "teacher"),

@@ -13,7 +13,7 @@ from rich.table import Table
 def print_tables(work: Path) -> None:
     """AP and pseudo masks, a row a data set, share of strong images and seed."""
     console = Console(width=150)
-    ap = Table("data", "strong", "seed", "control", "rough", "student", "full", "student - control",
+    ap = Table("data", "strong", "seed", "teacher", "control", "rough", "student", "full", "student - control",
                "student / full", "pseudo masks: rough", "refined", title="AP on val, and pseudo masks")  # fmt: skip
     rules = Table("data", "strong", "seed", "click", "ours: rough", "refined", "paper's rule: rough", "refined",
                   "objects", title="mean IoU by the rule, same networks, a tenth of the weak images")  # fmt: skip
@@ -23,13 +23,16 @@ def print_tables(work: Path) -> None:
             continue
         full = _read(cell.parent / f"full-{seed}" / "full" / "ap_student.json")
         found = {name: _read(cell / name / "ap_student.json") for name in ("control", "rough", "student")}
+        teacher = _read(cell / "student" / "ap_teacher.json")
         student, control = found["student"].get("AP"), found["control"].get("AP")
         gain = f"{student - control:+.1f}" if student is not None and control is not None else ""
         part = f"{100 * student / full['AP']:.0f}%" if student is not None and full.get("AP") else ""
         row = [cell.parent.name, f"{100 * float(share):g}%", seed]
         pseudo, measured = _read(cell / "student" / "pseudo.json"), _read(cell / "student" / "rules.json")
         quality = [_shown(pseudo, f"{kind}_iou") for kind in ("rough", "refined")]
-        ap.add_row(*row, *(_shown(one, "AP") for one in (*found.values(), full)), gain, part, *quality)
+        ap.add_row(
+            *row, *(_shown(one, "AP") for one in (teacher, *found.values(), full)), gain, part, *quality
+        )
         for click in ("centre", "random"):
             keys = [f"{rule}_{click}_{kind}" for rule in ("ours", "paper") for kind in ("rough", "refined")]
             rules.add_row(

@@ -18,6 +18,7 @@ from data.errors import SHOWN_FAULTS
 from tasks.doctor import full_check, quick_check
 from tasks.doctor_finding import Diagnosis, Finding
 from tasks.doctor_setup import is_made
+from tasks.report_line import count
 
 EXAMPLE = "Example: points2model doctor   |   points2model doctor --quick   |   points2model doctor --json"
 WORKSPACE = Path("workspace")
@@ -78,8 +79,8 @@ def before_run(root: Path, target: str, console: Console) -> Diagnosis:
     passing = [one for one in diagnosis.warnings if one.check in PASSING]
     show(Diagnosis(diagnosis.errors, passing), console)
     if known := len(diagnosis.warnings) - len(passing):
-        count = _count(known, "warning")
-        console.print(f"[dim]doctor: {count} as before; `points2model doctor` shows them[/dim]")
+        warnings = count(known, "warning")
+        console.print(f"[dim]doctor: {warnings} as before; `points2model doctor` shows them[/dim]")
     return diagnosis
 
 
@@ -103,7 +104,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
             examples = f" Such as: {'; '.join(finding.examples)}." if finding.examples else ""
             console.print(f"[{colour}]{word}[/] {escape(str(finding.fault) + examples)}")
     if hidden:
-        console.print(f"and {_count(hidden, 'error')} more; `points2model doctor --json` lists all")
+        console.print(f"and {count(hidden, 'error')} more; `points2model doctor --json` lists all")
 
 
 def _cells(finding: Finding) -> tuple[str, str, str]:
@@ -115,14 +116,10 @@ def _cells(finding: Finding) -> tuple[str, str, str]:
 def _verdict(diagnosis: Diagnosis) -> str:
     errors, warnings = len(diagnosis.errors), len(diagnosis.warnings)
     if errors:
-        return f"[red]failed[/] {_count(errors, 'error')}, {_count(warnings, 'warning')}"
+        return f"[red]failed[/] {count(errors, 'error')}, {count(warnings, 'warning')}"
     if warnings:
-        return f"[yellow]no errors[/], {_count(warnings, 'warning')}"
+        return f"[yellow]no errors[/], {count(warnings, 'warning')}"
     return "[green]nothing to mend[/]"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _log_progress() -> None:

@@ -131,9 +131,7 @@ class DvcRepo:
                         # A frozen stage stays with what dvc.lock says: its dependencies may be out of reach.
                         known = dep.hash_info if stage.frozen else dep.get_hash()
                         content["deps"][dep.def_path] = known.value
-            except (
-                Exception
-            ):  # a missing dependency, or whatever a server's client raises: `dvc repro` tells it
+            except Exception:  # a missing dependency, or what a server's client raises: `dvc repro` tells it
                 return None
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

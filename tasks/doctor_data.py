@@ -21,11 +21,10 @@ from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.config import Params
 from tasks.doctor_finding import SHOWN_EXAMPLES, Diagnosis
-from tasks.ingest_images import REJECTED_IMAGES
+from tasks.ingest_images import NEXT_STEP, REJECTED_IMAGES
 from tasks.step import S3_CACHE
 
 LOGGERS = ("tasks.ingest",)
-NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
 
 
 def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str, Split] | None:

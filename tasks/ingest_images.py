@@ -18,6 +18,7 @@ from data.storage import join
 from data.tables import IMAGES, DataError, Fault
 from tasks.progress import Bar
 
+NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
 REJECTED_IMAGES = pa.schema(
     [
         ("file", pa.string()),  # as the data set's source names it, s3://... too
@@ -82,9 +83,8 @@ def _check(row: dict[str, Any], root: ImageRoot) -> CheckedImage | Rejection:
     if name in root.problems:
         return _rejection(row, root, *root.problems[name])
     try:
-        found = check_image(
-            join(root.folder, name)
-        )  # refuses what leads out of the root, as later steps will
+        # join refuses what leads out of the root, as later steps will.
+        found = check_image(join(root.folder, name))
     except DataError as error:
         reason = error.reason if isinstance(error, ImageError) else "unsafe_path"
         return _rejection(row, root, reason, error.faults[0].found, error.faults[0].expected)
@@ -104,9 +104,7 @@ def size_rejection(row: Mapping[str, Any], found: CheckedImage, root: ImageRoot)
 
 def _rejection(row: Mapping[str, Any], root: ImageRoot, reason: str, found: str, expected: str) -> Rejection:
     next_step = (
-        "restore the file that was annotated, or correct the record"
-        if reason == "size"
-        else "restore the file, or remove its records; ingest.on_reject: report goes on without it"
+        "restore the file that was annotated, or correct the record" if reason == "size" else NEXT_STEP
     )
     file = f"{root.shown.rstrip('/')}/{row['file_name']}"
     return Rejection(Fault(file, f"image {row['id']}", found, expected, next_step), reason, row)

@@ -17,8 +17,6 @@ NEIGHBOURS = 20
 SHOWN_NAMES = 10
 COMPARED = 200
 """Unknown names that are compared with the known ones; of more, a hundred thousand say, nobody reads the hints."""
-COMPARED = 200
-"""Unknown names that are compared with the known ones; of more, a hundred thousand say, nobody reads the hints."""
 
 Value = str | int | None
 
@@ -30,7 +28,6 @@ class Names:
         self.kind = kind
         self.names = names
         self.ids = {name: i for i, name in names.items()}
-        self._compared = 0
         self._compared = 0
 
     @cached_property
