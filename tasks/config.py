@@ -330,12 +330,23 @@ class ReportConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """What no step depends on: the device (`auto`, `cpu`, `cuda`, `cuda:1`), loader processes, decoded images kept in
-    memory. Another device rounds otherwise; that isn't a reason to train anew."""
+    """What no step depends on: the device (`auto`, `cpu`, `cuda`, `cuda:1`), how many processes share a heavy step,
+    loader processes of each, decoded images kept in memory. Another device, or number of processes, rounds otherwise;
+    that isn't a reason to train anew."""
 
     device: str
+    processes: PositiveInt
     workers: NonNegativeInt
     cache_images: bool
+
+    @model_validator(mode="after")
+    def _a_device_each(self) -> RuntimeConfig:
+        if self.processes > 1 and ":" in self.device:
+            raise ValueError(
+                f"device: {self.device!r} is one device, and processes: {self.processes} need one each; say cuda, and "
+                "choose GPUs with CUDA_VISIBLE_DEVICES"
+            )
+        return self
 
 
 class Params(Section):

@@ -9,18 +9,21 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
 
+from tasks import processes
 from tasks.config import RuntimeConfig
 from tasks.errors import TaskError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU.
+    """`auto` is the GPU where there is one, else the CPU. Of several processes on a machine each has a GPU of its own.
 
     Raises:
         TaskError: torch doesn't know the device or can't use it here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.local_index()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -33,7 +36,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> torch.device:
-    """Seeds torch, asks for deterministic kernels, sets the CPU threads, and returns the device."""
+    """Seeds torch, asks for deterministic kernels, sets the CPU threads, meets the other processes of the step, and
+    returns the device."""
     torch.set_num_threads(threads)
     # A few CUDA kernels have no deterministic form; they warn instead of ending the run.
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -41,6 +45,7 @@ def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> tor
     if seed is not None:
         torch.manual_seed(seed)
     device = resolve_device(runtime.device)
+    processes.join()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # else accelerate would put the model on the first one
     return device

@@ -18,6 +18,7 @@ from typing import Any
 
 from data.storage import atomic_write
 from data.tables import DataError
+from tasks import processes
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
 
@@ -100,6 +101,8 @@ def timed(stage: str, run: Run, params: Params, workspace: Path) -> None:
         from tasks.device import resolve_device
 
         device = str(resolve_device(params.runtime.device))
+    if not processes.is_first():
+        return
     write_json(
         run_folder(workspace, stage) / "run.json",
         {
@@ -107,6 +110,7 @@ def timed(stage: str, run: Run, params: Params, workspace: Path) -> None:
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 2),
             "device": device,
+            "processes": processes.count(),
             "torch": torch.__version__ if torch is not None else None,
             "host": socket.gethostname(),
             "platform": platform.platform(),
@@ -120,9 +124,10 @@ def _checkpoint_error() -> type[Exception]:
     return module.CheckpointError if module is not None else TaskError
 
 
-def stage_main(stage: str, run: Run) -> None:
+def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     """`python -m tasks.STAGE [--params FILE]`: exit 0, or 1 with a message that says what to do.
 
+    A `parallel` step may be run by torchrun, and starts `runtime.processes` processes itself where it isn't.
     Unexpected exceptions keep their traceback: they are bugs of ours.
     """
     parser = argparse.ArgumentParser(
@@ -134,9 +139,14 @@ def stage_main(stage: str, run: Run) -> None:
     parser.add_argument("--params", default="params.yaml", help="the params file (default: %(default)s)")
     arguments = parser.parse_args()
     level = os.environ.get("POINTS2MODEL_LOG_LEVEL", "INFO").upper()
+    # Of processes that share a step one speaks; the others say what is wrong only.
+    level = level if processes.is_first() else "WARNING"
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
-        timed(stage, run, load_params(arguments.params), WORKSPACE)
+        params = load_params(arguments.params)
+        if parallel:
+            processes.start(params.runtime.processes, f"tasks.{stage}", sys.argv[1:], params.threads)
+        timed(stage, run, params, WORKSPACE)
     except (TaskError, DataError, _checkpoint_error()) as error:
         print(f"{stage}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -1,0 +1,91 @@
+"""Real processes, by torchrun and Gloo."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks import processes
+
+ROOT = Path(__file__).resolve().parents[2]
+MEMBER = """
+import sys, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tasks import processes
+processes.start(2, "member", sys.argv[1:], 1)
+processes.join()
+out = Path(sys.argv[1])
+if sys.argv[2:] == ["sleep"]:
+    (out / f"{{processes.index()}}.pid").write_text(str(__import__("os").getpid()))
+    time.sleep(600)
+found = processes.gather({{"index": processes.index(), "of": processes.count()}})
+with processes.first_alone() as first:
+    if first:
+        time.sleep(0.5)
+        (out / "written").write_text("")
+(out / f"{{processes.index()}}.txt").write_text(f"{{found}} {{(out / 'written').exists()}}")
+processes.leave()
+"""
+
+
+def member(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    (folder / "member.py").write_text(MEMBER.format(root=str(ROOT)))
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "member", str(folder), *arguments],
+        cwd=folder, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"),
+    )  # fmt: skip
+
+
+def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert (processes.index(), processes.count(), processes.local_index()) == (0, 1, 0)
+    assert processes.is_first()
+    processes.start(1, "no.such.module", [], 1)
+    processes.join()
+    processes.barrier()
+    processes.leave()
+    assert processes.gather("mine") == ["mine"]
+    with processes.first_alone() as first:
+        assert first
+
+
+def test_torchrun_is_not_started_within_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    processes.start(2, "no.such.module", [], 1)
+    assert not processes.is_first()
+
+
+def test_two_processes_know_each_other_and_wait_for_the_first(tmp_path: Path) -> None:
+    started = member(tmp_path)
+    assert started.wait(timeout=120) == 0, (tmp_path / "log").read_text()
+    said = [(tmp_path / f"{index}.txt").read_text() for index in (0, 1)]
+    assert said == ["[{'index': 0, 'of': 2}, {'index': 1, 'of': 2}] True"] * 2
+
+
+def test_processes_die_with_the_step(tmp_path: Path) -> None:
+    """torchrun gives each a session of its own: killing the step's process group doesn't reach them."""
+    started = member(tmp_path, "sleep")
+    pids = [tmp_path / f"{index}.pid" for index in (0, 1)]
+    end = time.monotonic() + 120
+    while not all(pid.exists() and pid.read_text() for pid in pids):
+        assert time.monotonic() < end and started.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    members = [psutil.Process(int(pid.read_text())) for pid in pids]
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    _, alive = psutil.wait_procs(members, timeout=20)
+    for one in alive:
+        one.kill()
+    assert not alive
