@@ -248,18 +248,6 @@ def object_pixels(counts: bytes, height: int) -> tuple[npt.NDArray[np.int64], np
     return flat % height, flat // height
 
 
-def mass_centre(mask: BoolArray) -> tuple[float, float]:
-    """Mean x, y of the object's pixel centres, which may lie outside the object.
-
-    Raises:
-        ValueError: the mask is empty.
-    """
-    rows, columns = np.nonzero(mask)
-    if rows.size == 0:
-        raise ValueError("an empty mask has no centre")
-    return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
-
-
 def random_inner_point(mask: BoolArray, rng: np.random.Generator) -> tuple[float, float]:
     """A point x, y, uniform over the object's area: a pixel's centre, give or take half a pixel.
 

@@ -112,7 +112,7 @@ def _nearest(source: int, resized: int) -> IntArray:
     """The source pixel of each resized one along one side, int64 [resized], ascending."""
     if source == resized:
         return np.arange(source)
-    # By the function that resizes masks elsewhere, so that both round alike. float32 holds whole numbers to 2**24.
+    # By the function that resizes whole masks, so that both round alike. float32 holds whole numbers to 2**24.
     places = torch.arange(source, dtype=torch.float32)[None, None]
     nearest: IntArray = interpolate(places, size=resized, mode="nearest-exact")[0, 0].long().numpy()
     return nearest

@@ -1,14 +1,12 @@
-"""Resizing of an image with its masks and points, and what training draws to vary it (torchvision v2).
+"""The size that an image is resized to, and what training draws to vary it (torchvision v2).
 
-H, W: original size; h, w: size after resizing. Points are x, y pixels, (0, 0) the outer corner of
-the top-left pixel.
+H, W: original size; h, w: size after resizing.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,14 +40,6 @@ class AugmentConfig:
     erase_side: float  # the box's height and width as shares of the image's, each uniform from 0 to this
 
 
-class Geometry(NamedTuple):
-    """An image uint8 [3, h, w] with K masks bool [K, h, w] and points float32 [K, 2] or None."""
-
-    image: Tensor
-    masks: Tensor
-    points_xy: Tensor | None
-
-
 def resize_shape(size: tuple[int, int], short_side: int, max_side: int, enlarge: bool) -> tuple[int, int]:
     """(h, w) of an image (H, W) whose shorter side becomes ``short_side``.
 
@@ -61,27 +51,6 @@ def resize_shape(size: tuple[int, int], short_side: int, max_side: int, enlarge:
     if not enlarge:
         scale = min(scale, 1.0)
     return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
-
-
-def resize(sample: Geometry, shape: tuple[int, int]) -> Geometry:
-    """Resize to (h, w): image bilinear with antialiasing, masks nearest, points scaled."""
-    height, width = sample.image.shape[-2:]
-    if (height, width) == tuple(shape):
-        return sample
-    size = list(shape)
-    image = v2.functional.resize(sample.image, size, v2.InterpolationMode.BILINEAR, antialias=True)
-    masks = sample.masks
-    if masks.shape[0]:
-        scaled = v2.functional.resize(
-            masks.view(torch.uint8), size, v2.InterpolationMode.NEAREST_EXACT, antialias=False
-        )
-        masks = scaled.view(torch.bool)
-    else:
-        masks = masks.new_zeros((0, *shape))
-    points = sample.points_xy
-    if points is not None:
-        points = points * points.new_tensor([shape[1] / width, shape[0] / height])
-    return Geometry(image, masks, points)
 
 
 def draw_placement(size: tuple[int, int], shape: tuple[int, int], config: AugmentConfig) -> Placement:

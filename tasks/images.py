@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.dataset import PAD_MULTIPLE
 from data.images import read_image
+from data.placement import whole
 from data.tables import DataError, Fault, Split
-from data.transforms import Geometry, resize, resize_shape
+from data.transforms import resize_shape
 from tasks.config import InputConfig
 
 log = logging.getLogger(__name__)
@@ -71,10 +72,8 @@ class _Images(Dataset[Loaded]):
             return Loaded(row, None, None, str(error))
         original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
         shape = resize_shape((pixels.shape[0], pixels.shape[1]), *_limits(self.size))
-        resized = resize(
-            Geometry(original, torch.zeros(0, *original.shape[1:], dtype=torch.bool), None), shape
-        )
-        return Loaded(row, original, resized.image, None)
+        resized = whole((pixels.shape[0], pixels.shape[1]), shape).image(original)
+        return Loaded(row, original, resized, None)
 
 
 def _limits(size: InputConfig) -> tuple[int, int, bool]:

@@ -17,11 +17,12 @@ from torch.nn.functional import pad
 
 from data.dataset import PAD_MULTIPLE
 from data.images import image_size, read_image
+from data.placement import whole
 from data.points import read_points
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, PointRecord
 from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, Split
-from data.transforms import Geometry, resize, resize_shape
+from data.transforms import resize_shape
 from tasks.config import InputConfig
 from tasks.errors import TaskError
 
@@ -94,8 +95,7 @@ def load(path: Path, size: InputConfig, *, like_reference: bool) -> Ready:
         picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
         resized = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     else:
-        none = torch.zeros(0, *original.shape[1:], dtype=torch.bool)
-        resized = resize(Geometry(original, none, None), (height, width)).image
+        resized = whole((pixels.shape[0], pixels.shape[1]), (height, width)).image(original)
     below, right = (-side % PAD_MULTIPLE for side in (height, width))
     return Ready(original, pad(resized, (0, right, 0, below))[None], (height, width))
 

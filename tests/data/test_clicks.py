@@ -38,11 +38,11 @@ def test_the_centre_is_the_mass_centre_or_the_pixel_nearest_to_it(mask: np.ndarr
     point = click(mask, "centre")
     if point is None:
         return
-    x, y = masks.mass_centre(mask)
+    rows, columns = np.nonzero(mask)
+    x, y = columns.mean() + 0.5, rows.mean() + 0.5
     if mask[int(y), int(x)]:
         assert point == pytest.approx((x, y))
     else:
-        rows, columns = np.nonzero(mask)
         least = np.hypot(columns + 0.5 - x, rows + 0.5 - y).min()
         assert np.hypot(point[0] - x, point[1] - y) == pytest.approx(least)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bench.plain_samples import Whole
 from data.masks import encode
-from data.transforms import AugmentConfig, Geometry, draw_placement, recolour, resize, resize_shape
+from data.transforms import AugmentConfig, draw_placement, recolour, resize_shape
 
 STILL = AugmentConfig(
     flip=0.0, vertical_flip=0.0, rotate90=0.0, scale_min=1.0, scale_max=1.0, crop=False, crop_side=None,
@@ -31,7 +31,7 @@ WILD = changed(
 )  # fmt: skip
 
 
-def sample(height: int = 40, width: int = 60) -> Geometry:
+def sample(height: int = 40, width: int = 60) -> Whole:
     """Two rectangles painted in their own colour, each with a point inside."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     masks = torch.zeros(2, height, width, dtype=torch.bool)
@@ -39,17 +39,10 @@ def sample(height: int = 40, width: int = 60) -> Geometry:
     masks[1, 22:38, 32:56] = True
     image[0][masks[0]] = 255
     image[1][masks[1]] = 255
-    return Geometry(image, masks, torch.tensor([[18.0, 12.0], [44.0, 30.0]]))
+    return Whole(image, masks, torch.tensor([[18.0, 12.0], [44.0, 30.0]]))
 
 
-class Moved(NamedTuple):
-    image: Tensor
-    masks: Tensor
-    points_xy: Tensor | None
-    origin: tuple[int, int]
-
-
-def augment(given: Geometry | Moved, shape: tuple[int, int], config: AugmentConfig) -> Moved:
+def augment(given: Whole, shape: tuple[int, int], config: AugmentConfig) -> Whole:
     """All of the sample moved as drawn; masks that the crop cuts off are empty."""
     placement = draw_placement((given.image.shape[-2], given.image.shape[-1]), shape, config)
     image = recolour(placement.image(given.image), config)
@@ -57,10 +50,10 @@ def augment(given: Geometry | Moved, shape: tuple[int, int], config: AugmentConf
     masks = torch.zeros(len(given.masks), *reaching.shape[1:], dtype=torch.bool)
     masks[torch.from_numpy(kept)] = reaching
     points = None if given.points_xy is None else placement.points(given.points_xy)
-    return Moved(image, masks, points, placement.origin)
+    return Whole(image, masks, points, placement.origin)
 
 
-def drawn(config: AugmentConfig, seed: int, shape: tuple[int, int] = (40, 60)) -> Moved:
+def drawn(config: AugmentConfig, seed: int, shape: tuple[int, int] = (40, 60)) -> Whole:
     torch.manual_seed(seed)
     return augment(sample(), shape, config)
 
@@ -95,10 +88,10 @@ def test_resize_shape_keeps_the_ratio_and_the_limits(h: int, w: int, short_side:
 
 
 def test_nothing_changes_where_nothing_is_asked_for() -> None:
-    for result in (resize(sample(), (40, 60)), drawn(STILL, 0)):
-        assert torch.equal(result.image, sample().image)
-        assert torch.equal(result.masks, sample().masks)
-        assert torch.equal(result.points_xy, sample().points_xy)
+    result = drawn(STILL, 0)
+    assert torch.equal(result.image, sample().image)
+    assert torch.equal(result.masks, sample().masks)
+    assert torch.equal(result.points_xy, sample().points_xy)
 
 
 def test_a_flip_is_its_own_inverse_and_exact() -> None:
@@ -111,7 +104,7 @@ def test_a_flip_is_its_own_inverse_and_exact() -> None:
 
 @pytest.mark.parametrize("factor", [2, 0.5])
 def test_resizing_scales_masks_points_and_image_alike(factor: float) -> None:
-    result = resize(sample(), (int(40 * factor), int(60 * factor)))
+    result = drawn(STILL, 0, (int(40 * factor), int(60 * factor)))
     assert result.masks.sum(dim=(1, 2)).tolist() == [24 * 16 * factor**2] * 2
     assert torch.equal(result.points_xy, sample().points_xy * factor)
     assert result.image.dtype == torch.uint8
@@ -229,7 +222,7 @@ def test_gray_is_gray_and_a_blur_keeps_the_mean() -> None:
 
 def test_a_negative_is_exact_and_a_tint_scales_each_channel_alike_everywhere() -> None:
     assert torch.equal(drawn(changed(STILL, invert=1.0), 0).image, 255 - sample().image)
-    grey = Geometry(torch.full((3, 40, 60), 100, dtype=torch.uint8), sample().masks, None)
+    grey = Whole(torch.full((3, 40, 60), 100, dtype=torch.uint8), sample().masks, None)
     seen = []
     for seed in range(50):
         torch.manual_seed(seed)
@@ -265,7 +258,7 @@ def test_the_seed_alone_decides() -> None:
 
 
 def test_no_objects_and_no_points() -> None:
-    empty = Geometry(sample().image, torch.zeros(0, 40, 60, dtype=torch.bool), None)
+    empty = Whole(sample().image, torch.zeros(0, 40, 60, dtype=torch.bool), None)
     for seed in range(5):
         torch.manual_seed(seed)
         result = augment(empty, (32, 48), WILD)
