@@ -31,6 +31,7 @@ def read_annotations(
     folder: str = "",
     keep_unsized: bool = False,
     keep_annotations: bool = True,
+    set_aside: bool = False,
 ) -> CocoFile:
     """Read and validate images and masks as the records of a COCO file.
 
@@ -42,6 +43,7 @@ def read_annotations(
         folder: set before each file name; the folder below the image root that holds the images.
         keep_unsized: see `read_scalabel`.
         keep_annotations: see `read_coco`; files of another format keep them always.
+        set_aside: see `read_coco`; in files of another format an annotation at fault is a fault always.
 
     Raises:
         DataError: every fault of the file, or an unknown format.
@@ -62,7 +64,7 @@ def read_annotations(
     if found != "coco":
         expected = f"auto, {', '.join(FORMATS)}"
         raise DataError(Fault(str(path), "format", repr(format), expected, "correct the format"))
-    coco = read_coco(path, need_masks=need_masks, keep_annotations=keep_annotations)
+    coco = read_coco(path, need_masks=need_masks, keep_annotations=keep_annotations, set_aside=set_aside)
     if not folder:
         return coco
     rows = [row | {"file_name": (PurePosixPath(folder) / row["file_name"]).as_posix()} for row in coco.images]

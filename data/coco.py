@@ -6,9 +6,10 @@ Masks come as polygons, uncompressed or compressed RLE; crowds, empty images and
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -21,9 +22,11 @@ import pyarrow as pa
 from data import masks, storage
 from data.coco_checks import MAX_PIXELS, Faults, category_problem, image_problem, valid_rows
 from data.coco_table import AnnotationReader, instances_table
-from data.errors import DataError
+from data.errors import DataError, Fault
 from data.json_stream import JsonFile, load_json
 from data.tables import Category, concat_instances
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "MAX_PIXELS", "CocoFile", "load_json", "read_coco", "to_instances", "write_coco", "write_json", "write_results",
@@ -44,6 +47,8 @@ class CocoFile:
     path: str
     instances: pa.Table | None = None
     """The annotations with a mask as INSTANCES rows, where they were read as such."""
+    set_aside: tuple[Fault, ...] = ()
+    """What is wrong with the annotations that were left out, where they don't end the reading."""
 
 
 def write_json(value: Any, path: str | os.PathLike[str]) -> None:
@@ -55,7 +60,11 @@ def write_json(value: Any, path: str | os.PathLike[str]) -> None:
 
 
 def read_coco(
-    path: str | os.PathLike[str], *, need_masks: bool = True, keep_annotations: bool = True
+    path: str | os.PathLike[str],
+    *,
+    need_masks: bool = True,
+    keep_annotations: bool = True,
+    set_aside: bool = False,
 ) -> CocoFile:
     """Read and validate a COCO instances file, a part at a time.
 
@@ -66,6 +75,8 @@ def read_coco(
         keep_annotations: keep the records as they are, some kilobytes each. Without, annotations
             become INSTANCES rows as they are read, and images keep id, file_name, width and height
             alone: for files of COCO's size.
+        set_aside: leave out annotations at fault, and degenerate parts of polygons beside sound ones, and tell them in
+            `CocoFile.set_aside`; else they are faults.
 
     Raises:
         DataError: all faults of the file: missing or wrong fields, repeated ids, unknown image or
@@ -85,12 +96,9 @@ def read_coco(
         for row in valid_rows(chain.from_iterable(_batches(file, name)), kind, problem, faults, set()):
             kept = row if keep_annotations else {key: row[key] for key in _IMAGE_KEYS if key in row}
             by_id[row["id"]] = kept if kind == "image" else row
-    for name, count in sorted(Counter(row["name"] for row in categories.values()).items()):
-        if count > 1:
-            faults.add(f"category {name!r}", "two categories of this name", "names that differ")
-
     sizes = {i: (row["height"], row["width"]) for i, row in images.items()}
-    reader = AnnotationReader(sizes, categories, need_masks, faults)
+    aside = Faults(str(path))
+    reader = AnnotationReader(sizes, categories, need_masks, faults, aside if set_aside else None)
     annotations = []
     for rows in _batches(file, "annotations"):
         if keep_annotations:
@@ -100,6 +108,7 @@ def read_coco(
     for name in file.lists.keys() - {"images", "annotations", "categories"}:
         for _ in _batches(file, name):
             pass  # of no use, but to be JSON
+    _drop_parents(categories, reader.used, faults)
     if faults.found:
         raise DataError(faults.found)
     return CocoFile(
@@ -108,7 +117,25 @@ def read_coco(
         categories=sorted(Category(i, row["name"]) for i, row in categories.items()),
         path=str(path),
         instances=None if keep_annotations else concat_instances(reader.tables),
+        set_aside=tuple(aside.found),
     )
+
+
+def _drop_parents(categories: dict[int, dict[str, Any]], used: Set[int], faults: Faults) -> None:
+    """Leaves out a category that only groups a class of the same name: that class's supercategory, and no annotation's.
+
+    Roboflow writes its class table so. Any other two categories of one name are a fault.
+    """
+    names = Counter(row["name"] for row in categories.values())
+    for name in sorted(name for name, count in names.items() if name and count > 1):
+        twins = [i for i, row in sorted(categories.items()) if row["name"] == name]
+        kept = [i for i in twins if i in used or categories[i].get("supercategory") == name]
+        if len(kept) != 1 or categories[kept[0]].get("supercategory") != name:
+            faults.add(f"category {name!r}", "two categories of this name", "names that differ")
+            continue
+        for i in set(twins) - set(kept):
+            del categories[i]
+            log.info("%s: category %d is the parent of class %r; left out", faults.path, i, name)
 
 
 def _batches(file: JsonFile, name: str) -> Iterator[list[Any]]:

@@ -11,6 +11,7 @@ from data import masks, storage
 from data.errors import Fault
 
 HIGHEST = float(np.finfo(np.float32).max)  # of a number that the tables hold
+_SMALLEST_POLYGON = 6  # numbers: three corners
 MAX_PIXELS = 2**29  # of an image as annotated; more is a mistake, or meant to exhaust memory
 
 
@@ -165,10 +166,25 @@ def _is_box(value: Any) -> bool:
 
 
 _OPTIONAL_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "iscrowd": (lambda value: value in (0, 1), "0 or 1"),
-    "area": (lambda value: _is_number(value) and value >= 0, "a number of 0 or more"),
-    "bbox": (lambda value: value is None or _is_box(value), "[x, y, width, height]"),
+    "iscrowd": (lambda value: value in (None, 0, 1), "0 or 1"),
+    "area": (lambda value: value is None or (_is_number(value) and value >= 0), "a number of 0 or more"),
+    "bbox": (lambda value: value in (None, []) or _is_box(value), "[x, y, width, height]"),
 }
+
+
+def without_degenerate_parts(row: Any, faults: Faults) -> Any:
+    """The annotation without polygons of less than three corners, where others are left; adds a fault of each."""
+    segmentation = row.get("segmentation") if isinstance(row, dict) else None
+    if not isinstance(segmentation, list):
+        return row
+    short = [isinstance(part, list) and len(part) < _SMALLEST_POLYGON for part in segmentation]
+    if not any(short) or all(short):
+        return row
+    for n, part in enumerate(segmentation):
+        if short[n]:
+            found = f"segmentation: part {n + 1} of {len(segmentation)} has {len(part)} numbers; left out"
+            faults.add(f"annotation {row.get('id')}", found, "three corners or more: x, y, x, y, x, y")
+    return row | {"segmentation": [part for part, out in zip(segmentation, short, strict=True) if not out]}
 
 
 def has_mask(row: dict[str, Any]) -> bool:

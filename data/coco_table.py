@@ -14,7 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from data import masks
-from data.coco_checks import HIGHEST, Faults, WrongSize, annotation_problem, has_mask, valid_rows
+from data.coco_checks import (
+    HIGHEST,
+    Faults,
+    WrongSize,
+    annotation_problem,
+    has_mask,
+    valid_rows,
+    without_degenerate_parts,
+)
 from data.masks import FloatArray, IntArray
 from data.schemas import INSTANCES
 
@@ -29,6 +37,7 @@ class AnnotationReader:
         category_ids: of the file.
         need_masks: whether an annotation without a mask is a fault.
         faults: where faults are added.
+        aside: where those of annotations are added instead: these are left out, and end nothing.
     """
 
     def __init__(
@@ -37,11 +46,15 @@ class AnnotationReader:
         category_ids: Collection[int],
         need_masks: bool,
         faults: Faults,
+        aside: Faults | None = None,
     ) -> None:
+        self.used: set[int] = set()
+        """Category ids that annotations have."""
         self.sizes = sizes
         self.categories = dict.fromkeys(sorted(category_ids))
         self.need_masks = need_masks
         self.faults = faults
+        self.aside = aside
         self.tables = [INSTANCES.empty_table()]
         self._seen: set[int] = set()
         self._count = 0
@@ -58,6 +71,7 @@ class AnnotationReader:
             table = INSTANCES.empty_table() if self.faults.found else instances_table(good, self.sizes)
         else:
             self._count += len(rows)
+            self.used.update(np.unique(batch.category_ids).tolist())
         if not self.faults.found:
             self.tables.append(table)
 
@@ -67,8 +81,13 @@ class AnnotationReader:
         def problem(row: dict[str, Any]) -> tuple[str, str] | WrongSize | None:
             return annotation_problem(row, self.sizes, self.categories, self.need_masks)
 
-        good = list(valid_rows(rows, "annotation", problem, self.faults, self._seen, self._count))
+        faults = self.faults
+        if self.aside is not None:
+            faults = self.aside
+            rows = [without_degenerate_parts(row, faults) for row in rows]
+        good = list(valid_rows(rows, "annotation", problem, faults, self._seen, self._count))
         self._count += len(rows)
+        self.used.update(row["category_id"] for row in good)
         return good
 
     def _are_new(self, ids: IntArray) -> bool:
@@ -215,7 +234,7 @@ def instances_table(rows: Iterable[dict[str, Any]], sizes: Mapping[int, tuple[in
             continue
         height, width = sizes[row["image_id"]]
         counts = masks.from_segmentation(row["segmentation"], height, width)
-        box = row.get("bbox")
+        box = row.get("bbox") or None
         area = row.get("area")
         columns["instance_id"].append(row["id"])
         columns["image_id"].append(row["image_id"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import threading
 import warnings
@@ -34,6 +35,11 @@ MAX_BYTES = 2**31
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_FLIPPED = {  # up-down, left-right; after transposing
+    1: (False, False), 2: (False, True), 3: (True, True), 4: (True, False),
+    5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False),
+}  # fmt: skip
+_JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # not a stuffed, a restart or a fill byte
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"}
 _LARGE = 2**25  # pixels: decoded one at a time, so that a pool of threads needs no pool of gigabytes
 _one_large = threading.Lock()
@@ -139,7 +145,7 @@ def _header(image: Image.Image, path: str | os.PathLike[str]) -> _Header:
     """Size, kind and orientation of an opened file, all that can be refused without decoding refused."""
     width, height = image.size
     try:
-        orientation = int(image.getexif().get(_EXIF_ORIENTATION) or 1)
+        orientation = _orientation(image)
         frames = image.format != "MPO" and _has_more_frames(image)
     except Exception:  # as above; damaged metadata doesn't harm the pixels
         orientation, frames = 1, False
@@ -155,6 +161,20 @@ def _header(image: Image.Image, path: str | os.PathLike[str]) -> _Header:
             path, "samples", f"pixels of kind {image.mode!r}", "grey, palette, RGB or CMYK of 8 or 16 bits"
         )
     return _Header(image.format or "", image.mode, width, height, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, by the EXIF segment of a JPEG or WebP, a PNG's eXIf chunk, a TIFF's tag.
+
+    Not by what Pillow falls back to, XMP and ImageMagick's profiles in PNG: browsers and annotation tools don't.
+    """
+    if image.format == "TIFF":
+        value = image.tag_v2.get(_EXIF_ORIENTATION)  # type: ignore[attr-defined]
+    else:
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        value = exif.get(_EXIF_ORIENTATION)
+    return value if value in range(1, 9) else 1
 
 
 def _has_more_frames(image: Image.Image) -> bool:
@@ -179,27 +199,48 @@ def _is_truncated(content: bytes) -> bool:
             at += 12 + int.from_bytes(content[at : at + 4], "big")
         return True
     if content.startswith(b"\xff\xd8"):
-        # Some cameras append data: look for the end mark anywhere after the last scan's start.
-        return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+        return _is_truncated_jpeg(content)
     if content.startswith(b"RIFF"):
         return len(content) < 8 + int.from_bytes(content[4:8], "little")
     return False
 
 
+def _is_truncated_jpeg(content: bytes) -> bool:
+    """Whether the end mark is missing. Cameras append data, phones whole films, in which any mark may stand: so from
+    segment to segment, each skipped by its length, to the first end mark.
+    """
+    at = 2
+    while (mark := _JPEG_MARK.search(content, at)) is not None:
+        at = mark.end()
+        if mark[0] == b"\xff\xd9":
+            return False
+        if mark[0] not in (b"\xff\x01", b"\xff\xd8"):  # those have no length
+            at += int.from_bytes(content[at : at + 2], "big")
+    return True
+
+
+def _turned(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """[h, w, 3] as stored -> [H, W, 3] as shown."""
+    if orientation in _TRANSPOSED:
+        pixels = pixels.transpose(1, 0, 2)
+    down, right = _FLIPPED[orientation]
+    return pixels[:: -1 if down else 1, :: -1 if right else 1]
+
+
 def _decode(
     content: bytes, image: Image.Image, header: _Header, path: str | os.PathLike[str], flags: int
 ) -> npt.NDArray[np.uint8]:
-    """uint8 BGR [H, W, 3] as shown; TIFF as RGB, see below."""
+    """uint8 BGR [H, W, 3] as shown."""
     if header.format == "TIFF":
         return _decode_tiff(image, header, path)
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags)
+        # We turn it ourselves: which images OpenCV turns differs between its versions and formats.
+        pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         refuse(path, "undecodable", f"undecodable ({error.err})")
     if pixels is None:
         refuse(path, "undecodable", "an image that can't be decoded: damaged or cut")
-    decoded: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
-    return decoded
+    return _turned(np.asarray(pixels, dtype=np.uint8), header.orientation)
 
 
 def _decode_tiff(image: Image.Image, header: _Header, path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:

@@ -40,7 +40,7 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         with Path(path).open("rb") as file:
             return json.load(file)
     except FileNotFoundError:
-        found, step = "no such file", "correct the path in params.yaml"
+        found, step = "no such file", "correct the path, in params.yaml or on the command line"
     except (OSError, ValueError, RecursionError) as error:
         found, step = f"not readable as JSON ({error})", "export the file again"
     raise DataError(Fault(str(path), "file", found, "a COCO JSON file", step))

@@ -284,5 +284,5 @@ def explain(error: Exception, where: str) -> Fault:
 
 
 def redact(text: str) -> str:
-    """Text without the queries of URLs and without user:password@ in them."""
-    return re.sub(r"(https?://)[^\s/@]*@", r"\1", re.sub(r"(https?://[^\s\"'?]*)\?[^\s\"']*", r"\1", text))
+    """Text without the queries of URLs and without user:password@ in them, whatever characters a password has."""
+    return re.sub(r"(https?://)[^\s\"'<>]*@", r"\1", re.sub(r"(https?://[^\s\"'?]*)\?[^\s\"']*", r"\1", text))

@@ -45,7 +45,9 @@ def evaluate(
 
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     try:
-        scores = evaluate_files(ground_truth, results, max_detections=max_detections, size_bounds=size_bounds)
+        scores = evaluate_files(
+            ground_truth, results, max_detections=max_detections, size_bounds=size_bounds, images=images
+        )
     except (DataError, TaskError) as error:
         console.print(f"[red]failed[/] {escape(str(error))}")
         raise typer.Exit(1) from None

@@ -95,6 +95,9 @@ def export(
     except (DataError, TaskError) as error:
         console.print(f"[red]failed[/] {escape(str(error))}")
         raise typer.Exit(1) from None
+    except OSError as error:
+        console.print(f"[red]failed[/] {escape(f'{out}: {error}')}; choose another folder with --out")
+        raise typer.Exit(1) from None
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     for name, counts in summary["parts"].items():

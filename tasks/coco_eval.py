@@ -112,7 +112,7 @@ def evaluate_masks(
     """
     _check_results(ground_truth, results)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = _index(ground_truth, [_copy_annotation(row) for row in ground_truth["annotations"]])
+        truth = _index(ground_truth, _true_annotations(ground_truth["annotations"]))
         found = _index(ground_truth, _result_annotations(results))
         evaluation = COCOeval(truth, found, "segm")
         small, medium = (float(side) ** 2 for side in size_bounds)
@@ -186,9 +186,11 @@ def _index(ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]]) -
     return coco
 
 
-def _copy_annotation(row: Mapping[str, Any]) -> dict[str, Any]:
-    """COCOeval writes into annotations (segmentation, ignore), so it gets copies."""
-    return {"iscrowd": 0, **row}
+def _true_annotations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """COCOeval writes into annotations (segmentation, ignore), so it gets copies; numbered from 1, since it takes a
+    match with an id of 0 for none.
+    """
+    return [{"iscrowd": 0, **row, "id": n} for n, row in enumerate(rows, start=1)]
 
 
 def _result_annotations(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -92,8 +92,10 @@ class IngestConfig(Section):
     inside the folder `annotations`.
 
     `format`: of the files with masks; `auto` finds it by content, for each by itself, as it is for `weak`.
-    `on_reject`: at an image that can't be read or isn't of its record's size, `stop` (list all, write nothing) or
-    `report` and go on without it and its annotations.
+    `crowd`: annotations with `iscrowd` are regions to ignore (`keep`), or `objects` like all others: CVAT's COCO export
+    writes every painted mask as a crowd.
+    `on_reject`: at an image that can't be read or isn't of its record's size, or an annotation of a COCO file at fault,
+    `stop` (list all, write nothing) or `report` and go on without it, and an image's annotations.
     """
 
     images: Source
@@ -104,6 +106,7 @@ class IngestConfig(Section):
     kept_aside: str | None
     format: Literal["auto", "coco", "scalabel", "bdd-bitmask"]
     folders: FoldersConfig
+    crowd: Literal["keep", "objects"]
     on_reject: Literal["stop", "report"]
 
 

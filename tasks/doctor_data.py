@@ -21,10 +21,14 @@ from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.config import Params
 from tasks.doctor_finding import SHOWN_EXAMPLES, Diagnosis
-from tasks.ingest_images import NEXT_STEP, REJECTED_IMAGES
+from tasks.ingest_images import ANNOTATION, NEXT_STEP, REJECTED_IMAGES
 from tasks.step import S3_CACHE
 
 LOGGERS = ("tasks.ingest",)
+CROWD_SHARE = 0.1
+"""Of a class's annotations; crowds are rare where they are meant."""
+CVAT_CROWDS = "CVAT's COCO export writes painted masks so; if they are objects, set ingest.crowd: objects"
+MEND_RECORD = "correct this record; ingest.on_reject: report goes on without it"
 
 
 def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str, Split] | None:
@@ -76,31 +80,67 @@ def _quiet() -> Iterator[None]:
 
 
 def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
-    """Images that can't be used: errors where `ingest.on_reject` is `stop`. Splits without masks."""
+    """Images and annotations that can't be used: errors where `ingest.on_reject` is `stop`. Splits without masks."""
     for name in ingest.SPLITS[:3]:  # those kept aside are weak ones too
         rows = read_parquet(splits[name].root / "rejected.parquet", REJECTED_IMAGES).to_pylist()
-        faults = [Fault(row["file"], row["record"], row["found"], row["expected"], NEXT_STEP) for row in rows]
+        steps = [MEND_RECORD if row["reason"] == ANNOTATION else NEXT_STEP for row in rows]
+        faults = [
+            Fault(row["file"], row["record"], row["found"], row["expected"], step)
+            for row, step in zip(rows, steps, strict=True)
+        ]
         if params.ingest.on_reject == "stop":
             diagnosis.error("images", faults)
             continue
         for reason, count in sorted(Counter(row["reason"] for row in rows).items()):
             chosen = [one for one, row in zip(faults, rows, strict=True) if row["reason"] == reason]
+            if reason == ANNOTATION:
+                what, total = f"annotations of {name}", len(splits[name].instances) + count
+                examples = [f"{one.record}: {one.found}" for one in chosen]
+            else:
+                images = sum(row["reason"] != ANNOTATION for row in rows)
+                what, total = f"images of {name} ({reason})", len(splits[name]) + images
+                examples = [f"{one.file}: {one.found}" for one in chosen]
             fault = Fault(
-                params.ingest.images,
-                f"images of {name} ({reason})",
-                f"{count:,} of {len(splits[name]) + len(rows):,} that can't be used",
+                params.ingest.annotations if reason == ANNOTATION else params.ingest.images,
+                what,
+                f"{count:,} of {total:,} that can't be used",
                 chosen[0].expected,
                 "restore them, or go on without them (ingest.on_reject: report)",
             )
-            diagnosis.warn("images", fault, count, [f"{one.file}: {one.found}" for one in chosen])
+            diagnosis.warn("images", fault, count, examples)
+    _check_crowds(params, splits, diagnosis)
     if not _things(splits["strong"]):
         step = "give masks for some images in ingest.strong"
+        if len(splits["strong"].instances):
+            step = f"all of them are crowds: {CVAT_CROWDS}"
         fault = Fault("ingest.strong", "annotations", "no mask", "masks for the teacher to learn from", step)
         diagnosis.error("no_masks", fault)
     if not _things(splits["val"]):
         step = "give images with masks in ingest.val"
         fault = Fault("ingest.val", "annotations", "no mask", "masks to measure by: no AP otherwise", step)
         diagnosis.warn("no_val_masks", fault)
+
+
+def _check_crowds(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
+    """Classes of which more are crowds than real crowds would be: regions that are neither learnt nor scored."""
+    if params.ingest.crowd == "objects":
+        return
+    for name in ("strong", "val", "kept_aside"):
+        split = splits[name]
+        objects, crowds = _objects(split), _objects(split, crowds=True)
+        shares = {
+            c.name: crowds[c.id] / (crowds[c.id] + objects[c.id]) for c in split.categories if crowds[c.id]
+        }
+        high = [f"{100 * share:.0f}% of {name}" for name, share in shares.items() if share > CROWD_SHARE]
+        if high:
+            fault = Fault(
+                f"ingest.{name}",
+                f"{crowds.total():,} of {len(split.instances):,} annotations",
+                f"iscrowd 1: {', '.join(high)}; crowds are neither learnt nor scored",
+                f"crowds in at most {100 * CROWD_SHARE:.0f}% of a class's annotations",
+                CVAT_CROWDS,
+            )
+            diagnosis.warn("crowd_share", fault, crowds.total())
 
 
 def check_points(
@@ -200,8 +240,8 @@ def _things(split: Split) -> int:
     return len(split.instances) - int(np.sum(split.instances["iscrowd"].to_numpy(zero_copy_only=False)))
 
 
-def _objects(split: Split) -> Counter[int]:
-    """How many objects each class has; crowds don't count."""
+def _objects(split: Split, crowds: bool = False) -> Counter[int]:
+    """How many objects each class has that aren't crowds; or how many crowds."""
     crowd = split.instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
-    ids, counts = np.unique(split.instances["category_id"].to_numpy()[~crowd], return_counts=True)
+    ids, counts = np.unique(split.instances["category_id"].to_numpy()[crowd == crowds], return_counts=True)
     return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))

@@ -52,7 +52,7 @@ def run(params: Params, workspace: Path) -> None:
     Raises:
         S3Error: a source in S3 can't be used.
         DataError: every fault of every annotation file, every image in two splits; where `ingest.on_reject` is
-            `stop`, every image that can't be read or isn't of its record's size.
+            `stop`, every annotation at fault, every image that can't be read or isn't of its record's size.
     """
     config = params.ingest
     for folder in (workspace, workspace / "dataset"):
@@ -68,6 +68,7 @@ def run(params: Params, workspace: Path) -> None:
     faults = list(dict.fromkeys(one.fault for name in SPLITS for one in rejected[name]))
     if config.on_reject == "stop":
         sources.faults += faults
+    faults = [fault for coco in sources.files.values() if coco for fault in coco.set_aside] + faults
     sources.faults += _used_up(sources, images, config)
     if sources.faults:
         raise DataError(map(origin.told, sources.faults))
@@ -79,8 +80,11 @@ def run(params: Params, workspace: Path) -> None:
     for name in SPLITS:
         coco = sources.files[name]
         instances = INSTANCES.empty_table() if coco is None or name == "weak" else to_instances(coco)
+        if config.crowd == "objects":
+            instances = _as_objects(instances)
         owners = Counter(instances["image_id"].to_pylist())
-        out = rejected_table(rejected[name], owners)
+        aside = coco.set_aside if coco is not None else ()
+        out = rejected_table(rejected[name], owners, aside)
         if rejected[name]:
             instances = instances.filter(
                 pc.is_in(instances["image_id"], images[name]["image_id"].combine_chunks())
@@ -92,13 +96,23 @@ def run(params: Params, workspace: Path) -> None:
             "images": len(images[name]),
             "instances": len(instances),
             "categories": len(categories),
-            "rejected": len(out),
+            "rejected": len(rejected[name]),
+            "annotations_rejected": len(aside),
             "instances_left_out": pc.sum(out["annotations"]).as_py() or 0,
         }
         reasons = dict(sorted(Counter(out["reason"].to_pylist()).items()))
         write_manifest(folder, "ingest", counts, rejected_because=reasons)
-        said = f", {counts['rejected']} images rejected" if len(out) else ""
+        said = f", {counts['rejected']} images rejected" if rejected[name] else ""
+        said += f", {len(aside)} faults of annotations set aside" if aside else ""
         log.info("ingest: %s: %d images, %d instances%s", name, counts["images"], counts["instances"], said)
+
+
+def _as_objects(instances: pa.Table) -> pa.Table:
+    """INSTANCES rows, none a crowd."""
+    at = instances.schema.get_field_index("iscrowd")
+    return instances.set_column(
+        at, INSTANCES.field("iscrowd"), pa.array([False] * len(instances), pa.bool_())
+    )
 
 
 def _check_images(
@@ -156,6 +170,7 @@ def _read(config: IngestConfig, origin: Sources) -> _Sources:
                 folder=getattr(config.folders, name),
                 keep_unsized=config.on_reject == "report",
                 keep_annotations=False,
+                set_aside=config.on_reject == "report",
             )
         except DataError as error:
             sources.faults += error.faults

@@ -19,6 +19,8 @@ from data.tables import IMAGES, DataError, Fault
 from tasks.progress import Bar
 
 NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
+ANNOTATION = "annotation"
+"""The reason of rows that are an annotation at fault, not an image."""
 REJECTED_IMAGES = pa.schema(
     [
         ("file", pa.string()),  # as the data set's source names it, s3://... too
@@ -26,9 +28,9 @@ REJECTED_IMAGES = pa.schema(
         ("reason", pa.string()),  # one word for counting, e.g. "truncated"
         ("found", pa.string()),
         ("expected", pa.string()),
-        ("image_id", pa.int64()),  # null where no record names the file
+        ("image_id", pa.int64()),  # null where no record names the file, and of annotations
         ("file_name", pa.string()),
-        ("annotations", pa.int64()),  # of the image, left out with it
+        ("annotations", pa.int64()),  # of the image, left out with it; of an annotation's own row 1
     ]
 )
 
@@ -131,8 +133,10 @@ def images_table(
     return pa.table(columns, schema=IMAGES)
 
 
-def rejected_table(rejected: Sequence[Rejection], annotations: Counter[int]) -> pa.Table:
-    """REJECTED_IMAGES rows; `annotations` counts those of each image id."""
+def rejected_table(
+    rejected: Sequence[Rejection], annotations: Counter[int], set_aside: Sequence[Fault] = ()
+) -> pa.Table:
+    """REJECTED_IMAGES rows; `annotations` counts those of each image id, `set_aside` are faults of annotations."""
     rows = [
         {
             "file": one.fault.file,
@@ -146,4 +150,11 @@ def rejected_table(rejected: Sequence[Rejection], annotations: Counter[int]) -> 
         }
         for one in rejected
     ]
+    rows += [
+        {
+            "file": fault.file, "record": fault.record, "reason": ANNOTATION, "found": fault.found,
+            "expected": fault.expected, "image_id": None, "file_name": None, "annotations": 1,
+        }
+        for fault in set_aside
+    ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=REJECTED_IMAGES)

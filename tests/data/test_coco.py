@@ -91,6 +91,25 @@ def test_masks_are_those_of_pycocotools(tmp_path: Path) -> None:
         assert np.array_equal(masks.decode(row["rle_counts"], 8, 9), expected)
 
 
+PARENT = [{"id": 0, "name": "nut", "supercategory": "none"}, {"id": 3, "name": "nut", "supercategory": "nut"}]
+
+
+def test_a_parent_of_its_own_name_is_left_out(tmp_path: Path) -> None:
+    """Roboflow's class tables are so."""
+    path = tmp_path / "roboflow.json"
+    for rows in ([], [ANNOTATION | {"category_id": 3}]):
+        path.write_text(
+            json.dumps({"images": [IMAGE | {"id": 1}], "annotations": rows, "categories": PARENT})
+        )
+        for keep in (True, False):
+            found = read_coco(path, keep_annotations=keep)
+            assert [tuple(one) for one in found.categories] == [(3, "nut")]
+    used = [ANNOTATION | {"category_id": n, "id": 20 + n} for n in (0, 3)]
+    path.write_text(json.dumps({"images": [IMAGE | {"id": 1}], "annotations": used, "categories": PARENT}))
+    with pytest.raises(DataError, match="two categories of this name"):
+        read_coco(path)
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

@@ -290,6 +290,8 @@ def test_nothing_secret_is_logged(bucket: Bucket, tmp_path: Path, caplog: pytest
 def test_redacted() -> None:
     text = 'Could not connect to "https://me:pw@host/b/k?X-Amz-Signature=abc&x=1" and http://h/p?q=2, why?'
     assert redact(text) == 'Could not connect to "https://host/b/k" and http://h/p why?'
+    for password in ("pw", "se@cret", "pa/ss", "a@b/c@"):
+        assert redact(f"at 'http://me:{password}@host:9/b', or not") == "at 'http://host:9/b', or not"
 
 
 def test_two_processes_take_turns(bucket: Bucket, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from data import coco, images
 from data.errors import DataError
@@ -32,7 +33,19 @@ def test_images_are_rgb_whatever_the_format(tmp_path: Path, suffix: str) -> None
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
-@pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    [
+        (1, (0, 0)),
+        (2, (0, -1)),
+        (3, (-1, -1)),
+        (4, (-1, 0)),
+        (5, (0, 0)),
+        (6, (0, -1)),
+        (7, (-1, -1)),
+        (8, (-1, 0)),
+    ],
+)
 def test_exif_orientation_is_applied_to_pixels_and_size_alike(
     tmp_path: Path, suffix: str, orientation: int, corner: tuple[int, int]
 ) -> None:
@@ -44,6 +57,57 @@ def test_exif_orientation_is_applied_to_pixels_and_size_alike(
     assert image_size(path) == (image.shape[1], image.shape[0])
     assert image[corner][0] > 200
     assert [image[at][0] > 200 for at in ((0, 0), (0, -1), (-1, 0), (-1, -1))].count(True) == 1
+    with Image.open(path) as opened:
+        shown = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    assert image.shape == shown.shape
+    assert np.abs(image.astype(int) - shown).max() <= (0 if suffix in (".png", ".tif") else 30)
+
+
+XMP_TURNED = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("kind", ["xmp", "raw profile", "no such orientation"])
+def test_only_exif_turns_an_image(tmp_path: Path, kind: str) -> None:
+    """Browsers and annotation tools go by nothing else; Pillow's getexif does."""
+    path, picture = tmp_path / "image", Image.fromarray(RED_CORNER)
+    exif = Image.Exif()
+    exif[0x0112] = 9 if kind == "no such orientation" else 6
+    if kind == "xmp":
+        picture.save(path, "JPEG", xmp=XMP_TURNED)
+    elif kind == "raw profile":
+        text, content = PngInfo(), exif.tobytes()
+        text.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+        picture.save(path, "PNG", pnginfo=text)
+    else:
+        picture.save(path, "JPEG", exif=exif)
+    with Image.open(path) as opened:
+        assert opened.getexif().get(0x0112) == exif[0x0112]
+    assert (read_image(path).shape, image_size(path)) == ((20, 30, 3), (30, 20))
+    checked = check_image(path)
+    assert (checked.width, checked.height, checked.orientation) == (30, 20, 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_film_behind_a_photograph_may_hold_any_bytes(tmp_path: Path, seed: int) -> None:
+    """Motion photos of phones: an MP4 follows the end mark."""
+    film = b"\0\0\0\x18ftypmp42" + np.random.default_rng(seed).bytes(200_000)
+    photograph = encoded(NOISE, "JPEG", exif=thumbnailed())
+    path = tmp_path / "image.jpg"
+    path.write_bytes(photograph + film)
+    assert read_image(path).shape == NOISE.shape
+    path.write_bytes(photograph[: -len(photograph) // 3] + b"\0" * 100)
+    with pytest.raises(ImageError, match="truncated"):
+        check_image(path)
+
+
+def thumbnailed() -> bytes:
+    """EXIF with what looks like a JPEG, end mark and all: it is the segment's, not the image's."""
+    exif = Image.Exif()
+    exif[0x010E] = "thumbnail \xff\xd8\xff\xd9"
+    return exif.tobytes() + b"\xff\xd8\xff\xda\0\2\xff\xd9"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])

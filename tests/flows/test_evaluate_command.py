@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from data import masks
 from data.errors import DataError
+from data.frames import name_id
 from flows.cli import app
 from tasks.errors import TaskError
 from tasks.evaluate_files import evaluate_files
@@ -116,3 +118,72 @@ def test_all_faults_of_a_file_are_shown(tmp_path: Path) -> None:
         assert said in done.stderr
     done = _run("--ground-truth", results, "--results", truth)
     assert done.exit_code == 1
+
+
+@pytest.mark.parametrize("kind", ["bitmasks", "scalabel"])
+def test_sizes_and_names_come_from_the_images(tmp_path: Path, kind: str) -> None:
+    """Neither format says all of them."""
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8)).save(tmp_path / "images" / "street.png")
+    truth = tmp_path / "truth"
+    if kind == "bitmasks":
+        truth.mkdir()
+        codes = np.zeros((SIDE, SIDE, 4), np.uint8)
+        codes[8:24, 8:24] = (3, 0, 0, 1)  # a car
+        Image.fromarray(codes).save(truth / "street.png")
+    else:
+        corners = [[8, 8], [24, 8], [24, 24], [8, 24]]
+        outline = {"vertices": corners, "types": "LLLL", "closed": True}
+        truth.write_text(
+            json.dumps(
+                [{"name": "street.png", "labels": [{"id": "1", "category": "car", "poly2d": [outline]}]}]
+            )
+        )
+    results = tmp_path / "results.json"
+    found = {
+        "image_id": name_id("street.png"),
+        "category_id": 3,
+        "score": 0.9,
+        "segmentation": _rle(8, 8, 16),
+    }
+    results.write_text(json.dumps([found]))
+    arguments = ["--ground-truth", truth, "--results", results, "--json"]
+    done = _run(*arguments, "--images", tmp_path / "images")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["AP"] == 100
+    assert _run(*arguments).exit_code == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_file_that_is_not_there(tmp_path: Path, command: str) -> None:
+    arguments = ["--ground-truth", "nosuch.json", "--results", "r.json"]
+    if command == "export":
+        arguments = [
+            "--what",
+            "file",
+            "--annotations",
+            "nosuch.json",
+            "--format",
+            "coco",
+            "--out",
+            str(tmp_path),
+        ]
+    done = CliRunner().invoke(app, [command, *arguments])
+    assert (done.exit_code, "on the command line" in done.output) == (1, True), done.output
+
+
+def test_an_export_to_where_nothing_can_be_written(tmp_path: Path) -> None:
+    truth, _ = _grid(tmp_path, 3)
+    (tmp_path / "file").write_text("")
+    arguments = [
+        "--what",
+        "file",
+        "--annotations",
+        truth,
+        "--format",
+        "coco",
+        "--out",
+        tmp_path / "file" / "x",
+    ]
+    done = CliRunner().invoke(app, ["export", *map(str, arguments)])
+    assert (done.exit_code, "choose another folder with --out" in done.output) == (1, True), done.output

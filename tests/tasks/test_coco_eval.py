@@ -148,6 +148,17 @@ def test_limits_and_sizes_are_parameters() -> None:
     )
 
 
+def test_ids_of_annotations_do_not_matter() -> None:
+    """pycocotools takes a match with an annotation of id 0 for none."""
+    boxes = [(2, 2, 20, 20), (30, 30, 10, 10)]
+    truth = _truth(*boxes)
+    for n, row in enumerate(truth["annotations"]):
+        row["id"] = n
+    found = [_result(box, 0.9) for box in boxes]
+    scores = evaluate_masks(truth, found, max_detections=10, size_bounds=COCO_BOUNDS).summary
+    assert (scores["AP"], scores["AR"], scores["AR1"]) == (100, 100, 50)
+
+
 def test_leaves_its_inputs_alone() -> None:
     truth, results = _truth((2, 2, 20, 20)), [_result((2, 2, 20, 20), 0.9)]
     before = json.dumps([truth, results])

@@ -237,6 +237,55 @@ def test_with_report_bad_images_are_listed_and_left_out_with_their_annotations(
     assert (row["found"], row["expected"]) == ("10 x 20 pixels", "20 x 10, as its record says")
 
 
+def spoil_annotations(documents: Documents) -> None:
+    """An unknown class, and a part of two corners beside a sound one; the rest is unusual, and fine."""
+    sound = documents["strong"]["annotations"][0]
+    documents["strong"]["annotations"] += [
+        sound | {"id": 901, "category_id": 99},
+        sound | {"id": 902, "segmentation": [[1, 1, 3, 3], [2, 2, 8, 2, 8, 8]]},
+        sound | {"id": 903, "area": None, "iscrowd": None, "bbox": []},
+        sound | {"id": 904, "segmentation": []},
+    ]
+
+
+def test_with_report_bad_annotations_are_set_aside(ingest: Callable[..., Path], documents: Documents) -> None:
+    spoil_annotations(documents)
+    workspace = ingest(documents, on_reject="report")
+    folder = workspace / "dataset" / "strong"
+    found = read_parquet(folder / "rejected.parquet", REJECTED_IMAGES).to_pylist()
+    assert [(row["record"], row["reason"], row["found"]) for row in found] == [
+        ("annotation 902", "annotation", "segmentation: part 1 of 2 has 4 numbers; left out"),
+        ("annotation 901", "annotation", "category_id 99"),
+        ("annotation 904", "annotation", "no segmentation"),
+    ]
+    ids = Split.open(folder).instances["instance_id"].to_pylist()
+    assert set(ids) >= {902, 903} and not {901, 904} & set(ids)
+    assert json.loads((folder / "manifest.json").read_text())["counts"]["annotations_rejected"] == 3
+
+
+def test_with_stop_bad_annotations_end_the_run(ingest: Callable[..., Path], documents: Documents) -> None:
+    spoil_annotations(documents)
+    with pytest.raises(DataError) as caught:
+        ingest(documents)
+    assert [fault.record for fault in caught.value.faults] == [f"annotation {n}" for n in (901, 902, 904)]
+
+
+@pytest.mark.parametrize(
+    ("crowd", "expected"), [("keep", {1: True, 2: False}), ("objects", {1: False, 2: False})]
+)
+def test_crowds_may_be_objects(
+    ingest: Callable[..., Path], documents: Documents, crowd: str, expected: dict[int, bool]
+) -> None:
+    documents["strong"]["annotations"][0]["iscrowd"] = 1
+    split = Split.open(ingest(documents, crowd=crowd) / "dataset" / "strong")
+    assert (
+        dict(
+            zip(split.instances["image_id"].to_pylist(), split.instances["iscrowd"].to_pylist(), strict=True)
+        )
+        == expected
+    )
+
+
 def test_with_stop_they_are_all_told_and_nothing_is_written(
     ingest: Callable[..., Path], documents: Documents, tmp_path: Path
 ) -> None:
