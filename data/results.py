@@ -12,6 +12,7 @@ from data.coco import load_json
 from data.errors import DataError, Fault
 
 _FILE = "a list of COCO results, one object a detection: image_id, category_id, segmentation, score"
+_NO_MASK = "no segmentation"
 _HIGHEST = sys.float_info.max  # JSON's whole numbers have no end
 
 
@@ -40,9 +41,12 @@ def read_results(
             found = f"an object with {', '.join(map(repr, sorted(document)[:5])) or 'nothing in it'}"
         raise DataError(Fault(str(path), "file", found, _FILE, "name the file of results here"))
     known = ", ".join(map(str, sorted(category_ids)[:20])) + ", ..." * (len(category_ids) > 20)
-    faults, rows = [], []
+    faults, rows, maskless = [], [], []
     for n, row in enumerate(document):
         problem, counts = _checked(row, sizes, category_ids, known)
+        if problem is not None and problem[0] == _NO_MASK:
+            maskless.append(n)
+            continue
         if problem is not None:
             faults.append(
                 Fault(str(path), f"result #{n}", *problem, "correct this record, or predict on this data set")
@@ -56,6 +60,11 @@ def read_results(
                 "segmentation": {"size": list(sizes[row["image_id"]]), "counts": counts},
             }
         )
+    if maskless:
+        # One fault: a box detector's thousand lines would bury the others.
+        record = f"result #{maskless[0]}" + (f" and {len(maskless) - 1:,} more" if len(maskless) > 1 else "")
+        expected = "a mask (boxes alone can't be scored here)"
+        faults.append(Fault(str(path), record, _NO_MASK, expected, "predict masks, or name another file"))
     if faults:
         raise DataError(faults)
     return rows
@@ -78,7 +87,7 @@ def _checked(
     elif isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= _HIGHEST:
         problem = (f"score {score!r}", "a finite number")
     elif row.get("segmentation") in (None, [], {}):
-        problem = ("no segmentation", "a mask (boxes alone can't be scored here)")
+        problem = (_NO_MASK, "a mask")
     else:
         try:
             return None, masks.from_segmentation(row["segmentation"], *size)

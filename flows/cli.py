@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import signal
 import time
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Annotated, Any, cast
 
 import typer
+import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -97,6 +99,7 @@ def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
     root = Path.cwd()
     if not (root / "dvc.yaml").is_file():
         _fail(console, f"{root}: no dvc.yaml here; cd to the project's folder")
+    _check_target(root, target, console)  # before minutes are spent on looking at data
     # A pipeline without our ingest has params of its own, of which nothing is known here.
     if "tasks.ingest" in (root / "dvc.yaml").read_text(encoding="utf-8"):
         diagnosis = before_run(root, target, console)
@@ -113,6 +116,17 @@ def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
         _show(outcome, target, console)
     if outcome.error is not None:
         _fail(console, outcome.error)
+
+
+def _check_target(root: Path, target: str, console: Console) -> None:
+    try:
+        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return  # DVC tells it better
+    if target.split("@", maxsplit=1)[0] not in stages:
+        meant = difflib.get_close_matches(target.replace("-", "_"), stages, n=1)
+        hint = f" (did you mean {meant[0]}?)" if meant else ""
+        _fail(console, f"dvc.yaml: no stage {target!r}{hint}; the stages are {', '.join(sorted(stages))}")
 
 
 def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> Outcome:

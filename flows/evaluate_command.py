@@ -67,6 +67,11 @@ def _show(scores: dict[str, Any], console: Console) -> None:
         f"the best {limit:,} detections an image and class count{' (COCO: 100)' * (limit != 100)}; "
         f"small ends at {small:g} x {small:g} pixels, medium at {medium:g} x {medium:g}"
     )
+    if lost := scores["objects_beyond_limit"]:
+        console.print(
+            f"[yellow]note[/] {lost:,} objects can't be found: some images have more than {limit:,} of a class; raise "
+            "--max-detections"
+        )
     figures = [key for key in scores if key.startswith(("AP", "AR"))]
     table = Table("", "percent", title="mask AP and AR", title_justify="left")
     for key in figures:

@@ -24,7 +24,9 @@ SHOWN_FAULTS = 20
 
 
 def import_points(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Point files, or folders of them.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Point files, or folders of them; s3://... too.")
+    ],
     params: Annotated[Path, typer.Option(help="For section `points`.")] = Path("params.yaml"),
     format_name: Annotated[
         str | None, typer.Option("--format", help="The files' format. Default: points.format.")
@@ -36,8 +38,9 @@ def import_points(
 ) -> None:
     """Try an import: what the files hold, what of it fits the data set, and what it would change.
 
-    To import for good, put the files into the folder points.files and call `points2model run`. The exit code is 1
-    where a record or file asks for a correction; records that are set aside (boxes beside points, say) don't.
+    The images must have been read before: `points2model run --target ingest`. To import for good, put the files into
+    the folder points.files and call `points2model run`. The exit code is 1 where a record or file asks for a
+    correction; records that are set aside (boxes beside points, say) don't.
     """
     from tasks.config import load_params
     from tasks.try_points import try_points

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def evaluate_files(
     Returns:
         AP, AP50, AP75, APs, APm, APl, AR1, AR10, ARN (N: max_detections), ARs, ARm, ARl in percent (None where no
         true object is there to be found); max_detections, size_bounds, images, objects (crowds left out),
-        detections; per_class: category_id, name, instances, AP, AP50, AP75.
+        objects_beyond_limit (of an image and class, more than max_detections: they can't be found), detections;
+        per_class: category_id, name, instances, AP, AP50, AP75.
 
     Raises:
         DataError: every fault of either file.
@@ -50,6 +52,9 @@ def evaluate_files(
     coco = read_annotations(ground_truth, images=folder, keep_annotations=False)
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
     truth = truth_of(sizes, to_instances(coco), coco.categories)
+    per_image_and_class = Counter(
+        (row["image_id"], row["category_id"]) for row in truth["annotations"] if not row["iscrowd"]
+    )
     found = read_results(results, sizes, {category.id for category in coco.categories})
     scores = evaluate_masks(truth, found, max_detections=max_detections, size_bounds=size_bounds)
     summary = dict(scores.summary)
@@ -66,7 +71,8 @@ def evaluate_files(
         "max_detections": max_detections,
         "size_bounds": [small, medium],
         "images": len(coco.images),
-        "objects": sum(not row["iscrowd"] for row in truth["annotations"]),
+        "objects": sum(per_image_and_class.values()),
+        "objects_beyond_limit": sum(max(0, n - max_detections) for n in per_image_and_class.values()),
         "detections": len(found),
         "per_class": [asdict(score) for score in scores.per_class],
     }

@@ -18,6 +18,8 @@ from tasks.config import PointsConfig
 from tasks.import_points import count_reasons, import_files, told_files
 from tasks.step import S3_CACHE, WORKSPACE
 
+INGEST = "run `points2model run --target ingest`"
+
 
 class Trial(NamedTuple):
     """What an import of the files would do.
@@ -38,22 +40,30 @@ class Trial(NamedTuple):
     rejected: pa.Table
 
 
-def try_points(config: PointsConfig, files: Sequence[Path], workspace: Path = WORKSPACE) -> Trial:
-    """Imports ``files`` as the stage would, without writing.
+def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Path = WORKSPACE) -> Trial:
+    """Imports ``files`` (files, folders or s3:// addresses of them) as the stage would, without writing.
 
     Raises:
         S3Error: point files in S3 can't be had.
-        DataError: no weak split yet (run the stage `ingest`), or none of the files can be read.
+        DataError: no weak split yet, files that aren't there, or none of the files can be read.
     """
-    weak = Split.open(workspace / "dataset" / "weak")
+    images = workspace / "dataset" / "weak"
+    if not images.exists():
+        expected = "the weak images' table: clicks are looked up in it"
+        raise DataError(Fault(str(images), "folder", "nothing there yet", expected, INGEST))
+    weak = Split.open(images)
     config = config.model_copy(update={"files": str(local_copy(config.files, workspace / S3_CACHE))})
-    alone = import_files(config, [str(file) for file in files], weak)
+    given = [local_copy(str(file), workspace / S3_CACHE) for file in files]
+    missing = [Fault(str(file), "file", "no such file or folder", "point files", "correct the path")
+               for file in given if not file.exists()]  # fmt: skip
+    if missing:
+        raise DataError(missing)
+    alone = import_files(config, [str(file) for file in given], weak)
     with tempfile.TemporaryDirectory() as folder:
         links = _linked(config.files, Path(folder))
         before = _by_id(config, weak, folder) if links else {}
-        for file in files:
-            inside = {file.name: file} if file.is_file() else {n: file / n for n in storage.list_files(file)}
-            for name, path in inside.items():
+        for file in given:
+            for name, path in _as_put(file, Path(config.files)).items():
                 _link(Path(folder) / name, path)
         after = _by_id(config, weak, folder)
     reasons = count_reasons(alone.rejected)
@@ -68,6 +78,16 @@ def try_points(config: PointsConfig, files: Sequence[Path], workspace: Path = WO
         "same": sum(row == before[i] for i, row in after.items() if i in before),
     }
     return Trial(counts, reasons, told_files(alone.files), alone.faults, alone.rejected)
+
+
+def _as_put(file: Path, root: Path) -> dict[str, Path]:
+    """The names that a file, or those of a folder, would have in the folder `root`; their own if they are in it."""
+    inside = {file.name: file} if file.is_file() else {n: file / n for n in storage.list_files(file)}
+    where = root.resolve()
+    return {
+        path.resolve().relative_to(where).as_posix() if path.resolve().is_relative_to(where) else name: path
+        for name, path in inside.items()
+    }
 
 
 def _linked(files: str, folder: Path) -> int:

@@ -39,6 +39,7 @@ def test_help(command: list[str]) -> None:
     ("arguments", "message"),
     [
         (["run", "--target", "end"], "no stage 'end'; the stages are a, b, c, report, stranger"),
+        (["run", "--target", "repor-t"], "no stage 'repor-t' (did you mean report?)"),
         (["run", "--target", "b", "--force", "c"], "--force c: no such stage at or above 'b'"),
         (["demo"], "seed: missing; every value"),
     ],

@@ -187,3 +187,24 @@ def test_an_export_to_where_nothing_can_be_written(tmp_path: Path) -> None:
     ]
     done = CliRunner().invoke(app, ["export", *map(str, arguments)])
     assert (done.exit_code, "choose another folder with --out" in done.output) == (1, True), done.output
+
+
+def test_objects_beyond_the_limit_are_told(tmp_path: Path) -> None:
+    truth, results = _grid(tmp_path, 120)
+    done = _run("--ground-truth", truth, "--results", results)
+    assert "20 objects can't be found: some images have more than 100 of a class" in done.output
+    assert (
+        "can't be found"
+        not in _run("--ground-truth", truth, "--results", results, "--max-detections", 120).output
+    )
+
+
+def test_results_of_a_box_detector_are_one_fault(tmp_path: Path) -> None:
+    truth, results = _grid(tmp_path, 30)
+    rows = [
+        {key: row[key] for key in row if key != "segmentation"} for row in json.loads(results.read_text())
+    ]
+    results.write_text(json.dumps(rows))
+    done = _run("--ground-truth", truth, "--results", results)
+    assert done.exit_code == 1
+    assert "result #0 and 29 more: found no segmentation" in done.output and "result #1" not in done.output

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from data.tables import DataError
 from tasks.config import Params
 from tasks.try_points import try_points
+from tests.conftest import Bucket
 
 
 @pytest.fixture
@@ -60,3 +62,36 @@ def test_faults_are_told_and_nothing_is_raised(place: tuple[Params, dict[str, An
     assert len(trial.faults) == 4 and trial.counts["new"] == 0
     with pytest.raises(DataError, match="broken JSON"):
         try_points(params.points, [Path("broken.json")])
+
+
+def test_files_of_the_folder_itself_change_nothing(place: tuple[Params, dict[str, Any]]) -> None:
+    """Also those in a folder inside of it, named by that folder or one by one."""
+    params, content = place
+    inside = Path("workspace/demo/points/annotator")
+    inside.mkdir()
+    Path("workspace/demo/points/clicks.json").rename(inside / "clicks.json")
+    for given in (inside, inside / "clicks.json", inside.resolve()):
+        counts = try_points(params.points, [given]).counts
+        assert (counts["new"], counts["changed"], counts["removed"]) == (0, 0, 0)
+        assert counts["same"] == len(content["annotations"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("no.json", "no.json: file: found no such file"),
+        ("workspace/dataset", "points2model run --target ingest"),
+    ],
+)
+def test_what_is_not_there(place: tuple[Params, dict[str, Any]], missing: str, said: str) -> None:
+    if missing == "workspace/dataset":
+        shutil.rmtree(missing)
+    with pytest.raises(DataError, match=re.escape(said)):
+        try_points(place[0].points, [Path("no.json")])
+
+
+def test_files_in_s3(place: tuple[Params, dict[str, Any]], bucket: Bucket) -> None:
+    params, content = place
+    bucket.fill({"june/clicks.json": Path("workspace/demo/points/clicks.json").read_bytes()})
+    counts = try_points(params.points, [f"s3://{bucket.name}/june"]).counts
+    assert (counts["points"], counts["same"]) == (len(content["annotations"]),) * 2
