@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ from data.schemas import IMAGES, INSTANCES, POINTS, PSEUDO, REJECTED
 
 __all__ = [
     "IMAGES", "INSTANCES", "POINTS", "PSEUDO", "REJECTED", "Category", "DataError", "Fault", "Split",
-    "class_indices", "concat_instances", "read_arrow", "read_parquet", "write_arrow", "write_parquet",
-    "write_split",
+    "class_indices", "concat_instances", "read_arrow", "read_parquet", "stream_parquet", "write_arrow",
+    "write_parquet", "write_split",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -112,6 +112,27 @@ def read_parquet(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error, "a Parquet file") from error
     return _checked(table, schema, path)
+
+
+def stream_parquet(
+    path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of a Parquet file, at most `rows` rows at a time, in memory that doesn't grow with the file.
+
+    Raises:
+        DataError: as `read_parquet`.
+    """
+    try:
+        # Buffered, so that a column is never read whole.
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error, "a Parquet file") from error
+    _checked(file.schema_arrow.empty_table(), schema, path)
+    try:
+        for batch in file.iter_batches(rows, columns=list(columns), use_threads=False):
+            yield batch.select(columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error, "a Parquet file") from error
 
 
 def concat_instances(tables: Sequence[pa.Table]) -> pa.Table:

@@ -290,12 +290,13 @@ class RefinerConfig(TrainConfig):
 
 
 class PseudoConfig(Section):
-    """Pseudo masks at the points: images a batch, crops a batch, images a Parquet part. `on_failed`: where an image
-    can't be read, `stop` or `report` its points as failed and go on."""
+    """Pseudo masks at the points: images a batch, crops a batch; images and points of a Parquet part, at most.
+    `on_failed`: where an image can't be read, `stop` or `report` its points as failed and go on."""
 
     batch_size: PositiveInt
     crop_batch_size: PositiveInt
     part_images: PositiveInt
+    part_points: PositiveInt
     on_failed: Literal["stop", "report"]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
+from pathlib import Path
 
 # cuBLAS needs this before CUDA starts to give the same sums in every run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -49,3 +52,14 @@ def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> tor
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # else accelerate would put the model on the first one
     return device
+
+
+def hardware(device: torch.device) -> str:
+    """What decides how sums round: the GPU's name, or the processor's and the instructions that torch uses of it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    processor = platform.processor()
+    with contextlib.suppress(OSError):
+        facts = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+        processor = next((fact for fact in facts if fact.startswith("model name")), processor)
+    return f"{device.type} {platform.machine()} {processor} {torch.backends.cpu.get_cpu_capability()}"

@@ -7,7 +7,9 @@ on which batch it is in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -88,6 +90,18 @@ def padded_size(split: Split, row: int, size: InputConfig) -> tuple[int, int]:
     return height, width
 
 
+def grouped(split: Split, rows: Sequence[int], size: InputConfig, batch_size: int) -> list[list[int]]:
+    """The images `rows` in batches of at most `batch_size` of one padded size, small sizes first."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row in rows:
+        groups.setdefault(padded_size(split, row, size), []).append(row)
+    return [
+        group[at : at + batch_size]
+        for _, group in sorted(groups.items())
+        for at in range(0, len(group), batch_size)
+    ]
+
+
 def load_batches(
     split: Split, rows: Sequence[int], size: InputConfig, batch_size: int, workers: int
 ) -> Iterator[tuple[ImageBatch | None, list[Loaded]]]:
@@ -95,22 +109,36 @@ def load_batches(
 
     A batch is None when none of its images could be read.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for row in rows:
-        groups.setdefault(padded_size(split, row, size), []).append(row)
-    keys = [
-        (shape, group[at : at + batch_size])
-        for shape, group in sorted(groups.items())
-        for at in range(0, len(group), batch_size)
-    ]
+    return read_batches(split, grouped(split, rows, size, batch_size), size, workers)
+
+
+def read_batches(
+    split: Split, batches: Iterable[list[int]], size: InputConfig, workers: int
+) -> Iterator[tuple[ImageBatch | None, list[Loaded]]]:
+    """`load_batches` of batches that are asked for one by one, as many ahead as the workers read ahead.
+
+    No worker starts where there is no batch.
+    """
+    asked: deque[list[int]] = deque()
+
+    def ask(first: list[int], rest: Iterator[list[int]]) -> Iterator[list[int]]:
+        for batch in chain([first], rest):
+            asked.append(batch)
+            yield batch
+
+    rest = iter(batches)
+    first = next(rest, None)
+    if first is None:
+        return
     loader: DataLoader[Any] = DataLoader(
         _Images(split, size),
-        batch_sampler=[group for _, group in keys],
+        batch_sampler=ask(first, rest),
         collate_fn=list,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
     )
-    for (shape, _), loaded in zip(keys, loader, strict=True):
+    for loaded in loader:
+        shape = padded_size(split, asked.popleft()[0], size)
         failed = [one for one in loaded if one.fault is not None]
         for one in failed:
             log.warning("%s", one.fault)

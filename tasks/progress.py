@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from tasks import processes
+
 log = logging.getLogger(__name__)
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -51,7 +53,8 @@ class Bar:
 
     def __enter__(self) -> Bar:
         self._started = self._last_line = time.monotonic()
-        if sys.stderr.isatty():
+        # Of processes that share a step, one draws.
+        if sys.stderr.isatty() and processes.is_first():
             from rich.console import Console
 
             self._rich = Progress(

@@ -63,14 +63,15 @@ def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: An
     )
 
 
-def fingerprint(files: Iterable[Path], *settings: Any) -> str:
+def fingerprint(files: Iterable[Path], *settings: Any, machine: str | None = None) -> str:
     """16 hex digits that name what an interrupted run must share to be resumed.
 
     They change with the content of `files` (in this order), with `settings` (JSON-able), with our own source code
-    and with torch: half a training by old code and half by new would be recorded as the new code's.
+    and with torch: half a training by old code and half by new would be recorded as the new code's. And with the
+    `machine`, this host's name where it isn't given.
     """
     torch = sys.modules.get("torch")
-    versions = [platform.node(), torch.__version__ if torch is not None else None]
+    versions = [machine or platform.node(), torch.__version__ if torch is not None else None]
     digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True, default=str).encode())
     root = Path(__file__).resolve().parents[1]
     code = [

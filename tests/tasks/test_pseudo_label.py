@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,17 @@ def place(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyP
     set_gate(Path("workspace"), small_ones_lose=False)
     run(params, Path("workspace"))
     return Path("workspace"), params
+
+
+def files(workspace: Path) -> dict[str, bytes]:
+    """What was written, by name."""
+    return {path.name: path.read_bytes() for path in (workspace / "pseudo").iterdir()}
+
+
+def told(workspace: Path) -> dict[str, int]:
+    """How many images the last run computed and carried over."""
+    found: dict[str, int] = json.loads((workspace / "runs" / "pseudo_label" / "images.json").read_text())
+    return found
 
 
 EDGE = 300.0
@@ -102,7 +114,8 @@ def test_any_points_give_one_row_each(
         }
         for n, (image, category, x, y) in enumerate(clicks)
     ]  # fmt: skip
-    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), workspace / "points" / "points.parquet")
+    points = pa.Table.from_pylist(rows, schema=POINTS).sort_by("image_id")
+    write_parquet(points, workspace / "points" / "points.parquet")
     run(params, workspace)
     found = read_pseudo(workspace / "pseudo")
     assert sorted(found["point_id"].to_pylist()) == sorted(row["point_id"] for row in rows)
@@ -123,6 +136,19 @@ def test_rows_do_not_depend_on_the_batch(place: tuple[Path, Params], batch_size:
         # Another batch size may take another convolution kernel, whose sums differ in the last bits.
         assert old["point_id"] == new["point_id"] and old["status"] == new["status"]
         assert old["score"] == pytest.approx(new["score"], abs=1e-4)
+
+
+def test_rows_do_not_depend_on_the_other_images(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    before = {row["point_id"]: row for row in read_pseudo(workspace / "pseudo").to_pylist()}
+    path = workspace / "points" / "points.parquet"
+    points = read_parquet(path, POINTS)
+    kept = points["image_id"].unique().to_pylist()[1::3]  # fewer than a batch, in other places of it
+    write_parquet(points.filter(pc.is_in(points["image_id"], pa.array(kept))), path)
+    shutil.rmtree(workspace / "runs" / "pseudo_label")
+    run(params, workspace)
+    after = read_pseudo(workspace / "pseudo").to_pylist()
+    assert after and all(before[row["point_id"]] == row for row in after)
 
 
 def test_more_rounds_change_refined_masks_alone(place: tuple[Path, Params]) -> None:
@@ -172,32 +198,39 @@ def test_the_gate_counts_pixels_of_the_resized_image(place: tuple[Path, Params])
 
 def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -> None:
     workspace, params = place
+    shutil.rmtree(workspace / "runs" / "pseudo_label")
+    before = files(workspace)
     weak = Split.open(workspace / "dataset" / "weak")
+    image = weak.image_path(0).read_bytes()
     weak.image_path(0).write_bytes(b"\x89PNG no more")
     with pytest.raises(TaskError, match=r"1 weak images can't be read") as caught:
         run(params, workspace)
     assert weak.image(0)["file_name"] in str(caught.value)
-    # The other parts are made, and kept for the next run.
-    (scratch,) = (workspace / "runs" / "pseudo_label").glob("parts-*")
-    made = sorted(path.name for path in scratch.iterdir())
-    assert made == sorted(path.name for path in (workspace / "pseudo").glob("part-*"))[1:]
+    # All others are made, and kept for the next run.
     config = params.pseudo.model_copy(update={"on_failed": "report"})
     run(params.model_copy(update={"pseudo": config}), workspace)
+    assert told(workspace) == {"computed": 0, "carried": 13, "failed": 1}
     bad = weak.image(0)["image_id"]
     for row in read_pseudo(workspace / "pseudo").to_pylist():
         assert (row["status"] == "failed") == (row["image_id"] == bad)
         if row["image_id"] == bad:
             assert weak.image(0)["file_name"] in row["reason"]
+    # What failed is tried again.
+    weak.image_path(0).write_bytes(image)
+    run(params, workspace)
+    assert told(workspace) == {"computed": 1, "carried": 13, "failed": 0}
+    assert files(workspace) == before
 
 
 def test_a_killed_run_goes_on_after_its_last_part(
     place: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.pseudo_label as module
+    import tasks.pseudo_ledger as module
 
     workspace, params = place
-    expected = {path.name: path.read_bytes() for path in (workspace / "pseudo").iterdir()}
+    expected = files(workspace)
     shutil.rmtree(workspace / "pseudo")
+    shutil.rmtree(workspace / "runs" / "pseudo_label")
     written: list[str] = []
     write: Callable[[pa.Table, Path], None] = module.write_parquet
 
@@ -211,11 +244,8 @@ def test_a_killed_run_goes_on_after_its_last_part(
     with pytest.raises(KeyboardInterrupt):
         run(params, workspace)
     assert not (workspace / "pseudo").exists()
-    again: list[str] = []
-    monkeypatch.setattr(
-        module, "write_parquet", lambda table, path: (again.append(path.name), write(table, path))
-    )
+    monkeypatch.setattr(module, "write_parquet", write)
     run(params, workspace)
-    assert again == ["part-00002.parquet"]
-    assert expected == {path.name: path.read_bytes() for path in (workspace / "pseudo").iterdir()}
+    assert told(workspace) == {"computed": 4, "carried": 10, "failed": 0}
+    assert files(workspace) == expected
     assert PSEUDO.names == read_pseudo(workspace / "pseudo").column_names

@@ -1,0 +1,177 @@
+"""Makes the parts of the pseudo labels that a process has to make: what the ledger has is taken over, else computed.
+
+Loader processes read images ahead, the network answers, threads turn masks into rows meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from data.masks import BoolArray
+from data.tables import Split
+from tasks.config import Params
+from tasks.images import ImageBatch, Loaded, grouped, read_batches
+from tasks.labeller import Labeller
+from tasks.progress import Bar
+from tasks.pseudo_ledger import Found, Keys, Ledger, image_keys
+from tasks.pseudo_parts import Clicks, Part, PointParts
+from tasks.pseudo_rows import failed_rows, rows_of
+
+ENCODERS = 2
+"""Threads that encode masks."""
+WAITING = 4
+"""Images whose masks may wait for them."""
+
+
+class Plan(NamedTuple):
+    """A part that isn't in the ledger as it is to be."""
+
+    number: int
+    keys: Keys
+    rows: list[int]
+    """Its images, as rows of the weak split's table."""
+    found: Found
+    """Which of them the ledger has."""
+
+
+@dataclass
+class Window:
+    """Parts that are computed together: one of new images, or many that have a few."""
+
+    plans: list[Plan] = field(default_factory=list)
+    clicks: dict[int, Clicks] = field(default_factory=dict)
+    """Of the images to compute, by their row."""
+    batches: int = 0
+    """That are yet to come."""
+    made: dict[int, Future[pa.Table]] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+
+
+class Maker:
+    """Fills the ledger.
+
+    Attributes:
+        names: of each part that was made or found, by its number.
+        images: how many were `computed`, `carried` over and `failed`.
+        faults: why images could not be read.
+    """
+
+    def __init__(self, params: Params, weak: Split, parts: PointParts, ledger: Ledger) -> None:
+        self.params, self.weak, self.parts, self.ledger = params, weak, parts, ledger
+        self.names: dict[int, str] = {}
+        self.images: Counter[str] = Counter(computed=0, carried=0, failed=0)
+        self.faults: list[str] = []
+
+    def make(self, labeller: Labeller, numbers: Iterable[int], bar: Bar) -> None:
+        """Has the parts `numbers`, which ascend, in the ledger."""
+        windows: deque[Window] = deque()
+        with ThreadPoolExecutor(ENCODERS, "encoder") as encoders:
+            waiting: deque[Future[pa.Table]] = deque()
+            batches = read_batches(
+                self.weak,
+                self._batches(numbers, windows, bar),
+                self.params.input,
+                self.params.runtime.workers,
+            )
+            for batch, unread in batches:
+                self._finish(windows, bar)  # those that had nothing to compute
+                window = windows[0]
+                self._fail(window, unread, encoders)
+                if batch is not None:
+                    self._label(window, batch, labeller, encoders, waiting)
+                window.batches -= 1
+                bar.advance((len(batch.rows) if batch else 0) + len(unread))
+                self._finish(windows, bar)
+            self._finish(windows, bar)
+
+    def _batches(self, numbers: Iterable[int], windows: deque[Window], bar: Bar) -> Iterator[list[int]]:
+        """Batches to compute; their windows are put into `windows`, in the same order."""
+        config = self.params.pseudo
+        for window in self._windows(numbers, bar):
+            batches = grouped(self.weak, list(window.clicks), self.params.input, config.batch_size)
+            window.batches = len(batches)
+            windows.append(window)
+            yield from batches
+
+    def _windows(self, numbers: Iterable[int], bar: Bar) -> Iterator[Window]:
+        """Parts to make, so many at a time that a part's worth of images or points is to be computed."""
+        config = self.params.pseudo
+        window, points = Window(), 0
+        for part in self.parts.read(numbers):
+            keys = image_keys(part, self.weak)
+            found = self.ledger.find(keys)
+            if self.ledger.holds(keys, found):
+                self.names[part.number] = self.ledger.name_of(keys)
+                self._carry(len(keys), bar)
+                continue
+            points += self._plan(window, part, keys, found)
+            if len(window.clicks) >= config.part_images or points >= config.part_points:
+                yield window
+                window, points = Window(), 0
+        if window.plans:
+            yield window
+
+    @staticmethod
+    def _plan(window: Window, part: Part, keys: Keys, found: Found) -> int:
+        """Adds a part to a window; returns how many of its points are to be computed."""
+        rows = part.rows.tolist()
+        window.plans.append(Plan(part.number, keys, rows, found))
+        points = 0
+        for n in np.flatnonzero(found.file < 0).tolist():
+            window.clicks[rows[n]] = part.clicks(n)
+            points += len(window.clicks[rows[n]].point_ids)
+        return points
+
+    def _carry(self, images: int, bar: Bar) -> None:
+        self.images["carried"] += images
+        bar.advance(images)
+
+    def _fail(self, window: Window, unread: list[Loaded], encoders: ThreadPoolExecutor) -> None:
+        for one in unread:
+            self.faults.append(str(one.fault))
+            window.failed.add(one.row)
+            window.made[one.row] = encoders.submit(failed_rows, window.clicks[one.row], str(one.fault))
+
+    def _label(
+        self,
+        window: Window,
+        batch: ImageBatch,
+        labeller: Labeller,
+        encoders: ThreadPoolExecutor,
+        waiting: deque[Future[pa.Table]],
+    ) -> None:
+        for row, answer in zip(
+            batch.rows, labeller.label(batch, [window.clicks[row] for row in batch.rows]), strict=True
+        ):
+            while len(waiting) >= WAITING:
+                waiting.popleft().result()
+            window.made[row] = encoders.submit(rows_of, answer)
+            waiting.append(window.made[row])
+
+    def _finish(self, windows: deque[Window], bar: Bar) -> None:
+        """Writes the parts of the first windows, as far as nothing of them is left to compute."""
+        while windows and windows[0].batches == 0:
+            window = windows.popleft()
+            for plan in window.plans:
+                tables, failed = self._rows(window, plan)
+                self.names[plan.number] = self.ledger.add(plan.keys, failed, tables)
+                self._carry(sum(row not in window.made for row in plan.rows), bar)
+            self.images["failed"] += len(window.failed)
+            self.images["computed"] += len(window.made) - len(window.failed)
+
+    def _rows(self, window: Window, plan: Plan) -> tuple[list[pa.Table], BoolArray]:
+        """Rows of each image of a part, and which could not be read."""
+        tables = []
+        for n, row in enumerate(plan.rows):
+            if row in window.made:
+                tables.append(window.made[row].result())
+            else:
+                tables.append(self.ledger.rows(*(int(column[n]) for column in plan.found)))
+        return tables, np.array([row in window.failed for row in plan.rows], dtype=np.bool_)
