@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
-from data.points.values import name_or_id, number, shown, text
+from data.points.values import id_first, name_or_id, number, shown, text
 
 EXPECTED_POINT = "point [x, y], or keypoints with one visible point"
 
@@ -57,12 +57,15 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
             yield PointRecord(file.name, f"annotation #{n}", None, None, None, None, problem=problem)
 
 
-def _by_id(rows: Any, field: str) -> dict[int, dict[str, Any]]:
-    """COCO records by their id, those that have an id and a name; malformed ones are passed over."""
+def _by_id(rows: Any, field: str) -> dict[str, dict[str, Any]]:
+    """COCO records by their id as text, those that have an id and a name; malformed ones are passed over.
+
+    Tools write 7 in one list and "7" in the other.
+    """
     return {
-        row["id"]: row
+        str(row["id"]): row
         for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict) and isinstance(row.get("id"), int) and isinstance(row.get(field), str)
+        if isinstance(row, dict) and name_or_id(row.get("id")) is not None and isinstance(row.get(field), str)
     }
 
 
@@ -76,26 +79,30 @@ def _record(
     n: int,
     row: dict[str, Any],
     *,
-    names: Mapping[Any, str],
-    sizes: Mapping[Any, Size],
-    categories: Mapping[Any, str],
+    names: Mapping[str, str],
+    sizes: Mapping[str, Size],
+    categories: Mapping[str, str],
     shift: float,
 ) -> PointRecord:
     has_id = name_or_id(row.get("id")) is not None
-    image = name_or_id(row.get("image_id", row.get("file_name")))
+    told = name_or_id(row.get("image_id", row.get("file_name")))
+    image, also = id_first(told) if "image_id" in row else (told, ())
+    if str(told) in names:
+        image, also = names[str(told)], ()
     category = name_or_id(row.get("category_id", row.get("category")))
     xy = _point(row, shift)
     return PointRecord(
         source_file=file_name,
         source_record=f"annotation {row['id']}" if has_id else f"annotation #{n}",
-        image=names.get(image, image),
-        category=categories.get(category, category),
+        image=image,
+        category=categories.get(str(category), category),
         x=None if isinstance(xy, Problem) else xy[0],
         y=None if isinstance(xy, Problem) else xy[1],
         annotator=text(row.get("annotator")),
         labelled_at=text(row.get("labelled_at")),
         problem=xy if isinstance(xy, Problem) else None,
-        size=sizes.get(image),
+        also=also,
+        size=sizes.get(str(told)),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.points.record import PointFile, PointRecord, Problem
-from data.points.values import name_or_id
+from data.points.values import id_first, name_or_id
 
 FIELDS = ("x", "y", "image", "category", "id", "annotator", "labelled_at")
 
@@ -84,8 +84,13 @@ def checked_columns(
     return found
 
 
+def has_ids(header: Sequence[str], columns: Mapping[str, int]) -> bool:
+    """Whether the column that says the image is called image_id."""
+    return "image" in columns and _plain(header[columns["image"]]) == "image_id"
+
+
 def row_record(
-    file: PointFile, place: str, values: Mapping[str, Any], x: float | None, y: float | None
+    file: PointFile, place: str, values: Mapping[str, Any], x: float | None, y: float | None, ids: bool
 ) -> PointRecord:
     """One row as a record. Without a column for images the file's own name says the image.
 
@@ -95,6 +100,7 @@ def row_record(
         values: field -> value, for the columns that there are.
         x: None where the value is no finite number.
         y: likewise.
+        ids: see ``has_ids``.
     """
     image = name_or_id(values.get("image")) if "image" in values else _stem(file.name)
     category = name_or_id(values.get("category"))
@@ -107,7 +113,11 @@ def row_record(
     named = own is not None and own != ""
     key = f"id {own}" if named else f"{image} {category} {x} {y} {annotator or ''}"
     where = f"{place} (id {own})"[:200] if named else place
-    return PointRecord(file.name, where, image, category, x, y, annotator, labelled_at, problem, key=key)
+    image, also = id_first(image) if ids else (image, ())
+    return PointRecord(
+        file.name, where, image, category, x, y, annotator, labelled_at, problem, also=also, key=key,
+        may_be_id="image" in values and not ids,
+    )  # fmt: skip
 
 
 def _stem(name: str) -> str:

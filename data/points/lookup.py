@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -112,6 +112,32 @@ class Categories:
         return self._names.problem(value) if known is None else known
 
 
+class _Endings:
+    """Images by their path and by every end of it."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, list[int]] = {}
+        self._ends: dict[str, list[int]] = {}
+
+    def add(self, path: str, image_id: int) -> None:
+        parts = PurePosixPath(path).parts
+        self._whole.setdefault("/".join(parts), []).append(image_id)
+        for n in range(len(parts)):
+            self._ends.setdefault("/".join(parts[n:]), []).append(image_id)
+
+    def alike(self, path: str) -> list[int]:
+        """Images whose path and ``path`` end alike, as far as the shorter of the two goes; the longest such ends."""
+        if path.rpartition("/")[2] in ("", "."):  # a folder
+            return []
+        parts = PurePosixPath(path).parts
+        found = self._ends.get("/".join(parts), [])
+        for n in range(1, len(parts)):
+            if found:
+                break
+            found = self._whole.get("/".join(parts[n:]), [])
+        return found
+
+
 class Images:
     """Images of a split, by the data set's id, file name, or a path that ends alike.
 
@@ -125,60 +151,57 @@ class Images:
             zip(split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist(), strict=True)
         )
         self._names = Names("image", names)
-        self._by_bare: dict[str, list[int]] = {}
-        self._by_stem: dict[str, list[int]] = {}
+        self._paths, self._stems = _Endings(), _Endings()
         for image_id, name in names.items():
-            bare = name.rpartition("/")[2]
-            self._by_bare.setdefault(bare, []).append(image_id)
-            self._by_stem.setdefault(bare.rpartition(".")[0] or bare, []).append(image_id)
-        self._found: dict[tuple[Value, tuple[str, ...]], int | Problem] = {}
+            folder, slash, bare = name.rpartition("/")
+            self._paths.add(name, image_id)
+            self._stems.add(folder + slash + (bare.rpartition(".")[0] or bare), image_id)
+        self._found: dict[tuple[Value, tuple[str, ...], bool], int | Problem] = {}
 
-    def find(self, value: Value, also: tuple[str, ...] = ()) -> int | Problem:
+    def find(self, value: Value, also: tuple[str, ...] = (), may_be_id: bool = False) -> int | Problem:
         """The id, or why there is none.
 
         Args:
-            value: the image's name or id.
+            value: the image's id, a number; or its name, a text.
             also: other names, tried in this order after it.
+            may_be_id: a text of digits may be an id too. Where the two readings differ it says no image.
         """
-        key = (value, also)
+        key = (value, also, may_be_id)
         if key not in self._found:
-            self._found[key] = self._find([value, *also])
+            self._found[key] = self._find([value, *also], may_be_id)
         return self._found[key]
 
-    def _find(self, values: list[Value]) -> int | Problem:
+    def _find(self, values: list[Value], may_be_id: bool) -> int | Problem:
         ambiguous = None
         for value in values:
-            known = self._names.known(value)
-            if known is not None:
-                return known
+            known = self._names.known(value) if may_be_id or not isinstance(value, str) else None
             if isinstance(value, str):
+                if value in self._names.ids:
+                    return self._names.ids[value]
                 same = self._alike(value) or self._alike(value.replace("\\", "/"))
+                if known is not None and same not in ([], [known]):
+                    return self._two_readings(value, known, same)
                 if len(same) == 1:
                     return same[0]
                 if same and ambiguous is None:
-                    some = ", ".join(self._names.names[i] for i in same[:SHOWN_NAMES])
-                    ambiguous = Problem("unknown_image", f"image {value!r}"[:300], f"one of {some}")
+                    ambiguous = Problem(
+                        "unknown_image", f"image {value!r}"[:300], f"one of {self._some(same)}"
+                    )
+            if known is not None:
+                return known
         return ambiguous or self._names.problem(values[0])
 
-    def _alike(self, value: str) -> list[int]:
-        """Images whose path and ``value`` end alike, as far as the shorter of the two goes; the longest such ends."""
-        bare = value.rpartition("/")[2]
-        by_path = self._ending_alike(value, self._by_bare.get(bare, []))
-        if by_path or bare.lower().endswith(IMAGE_SUFFIXES):
-            return by_path
-        return self._ending_alike(value, self._by_stem.get(bare, []))
+    def _two_readings(self, value: str, known: int, same: list[int]) -> Problem:
+        found = f"image {value!r}: the id of {self._names.names[known]}, and a name of {self._some(same)}"
+        return Problem(
+            "unknown_image", found[:300], "a file_name with its ending; or ids in a column image_id"
+        )
 
-    def _ending_alike(self, value: str, candidates: Iterable[int]) -> list[int]:
-        wanted = PurePosixPath(value).parts[:-1][::-1]
-        best = -1
-        found: list[int] = []
-        for image_id in candidates:
-            folders = PurePosixPath(self._names.names[image_id]).parts[:-1][::-1]
-            common = min(len(wanted), len(folders))
-            if wanted[:common] != folders[:common]:
-                continue
-            if common > best:
-                best, found = common, []
-            if common == best:
-                found.append(image_id)
-        return found
+    def _some(self, image_ids: list[int]) -> str:
+        return ", ".join(self._names.names[i] for i in image_ids[:SHOWN_NAMES])
+
+    def _alike(self, path: str) -> list[int]:
+        """Images of a path that ends alike; of such a stem, where no path does and it has no image's ending."""
+        return self._paths.alike(path) or (
+            [] if path.lower().endswith(IMAGE_SUFFIXES) else self._stems.alike(path)
+        )

@@ -42,7 +42,7 @@ class PointRecord(NamedTuple):
 
     source_file: str  # path below the folder of point files
     source_record: str  # where in the file a person finds it
-    image: str | int | None  # file name, or an image id of the data set
+    image: str | int | None  # file name, or (a number) an image id of the data set
     category: str | int | None  # class name, or a category id of the data set
     x: float | None  # pixels; (0, 0) is the outer corner of the top-left pixel
     y: float | None
@@ -53,6 +53,7 @@ class PointRecord(NamedTuple):
     size: tuple[int, int] | None = None  # width and height of the image that was annotated, if the file says
     unit: str | None = None  # what a newer export replaces as a whole; names the source, wherever it lies
     key: str | None = None  # names the record within its unit or file, if source_record may shift
+    may_be_id: bool = False  # whether `image` may be an id where it is a text of digits
 
     @property
     def point_id(self) -> str:

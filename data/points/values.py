@@ -65,6 +65,13 @@ def name_or_id(value: Any) -> str | int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def id_first(value: str | int | None) -> tuple[str | int | None, tuple[str, ...]]:
+    """What a field of ids says: the id, and what else it may be, where it is text: a name."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value), (value,)
+    return value, ()
+
+
 def clean(value: str) -> str:
     """The text with lone surrogates escaped: JSON may hold them, UTF-8 and Arrow can't."""
     if value.isascii():

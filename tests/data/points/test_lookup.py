@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import time
+from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data.points.lookup import COMPARED, NEIGHBOURS, Categories, Images, Names
 from data.points.record import Problem
@@ -28,7 +33,7 @@ from data.tables import Split
         (["b"], None),
         (["x.png", "a.png"], 1),  # other names, in their order
         (["b.png", "day/b.png"], 3),
-        (["2"], 2),
+        (["2"], None),  # a text is a name
         ([2], 2),
         ([17], None),
         ([10**30], None),
@@ -40,6 +45,87 @@ from data.tables import Split
 def test_images(weak: Split, values: list[Any], expected: int | None) -> None:
     found = Images(weak).find(values[0], tuple(values[1:]))
     assert found == expected if expected is not None else isinstance(found, Problem)
+
+
+def split_of(weak: Split, names: dict[int, str]) -> Split:
+    """A split of images of these ids and names."""
+    like = weak.images.slice(0, 1).to_pylist()[0]
+    rows = [like | {"image_id": i, "file_name": name} for i, name in names.items()]
+    images = pa.Table.from_pylist(rows, schema=weak.images.schema)
+    return Split(weak.root, images, weak.instances, weak.categories, weak.image_root)
+
+
+@pytest.mark.parametrize(
+    ("value", "may_be_id", "expected"),
+    [
+        ("0", False, 1),
+        ("0", True, 1),  # no image has the id 0
+        ("1", False, 2),
+        ("1", True, "0.png, and a name of 1.png"),
+        (1, True, 1),
+        (1, False, 1),
+        ("1.png", True, 2),
+        ("12", True, 12),  # the id and the name of one image
+        ("7", False, None),
+        ("7", True, 7),  # no image is called so
+        ("3", True, "seven.png, and a name of a/3.png, b/3.png"),
+        ("3", False, None),
+    ],
+)
+def test_a_text_of_digits_is_a_name_and_an_id_only_where_it_can_be_no_other(
+    weak: Split, value: str | int, may_be_id: bool, expected: int | str | None
+) -> None:
+    names = {1: "0.png", 2: "1.png", 12: "12.png", 3: "seven.png", 7: "x.png", 20: "a/3.png", 21: "b/3.png"}
+    found = Images(split_of(weak, names)).find(value, may_be_id=may_be_id)
+    if isinstance(expected, int):
+        assert found == expected
+    else:
+        assert isinstance(found, Problem) and found.reason == "unknown_image"
+        assert (expected or "") in found.found
+
+
+def plainly(names: dict[int, str], value: str) -> list[int]:
+    """Images whose path ends alike, by comparing with each one."""
+    best: dict[int, list[int]] = {}
+    *folders, bare = PurePosixPath(value).parts or ("",)
+    for stems in (False, True):
+        for image_id, name in names.items():
+            *own, last = PurePosixPath(name).parts
+            last = last.rpartition(".")[0] if stems else last
+            common = min(len(folders), len(own))
+            if bare == last and folders[len(folders) - common :] == own[len(own) - common :]:
+                best.setdefault(common, []).append(image_id)
+        if best or bare.endswith(".png"):
+            break
+    return best[max(best)] if best else []
+
+
+FOLDERS = st.lists(st.sampled_from(["a", "b", "c d"]), max_size=3).map(
+    lambda parts: "".join(f"{p}/" for p in parts)
+)
+BARE = st.sampled_from(["a", "b", "1", "x.1"])
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.sets(st.tuples(FOLDERS, BARE, st.sampled_from([".png", ".jpg"])), min_size=1, max_size=12),
+    st.tuples(st.sampled_from(["", "/", "../", "./"]), FOLDERS, BARE, st.sampled_from(["", ".png", ".tif"])),
+)
+def test_ends_of_paths_are_found_as_by_comparing_with_each_one(
+    weak: Split, images: set[tuple[str, str, str]], value: tuple[str, str, str, str]
+) -> None:
+    names = {n: "".join(parts) for n, parts in enumerate(sorted(images), 1)}
+    exactly = [image_id for image_id, name in names.items() if name == "".join(value)]
+    expected = exactly or plainly(names, "".join(value))
+    found = Images(split_of(weak, names)).find("".join(value))
+    assert found == expected[0] if len(expected) == 1 else isinstance(found, Problem)
+
+
+def test_twenty_thousand_images_of_one_bare_name_take_seconds(weak: Split) -> None:
+    images = Images(split_of(weak, {n: f"{n:05d}/image.png" for n in range(20_000)}))
+    started = time.process_time()
+    assert [images.find(f"data/{n:05d}/image.png") for n in range(20_000)] == list(range(20_000))
+    assert time.process_time() - started < 20  # a fraction of one on a quiet core; comparing with each takes days
 
 
 def test_categories_go_through_the_mapping(weak: Split) -> None:

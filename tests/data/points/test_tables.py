@@ -79,6 +79,45 @@ def test_without_an_image_column_the_file_is_the_image_s(read: Read, weak: Split
     assert (kept["image_id"].to_pylist(), rejected.num_rows) == ([4], 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("0.csv", "x,y\n1.5,2\n", "0.png"),
+        ("1.csv", "x,y\n1.5,2\n", "1.png"),  # not the image of id 1
+        ("2.csv", "x,y\n1.5,2\n", None),  # no 2.png, but an id 2
+        ("c.csv", "image,x,y\n1.png,1.5,2\n", "1.png"),
+        ("c.csv", "image,x,y\n1,1.5,2\n", None),  # the id of 0.png, and the stem of 1.png
+        ("c.csv", "image,x,y\n2,1.5,2\n", "1.png"),
+        ("c.csv", "image_id,x,y\n1,1.5,2\n", "0.png"),
+        ("c.csv", "Image ID,x,y\n1,1.5,2\n", "0.png"),
+        ("c.csv", "image_id,x,y\n0,1.5,2\n", "0.png"),  # no such id: a name
+        ("c.csv", "image_id,x,y\n1.png,1.5,2\n", "1.png"),
+    ],
+)
+def test_images_that_are_called_by_numbers(
+    read: Read, weak: Split, name: str, text: str, expected: str | None
+) -> None:
+    images = weak.images.slice(0, 2).set_column(
+        weak.images.schema.get_field_index("file_name"), "file_name", pa.array(["0.png", "1.png"])
+    )
+    split = Split(weak.root, images, weak.instances, weak.categories[:1], weak.image_root)
+    kept, rejected = resolve(points(read("csv", text, name)), split)
+    assert [{1: "0.png", 2: "1.png"}[i] for i in kept["image_id"].to_pylist()] == (
+        [expected] if expected else []
+    )
+    assert set(rejected["reason"].to_pylist()) == (set() if expected else {"unknown_image"})
+
+
+def test_a_parquet_column_of_ids(read: Read) -> None:
+    for column, expected in (
+        (["007", "a.png"], [(7, ("007",)), ("a.png", ())]),
+        ([7, 8], [(7, ()), (8, ())]),
+    ):
+        found = points(read("parquet", parquet(image_id=column, x=[1.5, 2.5], y=[1, 2])))
+        assert [(r.image, r.also) for r in found] == expected
+        assert found[0].key == f"{column[0]} None 1.5 1.0 "
+
+
 def test_ids_outlive_rows_that_come_and_go(read: Read) -> None:
     rows = ["a.png,1.5,2,bolt", "a.png,3.5,4,bolt"]
     ids = [r.point_id for r in points(read("csv", "\n".join(["image,x,y,class", *rows])))]
