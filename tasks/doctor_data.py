@@ -158,7 +158,7 @@ def check_points(
         files = str(local_copy(config.files, scratch / S3_CACHE))
         here = config.model_copy(update={"files": files})
         if splits is None:
-            diagnosis.error("points", import_points.read_files(here, files)[0].faults)
+            diagnosis.error("points", import_points.read_files(here, files, None)[0].faults)
             return None
         imported = import_points.import_files(here, files, splits["weak"])
     except DataError as error:

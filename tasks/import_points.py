@@ -54,7 +54,7 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
     Raises:
         DataError: the file of `points.classes` is at fault; or no file could be read.
     """
-    found, classes_file = read_files(config, paths)
+    found, classes_file = read_files(config, paths, weak)
     classes = None if classes_file is None else load_classes(classes_file, weak.categories)
     if found.faults and not found.files:
         raise DataError(found.faults)
@@ -67,12 +67,14 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
     return Imported(points, pa.concat_tables([_of_files(found.faults), rejected]), found, faults)
 
 
-def read_files(config: PointsConfig, paths: str | Sequence[str]) -> tuple[PointSet, Path | None]:
+def read_files(
+    config: PointsConfig, paths: str | Sequence[str], weak: Split | None
+) -> tuple[PointSet, Path | None]:
     """The records of point files as these say them, and the file of `points.classes`, which isn't one of them."""
     columns = None if config.columns is None else {str(field): name for field, name in config.columns.items()}
     options = Options(columns, config.frame_name)
     classes_file = None if config.classes is None else join(config.files, config.classes)
-    return read_folder(paths, config.format, options, classes_file), classes_file
+    return read_folder(paths, config.format, options, classes_file, weak), classes_file
 
 
 def _of_files(faults: Sequence[Fault]) -> pa.Table:

@@ -112,7 +112,7 @@ def points_by_image(file: Path, split: Split) -> dict[int, Rows]:
         TaskError: no click lies on any of the images.
     """
     names = split.images["file_name"].to_pylist()
-    records = [_with_whole_name(record, names) for record in read_points(file)]
+    records = [_with_whole_name(record, names) for record in read_points(file, images=split)]
     points, rejected = resolve(records, split)
     faults, elsewhere = [], 0
     for row in rejected.to_pylist():

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from data.errors import DataError, Fault
 from data.points import coco, cvat, delimited, label_studio, labelme, parquet, via, via3
 from data.points.record import Importer, Options, PointFile, PointRecord
+from data.tables import Split
 
 __all__ = [
     "AUTO", "IMPORTERS", "SNIFFED", "Importer", "Options", "PointFile", "PointRecord", "importer_for", "read_points",
@@ -54,7 +55,9 @@ def importer_for(file: PointFile, name: str = AUTO, options: Options = SNIFFED) 
     return IMPORTERS[name]
 
 
-def read_points(paths: str | os.PathLike[str] | Sequence[str], format_name: str = AUTO) -> list[PointRecord]:
+def read_points(
+    paths: str | os.PathLike[str] | Sequence[str], format_name: str = AUTO, images: Split | None = None
+) -> list[PointRecord]:
     """All records of some point files, without params; see ``data.points.folder.read_folder``.
 
     Raises:
@@ -62,7 +65,7 @@ def read_points(paths: str | os.PathLike[str] | Sequence[str], format_name: str 
     """
     from data.points.folder import read_folder
 
-    found = read_folder(paths, format_name, SNIFFED)
+    found = read_folder(paths, format_name, SNIFFED, weak=images)
     if found.faults:
         raise DataError(found.faults)
     return found.records

@@ -1,6 +1,7 @@
 """All point files of a folder as one set of records: the folder is the truth, whenever and however often it is read.
 
-- Files of equal bytes count once: as the one with the shortest name, the first by the alphabet among those.
+- Files of equal bytes count once: as the one with the shortest name, the first by the alphabet among those. Where a
+  file's own name says the image, and so puts their points on different images, they are different files.
 - Of a unit (an annotation of a tool that numbers them) that several files hold, the newest version counts.
 - Ids don't depend on where the folder lies, nor on the order in which files came into it.
 """
@@ -8,15 +9,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data import storage
 from data.errors import DataError, Fault
 from data.points import importer_for
-from data.points.record import Options, PointFile, PointRecord, Unit
+from data.points.lookup import Images
+from data.points.record import Options, PointFile, PointRecord, Problem, Unit
 from data.points.values import clean, moment
+from data.tables import Split
 
 
 class FileRead(NamedTuple):
@@ -44,11 +48,20 @@ class PointSet(NamedTuple):
     faults: list[Fault]
 
 
+class _Content(NamedTuple):
+    """What one file says."""
+
+    format: str
+    records: list[PointRecord]
+    units: list[Unit]
+
+
 def read_folder(
     paths: str | os.PathLike[str] | Sequence[str],
     format_name: str,
     options: Options,
     leave_out: Path | None = None,
+    weak: Split | None = None,
 ) -> PointSet:
     """All records of some point files.
 
@@ -57,40 +70,92 @@ def read_folder(
         format_name: a name in IMPORTERS, or "auto" to tell each file's format by its content.
         options: for the importers.
         leave_out: a file that is no point file, e.g. the one of `points.classes`.
+        weak: the images, to tell a copy from a file of equal bytes about another image; without, their names do.
     """
     faults: list[Fault] = []
     sources = _sources(paths, leave_out, faults)
-    first_of: dict[str, PointFile] = {}
+    alike: dict[str, list[PointFile]] = {}
     for source in sorted(sources, key=lambda file: (len(file.name), file.name)):
         try:
-            first_of.setdefault(source.sha256, source)
+            alike.setdefault(source.sha256, []).append(source)
         except DataError as error:
             faults += error.faults
         source.forget()  # of all files together, memory may hold the points, not the documents
-    records: list[PointRecord] = []
-    units: list[Unit] = []
+    contents: dict[str, _Content] = {}
+    same_as: dict[str, str] = {}
+    bad: dict[str, list[Fault]] = {}
+    images = cache(lambda: Images(weak)) if weak is not None else None
+    for group in alike.values():
+        try:
+            found = {file.name: _read(file, format_name, options) for file in group}
+        except DataError as error:  # as it would be for each of them
+            bad[group[0].name] = error.faults
+            same_as |= dict.fromkeys((file.name for file in group[1:]), group[0].name)
+        else:
+            copies = _copies({name: content.records for name, content in found.items()}, images)
+            same_as |= copies
+            contents |= {name: content for name, content in found.items() if name not in copies}
     files = []
     for source in sources:
-        try:
-            first = first_of.get(source.sha256)
-        except DataError:
-            continue  # its fault is listed
-        if first is not source:
-            files.append(FileRead(source.name, None, 0, first.name if first else None))
-            continue
-        try:
-            importer = importer_for(source, format_name, options)
-            items = list(importer.read(source, options))
-        except DataError as error:
-            faults += error.faults
-            source.forget()
-            continue
-        found = [_cleaned(item) for item in items if isinstance(item, PointRecord)]
-        units += [Unit(*map(_clean, item)) for item in items if isinstance(item, Unit)]  # type: ignore[arg-type]
-        records += found
-        files.append(FileRead(source.name, importer.name, len(found), None))
-        source.forget()
-    return PointSet(records, _holders(units), files, faults)
+        if source.name in contents:
+            content = contents[source.name]
+            files.append(FileRead(source.name, content.format, len(content.records), None))
+        elif source.name in same_as:
+            files.append(FileRead(source.name, None, 0, same_as[source.name]))
+        faults += bad.get(source.name, [])
+    ordered = [contents[source.name] for source in sources if source.name in contents]
+    units = [unit for content in ordered for unit in content.units]
+    return PointSet(
+        [record for content in ordered for record in content.records], _holders(units), files, faults
+    )
+
+
+def _read(file: PointFile, format_name: str, options: Options) -> _Content:
+    try:
+        importer = importer_for(file, format_name, options)
+        items = list(importer.read(file, options))
+    finally:
+        file.forget()
+    records = [_cleaned(item) for item in items if isinstance(item, PointRecord)]
+    units = [Unit(*map(_clean, item)) for item in items if isinstance(item, Unit)]  # type: ignore[arg-type]
+    return _Content(importer.name, records, units)
+
+
+def _copies(
+    found: Mapping[str, Sequence[PointRecord]], images: Callable[[], Images] | None
+) -> dict[str, str]:
+    """Of files of equal bytes those that say nothing new, and the file that says it.
+
+    Args:
+        found: records by the file's name, the one that counts first.
+        images: None compares the images' names.
+    """
+    said: dict[str, tuple[Any, ...]] = {
+        name: tuple((record.image, record.also) for record in records) for name, records in found.items()
+    }
+    if images is not None and len(set(said.values())) > 1:
+        said = {
+            name: tuple(_place(record, images()) for record in records) for name, records in found.items()
+        }
+    counted: dict[tuple[Any, ...], str] = {}
+    copies: dict[str, str] = {}
+    # A copy's name may say an image that isn't there, `a (1)`: it is a copy of any that says one.
+    for name in sorted(said, key=lambda name: _nowhere(said[name])):
+        first = next(iter(counted.values()), None) if _nowhere(said[name]) else counted.get(said[name])
+        if first is None:
+            counted[said[name]] = name
+        else:
+            copies[name] = first
+    return copies
+
+
+def _place(record: PointRecord, images: Images) -> int | None:
+    found = images.find(record.image, record.also, record.may_be_id)
+    return None if isinstance(found, Problem) else found
+
+
+def _nowhere(places: tuple[Any, ...]) -> bool:
+    return all(place is None for place in places)
 
 
 def _sources(

@@ -55,7 +55,7 @@ class Place:
 
     def points(self) -> dict[str, tuple[float, float]]:
         """Each point's place by its id; what isn't a point must ask for no correction."""
-        found = read_folder(self.root, "auto", SNIFFED)
+        found = read_folder(self.root, "auto", SNIFFED, weak=self.weak)
         assert not found.faults
         kept, rejected = resolve(found.records, self.weak, holders=found.holders)
         assert set(rejected["reason"].to_pylist()) <= SET_ASIDE
@@ -80,6 +80,55 @@ def test_the_same_file_again_adds_nothing_and_keeps_the_ids(place: Place, conten
     assert place.points() == before
     files = {file.name: file.same_as for file in read_folder(place.root, "auto", SNIFFED).files}
     assert files == {"clicks.dat": None, copy: "clicks.dat"}
+
+
+def labelme(x: float, y: float) -> str:
+    shape = {"label": "bolt", "points": [[x, y]], "shape_type": "point"}
+    return json.dumps({"shapes": [shape], "imagePath": "b.png", "imageHeight": 24, "imageWidth": 40})
+
+
+TABLE = "x,y,class\n1.5,2,bolt\n"
+
+
+@pytest.mark.parametrize(
+    ("contents", "copies", "images"),
+    [
+        ({"a.csv": TABLE, "night/c.csv": TABLE}, {}, [1, 4]),
+        ({"day/b.json": labelme(1, 2), "night/b.json": labelme(1, 2)}, {}, [2, 3]),
+        # Copies: of another name, in another folder, of one image by two names, both ways by the alphabet.
+        (
+            {"a.csv": TABLE, "a (1).csv": TABLE, "0 a.csv": TABLE},
+            {"a (1).csv": "a.csv", "0 a.csv": "a.csv"},
+            [1],
+        ),
+        ({"0.csv": TABLE, "a.csv": TABLE}, {"0.csv": "a.csv"}, [1]),
+        ({"c.csv": TABLE, "night/c.csv": TABLE, "a.csv": TABLE}, {"night/c.csv": "c.csv"}, [1, 4]),
+        ({"day/b.json": labelme(1, 2), "b.json": labelme(1, 2)}, {"b.json": "day/b.json"}, [3]),
+        (
+            {"day/b.json": labelme(1, 2), "night/b.json": labelme(1, 2), "old/night/b.json": labelme(1, 2)},
+            {"old/night/b.json": "night/b.json"},
+            [2, 3],
+        ),
+    ],
+)
+def test_equal_bytes_about_different_images_are_no_copies(
+    place: Place, contents: dict[str, str], copies: dict[str, str], images: list[int]
+) -> None:
+    for name, content in contents.items():
+        place.put(name, content)
+    found = read_folder(place.root, "auto", SNIFFED, weak=place.weak)
+    assert not found.faults
+    assert {file.name: file.same_as for file in found.files if file.same_as} == copies
+    kept, rejected = resolve(found.records, place.weak, holders=found.holders)
+    assert (sorted(kept["image_id"].to_pylist()), len(rejected)) == (images, 0)
+
+
+def test_copies_of_a_file_that_cannot_be_read_are_one_fault(place: Place) -> None:
+    for name in ("notes.csv", "a copy of notes.csv"):
+        place.put(name, "dear diary\n")
+    found = read_folder(place.root, "auto", SNIFFED, weak=place.weak)
+    assert [Path(fault.file).name for fault in found.faults] == ["notes.csv"]
+    assert [(file.name, file.same_as) for file in found.files] == [("a copy of notes.csv", "notes.csv")]
 
 
 def test_a_corrected_file_replaces_its_own_points(place: Place) -> None:
