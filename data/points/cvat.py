@@ -1,8 +1,8 @@
 """Points in CVAT XML 1.1, for images and for video: <points> elements; several coordinates in one are several records.
 
 Elements have no ids in this format: a record is named by its image, label and coordinates, so that its id stays when
-others come and go. An image (or a video's tracks) of one task is a unit: a later dump of the task replaces it, whatever
-the file's name. Coordinates are pixels from the image's outer corner.
+others come and go. An image (or a video's tracks) of one task is a unit: a later dump of the task, of its project or of
+the job that holds it replaces it, whatever the file's name. Coordinates are pixels from the image's outer corner.
 """
 
 from __future__ import annotations
@@ -20,15 +20,32 @@ EXPECTED = "CVAT XML 1.1: <annotations> with <image> or <track> elements"
 assert {"not_a_point", "outside_frame"} <= SET_ASIDE
 
 
+class _Owner(NamedTuple):
+    """The task, or the job as the file's only content, that images and tracks are of."""
+
+    name: str | None  # its kind, number and time of creation: numbers alone repeat from server to server
+    segments: tuple[tuple[str, int, int], ...]  # id, first and last frame: what its jobs hold
+    first: int  # frames count from here, in these steps
+    step: int
+    is_job: bool
+    video: str
+    size: tuple[int, int] | None
+
+
 class _Source(NamedTuple):
     """What the file's <meta> says."""
 
-    tasks: dict[str, str]  # id -> when it was created
-    only: str | None  # name of the one task or job, where it is one
+    tasks: dict[str, _Owner]  # a project's, by id
+    only: _Owner  # the one task or job, where it is one
     dumped: str | None
     annotator: str | None
-    video: str
-    size: tuple[int, int] | None
+
+    def owner(self, task: str | None) -> _Owner:
+        """Of an element that names its ``task``, or none."""
+        return self.tasks.get(task or "", self.only)
+
+
+NOBODY = _Owner(None, (), 0, 1, False, "", None)
 
 
 def sniff(file: PointFile, _: Options) -> bool:
@@ -55,14 +72,29 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord | Unit]:
     source = _source(root)
     for image in root.iterfind("image"):
         yield from _image(file, image, source)
-    tracks = root.findall("track")
-    if not tracks:
-        return
-    unit = None if source.only is None else f"cvat {source.only}: tracks"
-    if unit is not None:
-        yield Unit(file.name, unit, source.dumped)
-    for track in tracks:
-        yield from _track(file, track, source, options, unit)
+    tracks: dict[str | None, list[Element]] = {}
+    for track in root.iterfind("track"):
+        tracks.setdefault(track.get("task_id"), []).append(track)
+    _check_frames(file, list(tracks), source, options)
+    for task, own in tracks.items():
+        owner = source.owner(task)
+        unit = _unit(file, owner, source, "tracks")
+        if unit is not None:
+            yield unit
+        for track in own:
+            yield from _track(file, track, source, options, owner, None if unit is None else unit.name)
+
+
+def _check_frames(file: PointFile, tasks: list[str | None], source: _Source, options: Options) -> None:
+    """Frames of several videos must have names that differ."""
+    unnamed = "{video}" not in options.frame_name or any(not source.owner(task).video for task in tasks)
+    if (len(tasks) > 1 and unnamed) or (None in tasks and len(source.tasks) > 1):
+        raise file.fault(
+            f"tracks of a project of {max(len(tasks), len(source.tasks))} tasks; which one's frame an image is can't "
+            f"be told by points.frame_name, {options.frame_name!r}"[:300],
+            "frames whose names hold their video's, or a file of one task",
+            "put {video} into points.frame_name, as in '{video}/frame_{frame:06d}', or export each task by itself",
+        )
 
 
 def _text(root: Element, path: str) -> str | None:
@@ -70,24 +102,76 @@ def _text(root: Element, path: str) -> str | None:
 
 
 def _source(root: Element) -> _Source:
-    tasks, only = {}, None
-    for kind in ("task", "job"):
-        number = _text(root, f"meta/{kind}/id")
-        if number is not None:
-            only = f"{kind} {number} of {_text(root, f'meta/{kind}/created')}"
-    for task in root.iterfind("meta/project/tasks/task"):
-        number = _text(task, "id")
-        if number is not None:
-            tasks[number] = f"task {number} of {_text(task, 'created')}"
-    width, height = (_size(root.findtext(f"meta/task/original_size/{side}")) for side in ("width", "height"))
+    tasks = {
+        number: _owner(element, root)
+        for element in root.iterfind("meta/project/tasks/task")
+        if (number := _text(element, "id")) is not None
+    }
+    elements = [element for kind in ("job", "task") if (element := root.find(f"meta/{kind}")) is not None]
     return _Source(
         tasks=tasks,
-        only=only,
+        only=_owner(elements[0], root) if elements else NOBODY,
         dumped=_text(root, "meta/dumped"),
         annotator=_text(root, "meta/job/assignee/username") or _text(root, "meta/task/assignee/username"),
-        video=PurePosixPath(_text(root, "meta/source") or _text(root, "meta/task/source") or "").stem,
+    )
+
+
+def _owner(element: Element, root: Element) -> _Owner:
+    """What a <task> or <job> says; older files say the video beside it."""
+    number = _text(element, "id")
+    width, height = (_size(element.findtext(f"original_size/{side}")) for side in ("width", "height"))
+    segments = []
+    for segment in element.iterfind("segments/segment"):
+        name, first, last = (_text(segment, field) for field in ("id", "start", "stop"))
+        if name is not None and (start := _whole(first)) is not None and (stop := _whole(last)) is not None:
+            segments.append((name, start, stop))
+    step = (_text(element, "frame_filter") or "").replace(" ", "").removeprefix("step=")
+    return _Owner(
+        name=None if number is None else f"{element.tag} {number} of {_text(element, 'created')}",
+        segments=tuple(segments),
+        first=_whole(_text(element, "start_frame")) or 0,
+        step=_whole(step) or 1,
+        is_job=element.tag == "job",
+        video=PurePosixPath(_text(element, "source") or _text(root, "meta/source") or "").stem,
         size=None if width is None or height is None else (width, height),
     )
+
+
+def _unit(
+    file: PointFile,
+    owner: _Owner,
+    source: _Source,
+    what: str,
+    frame: int | None = None,
+    told: str | None = None,
+) -> Unit | None:
+    """The unit of an image, or (frame None) of all tracks.
+
+    Args:
+        file: the point file.
+        owner: without a number it has no units.
+        source: says when the file was written.
+        what: names the unit among its owner's, in each file.
+        frame: the image's number.
+        told: how the unit is called in ids, where that is not ``what``.
+    """
+    if owner.name is None:
+        return None
+    parts = list(owner.segments)
+    if frame is not None and not owner.is_job:
+        parts = [part for part in parts if part[1] <= (frame - owner.first) // owner.step <= part[2]]
+    jobs = tuple(f"cvat segment {number} {first}-{last}: {what}" for number, first, last in parts)
+    # An image of several jobs has points of each, and the task has all: neither replaces the other.
+    also = (f"cvat {owner.name}: {what}", *(jobs if len(jobs) == 1 else ()))
+    name = f"cvat {owner.name}: {told or what}"
+    return Unit(
+        file.name, name, source.dumped,
+        also=tuple(other for other in also if other != name), parts=jobs if len(jobs) > 1 else (),
+    )  # fmt: skip
+
+
+def _whole(value: str | None) -> int | None:
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 10 else None
 
 
 def _size(value: str | None) -> int | None:
@@ -100,15 +184,16 @@ def _image(file: PointFile, image: Element, source: _Source) -> Iterator[PointRe
     subset = image.get("subset")
     # Tasks of a project may have images of one name; exported with their images they lie in the subset's folder.
     names = tuple(n for n in (f"{subset}/{name}" if subset and name else None, name) if n)
-    task = image.get("task_id")
-    owner = source.only if task is None else source.tasks.get(task)
-    unit = None if owner is None or not names else f"cvat {owner}: image {names[0]}"
+    unit = None
+    if name is not None:
+        owner = source.owner(image.get("task_id"))
+        unit = _unit(file, owner, source, f"image {name}", _whole(image.get("id")), f"image {names[0]}")
     if unit is not None:
-        yield Unit(file.name, unit, source.dumped)
+        yield unit
     width, height = _size(image.get("width")), _size(image.get("height"))
     like = PointRecord(
         file.name, "", names[0] if names else None, None, None, None,
-        annotator=source.annotator, also=names[1:], unit=unit,
+        annotator=source.annotator, also=names[1:], unit=None if unit is None else unit.name,
         size=None if width is None or height is None else (width, height),
     )  # fmt: skip
     place = f"image {names[0] if names else image.get('id')}"
@@ -117,18 +202,18 @@ def _image(file: PointFile, image: Element, source: _Source) -> Iterator[PointRe
 
 
 def _track(
-    file: PointFile, track: Element, source: _Source, options: Options, unit: str | None
+    file: PointFile, track: Element, source: _Source, options: Options, owner: _Owner, unit: str | None
 ) -> Iterator[PointRecord]:
     for shape in track:
         if shape.tag not in SHAPES:
             continue
         frame = shape.get("frame") or ""
-        number = int(frame) if frame.isascii() and frame.isdigit() and len(frame) < 10 else None
-        image = None if number is None else options.frame_name.format(frame=number, video=source.video)
+        number = _whole(frame)
+        image = None if number is None else options.frame_name.format(frame=number, video=owner.video)
         place = f"track {track.get('id')}, frame {frame}"[:100]
         like = PointRecord(
             file.name, place, image, None, None, None,
-            annotator=source.annotator, size=source.size, unit=unit, key=f"{place} outside",
+            annotator=source.annotator, size=owner.size, unit=unit, key=f"{place} outside",
         )  # fmt: skip
         if shape.get("outside") == "1" and shape.tag == "points":
             said = Problem("outside_frame", "outside=1", "an object that is in the frame")

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -21,6 +22,8 @@ from data.points.lookup import Images
 from data.points.record import Options, PointFile, PointRecord, Problem, Unit
 from data.points.values import clean, moment
 from data.tables import Split
+
+log = logging.getLogger(__name__)
 
 
 class FileRead(NamedTuple):
@@ -117,7 +120,7 @@ def _read(file: PointFile, format_name: str, options: Options) -> _Content:
     finally:
         file.forget()
     records = [_cleaned(item) for item in items if isinstance(item, PointRecord)]
-    units = [Unit(*map(_clean, item)) for item in items if isinstance(item, Unit)]  # type: ignore[arg-type]
+    units = [_clean_unit(item) for item in items if isinstance(item, Unit)]
     return _Content(importer.name, records, units)
 
 
@@ -187,8 +190,10 @@ def _sources(
     return [files[name] for name in sorted(files)]
 
 
-def _clean(value: str | None) -> str | None:
-    return None if value is None else clean(value)
+def _clean_unit(unit: Unit) -> Unit:
+    version = None if unit.version is None else clean(unit.version)
+    also, parts = (tuple(map(clean, names)) for names in (unit.also, unit.parts))
+    return Unit(unit.source_file, clean(unit.name), version, also, parts)
 
 
 def _cleaned(record: PointRecord) -> PointRecord:
@@ -213,10 +218,35 @@ def _cleaned(record: PointRecord) -> PointRecord:
 
 
 def _holders(units: Iterable[Unit]) -> dict[str, str]:
-    """For each unit the file with its newest version; of equal versions the first file."""
+    """For each unit the file with its newest version, by any of its names; of equal versions the first file."""
+    units = list(units)
+    names_of: dict[str, set[str]] = {}
+    for unit in units:
+        names = {unit.name, *unit.also}
+        names = names.union(*(names_of.get(name, ()) for name in names))
+        names_of |= dict.fromkeys(names, names)
     best: dict[str, tuple[float, str]] = {}
     for unit in units:
-        age = moment(unit.version)
-        if unit.name not in best or age > best[unit.name][0]:
-            best[unit.name] = (age, unit.source_file)
-    return {name: file for name, (_, file) in best.items()}
+        age, one = moment(unit.version), min(names_of[unit.name])
+        if one not in best or age > best[one][0]:
+            best[one] = (age, unit.source_file)
+    _warn_of_parts(units)
+    return {unit.name: best[min(names_of[unit.name])][1] for unit in units}
+
+
+def _warn_of_parts(units: Iterable[Unit]) -> None:
+    """Files that may say the same points, which nothing in them tells."""
+    units = list(units)
+    files: dict[str, set[str]] = {}
+    for unit in units:
+        for name in unit.also:
+            files.setdefault(name, set()).add(unit.source_file)
+    pairs = {
+        (unit.source_file, other) for unit in units for name in unit.parts for other in files.get(name, ())
+    }
+    for file, part in sorted(pairs):
+        if file != part:
+            log.warning(
+                "%s: holds what a part of it, %s, holds too; a point that was moved between the two counts twice: "
+                "delete one of them", file, part,
+            )  # fmt: skip

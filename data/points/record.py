@@ -67,6 +67,8 @@ class Unit(NamedTuple):
     source_file: str
     name: str
     version: str | None  # a time, ISO 8601
+    also: tuple[str, ...] = ()  # what other kinds of export call it: units that share a name are one
+    parts: tuple[str, ...] = ()  # names of units that hold some of it, so that both may say the same point
 
 
 class Options(NamedTuple):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from data.points import Options, PointRecord
+import pytest
+
+from data.errors import DataError
+from data.points import SNIFFED, Options, PointRecord
 from data.points.record import Problem, Unit
 from tests.data.points.conftest import Read
 
@@ -53,7 +56,10 @@ def test_images_of_a_project_s_tasks_of_one_name_are_told_apart(read: Read) -> N
         "cvat", image('<points label="bolt" points="1,2"/>', meta, subset="Train", task_id="7")
     )
     assert isinstance(unit, Unit) and isinstance(record, PointRecord)
-    assert unit.name == "cvat task 7 of then: image Train/in/a.png"
+    # The name of ids, and the one that an export of the task gives it.
+    assert (unit.name, unit.also) == (
+        "cvat task 7 of then: image Train/in/a.png", ("cvat task 7 of then: image in/a.png",),
+    )  # fmt: skip
     assert (record.image, record.also) == ("Train/in/a.png", ("in/a.png",))
 
 
@@ -72,3 +78,74 @@ def test_tracks_say_frames(read: Read) -> None:
         ("track 2, frame 9", "film/009", None, Problem("not_a_point", "<box>", "<points>")),
     ]  # fmt: skip
     assert all(isinstance(r, PointRecord) and r.size == (40, 24) for r in records)
+
+
+def videos(*tracks: str, second: str = "<source>v2.mp4</source>") -> str:
+    size = "<original_size><width>40</width><height>24</height></original_size>"
+    tasks = f"<task><id>1</id><created>A</created><source>v1.mp4</source>{size}</task>"
+    tasks += f"<task><id>2</id><created>B</created>{second}</task>"
+    points = '<points frame="0" outside="0" points="5,6"/>'
+    body = "".join(f'<track id="{n}" label="bolt" {task}>{points}</track>' for n, task in enumerate(tracks))
+    meta = f"<meta><project><id>3</id><tasks>{tasks}</tasks></project><dumped>now</dumped></meta>"
+    return f"<annotations>{meta}{body}</annotations>"
+
+
+FIRST, SECOND = 'task_id="1" subset="default"', 'task_id="2" subset="default"'
+
+
+def test_tracks_of_a_project_are_of_their_tasks(read: Read) -> None:
+    found = read("cvat", videos(FIRST, SECOND, FIRST), options=Options(None, "{video}/{frame}"))
+    told = [(r.source_record, r.image, r.size, r.unit) for r in found if isinstance(r, PointRecord)]
+    assert told == [
+        ("track 0, frame 0", "v1/0", (40, 24), "cvat task 1 of A: tracks"),
+        ("track 2, frame 0", "v1/0", (40, 24), "cvat task 1 of A: tracks"),
+        ("track 1, frame 0", "v2/0", None, "cvat task 2 of B: tracks"),
+    ]
+    units = [item for item in found if isinstance(item, Unit)]
+    assert [(unit.name, unit.version) for unit in units] == [
+        ("cvat task 1 of A: tracks", "now"), ("cvat task 2 of B: tracks", "now"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "pattern", "good"),
+    [
+        (videos(FIRST, SECOND), SNIFFED.frame_name, False),
+        (videos(FIRST, SECOND), "{video}_{frame}", True),
+        (videos(FIRST, SECOND, second=""), "{video}_{frame}", False),
+        (videos(FIRST, FIRST), SNIFFED.frame_name, True),  # the other video has no track
+        (videos(""), "{video}_{frame}", False),  # of which video?
+    ],
+)
+def test_frames_of_several_videos_must_be_told_apart(
+    read: Read, document: str, pattern: str, good: bool
+) -> None:
+    if good:
+        assert read("cvat", document, options=Options(None, pattern))
+    else:
+        with pytest.raises(DataError, match=r"project of 2 tasks.*put \{video\} into points\.frame_name"):
+            read("cvat", document, options=Options(None, pattern))
+
+
+def test_names_that_other_exports_give_a_unit(read: Read) -> None:
+    def segments(*ranges: tuple[int, int, int]) -> str:
+        rows = [f"<segment><id>{i}</id><start>{a}</start><stop>{b}</stop></segment>" for i, a, b in ranges]
+        return f"<segments>{''.join(rows)}</segments>"
+
+    body = '<points label="bolt" points="1,2"/>'
+    job = image(body, META.format("job", segments((4, 0, 1))))
+    task = image(body, META.format("task", segments((4, 0, 1), (5, 2, 3))))
+    overlap = image(body, META.format("task", segments((4, 0, 3), (5, 2, 5))))
+    # The image is frame 3, which is the second of every third from 0 on.
+    stepped = image(
+        body, META.format("task", "<frame_filter>step=3</frame_filter>" + segments((4, 0, 1), (5, 2, 3)))
+    )
+    first, second = "cvat segment 4 0-1: image in/a.png", "cvat segment 5 2-3: image in/a.png"
+    for document, also, parts in (
+        (job, (first,), ()),
+        (task, (second,), ()),
+        (stepped, (first,), ()),
+        (overlap, (), ("cvat segment 4 0-3: image in/a.png", "cvat segment 5 2-5: image in/a.png")),
+    ):
+        unit = read("cvat", document)[0]
+        assert isinstance(unit, Unit) and (unit.also, unit.parts) == (also, parts)

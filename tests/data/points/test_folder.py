@@ -169,6 +169,61 @@ def test_a_later_dump_of_a_task_replaces_an_image_s_points(place: Place) -> None
     assert len(after.keys() & before.keys()) == 1  # the unmoved one keeps its id in another file
 
 
+def cvat_of(kind: str, dumped: str, body: str, *jobs: str) -> str:
+    """A file of a project, its task or one of its jobs; `jobs` are ID-FIRST-LAST."""
+    parts = [job.split("-") for job in jobs]
+    rows = [f"<segment><id>{i}</id><start>{a}</start><stop>{b}</stop></segment>" for i, a, b in parts]
+    segments = f"<segments>{''.join(rows)}</segments>"
+    meta = {
+        "project": f"<project><tasks><task><id>7</id><created>T</created>{segments}</task></tasks></project>",
+        "task": f"<task><id>7</id><created>T</created>{segments}</task>",
+        "job": f"<job><id>90</id><created>J</created>{segments}</job>",
+    }[kind]
+    return f"<annotations><meta>{meta}<dumped>{dumped}</dumped></meta>{body}</annotations>"
+
+
+def cvat_image(x: float, project: bool = False, frame: int = 0) -> str:
+    owner = 'subset="Train" task_id="7"' if project else ""
+    points = f'<points label="bolt" points="{x},2"/>'
+    return f'<image id="{frame}" name="a.png" {owner} width="40" height="24">{points}</image>'
+
+
+def cvat_track(x: float, project: bool = False) -> str:
+    owner = 'task_id="7"' if project else ""
+    return f'<track id="0" label="bolt" {owner}><points frame="0" outside="0" points="{x},2"/></track>'
+
+
+@pytest.mark.parametrize("newer", ["project", "task", "job"])
+@pytest.mark.parametrize("older", ["project", "task", "job"])
+@pytest.mark.parametrize("what", [cvat_image, cvat_track])
+def test_a_later_export_of_a_project_its_task_or_its_job_replaces_an_older_one(
+    place: Place, what: Any, older: str, newer: str
+) -> None:
+    place.weak = Split(
+        place.weak.root,
+        place.weak.images.set_column(
+            1, place.weak.images.schema.field(1), [["frame_000000.png", "a.png", "x.png", "y.png"]]
+        ),
+        place.weak.instances, place.weak.categories, place.weak.image_root,
+    )  # fmt: skip
+    for name, kind, dumped, x in (("z", older, "2024-01-01", 3), ("a", newer, "2024-01-02", 9)):
+        place.put(f"{name} {kind}.xml", cvat_of(kind, dumped, what(x, kind == "project"), "4-0-9"))
+    assert list(place.points().values()) == [(9.0, 2.0)]
+
+
+def test_where_jobs_overlap_a_warning_says_what_may_count_twice(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.put("task.xml", cvat_of("task", "2024-01-01", cvat_image(3, frame=5), "4-0-6", "5-5-9"))
+    place.put("job.xml", cvat_of("job", "2024-01-02", cvat_image(9, frame=5), "4-0-6"))
+    assert sorted(place.points().values()) == [(3.0, 2.0), (9.0, 2.0)]
+    assert "task.xml: holds what a part of it, job.xml, holds too" in caplog.text
+    caplog.clear()
+    place.put("task.xml", cvat_of("task", "2024-01-01", cvat_image(3), "4-0-6", "5-5-9"))
+    assert list(place.points().values()) == [(9.0, 2.0)]
+    assert not caplog.text
+
+
 def test_exports_without_ids_that_overlap_count_equal_points_once(place: Place) -> None:
     place.put("1.csv", "image,x,y,class\na.png,1.5,2,bolt\n")
     before = place.points()
