@@ -157,7 +157,7 @@ def pseudo_details(pseudo: pa.Table, quality: pa.Table, classes: Sequence[str]) 
     }
 
 
-def write_plots(folder: Path, scores: dict[str, MaskScores], quality: pa.Table) -> None:
+def write_plots(folder: Path, scores: Mapping[str, MaskScores], quality: pa.Table) -> None:
     """The CSV files that `plots:` in dvc.yaml names."""
     recall = scores[MODELS[0]].recall
     curves = [scores[name].precision[50] for name in MODELS]
