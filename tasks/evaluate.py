@@ -34,7 +34,7 @@ from tasks.coco_eval import MaskScores
 from tasks.coco_faster import check_installed
 from tasks.coco_match import SIZES
 from tasks.config import Params
-from tasks.device import set_up
+from tasks.device import hardware, set_up
 from tasks.errors import TaskError
 from tasks.predict import Finder, Predictions
 from tasks.predict_files import write_predictions
@@ -191,9 +191,9 @@ def _scratch(name: str, params: Params, workspace: Path, val: Split, device: tor
     config = params.evaluate
     key = fingerprint(
         files, params.input.model_dump(), config.inference.model_dump(), config.batch_size, config.part_images,
-        params.threads, device.type,
+        params.threads, machine=hardware(device),
     )  # fmt: skip
-    key = processes.gather(key)[0]  # it has the host in it, and another process may be on another one
+    key = processes.gather(key)[0]  # one for all, should another process have other hardware
     return run_folder(workspace, "evaluate") / f"predictions-{name}-{key}"
 
 
