@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.perfect import SCENES, SIZE, Scene, perfect_outputs
 from models.compat import prompt_as_reference
 from models.config import InferenceConfig, PromptConfig
-from models.postprocess import resize_masks
+from models.resize import resize_masks
 from models.rough import rough_masks
 from models.solov2 import RawOutputs
 from models.targets import shrink_masks

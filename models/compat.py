@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from models.config import InferenceConfig
-from models.postprocess import CHUNK_ELEMENTS, Predictions, candidates, mask_ious, maskness, resize_masks
+from models.postprocess import CHUNK_ELEMENTS, Predictions, candidates, mask_ious, maskness
+from models.resize import resize_masks
 from models.solov2 import RawOutputs
 
 NMS_IOU = 0.5

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.config import PromptConfig
 from models.cut import cut_levels
-from models.postprocess import maskness
+from models.postprocess import maskness, rows_at_once
 from models.solov2 import RawOutputs
 from models.targets import cells_of
 
@@ -80,8 +80,7 @@ def prompt_points(
         parts = []
         for at in range(0, len(points), step) or [0]:
             rows = slice(at, at + step)
-            *facts, mask_prob[rows] = prompter.prompt(points[rows], labels[rows])
-            parts.append(facts)
+            parts.append(prompter.prompt(points[rows], labels[rows], mask_prob[rows]))
         level, class_score, certainty, click_prob, cut = (
             torch.cat(part) for part in zip(*parts, strict=True)
         )
@@ -97,38 +96,42 @@ class _Prompter:
         self.input_size, self.config = input_size, config
         self.grids = [(logits.shape[-2], logits.shape[-1]) for logits in outputs.category_logits]
         self.logits = torch.cat([logits[n].flatten(1) for logits in outputs.category_logits], 1)  # [C, T]
-        self.kernels = torch.cat([kernels[n].flatten(1) for kernels in outputs.kernels], 1)  # [E, T]
+        # A cell's kernel lies in one piece: most of the cells are looked up many times.
+        self.kernels = torch.cat([kernels[n].flatten(1).T for kernels in outputs.kernels]).float()  # [T, E]
         features = outputs.mask_features[n].float()
         self.map_size = (features.shape[1], features.shape[2])
         self.features = features.flatten(1)
 
-    def prompt(self, points: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """Level, class_score, maskness, click_prob and cut [k], and masks [k, h, w] of points [k, 2]."""
+    def prompt(self, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        """Level, class_score, maskness, click_prob and cut [k] of points [k, 2]; their masks go into [k, h, w]."""
         cells, on_grid = self._cells_around(points)
         taps = self._taps(points)
         logits = self.logits[labels[:, None], cells].float()
-        kernels = self.kernels[:, cells].float().permute(1, 2, 0)  # [k, M, E]
+        kernels = self.kernels[cells]  # [k, M, E]
         fit = self.config.class_power * F.logsigmoid(logits)
         fit = fit + self.config.click_power * self._at_click(kernels, taps).log()
         fit = fit.masked_fill(~on_grid, -torch.inf)
         rows = torch.arange(len(points), device=points.device)
+        flat = masks.flatten(1)
         if self.config.kernel == "blend":
             share = fit.softmax(1)
             best = fit.argmax(1)
             kernel = (share[:, None] @ kernels)[:, 0]
-            masks = (kernel @ self.features).sigmoid_()
-            certainty = self._maskness(masks)
+            torch.mm(kernel, self.features, out=flat)
+            certainty, area, peak = self._draw(flat)
             class_score = (share * logits.sigmoid()).sum(1)
         else:
-            drawn = (kernels @ self.features).sigmoid_()
-            measured = self._maskness(drawn)
+            drawn = (kernels.flatten(0, 1) @ self.features).unflatten(0, cells.shape)
+            measured, *known = (fact.view(cells.shape) for fact in self._draw(drawn.flatten(0, 1)))
             best = (measured * fit.exp()).masked_fill(~on_grid, -1).argmax(1)
-            kernel, masks, certainty = kernels[rows, best], drawn[rows, best], measured[rows, best]
+            kernel, certainty = kernels[rows, best], measured[rows, best]
+            area, peak = (fact[rows, best] for fact in known)
+            flat.copy_(drawn[rows, best])
             class_score = logits[rows, best].sigmoid()
-        masks = masks.view(-1, *self.map_size)
-        cut = cut_levels(masks, self.config.mask_threshold, self.config.small_area, self.config.faint)
+        config = self.config
+        cut = cut_levels(masks, config.mask_threshold, config.small_area, config.faint, (area, peak))
         click_prob = self._at_click(kernel[:, None], taps)[:, 0]
-        return best % len(self.grids), class_score, certainty, click_prob, cut, masks
+        return best % len(self.grids), class_score, certainty, click_prob, cut
 
     def _cells_around(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Cells int64 [k, M], the nearest first, then the finest; bool [k, M]: on the grid."""
@@ -163,10 +166,16 @@ class _Prompter:
         weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
         return self.features[:, corners].transpose(0, 1), torch.stack(weights, 1)
 
-    def _maskness(self, masks: Tensor) -> Tensor:
-        """Of masks [..., h * w]; of a small one, which may pass the threshold nowhere, the greatest probability."""
-        certainty, area = maskness(masks, self.config.mask_threshold)
-        if self.config.small_area == 0:
-            return certainty
-        peak = masks.amax(-1)
-        return torch.where((area == 0) & (peak > self.config.faint), peak, certainty)
+    def _draw(self, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [k, h * w] become masks, in place; their maskness, areas and greatest probabilities [k].
+
+        The maskness of a small mask, which may pass the threshold nowhere, is its greatest probability.
+        """
+        measured = []
+        for part in masks.split(rows_at_once(masks)):
+            part.sigmoid_()
+            measured.append((*maskness(part, self.config.mask_threshold), part.amax(1)))
+        certainty, area, peak = (torch.cat(facts) for facts in zip(*measured, strict=True))
+        if self.config.small_area:
+            certainty = torch.where((area == 0) & (peak > self.config.faint), peak, certainty)
+        return certainty, area, peak

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from models.boxes import areas_in
 from models.config import PromptConfig
-from models.exclusive import Maps, groups_of, settle
-from models.postprocess import resize_masks
+from models.exclusive import Maps, disown, groups_of
 from models.prompting import Prompted
+from models.resize import resize_boxed
 from models.tiles import Seen, prompt
 
 
@@ -21,6 +22,8 @@ class Rough(NamedTuple):
     prompted: Prompted
     maps: Maps
     """the probabilities, in place on the original image, times mask_threshold / cut: a mask is where they pass it"""
+    boxes_xyxy: Tensor
+    """int64 [K, 4], on the CPU: whole pixels outside of which a mask is empty; zeros where nothing was drawn"""
 
 
 def rough_masks(
@@ -41,9 +44,10 @@ def rough_masks(
     (ch, cw), (height, width) = content_size, original_size
     scaled = points_xy * points_xy.new_tensor([cw / width, ch / height])
     prompted = prompt(outputs, n, scaled, labels, input_size, config)
-    masks = resize_masks(prompted.mask_prob, input_size, content_size, original_size, prompted.cut)
+    masks, boxes = resize_boxed(prompted.mask_prob, input_size, content_size, original_size, prompted.cut)
+    drawn = areas_in(masks, boxes) > 0
     # Sureness is measured by where a mask is cut: small ones are less sure of all of their pixels.
-    sureness = prompted.mask_prob * (config.mask_threshold / prompted.cut)[:, None, None]
-    maps = Maps.of_input(sureness, input_size, content_size, original_size)
-    owned = settle(masks, maps.at, points_xy, groups_of(labels, config.exclusive))
-    return Rough(owned, masks.flatten(1).any(1), prompted, maps)
+    sureness = config.mask_threshold / prompted.cut
+    maps = Maps.of_input(prompted.mask_prob, input_size, content_size, original_size, sureness)
+    disown(masks, boxes, maps.at, points_xy, groups_of(labels, config.exclusive))
+    return Rough(masks, drawn, prompted, maps, boxes)

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from models.config import SIZE_DIVISOR, InferenceConfig, PromptConfig, TileConfig
-from models.postprocess import Candidates, Predictions, candidates, resize_masks, suppress
+from models.postprocess import Candidates, Predictions, candidates, suppress
 from models.postprocess import predict as predict_whole
 from models.prompting import Prompted, prompt_points
+from models.resize import resize_masks
 from models.solov2 import RawOutputs, SOLOv2
 
 TILES_AT_ONCE = 32

@@ -23,10 +23,10 @@ from models.checkpoint import CheckpointError, build_model, load_meta
 from models.compat import predict_as_reference, prompt_as_reference, rounded_points
 from models.compat_refine import refine_as_reference
 from models.config import InferenceConfig, PromptConfig
-from models.postprocess import resize_masks
 from models.published_config import STUDENT
 from models.refined import refined_masks
 from models.refinenet import MaskRefineNet
+from models.resize import resize_masks
 from models.rough import rough_masks
 from models.solov2 import RawOutputs, SOLOv2
 from models.tiles import Seen, look, predict

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import exclusive
-from models.exclusive import Maps, groups_of, settle
+from models.boxes import mask_boxes
+from models.exclusive import Maps, disown, groups_of, settle
 
 SIZE = (24, 32)
 
@@ -123,3 +124,37 @@ def test_maps_of_a_padded_and_scaled_batch_lie_on_the_original() -> None:
     assert maps.boxes_xyxy.tolist() == [[0, 0, 96, 64]]
     at = maps.at(torch.zeros(3, dtype=torch.long), torch.tensor([[4.0, 10.0], [12.0, 10.0], [-5.0, 99.0]]))
     assert at.tolist() == [0.0, 1.0, 0.0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 6), st.integers(0, 30))
+def test_boxes_that_are_not_tight_change_nothing(seed: int, count: int, loose: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    around = discs(count, rng)
+    _, maps, points = scene(seed, count)
+    groups = torch.randint(0, 2, (count,), generator=rng)
+    expected = settle(around, maps.at, points, groups)
+    boxes = mask_boxes(around)
+    real = boxes[:, 2] > 0
+    boxes[real, :2] = (boxes[real, :2] - loose).clamp(min=0)
+    boxes[real, 2:] = torch.minimum(boxes[real, 2:] + loose, torch.tensor([SIZE[1], SIZE[0]]))
+    owned = around.clone()
+    disown(owned, boxes, maps.at, points, groups)
+    assert torch.equal(owned, expected)
+    assert torch.equal(owned.any(0), around.any(0))
+
+
+def discs(count: int, rng: torch.Generator) -> Tensor:
+    """Small masks that overlap here and there, some of them empty."""
+    places = torch.rand(count, 3, generator=rng) * torch.tensor([SIZE[1], SIZE[0], 8.0])
+    x, y, radius = (column[:, None, None] for column in places.unbind(1))
+    across, down = torch.arange(SIZE[1]) + 0.5 - x, (torch.arange(SIZE[0]) + 0.5)[:, None] - y
+    return across.square() + down.square() <= (radius - 1).square() * (radius > 1)
+
+
+def test_a_scale_counts_as_if_the_maps_had_it() -> None:
+    _, maps, points = scene(2, 5)
+    scale = torch.linspace(0.5, 2.0, 5)
+    rows = torch.arange(5)
+    scaled = maps._replace(probabilities=maps.probabilities * scale[:, None, None])
+    assert torch.equal(maps._replace(scale=scale).at(rows, points), scaled.at(rows, points))

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import postprocess
 from models.config import InferenceConfig
-from models.postprocess import maskness, matrix_nms, point_nms, predict, resize_masks
+from models.postprocess import maskness, matrix_nms, point_nms, predict
 from models.solov2 import RawOutputs
 
 CONFIG = InferenceConfig(
@@ -122,10 +121,3 @@ def test_nothing_found_is_an_empty_answer() -> None:
     outputs = scene()._replace(category_logits=[torch.full((1, 2, 2, 2), -9.0)])
     found = predict(outputs, 0, CONFIG, (64, 64), (64, 64), (50, 40))
     assert found.masks.shape == (0, 50, 40)
-
-
-def test_chunked_resizing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    maps = torch.rand(5, 8, 8)
-    whole = resize_masks(maps, (32, 32), (30, 20), (45, 33), 0.5)
-    monkeypatch.setattr(postprocess, "CHUNK_ELEMENTS", 1)
-    assert torch.equal(resize_masks(maps, (32, 32), (30, 20), (45, 33), 0.5), whole)

@@ -18,12 +18,13 @@ from models.compat_refine import reference_boxes, reference_inputs
 from models.config import PromptConfig
 from models.crops import crop_boxes, crop_inputs, heatmaps
 from models.losses import solov2_loss
-from models.postprocess import maskness, predict, resize_masks
+from models.postprocess import maskness, predict
 from models.prompting import prompt_points
 from models.published import renamed, solov2_names
 from models.published_config import STUDENT, TEACHER, solov2_config
 from models.published_config import refinenet_config as published_refinenet
 from models.refinenet import soft_dice
+from models.resize import resize_masks
 from models.solov2 import SOLOv2
 from models.targets import Shapes, Targets, assign_targets, measure
 

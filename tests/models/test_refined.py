@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.boxes import mask_boxes
 from models.config import PromptConfig
 from models.exclusive import Maps
 from models.prompting import Prompted
@@ -32,7 +33,7 @@ def rough_of(masks: Tensor, certainty: float = 0.9) -> Rough:
     nothing = torch.zeros(len(masks))
     prompted = Prompted(nothing.long(), *[nothing] * 5, masks.float())
     maps = Maps.of_input(masks.float() * certainty, SIZE, SIZE, SIZE)
-    return Rough(masks, masks.flatten(1).any(1), prompted, maps)
+    return Rough(masks, masks.flatten(1).any(1), prompted, maps, mask_boxes(masks))
 
 
 @pytest.fixture
