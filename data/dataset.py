@@ -17,11 +17,15 @@ from torch.utils.data import Dataset, Sampler
 
 from data.errors import DataError, Fault
 from data.images import read_image
-from data.placement import whole
+from data.placement import Placement, whole
 from data.tables import POINT_COLUMNS, Split, class_indices
 from data.transforms import AugmentConfig, draw_placement, recolour, resize_shape
 
 PAD_MULTIPLE = 32  # the stride of the coarsest feature map that networks compute without rounding
+
+
+Key = tuple[int, int]
+"""Which sample, and the seed of its draws."""
 
 
 class Sample(TypedDict):
@@ -143,7 +147,23 @@ class InstanceDataset(Dataset[Sample]):
             self._cache[index] = image
         return image
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+    def _place(self, size: tuple[int, int], draw_seed: int) -> Placement:
+        """Where the pixels of a sample come from; seeds torch's global generator, which `recolour` goes on with."""
+        shape = resize_shape(size, self.short_side, self.max_side, self.enlarge)
+        if self.augment is None:
+            return whole(size, shape)
+        # torch.manual_seed would reset the accelerators' generators too, and not put them back.
+        torch.default_generator.manual_seed(draw_seed)
+        return draw_placement(size, shape, self.augment)
+
+    def content_size(self, key: Key) -> tuple[int, int]:
+        """(h, w) of the sample at (index, draw_seed), without reading its image."""
+        n, i = (int(value) for value in self._where[key[0]])
+        row = self.splits[n].image(i)
+        with torch.random.fork_rng(devices=[]):
+            return self._place((row["height"], row["width"]), key[1]).size
+
+    def __getitem__(self, key: int | Key) -> Sample:
         """The sample at ``index``, or at (index, draw_seed); a bare index draws with seed 0.
 
         All randomness comes from ``draw_seed``, so neither the worker nor earlier draws matter.
@@ -158,16 +178,11 @@ class InstanceDataset(Dataset[Sample]):
         size = (row["height"], row["width"])
         instances = split.instances_of(i)
         image = torch.from_numpy(self._image(index, split, i, size)).permute(2, 0, 1)
-        shape = resize_shape(size, self.short_side, self.max_side, self.enlarge)
-        if self.augment is None:
-            placement = whole(size, shape)
+        with torch.random.fork_rng(devices=[]):
+            placement = self._place(size, draw_seed)
             image = placement.image(image)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                # torch.manual_seed would reset the accelerators' generators too, and not put them back.
-                torch.default_generator.manual_seed(draw_seed)
-                placement = draw_placement(size, shape, self.augment)
-                image = recolour(placement.image(image), self.augment)
+            if self.augment is not None:
+                image = recolour(image, self.augment)
 
         is_crowd = instances["iscrowd"].to_numpy()
         try:
@@ -205,10 +220,12 @@ def _usable(split: Split, leave_out: Collection[int]) -> np.ndarray:
     return ok & ~np.isin(split.images["image_id"].to_numpy(), list(leave_out))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad samples to the largest height and width among them, rounded up to ``PAD_MULTIPLE``."""
+def collate(samples: Sequence[Sample], others: Sequence[tuple[int, int]] = ()) -> Batch:
+    """Pad samples to the largest height and width among them and `others`, (h, w) of samples that are padded alike
+    elsewhere; rounded up to ``PAD_MULTIPLE``."""
     sizes = [(int(s["image"].shape[1]), int(s["image"].shape[2])) for s in samples]
-    height, width = (-(-max(side) // PAD_MULTIPLE) * PAD_MULTIPLE for side in zip(*sizes, strict=True))
+    sides = zip(*sizes, *others, strict=True)
+    height, width = (-(-max(side) // PAD_MULTIPLE) * PAD_MULTIPLE for side in sides)
 
     def padded(planes: Tensor) -> Tensor:
         return pad(planes, (0, width - planes.shape[-1], 0, height - planes.shape[-2]))
@@ -227,7 +244,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
+class StepSampler(Sampler[list[Key]]):
     """The keys (index, draw_seed) of each training step: a batch sampler for a DataLoader.
 
     Steps walk through one shuffled epoch after the other, batches running on over the border, so no
@@ -258,7 +275,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return max(0, self.steps - self.start_step)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         shuffled_epoch, order = -1, np.arange(0)
         for step in range(self.start_step, self.steps):
             keys = []
@@ -273,7 +290,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield keys
 
 
-class MixedSampler(Sampler[list[tuple[int, int]]]):
+class MixedSampler(Sampler[list[Key]]):
     """Batches of which a fixed part comes from the first `first` samples of a data set, the rest from the others.
 
     Each part walks through its own shuffled epochs, as StepSampler does: few samples come often, many seldom.
@@ -302,6 +319,6 @@ class MixedSampler(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return len(self.parts[0])
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         for own, others in zip(*self.parts, strict=True):
             yield own + [(self.first + index, draw_seed) for index, draw_seed in others]

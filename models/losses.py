@@ -3,6 +3,8 @@
 Legend: N images, C classes, S grid side, E kernel channels, P (cell, object) pairs, h x w the mask map.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,19 +39,41 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
     return targets * positive + (1 - targets) * negative
 
 
-def solov2_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Totals:
+    """What the loss's sums are divided by."""
+
+    pairs: int
+    """(cell, object) pairs of the mask loss"""
+    positives: Tensor
+    """int64 scalar: cells that hold an object"""
+
+
+def positive_count(targets: Targets) -> Tensor:
+    """Int64 scalar: cells that hold an object."""
+    return (torch.cat([x.flatten(1) for x in targets.categories], 1) >= 0).sum()
+
+
+def solov2_loss(
+    outputs: RawOutputs, targets: Targets, config: SOLOv2Config, totals: Totals | None = None
+) -> dict[str, Tensor]:
     """`loss` and its two parts `loss_mask` (weighted mean Dice over the pairs) and `loss_category`, scalars.
 
     A batch with no object has loss_mask 0 and finite gradients in every parameter. An object's weight scales
     its terms of both sums, not their denominators: half the weight is half the pull.
+
+    With `totals` of a larger batch, of which this is a piece, it is the piece's share of that batch's loss: the sum
+    over the pieces is the loss of the whole.
     """
+    if totals is None:
+        totals = Totals(len(targets.cell), positive_count(targets))
     with torch.autocast(outputs.mask_features.device.type, enabled=False):
-        mask = config.dice_weight * _mask_loss(outputs, targets)
-        category = config.focal_weight * _category_loss(outputs, targets, config)
+        mask = config.dice_weight * _mask_loss(outputs, targets, totals.pairs)
+        category = config.focal_weight * _category_loss(outputs, targets, config, totals.positives)
         return {"loss": mask + category, "loss_mask": mask, "loss_category": category}
 
 
-def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config) -> Tensor:
+def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config, positives: Tensor) -> Tensor:
     """Focal loss summed over all cells and classes / (positive cells + 1)."""
     classes = outputs.category_logits[0].shape[1]
     logits = torch.cat([x.float().flatten(2) for x in outputs.category_logits], 2)  # [N, C, cells]
@@ -57,11 +81,11 @@ def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config) 
     weight = torch.cat([x.flatten(1) for x in targets.cell_weights], 1)
     hot = (category[:, None] == torch.arange(classes, device=category.device)[:, None]).float()
     loss = focal_loss(logits, hot, config.focal_alpha, config.focal_gamma) * weight[:, None]
-    return loss.sum() / ((category >= 0).sum() + 1)
+    return loss.sum() / (positives + 1)
 
 
-def _mask_loss(outputs: RawOutputs, targets: Targets) -> Tensor:
-    """Mean over all pairs of weight x Dice."""
+def _mask_loss(outputs: RawOutputs, targets: Targets, total_pairs: int) -> Tensor:
+    """Sum over the pairs of weight x Dice, / `total_pairs`."""
     features = outputs.mask_features.float().flatten(2)  # [N, E, h * w]
     kernels = torch.cat([k.float().flatten(2) for k in outputs.kernels], 2)  # [N, E, cells of all levels]
     pairs = len(targets.cell)
@@ -85,7 +109,7 @@ def _mask_loss(outputs: RawOutputs, targets: Targets) -> Tensor:
                 total = total + checkpoint(_pair_dice, *arguments, use_reentrant=False)
             else:
                 total = total + _pair_dice(*arguments)
-    return total / pairs
+    return total / total_pairs
 
 
 def _pair_dice(kernels: Tensor, features: Tensor, truth: Tensor, instance: Tensor, weights: Tensor) -> Tensor:

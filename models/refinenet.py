@@ -113,7 +113,7 @@ def soft_dice(probabilities: Tensor, targets: Tensor) -> Tensor:
 
 
 def refine_loss(
-    logits: Tensor, targets: Tensor, dice_weight: float, cross_entropy_weight: float
+    logits: Tensor, targets: Tensor, dice_weight: float, cross_entropy_weight: float, total: int | None = None
 ) -> dict[str, Tensor]:
     """`loss` and its parts `loss_dice` and `loss_cross_entropy`, scalars, each with its weight.
 
@@ -123,10 +123,16 @@ def refine_loss(
     Args:
         logits: [M, 2, S, S].
         targets: bool [M, S, S].
+        total: crops of the larger batch that these, maybe none, are a piece of. The sum over its pieces is then the
+            loss of the whole.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
-        truth = torch.stack([~targets, targets], 1).float()
-        dice = dice_weight * soft_dice(logits.softmax(1), truth).mean()
-        cross_entropy = cross_entropy_weight * F.cross_entropy(logits, targets.long())
+        if not len(logits):  # the mean of nothing isn't 0
+            dice = cross_entropy = logits.sum()
+        else:
+            share = 1.0 if total is None else len(logits) / total
+            truth = torch.stack([~targets, targets], 1).float()
+            dice = share * dice_weight * soft_dice(logits.softmax(1), truth).mean()
+            cross_entropy = share * cross_entropy_weight * F.cross_entropy(logits, targets.long())
         return {"loss": dice + cross_entropy, "loss_dice": dice, "loss_cross_entropy": cross_entropy}

@@ -191,10 +191,20 @@ def sample_pairs(targets: Targets, limit: int, generator: torch.Generator | None
     The mask loss is a mean over pairs, so a draw of them has the same expectation. Its cost is pairs x mask map, which
     in crowded images is more than the network's own.
     """
-    count = len(targets.cell)
+    kept = draw_pairs(len(targets.cell), limit, generator)
+    return targets if kept is None else keep_pairs(targets, kept)
+
+
+def draw_pairs(count: int, limit: int, generator: torch.Generator | None = None) -> Tensor | None:
+    """Int64 [limit], rising: which of `count` pairs are kept; None where all are."""
     if count <= limit:
-        return targets
-    kept = torch.randperm(count, generator=generator)[:limit].sort().values.to(targets.cell.device)
+        return None
+    return torch.randperm(count, generator=generator)[:limit].sort().values
+
+
+def keep_pairs(targets: Targets, kept: Tensor) -> Targets:
+    """`targets` with these of its pairs; cells and their classes stay."""
+    kept = kept.to(targets.cell.device)
     return replace(
         targets,
         level=targets.level[kept],
@@ -216,15 +226,22 @@ def shrink_masks(masks: Tensor, input_size: tuple[int, int], stride: int) -> Ten
 
 def random_inner_points(masks: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Float32 [K, count, 2]: x, y of random pixels' centres in bool masks [K, H, W]; NaN in an empty one."""
+    return inner_points(masks, torch.rand(len(masks), count, generator=generator, device=masks.device))
+
+
+def inner_points(masks: Tensor, draws: Tensor) -> Tensor:
+    """Float32 [K, Q, 2]: x, y of pixels' centres in bool masks [K, H, W]; NaN in an empty one.
+
+    `draws` in [0, 1), float32 [K, Q], say how far down its mask, in reading order, each pixel lies.
+    """
     k, _, width = masks.shape
-    points = torch.full((k, count, 2), torch.nan, device=masks.device)
+    points = torch.full((k, draws.shape[1], 2), torch.nan, device=masks.device)
     flat = masks.flatten(1)
     real = flat.any(1)
-    if count and bool(real.any()):
+    if draws.shape[1] and bool(real.any()):
         # The r-th pixel of a mask, r uniform: the place where its running count first exceeds r.
         running = flat[real].cumsum(1, dtype=torch.int32)
-        draw = torch.rand(len(running), count, generator=generator, device=masks.device)
-        rank = (draw * running[:, -1:]).int().clamp(max=running[:, -1:] - 1)
+        rank = (draws[real] * running[:, -1:]).int().clamp(max=running[:, -1:] - 1)
         place = torch.searchsorted(running, rank, right=True)
         points[real] = torch.stack([place % width, place // width], -1).float() + 0.5
     return points

@@ -192,11 +192,15 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """What teacher, refiner and student share: one optimiser, one schedule, counted in steps.
 
+    `batch_size` is the whole step's, over all processes; it goes through the network in `accumulate` pieces a process,
+    which changes nothing but rounding (and the statistics of batch norm that trains).
     `ema`: the share of the weights' running average that a step keeps; the checkpoint then holds the average.
-    null: it holds the weights themselves."""
+    null: it holds the weights themselves.
+    `channels_last`, `fused` (the optimiser) and `compile` (the network) are for speed; they round otherwise."""
 
     steps: PositiveInt
     batch_size: PositiveInt
+    accumulate: PositiveInt
     optimizer: Literal["adamw", "adam", "sgd"]
     lr: Positive
     weight_decay: NonNegative
@@ -206,6 +210,9 @@ class TrainConfig(Section):
     clip_norm: Positive | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Literal["fp32", "bf16", "fp16"]
+    channels_last: bool
+    fused: bool
+    compile: bool
     checkpoint_every: PositiveInt
     log_every: PositiveInt
 
@@ -215,6 +222,8 @@ class TrainConfig(Section):
             raise ValueError("schedule: step needs at least one step number in decay_at")
         if any(not 0 < step < self.steps for step in self.decay_at):
             raise ValueError(f"decay_at {list(self.decay_at)} must lie between 0 and steps ({self.steps})")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate ({self.accumulate}) must be at most batch_size ({self.batch_size})")
         if self.checkpoint_every % self.log_every:
             # The log's rows are means over whole windows, so a state is kept only where a window ends.
             raise ValueError(
@@ -316,17 +325,11 @@ class StudentConfig(DetectorTrainConfig):
     start: Literal["scratch", "teacher"]
 
 
-Evaluator = Literal["pycocotools", "faster_coco_eval"]
-
-
 class EvaluateConfig(Section):
-    """COCO mask AP on the val split and pseudo-mask quality: images a batch, images a Parquet part of predictions,
-    whose code computes AP (`faster_coco_eval` is an optional package)."""
+    """COCO mask AP on the val split and pseudo-mask quality."""
 
     inference: InferenceConfig
     batch_size: PositiveInt
-    part_images: PositiveInt
-    evaluator: Evaluator
     max_detections: PositiveInt
     size_bounds: tuple[Positive, Positive]
 
@@ -341,13 +344,14 @@ class ReportConfig(Section):
 
 class RuntimeConfig(Section):
     """What no step depends on: the device (`auto`, `cpu`, `cuda`, `cuda:1`), how many processes share a heavy step,
-    loader processes of each, decoded images kept in memory. Another device, or number of processes, rounds otherwise;
-    that isn't a reason to train anew."""
+    loader processes of each, decoded images kept in memory, how many states of a training that runs are kept. Another
+    device, or number of processes, rounds otherwise; that isn't a reason to train anew."""
 
     device: str
     processes: PositiveInt
     workers: NonNegativeInt
     cache_images: bool
+    keep_checkpoints: PositiveInt
 
     @model_validator(mode="after")
     def _a_device_each(self) -> RuntimeConfig:

@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.dataset import InstanceDataset
+from data.shares import share
 from data.storage import atomic_dir
 from data.tables import Category, Split
 from models.checkpoint import WEIGHTS, CheckpointError, load_checkpoint
 from models.config import SOLOv2Config
-from models.losses import solov2_loss
+from models.losses import Totals, positive_count, solov2_loss
 from models.solov2 import SOLOv2
-from models.targets import assign_targets, random_inner_points, sample_pairs
+from models.targets import Targets, assign_targets, draw_pairs, inner_points, keep_pairs
+from tasks import processes
 from tasks.config import DetectorTrainConfig, Params
 from tasks.device import set_up
-from tasks.engine import Job, finish, milestone_path, train
+from tasks.engine import Job, Piece, finish, milestone_path, train
 from tasks.errors import TaskError
 from tasks.holdout import write_held_out
 from tasks.step import run_folder
@@ -30,40 +33,74 @@ from tasks.training import StepBatch, new_network, resume_key, step_batches, tra
 log = logging.getLogger(__name__)
 
 
-def detector_loss(
+def detector_pieces(
     config: SOLOv2Config, device: torch.device, training: DetectorTrainConfig, seed: int
-) -> Callable[[nn.Module, StepBatch], dict[str, Tensor]]:
-    """The SOLOv2 loss of a batch as the loader gives it.
+) -> Callable[[StepBatch], list[Piece]]:
+    """From a batch as the loader gives it to its pieces, `training.accumulate` of them, with the SOLOv2 loss.
 
     Every object is learnt in the cells of `training.inner_points` random pixels of its mask too: a network that is
-    prompted by clicks anywhere on an object must know the object there. All draws depend on (seed, step) alone.
+    prompted by clicks anywhere on an object must know the object there. All draws depend on (seed, step) alone, and
+    are those of the step's whole batch, of which this process takes its own.
     """
 
-    def loss(model: nn.Module, batch: StepBatch) -> dict[str, Tensor]:
-        images = batch["images"].to(device, non_blocking=True)
-        outputs = model(images, batch["content_sizes"], batch["crop_origins"])
+    def pieces(batch: StepBatch) -> list[Piece]:
         # On the CPU, so that all devices draw alike.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
-        inner = None
+        inner: list[Tensor] | None = None
         if training.inner_points:
+            counts = [len(masks) for masks in batch["masks"]]
+            before, total = processes.place(sum(counts))
+            draws = torch.rand(total, training.inner_points, generator=generator)
+            mine = draws[before : before + sum(counts)].split(counts)
             inner = [
-                random_inner_points(masks, training.inner_points, generator).to(device)
-                for masks in batch["masks"]
+                inner_points(masks, draw).to(device) for masks, draw in zip(batch["masks"], mine, strict=True)
             ]
-        targets = assign_targets(
-            [masks.to(device) for masks in batch["masks"]],
-            [labels.to(device) for labels in batch["labels"]],
-            [weights.to(device) for weights in batch["weights"]],
-            (images.shape[2], images.shape[3]),
-            config,
-            points_xy=inner,
-            ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"]],
-        )
-        if training.mask_pairs is not None:
-            targets = sample_pairs(targets, training.mask_pairs, generator)
-        return solov2_loss(outputs, targets, config)
+        images = batch["images"].to(device, non_blocking=True)
+        parts = [share(len(images), n, training.accumulate) for n in range(training.accumulate)]
+        targets = [
+            assign_targets(
+                [masks.to(device) for masks in batch["masks"][part]],
+                [labels.to(device) for labels in batch["labels"][part]],
+                [weights.to(device) for weights in batch["weights"][part]],
+                (images.shape[2], images.shape[3]),
+                config,
+                points_xy=None if inner is None else inner[part],
+                ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"][part]],
+            )
+            for part in parts
+        ]
+        targets, pairs = _sampled(targets, training.mask_pairs, generator)
+        positives = torch.stack([positive_count(one) for one in targets]).sum()
+        totals = Totals(pairs, processes.add(positives))
 
-    return loss
+        def piece(part: slice, targets: Targets) -> Piece:
+            def loss(model: nn.Module) -> dict[str, Tensor]:
+                seen = images[part]
+                outputs = model(seen, batch["content_sizes"][part], batch["crop_origins"][part])
+                return solov2_loss(outputs, targets, config, totals)
+
+            return Piece(loss, batch["image_ids"][part])
+
+        return [piece(part, one) for part, one in zip(parts, targets, strict=True)]
+
+    return pieces
+
+
+def _sampled(
+    targets: list[Targets], limit: int | None, generator: torch.Generator
+) -> tuple[list[Targets], int]:
+    """The targets of this process's pieces with at most `limit` pairs in the whole step, and how many those are."""
+    counts = [len(one.cell) for one in targets]
+    before, total = processes.place(sum(counts))
+    kept = None if limit is None else draw_pairs(total, limit, generator)
+    if kept is None:
+        return targets, total
+    sampled = []
+    for one, count in zip(targets, counts, strict=True):
+        mine = kept[(kept >= before) & (kept < before + count)] - before
+        sampled.append(keep_pairs(one, mine))
+        before += count
+    return sampled, len(kept)
 
 
 def train_detector(
@@ -100,8 +137,8 @@ def train_detector(
     job = Job(
         name=stage,
         model=model,
-        loss=detector_loss(config, device, training, params.seed),
-        batches=step_batches(dataset, params, training, first_share),
+        pieces=detector_pieces(config, device, training, params.seed),
+        batches=step_batches(dataset, params, training, stage.removeprefix("train_"), first_share),
         config=training,
         device=device,
         run_folder=run_folder(workspace, stage),
@@ -109,19 +146,36 @@ def train_detector(
             stage, params, training, splits, leave_out, device, [params.model, weights],
             [] if initial is None else [initial / WEIGHTS],
         ),
+        keep_checkpoints=params.runtime.keep_checkpoints,
         milestones=milestones,
     )  # fmt: skip
     train(job)
-    states = {f"milestones/{step:07d}": load_file(milestone_path(job, step)) for step in milestones}
-    instances = sum(int(_learnt(split, leave_out).sum()) for split in splits)
+    with processes.first_alone() as first:
+        if first:
+            _write(job, out, params, config, splits, dataset, weights, held_out)
+
+
+def _write(
+    job: Job,
+    out: Path,
+    params: Params,
+    config: SOLOv2Config,
+    splits: Sequence[Split],
+    dataset: InstanceDataset,
+    backbone_weights: str | None,
+    held_out: frozenset[int] | None,
+) -> None:
+    """What a finished training leaves in `out`; then its resume state goes."""
+    states = {f"milestones/{step:07d}": load_file(milestone_path(job, step)) for step in job.milestones}
+    instances = sum(int(_learnt(split, held_out or frozenset()).sum()) for split in splits)
     counts = {"images": len(dataset), "instances": instances}
     with atomic_dir(out) as folder:
         if held_out is not None:
             write_held_out(folder, held_out)
             counts["held_out"] = len(held_out)
         write_training(
-            folder, job, params, "solov2", config, splits[0], {"": model.state_dict(), **states}, counts, weights,
-            input=params.input.model_dump(),
+            folder, job, params, "solov2", config, splits[0], {"": job.model.state_dict(), **states}, counts,
+            backbone_weights, input=params.input.model_dump(),
         )  # fmt: skip
     finish(job)
 

@@ -14,7 +14,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -48,7 +52,9 @@ def start(processes: int, module: str, arguments: list[str], threads: int) -> No
     """
     if processes == 1 or "WORLD_SIZE" in os.environ:
         return
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    # By its path, since a step may run in another folder; -P keeps its folder off the search path.
+    launcher = str(Path(__file__).with_name("launch.py"))
+    command = [sys.executable, "-P", launcher, "--standalone", f"--nproc-per-node={processes}"]
     # torchrun would set one thread, and say so at length.
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     sys.stdout.flush()
@@ -78,6 +84,15 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+def lost_another(error: RuntimeError) -> bool:
+    """Whether this error only says that another process of the step has ended."""
+    if count() == 1:
+        return False
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
+
+
 def barrier() -> None:
     """Waits until all processes are here."""
     gather(None)
@@ -95,6 +110,23 @@ def gather(value: Value) -> list[Value]:
     values: list[Value | None] = [None] * count()
     distributed.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def place(size: int) -> tuple[int, int]:
+    """Where this process's `size` things lie among those of all: how many come before them, and how many there are."""
+    sizes = gather(size)
+    return sum(sizes[: index()]), sum(sizes)
+
+
+def add(values: Tensor) -> Tensor:
+    """The sum of what the processes have; `values` itself where we are alone. On a GPU nothing waits for it."""
+    if count() == 1:
+        return values
+    from torch import distributed
+
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total
 
 
 @contextlib.contextmanager

@@ -154,3 +154,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     except KeyboardInterrupt:
         print(f"{stage}: stopped; run it again to go on", file=sys.stderr)
         sys.exit(130)
+    except RuntimeError as error:
+        if not processes.lost_another(error):
+            raise
+        sys.exit(1)  # that one said why

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.shares import share
 from data.storage import atomic_dir
 from data.tables import Split
 from models.checkpoint import build_model
@@ -22,10 +23,11 @@ from models.crops import crop_boxes, crop_inputs, crop_masks
 from models.refinenet import MaskRefineNet, refine_loss, spare_channels
 from models.rough import rough_masks
 from models.solov2 import SOLOv2
-from models.targets import random_inner_points
+from models.targets import inner_points
+from tasks import processes
 from tasks.config import Params, RefinerConfig
 from tasks.device import set_up
-from tasks.engine import Job, finish, milestone_path, train
+from tasks.engine import Job, Piece, finish, milestone_path, train
 from tasks.errors import TaskError
 from tasks.gate import Gate, build_gate, write_gate
 from tasks.holdout import read_held_out
@@ -65,8 +67,8 @@ def run(params: Params, workspace: Path) -> None:
     job = Job(
         name="train_refiner",
         model=model,
-        loss=refiner_loss(teachers, config, params.prompt, params.seed, device),
-        batches=step_batches(dataset, params, config),
+        pieces=refiner_pieces(teachers, config, params.prompt, params.seed, device),
+        batches=step_batches(dataset, params, config, "refiner"),
         config=config,
         device=device,
         run_folder=run_folder(workspace, "train_refiner"),
@@ -74,16 +76,34 @@ def run(params: Params, workspace: Path) -> None:
             "train_refiner", params, config, [strong], leave_out, device, [params.prompt.model_dump(), weights],
             [folder / "model.safetensors" for folder in folders],
         ),
+        keep_checkpoints=params.runtime.keep_checkpoints,
         milestones=config.milestones,
     )  # fmt: skip
     train(job)
-    gate, best = choose_weights(params, job, strong, leave_out, load_teacher(workspace / "teacher", device))
-    counts = {"images": len(dataset), "milestones": len(teachers), "held_out": len(leave_out)}
+    with processes.first_alone() as first:
+        if first:
+            counts = {"images": len(dataset), "milestones": len(teachers), "held_out": len(leave_out)}
+            _write(job, workspace, params, strong, leave_out, counts, weights)
+
+
+def _write(
+    job: Job,
+    workspace: Path,
+    params: Params,
+    strong: Split,
+    leave_out: frozenset[int],
+    counts: dict[str, int],
+    backbone_weights: str | None,
+) -> None:
+    """What a finished training leaves; then its resume state goes."""
+    gate, best = choose_weights(
+        params, job, strong, leave_out, load_teacher(workspace / "teacher", job.device)
+    )
     with atomic_dir(workspace / "refiner") as folder:
         write_gate(folder, gate)
         write_training(
-            folder, job, params, "refinenet", config.net, strong, {"": best.state_dict()}, counts, weights,
-            step=gate.step,
+            folder, job, params, "refinenet", params.refiner.net, strong, {"": best.state_dict()}, counts,
+            backbone_weights, step=gate.step,
         )  # fmt: skip
     finish(job)
 
@@ -134,28 +154,49 @@ def load_teacher(folder: Path, device: torch.device) -> SOLOv2:
     return model.to(device)
 
 
-def refiner_loss(
+def refiner_pieces(
     teachers: list[SOLOv2], config: RefinerConfig, prompt: PromptConfig, seed: int, device: torch.device
-) -> Callable[[nn.Module, StepBatch], dict[str, Tensor]]:
-    """The loss of at most `config.crops` crops of a batch; its draws depend on (seed, step) alone."""
+) -> Callable[[StepBatch], list[Piece]]:
+    """From a batch to at most `config.crops` crops of it, in `config.accumulate` pieces, with their loss.
+
+    The draws depend on (seed, step) alone, and are those of the step's whole batch, of which this process takes its
+    own.
+    """
     # Of a single crop the image pooling leaves batch norm one value a channel: no mean and deviation to take.
     least = 2 if config.net.norm == "batch_norm" else 1
 
-    def loss(model: nn.Module, batch: StepBatch) -> dict[str, Tensor]:
+    def pieces(batch: StepBatch) -> list[Piece]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
         teacher = teachers[int(torch.randint(len(teachers), (), generator=generator))]
-        crops = rough_crops(teacher, batch, config, prompt, generator, device)
-        if crops is None or len(crops[0]) < least:
+        inputs, truth = rough_crops(teacher, batch, config, prompt, generator, device)
+        counts = processes.gather(len(inputs))
+        total = sum(counts)
+        if total < least:
             # Nothing to learn in this batch: a step of zero gradient keeps the count and the optimiser going.
-            zero = (
-                sum((parameter.sum() for parameter in model.parameters()), torch.zeros((), device=device))
-                * 0.0
-            )
-            return {"loss": zero, "loss_dice": zero.detach(), "loss_cross_entropy": zero.detach()}
-        inputs, truth = crops
-        return refine_loss(model(inputs), truth, config.dice_weight, config.cross_entropy_weight)
+            return [Piece(_nothing, batch["image_ids"])]
 
-    return loss
+        # Equally many in all processes, though one may have no crop for each.
+        number = min(config.accumulate, max(1, max(counts) // least))
+
+        def piece(n: int) -> Piece:
+            part = share(len(inputs), n, number)
+
+            def loss(model: nn.Module) -> dict[str, Tensor]:
+                return refine_loss(
+                    model(inputs[part]), truth[part], config.dice_weight, config.cross_entropy_weight, total
+                )
+
+            return Piece(loss, batch["image_ids"])
+
+        return [piece(n) for n in range(number)]
+
+    return pieces
+
+
+def _nothing(model: nn.Module) -> dict[str, Tensor]:
+    """A loss of 0 with a gradient of 0 in every parameter."""
+    zero = torch.stack([parameter.sum() for parameter in model.parameters()]).sum() * 0.0
+    return {"loss": zero, "loss_dice": zero.detach(), "loss_cross_entropy": zero.detach()}
 
 
 @torch.no_grad()
@@ -166,49 +207,51 @@ def rough_crops(
     prompt: PromptConfig,
     generator: torch.Generator,
     device: torch.device,
-) -> tuple[Tensor, Tensor] | None:
-    """Network inputs [M, C, S, S] and true masks bool [M, S, S] of random objects of the batch.
+) -> tuple[Tensor, Tensor]:
+    """Network inputs [M, C, S, S] and true masks bool [M, S, S] of random objects of the batch; M may be 0.
 
-    Every object of an image is clicked, as in use, for clicks tell of each other's masks; some become crops.
+    Every object of an image is clicked, as in use, for clicks tell of each other's masks; some become crops: of the
+    whole step's objects, over all processes, `config.crops`.
 
     Rough masks and crops keep to an image's content, as in use; its padding in the batch isn't part of it. The
     crops come from the resized and augmented image, in use from the original: the content is the same, only its
     resolution differs, as does the image's from one data set to the next.
 
-    Objects whose rough mask is empty have nothing to crop and are left out; None when no object is left.
+    Objects whose rough mask is empty have nothing to crop and are left out.
     """
     images = batch["images"].to(device)
     input_size = (images.shape[2], images.shape[3])
     outputs = teacher(images, batch["content_sizes"], batch["crop_origins"])
     spare = spare_channels(config.net, len(teacher.categories))
-    total = sum(len(masks) for masks in batch["masks"])
+    start, total = processes.place(sum(len(masks) for masks in batch["masks"]))
+    # All draws at once, an object each: what other images hold, here or in another process, can't shift them.
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[torch.randperm(total, generator=generator)[: config.crops]] = True
-    inputs, truths, start = [], [], 0
+    clicks, context = torch.rand(total, 1, generator=generator), torch.rand(total, generator=generator)
+    side = config.net.crop_size
+    channels = 3 + config.net.heatmap_channels + 1
+    inputs = [torch.zeros(0, channels, side, side, device=device)]
+    truths = [torch.zeros(0, side, side, dtype=torch.bool, device=device)]
     for n, (masks, labels) in enumerate(zip(batch["masks"], batch["labels"], strict=True)):
-        mine = chosen[start : start + len(masks)]
+        mine = slice(start, start + len(masks))
         start += len(masks)
         content = batch["content_sizes"][n]
-        if not bool(mine.any()):
+        if not bool(chosen[mine].any()):
             continue
         masks, labels = masks[:, : content[0], : content[1]], labels.to(device)
-        points = random_inner_points(masks, 1, generator)[:, 0].to(device)
+        points = inner_points(masks, clicks[mine])[:, 0].to(device)
         rough = rough_masks(outputs, n, points, labels, input_size, content, content, prompt).masks
-        held = mine.to(device) & rough.flatten(1).any(1)
+        held = chosen[mine].to(device) & rough.flatten(1).any(1)
         if not bool(held.any()):
             continue
         rough, masks, points, labels = rough[held], masks.to(device)[held], points[held], labels[held]
-        draw = torch.rand(len(rough), generator=generator).to(device)
-        boxes = crop_boxes(
-            rough, points, config.enlarge_min + (config.enlarge_max - config.enlarge_min) * draw
-        )
+        enlarge = config.enlarge_min + (config.enlarge_max - config.enlarge_min) * context[mine].to(device)
+        boxes = crop_boxes(rough, points, enlarge[held])
         image = images[n, :, : content[0], : content[1]]
         inputs.append(crop_inputs(image, rough, points, boxes, config.net, labels=labels + spare))
-        truths.append(crop_masks(masks, boxes, config.net.crop_size))
-    if not inputs:
-        return None
+        truths.append(crop_masks(masks, boxes, side))
     return torch.cat(inputs), torch.cat(truths)
 
 
 if __name__ == "__main__":
-    stage_main("train_refiner", run)
+    stage_main("train_refiner", run, parallel=True)

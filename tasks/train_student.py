@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data.tables import POINTS, PSEUDO, Split, read_parquet
+from tasks import processes
 from tasks.config import Params
 from tasks.detector import train_detector
 from tasks.errors import TaskError
@@ -30,7 +31,11 @@ def run(params: Params, workspace: Path) -> None:
         pseudo = read_pseudo(workspace / "pseudo")
         points = read_parquet(workspace / "points" / "points.parquet", POINTS)
         folder = run_folder(workspace, "train_student") / "weak"
-        labelled = with_pseudo_masks(weak, strong, points, pseudo, params.student, folder)
+        processes.join()
+        with processes.first_alone() as first:
+            if first:
+                with_pseudo_masks(weak, strong, points, pseudo, params.student, folder)
+        labelled = Split.open(folder)
         ignored = sum(labelled.instances["iscrowd"].to_pylist())
         log.info(
             "train_student: %d of %d points give a mask, on %d of %d weak images; around %d more on these images "
@@ -59,4 +64,4 @@ def read_pseudo(folder: Path) -> pa.Table:
 
 
 if __name__ == "__main__":
-    stage_main("train_student", run)
+    stage_main("train_student", run, parallel=True)

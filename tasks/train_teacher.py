@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from data.tables import Split
+from tasks import processes
 from tasks.config import Params
 from tasks.detector import check_trainable, train_detector
 from tasks.errors import TaskError
@@ -28,20 +29,9 @@ def run(params: Params, workspace: Path) -> None:
             f"{strong.root}: found no mask, expected at least one image with masks to learn from; "
             "name a COCO file with masks in ingest.strong"
         )
-    for name in check_trainable(strong, strong.categories):
-        log.warning("train_teacher: class %r has no mask among the strong images; it can't be learnt", name)
     held_out = draw_held_out(classes_by_image(strong), params.teacher.holdout, params.seed)
-    if params.teacher.holdout and not held_out:
-        log.warning(
-            "train_teacher: every strong image is the last one with some class, so none is held out: refinement can't "
-            "be measured and is always used"
-        )
-    elif held_out:
-        log.info(
-            "train_teacher: %d of %d strong images are held out, to measure refinement",
-            len(held_out),
-            len(strong),
-        )
+    if processes.is_first():
+        _tell(params, strong, held_out)
     out = workspace / "teacher"
     train_detector(
         "train_teacher",
@@ -55,5 +45,21 @@ def run(params: Params, workspace: Path) -> None:
     )
 
 
+def _tell(params: Params, strong: Split, held_out: frozenset[int]) -> None:
+    for name in check_trainable(strong, strong.categories):
+        log.warning("train_teacher: class %r has no mask among the strong images; it can't be learnt", name)
+    if params.teacher.holdout and not held_out:
+        log.warning(
+            "train_teacher: every strong image is the last one with some class, so none is held out: refinement can't "
+            "be measured and is always used"
+        )
+    elif held_out:
+        log.info(
+            "train_teacher: %d of %d strong images are held out, to measure refinement",
+            len(held_out),
+            len(strong),
+        )
+
+
 if __name__ == "__main__":
-    stage_main("train_teacher", run)
+    stage_main("train_teacher", run, parallel=True)

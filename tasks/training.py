@@ -8,13 +8,15 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from data.dataset import Batch, InstanceDataset, MixedSampler, StepSampler, collate
+from data.dataset import Batch, InstanceDataset, Key, MixedSampler, StepSampler
+from data.shares import StepDataset
 from data.tables import Split
 from data.transforms import AugmentConfig
 from models.checkpoint import FORMAT, save_checkpoint
 from models.config import BackboneConfig, RefineNetConfig, SOLOv2Config
+from tasks import processes
 from tasks.config import DetectorTrainConfig, Params, RefinerConfig, TrainConfig
 from tasks.engine import Job, write_history
 from tasks.errors import TaskError
@@ -64,14 +66,28 @@ def training_data(
 
 
 def step_batches(
-    dataset: InstanceDataset, params: Params, training: TrainConfig, first_share: float | None = None
+    dataset: InstanceDataset,
+    params: Params,
+    training: TrainConfig,
+    section: str,
+    first_share: float | None = None,
 ) -> Callable[[int], Iterable[StepBatch]]:
-    """From the first step wanted to the batches of that step and all later ones; see `StepSampler`.
+    """From the first step wanted to this process's share of the batches of that step and all later ones; see
+    `StepSampler`.
 
     With `first_share`, about that share of each batch, at least one sample and not all, comes from the data set's first
     split; see `MixedSampler`. It means nothing where there is only one split.
+
+    Raises:
+        TaskError: a batch is too small for an image in every piece of every process; names `section` of params.yaml.
     """
     n, own, size = len(dataset), dataset.samples_of(0), training.batch_size
+    if size < training.accumulate * processes.count():
+        raise TaskError(
+            f"{section}.batch_size: found {size} images a step, expected at least {training.accumulate} "
+            f"({section}.accumulate) x {processes.count()} (processes): each needs one in every piece. Lower "
+            "accumulate, use fewer processes, or raise batch_size"
+        )
 
     def batches(first: int) -> Iterable[StepBatch]:
         sampler: StepSampler | MixedSampler
@@ -80,25 +96,33 @@ def step_batches(
         else:
             own_size = min(max(1, round(first_share * size)), size - 1)
             sampler = MixedSampler(own, n, own_size, size, params.seed, training.steps, first)
-        made: Iterable[Batch] = loader(dataset, sampler, collate, params.runtime.workers)
+        mine = StepDataset(dataset, processes.index(), processes.count())
+        made: Iterable[Batch] = loader(mine, sampler, params.runtime.workers)
         for step, batch in enumerate(made, start=first):
             yield {**batch, "step": step}
 
     return batches
 
 
-def loader(dataset: Any, sampler: Any, collate_samples: Any, workers: int) -> DataLoader[Any]:
-    """Batches of a sampler of batches, made by `workers` processes ahead of need; the same whatever `workers` is."""
+def loader(dataset: StepDataset, sampler: Sampler[list[Key]], workers: int) -> DataLoader[Batch]:
+    """The batches of a sampler, made by `workers` processes ahead of need; the same whatever `workers` is."""
     return DataLoader(
         dataset,
-        batch_sampler=sampler,
-        collate_fn=collate_samples,
+        sampler=sampler,
+        batch_size=None,  # the data set makes batches itself
+        collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         # A forked worker can't use CUDA or threads of the parent; one that starts afresh can.
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=4 if workers else None,
+        # Else it would draw from the global one, whose state a resumed run takes over.
+        generator=torch.Generator(),
     )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def resume_key(
@@ -113,12 +137,13 @@ def resume_key(
 ) -> str:
     """What an interrupted run must share to be resumed: params, data, and what it began with.
 
-    `settings` and `files` are what the stage depends on beside its training's section and its splits.
+    `settings` and `files` are what the stage depends on beside its training's section and its splits. How many
+    processes share the work isn't part of it.
     """
     tables = [split.root / name for split in splits for name in SPLIT_TABLES]
     shared = [stage, params.seed, params.threads, params.input.model_dump(), sorted(leave_out)]
     return fingerprint(
-        [*tables, *files], shared, training.model_dump(mode="json"), list(settings), str(device)
+        [*tables, *files], shared, training.model_dump(mode="json"), list(settings), device.type
     )
 
 

@@ -178,6 +178,13 @@ def test_batches_are_padded_with_zeros_to_multiples_of_32(make_split: Callable[.
     assert exact["crowds"] == [None]
 
 
+def test_a_sample_s_size_is_known_without_its_image(make_split: Callable[..., Split]) -> None:
+    dataset = InstanceDataset(make_split(), **PLAIN | {"augment": changed(WILD, scale_min=0.5, crop=False)})
+    for seed in range(12):
+        key = (seed % len(dataset), seed)
+        assert dataset.content_size(key) == tuple(dataset[key]["image"].shape[1:])
+
+
 def test_crops_say_where_they_lay(make_split: Callable[..., Split]) -> None:
     split = make_split()
     whole = InstanceDataset(split, **PLAIN | {"short_side": 48, "max_side": 80})[0]

@@ -11,7 +11,7 @@ import torch
 from data.dataset import collate
 from models.solov2 import SOLOv2
 from tasks.config import Params
-from tasks.detector import detector_loss
+from tasks.detector import detector_pieces
 from tasks.training import StepBatch
 
 SEED = 3
@@ -42,11 +42,12 @@ def losses_of(
             "labels": torch.tensor([1]), "weights": torch.ones(1), "points_xy": None, "crowd": None,
             "image_id": 1, "original_size": (64, 64), "crop_origin": origin,
         }  # fmt: skip
-        loss = detector_loss(config, torch.device("cpu"), params.teacher, SEED)
+        pieces = detector_pieces(config, torch.device("cpu"), params.teacher, SEED)
         batch = collate([sample])  # type: ignore[list-item]
         found = []
         for step in steps:
-            parts = loss(model, StepBatch(**batch, step=step))
+            (piece,) = pieces(StepBatch(**batch, step=step))
+            parts = piece.loss(model)
             found.append((parts["loss_mask"].item(), parts["loss_category"].item()))
         return found
 

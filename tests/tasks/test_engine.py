@@ -12,21 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tasks.config import RefinerConfig, TrainConfig
-from tasks.engine import (
-    Job,
-    finish,
-    learning_rate,
-    milestone_path,
-    train,
-    weight_average,
-    write_history,
-)
+from tasks.engine import Job, Piece, finish, milestone_path, train, write_history
 from tasks.errors import TaskError
+from tasks.optimization import build_optimizer, learning_rate, weight_average
+from tasks.out_of_memory import next_accumulate
 
 BASE: dict[str, Any] = {
     "steps": 12, "batch_size": 4, "optimizer": "adamw", "lr": 0.1, "weight_decay": 0.1, "warmup_steps": 0,
     "schedule": "cosine", "decay_at": [], "clip_norm": None, "ema": None, "precision": "fp32", "checkpoint_every": 4,
-    "log_every": 2,
+    "log_every": 2, "accumulate": 1, "channels_last": False, "fused": False, "compile": False,
 }  # fmt: skip
 
 
@@ -57,11 +51,17 @@ class Killed(Exception):
 
 
 def job(
-    folder: Path, training: TrainConfig, *, kill_at: int | None = None, key: str = "k", bad_at: int = -1
+    folder: Path,
+    training: TrainConfig,
+    *,
+    kill_at: int | None = None,
+    key: str = "k",
+    bad_at: int = -1,
+    dropout: float = 0.0,
 ) -> Job:
     """A line fitted to noisy data; batches are a function of the step."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 1))
+    model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Dropout(dropout), nn.Linear(8, 1))
 
     def batches(first: int) -> Iterable[dict[str, Any]]:
         for step in range(first, training.steps):
@@ -69,13 +69,21 @@ def job(
                 raise Killed
             x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
             y = x.sum(1, keepdim=True) * (math.nan if step == bad_at else 1)
-            yield {"x": x, "y": y, "image_ids": [step, 77]}
+            yield {"x": x, "y": y, "image_ids": [step, 77, 78, 79]}
 
-    def loss(net: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
-        value = (net(batch["x"]) - batch["y"]).square().mean()
-        return {"loss": value, "loss_fit": value}
+    def pieces(batch: dict[str, Any]) -> list[Piece]:
+        def piece(rows: Tensor) -> Piece:
+            def loss(net: nn.Module) -> dict[str, Tensor]:
+                value = (net(batch["x"][rows]) - batch["y"][rows]).square().sum() / len(batch["x"])
+                return {"loss": value, "loss_fit": value}
 
-    return Job("line", model, loss, batches, training, torch.device("cpu"), folder, key, milestones=(3, 12))
+            return Piece(loss, [batch["image_ids"][row] for row in rows.tolist()])
+
+        return [piece(rows) for rows in torch.arange(4).chunk(training.accumulate)]
+
+    return Job(
+        "line", model, pieces, batches, training, torch.device("cpu"), folder, key, 2, milestones=(3, 12)
+    )
 
 
 def weights(one: Job) -> Tensor:
@@ -112,6 +120,99 @@ def test_killed_and_resumed_is_bit_identical(
         assert milestone_path(whole, step).read_bytes() == milestone_path(resumed, step).read_bytes()
     finish(resumed)
     assert not (tmp_path / "killed" / "resume").exists()
+
+
+def test_draws_from_the_global_generator_go_on_where_they_were(tmp_path: Path) -> None:
+    whole = job(tmp_path / "whole", config(), dropout=0.5)
+    train(whole)
+    with pytest.raises(Killed):
+        train(job(tmp_path / "killed", config(), kill_at=7, dropout=0.5))
+    resumed = job(tmp_path / "killed", config(), dropout=0.5)
+    torch.manual_seed(123)
+    train(resumed)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "no hash", "no milestone"])
+def test_a_damaged_state_falls_back_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    training = config(checkpoint_every=2)
+    whole = job(tmp_path / "whole", training)
+    train(whole)
+    with pytest.raises(Killed):
+        train(job(tmp_path / "killed", training, kill_at=9))
+    folder = tmp_path / "killed" / "resume"
+    assert sorted(path.name for path in folder.glob("state_*.pt")) == ["state_0000006.pt", "state_0000008.pt"]
+    newest = folder / "state_0000008.pt"
+    if damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:-100])
+    elif damage == "flip":
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    elif damage == "no hash":
+        newest.with_suffix(".json").write_text("{")
+    else:
+        (folder / "milestone_0000003.safetensors").unlink()
+    resumed = job(tmp_path / "killed", training)
+    train(resumed)
+    assert str(newest) in caplog.text and "going back to the one before" in caplog.text
+    assert torch.equal(weights(whole), weights(resumed)) and whole.history == resumed.history
+    assert milestone_path(whole, 3).read_bytes() == milestone_path(resumed, 3).read_bytes()
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_pieces_make_the_step_of_the_whole_batch(tmp_path: Path, accumulate: int) -> None:
+    sgd: dict[str, Any] = {"optimizer": "sgd", "lr": 0.01, "clip_norm": 1.0}
+    whole = job(tmp_path / "whole", config(**sgd))
+    pieces = job(tmp_path / "pieces", config(**sgd, accumulate=accumulate))
+    train(whole)
+    train(pieces)
+    torch.testing.assert_close(weights(whole), weights(pieces))
+    for one, other in zip(whole.history, pieces.history, strict=True):
+        assert one == pytest.approx(other, abs=2e-6)
+
+
+def test_a_loss_that_is_not_finite_reaches_no_weight(tmp_path: Path) -> None:
+    one = job(tmp_path, config(), bad_at=0)
+    before = weights(one)
+    with pytest.raises(TaskError, match="step 1 "):
+        train(one)
+    assert torch.equal(before, weights(one))
+
+
+def test_out_of_memory_names_the_knobs(tmp_path: Path) -> None:
+    one = job(tmp_path, config())
+
+    def pieces(batch: Any) -> list[Piece]:
+        torch.empty(2**60, dtype=torch.uint8)  # more than there is: the allocator itself says no
+        raise AssertionError
+
+    one.pieces = pieces
+    with pytest.raises(TaskError) as error:
+        train(one)
+    text = str(error.value)
+    assert "out of memory on cpu" in text and f"{2**60}" in text
+    assert all(
+        knob in text for knob in ("accumulate: 2", "precision: bf16", "batch_size: 2", "input.short_side")
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "expected"),
+    [(4, 1, 2), (4, 2, 4), (5, 2, 3), (5, 3, 5), (4, 4, None), (1, 1, None)],
+)
+def test_the_next_number_of_pieces(batch_size: int, accumulate: int, expected: int | None) -> None:
+    assert next_accumulate(config(batch_size=batch_size, accumulate=accumulate)) == expected
+
+
+@pytest.mark.parametrize("change", [{"channels_last": True}, {"fused": True}])
+def test_what_is_for_speed_changes_rounding_alone(tmp_path: Path, change: dict[str, Any]) -> None:
+    plain, fast = job(tmp_path / "plain", config()), job(tmp_path / "fast", config(**change))
+    train(plain)
+    train(fast)
+    torch.testing.assert_close(weights(plain), weights(fast), rtol=1e-4, atol=1e-5)
 
 
 def test_training_in_half_precision_leaves_a_network_in_full_precision(tmp_path: Path) -> None:
@@ -176,13 +277,11 @@ def test_state_of_another_job_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"step 6 .*loss_fit nan.*image ids 5, 77"):
+    with pytest.raises(TaskError, match=r"step 6 .*loss_fit nan.*image ids 5, 77, 78, 79"):
         train(job(tmp_path, config(), bad_at=5))
 
 
 def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
-    from tasks.engine import build_optimizer
-
     groups = build_optimizer(job(tmp_path, config()).model, config()).param_groups
     assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.1), (4, 0.0)]
 

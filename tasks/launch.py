@@ -1,0 +1,31 @@
+"""torchrun for the processes that a step starts itself: as `torchrun`, but it doesn't repeat at length what a process
+that failed has said already. See tasks/processes.py."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+
+
+def launch(arguments: list[str]) -> None:
+    """Runs torchrun with these arguments; exits with 1 where a process of it failed."""
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    try:
+        main(arguments)
+    except ChildFailedError as error:
+        index, failure = error.get_first_failure()
+        if failure.exitcode < 0:  # killed: it could say nothing itself
+            print(
+                f"process {index} was ended by {signal.Signals(-failure.exitcode).name}; SIGKILL is often the system's "
+                "answer to too little memory. Run the step again to go on",
+                file=sys.stderr,
+            )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    launch(sys.argv[1:])

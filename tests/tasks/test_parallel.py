@@ -1,0 +1,120 @@
+"""Two real processes train together (torchrun, Gloo): the same as one process, but for rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tasks.config import Params
+from tests.tasks.conftest import tiny_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parallel_recipe(processes: int, accumulate: int = 1) -> dict[str, Any]:
+    """Few steps of SGD in full precision, which don't magnify rounding; batches of 5 don't divide by 2; images of many
+    sizes; draws of all kinds."""
+    recipe = tiny_recipe()
+    for name in ("teacher", "refiner", "student"):
+        recipe[name] |= {"steps": 4, "batch_size": 5, "precision": "fp32", "optimizer": "sgd", "lr": 0.01}
+        recipe[name] |= {"clip_norm": 5.0, "ema": 0.5, "accumulate": accumulate}
+        recipe[name]["augment"] |= {"scale_min": 0.5, "scale_max": 1.6, "crop": False, "flip": 0.5}
+    for name in ("teacher", "student"):
+        recipe[name] |= {"inner_points": 2, "mask_pairs": 40}
+    recipe["teacher"]["milestones"] = [2, 4]
+    recipe["refiner"]["milestones"] = [2]
+    recipe["student"]["strong_share"] = 0.4
+    recipe["runtime"]["processes"] = processes
+    return recipe
+
+
+def step(stage: str, folder: Path, recipe: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Runs a step's command in a folder, as a user does."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-m", f"tasks.{stage}"],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        timeout=280,
+    )  # fmt: skip
+
+
+def copy_of(line: tuple[Path, Params], folder: Path) -> Path:
+    """The line's workspace in a folder of its own."""
+    shutil.copytree(line[0] / "workspace", folder / "workspace", ignore=shutil.ignore_patterns("runs"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stage", "processes", "accumulate"),
+    [
+        ("train_teacher", 2, 1),
+        ("train_refiner", 2, 1),
+        ("train_student", 2, 1),
+        ("train_teacher", 1, 3),
+        ("train_refiner", 2, 2),
+    ],
+)
+def test_processes_and_pieces_change_rounding_alone(
+    line: tuple[Path, Params], tmp_path: Path, stage: str, processes: int, accumulate: int
+) -> None:
+    out = f"workspace/{stage.removeprefix('train_')}"
+    found = []
+    for name, recipe in (("one", parallel_recipe(1)), ("many", parallel_recipe(processes, accumulate))):
+        # Batch norm takes the statistics of a piece.
+        recipe["refiner"]["net"]["norm"] = "batch_norm" if accumulate == 1 else "group_norm"
+        folder = copy_of(line, tmp_path / name)
+        ended = step(stage, folder, recipe)
+        assert ended.returncode == 0, ended.stderr
+        found.append((load_file(folder / out / "model.safetensors"), log_of(folder / out)))
+    (weights, log), (others, other_log) = found
+    assert weights.keys() == others.keys()
+    for key, value in weights.items():
+        worst = (value - others[key]).abs().max().item()
+        assert torch.allclose(value, others[key], rtol=1e-3, atol=1e-5), f"{key} differs by {worst}"
+    for row, other in zip(log, other_log, strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=2e-6)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_an_error_in_one_process_is_told_once(line: tuple[Path, Params], tmp_path: Path) -> None:
+    recipe = parallel_recipe(2)
+    for name in ("teacher", "refiner", "student"):
+        recipe[name]["clip_norm"] = None
+    recipe["teacher"]["lr"] = 1e30
+    ended = step("train_teacher", copy_of(line, tmp_path), recipe)
+    assert ended.returncode == 1
+    assert ended.stderr.count("the loss is not finite at step 2") == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_process_that_fails_ends_the_others(line: tuple[Path, Params], tmp_path: Path) -> None:
+    folder = copy_of(line, tmp_path)
+    recipe = parallel_recipe(2)
+    (gone, *_) = sorted((folder / "workspace" / "demo" / "dataset" / "images").iterdir())
+    gone.write_bytes(b"")
+    ended = step("train_student", folder, recipe)
+    assert ended.returncode == 1
+    assert ended.stderr.count(gone.name) == 1 and "Traceback" not in ended.stderr
+
+
+def test_too_few_images_for_the_processes(line: tuple[Path, Params], tmp_path: Path) -> None:
+    recipe = parallel_recipe(2, 3)
+    ended = step("train_teacher", copy_of(line, tmp_path), recipe)
+    assert ended.returncode == 1
+    assert (
+        "teacher.batch_size: found 5 images a step, expected at least 3 (teacher.accumulate) x 2"
+        in ended.stderr
+    )
