@@ -20,11 +20,14 @@ from models.tiles import look
 from tasks.coco_eval import evaluate_masks
 from tasks.config import Params, load_params
 from tasks.device import set_up
-from tasks.evaluate import pseudo_metrics, true_masks
+from tasks.evaluate import pseudo_metrics
 from tasks.images import load_batches
 from tasks.measure_refiner import click_points, objects_of, paired_iou
-from tasks.predict import predict_split
+from tasks.predict import Finder
+from tasks.predict_files import as_results
+from tasks.progress import Bar
 from tasks.pseudo_quality import point_quality
+from tasks.score_predictions import true_masks
 from tasks.train_refiner import load_teacher
 
 WORKSPACE = Path("workspace")
@@ -37,13 +40,17 @@ def ap(model: str, params: Params) -> dict[str, float | None]:
     config = params.evaluate
     device = set_up(params.runtime, params.threads)
     val = Split.open(WORKSPACE / "dataset" / "val")
-    results = predict_split(
+    finder = Finder(
         load_teacher(WORKSPACE / model, device), val, size=params.input, inference=config.inference,
         batch_size=config.batch_size, device=device, workers=0, name=model,
     )  # fmt: skip
+    with Bar(f"predict with {model}", len(val), "image") as bar:
+        table, faults = finder.find(range(len(val)), bar)
+    assert not faults, faults
     scores = evaluate_masks(
-        true_masks(val), results, max_detections=config.max_detections, size_bounds=config.size_bounds
-    )
+        true_masks(val), as_results(table),
+        max_detections=config.max_detections, size_bounds=config.size_bounds,
+    )  # fmt: skip
     return scores.summary | {one.name: one.AP for one in scores.per_class}
 
 

@@ -196,25 +196,23 @@ def _tidy(value: float | None) -> float | None:
 
 
 def write_results(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write detections as a COCO results file.
+    """Write detections as a COCO results file, one after the other: their number doesn't matter to memory.
 
     Args:
         path: the JSON file to write.
         rows: image_id, category_id (the data set's own), score, height, width, rle_counts (bytes).
     """
-    results = []
-    for row in rows:
-        height, width = int(row["height"]), int(row["width"])
-        results.append(
-            {
+    with storage.atomic_write(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
+        # One detection a line: long files stay diffable and can be read in part.
+        file.write("[")
+        for n, row in enumerate(rows):
+            height, width = int(row["height"]), int(row["width"])
+            result = {
                 "image_id": int(row["image_id"]),
                 "category_id": int(row["category_id"]),
                 "segmentation": {"size": [height, width], "counts": row["rle_counts"].decode("ascii")},
                 "bbox": list(masks.bbox_xywh(row["rle_counts"], height, width)),
                 "score": float(row["score"]),
             }
-        )
-    with storage.atomic_write(Path(path)) as partial:
-        # One detection a line: long files stay diffable and can be read in part.
-        lines = ",\n".join(json.dumps(row, allow_nan=False, separators=(",", ":")) for row in results)
-        partial.write_text(f"[{lines}]\n", "utf-8")
+            file.write((",\n" if n else "") + json.dumps(result, allow_nan=False, separators=(",", ":")))
+        file.write("]\n")

@@ -80,3 +80,15 @@ PSEUDO = pa.schema(
         ("contains_point", pa.bool_()),
     ]
 )
+PREDICTIONS = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("score", pa.float64()),  # as COCO results have it, with 6 decimals
+        ("bbox_xywh", pa.list_(pa.float32(), 4)),
+        ("area", pa.float32()),  # pixels
+        ("height", pa.int32()),  # of the image
+        ("width", pa.int32()),
+        ("rle_counts", pa.binary()),
+    ]
+)

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 from data import storage
 from data.errors import DataError, Fault
-from data.schemas import IMAGES, INSTANCES, POINTS, PSEUDO, REJECTED
+from data.schemas import IMAGES, INSTANCES, POINTS, PREDICTIONS, PSEUDO, REJECTED
 
 __all__ = [
-    "IMAGES", "INSTANCES", "POINTS", "PSEUDO", "REJECTED", "Category", "DataError", "Fault", "Split",
+    "IMAGES", "INSTANCES", "POINTS", "PREDICTIONS", "PSEUDO", "REJECTED", "Category", "DataError", "Fault", "Split",
     "class_indices", "concat_instances", "read_arrow", "read_parquet", "stream_parquet", "write_arrow",
     "write_parquet", "write_split",
 ]  # fmt: skip

@@ -9,8 +9,6 @@ M detection limits.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pycocotools import mask as rle_tools
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from data.tables import Category
+from tasks.coco_faster import evaluate_faster
+from tasks.coco_match import SIZES, Curves, Rules, accumulate, match, thresholds
+from tasks.config import Evaluator
 from tasks.errors import TaskError
 
-SIZES = ("small", "medium", "large")
-_NO_LIMIT = 1e10  # square pixels; COCO's own "all" and "large" end here
 _MAX_LISTED = 20
 
 
@@ -97,6 +93,7 @@ def evaluate_masks(
     *,
     max_detections: int,
     size_bounds: tuple[float, float],
+    evaluator: Evaluator = "pycocotools",
 ) -> MaskScores:
     """COCO mask AP (Lin et al., 2014; cocodataset.org/#detection-eval) of results against a data set.
 
@@ -106,33 +103,44 @@ def evaluate_masks(
         results: COCO results: image_id, category_id, score, segmentation as compressed RLE.
         max_detections: detections that count, the best first. As in COCO, for each image *and class*.
         size_bounds: sides in pixels that part small from medium and medium from large (COCO: 32 and 96).
+        evaluator: whose code compares and counts; the figures are the same.
 
     Raises:
-        TaskError: a result names an image or a category that the data set doesn't have; all such are counted.
+        TaskError: a result names an image or a category that the data set doesn't have (all such are counted); an
+            evaluator that isn't installed.
     """
-    _check_results(ground_truth, results)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = _index(ground_truth, _true_annotations(ground_truth["annotations"]))
-        found = _index(ground_truth, _result_annotations(results))
-        evaluation = COCOeval(truth, found, "segm")
-        small, medium = (float(side) ** 2 for side in size_bounds)
-        evaluation.params.areaRng = [[0, _NO_LIMIT], [0, small], [small, medium], [medium, _NO_LIMIT]]
-        evaluation.params.areaRngLbl = ["all", *SIZES]
-        evaluation.params.maxDets = sorted({min(limit, max_detections) for limit in (1, 10, max_detections)})
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return _scores(evaluation, ground_truth)
+    check_results(ground_truth, results)
+    rules = Rules(max_detections, size_bounds)
+    if evaluator == "faster_coco_eval":
+        curves = evaluate_faster(ground_truth, results, rules)
+    else:
+        matches = match(ground_truth, results, rules)
+        curves = accumulate([matches], len(ground_truth["categories"]), rules)
+    categories = [Category(row["id"], row["name"]) for row in ground_truth["categories"]]
+    objects = dict.fromkeys((category.id for category in categories), 0)
+    for row in ground_truth["annotations"]:
+        objects[row["category_id"]] += not row.get("iscrowd", 0)
+    return scores_of(curves, categories, objects, rules)
 
 
-def _scores(evaluation: COCOeval, ground_truth: Mapping[str, Any]) -> MaskScores:
-    precision = evaluation.eval["precision"]  # [T, R, K, A, M], -1 where undefined
-    recall = evaluation.eval["recall"]  # [T, K, A, M]
-    thresholds = [round(100 * threshold) for threshold in evaluation.params.iouThrs]
-    at50, at75 = thresholds.index(50), thresholds.index(75)
-    limits = evaluation.params.maxDets
+def scores_of(
+    curves: Curves, categories: Sequence[Category], objects: Mapping[int, int], rules: Rules
+) -> MaskScores:
+    """The figures of a set's curves.
+
+    Args:
+        curves: of all classes, in the order of their ids.
+        categories: of the whole set.
+        objects: true objects by category id, without crowds.
+        rules: those of the curves.
+    """
+    precision, recall = curves  # [T, R, K, A, M] and [T, K, A, M], -1 where undefined
+    overlaps, recall_points = thresholds()
+    percents = [round(100 * overlap) for overlap in overlaps]
+    at50, at75 = percents.index(50), percents.index(75)
 
     def limit(wanted: int) -> int:
-        return limits.index(min(wanted, limits[-1]))
+        return rules.limits.index(min(wanted, rules.limits[-1]))
 
     summary = {
         "AP": _percent(precision[:, :, :, 0, -1]),
@@ -144,23 +152,19 @@ def _scores(evaluation: COCOeval, ground_truth: Mapping[str, Any]) -> MaskScores
         "AR": _percent(recall[:, :, 0, -1]),
         **{f"AR{size[0]}": _percent(recall[:, :, 1 + i, -1]) for i, size in enumerate(SIZES)},
     }
-    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
-    counts = dict.fromkeys(names, 0)
-    for row in ground_truth["annotations"]:
-        counts[row["category_id"]] += not row.get("iscrowd", 0)
     per_class = [
         ClassScore(
-            category_id=int(category_id),
-            name=names[category_id],
-            instances=counts[category_id],
+            category_id=category.id,
+            name=category.name,
+            instances=objects[category.id],
             AP=_percent(precision[:, :, k, 0, -1]),
             AP50=_percent(precision[at50, :, k, 0, -1]),
             AP75=_percent(precision[at75, :, k, 0, -1]),
         )
-        for k, category_id in enumerate(evaluation.params.catIds)
+        for k, category in enumerate(sorted(categories))
     ]
-    curves = {iou: _mean_curve(precision[i, :, :, 0, -1]) for i, iou in enumerate(thresholds)}
-    return MaskScores(summary, per_class, np.asarray(evaluation.params.recThrs, dtype=np.float64), curves)
+    by_overlap = {iou: _mean_curve(precision[i, :, :, 0, -1]) for i, iou in enumerate(percents)}
+    return MaskScores(summary, per_class, recall_points, by_overlap)
 
 
 def _percent(values: NDArray[np.float64]) -> float | None:
@@ -175,33 +179,9 @@ def _mean_curve(precision: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return with_objects.mean(axis=1) if with_objects.size else None
 
 
-def _index(ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": list(ground_truth["images"]),
-        "categories": list(ground_truth["categories"]),
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
+def check_results(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a TaskError where results name images or categories that the ground truth lacks."""
 
-
-def _true_annotations(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """COCOeval writes into annotations (segmentation, ignore), so it gets copies; numbered from 1, since it takes a
-    match with an id of 0 for none.
-    """
-    return [{"iscrowd": 0, **row, "id": n} for n, row in enumerate(rows, start=1)]
-
-
-def _result_annotations(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    # One at a time: pycocotools 2.0.11 with NumPy 2 can't take the areas of more than 255 masks in one call.
-    return [
-        {**row, "id": i + 1, "area": float(rle_tools.area(row["segmentation"])), "iscrowd": 0}
-        for i, row in enumerate(results)
-    ]
-
-
-def _check_results(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
     def unknown(key: str, known: Iterable[int]) -> list[str]:
         return [str(value) for value in sorted({row[key] for row in results} - set(known))]
 

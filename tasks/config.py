@@ -325,11 +325,17 @@ class StudentConfig(DetectorTrainConfig):
     start: Literal["scratch", "teacher"]
 
 
+Evaluator = Literal["pycocotools", "faster_coco_eval"]
+
+
 class EvaluateConfig(Section):
-    """COCO mask AP on the val split and pseudo-mask quality."""
+    """COCO mask AP on the val split and pseudo-mask quality: images a batch, images a Parquet part of predictions,
+    whose code computes AP (`faster_coco_eval` is an optional package)."""
 
     inference: InferenceConfig
     batch_size: PositiveInt
+    part_images: PositiveInt
+    evaluator: Evaluator
     max_detections: PositiveInt
     size_bounds: tuple[Positive, Positive]
 

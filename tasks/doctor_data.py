@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from data.fetch import local_copy
-from data.points.record import SET_ASIDE
 from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.config import Params
-from tasks.doctor_finding import SHOWN_EXAMPLES, Diagnosis
+from tasks.doctor_finding import Diagnosis, Finding
 from tasks.ingest_images import ANNOTATION, NEXT_STEP, REJECTED_IMAGES
+from tasks.lost_points import BAD_FILE, UNTIL, Lost
 from tasks.step import S3_CACHE
 
 LOGGERS = ("tasks.ingest",)
@@ -105,7 +105,7 @@ def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnos
                 what,
                 f"{count:,} of {total:,} that can't be used",
                 chosen[0].expected,
-                "restore them, or go on without them (ingest.on_reject: report)",
+                "restore them; left out until then (ingest.on_reject: report)",
             )
             diagnosis.warn("images", fault, count, examples)
     _check_crowds(params, splits, diagnosis)
@@ -165,28 +165,41 @@ def check_points(
         diagnosis.error("points", error.faults)
         return None
     points = imported.points
-    rows = [row for row in imported.rejected.to_pylist() if row["reason"] not in SET_ASIDE]
     if config.on_reject == "stop":
-        diagnosis.error("points", imported.faults)
+        diagnosis.errors += [Finding("points", one.fault, one.records) for one in imported.lost]
     else:
-        for reason, count in sorted(Counter(row["reason"] for row in rows).items()):
-            some = [row for row in rows if row["reason"] == reason][:SHOWN_EXAMPLES]
-            fault = Fault(
-                config.files,
-                f"points ({reason})",
-                f"{count:,} of {len(points) + len(rows):,} that can't be used",
-                some[0]["expected"],
-                "correct them, or go on without them (points.on_reject: report)",
-            )
-            diagnosis.warn(
-                "points", fault, count, [f"{row['file']}: {row['record']}: {row['found']}" for row in some]
-            )
+        _warn_of_points(config.files, imported, diagnosis)
     if not len(points):
         step = "look at the rejects, or export the clicks again"
         fault = Fault(params.points.files, "points", "none that can be used", "clicks on weak images", step)
         diagnosis.warn("no_points", fault)
-    diagnosis.notes.append(f"points: {len(points):,} usable, {len(rows):,} rejected")
+    counts = import_points.count_kinds(import_points.count_reasons(imported.rejected))
+    told = f"points: {len(points):,} usable, {counts['rejected']:,} rejected"
+    if counts["files_rejected"]:
+        told += f"; whole files not read: {counts['files_rejected']:,}"
+    diagnosis.notes.append(told)
     return points
+
+
+def _warn_of_points(where: str, imported: import_points.Imported, diagnosis: Diagnosis) -> None:
+    """Warnings of what is lost: by reason, of whole files by what to do about them."""
+    files = sum(one.reason == BAD_FILE for one in imported.lost)
+    records = sum(one.records for one in imported.lost if one.reason != BAD_FILE)
+    read = sum(file.same_as is None for file in imported.files.files)
+    kinds: dict[tuple[str, str], list[Lost]] = {}
+    for one in imported.lost:
+        kinds.setdefault((one.reason, one.fault.next_step if one.reason == BAD_FILE else ""), []).append(one)
+    for (reason, _), some in sorted(kinds.items()):
+        count, first = sum(one.records for one in some), some[0].fault
+        examples = [f"{one.fault.file}: {one.fault.record}: {one.fault.found}" for one in some]
+        if reason == BAD_FILE:
+            found = f"{count:,} whole file{'s'[: count > 1]} of {read + files:,} that can't be read"
+            step = first.next_step + UNTIL["report"]
+        else:
+            found = f"{count:,} of {len(imported.points) + records:,} that can't be used"
+            step = first.next_step
+        fault = Fault(where, f"points ({reason})", found, first.expected, step)
+        diagnosis.warn("points", fault, count, examples)
 
 
 def check_classes(splits: Mapping[str, Split], points: pa.Table | None, diagnosis: Diagnosis) -> None:

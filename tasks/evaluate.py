@@ -3,7 +3,7 @@
 workspace/evaluation:
   metrics.json            the figures to compare runs by (a DVC metric); percent, null where undefined
   details.json            the same by class and by size, recall, and how many points matched
-  predictions/            {student,teacher}.json, COCO results
+  predictions/            {student,teacher}.json, COCO results, and .parquet, the same as a table
   plots/                  precision_recall.csv, class_ap.csv, pseudo_iou.csv, for `dvc plots show`
   pseudo_quality.parquet  one row a point whose image has kept-aside masks
   manifest.json
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data.coco import write_results
 from data.csv_cells import safe_cell
 from data.storage import atomic_dir
 from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
 from models.checkpoint import build_model
 from models.solov2 import SOLOv2
-from tasks.coco_eval import SIZES, MaskScores, evaluate_masks, truth_of
+from tasks import processes
+from tasks.coco_eval import MaskScores
+from tasks.coco_faster import check_installed
+from tasks.coco_match import SIZES
 from tasks.config import Params
-from tasks.device import set_up
+from tasks.device import hardware, set_up
 from tasks.errors import TaskError
-from tasks.predict import predict_split
+from tasks.predict import Finder, Predictions
+from tasks.predict_files import write_predictions
 from tasks.pseudo_quality import by_group, compare, point_quality
-from tasks.step import stage_main, write_json, write_manifest
+from tasks.score_predictions import score, true_objects
+from tasks.step import fingerprint, run_folder, stage_main, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +53,41 @@ IOU_BINS = 20
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/evaluation, all of it or nothing.
 
+    A killed run goes on after the last part of predictions that it finished. Processes that share the step predict and
+    match some parts each; the first does the rest and writes.
+
     Raises:
         TaskError: an image can't be read, or a checkpoint is of other classes than the val split.
     """
     device = set_up(params.runtime, params.threads)
+    if params.evaluate.evaluator == "faster_coco_eval":
+        check_installed()
     val = Split.open(workspace / "dataset" / "val")
-    truth = true_masks(val)
-    predictions, scores = {}, {}
-    for name in MODELS:
-        predictions[name] = _predict(name, params, workspace, val, device)
-        scores[name] = evaluate_masks(
-            truth,
-            predictions[name],
-            max_detections=params.evaluate.max_detections,
-            size_bounds=params.evaluate.size_bounds,
+    finders = {name: _finder(name, params, workspace, val, device) for name in MODELS}
+    predictions: dict[str, Predictions] = {}
+    scores: dict[str, MaskScores] = {}
+    for name, finder in finders.items():
+        predictions[name] = Predictions.plan(
+            _scratch(name, params, workspace, val, device), val, params.evaluate.part_images
         )
-        log.info("evaluate: %s: AP %s on %d images", name, _shown(scores[name].summary["AP"]), len(val))
+        predictions[name].make(finder)
+        found = score(predictions[name], val, params.evaluate)
+        if found is not None:
+            scores[name] = found
+            log.info("evaluate: %s: AP %s on %d images", name, _shown(found.summary["AP"]), len(val))
+    with processes.first_alone() as first:
+        if first:
+            _write(params, workspace, val, predictions, scores)
+
+
+def _write(
+    params: Params,
+    workspace: Path,
+    val: Split,
+    predictions: Mapping[str, Predictions],
+    scores: Mapping[str, MaskScores],
+) -> None:
+    """All outputs, and the measure of the pseudo masks; predictions' scratch parts go."""
     pseudo = pa.concat_tables(
         [read_parquet(path, PSEUDO) for path in sorted((workspace / "pseudo").glob("part-*.parquet"))]
         or [PSEUDO.empty_table()]
@@ -83,19 +107,21 @@ def run(params: Params, workspace: Path) -> None:
     with atomic_dir(workspace / "evaluation") as folder:
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "details.json", details)
-        for name in MODELS:
-            write_results(
-                folder / "predictions" / f"{name}.json", (_result_row(row) for row in predictions[name])
-            )
+        detections = {
+            f"{name}_detections": write_predictions(predictions[name], folder / "predictions", name)
+            for name in MODELS
+        }
         write_parquet(quality, folder / "pseudo_quality.parquet")
         write_plots(folder / "plots", scores, quality)
         counts = {
             "val_images": len(val),
-            "val_instances": sum(not row["iscrowd"] for row in truth["annotations"]),
+            "val_instances": sum(true_objects(val).values()),
             "points_measured": len(quality),
-            **{f"{name}_detections": len(predictions[name]) for name in MODELS},
+            **detections,
         }
         write_manifest(folder, "evaluate", counts)
+    for old in run_folder(workspace, "evaluate").glob("predictions-*"):
+        shutil.rmtree(old)
     measured = metrics["pseudo"]
     if not len(quality):
         log.info(
@@ -106,13 +132,6 @@ def run(params: Params, workspace: Path) -> None:
             "evaluate: pseudo masks of %d points: mean IoU rough %s, refined %s",
             len(quality), _shown(measured["rough_iou"]), _shown(measured["refined_iou"]),
         )  # fmt: skip
-
-
-def true_masks(split: Split) -> dict[str, Any]:
-    """The objects of a split's usable images, as `evaluate_masks` takes them."""
-    usable = [row for row in split.images.to_pylist() if row["status"] == "ok"]
-    sizes = {row["image_id"]: (row["height"], row["width"]) for row in usable}
-    return truth_of(sizes, split.instances, split.categories)
 
 
 def pseudo_metrics(pseudo: pa.Table, quality: pa.Table) -> dict[str, float | None]:
@@ -138,7 +157,7 @@ def pseudo_details(pseudo: pa.Table, quality: pa.Table, classes: Sequence[str]) 
     }
 
 
-def write_plots(folder: Path, scores: dict[str, MaskScores], quality: pa.Table) -> None:
+def write_plots(folder: Path, scores: Mapping[str, MaskScores], quality: pa.Table) -> None:
     """The CSV files that `plots:` in dvc.yaml names."""
     recall = scores[MODELS[0]].recall
     curves = [scores[name].precision[50] for name in MODELS]
@@ -163,9 +182,22 @@ def write_plots(folder: Path, scores: dict[str, MaskScores], quality: pa.Table) 
     )
 
 
-def _predict(
-    name: str, params: Params, workspace: Path, val: Split, device: torch.device
-) -> list[dict[str, Any]]:
+def _scratch(name: str, params: Params, workspace: Path, val: Split, device: torch.device) -> Path:
+    """Where a model's parts lie until all is done: what they depend on names the folder."""
+    files = [
+        val.root / "images.arrow",
+        *(workspace / name / file for file in ("model.safetensors", "model.json")),
+    ]
+    config = params.evaluate
+    key = fingerprint(
+        files, params.input.model_dump(), config.inference.model_dump(), config.batch_size, config.part_images,
+        params.threads, machine=hardware(device),
+    )  # fmt: skip
+    key = processes.gather(key)[0]  # one for all, should another process have other hardware
+    return run_folder(workspace, "evaluate") / f"predictions-{name}-{key}"
+
+
+def _finder(name: str, params: Params, workspace: Path, val: Split, device: torch.device) -> Finder:
     folder = workspace / name
     model = build_model(folder)
     if not isinstance(model, SOLOv2):
@@ -178,8 +210,8 @@ def _predict(
             f"{folder}: a model of the classes {model.categories}, but dataset/val has {classes}; "
             f"run `dvc repro train_{name}`"
         )
-    return predict_split(
-        model,
+    return Finder(
+        model.to(device),
         val,
         size=params.input,
         inference=params.evaluate.inference,
@@ -192,13 +224,6 @@ def _predict(
 
 def _details(scores: MaskScores) -> dict[str, Any]:
     return {"scores": scores.summary, "per_class": [asdict(row) for row in scores.per_class]}
-
-
-def _result_row(result: dict[str, Any]) -> dict[str, Any]:
-    """A COCO result as data.coco.write_results takes it."""
-    height, width = result["segmentation"]["size"]
-    counts = result["segmentation"]["counts"].encode("ascii")
-    return {**result, "height": height, "width": width, "rle_counts": counts}
 
 
 def _at(curves: Iterable[Any], i: int) -> list[str]:
@@ -222,4 +247,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 if __name__ == "__main__":
-    stage_main("evaluate", run)
+    stage_main("evaluate", run, parallel=True)

@@ -12,7 +12,8 @@ from data.annotations import read_annotations
 from data.coco import to_instances
 from data.frames import ImageFolder
 from data.results import read_results
-from tasks.coco_eval import SIZES, evaluate_masks, truth_of
+from tasks.coco_eval import evaluate_masks, truth_of
+from tasks.coco_match import SIZES
 from tasks.errors import TaskError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,19 +17,12 @@ from data.points.folder import PointSet, read_folder
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, Options
 from data.storage import atomic_dir, join
-from data.tables import REJECTED, DataError, Fault, Split, write_parquet
+from data.tables import DataError, Fault, Split, write_parquet
 from tasks.config import Params, PointsConfig
+from tasks.lost_points import BAD_FILE, Lost, lost_files, lost_records, rows_of_files
 from tasks.step import S3_CACHE, stage_main, write_manifest
 
 log = logging.getLogger(__name__)
-
-BAD_FILE = "bad_file"
-"""Reason of a row in rejected.parquet that stands for a whole file."""
-
-NEXT_STEP = {
-    "stop": "correct the record, or set points.on_reject: report to go on without it",
-    "report": "correct the record and run again",
-}
 
 
 class Imported(NamedTuple):
@@ -39,13 +32,18 @@ class Imported(NamedTuple):
         points: table POINTS.
         rejected: table REJECTED, those that were set aside included.
         files: as read, for the manifest.
-        faults: of whole files and of records that ask for a correction.
+        lost: whole files that can't be read, and what asks for a correction in the others.
     """
 
     points: pa.Table
     rejected: pa.Table
     files: PointSet
-    faults: list[Fault]
+    lost: list[Lost]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Of all that is lost."""
+        return [one.fault for one in self.lost]
 
 
 def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) -> Imported:
@@ -61,10 +59,8 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
     points, rejected = resolve(
         found.records, weak, holders=found.holders, classes=classes, radius=config.duplicate_radius or 0.0
     )
-    faults = list(found.faults)
-    next_step = NEXT_STEP[config.on_reject]
-    faults += [rejection(row, next_step) for row in rejected.to_pylist() if row["reason"] not in SET_ASIDE]
-    return Imported(points, pa.concat_tables([_of_files(found.faults), rejected]), found, faults)
+    lost = lost_files(found.faults) + lost_records(rejected.to_pylist(), config.on_reject)
+    return Imported(points, pa.concat_tables([rows_of_files(found.faults), rejected]), found, lost)
 
 
 def read_files(
@@ -77,29 +73,14 @@ def read_files(
     return read_folder(paths, config.format, options, classes_file, weak), classes_file
 
 
-def _of_files(faults: Sequence[Fault]) -> pa.Table:
-    """Files that can't be read as rows of rejected.parquet."""
-    rows = [
-        {
-            "file": Path(fault.file).name,
-            "record": fault.record,
-            "reason": BAD_FILE,
-            "found": fault.found,
-            "expected": fault.expected,
-        }
-        for fault in faults
-    ]
-    return pa.Table.from_pylist(rows, schema=REJECTED)
-
-
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/points: points.parquet, rejected.parquet, manifest.json.
 
     Raises:
         S3Error: point files in S3 can't be had.
         DataError: no point file can be read; or, where `points.on_reject` is `stop`, any file can't, or any point has
-            no image, no class, lies outside its image or is there twice. All of them are listed and nothing is
-            written.
+            no image, no class, lies outside its image or is there twice. All of them are listed, those that one
+            unknown image or class explains in one fault, and nothing is written.
     """
     config = params.points
     weak = Split.open(workspace / "dataset" / "weak")
@@ -117,8 +98,7 @@ def run(params: Params, workspace: Path) -> None:
         "points": len(points),
         "images": len(points["image_id"].unique()),
         "weak_images": len(weak),
-        "rejected": sum(count for reason, count in reasons.items() if reason not in SET_ASIDE),
-        "set_aside": sum(count for reason, count in reasons.items() if reason in SET_ASIDE),
+        **count_kinds(reasons),
     }
     with atomic_dir(workspace / "points") as folder:
         write_parquet(points, folder / "points.parquet")
@@ -132,12 +112,13 @@ def run(params: Params, workspace: Path) -> None:
         elif not file.records:
             log.warning("import_points: %s: no record in it", file.name)
     log.info(
-        "import_points: %d points on %d of %d weak images, %d rejected%s",
+        "import_points: %d points on %d of %d weak images, %d rejected%s%s",
         counts["points"],
         counts["images"],
         len(weak),
         counts["rejected"],
         f", {counts['set_aside']} set aside" if counts["set_aside"] else "",
+        f"; whole files not read: {counts['files_rejected']}" if counts["files_rejected"] else "",
     )
 
 
@@ -151,15 +132,18 @@ def told_files(files: PointSet) -> dict[str, dict[str, Any]]:
     }
 
 
+def count_kinds(reasons: Mapping[str, int]) -> dict[str, int]:
+    """Records rejected and set aside, and whole files that couldn't be read."""
+    kinds = {"rejected": 0, "set_aside": 0, "files_rejected": 0}
+    for reason, count in reasons.items():
+        kind = "set_aside" if reason in SET_ASIDE else "files_rejected" if reason == BAD_FILE else "rejected"
+        kinds[kind] += count
+    return kinds
+
+
 def count_reasons(rejected: pa.Table) -> dict[str, int]:
     """How many rows there are of each reason."""
     return dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
-
-
-def rejection(row: dict[str, Any], next_step: str) -> Fault:
-    """A row of rejected.parquet as a fault."""
-    found = f"{row['found']} ({row['reason']}) on image {row['image']}"
-    return Fault(row["file"], row["record"], found, row["expected"], next_step)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,29 @@
-"""Instances of every image of a split, without points: what a trained SOLOv2 finds, as COCO results."""
+"""Instances of the images of a split, without points: what a trained SOLOv2 finds, part by part.
+
+Parts are Parquet files of some hundred images each, in a folder of the run: a killed step goes on after those that are
+there, and processes that share the step take some each. A part's content doesn't depend on who makes it.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
-from torch import Tensor
 
 from data import masks as mask_codec
-from data.tables import Split
-from models.config import InferenceConfig, TileConfig
+from data.tables import PREDICTIONS, Split, read_parquet, write_parquet
+from models.config import InferenceConfig
 from models.solov2 import SOLOv2
 from models.tiles import look, predict
+from tasks import processes
+from tasks.beside import beside
 from tasks.config import InputConfig
 from tasks.errors import TaskError
 from tasks.images import ImageBatch, load_batches
@@ -19,100 +31,154 @@ from tasks.progress import Bar
 
 SCORE_DECIMALS = 6
 _MAX_LISTED = 50
+Rows = list[dict[str, Any]]
+Job = tuple[int, Callable[[], Rows]]
 
 
-def predict_split(
-    model: SOLOv2,
-    split: Split,
-    *,
-    size: InputConfig,
-    inference: InferenceConfig,
-    batch_size: int,
-    device: torch.device,
-    workers: int,
-    name: str,
-) -> list[dict[str, Any]]:
-    """COCO results of all images of `split` whose status is "ok".
+@dataclass(frozen=True)
+class Finder:
+    """A network and all that it takes to find instances in images of a split.
 
-    Args:
-        model: in eval mode, with `categories` as checkpoints carry them: class i is categories[i].
+    Attributes:
+        model: on `device`, in eval mode, with `categories` as checkpoints carry them: class i is categories[i].
         split: its images are read; its instances aren't looked at.
         size: how large images come in.
         inference: how detections are picked.
         batch_size: images at a time, all of one padded size.
-        device: where the network runs; the model is moved there.
+        device: where the network runs.
         workers: processes that read images; 0 reads them here.
         name: what the progress counts for, e.g. "student".
-
-    Returns:
-        Dicts of image_id, category_id, score, bbox [x, y, width, height] and segmentation (compressed RLE
-        of the original image, counts as str), sorted by image_id, the best first.
-
-    Raises:
-        TaskError: images that are missing, unreadable or not of the size ingested; all of them are listed.
     """
-    rows = [i for i, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
-    image_ids = split.images["image_id"].to_pylist()
-    model = model.to(device)
-    results: list[dict[str, Any]] = []
-    faults: list[str] = []
-    with Bar(f"predict with {name}", len(rows), "image") as bar:
-        for batch, failed in load_batches(split, rows, size, batch_size, workers):
+
+    model: SOLOv2
+    split: Split
+    size: InputConfig
+    inference: InferenceConfig
+    batch_size: int
+    device: torch.device
+    workers: int
+    name: str
+
+    def find(self, rows: Sequence[int], bar: Bar) -> tuple[pa.Table, list[str]]:
+        """Instances of some images.
+
+        Args:
+            rows: of the split's images.
+            bar: advances by an image each.
+
+        Returns:
+            PREDICTIONS sorted by image_id, the best of an image first; and the faults of images that are missing,
+            unreadable or not of the size ingested. After a fault, no more instances are looked for.
+        """
+        faults: list[str] = []
+        found: Rows = []
+        for instances in beside(self._jobs(rows, faults, bar)):
+            found += instances
+        # Stable: an image's instances stay in the order of their scores.
+        found.sort(key=lambda row: row["image_id"])
+        return pa.Table.from_pylist(found, schema=PREDICTIONS), faults
+
+    def _jobs(self, rows: Sequence[int], faults: list[str], bar: Bar) -> Iterator[Job]:
+        """For each image what makes its rows, masks as arrays in memory."""
+        image_ids = self.split.images["image_id"]
+        for batch, failed in load_batches(self.split, rows, self.size, self.batch_size, self.workers):
             faults += [str(one.fault) for one in failed]
-            if batch is not None and not faults:  # after a fault, go on only to list the others
-                results += _predict_batch(
-                    model, batch, [image_ids[row] for row in batch.rows], inference, size.tile, device
-                )
+            if batch is not None and not faults:
+                yield from self._batch(batch, [image_ids[row].as_py() for row in batch.rows])
             bar.advance((len(batch.rows) if batch else 0) + len(failed))
-    if faults:
-        more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
-        listed = "\n".join(f"  - {fault}" for fault in faults[:_MAX_LISTED])
-        raise TaskError(f"{split.root}: {len(faults)} images can't be predicted:\n{listed}{more}")
-    # Stable: an image's detections stay in the order of their scores.
-    return sorted(results, key=lambda result: result["image_id"])
+
+    @torch.inference_mode()
+    def _batch(self, batch: ImageBatch, image_ids: Sequence[int]) -> Iterator[Job]:
+        images = batch.images.to(self.device, non_blocking=True)
+        outputs = look(self.model, images, batch.content_sizes, self.size.tile)
+        for n, original in enumerate(batch.originals):
+            found = predict(
+                outputs,
+                n,
+                self.inference,
+                input_size=(images.shape[2], images.shape[3]),
+                content_size=batch.content_sizes[n],
+                original_size=(original.shape[1], original.shape[2]),
+            )
+            classes = [self.model.categories[label]["id"] for label in found.labels.tolist()]
+            masks = found.masks.cpu().numpy()
+            yield masks.nbytes, partial(_rows, image_ids[n], classes, found.scores.tolist(), masks)
 
 
-@torch.inference_mode()
-def _predict_batch(
-    model: SOLOv2,
-    batch: ImageBatch,
-    image_ids: list[int],
-    inference: InferenceConfig,
-    tile: TileConfig | None,
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    images = batch.images.to(device, non_blocking=True)
-    outputs = look(model, images, batch.content_sizes, tile)
-    results = []
-    for n, original in enumerate(batch.originals):
-        found = predict(
-            outputs,
-            n,
-            inference,
-            input_size=(images.shape[2], images.shape[3]),
-            content_size=batch.content_sizes[n],
-            original_size=(original.shape[1], original.shape[2]),
-        )
-        category_ids = [model.categories[label]["id"] for label in found.labels.tolist()]
-        results += _as_coco(image_ids[n], category_ids, found.scores, found.masks)
-    return results
-
-
-def _as_coco(image_id: int, category_ids: list[int], scores: Tensor, masks: Tensor) -> list[dict[str, Any]]:
-    """COCO result dicts of one image's detections; masks bool [D, H, W]. Empty masks are left out."""
+def _rows(image_id: int, category_ids: Sequence[int], scores: Sequence[float], masks: np.ndarray) -> Rows:
+    """PREDICTIONS rows of one image; masks bool [D, H, W]. Empty masks are left out."""
     height, width = masks.shape[-2:]
-    results = []
-    for category_id, score, mask in zip(category_ids, scores.tolist(), masks.cpu().numpy(), strict=True):
+    rows = []
+    for category_id, score, mask in zip(category_ids, scores, masks, strict=True):
         if not mask.any():  # all of it lay in the padding, which is cut off
             continue
         counts = mask_codec.encode(mask)
-        results.append(
+        rows.append(
             {
                 "image_id": image_id,
                 "category_id": category_id,
                 "score": round(score, SCORE_DECIMALS),
-                "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
-                "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
+                "bbox_xywh": mask_codec.bbox_xywh(counts, height, width),
+                "area": mask_codec.area(counts, height, width),
+                "height": height,
+                "width": width,
+                "rle_counts": counts,
             }
         )
-    return results
+    return rows
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Instances of a split's usable images, in parts.
+
+    Attributes:
+        folder: where the parts lie.
+        rows: of the split's images, by part; in the order of image ids.
+    """
+
+    folder: Path
+    rows: list[list[int]]
+
+    @classmethod
+    def plan(cls, folder: Path, split: Split, part_images: int) -> Predictions:
+        """Parts of `part_images` images whose status is "ok"; at least one part."""
+        rows = [i for i, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
+        return cls(folder, [rows[at : at + part_images] for at in range(0, len(rows), part_images)] or [[]])
+
+    def path(self, n: int) -> Path:
+        """Of part `n`."""
+        return self.folder / f"part-{n:05d}.parquet"
+
+    def table(self, n: int) -> pa.Table:
+        """PREDICTIONS of part `n`."""
+        return read_parquet(self.path(n), PREDICTIONS)
+
+    def make(self, finder: Finder) -> None:
+        """Makes the parts that aren't there yet; processes that share the step call this together.
+
+        Raises:
+            TaskError: images that can't be read; all of them are listed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        there = [n for n in range(len(self.rows)) if self.path(n).exists()]
+        there = processes.gather(there)[0]  # since another may have written one meanwhile
+        missing = [n for n in range(len(self.rows)) if n not in set(there)]
+        mine = missing[processes.index() :: processes.count()]
+        done = sum(len(self.rows[n]) for n in there)
+        faults: list[str] = []
+        with Bar(
+            f"predict with {finder.name}", done + sum(len(self.rows[n]) for n in mine), "image", done
+        ) as bar:
+            for n in mine:
+                table, failed = finder.find(self.rows[n], bar)
+                faults += failed
+                if not failed:
+                    write_parquet(table, self.path(n))
+        faults = sorted(fault for own in processes.gather(faults) for fault in own)
+        if faults and not processes.is_first():
+            sys.exit(1)  # the first one tells
+        if faults:
+            more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
+            listed = "\n".join(f"  - {fault}" for fault in faults[:_MAX_LISTED])
+            raise TaskError(f"{finder.split.root}: {len(faults)} images can't be predicted:\n{listed}{more}")

@@ -19,7 +19,7 @@ from pycocotools import mask as rle_tools
 
 from data import masks
 from data.tables import Split
-from tasks.coco_eval import SIZES
+from tasks.coco_match import SIZES
 
 QUALITY = pa.schema(
     [

@@ -84,12 +84,13 @@ def _facts(counts: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
 
     images = sum(of(f"dataset/{name}", "images") for name in ("strong", "weak", "val"))
     masks = sum(of(f"dataset/{name}", "instances") for name in ("strong", "val"))
-    rejected = of("points", "rejected")
+    rejected, files = of("points", "rejected"), of("points", "files_rejected")
+    told = f"{rejected:,} + {count(files, 'file')}" if files else f"{rejected:,}"
     made = of("pseudo", "ok") + of("pseudo", "rough")
     return {
         "make_demo": [count(images, "image")],
         "ingest": [count(images, "image"), count(masks, "mask")],
-        "import_points": [count(of("points", "points"), "point"), f"{rejected:,} rejected"],
+        "import_points": [count(of("points", "points"), "point"), f"{told} rejected"],
         "train_teacher": [count(of("teacher", "images"), "image"), count(of("teacher", "steps"), "step")],
         "train_refiner": [count(of("refiner", "images"), "image"), count(of("refiner", "steps"), "step")],
         "pseudo_label": [count(made, "mask"), f"from {count(of('pseudo', 'points'), 'point')}"],

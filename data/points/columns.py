@@ -27,6 +27,9 @@ USUAL: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Header names that are known without being told, the first that is there; case, spaces and hyphens don't matter."""
 
+NAME_COLUMN = "a column that says it, named in points.columns"
+"""What is expected beside a known image or class where a table has no column for it."""
+
 
 def _plain(name: str) -> str:
     return name.strip().lstrip("#").strip().lower().replace(" ", "_").replace("-", "_")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import difflib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -17,6 +18,9 @@ NEIGHBOURS = 20
 SHOWN_NAMES = 10
 COMPARED = 200
 """Unknown names that are compared with the known ones; of more, a hundred thousand say, nobody reads the hints."""
+ALIKE, ALIKE_HASHES = 0.5, 0.9
+"""How alike a known name must be (difflib's ratio) to be a hint. Any two hashes have half their digits in common."""
+HASH = re.compile(r"[0-9a-f][0-9a-f-]{14}", re.IGNORECASE)
 
 Value = str | int | None
 
@@ -59,7 +63,8 @@ class Names:
         near: list[str] = []
         if value and self._compared < COMPARED:
             self._compared += 1
-            near = difflib.get_close_matches(value, self._likely(value), n=NEAREST_NAMES, cutoff=0.5)
+            cutoff = ALIKE_HASHES if HASH.search(value) else ALIKE
+            near = difflib.get_close_matches(value, self._likely(value), n=NEAREST_NAMES, cutoff=cutoff)
         if near:
             return f"a known {self.kind}; the nearest: {', '.join(near)}"
         some = self._sorted[:SHOWN_NAMES]
@@ -81,6 +86,8 @@ class Names:
 class Categories:
     """Classes of a split, by the data set's id or name, or by a name that a mapping gives them.
 
+    Where no name is the very one, the only one that differs in upper and lower case alone is taken.
+
     Args:
         split: whose classes.
         classes: name in point files -> name in the data set; None leaves the class out; "" stands for no class.
@@ -99,6 +106,11 @@ class Categories:
 
     def _find(self, value: Value) -> int | Problem:
         said = "" if value is None else str(value)
+        if isinstance(value, str) and said not in self._classes and self._names.known(value) is None:
+            names = {*self._classes, *self._names.ids}
+            alike = [name for name in names if name.casefold() == said.casefold()]
+            if len(alike) == 1:
+                value = said = alike[0]
         if said in self._classes:
             mapped = self._classes[said]
             if mapped is None:

@@ -41,6 +41,7 @@ def tiny_recipe() -> dict[str, Any]:
     recipe["refiner"]["net"]["backbone"]["width"] = 0.25
     recipe["refiner"]["net"] |= {"crop_size": 32, "aspp_channels": 16, "decoder_channels": [16, 16, 8, 8]}
     recipe["pseudo"] |= {"part_images": 5, "batch_size": 4}
+    recipe["evaluate"] |= {"part_images": 2, "batch_size": 2}
     recipe["runtime"] |= {"device": "cpu", "workers": 0}
     return recipe
 

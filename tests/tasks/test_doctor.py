@@ -247,6 +247,14 @@ def points_outside_stop(p: Project) -> None:
     points_outside(p)
 
 
+def a_file_without_columns(p: Project) -> None:
+    (p.root / "mine/points/maria.csv").write_text("Bild;Pos_X [px];Pos_Y [px];Zelltyp\na.png;1,5;2,5;disc\n")
+
+
+def points_misspelt(p: Project) -> None:
+    overwrite_points(p, lambda rows: [row.update(category_id="starr") for row in rows[:4]])  # type: ignore[func-returns-value]
+
+
 def no_points(p: Project) -> None:
     overwrite_points(p, list.clear)
 
@@ -364,6 +372,11 @@ WARNINGS = [
     (some_crowds, "crowd_share", "iscrowd 1: 100% of star; crowds are neither learnt nor scored"),
     (bad_annotation, "images", "annotations of strong: found 1 of"),
     (points_outside, "points", "points (outside_image): found 4 of"),
+    (points_outside, "points", "Next: correct the record; left out until then (points.on_reject: report)."),
+    (image_cut_short, "images", "Next: restore them; left out until then (ingest.on_reject: report)."),
+    (a_file_without_columns, "points", "points (bad_file): found 1 whole file of 2 that can't be read"),
+    (a_file_without_columns, "points", "Next: name the columns in points.columns"),
+    (points_misspelt, "points", "Next: map the name in points.classes"),
     (no_points, "no_points", "found none that can be used"),
     (no_val_masks, "no_val_masks", "ingest.val: annotations: found no mask"),
     (class_without_mask, "class_without_mask", "classes: star: found clicks and no mask on a strong image"),
@@ -408,6 +421,16 @@ def test_warnings(project: Project, damage: Callable[[Project], None], check: st
     told = [one for one in found.warnings if one.check == check]
     assert any(text in str(one.fault) for one in told), [str(one.fault) for one in found.warnings]
     assert all(one.count >= 1 for one in told)
+
+
+def test_what_one_class_explains_is_one_error_with_its_count(project: Project) -> None:
+    project.recipe["points"]["on_reject"] = "stop"
+    points_misspelt(project)
+    (found,) = project.examine().errors
+    assert (found.check, found.count) == ("points", 4)
+    assert "found category 'starr' (unknown_category); expected a known category; the nearest: star" in str(
+        found.fault
+    )
 
 
 def test_a_crop_of_another_ratio_is_no_copy(project: Project) -> None:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from data.tables import INSTANCES, PSEUDO, Split, read_parquet, write_split
 from tasks import evaluate, report
 from tasks.config import Params
 from tasks.errors import TaskError
+from tasks.predict import Predictions
 from tasks.pseudo_quality import QUALITY
 from tasks.step import write_manifest
-from tests.tasks.conftest import run_step
+from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
 WORKSPACE = Path("workspace")
 AP = {"AP", "AP50", "AP75", "APs", "APm", "APl"}
@@ -141,6 +150,84 @@ def test_the_same_inputs_give_the_same_bytes(params: Params) -> None:
     evaluate.run(params, WORKSPACE)
     report.run(params, WORKSPACE)
     assert (files_of(WORKSPACE / "evaluation"), (WORKSPACE / "report.html").read_bytes()) == before
+
+
+def test_two_processes_give_the_same_bytes(params: Params) -> None:
+    """By `runtime.processes`, as a user asks for them: real ones, that meet by Gloo."""
+    before = files_of(WORKSPACE / "evaluation")
+    assert len(Predictions.plan(Path(), Split.open(WORKSPACE / "dataset/val"), 2).rows) == 3
+    shutil.rmtree(WORKSPACE / "evaluation")
+    recipe = tiny_recipe()
+    recipe["runtime"]["processes"] = 2
+    done = start_evaluate(recipe)
+    assert done.wait(timeout=280) == 0, Path("log").read_text()
+    assert files_of(WORKSPACE / "evaluation") == before
+    assert json.loads((WORKSPACE / "runs/evaluate/run.json").read_text())["processes"] == 2
+    assert not list((WORKSPACE / "runs/evaluate").glob("predictions-*"))
+
+
+def test_two_processes_name_the_images_of_both(params: Params) -> None:
+    val = Split.open(WORKSPACE / "dataset/val")
+    lost = [val.image_path(row) for row in range(0, len(val), 2)]
+    for path in lost:
+        path.unlink()
+    recipe = tiny_recipe()
+    recipe["runtime"]["processes"] = 2
+    assert start_evaluate(recipe).wait(timeout=280) != 0
+    log = Path("log").read_text()
+    assert "evaluate: " in log and "3 images can't be predicted" in log
+    assert all(log.count(f"- {path}") == 1 for path in lost), log
+
+
+def start_evaluate(recipe: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """`python -m tasks.evaluate` in a process group of its own."""
+    Path("params.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    taken = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    environment = {name: value for name, value in os.environ.items() if name not in taken}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tasks.evaluate"],
+        env=environment, stdout=Path("log").open("ab"), stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [1, 2])
+def test_killed_at_any_moment_a_rerun_ends_with_the_same_bytes(params: Params, kind: int) -> None:
+    """Kill -9 at random moments of one process, or of two; the rerun goes on after the parts that are there."""
+    before = files_of(WORKSPACE / "evaluation")
+    shutil.rmtree(WORKSPACE / "evaluation")
+    recipe = tiny_recipe()
+    recipe["evaluate"]["part_images"] = 2
+    recipe["runtime"]["processes"] = kind
+    scratch = WORKSPACE / "runs/evaluate"
+    random = np.random.default_rng(kind)
+    parts: list[int] = []
+    for _ in range(6):
+        step = start_evaluate(recipe)
+        # From the first part on: before that there is nothing that could break.
+        wanted = int(random.integers(len(parts) + 2))
+        while step.poll() is None and len(list(scratch.glob("predictions-*/part-*.parquet"))) < wanted:
+            time.sleep(0.01)
+        time.sleep(float(random.random()) / 5)
+        os.killpg(step.pid, signal.SIGKILL)
+        step.wait()
+        if (WORKSPACE / "evaluation").exists():
+            break
+        parts.append(len(list(scratch.glob("predictions-*/part-*.parquet"))))
+        assert parts == sorted(parts)
+    assert any(parts), "no kill came between two parts"
+    if not (WORKSPACE / "evaluation").exists():
+        step = start_evaluate(recipe)
+        assert step.wait(timeout=280) == 0, Path("log").read_text()
+    assert files_of(WORKSPACE / "evaluation") == before
+
+
+def test_the_other_evaluator_gives_the_same_figures(params: Params) -> None:
+    before = files_of(WORKSPACE / "evaluation")
+    config = params.evaluate.model_copy(update={"evaluator": "faster_coco_eval"})
+    evaluate.run(params.model_copy(update={"evaluate": config}), WORKSPACE)
+    assert files_of(WORKSPACE / "evaluation") == before
 
 
 def test_the_page_stands_alone_and_says_the_figures(params: Params) -> None:

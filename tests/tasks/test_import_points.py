@@ -148,3 +148,50 @@ def test_columns_and_radius_are_used(place: tuple[Path, Params, dict[str, Any]])
     assert sorted(points["x"].to_pylist()) == [10.5, 30.5]
     rejected = read_parquet(workspace / "points" / "rejected.parquet", REJECTED).to_pylist()
     assert [(row["reason"], row["record"]) for row in rejected] == [("duplicate_annotator", "line 3")]
+
+
+def report(params: Params) -> Params:
+    return changed(params, on_reject="report")
+
+
+def test_what_one_name_explains_is_one_fault(
+    place: tuple[Path, Params, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, params, content = place
+    rows = content["annotations"]
+    for row in rows[:20]:
+        row["image_id"] = 10**6
+    for row in rows[20:23]:
+        row["category_id"] = "disk"
+    rows[23]["point"] = [-1, 3]
+    rows[24]["point"] = [-1, 4]
+    rewrite(content)
+    with pytest.raises(DataError) as caught:
+        run(params, workspace)
+    many, classes, *singles = caught.value.faults
+    assert many.record == f"20 records, the first: annotation {rows[0]['id']}"
+    assert many.found == f"image {10**6} (unknown_image)"
+    assert many.next_step == (
+        "correct the image's name, or set points.on_reject: report to leave out what can't be used"
+    )
+    assert classes.record.startswith("3 records") and "nearest: disc" in classes.expected
+    assert classes.next_step.startswith("map the name in points.classes")
+    assert [one.record for one in singles] == [f"annotation {row['id']}" for row in rows[23:25]]
+    run(report(params), workspace)
+    told = [line for line in caplog.messages if "import_points: rejected" in line]
+    assert len(told) == 4 and all("left out until then (points.on_reject: report)" in line for line in told)
+    rejected = read_parquet(workspace / "points" / "rejected.parquet", REJECTED)
+    assert len(rejected) == 25  # each of them
+
+
+def test_a_whole_file_is_no_record(
+    place: tuple[Path, Params, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, params, _ = place
+    Path("workspace/demo/points/more.csv").write_text("Bild;Pos_X [px];Pos_Y [px]\na.png;1,5;2\n")
+    with caplog.at_level("INFO"):
+        run(report(params), workspace)
+    manifest = json.loads((workspace / "points" / "manifest.json").read_text())
+    assert (manifest["counts"]["rejected"], manifest["counts"]["files_rejected"]) == (0, 1)
+    assert "0 rejected; whole files not read: 1" in caplog.text
+    assert "name the columns in points.columns" in caplog.text

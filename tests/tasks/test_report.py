@@ -201,7 +201,9 @@ def test_spread(count: int, wanted: int, chosen: list[int]) -> None:
 
 def test_the_picture_has_a_box_a_step_and_an_arrow_where_results_flow(tmp_path: Path) -> None:
     demo = done_steps(
-        tmp_path, str(tmp_path / "demo/dataset/images"), {"points": {"points": 3, "rejected": 1}}
+        tmp_path,
+        str(tmp_path / "demo/dataset/images"),
+        {"points": {"points": 3, "rejected": 1, "files_rejected": 2}},
     )
     own = done_steps(tmp_path, "/data/images", {})
     assert [step.step.stage for step in demo] == [step.stage for step in STEPS]
@@ -210,5 +212,5 @@ def test_the_picture_has_a_box_a_step_and_an_arrow_where_results_flow(tmp_path: 
         svg = picture(steps)
         assert svg.count('class="box"') == len(steps)
         assert svg.count('class="arrow"') == arrows
-    assert "3 points" in picture(demo)
+    assert "3 points" in picture(demo) and "1 + 2 files rejected" in picture(demo)
     assert "from the cache" in picture(demo)  # nothing ran here

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import PurePosixPath
 from typing import Any
@@ -125,7 +126,9 @@ def test_twenty_thousand_images_of_one_bare_name_take_seconds(weak: Split) -> No
     images = Images(split_of(weak, {n: f"{n:05d}/image.png" for n in range(20_000)}))
     started = time.process_time()
     assert [images.find(f"data/{n:05d}/image.png") for n in range(20_000)] == list(range(20_000))
-    assert time.process_time() - started < 20  # a fraction of one on a quiet core; comparing with each takes days
+    assert (
+        time.process_time() - started < 20
+    )  # a fraction of one on a quiet core; comparing with each takes days
 
 
 def test_categories_go_through_the_mapping(weak: Split) -> None:
@@ -134,6 +137,29 @@ def test_categories_go_through_the_mapping(weak: Split) -> None:
     left_out, unknown = categories.find("dirt"), categories.find("gear")
     assert isinstance(left_out, Problem) and left_out.reason == "ignored_class"
     assert isinstance(unknown, Problem) and unknown.reason == "unknown_category"
+
+
+@pytest.mark.parametrize(
+    ("classes", "said", "expected"),
+    [
+        (None, "Bolt", 5),
+        (None, "WASHER", 9),
+        (None, "bolts", None),
+        ({"Screw": "bolt"}, "screw", 5),  # names of the mapping too
+        ({"dirt": None}, "Dirt", "ignored_class"),
+        ({"bolt": "washer"}, "Bolt", 9),  # as the mapping says of `bolt`
+        ({"BOLT": "washer"}, "Bolt", None),  # bolt or BOLT?
+        ({"BOLT": "washer"}, "bolt", 5),  # the very name
+    ],
+)
+def test_a_class_that_differs_in_case_alone(
+    weak: Split, classes: dict[str, str | None] | None, said: str, expected: int | str | None
+) -> None:
+    found = Categories(weak, classes).find(said)
+    if isinstance(expected, int):
+        assert found == expected
+    else:
+        assert isinstance(found, Problem) and found.reason == (expected or "unknown_category")
 
 
 def test_the_only_class_needs_no_saying(weak: Split) -> None:
@@ -151,3 +177,12 @@ def test_near_names_are_found_among_many_without_comparing_all() -> None:
     for n in range(COMPARED):
         names.problem(f"other {n}")
     assert "nearest" not in names.problem("folder 4/image_000004.jpg").expected
+
+
+def test_other_hashes_are_no_hints() -> None:
+    digest = [hashlib.sha256(str(n).encode()).hexdigest() + ".png" for n in range(50)]
+    names = Names("image", dict(enumerate(digest[:40])))
+    for unknown in digest[40:]:
+        assert "nearest" not in names.problem(unknown).expected
+    for slip in (digest[0][1:], digest[0].replace(".png", ".jpg")):
+        assert names.problem(slip).expected == f"a known image; the nearest: {digest[0]}"
