@@ -45,7 +45,7 @@ def ap(model: str, params: Params) -> dict[str, float | None]:
         batch_size=config.batch_size, device=device, workers=0, name=model,
     )  # fmt: skip
     with Bar(f"predict with {model}", len(val), "image") as bar:
-        table, faults = finder.find(range(len(val)), bar)
+        [(table, faults)] = finder.find([range(len(val))], bar)
     assert not faults, faults
     scores = evaluate_masks(
         true_masks(val), as_results(table),

@@ -26,7 +26,7 @@ from tasks import processes
 from tasks.beside import beside
 from tasks.config import InputConfig
 from tasks.errors import TaskError
-from tasks.images import ImageBatch, load_batches
+from tasks.images import ImageBatch, grouped, read_batches
 from tasks.progress import Bar
 
 SCORE_DECIMALS = 6
@@ -59,33 +59,47 @@ class Finder:
     workers: int
     name: str
 
-    def find(self, rows: Sequence[int], bar: Bar) -> tuple[pa.Table, list[str]]:
-        """Instances of some images.
+    def find(self, parts: Sequence[Sequence[int]], bar: Bar) -> Iterator[tuple[pa.Table, list[str]]]:
+        """Instances part by part; the images of the next one are already read meanwhile.
 
         Args:
-            rows: of the split's images.
+            parts: rows of the split's images.
             bar: advances by an image each.
 
-        Returns:
-            PREDICTIONS sorted by image_id, the best of an image first; and the faults of images that are missing,
-            unreadable or not of the size ingested. After a fault, no more instances are looked for.
+        Yields:
+            PREDICTIONS of a part, sorted by image_id, the best of an image first; and the faults of its images that
+            are missing, unreadable or not of the size ingested. After a fault, no more instances are looked for.
         """
-        faults: list[str] = []
+        faults: list[list[str]] = [[] for _ in parts]
         found: Rows = []
-        for instances in beside(self._jobs(rows, faults, bar)):
+        at = 0
+        for n, instances in beside(self._jobs(parts, faults, bar)):
+            for done in range(at, n):
+                yield _table(found), faults[done]
+                found = []
+            at = n
             found += instances
-        # Stable: an image's instances stay in the order of their scores.
-        found.sort(key=lambda row: row["image_id"])
-        return pa.Table.from_pylist(found, schema=PREDICTIONS), faults
+        for done in range(at, len(parts)):
+            yield _table(found), faults[done]
+            found = []
 
-    def _jobs(self, rows: Sequence[int], faults: list[str], bar: Bar) -> Iterator[Job]:
-        """For each image what makes its rows, masks as arrays in memory."""
+    def _jobs(
+        self, parts: Sequence[Sequence[int]], faults: list[list[str]], bar: Bar
+    ) -> Iterator[tuple[int, Callable[[], tuple[int, Rows]]]]:
+        """For each image what makes its rows, masks as arrays in memory, and says which part they are of."""
         image_ids = self.split.images["image_id"]
-        for batch, failed in load_batches(self.split, rows, self.size, self.batch_size, self.workers):
-            faults += [str(one.fault) for one in failed]
-            if batch is not None and not faults:
-                yield from self._batch(batch, [image_ids[row].as_py() for row in batch.rows])
-            bar.advance((len(batch.rows) if batch else 0) + len(failed))
+        batches = [
+            (n, batch)
+            for n, rows in enumerate(parts)
+            for batch in grouped(self.split, rows, self.size, self.batch_size)
+        ]
+        read = read_batches(self.split, (batch for _, batch in batches), self.size, self.workers)
+        for (n, _), (loaded, failed) in zip(batches, read, strict=True):
+            faults[n] += [str(one.fault) for one in failed]
+            if loaded is not None and not any(faults):
+                for size, job in self._batch(loaded, [image_ids[row].as_py() for row in loaded.rows]):
+                    yield size, partial(_of_part, n, job)
+            bar.advance((len(loaded.rows) if loaded else 0) + len(failed))
 
     @torch.inference_mode()
     def _batch(self, batch: ImageBatch, image_ids: Sequence[int]) -> Iterator[Job]:
@@ -103,6 +117,15 @@ class Finder:
             classes = [self.model.categories[label]["id"] for label in found.labels.tolist()]
             masks = found.masks.cpu().numpy()
             yield masks.nbytes, partial(_rows, image_ids[n], classes, found.scores.tolist(), masks)
+
+
+def _of_part(n: int, job: Callable[[], Rows]) -> tuple[int, Rows]:
+    return n, job()
+
+
+def _table(rows: Rows) -> pa.Table:
+    # Stable: an image's instances stay in the order of their scores.
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=PREDICTIONS)
 
 
 def _rows(image_id: int, category_ids: Sequence[int], scores: Sequence[float], masks: np.ndarray) -> Rows:
@@ -170,8 +193,8 @@ class Predictions:
         with Bar(
             f"predict with {finder.name}", done + sum(len(self.rows[n]) for n in mine), "image", done
         ) as bar:
-            for n in mine:
-                table, failed = finder.find(self.rows[n], bar)
+            found = finder.find([self.rows[n] for n in mine], bar)
+            for n, (table, failed) in zip(mine, found, strict=True):
                 faults += failed
                 if not failed:
                     write_parquet(table, self.path(n))

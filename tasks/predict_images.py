@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from data import masks as mask_codec
 from data.storage import atomic_write
-from data.tables import Category
+from data.tables import Category, Split
 from models.checkpoint import CheckpointError, build_model, load_meta
 from models.compat import predict_as_reference, prompt_as_reference, rounded_points
 from models.compat_refine import refine_as_reference
@@ -30,6 +32,7 @@ from models.resize import resize_masks
 from models.rough import rough_masks
 from models.solov2 import RawOutputs, SOLOv2
 from models.tiles import Seen, look, predict
+from tasks.beside import beside
 from tasks.config import InputConfig, load_params
 from tasks.device import resolve_device
 from tasks.errors import TaskError
@@ -45,6 +48,12 @@ Network = TypeVar("Network", SOLOv2, MaskRefineNet)
 RESULTS, FATES = "results.json", "points.json"
 CROP_BATCH = 16
 """Crops at a time; it doesn't alter results."""
+READ_AHEAD = 1 << 27
+"""Bytes of images that are read before their turn."""
+Answer = tuple[Rows, Rows]
+"""Rows of results and fates of clicks of an image."""
+Job = tuple[int, Callable[[], Answer]]
+"""Bytes that it holds, and what turns masks into rows: work for another thread."""
 
 
 class Rules(NamedTuple):
@@ -74,7 +83,7 @@ class Predictor:
         self.class_of = {category.id: n for n, category in enumerate(self.categories)}
 
     @torch.inference_mode()
-    def find(self, image: Ready) -> Rows:
+    def find(self, image: Ready) -> Job:
         """Instances of an image without clicks, the best first: category_id, score, bbox, segmentation."""
         sizes = (image.input_size, image.content_size, image.original_size)
         if self.rules.compat and self.rules.mask_nms:
@@ -82,11 +91,11 @@ class Predictor:
         else:
             found = predict(self._seen(image), 0, self.rules.inference, *sizes)
         ids = [self.categories[label].id for label in found.labels.tolist()]
-        rows = zip(ids, found.scores.tolist(), found.masks.cpu().numpy(), strict=True)
-        return [_row(category_id, score, mask) for category_id, score, mask in rows if mask.any()]
+        masks = found.masks.cpu().numpy()
+        return masks.nbytes, partial(_found, ids, found.scores.tolist(), masks)
 
     @torch.inference_mode()
-    def draw(self, image: Ready, points: Rows) -> tuple[Rows, Rows]:
+    def draw(self, image: Ready, points: Rows) -> Job:
         """A row for each click, in their order; `compat`: for each mask that comes out, the best first.
 
         Rows are as those of `find`, with point_id, record and point [x, y], and `status`: `ok`, `rough` where a
@@ -94,7 +103,7 @@ class Predictor:
         The second list has the fate of each click: point_id, record, fate.
         """
         if not points:
-            return [], []
+            return 0, lambda: ([], [])
         xy = torch.tensor([[point["x"], point["y"]] for point in points], device=self.device)
         labels = torch.tensor([self.class_of[point["category_id"]] for point in points], device=self.device)
         if self.rules.prompt is None:
@@ -117,31 +126,27 @@ class Predictor:
         xy: Tensor,
         labels: Tensor,
         prompt: PromptConfig,
-    ) -> tuple[Rows, Rows]:
+    ) -> Job:
         content, size = image.content_size, image.original_size
         rough = rough_masks(outputs, 0, xy, labels, image.input_size, content, size, prompt)
-        masks, status = rough.masks, ["ok"] * len(points)
+        drawn, status = rough.masks, ["ok"] * len(points)
         if self.refiner is not None and self.gate is not None:
-            areas = masks.flatten(1).sum(1) * (content[0] * content[1] / (size[0] * size[1]))
+            areas = drawn.flatten(1).sum(1) * (content[0] * content[1] / (size[0] * size[1]))
             refusals = self.gate.refusals(areas.tolist())
             final = refined_masks(
                 self.refiner, image.original.to(self.device), rough, xy, labels, prompt, CROP_BATCH,
                 enlarge=self.gate.enlarge, rounds=self.gate.rounds,
                 wanted=torch.tensor([refusal is None for refusal in refusals], device=self.device),
             )  # fmt: skip
-            masks = final.masks
+            drawn = final.masks
             stays = (final.kept_rough | final.taken).tolist()
             status = ["rough" if stay else "ok" for stay in stays]
-        rows = []
-        for k, point in enumerate(points):
-            mask = masks[k].cpu().numpy()
-            row = _row(point["category_id"], float(rough.prompted.score[k]), mask)
-            rows.append(row | _said(point, [point["x"], point["y"]], status[k] if mask.any() else "empty"))
-        return rows, [_fate(point, row["status"]) for point, row in zip(points, rows, strict=True)]
+        masks = drawn.cpu().numpy()
+        return masks.nbytes, partial(_drawn, points, rough.prompted.score.tolist(), status, masks)
 
     def _draw_as_reference(
         self, image: Ready, outputs: RawOutputs, points: Rows, xy: Tensor, labels: Tensor
-    ) -> tuple[Rows, Rows]:
+    ) -> Job:
         content, size, config = image.content_size, image.original_size, self.rules.inference
         scaled = xy * xy.new_tensor([content[1] / size[1], content[0] / size[0]])
         found = prompt_as_reference(outputs, 0, scaled, labels, image.input_size, config)
@@ -154,12 +159,14 @@ class Predictor:
                 enlarge=self.gate.enlarge,
             )  # fmt: skip
             status = ["rough" if stays else "ok" for stays in kept_rough.tolist()]
-        rows = []
-        for n, k in enumerate(found.carried.tolist()):
-            mask = masks[n].cpu().numpy()
-            row = _row(self.categories[int(found.labels[n])].id, float(found.scores[n]), mask)
-            rows.append(row | _said(points[k], carried[n].tolist(), status[n] if mask.any() else "empty"))
-        return rows, [_fate(point, fate) for point, fate in zip(points, found.fates, strict=True)]
+        ids = [self.categories[label].id for label in found.labels.tolist()]
+        said = [
+            _said(points[k], place, state)
+            for k, place, state in zip(found.carried.tolist(), carried.tolist(), status, strict=True)
+        ]
+        fates = [_fate(point, fate) for point, fate in zip(points, found.fates, strict=True)]
+        arrays = masks.cpu().numpy()
+        return arrays.nbytes, partial(_carried, ids, found.scores.tolist(), said, fates, arrays)
 
 
 def predict_images(
@@ -210,28 +217,50 @@ def predict_images(
     predictor = Predictor(model, rules, refiner, resolve_device(device))
     split = split_of(images, predictor.categories)
     clicks = None if points is None else points_by_image(points, split)
-    results: Rows = []
     fates: Rows = []
-    with Bar("predict", len(images), "image") as bar:
-        for n, path in enumerate(images, start=1):
-            image = load(path, predictor.rules.size, like_reference=compat)
-            ids = {"image_id": n, "file_name": path.as_posix()}
-            if clicks is None:
-                found = predictor.find(image)
-            else:
-                found, told = predictor.draw(image, clicks[n])
-                fates += [ids | fate for fate in told]
-            results += [ids | row for row in found]
+    drawn = 0
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        Bar("predict", len(images), "image") as bar,
+        atomic_write(out / RESULTS) as unfinished,
+        unfinished.open("w", encoding="utf-8") as file,
+    ):
+        # One row a line, written as it comes: long files stay diffable and can be read in part.
+        file.write("[")
+        between = ""
+        for ids, (rows, told) in beside(_jobs(predictor, split, images, clicks)):
+            for row in rows:
+                file.write(between + json.dumps(ids | row, allow_nan=False, separators=(",", ":")))
+                between = ",\n"
+            fates += [ids | fate for fate in told]
+            drawn += sum(row.get("status") != "empty" for row in rows)
             bar.advance(1)
-    with atomic_write(out / RESULTS) as partial:
-        # One row a line: long files stay diffable and can be read in part.
-        lines = ",\n".join(json.dumps(row, allow_nan=False, separators=(",", ":")) for row in results)
-        partial.write_text(f"[{lines}]\n", "utf-8")
+        file.write("]\n")
     (out / FATES).unlink(missing_ok=True)  # an earlier run's
     if clicks is not None:
         write_json(out / FATES, fates)
-    drawn = sum(row.get("status") != "empty" for row in results)
     return {"images": len(images), "points": len(fates), "masks": drawn}
+
+
+def _jobs(
+    predictor: Predictor, split: Split, images: Sequence[Path], clicks: dict[int, Rows] | None
+) -> Iterator[tuple[int, Callable[[], tuple[dict[str, Any], Answer]]]]:
+    """For each image what makes its rows. The next images are read beside."""
+    rules = predictor.rules
+    sizes = zip(split.images["width"].to_pylist(), split.images["height"].to_pylist(), strict=True)
+    reading = (
+        (2 * 3 * width * height, partial(load, path, rules.size, like_reference=rules.compat))
+        for path, (width, height) in zip(images, sizes, strict=True)
+    )
+    for n, (path, image) in enumerate(
+        zip(images, beside(reading, most_bytes=READ_AHEAD), strict=True), start=1
+    ):
+        size, job = predictor.find(image) if clicks is None else predictor.draw(image, clicks[n])
+        yield size, partial(_with_ids, {"image_id": n, "file_name": path.as_posix()}, job)
+
+
+def _with_ids(ids: dict[str, Any], job: Callable[[], Answer]) -> tuple[dict[str, Any], Answer]:
+    return ids, job()
 
 
 def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) -> Rules:
@@ -288,6 +317,28 @@ def _row(category_id: int, score: float, mask: Any) -> dict[str, Any]:
         "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
         "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
     }
+
+
+def _found(category_ids: Sequence[int], scores: Sequence[float], masks: np.ndarray) -> Answer:
+    facts = zip(category_ids, scores, masks, strict=True)
+    return [_row(category_id, score, mask) for category_id, score, mask in facts if mask.any()], []
+
+
+def _drawn(points: Rows, scores: Sequence[float], status: Sequence[str], masks: np.ndarray) -> Answer:
+    rows = []
+    for point, score, state, mask in zip(points, scores, status, masks, strict=True):
+        said = _said(point, [point["x"], point["y"]], state if mask.any() else "empty")
+        rows.append(_row(point["category_id"], score, mask) | said)
+    return rows, [_fate(point, row["status"]) for point, row in zip(points, rows, strict=True)]
+
+
+def _carried(
+    category_ids: Sequence[int], scores: Sequence[float], said: Rows, fates: Rows, masks: np.ndarray
+) -> Answer:
+    rows = []
+    for category_id, score, one, mask in zip(category_ids, scores, said, masks, strict=True):
+        rows.append(_row(category_id, score, mask) | one | ({} if mask.any() else {"status": "empty"}))
+    return rows, fates
 
 
 def _said(point: dict[str, Any], place: list[float], status: str) -> dict[str, Any]:

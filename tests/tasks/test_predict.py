@@ -86,7 +86,7 @@ def finder_of(model: SOLOv2, split: Split, batch_size: int) -> Finder:
 
 def predictions(model: SOLOv2, split: Split, batch_size: int) -> list[dict[str, Any]]:
     with Bar("test", len(split), "image") as bar:
-        table, faults = finder_of(model, split, batch_size).find(USABLE, bar)
+        [(table, faults)] = finder_of(model, split, batch_size).find([USABLE], bar)
     assert faults == [] and bar.done == len(USABLE)
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
@@ -141,12 +141,21 @@ def test_a_rerun_makes_what_is_missing_alone(
     asked: list[list[int]] = []
     find = Finder.find
     monkeypatch.setattr(
-        Finder, "find", lambda self, rows, bar: (asked.append(rows), find(self, rows, bar))[1]
+        Finder, "find", lambda self, rows, bar: (asked.extend(rows), find(self, rows, bar))[1]
     )
     made(model, split, tmp_path / "parts", 2)
     assert asked == [[2, 3]]
     assert [parts.path(n).read_bytes() for n in range(3)] == before
     assert parts.path(0).stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("parts", [[], [[]], [[], [0], [], [], [1, 4, 2], []]])
+def test_parts_without_images_are_parts(model: SOLOv2, split: Split, parts: list[list[int]]) -> None:
+    with Bar("test", 6, "image") as bar:
+        found = list(finder_of(model, split, 2).find(parts, bar))
+    assert [sorted(set(table["image_id"].to_pylist())) for table, _ in found] == [
+        sorted(10 * row for row in part) for part in parts
+    ]
 
 
 def test_every_unreadable_image_is_named_and_good_parts_stay(
