@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,13 @@ EXAMPLE = (
 )
 
 
+class Evaluator(StrEnum):
+    """Those of `evaluate.evaluator`."""
+
+    PYCOCOTOOLS = "pycocotools"
+    FASTER_COCO_EVAL = "faster_coco_eval"
+
+
 def evaluate(
     ground_truth: Annotated[Path, typer.Option(help="Masks: COCO, Scalabel, or a folder of bitmasks.")],
     results: Annotated[Path, typer.Option(help="COCO results with masks: of `predict`, or any other tool.")],
@@ -33,6 +41,10 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="The image root, where the ground truth lacks sizes or names.")
     ] = None,
+    evaluator: Annotated[
+        Evaluator,
+        typer.Option(help="Whose code computes: the figures are the same, the C++ one is for large sets."),
+    ] = Evaluator.PYCOCOTOOLS,
     per_class: Annotated[bool, typer.Option("--per-class", help="Each class's AP too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -46,8 +58,9 @@ def evaluate(
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     try:
         scores = evaluate_files(
-            ground_truth, results, max_detections=max_detections, size_bounds=size_bounds, images=images
-        )
+            ground_truth, results, max_detections=max_detections, size_bounds=size_bounds, images=images,
+            evaluator=evaluator.value,
+        )  # fmt: skip
     except (DataError, TaskError) as error:
         console.print(f"[red]failed[/] {escape(str(error))}")
         raise typer.Exit(1) from None

@@ -20,8 +20,8 @@ def check_installed() -> None:
         import faster_coco_eval
     except ImportError as error:
         raise TaskError(
-            f"evaluate.evaluator: found faster_coco_eval, which can't be imported ({error}); install it by "
-            "`pip install 'points2model[faster-eval]'`, or use pycocotools, whose figures are the same"
+            f"evaluator: found faster_coco_eval, which can't be imported ({error}); install it by "
+            "`pip install 'points2model[faster-eval]'`, or choose pycocotools, whose figures are the same"
         ) from None
     del faster_coco_eval
 

@@ -13,7 +13,9 @@ from data.coco import to_instances
 from data.frames import ImageFolder
 from data.results import read_results
 from tasks.coco_eval import evaluate_masks, truth_of
+from tasks.coco_faster import check_installed
 from tasks.coco_match import SIZES
+from tasks.config import Evaluator
 from tasks.errors import TaskError
 
 
@@ -24,6 +26,7 @@ def evaluate_files(
     max_detections: int,
     size_bounds: tuple[float, float],
     images: Path | None = None,
+    evaluator: Evaluator = "pycocotools",
 ) -> dict[str, Any]:
     """Scores of a COCO results file.
 
@@ -33,6 +36,7 @@ def evaluate_files(
         max_detections: detections that count for each image and class, the best first; COCO's own limit is 100.
         size_bounds: sides in pixels that part small from medium and medium from large; COCO's are 32 and 96.
         images: the image root, for a ground truth that doesn't say all sizes and names; None: not needed.
+        evaluator: whose code computes; the figures are the same.
 
     Returns:
         AP, AP50, AP75, APs, APm, APl, AR1, AR10, ARN (N: max_detections), ARs, ARm, ARl in percent (None where no
@@ -42,11 +46,13 @@ def evaluate_files(
 
     Raises:
         DataError: every fault of either file.
-        TaskError: bounds or a limit that can't be.
+        TaskError: bounds or a limit that can't be, an evaluator that isn't installed.
     """
     small, medium = size_bounds
     if max_detections < 1:
         raise TaskError(f"max_detections: found {max_detections}, expected 1 or more")
+    if evaluator == "faster_coco_eval":
+        check_installed()
     if not 0 < small < medium < math.inf:
         raise TaskError(f"size_bounds: found {small:g} {medium:g}, expected two sides in pixels, 0 < a < b")
     folder = None if images is None else ImageFolder(images)
@@ -57,7 +63,9 @@ def evaluate_files(
         (row["image_id"], row["category_id"]) for row in truth["annotations"] if not row["iscrowd"]
     )
     found = read_results(results, sizes, {category.id for category in coco.categories})
-    scores = evaluate_masks(truth, found, max_detections=max_detections, size_bounds=size_bounds)
+    scores = evaluate_masks(
+        truth, found, max_detections=max_detections, size_bounds=size_bounds, evaluator=evaluator
+    )
     summary = dict(scores.summary)
     recall = {
         "AR1": summary.pop("AR1"),

@@ -97,6 +97,23 @@ def test_bounds_part_the_sizes(tmp_path: Path) -> None:
     assert (scores["APs"], scores["APl"], scores["size_bounds"]) == (None, 100, [1, 2])
 
 
+def test_the_other_evaluator(tmp_path: Path) -> None:
+    files = _grid(tmp_path, objects=160)
+    command = (
+        "--ground-truth",
+        files[0],
+        "--results",
+        files[1],
+        "--max-detections",
+        130,
+        "--json",
+        "--per-class",
+    )
+    said = [_run(*command, "--evaluator", name) for name in ("pycocotools", "faster_coco_eval")]
+    assert said[0].exit_code == said[1].exit_code == 0
+    assert said[0].stdout == said[1].stdout
+
+
 @pytest.mark.parametrize("bounds", [(96.0, 32.0), (0.0, 32.0), (32.0, 32.0), (1.0, float("nan"))])
 def test_wrong_bounds(tmp_path: Path, bounds: tuple[float, float]) -> None:
     files = _grid(tmp_path, objects=1)
