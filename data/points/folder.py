@@ -201,7 +201,7 @@ def _cleaned(record: PointRecord) -> PointRecord:
     problem = record.problem
     said = (
         record.source_record, record.image, record.category, record.annotator, record.labelled_at, record.unit,
-        record.key, *record.also,
+        record.key, *record.also, *record.choices,
     )  # fmt: skip
     if problem is None and "".join([value for value in said if isinstance(value, str)]).isascii():
         return record
@@ -213,6 +213,7 @@ def _cleaned(record: PointRecord) -> PointRecord:
     return record._replace(
         **texts,
         also=tuple(map(clean, record.also)),
+        choices=tuple(map(clean, record.choices)),
         problem=None if problem is None else problem._replace(found=clean(problem.found)),
     )
 

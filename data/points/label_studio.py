@@ -7,9 +7,10 @@ coordinates and `original_width` x `original_height` are of the image as it is s
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.points.image_urls import image_names
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem, Unit
@@ -18,7 +19,12 @@ from data.storage import IMAGE_SUFFIXES
 
 LOOKED_AT = 100
 EXPECTED = "Label Studio's JSON: a list of tasks with their annotations"
-LABELS = ("keypointlabels", "labels", "choices")
+ANSWERS = ("labels", "choices")
+"""Kinds of results that say something of a region."""
+
+SHAPES = ("height", "points", "radiusX", "rle", "vertices")
+"""Fields of regions that are no points."""
+
 ENDING = re.compile(rf"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})(\?|$)", re.IGNORECASE)
 IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "image_url")
 
@@ -26,10 +32,10 @@ Json = dict[str, Any]
 
 
 def sniff(file: PointFile, _: Options) -> bool:
-    """A list of tasks: objects with annotations and data, or (JSON_MIN) with a list of keypoints."""
+    """A list of tasks: objects with annotations and data, or (JSON_MIN) with a list of regions."""
     tasks = file.json
     return isinstance(tasks, list) and any(
-        isinstance(task, dict) and (_annotations(task) is not None or any(_min_keypoints(task)))
+        isinstance(task, dict) and (_annotations(task) is not None or bool(_min_rows(task)))
         for task in tasks[:LOOKED_AT]
     )
 
@@ -94,14 +100,14 @@ def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> It
         yield like._replace(problem=problem)
         return
     cancelled = annotation.get("was_cancelled") is True
-    names = _region_labels(results)
+    answers = _answers(results)
     for n, region in enumerate(results):
         if not isinstance(region, dict):
             yield _bad(file, f"{place} result #{n}", region)
             continue
         value = region.get("value")
         kind = region.get("type")
-        if not isinstance(value, dict) or kind in ("relation", *LABELS[1:]):
+        if not isinstance(value, dict) or kind in ("relation", *ANSWERS):
             continue  # no region: relations, and answers about regions or the image
         own = text(region.get("id"))
         found = image_names(tuple(_image_of(task, region)))
@@ -121,27 +127,44 @@ def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> It
             )
         else:
             record = _located(record, region | value)
-        yield _labelled(record, value.get("keypointlabels") or names.get(own or ""))
+        yield _labelled(record, value.get("keypointlabels"), answers.get(own or ""))
 
 
-def _region_labels(results: list[Any]) -> dict[str, Any]:
-    """Labels that stand apart from their region and share its id (<KeyPoint> beside <Labels> or <Choices>)."""
-    return {
-        row["id"]: row["value"].get(row.get("type"))
-        for row in results
-        if isinstance(row, dict)
-        and isinstance(row.get("id"), str)
-        and row.get("type") in LABELS[1:]
-        and isinstance(row.get("value"), dict)
-    }
+class _Answers(NamedTuple):
+    """What stands apart from a region: <KeyPoint> beside <Labels> or <Choices>."""
+
+    labels: list[Any]
+    choices: list[Any]
 
 
-def _labelled(record: PointRecord, labels: Any) -> PointRecord:
-    """The record with its one label; with its problem, where there are several."""
+def _add(answers: _Answers, value: Json) -> None:
+    for known, said in ((answers.labels, value.get("labels")), (answers.choices, value.get("choices"))):
+        known += [one for one in (said if isinstance(said, list) else [said]) if one and one not in known]
+
+
+def _answers(results: list[Any]) -> dict[str, _Answers]:
+    """By the id that they share with their region; there may be several controls of a kind."""
+    found: dict[str, _Answers] = {}
+    for row in results:
+        if isinstance(row, dict) and row.get("type") in ANSWERS and isinstance(row.get("value"), dict):
+            own = row.get("id")
+            if isinstance(own, str):
+                _add(found.setdefault(own, _Answers([], [])), row["value"])
+    return found
+
+
+def _labelled(record: PointRecord, labels: Any, answers: _Answers | None) -> PointRecord:
+    """The record with its one label; with its problem, where there are several.
+
+    Labels of its own count before those that stand apart, and these before choices, which may be about anything.
+    """
+    if not labels and answers is not None:
+        labels = answers.labels
     if isinstance(labels, str):
         labels = [labels]
     if not isinstance(labels, list) or not labels:
-        return record
+        choices = tuple(said for choice in (answers.choices if answers else []) if (said := text(choice)))
+        return record._replace(category=choices[0] if len(choices) == 1 else None, choices=choices)
     if len(labels) == 1:
         return record._replace(category=text(labels[0]))
     problem = Problem("bad_point", f"{len(labels)} labels: {shown(labels)}", "one label a point")
@@ -177,13 +200,39 @@ def _image_of(task: Json, region: Json) -> list[str]:
     return [uploaded] if uploaded else []
 
 
-def _min_keypoints(task: Json) -> Iterator[tuple[str, Json]]:
-    """The keypoints of a task in JSON_MIN, with the name of their control."""
-    for name, rows in task.items():
-        if isinstance(rows, list):
-            for row in rows:
-                if isinstance(row, dict) and "keypointlabels" in row:
-                    yield name, row
+def _min_rows(task: Json) -> list[tuple[str, Json]]:
+    """What a task in JSON_MIN says of places in its image, with the name of the control."""
+    return [
+        (name, row)
+        for name, rows in task.items()
+        if isinstance(rows, list)
+        for row in rows
+        if isinstance(row, dict) and ("keypointlabels" in row or "original_width" in row)
+    ]
+
+
+def _min_regions(rows: list[tuple[str, Json]]) -> list[tuple[str, Json, _Answers]]:
+    """The regions among the rows, and what other rows say of them: first the points that have a label of their own.
+
+    JSON_MIN has no ids: <Labels> beside <KeyPoint> are a row of the same outline.
+    """
+    answers: dict[str, _Answers] = {}
+    plain = set()
+    for _, row in rows:
+        if row.keys() & ANSWERS:
+            _add(answers.setdefault(_outline(row), _Answers([], [])), row)
+        else:
+            plain.add(_outline(row))
+    regions = [
+        (name, row, answers.get(_outline(row), _Answers([], [])))
+        for name, row in rows
+        if not row.keys() & ANSWERS or ("x" in row and _outline(row) not in plain)
+    ]
+    return sorted(regions, key=lambda region: "keypointlabels" not in region[1])
+
+
+def _outline(row: Json) -> str:
+    return json.dumps([row.get(name) for name in ("x", "y", "width", *SHAPES)])
 
 
 def _read_min(file: PointFile, task: Json, n: int) -> Iterator[PointRecord | Unit]:
@@ -197,10 +246,14 @@ def _read_min(file: PointFile, task: Json, n: int) -> Iterator[PointRecord | Uni
         file.name, place, found[0] if found else None, None, None, None,
         annotator=text(task.get("annotator")), labelled_at=text(task.get("created_at")), also=found[1:], unit=unit,
     )  # fmt: skip
-    for k, (name, row) in enumerate(_min_keypoints(task)):
-        record = _located(like._replace(source_record=f"{place} {name[:50]} #{k}"), row)
-        record = _labelled(record, row["keypointlabels"])
-        yield record._replace(key=f"{name} {record.category} {record.x},{record.y}")
+    for k, (name, row, answers) in enumerate(_min_regions(_min_rows(task))):
+        record = like._replace(source_record=f"{place} {name[:50]} #{k}")
+        if "keypointlabels" in row or ("x" in row and not row.keys() & set(SHAPES)):
+            record = _labelled(_located(record, row), row.get("keypointlabels"), answers)
+            yield record._replace(key=f"{name} {record.category} {record.x},{record.y}")
+        else:
+            problem = Problem("not_a_point", f"a region of {shown(sorted(row))}", "keypointlabels")
+            yield record._replace(problem=problem)
 
 
 IMPORTER = Importer("label_studio", sniff, read)

@@ -104,13 +104,31 @@ class Categories:
             self._found[value] = self._find(value)
         return self._found[value]
 
+    def choose(self, choices: tuple[str, ...]) -> int | Problem:
+        """The one class among answers about a point, which may be about anything else; without one, as of no class."""
+        found = {
+            self.find(choice) for choice in choices if self._named(choice) is not None
+        }  # five stars are no id
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            return Problem(
+                "bad_point", f"{len(found)} classes: {', '.join(choices)}"[:300], "one class a point"
+            )
+        none = self.find(None)
+        unknown = isinstance(none, Problem) and none.reason == "unknown_category"
+        return self._names.problem(choices[0]) if unknown else none
+
+    def _named(self, said: str) -> str | None:
+        """The name of a class or in the mapping, but for upper and lower case where only one differs in that."""
+        names = {*self._classes, *self._names.ids}
+        alike = [said] if said in names else [name for name in names if name.casefold() == said.casefold()]
+        return alike[0] if len(alike) == 1 else None
+
     def _find(self, value: Value) -> int | Problem:
         said = "" if value is None else str(value)
-        if isinstance(value, str) and said not in self._classes and self._names.known(value) is None:
-            names = {*self._classes, *self._names.ids}
-            alike = [name for name in names if name.casefold() == said.casefold()]
-            if len(alike) == 1:
-                value = said = alike[0]
+        if isinstance(value, str) and self._names.known(value) is None:
+            value = said = self._named(said) or said
         if said in self._classes:
             mapped = self._classes[said]
             if mapped is None:

@@ -48,7 +48,10 @@ def resolve(
     holders = holders or {}
     images, categories = Images(weak_split), Categories(weak_split, classes)
     found_images = [images.find(record.image, record.also, record.may_be_id) for record in records]
-    found_categories = [categories.find(record.category) for record in records]
+    found_categories = [
+        categories.choose(record.choices) if record.choices else categories.find(record.category)
+        for record in records
+    ]
     size_columns = [weak_split.images[name].to_pylist() for name in ("image_id", "width", "height")]
     sizes = {i: (width, height) for i, width, height in zip(*size_columns, strict=True)}
     problems: list[Problem | None] = [

@@ -53,6 +53,7 @@ class PointRecord(NamedTuple):
     size: tuple[int, int] | None = None  # width and height of the image that was annotated, if the file says
     unit: str | None = None  # what a newer export replaces as a whole; names the source, wherever it lies
     key: str | None = None  # names the record within its unit or file, if source_record may shift
+    choices: tuple[str, ...] = ()  # answers about the point, of which one may be its class
     may_be_id: bool = False  # whether `image` may be an id where it is a text of digits
 
     @property

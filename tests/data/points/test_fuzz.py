@@ -48,7 +48,7 @@ KEYS = _words(
     "annotations images categories id image_id category_id file_name name point keypoints annotator "
     "labelled_at width height data image result value type x y keypointlabels original_width "
     "original_height created_at updated_at completed_by completions was_cancelled file_upload project "
-    "labels item_index to_name shapes imagePath imageWidth imageHeight shape_type label points "
+    "labels choices item_index to_name shapes imagePath imageWidth imageHeight shape_type label points "
     "_via_img_metadata filename regions shape_attributes region_attributes cx cy size metadata view file "
     "attribute vid xy av fid_list fname aname options 1"
 )

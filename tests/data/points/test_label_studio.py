@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from data.points import PointRecord
-from data.points.record import Unit
+from data.points.lookup import Categories
+from data.points.merge import resolve
+from data.points.record import Problem, Unit
+from data.tables import Split
 from tests.data.points.conftest import Read
 
 
@@ -78,6 +81,65 @@ def test_labels_beside_a_plain_keypoint(read: Read) -> None:
     assert (record.category, record.x) == ("washer", 10.0)
 
 
+@pytest.mark.parametrize(
+    ("answers", "category", "choices"),
+    [
+        ([("labels", "washer"), ("choices", "bolt")], "washer", ()),  # in either order
+        ([("choices", "bolt"), ("labels", "washer")], "washer", ()),
+        ([("choices", "blurred")], "blurred", ("blurred",)),
+        ([("choices", "blurred"), ("choices", "bolt")], None, ("blurred", "bolt")),
+        ([("labels", "bolt"), ("labels", "bolt")], "bolt", ()),
+    ],
+)
+def test_labels_count_before_choices(
+    read: Read, answers: list[tuple[str, str]], category: str | None, choices: tuple[str, ...]
+) -> None:
+    place = {"x": 25, "y": 50}
+    results = [keypoint(type="keypoint", value=place)]
+    results += [keypoint(type=kind, value=place | {kind: [said]}) for kind, said in answers]
+    (record,) = points(read("label_studio", [task({"id": 1, "result": results})]))
+    assert (record.category, record.choices, record.problem) == (category, choices, None)
+
+
+def test_two_labels_of_a_point_are_none(read: Read) -> None:
+    results = [keypoint(type="keypoint", value={"x": 25, "y": 50})]
+    results += [keypoint(type="labels", value={"labels": [label]}) for label in ("bolt", "washer")]
+    (record,) = points(read("label_studio", [task({"id": 1, "result": results})]))
+    assert record.problem is not None and record.problem.found == "2 labels: ['bolt', 'washer']"
+
+
+@pytest.mark.parametrize(
+    ("choices", "mapping", "expected"),
+    [
+        (("bolt",), None, 5),
+        (("blurred", "Bolt"), None, 5),
+        (("blurred",), {"": "washer"}, 9),  # as a point without a class
+        (("blurred",), {"": None}, "ignored_class"),
+        (("blurred",), {"blurred": None}, "ignored_class"),
+        (("5",), None, "unknown_category"),  # five stars are no id
+        (("wahser",), None, "unknown_category"),
+        (("bolt", "washer"), None, "bad_point"),
+    ],
+)
+def test_a_choice_is_a_class_if_one_is_called_so(
+    weak: Split, choices: tuple[str, ...], mapping: dict[str, str | None] | None, expected: int | str
+) -> None:
+    found = Categories(weak, mapping).choose(choices)
+    assert (found.reason if isinstance(found, Problem) else found) == expected
+    if choices == ("wahser",):
+        assert isinstance(found, Problem) and "nearest: washer" in found.expected
+
+
+def test_a_choice_that_is_no_class_harms_no_click_of_the_only_class(read: Read, weak: Split) -> None:
+    only = Split(weak.root, weak.images, weak.instances, weak.categories[:1], weak.image_root)
+    results = [
+        keypoint(type="keypoint", value={"x": 25, "y": 50}),
+        keypoint(type="choices", value={"choices": ["dark", "x"]}),
+    ]
+    kept, rejected = resolve(points(read("label_studio", [task({"id": 1, "result": results})])), only)
+    assert (kept["category_id"].to_pylist(), len(rejected)) == ([5], 0)
+
+
 def test_the_image_among_a_task_s_data(read: Read) -> None:
     annotation = {"id": 1, "result": [keypoint()]}
     cases: list[tuple[dict[str, Any], str]] = [
@@ -99,3 +161,35 @@ def test_json_min(read: Read) -> None:
     found = points(read("label_studio", document))
     assert [(r.x, r.annotator, r.category) for r in found] == [(10.0, "2", "bolt"), (20.0, "2", "bolt")]
     assert "a.png" in found[0].also
+
+
+def test_json_min_loses_no_region(read: Read) -> None:
+    size = {"original_width": 40, "original_height": 24}
+    at = {"x": 25, "y": 50, "width": 0.5} | size
+    document = [
+        {
+            "image": "a.png", "id": 3, "annotator": 2, "annotation_id": 9,
+            "box": [at | {"height": 3, "rectanglelabels": ["bolt"]}],
+            "area": [{"points": [[1, 2], [3, 4], [5, 6]], "polygonlabels": ["bolt"]} | size],
+            "plain": [at, at | {"x": 50}],
+            "label": [at | {"labels": ["washer"]}, at | {"x": 75, "labels": ["bolt"]}],
+            "points": [at | {"y": 25, "keypointlabels": ["bolt"]}],
+            "quality": [{"choices": ["dark", "blurred"]}],  # of the image
+        }
+    ]  # fmt: skip
+    found = points(read("label_studio", document))
+    assert [(r.source_record, r.x, r.category, r.problem and r.problem.reason) for r in found] == [
+        ("task 3 annotation 9 points #0", 10.0, "bolt", None),
+        ("task 3 annotation 9 box #1", None, None, "not_a_point"),
+        ("task 3 annotation 9 area #2", None, None, "not_a_point"),
+        ("task 3 annotation 9 plain #3", 10.0, "washer", None),  # by <Labels> of the same place
+        ("task 3 annotation 9 plain #4", 20.0, None, None),
+        ("task 3 annotation 9 label #5", 30.0, "bolt", None),
+    ]
+    assert len({r.point_id for r in found}) == len(found)
+
+
+def test_json_min_of_plain_keypoints_alone_is_known(read: Read) -> None:
+    row = {"x": 25, "y": 50, "width": 0.5, "original_width": 40, "original_height": 24}
+    (record,) = points(read("label_studio", [{"image": "a.png", "id": 3, "kp": [row]}]))
+    assert (record.x, record.category, record.problem) == (10.0, None, None)
