@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -102,11 +103,49 @@ def discard_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def walk(root: str | os.PathLike[str]) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    """Each folder at or below ``root`` with its files by name; hidden and unreadable folders are left out.
+
+    Links to folders are followed, after everything that lies here without them. No folder comes twice, whatever leads
+    to it: links may lead in a circle, or to what is listed already.
+    """
+    seen: set[tuple[int, int]] = set()
+    here, links = [Path(root)], deque[Path]()
+    while here or links:
+        at = here.pop() if here else links.popleft()
+        try:
+            facts = at.stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            with os.scandir(at) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        files: list[os.DirEntry[str]] = []
+        folders: list[Path] = []
+        for entry in entries:
+            if not _is_folder(entry):
+                files.append(entry)
+            elif not entry.name.startswith("."):
+                (links if entry.is_symlink() else folders).append(Path(entry.path))
+        here += reversed(folders)
+        yield at, files
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = None) -> list[str]:
     """All files under ``root``, as sorted posix paths relative to it.
 
     Args:
-        root: a folder; searched to any depth.
+        root: a folder; searched to any depth, links to other folders followed. What lies behind one leaves ``root``:
+            `join` refuses it, so that images there are rejected and not overlooked.
         suffixes: keep only these endings (lower case, with the dot); None keeps every file.
             Hidden files and folders are always left out.
 
@@ -119,12 +158,11 @@ def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = 
             Fault(str(root), "folder", "no such folder", "a folder", "correct the path in params.yaml")
         )
     files = []
-    for at, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or (suffixes and not name.lower().endswith(suffixes)):
-                continue
-            files.append((Path(at) / name).relative_to(folder).as_posix())
+    for at, entries in walk(folder):
+        below = at.relative_to(folder)
+        for entry in entries:
+            if not entry.name.startswith(".") and (not suffixes or entry.name.lower().endswith(suffixes)):
+                files.append((below / entry.name).as_posix())
     return sorted(files)
 
 

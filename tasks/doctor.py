@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import DataError, Fault
-from data.storage import is_s3
+from data.storage import is_s3, walk
 from data.tables import Split
 from tasks.config import Params
 from tasks.doctor_finding import Diagnosis
@@ -180,23 +179,17 @@ def _remote_listing(source: str) -> Iterator[str]:
 
 
 def _listing(source: Path) -> Iterator[str]:
-    """`path size time` of a file, or of all in a folder, in order; caches of Python's left out."""
-    folders = [source] if source.is_dir() else []
-    if not folders and source.exists():
+    """`path size time` of a file, or of all in a folder, as steps list them; caches of Python's left out."""
+    if source.is_file():
         facts = source.stat()
         yield f"{source} {facts.st_size} {facts.st_mtime_ns}\n"
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir():
-                    if entry.name != "__pycache__" and not entry.name.startswith("."):
-                        folders.append(Path(entry.path))
-                    continue
-                try:
-                    facts = entry.stat()
-                except OSError:  # a link that leads nowhere
-                    facts = entry.stat(follow_symlinks=False)
-                yield f"{entry.path} {facts.st_size} {facts.st_mtime_ns}\n"
+    for folder, entries in walk(source):
+        for entry in entries if folder.name != "__pycache__" else ():
+            try:
+                facts = entry.stat()
+            except OSError:  # a link that leads nowhere
+                facts = entry.stat(follow_symlinks=False)
+            yield f"{entry.path} {facts.st_size} {facts.st_mtime_ns}\n"
 
 
 def _remembered(path: Path, key: str) -> Diagnosis | None:

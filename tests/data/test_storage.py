@@ -55,6 +55,29 @@ def test_files_are_listed_sorted_without_hidden_ones(tmp_path: Path) -> None:
         list_files(tmp_path / "absent")
 
 
+def test_linked_folders_are_listed_once_and_after_what_lies_here(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for path in (root / "real/1.png", root / "z/2.png", outside / "3.png", outside / "deep/4.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for link, target in {
+        "a": root / "real",  # listed without the link
+        "b": outside,
+        "c": outside / "deep",  # listed as b/deep
+        "circle": root,
+        "z/up": tmp_path,  # leads to both again
+        "nowhere": tmp_path / "nothing",
+        "self": root / "self",
+        ".hidden": outside,
+    }.items():
+        (root / link).symlink_to(target)
+    (outside / "back").symlink_to(root)
+    assert list_files(root, (".png",)) == ["b/3.png", "b/deep/4.png", "real/1.png", "z/2.png"]
+    assert "nowhere" in list_files(root)  # a file that can't be read is somebody's fault to report
+    with pytest.raises(DataError, match="leaves the image root"):
+        join(root, "b/3.png")
+
+
 @pytest.mark.parametrize(
     ("relative", "good"),
     [

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tasks.config import load_params
-from tasks.doctor import full_check
+from tasks.doctor import _listing, full_check
 from tasks.doctor_finding import Diagnosis
 from tests.conftest import Bucket
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
@@ -563,3 +563,17 @@ def test_a_diagnosis_survives_its_json(project: Project) -> None:
     found = project.examine()
     assert found.warnings
     assert Diagnosis.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_what_is_remembered_goes_by_the_files_that_steps_list(tmp_path: Path) -> None:
+    (tmp_path / "in/__pycache__").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    for name in ("in/.hidden.yaml", "in/__pycache__/x.pyc", "out/a.csv"):
+        (tmp_path / name).touch()
+    for name in ("one", "two"):  # two circles: 2^40 folders before the names are too long
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "out")
+    (tmp_path / "in/nowhere").symlink_to(tmp_path / "nothing")
+    names = [line.split()[0].removeprefix(f"{tmp_path}/") for line in _listing(tmp_path / "in")]
+    assert names == ["in/.hidden.yaml", "in/nowhere", "in/linked/a.csv"]
+    assert len(list(_listing(tmp_path / "out/a.csv"))) == 1

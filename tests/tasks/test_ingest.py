@@ -184,6 +184,21 @@ def test_a_truncated_image_and_a_link_that_leads_out_are_told_before_training(
     assert "image 3: found a path that leaves the image root" in text
 
 
+def test_images_behind_a_linked_folder_are_told_not_overlooked(
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+) -> None:
+    ingest(documents, weak=None)
+    images, elsewhere = tmp_path / "source" / "images", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (images / "7.png").rename(elsewhere / "7.png")
+    (images / "camera").symlink_to(elsewhere)
+    with pytest.raises(DataError, match=r"camera/7\.png: image \d+: found a path that leaves the image"):
+        ingest(documents, images=range(0), weak=None)
+    workspace = ingest(documents, images=range(0), weak=None, on_reject="report")
+    (row,) = read_parquet(workspace / "dataset" / "weak" / "rejected.parquet", REJECTED_IMAGES).to_pylist()
+    assert (row["file_name"], row["reason"]) == ("camera/7.png", "unsafe_path")
+
+
 def test_faults_of_all_files_are_listed_together(
     ingest: Callable[..., Path], documents: Documents, tmp_path: Path
 ) -> None:

@@ -258,6 +258,16 @@ def test_files_of_one_name_in_two_folders_are_two_files(place: Place) -> None:
     assert sorted(place.points().values()) == [(1.5, 2.0), (3.5, 4.0)]
 
 
+def test_a_linked_folder_s_files_are_read(place: Place, tmp_path: Path) -> None:
+    place.put("clicks.json", coco((1.5, 2)))
+    there = Place(tmp_path / "there", place.weak)
+    there.put("june/clicks.json", coco((3.5, 4)))
+    (place.root / "alice").symlink_to(there.root)
+    assert sorted(place.points().values()) == [(1.5, 2.0), (3.5, 4.0)]
+    files = read_folder(place.root, "auto", SNIFFED).files
+    assert [file.name for file in files] == ["alice/june/clicks.json", "clicks.json"]
+
+
 def test_hidden_files_and_the_mapping_are_no_point_files(place: Place) -> None:
     place.put("clicks.json", coco((1.5, 2)))
     place.put(".DS_Store", "\0\0")
