@@ -20,8 +20,9 @@ from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.config import Params
 from tasks.doctor_finding import Diagnosis, Finding
-from tasks.ingest_images import ANNOTATION, NEXT_STEP, REJECTED_IMAGES
+from tasks.ingest_images import NEXT_STEP
 from tasks.lost_points import BAD_FILE, UNTIL, Lost
+from tasks.rejected_images import ANNOTATION, REJECTED_IMAGES
 from tasks.step import S3_CACHE
 
 LOGGERS = ("tasks.ingest",)

@@ -13,13 +13,15 @@ import pyarrow as pa
 from data.errors import SHOWN_FAULTS
 from data.fetch import local_copy
 from data.points.classes import load_classes
+from data.points.elsewhere import Elsewhere
 from data.points.folder import PointSet, read_folder
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, Options
 from data.storage import atomic_dir, join
-from data.tables import DataError, Fault, Split, write_parquet
+from data.tables import IMAGES, INSTANCES, DataError, Fault, Split, read_arrow, write_parquet
 from tasks.config import Params, PointsConfig
 from tasks.lost_points import BAD_FILE, Lost, lost_files, lost_records, rows_of_files
+from tasks.rejected_images import rejected_images
 from tasks.step import S3_CACHE, stage_main, write_manifest
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,26 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
     if found.faults and not found.files:
         raise DataError(found.faults)
     points, rejected = resolve(
-        found.records, weak, holders=found.holders, classes=classes, radius=config.duplicate_radius or 0.0
+        found.records,
+        weak,
+        holders=found.holders,
+        classes=classes,
+        radius=config.duplicate_radius or 0.0,
+        elsewhere=_elsewhere(weak),
     )
     lost = lost_files(found.faults) + lost_records(rejected.to_pylist(), config.on_reject)
     return Imported(points, pa.concat_tables([rows_of_files(found.faults), rejected]), found, lost)
+
+
+def _elsewhere(weak: Split) -> Elsewhere:
+    """Images that take no clicks: weak ones that were rejected, and those of the splits beside ``weak``'s folder."""
+    splits = {}
+    for name in ("strong", "val"):
+        folder = weak.root.parent / name
+        if (folder / "images.arrow").is_file():
+            images = read_arrow(folder / "images.arrow", IMAGES)
+            splits[name] = Split(folder, images, INSTANCES.empty_table(), weak.categories, weak.image_root)
+    return Elsewhere(rejected_images(weak), splits)
 
 
 def read_files(

@@ -17,22 +17,9 @@ from data.images import CheckedImage, ImageError, check_image
 from data.storage import join
 from data.tables import IMAGES, DataError, Fault
 from tasks.progress import Bar
+from tasks.rejected_images import ANNOTATION, REJECTED_IMAGES
 
 NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
-ANNOTATION = "annotation"
-"""The reason of rows that are an annotation at fault, not an image."""
-REJECTED_IMAGES = pa.schema(
-    [
-        ("file", pa.string()),  # as the data set's source names it, s3://... too
-        ("record", pa.string()),
-        ("reason", pa.string()),  # one word for counting, e.g. "truncated"
-        ("found", pa.string()),
-        ("expected", pa.string()),
-        ("image_id", pa.int64()),  # null where no record names the file, and of annotations
-        ("file_name", pa.string()),
-        ("annotations", pa.int64()),  # of the image, left out with it; of an annotation's own row 1
-    ]
-)
 
 
 @dataclass(frozen=True)

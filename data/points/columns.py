@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.points.record import PointFile, PointRecord, Problem
+from data.points.record import Lacking, PointFile, PointRecord, Problem
 from data.points.values import id_first, name_or_id
 
 FIELDS = ("x", "y", "image", "category", "id", "annotator", "labelled_at")
@@ -40,19 +40,18 @@ def find_columns(header: Sequence[str], named: Mapping[str, str] | None) -> dict
 
     Args:
         header: the table's column names.
-        named: field -> column name, as `points.columns` says; fields that it doesn't name are sniffed.
+        named: field -> column name, as `points.columns` says; fields that it doesn't name, or whose column isn't
+            there (points.columns is one for all files), are sniffed.
     """
-    plain = [_plain(name) for name in header]
-    found = {}
+    plain, stripped = [_plain(name) for name in header], [name.strip() for name in header]
+    told = {field: name.strip() for field, name in (named or {}).items()}
+    found = {field: stripped.index(told[field]) for field in FIELDS if told.get(field) in stripped}
+    given = set(found.values())
     for field in FIELDS:
-        if named is not None and field in named:
-            stripped = [name.strip() for name in header]
-            if named[field].strip() in stripped:
-                found[field] = stripped.index(named[field].strip())
-        else:
-            place = next((plain.index(name) for name in USUAL[field] if name in plain), None)
-            if place is not None:
-                found[field] = place
+        place = next((plain.index(name) for name in USUAL[field] if name in plain), None)
+        # What is named for one field is no other named field's.
+        if field not in found and place is not None and not (field in told and place in given):
+            found[field] = place
     return found
 
 
@@ -68,11 +67,17 @@ def checked_columns(
     shown = ", ".join(header[:20])[:300] or "nothing"
     missing = [field for field in ("x", "y", *(named or {})) if field not in found]
     if missing:
+        unless = {"image": ", unless it is the file's name", "category": ", unless there is one class"}
+        missing += [field for field in unless if field not in found and field not in missing]
         wanted = {field: (named or {}).get(field, " or ".join(USUAL[field][:4])) for field in missing}
         raise file.fault(
             f"header {shown}",
-            "; ".join(f"a column for {field} ({names})" for field, names in wanted.items()),
-            "name the columns in points.columns, e.g. {x: col, y: row}",
+            "; ".join(
+                f"a column for {field} ({names})"
+                + (unless.get(field, "") if field not in (named or {}) else "")
+                for field, names in wanted.items()
+            ),
+            "name the columns in points.columns, e.g. {x: col, y: row, image: file, category: type}",
             "header",
         )
     counts = Counter(name.strip() for name in header)
@@ -92,8 +97,20 @@ def has_ids(header: Sequence[str], columns: Mapping[str, int]) -> bool:
     return "image" in columns and _plain(header[columns["image"]]) == "image_id"
 
 
+def lacking(header: Sequence[str], columns: Mapping[str, int]) -> Lacking | None:
+    """What a table has no column for; None where images and classes have theirs."""
+    fields = tuple(field for field in ("image", "category") if field not in columns)
+    return Lacking(fields, f"its header ({', '.join(header[:20])[:300]})") if fields else None
+
+
 def row_record(
-    file: PointFile, place: str, values: Mapping[str, Any], x: float | None, y: float | None, ids: bool
+    file: PointFile,
+    place: str,
+    values: Mapping[str, Any],
+    x: float | None,
+    y: float | None,
+    ids: bool,
+    lacks: Lacking | None,
 ) -> PointRecord:
     """One row as a record. Without a column for images the file's own name says the image.
 
@@ -104,6 +121,7 @@ def row_record(
         x: None where the value is no finite number.
         y: likewise.
         ids: see ``has_ids``.
+        lacks: see ``lacking``.
     """
     image = name_or_id(values.get("image")) if "image" in values else _stem(file.name)
     category = name_or_id(values.get("category"))
@@ -119,7 +137,7 @@ def row_record(
     image, also = id_first(image) if ids else (image, ())
     return PointRecord(
         file.name, where, image, category, x, y, annotator, labelled_at, problem, also=also, key=key,
-        may_be_id="image" in values and not ids,
+        may_be_id="image" in values and not ids, lacking=lacks,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from data.points.columns import at_centres, checked_columns, find_columns, has_ids, row_record
+from data.points.columns import at_centres, checked_columns, find_columns, has_ids, lacking, row_record
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import parse_number, shown
 
@@ -83,7 +83,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
     if not header:
         raise file.fault("an empty file", "a header and a row a point", "export the points again")
     columns = checked_columns(file, header, options.columns)
-    ids = has_ids(header, columns)
+    ids, lacks = has_ids(header, columns), lacking(header, columns)
     records = []
     for line, row in rows:
         place = f"line {line}"
@@ -94,7 +94,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
             continue
         values = {field: row[i].strip() for field, i in columns.items()}
         x, y = (parse_number(values[axis], decimal_comma=delimiter != ",") for axis in ("x", "y"))
-        records.append(row_record(file, place, values, x, y, ids))
+        records.append(row_record(file, place, values, x, y, ids, lacks))
     yield from at_centres(records)
 
 

@@ -67,7 +67,7 @@ class Names:
             near = difflib.get_close_matches(value, self._likely(value), n=NEAREST_NAMES, cutoff=cutoff)
         if near:
             return f"a known {self.kind}; the nearest: {', '.join(near)}"
-        some = self._sorted[:SHOWN_NAMES]
+        some = self._sorted[: NEAREST_NAMES if self.kind == "image" else SHOWN_NAMES]
         return f"a known {self.kind}: {', '.join(some)}" + (", ..." if len(self.ids) > len(some) else "")
 
     def _likely(self, value: str) -> list[str]:
@@ -174,12 +174,15 @@ class Images:
     A path in a point file stands for the image whose file_name it ends with, or which ends with it, if there is only
     one: tools write bare names, or folders of their own before them. A name without an ending stands for the only
     image of that stem (frames of a video, tables of one image).
+
+    Args:
+        split: whose images.
+        more: further ones, id -> file_name.
     """
 
-    def __init__(self, split: Split) -> None:
-        names = dict(
-            zip(split.images["image_id"].to_pylist(), split.images["file_name"].to_pylist(), strict=True)
-        )
+    def __init__(self, split: Split, more: Mapping[int, str] | None = None) -> None:
+        ids, file_names = (split.images[name].to_pylist() for name in ("image_id", "file_name"))
+        names = {**(more or {}), **dict(zip(ids, file_names, strict=True))}
         self._names = Names("image", names)
         self._paths, self._stems = _Endings(), _Endings()
         for image_id, name in names.items():
@@ -219,7 +222,15 @@ class Images:
                     )
             if known is not None:
                 return known
-        return ambiguous or self._names.problem(values[0])
+        return ambiguous or self._unknown(values, may_be_id)
+
+    def _unknown(self, values: list[Value], may_be_id: bool) -> Problem:
+        """Why no image is called by any of the values."""
+        return self._names.problem(values[0])
+
+    def name(self, image_id: int) -> str:
+        """Its file_name."""
+        return self._names.names[image_id]
 
     def _two_readings(self, value: str, known: int, same: list[int]) -> Problem:
         found = f"image {value!r}: the id of {self._names.names[known]}, and a name of {self._some(same)}"

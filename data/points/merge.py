@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from data.points.columns import NAME_COLUMN
 from data.points.duplicates import find_duplicates
-from data.points.lookup import Categories, Images
+from data.points.elsewhere import Elsewhere, WeakImages
+from data.points.lookup import Categories
 from data.points.record import PointRecord, Problem, point_id
 from data.tables import POINTS, REJECTED, Split
 
@@ -26,12 +28,14 @@ def resolve(
     holders: Mapping[str, str] | None = None,
     classes: Mapping[str, str | None] | None = None,
     radius: float = 0.0,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Look up each record's image and class; keep it as a point, or reject it with the reason.
 
-    Reasons: what the importer found wrong, "superseded", "unknown_image", "unknown_category", "ignored_class",
-    "other_size" (of the annotated image), "outside_image", those of ``find_duplicates``, and "duplicate_record" (a
-    second record of that name in the file). SET_ASIDE says which ask for no correction.
+    Reasons: what the importer found wrong, "superseded", "unknown_image", "rejected_image" and "other_split" (see
+    ``data.points.elsewhere``), "unknown_category", "ignored_class", "other_size" (of the annotated image),
+    "outside_image", those of ``find_duplicates``, and "duplicate_record" (a second record of that name in the file).
+    SET_ASIDE says which ask for no correction.
 
     Args:
         records: in any order; of duplicates the earliest stays.
@@ -39,6 +43,7 @@ def resolve(
         holders: for units that several files hold, the one that counts.
         classes: see ``data.points.classes.load_classes``.
         radius: within which two annotators' clicks are one object's, in pixels; 0 is off.
+        elsewhere: images that take no clicks, to tell clicks on them from misspelt names.
 
     Returns:
         Table POINTS sorted by image_id and point_id, and table REJECTED in the order of the records.
@@ -46,7 +51,8 @@ def resolve(
     """
     records = list(records)
     holders = holders or {}
-    images, categories = Images(weak_split), Categories(weak_split, classes)
+    images = WeakImages(weak_split, elsewhere or Elsewhere({}, {}))
+    categories = Categories(weak_split, classes)
     found_images = [images.find(record.image, record.also, record.may_be_id) for record in records]
     found_categories = [
         categories.choose(record.choices) if record.choices else categories.find(record.category)
@@ -97,8 +103,20 @@ def _problem(
     if record.problem is not None:
         return record.problem
     if isinstance(image, Problem):
-        return image
-    return category if isinstance(category, Problem) else _misplaced(record, *sizes[image])
+        return _explained(image, record, "image")
+    if isinstance(category, Problem):
+        return _explained(category, record, "category")
+    return _misplaced(record, *sizes[image])
+
+
+def _explained(problem: Problem, record: PointRecord, field: str) -> Problem:
+    """With the table's header, where the name is unknown because no column of it was known."""
+    lacking = record.lacking
+    if lacking is None or field not in lacking.fields or problem.reason != f"unknown_{field}":
+        return problem
+    own = ", the file's own name" if field == "image" else ""
+    found = f"{problem.found}{own}: no column of {lacking.header} is known for {' or '.join(lacking.fields)}"
+    return problem._replace(found=found, expected=f"{problem.expected}; or {NAME_COLUMN}")
 
 
 def _misplaced(record: PointRecord, width: int, height: int) -> Problem | None:

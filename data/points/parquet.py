@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.points.columns import at_centres, checked_columns, has_ids, row_record
+from data.points.columns import at_centres, checked_columns, has_ids, lacking, row_record
 from data.points.record import Importer, Options, PointFile, PointRecord
 
 MAGIC = b"PAR1"
@@ -42,9 +42,9 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
         raise file.fault(f"unreadable ({error})"[:300], expected, "write the file again") from None
     values = {field: _values(file, field, header[i], table) for field, i in columns.items()}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    ids = has_ids(header, columns)
+    ids, lacks = has_ids(header, columns), lacking(header, columns)
     yield from at_centres(
-        [row_record(file, f"row {n}", row, row["x"], row["y"], ids) for n, row in enumerate(rows)]
+        [row_record(file, f"row {n}", row, row["x"], row["y"], ids, lacks) for n, row in enumerate(rows)]
     )
 
 

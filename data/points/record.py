@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 from data.points.file import PointFile
 
-__all__ = ["SET_ASIDE", "Importer", "Options", "PointFile", "PointRecord", "Problem", "Unit", "point_id"]
+__all__ = [
+    "SET_ASIDE",
+    "Importer",
+    "Lacking",
+    "Options",
+    "PointFile",
+    "PointRecord",
+    "Problem",
+    "Unit",
+    "point_id",
+]
 
 SET_ASIDE = frozenset(
     {
@@ -30,6 +40,13 @@ class Problem(NamedTuple):
     reason: str
     found: str
     expected: str
+
+
+class Lacking(NamedTuple):
+    """What a table has no known column for."""
+
+    fields: tuple[str, ...]  # of "image", "category"
+    header: str  # of the table, to be shown
 
 
 def point_id(source: str, record: str) -> str:
@@ -55,6 +72,7 @@ class PointRecord(NamedTuple):
     key: str | None = None  # names the record within its unit or file, if source_record may shift
     choices: tuple[str, ...] = ()  # answers about the point, of which one may be its class
     may_be_id: bool = False  # whether `image` may be an id where it is a text of digits
+    lacking: Lacking | None = None  # without a column for images `image` is the file's own name
 
     @property
     def point_id(self) -> str:

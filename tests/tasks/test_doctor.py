@@ -255,6 +255,21 @@ def points_misspelt(p: Project) -> None:
     overwrite_points(p, lambda rows: [row.update(category_id="starr") for row in rows[:4]])  # type: ignore[func-returns-value]
 
 
+def clicks_on_a_lost_image(p: Project) -> None:
+    content = p.json("points/clicks.json")
+    name = content["images"][0]["file_name"]
+    p.image(name).write_bytes(b"")
+
+
+def clicks_on_val(p: Project) -> None:
+    image = p.json("dataset/annotations/val.json")["images"][0]
+    content = p.json("points/clicks.json")
+    content["images"].append(image)
+    for row in content["annotations"][:5]:
+        row["image_id"] = image["id"]
+    p.write("points/clicks.json", content)
+
+
 def no_points(p: Project) -> None:
     overwrite_points(p, list.clear)
 
@@ -377,6 +392,8 @@ WARNINGS = [
     (a_file_without_columns, "points", "points (bad_file): found 1 whole file of 2 that can't be read"),
     (a_file_without_columns, "points", "Next: name the columns in points.columns"),
     (points_misspelt, "points", "Next: map the name in points.classes"),
+    (clicks_on_a_lost_image, "points", "points (rejected_image): found "),
+    (clicks_on_val, "points", "points (other_split): found 5 of "),
     (no_points, "no_points", "found none that can be used"),
     (no_val_masks, "no_val_masks", "ingest.val: annotations: found no mask"),
     (class_without_mask, "class_without_mask", "classes: star: found clicks and no mask on a strong image"),

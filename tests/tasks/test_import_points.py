@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from data.tables import POINTS, REJECTED, DataError, Split, read_parquet
+from data.tables import POINTS, REJECTED, DataError, Split, read_parquet, write_parquet, write_split
 from tasks.config import Params
 from tasks.import_points import run
+from tasks.rejected_images import REJECTED_IMAGES
 from tests.conftest import Bucket
 
 
@@ -195,3 +197,49 @@ def test_a_whole_file_is_no_record(
     assert (manifest["counts"]["rejected"], manifest["counts"]["files_rejected"]) == (0, 1)
     assert "0 rejected; whole files not read: 1" in caplog.text
     assert "name the columns in points.columns" in caplog.text
+
+
+def test_clicks_on_images_that_take_none_are_one_fault_an_image(
+    place: tuple[Path, Params, dict[str, Any]],
+) -> None:
+    workspace, params, content = place
+    run(params, workspace)
+    before = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    rows = content["annotations"]
+    image = Split.open(workspace / "dataset" / "val").image(0)
+    content["images"].append({"id": image["image_id"], "file_name": image["file_name"]})
+    rows += [rows[0] | {"id": 10**6 + n, "image_id": image["image_id"], "point": [n, 1]} for n in range(7)]
+    rewrite(content)
+    weak = workspace / "dataset" / "weak"
+    split = Split.open(weak)
+    lost = split.image(0)
+    record = dict.fromkeys(REJECTED_IMAGES.names, "said") | {
+        "reason": "truncated", "image_id": lost["image_id"], "file_name": lost["file_name"], "annotations": 0,
+    }  # fmt: skip
+    write_split(weak, split.images.slice(1), split.instances, split.categories, split.image_root)
+    write_parquet(pa.Table.from_pylist([record], schema=REJECTED_IMAGES), weak / "rejected.parquet")
+    clicks = sum(row["image_id"] == lost["image_id"] for row in rows)
+    with pytest.raises(DataError) as caught:
+        run(params, workspace)
+    told = {fault.found: fault for fault in caught.value.faults}
+    one = told[f"image '{image['file_name']}', which is in val (other_split)"]
+    assert one.record.startswith("7 records, ") and one.next_step.startswith("take these clicks out")
+    two = told[f"image '{lost['file_name']}', which ingest rejected (truncated) (rejected_image)"]
+    assert two.record.startswith(f"{clicks} records, ") and two.next_step.startswith("restore the image")
+    assert len(told) == 2
+    run(report(params), workspace)
+    after = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    kept = [i != lost["image_id"] for i in before["image_id"].to_pylist()]
+    assert after == before.filter(pa.array(kept))
+
+
+def test_the_usual_columns_beside_named_ones(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, _ = place
+    name = Split.open(workspace / "dataset" / "weak").image(0)["file_name"]
+    Path("mine").mkdir()
+    Path("mine/maria.csv").write_text(f"Bild;Pos_X [px];Pos_Y [px];Typ\n{name};10,5;11;disc\n")
+    Path("mine/usual.csv").write_text(f"image,x,y,class\n{name},20.5,11,ring\n")
+    columns = {"x": "Pos_X [px]", "y": "Pos_Y [px]", "image": "Bild", "category": "Typ"}
+    run(changed(params, files="mine", columns=columns), workspace)
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    assert sorted(points["x"].to_pylist()) == [10.5, 20.5]

@@ -14,7 +14,7 @@ from PIL import Image
 from data.tables import DataError, Split, read_parquet
 from tasks.config import Params
 from tasks.ingest import run
-from tasks.ingest_images import REJECTED_IMAGES
+from tasks.rejected_images import REJECTED_IMAGES
 
 Documents = dict[str, dict[str, Any]]
 

@@ -25,7 +25,7 @@ from data.tables import DataError, Split, read_parquet
 from tasks.config import Params
 from tasks.errors import TaskError
 from tasks.ingest import run
-from tasks.ingest_images import REJECTED_IMAGES
+from tasks.rejected_images import REJECTED_IMAGES
 from tests.conftest import Bucket
 from tests.s3_server import SECRET, at_random
 from tests.tasks.conftest import ROOT

@@ -49,6 +49,10 @@ def test_decimal_commas_where_the_delimiter_is_none(read: Read) -> None:
         ("index,axis-0,axis-1", {"x": "axis-1", "y": "axis-0"}, {"x": 2, "y": 1}),
         ("image,x,y,what", {"category": "what"}, {"image": 0, "x": 1, "y": 2, "category": 3}),
         ("a,b", None, {}),
+        # points.columns is one for all files: where a named column isn't there, the usual names count
+        ("image,x,y,class", {"x": "col", "y": "row", "category": "what"}, {"image": 0, "x": 1, "y": 2, "category": 3}),
+        ("image,x,row", {"x": "col", "y": "row"}, {"image": 0, "x": 1, "y": 2}),
+        ("x,y", {"x": "y", "y": "row"}, {"x": 1}),  # y is x's already
     ],
 )  # fmt: skip
 def test_columns_are_named_or_known(
@@ -65,6 +69,32 @@ def test_no_usual_name_stands_for_two_fields() -> None:
 def test_a_named_column_that_is_not_there(read: Read) -> None:
     with pytest.raises(DataError, match=r"header image, x, y; expected a column for category \(what\)"):
         read("csv", "image,x,y\na.png,1,2\n", "a.csv", Options({"category": "what"}, ""))
+
+
+def test_the_first_message_names_all_that_is_missing(read: Read) -> None:
+    with pytest.raises(DataError) as caught:
+        read("csv", "Bild;Pos_X [px];Pos_Y [px];Zelltyp\na.png;1,5;2\n", "maria.csv")
+    (fault,) = caught.value.faults
+    assert "Bild, Pos_X [px], Pos_Y [px], Zelltyp" in fault.found
+    for field in ("x (x or", "y (y or", "image (image or", "category (category or"):
+        assert f"a column for {field}" in fault.expected
+    assert "points.columns" in fault.next_step and "image: " in fault.next_step
+
+
+def test_a_name_that_is_the_file_s_own_says_so(read: Read, weak: Split) -> None:
+    named = Options({"x": "Pos_X [px]", "y": "Pos_Y [px]"}, "")
+    text = "Bild;Pos_X [px];Pos_Y [px];Zelltyp\na.png;1,5;2;bolt\n"
+    _, rejected = resolve(points(read("csv", text, "maria.csv", named)), weak)
+    (row,) = rejected.to_pylist()
+    assert row["reason"] == "unknown_image"
+    assert row["found"] == (
+        "image 'maria', the file's own name: no column of its header (Bild, Pos_X [px], Pos_Y [px], Zelltyp) "
+        "is known for image or category"
+    )
+    assert row["expected"].endswith("; or a column that says it, named in points.columns")
+    _, rejected = resolve(points(read("csv", text, "a.csv", named)), weak)
+    (row,) = rejected.to_pylist()
+    assert row["reason"] == "unknown_category" and "no category: no column of its header" in row["found"]
 
 
 def test_whole_coordinates_are_pixel_indices(read: Read) -> None:
