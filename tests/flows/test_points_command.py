@@ -72,4 +72,4 @@ def test_before_ingest(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "workspace/params.yaml").write_text((ROOT / "params.yaml").read_text())
     result = CliRunner().invoke(app, ["import-points", "../good.csv"])
     assert result.exit_code == 1
-    assert "run the stage that writes this file" in " ".join(result.output.split())
+    assert "run `points2model run --target ingest`" in " ".join(result.output.split())
