@@ -99,7 +99,7 @@ def test_json_keeps_errors_and_warnings_apart(recipe: Recipe) -> None:
     code, output, _ = call(recipe, "doctor", "--json")
     (error,) = json.loads(output)["errors"]
     assert code == 1
-    assert (error["check"], error["found"]) == ("ingest", "category_id 7")
+    assert (error["check"], error["found"]) == ("images", "category_id 7")
 
 
 def test_lines_without_a_terminal(recipe: Recipe) -> None:
