@@ -24,8 +24,8 @@ class Trial(NamedTuple):
     """What an import of the files would do.
 
     Attributes:
-        counts: points, images, rejected, set_aside and files_rejected of the files by themselves; and new, changed, removed, same of
-            the folder's points, if the files were put there (a file of the same name is replaced).
+        counts: points, images, rejected, set_aside and files_rejected of the files by themselves; and new, changed,
+            removed, same of the folder's points, if the files were put there (a file of the same name is replaced).
         reasons: records that aren't points, by reason.
         files: each file's format and records.
         faults: what asks for a correction.
