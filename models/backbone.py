@@ -12,19 +12,20 @@ from functools import partial
 from math import gcd
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from models.config import PYRAMID_LEVELS, BackboneConfig, NormKind
 from models.efficientnet import NORM_EPSILON, EfficientNetLite0, from_published, published_file
+from models.folding import BasicBlock, Bottleneck, ConvNorm, conv_norm
 
 STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -48,6 +49,8 @@ class ResNet(nn.Module):
 
     They come in that order: the stem before its pooling, then the four stages; `channels` lists their depths.
     """
+
+    frozen_stages = 0
 
     def __init__(
         self,
@@ -73,9 +76,7 @@ class ResNet(nn.Module):
             before, after = self.channels[-1], inside * block.expansion
             downsample = None
             if stride != 1 or before != after:
-                downsample = nn.Sequential(
-                    nn.Conv2d(before, after, 1, stride=stride, bias=False), norm(after)
-                )
+                downsample = ConvNorm(nn.Conv2d(before, after, 1, stride=stride, bias=False), norm(after))
             first = block(before, inside, stride, downsample, norm_layer=norm)
             if stride_in_1x1 and isinstance(first, Bottleneck):
                 first.conv1.stride, first.conv2.stride = (stride, stride), (1, 1)
@@ -90,7 +91,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        maps = [self.relu(self.bn1(self.conv1(images)))]
+        maps = [self.relu(conv_norm(self.conv1, self.bn1, images))]
         x = self.maxpool(maps[0])
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
@@ -99,9 +100,22 @@ class ResNet(nn.Module):
 
     def freeze(self, stages: int) -> None:
         """Stop the learning of the stem (1), the stem and the first stage (2), and so on."""
-        stem = nn.ModuleList([self.conv1, self.bn1])
-        for part in (stem, self.layer1, self.layer2, self.layer3, self.layer4)[:stages]:
+        self.frozen_stages = stages
+        for part in self._frozen():
             part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's, but what is frozen stays in eval mode: its batch norms take no statistics."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        stem: list[nn.Module] = [self.conv1, self.bn1]
+        stages = [self.layer1, self.layer2, self.layer3, self.layer4]
+        return [*stem, *stages[: self.frozen_stages - 1]] if self.frozen_stages else []
 
 
 def build_backbone(config: BackboneConfig, in_channels: int = 3) -> ResNet | EfficientNetLite0:

@@ -199,6 +199,9 @@ class RefineNetConfig(BaseModel):
     heatmap_channels: Channels
     """1: the network isn't told the class; C: one channel a class; C + 1: the same, the first channel unused
     [C + 1]."""
+    infer_precision: Literal["fp32", "bf16"]
+    """Of the network in use, whatever it was trained in [fp32]. bf16 is about twice as fast where the processor
+    computes in it, and masks differ in a few pixels at their edges (bench/RESULTS.md)."""
 
 
 class InferenceConfig(BaseModel):

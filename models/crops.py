@@ -208,7 +208,7 @@ def _refine_once(
         part, box = rows[at : at + batch_size], boxes[at : at + batch_size]
         own = None if labels is None else labels[part] + model.spare_channels
         inputs = crop_inputs(image, masks[part], points_xy[part], box, config, own)
-        probabilities = model(inputs).float().softmax(1)[:, 1]
+        probabilities = _object_probabilities(model, inputs, config)
         new = paste_masks(probabilities, box, (masks.shape[1], masks.shape[2]), mask_threshold)
         held = new.flatten(1).any(1)
         masks[part[held]] = new[held]
@@ -216,3 +216,14 @@ def _refine_once(
         refined.boxes_xyxy[part[held]] = box[held]
         found[at : at + batch_size] = held
     return rows[found]
+
+
+def _object_probabilities(model: MaskRefineNet, inputs: Tensor, config: RefineNetConfig) -> Tensor:
+    """Float32 [K, S, S] of inputs [K, 3 + P + 1, S, S]."""
+    low = config.infer_precision == "bf16"
+    if low or inputs.device.type == "cpu":
+        # The layout that these kernels compute in: else each convolution turns its maps there and back.
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=low):
+        logits = model(inputs)
+    return logits.float().softmax(1)[:, 1].contiguous()

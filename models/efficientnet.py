@@ -11,11 +11,13 @@ Legend: N images, H x W pixels.
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models._utils import _make_divisible
-from torchvision.ops.misc import Conv2dNormActivation
+
+from models.folding import ConvNorm
 
 STEM_CHANNELS = 32
 NORM_EPSILON = 1e-3
@@ -57,18 +59,11 @@ def conv(
     stride: int = 1,
     groups: int = 1,
     active: bool = True,
-) -> Conv2dNormActivation:
+) -> ConvNorm:
     """Convolution without bias, normalisation, ReLU6 if `active`; of stride 2 it wants `pad_same` before it."""
-    return Conv2dNormActivation(
-        in_channels,
-        out_channels,
-        kernel,
-        stride=stride,
-        padding=kernel // 2 if stride == 1 else 0,
-        groups=groups,
-        norm_layer=norm,
-        activation_layer=nn.ReLU6 if active else None,
-    )
+    padding = kernel // 2 if stride == 1 else 0
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
+    return ConvNorm(layer, norm(out_channels), *([nn.ReLU6(inplace=True)] if active else []))
 
 
 class Block(nn.Module):
@@ -97,6 +92,8 @@ class EfficientNetLite0(nn.Module):
     `channels` lists their depths, at width 1 16, 24, 40, 112 and 320. Training drops no blocks (the published
     weights were trained with stochastic depth).
     """
+
+    frozen_stages = 0
 
     def __init__(self, *, in_channels: int, width: float, norm: Norm) -> None:
         super().__init__()
@@ -131,10 +128,20 @@ class EfficientNetLite0(nn.Module):
 
     def freeze(self, stages: int) -> None:
         """Stop the learning up to the map of stride 2 (1), of stride 4 (2), and so on."""
-        if stages:
-            self.stem.requires_grad_(False)
-        for stage in self.stages[:stages]:
-            stage.requires_grad_(False)
+        self.frozen_stages = stages
+        for part in self._frozen():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's, but what is frozen stays in eval mode: its batch norms take no statistics."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages else []
 
 
 def published_names() -> dict[str, str]:

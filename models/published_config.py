@@ -190,6 +190,7 @@ def refinenet_config(found: Mapping[str, Tensor]) -> tuple[RefineNetConfig, int]
         crop_size=256,
         heatmap_sigma=6.0,
         heatmap_channels=max(2, heatmaps),
+        infer_precision="fp32",
     )
     return config, max(2, heatmaps) - REFINER_SPARE_CHANNELS
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.backbone import build_backbone, norm_layer
 from models.config import RefineNetConfig
+from models.folding import ConvNorm
 
 DICE_EPSILON = 1e-5
 """Added above and below in the Dice loss: a class absent from truth and answer costs nothing."""
@@ -20,12 +21,12 @@ DICE_EPSILON = 1e-5
 
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel: int, config: RefineNetConfig, dilation: int = 1
-) -> nn.Sequential:
+) -> ConvNorm:
     """Convolution without bias that keeps the size, the config's normalisation, ReLU."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
     norm = norm_layer(config.norm, config.backbone.norm_groups)(out_channels)
-    return nn.Sequential(conv, norm, nn.ReLU(inplace=True))
+    return ConvNorm(conv, norm, nn.ReLU(inplace=True))
 
 
 class ASPP(nn.Module):

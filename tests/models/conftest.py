@@ -55,6 +55,7 @@ REFINENET: dict[str, Any] = {
     "crop_size": 64,
     "heatmap_sigma": 2.0,
     "heatmap_channels": 1,
+    "infer_precision": "fp32",
 }
 
 

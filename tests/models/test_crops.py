@@ -218,6 +218,26 @@ def test_two_rounds_are_one_round_of_one_round_s_masks(refinenet_config) -> None
         rounds(masks, 0)
 
 
+def test_in_bf16_few_pixels_differ(refinenet_config) -> None:
+    model = MaskRefineNet(refinenet_config()).eval()
+    nn.init.normal_(model.head.weight)
+    image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
+    masks = torch.cat([rectangle(3 * k, 2 * k, 24, 18) for k in range(5)])
+    points = torch.tensor([[9.0, 9.0]]) + torch.arange(5)[:, None] * 2
+    exact, low = (
+        refine(
+            model, image, masks, points, refinenet_config(infer_precision=precision), 8,
+            enlarge=1.5, mask_threshold=0.5, rounds=1,
+        )
+        for precision in ("fp32", "bf16")
+    )  # fmt: skip
+    assert low.probabilities.dtype == torch.float32
+    assert not torch.equal(low.probabilities, exact.probabilities)
+    torch.testing.assert_close(low.probabilities, exact.probabilities, atol=0.1, rtol=0)
+    either = (exact.masks | low.masks).sum()
+    assert (exact.masks ^ low.masks).sum() < 0.05 * either
+
+
 class Shrink(Answer):
     """Answers with the rough mask at first, then with nothing."""
 

@@ -1,0 +1,71 @@
+"""Convolution and normalisation as one operation, where the normalisation is fixed.
+
+A batch norm that no longer takes statistics is a scale and an offset a channel. Scaling the convolution's weights
+instead of its output says the same, and the map, which is far larger than the weights, is written once instead of
+three times; in training its unscaled form isn't kept either. Under autocast the map stays in the low precision, where
+torchvision's FrozenBatchNorm2d would give it back in float32.
+
+Legend: N images, H x W places of the map.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(conv(x)) of maps [N, C, H, W], equal to it up to rounding; gradients too.
+
+    The two are one where `norm` is a frozen batch norm, or a batch norm in eval mode. `conv` pads with zeros.
+    """
+    if not is_fixed(norm):
+        return norm(conv(x))
+    fixed: Any = norm  # both kinds have these tensors, which nn.Module doesn't tell
+    scale = fixed.weight * (fixed.running_var + fixed.eps).rsqrt()
+    offset = fixed.bias - fixed.running_mean * scale
+    if conv.bias is not None:
+        offset = offset + conv.bias * scale
+    weight = conv.weight * scale.view(-1, 1, 1, 1)
+    return F.conv2d(x, weight, offset, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def is_fixed(norm: nn.Module) -> bool:
+    """Whether `norm` is a mere scale and offset: a frozen batch norm, or one in eval mode."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        return True
+    return isinstance(norm, nn.BatchNorm2d) and not norm.training and norm.affine and norm.track_running_stats
+
+
+class ConvNorm(nn.Sequential):
+    """A Sequential of convolution, normalisation and what follows, whose first two are one where they can be."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm, *rest = self
+        y = conv_norm(conv, norm, x)  # type: ignore[arg-type]  # a Sequential doesn't tell its modules' types
+        for module in rest:
+            y = module(y)
+        return y
+
+
+class BasicBlock(resnet.BasicBlock):
+    """ResNet's block of two 3x3 convolutions (He et al., CVPR 2016, section 4.1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(conv_norm(self.conv1, self.bn1, x))
+        y = conv_norm(self.conv2, self.bn2, y)
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
+class Bottleneck(resnet.Bottleneck):
+    """ResNet's block of 1x1, 3x3 and 1x1 convolutions (section 4.2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(conv_norm(self.conv1, self.bn1, x))
+        y = self.relu(conv_norm(self.conv2, self.bn2, y))
+        y = conv_norm(self.conv3, self.bn3, y)
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
