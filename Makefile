@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The environment first on PATH, so that dvc, python and hooks are ours whatever shell called make.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Tests run in two processes, a file at a time since its tests may share what is costly; tests/conftest.py orders them.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow fuzz lint format deps clean
 help:  ## list the targets
@@ -12,10 +14,10 @@ demo: .venv/.installed  ## the whole line on the embedded data set; ends with wo
 	$(BIN)/points2model demo
 
 test: .venv/.installed-test lint  ## linters, types, layering, then the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: .venv/.installed-test  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow --timeout 600
+	$(BIN)/python -m pytest -m slow --timeout 600 $(PARALLEL)
 
 fuzz: .venv/.installed-test  ## every reader of files against 10,000 made-up ones each; an hour
 	$(BIN)/python -m pytest -m fuzz

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from data import masks as mask_codec
+from data.encoding import encode_many
 from data.tables import PREDICTIONS, Split, read_parquet, write_parquet
 from models.config import InferenceConfig
 from models.solov2 import SOLOv2
@@ -86,7 +87,7 @@ class Finder:
     def _jobs(
         self, parts: Sequence[Sequence[int]], faults: list[list[str]], bar: Bar
     ) -> Iterator[tuple[int, Callable[[], tuple[int, Rows]]]]:
-        """For each image what makes its rows, masks as arrays in memory, and says which part they are of."""
+        """For each image what makes its rows, and says which part they are of."""
         image_ids = self.split.images["image_id"]
         batches = [
             (n, batch)
@@ -115,8 +116,10 @@ class Finder:
                 original_size=(original.shape[1], original.shape[2]),
             )
             classes = [self.model.categories[label]["id"] for label in found.labels.tolist()]
-            masks = found.masks.cpu().numpy()
-            yield masks.nbytes, partial(_rows, image_ids[n], classes, found.scores.tolist(), masks)
+            yield (
+                found.masks.nbytes,
+                partial(_rows, image_ids[n], classes, found.scores.tolist(), found.masks),
+            )
 
 
 def _of_part(n: int, job: Callable[[], Rows]) -> tuple[int, Rows]:
@@ -128,21 +131,21 @@ def _table(rows: Rows) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=PREDICTIONS)
 
 
-def _rows(image_id: int, category_ids: Sequence[int], scores: Sequence[float], masks: np.ndarray) -> Rows:
+def _rows(image_id: int, category_ids: Sequence[int], scores: Sequence[float], masks: Tensor) -> Rows:
     """PREDICTIONS rows of one image; masks bool [D, H, W]. Empty masks are left out."""
     height, width = masks.shape[-2:]
     rows = []
-    for category_id, score, mask in zip(category_ids, scores, masks, strict=True):
-        if not mask.any():  # all of it lay in the padding, which is cut off
+    for category_id, score, counts in zip(category_ids, scores, encode_many(masks), strict=True):
+        area = mask_codec.area(counts, height, width)
+        if not area:  # all of it lay in the padding, which is cut off
             continue
-        counts = mask_codec.encode(mask)
         rows.append(
             {
                 "image_id": image_id,
                 "category_id": category_id,
                 "score": round(score, SCORE_DECIMALS),
                 "bbox_xywh": mask_codec.bbox_xywh(counts, height, width),
-                "area": mask_codec.area(counts, height, width),
+                "area": area,
                 "height": height,
                 "width": width,
                 "rle_counts": counts,

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from data import masks as mask_codec
+from data.encoding import encode_many
 from data.storage import atomic_write
 from data.tables import Category, Split
 from models.checkpoint import CheckpointError, build_model, load_meta
@@ -91,8 +91,7 @@ class Predictor:
         else:
             found = predict(self._seen(image), 0, self.rules.inference, *sizes)
         ids = [self.categories[label].id for label in found.labels.tolist()]
-        masks = found.masks.cpu().numpy()
-        return masks.nbytes, partial(_found, ids, found.scores.tolist(), masks)
+        return found.masks.nbytes, partial(_found, ids, found.scores.tolist(), found.masks)
 
     @torch.inference_mode()
     def draw(self, image: Ready, points: Rows) -> Job:
@@ -141,8 +140,7 @@ class Predictor:
             drawn = final.masks
             stays = (final.kept_rough | final.taken).tolist()
             status = ["rough" if stay else "ok" for stay in stays]
-        masks = drawn.cpu().numpy()
-        return masks.nbytes, partial(_drawn, points, rough.prompted.score.tolist(), status, masks)
+        return drawn.nbytes, partial(_drawn, points, rough.prompted.score.tolist(), status, drawn)
 
     def _draw_as_reference(
         self, image: Ready, outputs: RawOutputs, points: Rows, xy: Tensor, labels: Tensor
@@ -165,8 +163,7 @@ class Predictor:
             for k, place, state in zip(found.carried.tolist(), carried.tolist(), status, strict=True)
         ]
         fates = [_fate(point, fate) for point, fate in zip(points, found.fates, strict=True)]
-        arrays = masks.cpu().numpy()
-        return arrays.nbytes, partial(_carried, ids, found.scores.tolist(), said, fates, arrays)
+        return masks.nbytes, partial(_carried, ids, found.scores.tolist(), said, fates, masks)
 
 
 def predict_images(
@@ -308,36 +305,46 @@ def _build(folder: Path, kind: type[Network]) -> Network:
     return network
 
 
-def _row(category_id: int, score: float, mask: Any) -> dict[str, Any]:
-    height, width = mask.shape
-    counts = mask_codec.encode(mask)
-    return {
-        "category_id": category_id,
-        "score": round(score, SCORE_DECIMALS),
-        "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
-        "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
-    }
+def _rows(
+    category_ids: Sequence[int], scores: Sequence[float], masks: Tensor
+) -> list[tuple[bool, dict[str, Any]]]:
+    """For each of bool masks [D, H, W] whether it has a pixel, and its row."""
+    height, width = masks.shape[1:]
+    return [
+        (
+            mask_codec.area(counts, height, width) > 0,
+            {
+                "category_id": category_id,
+                "score": round(score, SCORE_DECIMALS),
+                "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
+                "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
+            },
+        )
+        for category_id, score, counts in zip(category_ids, scores, encode_many(masks), strict=True)
+    ]
 
 
-def _found(category_ids: Sequence[int], scores: Sequence[float], masks: np.ndarray) -> Answer:
-    facts = zip(category_ids, scores, masks, strict=True)
-    return [_row(category_id, score, mask) for category_id, score, mask in facts if mask.any()], []
+def _found(category_ids: Sequence[int], scores: Sequence[float], masks: Tensor) -> Answer:
+    return [row for drawn, row in _rows(category_ids, scores, masks) if drawn], []
 
 
-def _drawn(points: Rows, scores: Sequence[float], status: Sequence[str], masks: np.ndarray) -> Answer:
-    rows = []
-    for point, score, state, mask in zip(points, scores, status, masks, strict=True):
-        said = _said(point, [point["x"], point["y"]], state if mask.any() else "empty")
-        rows.append(_row(point["category_id"], score, mask) | said)
+def _drawn(points: Rows, scores: Sequence[float], status: Sequence[str], masks: Tensor) -> Answer:
+    made = _rows([point["category_id"] for point in points], scores, masks)
+    rows = [
+        row | _said(point, [point["x"], point["y"]], state if drawn else "empty")
+        for point, state, (drawn, row) in zip(points, status, made, strict=True)
+    ]
     return rows, [_fate(point, row["status"]) for point, row in zip(points, rows, strict=True)]
 
 
 def _carried(
-    category_ids: Sequence[int], scores: Sequence[float], said: Rows, fates: Rows, masks: np.ndarray
+    category_ids: Sequence[int], scores: Sequence[float], said: Rows, fates: Rows, masks: Tensor
 ) -> Answer:
-    rows = []
-    for category_id, score, one, mask in zip(category_ids, scores, said, masks, strict=True):
-        rows.append(_row(category_id, score, mask) | one | ({} if mask.any() else {"status": "empty"}))
+    made = _rows(category_ids, scores, masks)
+    rows = [
+        row | one | ({} if drawn else {"status": "empty"})
+        for one, (drawn, row) in zip(said, made, strict=True)
+    ]
     return rows, fates
 
 

@@ -12,10 +12,9 @@ import pyarrow as pa
 from data import storage
 from data.errors import DataError, Fault
 from data.fetch import local_copy
-from data.points.record import SET_ASIDE
 from data.tables import Split
 from tasks.config import PointsConfig
-from tasks.import_points import count_reasons, import_files, told_files
+from tasks.import_points import count_kinds, count_reasons, import_files, told_files
 from tasks.step import S3_CACHE, WORKSPACE
 
 INGEST = "run `points2model run --target ingest`"
@@ -25,8 +24,8 @@ class Trial(NamedTuple):
     """What an import of the files would do.
 
     Attributes:
-        counts: points, images, rejected and set_aside of the files by themselves; and new, changed, removed, same of
-            the folder's points, if the files were put there (a file of the same name is replaced).
+        counts: points, images, rejected, set_aside and files_rejected of the files by themselves; and new, changed,
+            removed, same of the folder's points, if the files were put there (a file of the same name is replaced).
         reasons: records that aren't points, by reason.
         files: each file's format and records.
         faults: what asks for a correction.
@@ -70,8 +69,7 @@ def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Pat
     counts = {
         "points": len(alone.points),
         "images": len(alone.points["image_id"].unique()),
-        "rejected": sum(count for reason, count in reasons.items() if reason not in SET_ASIDE),
-        "set_aside": sum(count for reason, count in reasons.items() if reason in SET_ASIDE),
+        **count_kinds(reasons),
         "new": len(after.keys() - before.keys()),
         "changed": sum(row != before[i] for i, row in after.items() if i in before),
         "removed": len(before.keys() - after.keys()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +12,23 @@ from typing import Any
 
 import pytest
 
+from flows.settings import use_local_prefect
 from tests.s3_server import Proxy, environment, proxy, s3_server
+
+# Tests are small: threads would only wait for each other. Said before torch is imported, and to every process started.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Persisted results live in PREFECT_HOME, which Prefect's test harness doesn't swap; it must be set before the import.
+_prefect_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
+use_local_prefect(Path(_prefect_home.name))
+
+LONGEST = ("test_line.py", "test_pipeline.py", "test_s3_dvc.py", "test_cli.py", "test_doctor_command.py")
+"""Files that start many processes. They come first, so that no worker of `-n 2` is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the order within a file stays, as some go through a project's life."""
+    order = {name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +76,15 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=name)
         yield Bucket(name, client, before, s3_endpoint)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A temporary Prefect server for flows in this process, one for all tests: starting it takes some ten seconds."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    assert os.environ["PREFECT_HOME"].startswith(_prefect_home.name)
+    no_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with prefect_test_harness(server_startup_timeout=240), no_heartbeat:
+        yield

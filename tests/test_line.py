@@ -127,6 +127,7 @@ def test_a_changed_student_runs_the_student_and_what_follows(project: Project) -
     assert project.flow() == dict.fromkeys(STAGES, "Cached")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["flow", "dvc"])
 def test_a_lost_workspace_comes_back_from_the_cache(project: Project, way: str) -> None:
     before = project.hashes()

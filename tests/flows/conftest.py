@@ -1,22 +1,14 @@
-"""A small real pipeline: real DVC, real Prefect with a temporary server, stages that cost nothing."""
+"""A small real pipeline: real DVC, real Prefect, stages that cost nothing."""
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from flows.settings import use_local_prefect
-
-# Persisted results live in PREFECT_HOME, which the test harness doesn't swap; it must be set before the import.
-_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
-use_local_prefect(Path(_home.name))
 
 DVC_YAML = """\
 stages:
@@ -121,27 +113,47 @@ def _environment() -> dict[str, str]:
     return {**environment(), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
-@pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
-    """A toy pipeline of which nothing has run yet; the current folder."""
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy pipeline of which nothing has run; to be copied."""
     from dvc.repo import Repo
 
-    Repo.init(str(tmp_path), no_scm=True).close()
-    toy = Toy(tmp_path)
+    folder = tmp_path_factory.mktemp("toy") / "blank"
+    folder.mkdir()
+    Repo.init(str(folder), no_scm=True).close()
+    toy = Toy(folder)
     for name, text in {"dvc.yaml": DVC_YAML, "step.py": STEP, "in.txt": "in\n"}.items():
         toy.path(name).write_text(text)
     toy.set()
+    return folder
+
+
+@pytest.fixture
+def toy(blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A toy pipeline of which nothing has run yet; the current folder."""
+    shutil.copytree(blank, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return toy
+    return Toy(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A temporary Prefect server, one for all tests: starting it takes some ten seconds."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+def finished(blank: Path, prefect_server: None) -> Path:
+    """A toy pipeline that the flow has run once; to be copied."""
+    from flows.pipeline import annotation_to_model
 
-    assert os.environ["PREFECT_HOME"].startswith(_home.name)
-    no_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with prefect_test_harness(server_startup_timeout=120), no_heartbeat:
-        yield
+    folder = blank.parent / "finished"
+    shutil.copytree(blank, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        runs = annotation_to_model()
+    assert [run["state"] for run in runs] == ["Completed"] * 4
+    Toy(folder).ran()
+    return folder
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A toy pipeline that the flow has run once, as a folder of its own; the current one."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return Toy(tmp_path)

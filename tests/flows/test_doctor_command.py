@@ -14,7 +14,11 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
+from typer.testing import CliRunner
 
+from flows.cli import app
+from flows.doctor_command import before_run
 from tests.tasks.conftest import ROOT, tiny_recipe
 
 Recipe = dict[str, Any]
@@ -58,7 +62,15 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 
 def call(recipe: Recipe, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of `points2model`."""
+    """Exit code, stdout, stderr of `points2model` in this process."""
+    Path("params.yaml").write_text(yaml.safe_dump(recipe))
+    done = CliRunner().invoke(app, list(arguments))
+    assert isinstance(done.exception, SystemExit | None)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def call_process(recipe: Recipe, *arguments: str) -> tuple[int, str, str]:
+    """The same of a process of its own: as a user, and where Prefect is imported."""
     Path("params.yaml").write_text(yaml.safe_dump(recipe))
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
@@ -87,13 +99,13 @@ def test_json_keeps_errors_and_warnings_apart(recipe: Recipe) -> None:
     code, output, _ = call(recipe, "doctor", "--json")
     (error,) = json.loads(output)["errors"]
     assert code == 1
-    assert (error["check"], error["found"]) == ("ingest", "category_id 7")
+    assert (error["check"], error["found"]) == ("images", "category_id 7")
 
 
 def test_lines_without_a_terminal(recipe: Recipe) -> None:
     recipe["ingest"]["images"] = "mine/imagez"
     recipe["points"]["files"] = "mine/clicks"
-    code, output, _ = call(recipe, "doctor", "--quick")
+    code, output, _ = call_process(recipe, "doctor", "--quick")
     assert code == 1
     lines = output.splitlines()
     assert [line.split(":")[1].strip() for line in lines[:2]] == ["ingest.images", "points.files"]
@@ -113,15 +125,20 @@ def test_a_run_ends_where_data_have_errors_and_nothing_is_made(recipe: Recipe) -
 
 
 def test_a_run_tells_a_warning_once(recipe: Recipe) -> None:
-    """The stage that is asked for doesn't exist, so that nothing is trained: the look comes before."""
+    """What is forced isn't above what is asked for, so that nothing is trained: the look comes before."""
     content = json.loads(Path("mine/val.json").read_text())
     Path("mine/val.json").write_text(json.dumps(content | {"annotations": []}))
-    _, output, _ = call(recipe, "run", "--target", "nothing")
+    code, output, _ = call_process(recipe, "run", "--target", "train_teacher", "--force", "report")
+    assert code == 1
     assert "warning ingest.val: annotations: found no mask" in output
-    _, output, _ = call(recipe, "run", "--target", "nothing")
+    assert "--force report: no such stage at or above 'train_teacher'" in output
+    console = Console(record=True, soft_wrap=True)
+    assert before_run(Path(), "train_teacher", console).warnings
+    output = console.export_text()
     assert "warning ingest.val" not in output
     assert "doctor: 1 warning as before" in output
     # What trains nothing looks at the set-up alone.
-    _, output, _ = call(recipe, "run", "--target", "ingest", "--force", "nothing")
+    code, output, _ = call_process(recipe, "run", "--target", "ingest", "--force", "report")
+    assert code == 1
     assert "doctor" not in output
-    assert "--force nothing: no such stage" in output
+    assert "--force report: no such stage at or above 'ingest'" in output

@@ -10,7 +10,7 @@ import pytest
 from flows.dvc_repo import DvcRepo, read_manifest
 from tests.flows.conftest import Toy
 
-pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 ALL = ["a", "b", "c", "report"]
 
@@ -42,66 +42,59 @@ def test_dvc_then_flow(toy: Toy) -> None:
     assert toy.ran() == []
 
 
-def test_a_changed_param_runs_what_it_touches_and_back_runs_nothing(toy: Toy) -> None:
-    run()
-    before = toy.outputs()
-    toy.ran()
-    toy.set(b=2)
+def test_a_changed_param_runs_what_it_touches_and_back_runs_nothing(done: Toy) -> None:
+    before = done.outputs()
+    done.set(b=2)
     assert states(run()) == {"a": "Cached", "b": "Completed", "c": "Cached", "report": "Completed"}
-    assert toy.ran() == ["b", "report"]
-    assert toy.outputs() != before
-    toy.set(b=1)
+    assert done.ran() == ["b", "report"]
+    assert done.outputs() != before
+    done.set(b=1)
     back = run()
     assert [(entry["name"], entry["message"]) for entry in back if entry["state"] != "Cached"] == [
         ("b", "restored from the cache"),
         ("report", "restored from the cache"),
     ]
-    assert toy.ran() == []
-    assert toy.outputs() == before
+    assert done.ran() == []
+    assert done.outputs() == before
     assert states(run()) == dict.fromkeys(ALL, "Cached")
 
 
-def test_what_the_flow_has_seen_dvc_restores(toy: Toy) -> None:
-    run()
-    toy.set(b=2)
-    toy.dvc("repro", "report")
-    toy.ran()
-    toy.set(b=1)
-    toy.dvc("repro", "report")
+def test_what_the_flow_has_seen_dvc_restores(done: Toy) -> None:
+    done.set(b=2)
+    done.dvc("repro", "report")
+    done.ran()
+    done.set(b=1)
+    done.dvc("repro", "report")
     assert states(run()) == dict.fromkeys(ALL, "Cached")
-    assert toy.ran() == []
+    assert done.ran() == []
 
 
-def test_a_lost_workspace_comes_back_byte_for_byte(toy: Toy) -> None:
-    run()
-    before = toy.outputs()
-    toy.ran()
-    shutil.rmtree(toy.path("ws"))
+def test_a_lost_workspace_comes_back_byte_for_byte(done: Toy) -> None:
+    before = done.outputs()
+    shutil.rmtree(done.path("ws"))
     assert states(run()) == dict.fromkeys(ALL, "Cached")
-    assert toy.outputs() == before
-    shutil.rmtree(toy.path("ws"))
-    toy.dvc("repro", "report")
-    assert toy.outputs() == before
-    assert toy.ran() == []
+    assert done.outputs() == before
+    shutil.rmtree(done.path("ws"))
+    done.dvc("repro", "report")
+    assert done.outputs() == before
+    assert done.ran() == []
 
 
-def test_an_edited_output_is_made_anew(toy: Toy) -> None:
-    run()
-    before = toy.outputs()
-    toy.path("ws/b").unlink()
-    toy.path("ws/b").write_text("scribbled over")
+def test_an_edited_output_is_made_anew(done: Toy) -> None:
+    before = done.outputs()
+    done.path("ws/b").unlink()
+    done.path("ws/b").write_text("scribbled over")
     assert states(run())["b"] == "Completed"
-    assert toy.outputs() == before
+    assert done.outputs() == before
 
 
-def test_a_forced_repro_behind_the_flows_back_is_noticed(toy: Toy) -> None:
-    run()
-    toy.path("hidden.txt").write_text("other")
-    toy.dvc("repro", "-f", "-s", "a")
-    toy.ran()
+def test_a_forced_repro_behind_the_flows_back_is_noticed(done: Toy) -> None:
+    done.path("hidden.txt").write_text("other")
+    done.dvc("repro", "-f", "-s", "a")
+    done.ran()
     after = run()
     assert states(after) == {"a": "Cached", "b": "Completed", "c": "Completed", "report": "Completed"}
-    assert after[0]["outs"] == read_manifest(toy.root, "a")["outs"]  # type: ignore[index]
+    assert after[0]["outs"] == read_manifest(done.root, "a")["outs"]  # type: ignore[index]
 
 
 def test_independent_stages_run_at_once(toy: Toy) -> None:
@@ -109,11 +102,9 @@ def test_independent_stages_run_at_once(toy: Toy) -> None:
     assert states(run()) == dict.fromkeys(ALL, "Completed")
 
 
-def test_force_runs_a_stage_that_is_done(toy: Toy) -> None:
-    run()
-    toy.ran()
+def test_force_runs_a_stage_that_is_done(done: Toy) -> None:
     assert states(run(force=("b",))) == {"a": "Cached", "b": "Completed", "c": "Cached", "report": "Cached"}
-    assert toy.ran() == ["b"]
+    assert done.ran() == ["b"]
 
 
 def test_target_runs_its_ancestors_alone(toy: Toy) -> None:

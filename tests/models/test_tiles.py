@@ -130,7 +130,8 @@ def test_a_click_is_answered_by_its_home(points: list[tuple[float, float, int]])
             CLICKS,
         )
         mine = within.index(k)
-        assert found.score[k].item() == pytest.approx(alone.score[mine].item(), abs=1e-5)
+        # A pixel at the cut may fall to either side, since convolutions of other batches round otherwise.
+        assert found.score[k].item() == pytest.approx(alone.score[mine].item(), abs=1e-4)
         canvas = torch.zeros(48, 80)
         canvas[tile.y // 2 : tile.y // 2 + 32, tile.x // 2 : tile.x // 2 + 32] = alone.mask_prob[mine]
         assert torch.allclose(found.mask_prob[k], canvas, atol=1e-5)
