@@ -1,6 +1,6 @@
 """Data in S3 and DVC: real DVC, a real S3 server, the repo's own dvc.yaml up to the points.
 
-The tests share one project and go through its life in order.
+The tests share one project and go through its life in order; each can also be run alone.
 """
 
 from __future__ import annotations
@@ -88,19 +88,48 @@ def project(client: Any, s3_endpoint: str, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def clone(project: Mine, s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Mine:
-    """What a colleague gets from git: no workspace, no cache."""
+def imported(project: Mine) -> str:
+    """The project's points are imported; what `dvc repro` said."""
+    return project.dvc("repro", "import_points")
+
+
+@pytest.fixture(scope="module")
+def clone(
+    project: Mine, imported: str, client: Any, s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory
+) -> Mine:
+    """What a colleague has who cloned from git, without a cache, and pulled from the DVC remote in S3."""
+    client.create_bucket(Bucket="store")
+    project.dvc("remote", "add", "-d", "store", "s3://store/dvc")
+    project.dvc("push")
     clone = Mine(tmp_path_factory.mktemp("clone") / "mine")
     clone.recipe, clone.endpoint = project.recipe, s3_endpoint
     clone.save()
     for name in ("dvc.lock", ".dvc/config"):
         shutil.copy(project.folder / name, clone.folder / name)
+    clone.dvc("pull", *STAGES)
     return clone
 
 
-def test_dvc_takes_the_data_from_s3(project: Mine) -> None:
-    said = project.dvc("repro", "import_points")
-    assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == STAGES
+@pytest.fixture(scope="module")
+def without_bucket(clone: Mine, client: Any) -> Mine:
+    """The clone when the bucket of the data is gone, its stages frozen."""
+    for row in client.list_objects_v2(Bucket="mine")["Contents"]:
+        client.delete_object(Bucket="mine", Key=row["Key"])
+    client.delete_bucket(Bucket="mine")
+    # And dvc removes the outputs by then.
+    assert clone.call("dvc", "repro", "import_points").returncode != 0
+    path = clone.folder / "dvc.yaml"  # `dvc freeze` can't: it doesn't write stages that have ${...}
+    text = path.read_text()
+    for stage in STAGES:
+        text = text.replace(f"\n  {stage}:\n", f"\n  {stage}:\n    frozen: true\n")
+    path.write_text(text)
+    shutil.rmtree(clone.folder / "workspace")
+    clone.dvc("checkout", *STAGES)
+    return clone
+
+
+def test_dvc_takes_the_data_from_s3(project: Mine, imported: str) -> None:
+    assert [stage for stage in STAGES if f"Running stage '{stage}'" in imported] == STAGES
     lock_text = (project.folder / "dvc.lock").read_text()
     deps = {dep["path"]: dep for dep in yaml.safe_load(lock_text)["stages"]["ingest"]["deps"]}
     assert deps["s3://mine/data/images"]["nfiles"] == 26
@@ -111,11 +140,12 @@ def test_dvc_takes_the_data_from_s3(project: Mine) -> None:
     assert "up to date" in project.dvc("status", "import_points")
 
 
-@pytest.mark.usefixtures("client", "prefect_server")
+@pytest.mark.usefixtures("client", "imported", "prefect_server")
 def test_the_flow_has_nothing_to_do_after_it(project: Mine) -> None:
     assert project.flow_to("import_points") == dict.fromkeys(STAGES, "Cached")
 
 
+@pytest.mark.usefixtures("imported")
 def test_a_new_click_in_s3_runs_the_import_alone(project: Mine, client: Any) -> None:
     key = "data/points/clicks.json"
     clicks = json.loads(client.get_object(Bucket="mine", Key=key)["Body"].read())
@@ -126,40 +156,20 @@ def test_a_new_click_in_s3_runs_the_import_alone(project: Mine, client: Any) -> 
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == ["import_points"]
 
 
-def test_a_colleague_has_all_from_the_dvc_remote_in_s3(project: Mine, clone: Mine, client: Any) -> None:
-    client.create_bucket(Bucket="store")
-    project.dvc("remote", "add", "-d", "store", "s3://store/dvc")
-    project.dvc("push")
-    shutil.copy(project.folder / ".dvc/config", clone.folder / ".dvc/config")
-    clone.dvc("pull", *STAGES)
+def test_a_colleague_has_all_from_the_dvc_remote_in_s3(project: Mine, clone: Mine) -> None:
     assert clone.hashes() == project.hashes()
     assert len(list((clone.folder / "workspace/fetched/images").rglob("*.png"))) == 26
     assert "up to date" in clone.dvc("status", "import_points")
 
 
-def test_without_the_bucket_a_frozen_ingest_still_serves(clone: Mine, client: Any) -> None:
+def test_without_the_bucket_a_frozen_ingest_still_serves(project: Mine, without_bucket: Mine) -> None:
     """`frozen: true` pins what came: the bucket may change or be out of reach."""
-    for row in client.list_objects_v2(Bucket="mine")["Contents"]:
-        client.delete_object(Bucket="mine", Key=row["Key"])
-    client.delete_bucket(Bucket="mine")
-    before = clone.hashes()
-    assert (
-        clone.call("dvc", "repro", "import_points").returncode != 0
-    )  # and dvc has removed the outputs by then
-    path = clone.folder / "dvc.yaml"  # `dvc freeze` can't: it doesn't write stages that have ${...}
-    text = path.read_text()
-    for stage in STAGES:
-        text = text.replace(f"\n  {stage}:\n", f"\n  {stage}:\n    frozen: true\n")
-    path.write_text(text)
-    shutil.rmtree(clone.folder / "workspace")
-    clone.dvc("checkout", *STAGES)
-    clone.dvc("repro", "import_points")
-    assert clone.hashes() == before
+    without_bucket.dvc("repro", "import_points")
+    assert without_bucket.hashes() == project.hashes()
 
 
 @pytest.mark.usefixtures("client", "prefect_server")
-def test_the_flow_does_with_a_frozen_ingest_too(clone: Mine) -> None:
-    before = clone.hashes()
-    shutil.rmtree(clone.folder / "workspace")
-    assert clone.flow_to("import_points") == dict.fromkeys(STAGES, "Cached")
-    assert clone.hashes() == before
+def test_the_flow_does_with_a_frozen_ingest_too(project: Mine, without_bucket: Mine) -> None:
+    shutil.rmtree(without_bucket.folder / "workspace")
+    assert without_bucket.flow_to("import_points") == dict.fromkeys(STAGES, "Cached")
+    assert without_bucket.hashes() == project.hashes()
