@@ -38,14 +38,13 @@ def outputs_of(stage: str) -> list[Path]:
 
 
 def hashes(outputs: list[Path]) -> dict[str, str]:
-    """SHA-256 of every file of the outputs, by its path; hidden ones too: nothing may be left half-written."""
-    files = [
-        file
-        for out in outputs
-        for file in (sorted(out.rglob("*")) if out.is_dir() else [out])
-        if file.is_file()
-    ]
-    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    """SHA-256 of every file of the outputs, and of what is left half-written beside them, by its path."""
+    found = {}
+    for at in (place for out in outputs for place in (out, *out.parent.glob(f".{out.name}.*.partial"))):
+        for file in sorted(at.rglob("*")) if at.is_dir() else [at]:
+            if file.is_file():
+                found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
 
 
 def started(stage: str, params: Params) -> ForkProcess:

@@ -94,9 +94,10 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def discard_partials(folder: Path) -> None:
-    """Removes what killed processes left half-written in a folder. Not while another one may be writing there."""
-    for path in folder.glob(".*.partial"):
+def discard_partials(folder: Path, name: str = "*") -> None:
+    """Removes what killed processes left half-written in a folder, of `name` or of anything. Not while another one may
+    be writing there."""
+    for path in folder.glob(f".{name}.*.partial"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

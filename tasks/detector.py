@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data.dataset import InstanceDataset
 from data.shares import share
-from data.storage import atomic_dir
+from data.storage import atomic_dir, discard_partials
 from data.tables import Category, Split
 from models.checkpoint import WEIGHTS, CheckpointError, load_checkpoint
 from models.config import SOLOv2Config
@@ -169,6 +169,7 @@ def _write(
     states = {f"milestones/{step:07d}": load_file(milestone_path(job, step)) for step in job.milestones}
     instances = sum(int(_learnt(split, held_out or frozenset()).sum()) for split in splits)
     counts = {"images": len(dataset), "instances": instances}
+    discard_partials(out.parent, out.name)
     with atomic_dir(out) as folder:
         if held_out is not None:
             write_held_out(folder, held_out)

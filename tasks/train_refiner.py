@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.shares import share
-from data.storage import atomic_dir
+from data.storage import atomic_dir, discard_partials
 from data.tables import Split
 from models.checkpoint import build_model
 from models.config import PromptConfig
@@ -99,6 +99,7 @@ def _write(
     gate, best = choose_weights(
         params, job, strong, leave_out, load_teacher(workspace / "teacher", job.device)
     )
+    discard_partials(workspace, "refiner")
     with atomic_dir(workspace / "refiner") as folder:
         write_gate(folder, gate)
         write_training(

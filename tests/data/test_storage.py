@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import DataError
-from data.storage import atomic_dir, atomic_write, join, list_files
+from data.storage import atomic_dir, atomic_write, discard_partials, join, list_files
 
 
 def names(folder: Path) -> list[str]:
@@ -43,6 +43,17 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         raise ValueError("stop")
     assert names(root) == ["new"]
     assert names(tmp_path) == ["split"]
+
+
+@pytest.mark.parametrize(
+    ("name", "left"), [("*", ["c"]), ("a", [".b.1.partial", "c"]), ("b", [".a.1.partial", "c"])]
+)
+def test_what_killed_processes_left_is_discarded(tmp_path: Path, name: str, left: list[str]) -> None:
+    (tmp_path / ".a.1.partial").mkdir()
+    for other in (".a.1.partial/file", ".b.1.partial", "c"):
+        (tmp_path / other).touch()
+    discard_partials(tmp_path, name)
+    assert names(tmp_path) == left
 
 
 def test_files_are_listed_sorted_without_hidden_ones(tmp_path: Path) -> None:
