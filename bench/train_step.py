@@ -29,7 +29,7 @@ from models.losses import solov2_loss
 from models.solov2 import SOLOv2
 from models.targets import assign_targets
 from tasks.config import DetectorTrainConfig, load_params
-from tasks.engine import build_optimizer, learning_rate
+from tasks.optimization import build_optimizer, learning_rate
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CLASSES = 80
