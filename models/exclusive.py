@@ -107,10 +107,7 @@ def disown(
     if not rivals:
         return
     boxes = boxes_xyxy.tolist()
-    points = points_xy.to(device)
-    side = torch.tensor([width, height], device=device)
-    clicked = points.floor().long().clamp(min=torch.zeros_like(side), max=side - 1)
-    holds = masks[torch.arange(len(masks), device=device), clicked[:, 1], clicked[:, 0]]
+    clicks = Clicked.of(masks, points_xy)
     number = torch.empty(height * width, dtype=torch.long, device=device)
     for rows in rivals:
         claims = torch.zeros(height, width, dtype=torch.int32, device=device)
@@ -124,21 +121,60 @@ def disown(
             y, x = (torch.cat(part) for part in zip(*found, strict=True))
             if not len(mine):
                 continue
-            pixel = torch.stack([x, y], 1)
-            value = probability(mine, pixel.float() + 0.5)
-            # Below 0, in the same order: behind all masks that hold their click.
-            value = torch.where(holds[mine], value, -1 / (1 + value))
-            value = torch.where((clicked[mine] == pixel).all(1), torch.inf, value)
-            distance = (points.to(value)[mine] - pixel - 0.5).square().sum(1)
-            # A pixel is known by one of its claims, whichever is written last.
-            flat = y * width + x
-            number[flat] = torch.arange(len(flat), device=device)
-            place, count = number[flat], len(flat)
-            wins = value == _extreme(value, place, count, "amax")[place]
-            wins &= distance == _extreme(distance.where(wins, torch.inf), place, count, "amin")[place]
-            first = mine.where(wins, len(masks))
-            wins &= mine == _extreme(first, place, count, "amin")[place]
+            value, distance = clicks.worth(mine, y, x, probability)
+            wins = winners(value, distance, mine, y * width + x, number)
             masks[mine[~wins], y[~wins], x[~wins]] = False
+
+
+class Clicked(NamedTuple):
+    """What the clicks of K masks say of their claims."""
+
+    points_xy: Tensor
+    """float [K, 2]"""
+    pixels: Tensor
+    """int64 [K, 2]: the x, y of the clicks' pixels"""
+    holds: Tensor
+    """bool [K]: the mask holds its click"""
+
+    @classmethod
+    def of(cls, masks: Tensor, points_xy: Tensor) -> "Clicked":
+        """Of bool masks [K, H, W] and their clicks [K, 2]."""
+        points = points_xy.to(masks.device)
+        side = torch.tensor([masks.shape[2], masks.shape[1]], device=masks.device)
+        pixels = points.floor().long().clamp(min=torch.zeros_like(side), max=side - 1)
+        rows = torch.arange(len(masks), device=masks.device)
+        return cls(points, pixels, masks[rows, pixels[:, 1], pixels[:, 0]])
+
+    def worth(self, mine: Tensor, y: Tensor, x: Tensor, probability: Probability) -> tuple[Tensor, Tensor]:
+        """How much the claims [M] of masks `mine` on pixels y, x count, and the distances from their clicks, squared.
+
+        Of claims on a pixel the greater counts, of equals the nearer.
+        """
+        pixel = torch.stack([x, y], 1)
+        value = probability(mine, pixel.float() + 0.5)
+        # Below 0, in the same order: behind all masks that hold their click.
+        value = torch.where(self.holds[mine], value, -1 / (1 + value))
+        value = torch.where((self.pixels[mine] == pixel).all(1), torch.inf, value)
+        distance = (self.points_xy.to(value)[mine] - pixel - 0.5).square().sum(1)
+        return value, distance
+
+
+def winners(value: Tensor, distance: Tensor, mine: Tensor, flat: Tensor, number: Tensor) -> Tensor:
+    """Bool [M]: of the claims on each pixel the one that counts most (see `Clicked.worth`), of equals the least `mine`.
+
+    Args:
+        flat: int64 [M], the pixels' places in the image.
+        number: int64 [H * W], room to write in.
+    """
+    # A pixel is known by one of its claims, whichever is written last.
+    count = len(flat)
+    number[flat] = torch.arange(count, device=flat.device)
+    place = number[flat]
+    wins = value == _extreme(value, place, count, "amax")[place]
+    wins &= distance == _extreme(distance.where(wins, torch.inf), place, count, "amin")[place]
+    first = mine.where(wins, torch.iinfo(mine.dtype).max)
+    wins &= mine == _extreme(first, place, count, "amin")[place]
+    return wins
 
 
 def _rivals(boxes_xyxy: Tensor, groups: Tensor) -> list[list[int]]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from models.config import PromptConfig
-from models.crops import refine
-from models.exclusive import Maps, groups_of, settle
+from models.crops import Refined, refine
+from models.exclusive import Maps, Probability, groups_of, settle
 from models.refinenet import MaskRefineNet
 from models.rough import Rough
 
@@ -52,13 +52,18 @@ def refined_masks(
         model, image, rough.masks, points_xy, model.config, batch_size,
         enlarge=enlarge, mask_threshold=prompt.mask_threshold, rounds=rounds, labels=labels, wanted=wanted,
     )  # fmt: skip
+    masks = settle(refined.masks, sureness(rough, refined), points_xy, groups_of(labels, prompt.exclusive))
+    taken = ~refined.kept_rough & ~masks.flatten(1).any(1)
+    stays = (refined.kept_rough | taken)[:, None, None]
+    return Final(torch.where(stays, rough.masks, masks), refined.kept_rough, taken)
+
+
+def sureness(rough: Rough, refined: Refined) -> Probability:
+    """How sure masks are of places before they are settled: the refiner, or the teacher where a mask stays rough."""
     maps = Maps(refined.probabilities, refined.boxes_xyxy)
 
     def probability(rows: Tensor, places_xy: Tensor) -> Tensor:
         kept = refined.kept_rough[rows]
         return torch.where(kept, rough.maps.at(rows, places_xy), maps.at(rows, places_xy))
 
-    masks = settle(refined.masks, probability, points_xy, groups_of(labels, prompt.exclusive))
-    taken = ~refined.kept_rough & ~masks.flatten(1).any(1)
-    stays = (refined.kept_rough | taken)[:, None, None]
-    return Final(torch.where(stays, rough.masks, masks), refined.kept_rough, taken)
+    return probability

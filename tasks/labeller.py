@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from data.masks import BoolArray, FloatArray, IntArray
 from data.tables import Split, class_indices
+from models.boxes import areas_in
 from models.checkpoint import build_model
+from models.config import PromptConfig
 from models.refined import refined_masks
 from models.refinenet import MaskRefineNet
-from models.rough import rough_masks
+from models.rough import Rough, rough_masks
 from models.solov2 import SOLOv2
 from models.tiles import Seen, look
+from tasks.answers import Answer, Facts, Scene
 from tasks.config import Params
+from tasks.crowds import label_crowd
 from tasks.errors import TaskError
 from tasks.gate import read_gate
 from tasks.images import ImageBatch
 from tasks.pseudo_parts import Clicks
 from tasks.train_refiner import load_teacher
 
-
-class Answer(NamedTuple):
-    """What came of an image's K points, a row a point, in CPU memory."""
-
-    clicks: Clicks
-    level: IntArray
-    """int64 [K], as `models.prompting.Prompted` has it; so the next three, float32 [K]"""
-    class_score: FloatArray
-    maskness: FloatArray
-    score: FloatArray
-    rough: BoolArray
-    """[K, H, W] of the original image; empty where nothing was drawn, or all of it is likelier another's"""
-    drawn: BoolArray
-    """[K]: the teacher drew something"""
-    final: BoolArray
-    """[K, H, W]: the refined mask, or the rough one where either of the next two is true"""
-    kept_rough: BoolArray
-    taken: BoolArray
-    refusals: list[str | None]
-    """[K]: why the mask was not to be refined"""
+MASK_PIXELS = 1 << 28
+"""Pixels of the masks of an image's points that are in memory at once; of more points, some are after the others."""
 
 
 class Labeller:
@@ -67,14 +51,9 @@ class Labeller:
         self.gate = read_gate(workspace / "refiner")
         self.class_of = class_indices(weak.categories)
 
-    @torch.no_grad()
-    def label(self, batch: ImageBatch, clicks: Sequence[Clicks]) -> list[Answer]:
-        """The masks at the points of each image of a batch.
-
-        They depend on the image and its own points, bit for bit, and on nothing else in the batch.
-        """
+    def look(self, batch: ImageBatch) -> list[Scene]:
+        """What the teacher says of each image of a batch; bit for bit the same whatever the others are."""
         images = batch.images.to(self.device)
-        size = (images.shape[2], images.shape[3])
         if self.params.input.tile is not None:
             # Tiles of several images would share forward passes, in numbers that depend on the others.
             seen: list[tuple[Seen, int]] = [
@@ -87,50 +66,55 @@ class Labeller:
             filled = pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
             outputs = look(self.teacher, filled, [*batch.content_sizes, *[(0, 0)] * missing], None)
             seen = [(outputs, n) for n in range(len(images))]
+        size = (images.shape[2], images.shape[3])
         return [
-            self._label_image(*seen[n], batch.originals[n], size, batch.content_sizes[n], clicks[n])
-            for n in range(len(images))
+            Scene(*one, original.to(self.device), size, content)
+            for one, original, content in zip(seen, batch.originals, batch.content_sizes, strict=True)
         ]
 
-    def _label_image(
-        self,
-        outputs: Seen,
-        n: int,
-        original: Tensor,
-        input_size: tuple[int, int],
-        content: tuple[int, int],
-        clicks: Clicks,
-    ) -> Answer:
-        prompt, config = self.params.prompt, self.params.pseudo
-        xy = torch.from_numpy(clicks.xy).to(self.device)
-        labels = torch.tensor([self.class_of[i] for i in clicks.category_ids.tolist()], device=self.device)
-        size = (original.shape[1], original.shape[2])
-        rough = rough_masks(outputs, n, xy, labels, input_size, content, size, prompt)
-        areas = rough.masks.flatten(1).sum(1) * (content[0] * content[1] / (size[0] * size[1]))
-        refusals = self.gate.refusals(areas.tolist())
-        final = refined_masks(
-            self.refiner, original.to(self.device), rough, xy, labels, prompt, config.crop_batch_size,
-            enlarge=self.gate.enlarge, rounds=self.gate.rounds,
-            wanted=torch.tensor([refusal is None for refusal in refusals], device=self.device),
-        )  # fmt: skip
-        facts = rough.prompted
-        level, class_score, maskness, score, masks, drawn, refined, kept_rough, taken = (
-            value.cpu().numpy()
-            for value in (
-                facts.level, facts.class_score, facts.maskness, facts.score, rough.masks, rough.drawn, final.masks,
-                final.kept_rough, final.taken,
+    @torch.no_grad()
+    def label(self, batch: ImageBatch, clicks: Sequence[Clicks]) -> Iterator[tuple[int, Answer]]:
+        """The masks at the points of each image of a batch, with the image's row in the split.
+
+        They depend on the image and its own points, bit for bit, and on nothing else in the batch. An image of very
+        many points comes in several pieces, its points in another order.
+        """
+        for row, scene, mine in zip(batch.rows, self.look(batch), clicks, strict=True):
+            at_once = max(1, MASK_PIXELS // (scene.size[0] * scene.size[1]))
+            pieces = (
+                label_crowd(self, scene, mine, at_once) if len(mine) > at_once else [self.answer(scene, mine)]
             )
+            for piece in pieces:
+                yield row, piece
+
+    def answer(self, scene: Scene, clicks: Clicks) -> Answer:
+        """All points of an image at once."""
+        prompt = self.params.prompt
+        xy, labels = self.tensors(clicks)
+        rough = self.draw(scene, clicks, prompt)
+        wanted, refusals = self.wanted(scene, rough)
+        final = refined_masks(
+            self.refiner, scene.original, rough, xy, labels, prompt, self.params.pseudo.crop_batch_size,
+            enlarge=self.gate.enlarge, rounds=self.gate.rounds, wanted=wanted,
         )  # fmt: skip
-        return Answer(
-            clicks,
-            level,
-            class_score,
-            maskness,
-            score,
-            masks,
-            drawn,
-            refined,
-            kept_rough,
-            taken,
-            list(refusals),
+        facts = Facts.of(rough.prompted, rough.drawn, final.kept_rough, final.taken, refusals)
+        return Answer(clicks, facts, rough.masks, final.masks)
+
+    def draw(self, scene: Scene, clicks: Clicks, prompt: PromptConfig) -> Rough:
+        """The rough masks of some points."""
+        xy, labels = self.tensors(clicks)
+        return rough_masks(
+            scene.outputs, scene.n, xy, labels, scene.input_size, scene.content_size, scene.size, prompt
         )
+
+    def wanted(self, scene: Scene, rough: Rough) -> tuple[Tensor, list[str | None]]:
+        """Which of K rough masks the gate wants refined, bool [K], and why it doesn't the others."""
+        (ch, cw), (height, width) = scene.content_size, scene.size
+        areas = areas_in(rough.masks, rough.boxes_xyxy) * (ch * cw / (height * width))
+        refusals = list(self.gate.refusals(areas.tolist()))
+        return torch.tensor([refusal is None for refusal in refusals], device=self.device), refusals
+
+    def tensors(self, clicks: Clicks) -> tuple[Tensor, Tensor]:
+        """x, y float32 [K, 2] and contiguous classes int64 [K] of points."""
+        labels = [self.class_of[category] for category in clicks.category_ids.tolist()]
+        return torch.from_numpy(clicks.xy).to(self.device), torch.tensor(labels, device=self.device)

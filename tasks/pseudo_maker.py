@@ -26,8 +26,15 @@ from tasks.pseudo_rows import failed_rows, rows_of
 
 ENCODERS = 2
 """Threads that encode masks."""
-WAITING = 4
-"""Images whose masks may wait for them."""
+WAITING_PIXELS = 1 << 29
+"""Pixels of the masks that may wait for them."""
+
+
+class Waiting(NamedTuple):
+    """Masks that are being encoded."""
+
+    rows: Future[pa.Table]
+    pixels: int
 
 
 class Plan(NamedTuple):
@@ -50,7 +57,8 @@ class Window:
     """Of the images to compute, by their row."""
     batches: int = 0
     """That are yet to come."""
-    made: dict[int, Future[pa.Table]] = field(default_factory=dict)
+    made: dict[int, list[Future[pa.Table]]] = field(default_factory=dict)
+    """Rows of images, some in several pieces."""
     failed: set[int] = field(default_factory=set)
 
 
@@ -73,7 +81,7 @@ class Maker:
         """Has the parts `numbers`, which ascend, in the ledger."""
         windows: deque[Window] = deque()
         with ThreadPoolExecutor(ENCODERS, "encoder") as encoders:
-            waiting: deque[Future[pa.Table]] = deque()
+            waiting: deque[Waiting] = deque()
             batches = read_batches(
                 self.weak,
                 self._batches(numbers, windows, bar),
@@ -126,7 +134,7 @@ class Maker:
         points = 0
         for n in np.flatnonzero(found.file < 0).tolist():
             window.clicks[rows[n]] = part.clicks(n)
-            points += len(window.clicks[rows[n]].point_ids)
+            points += len(window.clicks[rows[n]])
         return points
 
     def _carry(self, images: int, bar: Bar) -> None:
@@ -137,7 +145,7 @@ class Maker:
         for one in unread:
             self.faults.append(str(one.fault))
             window.failed.add(one.row)
-            window.made[one.row] = encoders.submit(failed_rows, window.clicks[one.row], str(one.fault))
+            window.made[one.row] = [encoders.submit(failed_rows, window.clicks[one.row], str(one.fault))]
 
     def _label(
         self,
@@ -145,15 +153,15 @@ class Maker:
         batch: ImageBatch,
         labeller: Labeller,
         encoders: ThreadPoolExecutor,
-        waiting: deque[Future[pa.Table]],
+        waiting: deque[Waiting],
     ) -> None:
-        for row, answer in zip(
-            batch.rows, labeller.label(batch, [window.clicks[row] for row in batch.rows]), strict=True
-        ):
-            while len(waiting) >= WAITING:
-                waiting.popleft().result()
-            window.made[row] = encoders.submit(rows_of, answer)
-            waiting.append(window.made[row])
+        for row, answer in labeller.label(batch, [window.clicks[row] for row in batch.rows]):
+            pixels = answer.rough.numel()
+            while waiting and sum(one.pixels for one in waiting) + pixels > WAITING_PIXELS:
+                waiting.popleft().rows.result()
+            rows = encoders.submit(rows_of, answer)
+            window.made.setdefault(row, []).append(rows)
+            waiting.append(Waiting(rows, pixels))
 
     def _finish(self, windows: deque[Window], bar: Bar) -> None:
         """Writes the parts of the first windows, as far as nothing of them is left to compute."""
@@ -171,7 +179,9 @@ class Maker:
         tables = []
         for n, row in enumerate(plan.rows):
             if row in window.made:
-                tables.append(window.made[row].result())
+                tables.append(
+                    pa.concat_tables([piece.result() for piece in window.made[row]]).sort_by("point_id")
+                )
             else:
                 tables.append(self.ledger.rows(*(int(column[n]) for column in plan.found)))
         return tables, np.array([row in window.failed for row in plan.rows], dtype=np.bool_)

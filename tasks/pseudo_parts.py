@@ -6,7 +6,8 @@ part's are in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ COLUMNS = ("point_id", "image_id", "category_id", "x", "y")
 ROWS_AT_ONCE = 1 << 16
 
 
-class Clicks(NamedTuple):
+@dataclass(frozen=True)
+class Clicks:
     """The K points of an image, in the order of their ids."""
 
     image_id: int
@@ -30,6 +32,15 @@ class Clicks(NamedTuple):
     """int64 [K]"""
     xy: FloatArray
     """float32 [K, 2]: pixels of the original image"""
+
+    def __len__(self) -> int:
+        return len(self.point_ids)
+
+    def take(self, rows: Sequence[int]) -> Clicks:
+        """Some of them."""
+        return Clicks(
+            self.image_id, [self.point_ids[row] for row in rows], self.category_ids[rows], self.xy[rows]
+        )
 
 
 class Part(NamedTuple):

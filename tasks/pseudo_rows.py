@@ -6,55 +6,64 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
-from data.masks import area, bbox_xywh, encode, iou_matrix
+from data.encoding import encode_many
+from data.masks import area, bbox_xywh, iou_matrix
 from data.tables import PSEUDO
-from tasks.labeller import Answer
+from tasks.answers import Answer
 from tasks.pseudo_parts import Clicks
 
 TAKEN = "all pixels of its mask are likelier another point's"
 
 
 def rows_of(answer: Answer) -> pa.Table:
-    """PSEUDO rows of an image's points, in their order."""
-    clicks = answer.clicks
+    """PSEUDO rows of points of an image, in their order."""
+    clicks, facts = answer.clicks, answer.facts
     height, width = answer.rough.shape[1:]
+    rough, final = encode_many(answer.rough), encode_many(answer.final)
+    held = _contains(answer.final, clicks)
+    columns = {
+        "level": facts.level.tolist(), "class_score": facts.class_score.tolist(),
+        "maskness": facts.maskness.tolist(), "score": facts.score.tolist(),
+    }  # fmt: skip
     rows = []
-    for k in range(len(clicks.point_ids)):
-        facts: dict[str, Any] = {
-            "level": int(answer.level[k]),
-            "class_score": float(answer.class_score[k]),
-            "maskness": float(answer.maskness[k]),
-            "score": float(answer.score[k]),
-        }
-        if not answer.rough[k].any():
-            reason = TAKEN if answer.drawn[k] else "the teacher draws no mask at this point"
-            rows.append(_row(clicks, k, status="empty", reason=reason, **facts))
+    for k in range(len(clicks)):
+        row: dict[str, Any] = {name: column[k] for name, column in columns.items()}
+        if area(rough[k], height, width) == 0:
+            reason = TAKEN if facts.drawn[k] else "the teacher draws no mask at this point"
+            rows.append(_row(clicks, k, status="empty", reason=reason, **row))
             continue
-        rough_rle = encode(answer.rough[k])
-        mask, rle = answer.final[k], rough_rle
-        if answer.taken[k]:
-            facts |= {"status": "rough", "reason": f"refined, {TAKEN}"}
-        elif answer.kept_rough[k]:
-            facts |= {"status": "rough", "reason": answer.refusals[k] or "refinement came out empty"}
+        rle = final[k]
+        if facts.taken[k]:
+            row |= {"status": "rough", "reason": f"refined, {TAKEN}"}
+        elif facts.kept_rough[k]:
+            row |= {"status": "rough", "reason": facts.refusals[k] or "refinement came out empty"}
         else:
-            rle = encode(mask)
-            iou = iou_matrix([rough_rle], [rle], height, width)[0, 0]
-            facts |= {"status": "ok", "refined_rle": rle, "iou_rough_refined": float(iou)}
-        x, y = (int(np.clip(at, 0, side - 1)) for at, side in zip(clicks.xy[k], (width, height), strict=True))
-        facts |= {
-            "rough_rle": rough_rle,
+            iou = iou_matrix([rough[k]], [rle], height, width)[0, 0]
+            row |= {"status": "ok", "refined_rle": rle, "iou_rough_refined": float(iou)}
+        row |= {
+            "rough_rle": rough[k],
             "bbox_xywh": list(bbox_xywh(rle, height, width)),
             "area": float(area(rle, height, width)),
-            "contains_point": bool(mask[y, x]),
+            "contains_point": held[k],
         }
-        rows.append(_row(clicks, k, **facts))
+        rows.append(_row(clicks, k, **row))
     return pa.Table.from_pylist(rows, schema=PSEUDO)
+
+
+def _contains(masks: Tensor, clicks: Clicks) -> list[bool]:
+    """Whether masks [K, H, W] hold their points' pixels."""
+    limit = np.array([masks.shape[2] - 1, masks.shape[1] - 1])
+    x, y = torch.from_numpy(np.clip(clicks.xy, 0, limit).astype(np.int64)).to(masks.device).unbind(1)
+    held: list[bool] = masks[torch.arange(len(clicks), device=masks.device), y, x].tolist()
+    return held
 
 
 def failed_rows(clicks: Clicks, reason: str) -> pa.Table:
     """PSEUDO rows of the points of an image that could not be read."""
-    rows = [_row(clicks, k, status="failed", reason=reason) for k in range(len(clicks.point_ids))]
+    rows = [_row(clicks, k, status="failed", reason=reason) for k in range(len(clicks))]
     return pa.Table.from_pylist(rows, schema=PSEUDO)
 
 
