@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,16 @@ def run(params: Params, workspace: Path) -> None:
         names |= part_names
         images.update(counted)
         faults += said
+    if faults and config.on_failed == "stop":
+        if not processes.is_first():
+            sys.exit(1)  # the first one tells
+        listed = "\n".join(f"  - {fault}" for fault in sorted(faults))
+        raise TaskError(
+            f"{len(faults)} weak images can't be read:\n{listed}\nBring them back and run again, or set "
+            "pseudo.on_failed: report to go on without their points"
+        )
     with processes.first_alone() as first:
         if first:
-            if faults and config.on_failed == "stop":
-                listed = "\n".join(f"  - {fault}" for fault in faults)
-                raise TaskError(
-                    f"{len(faults)} weak images can't be read:\n{listed}\nBring them back and run again, or set "
-                    "pseudo.on_failed: report to go on without their points"
-                )
             summary = assemble(workspace / "pseudo", ledger, names, parts)
             ledger.keep(set(names.values()))
             for old in [*runs.glob("parts-*"), *runs.glob("ledger-*")]:
