@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.config import InferenceConfig
 from models.postprocess import CHUNK_ELEMENTS, Predictions, candidates, mask_ious, maskness
-from models.resize import resize_masks
+from models.resize import resize_boxed
 from models.solov2 import RawOutputs
 
 NMS_IOU = 0.5
@@ -158,8 +158,10 @@ def predict_as_reference(
     scores, labels, probabilities = candidates(outputs, n, config, input_size)
     better = mask_nms(probabilities > config.mask_threshold, labels)
     kept = (better < 0).nonzero()[:, 0][: config.max_detections]
-    masks = resize_masks(probabilities[kept], input_size, content_size, original_size, config.mask_threshold)
-    return Predictions(masks, scores[kept], labels[kept])
+    masks, boxes = resize_boxed(
+        probabilities[kept], input_size, content_size, original_size, config.mask_threshold
+    )
+    return Predictions(masks, scores[kept], labels[kept], boxes)
 
 
 def _leaders(place: Tensor) -> Tensor:

@@ -9,14 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.boxes import mask_boxes
 from models.config import InferenceConfig
-from models.resize import resize_masks
+from models.resize import resize_boxed
 from models.solov2 import RawOutputs
 
 CHUNK_ELEMENTS = 1 << 25
 """Values of mask maps held at a time."""
 CACHED = 1 << 18
 """Values measured at a time on a CPU."""
+PIECE = 32
+"""Side of the pieces of a map in which many masks are compared."""
+MANY = 48
+"""Masks from which on such pieces pay."""
 REFERENCE_STRIDE = 4
 """`min_area` counts pixels of a map at this stride, the paper's, whatever the network's."""
 
@@ -30,6 +35,9 @@ class Predictions(NamedTuple):
     """float32 [D]"""
     labels: Tensor
     """int64 [D], contiguous classes"""
+    boxes_xyxy: Tensor
+    """int64 [D, 4], on the CPU: whole pixels outside of which a mask is empty, the lower end outside; not always tight,
+    zeros where a mask is empty"""
 
 
 def point_nms(scores: Tensor) -> Tensor:
@@ -60,12 +68,45 @@ def rows_at_once(rows: Tensor) -> int:
     return max(1, CACHED // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
 
 
-def mask_ious(masks: Tensor) -> Tensor:
-    """Float32 [K, K]: intersection over union of each two of bool masks [K, ...]; 0 of empty ones."""
-    flat = masks.flatten(1).float()
-    overlap = flat @ flat.T
-    area = flat.sum(1)
+def mask_ious(masks: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Float32 [K, K]: intersection over union of each two of bool masks [K, h, w]; 0 of empty ones.
+
+    With `groups`, int [K], it is 0 of masks of unlike groups.
+    """
+    overlap = torch.zeros(len(masks), len(masks), device=masks.device)
+    kinds = (
+        [slice(None)] if groups is None else [(groups == kind).nonzero()[:, 0] for kind in groups.unique()]
+    )
+    if masks.device.type != "cpu":  # one large product is faster there than many small ones
+        flat = masks.flatten(1).float()
+        overlap = flat @ flat.T
+        if groups is not None:
+            overlap *= groups[:, None] == groups
+    else:
+        for rows in kinds:
+            _add_overlaps(overlap, masks, torch.arange(len(masks))[rows])
+    area = overlap.diagonal()
     return overlap / (area[:, None] + area - overlap).clamp(min=1)
+
+
+def _add_overlaps(overlap: Tensor, masks: Tensor, rows: Tensor) -> None:
+    """Adds to overlap [K, K] the pixels that each two of some masks [K, h, w] share, piece of the map after piece.
+
+    Of hundreds of masks a piece holds few. Numbers of pixels are exact in float32, so the order doesn't matter.
+    """
+    boxes = mask_boxes(masks[rows])
+    rows, boxes = rows[boxes[:, 2] > 0], boxes[boxes[:, 2] > 0]
+    if not len(rows):
+        return
+    begin_x, begin_y = boxes[:, :2].amin(0).tolist()
+    end_x, end_y = boxes[:, 2:].amax(0).tolist()
+    x0, y0, x1, y1 = boxes.unbind(1)
+    piece = PIECE if len(rows) >= MANY else max(end_x - begin_x, end_y - begin_y)
+    for top in range(begin_y, end_y, piece):
+        for left in range(begin_x, end_x, piece):
+            mine = rows[(x0 < left + piece) & (x1 > left) & (y0 < top + piece) & (y1 > top)]
+            flat = masks[mine, top : top + piece, left : left + piece].flatten(1).float()
+            overlap[mine[:, None], mine] += flat @ flat.T
 
 
 def matrix_nms(
@@ -77,8 +118,7 @@ def matrix_nms(
     """
     if not len(masks):
         return scores
-    iou = mask_ious(masks)
-    iou = (iou * (labels[:, None] == labels)).triu(diagonal=1)  # row: the better one, column: the worse
+    iou = mask_ious(masks, labels).triu(diagonal=1)  # row: the better one, column: the worse
     lost = iou.amax(0)[:, None]
     if kernel == "gaussian":
         decay = torch.exp(-sigma * (iou.square() - lost.square()))
@@ -128,18 +168,27 @@ def candidates(
     # Maskness only lowers scores, yet all candidates get it before the best are kept: the paper's order.
     area_unit = (input_size[0] / h / REFERENCE_STRIDE) * (input_size[1] / w / REFERENCE_STRIDE)
     flat = features.flatten(1)
-    step = max(1, CHUNK_ELEMENTS // (h * w))
-    measured = [
-        maskness((weights[at : at + step] @ flat).sigmoid(), config.mask_threshold)
-        for at in range(0, len(weights), step)
-    ] or [(scores, scores)]
-    certainty, area = (torch.cat(parts) for parts in zip(*measured, strict=True))
+    parts = weights.split(max(1, CHUNK_ELEMENTS // (h * w)))
+    drawn = flat.new_zeros(0, h * w)
+    measured = []
+    for part in parts:
+        drawn = _draw(part, flat)
+        measured.append(maskness(drawn, config.mask_threshold))
+    certainty, area = (torch.cat(facts) for facts in zip(*measured, strict=True))
     kept = (area > 0) & (area * area_unit > config.min_area * strides)
-    scores, labels, weights = (scores * certainty)[kept], labels[kept], weights[kept]
-
+    scores = (scores * certainty)[kept]
     order = scores.argsort(descending=True, stable=True)[: config.nms_pre]
-    probabilities = (weights[order] @ flat).sigmoid().view(-1, h, w)
-    return Candidates(scores[order], labels[order], probabilities)
+    best = kept.nonzero()[order, 0]
+    probabilities = drawn[best] if len(parts) == 1 else _draw(weights[best], flat)
+    return Candidates(scores[order], labels[best], probabilities.view(-1, h, w))
+
+
+def _draw(kernels: Tensor, features: Tensor) -> Tensor:
+    """Masks [K, h * w] of kernels [K, E]."""
+    masks = kernels @ features
+    for part in masks.split(rows_at_once(masks)):
+        part.sigmoid_()
+    return masks
 
 
 def _cells_in(
@@ -166,10 +215,10 @@ def predict(
     """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
     found = candidates(outputs, n, config, input_size)
     scores, order = suppress(found, config)
-    masks = resize_masks(
+    masks, boxes = resize_boxed(
         found.probabilities[order], input_size, content_size, original_size, config.mask_threshold
     )
-    return Predictions(masks, scores, found.labels[order])
+    return Predictions(masks, scores, found.labels[order], boxes)
 
 
 def suppress(found: Candidates, config: InferenceConfig) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from models.boxes import empty_masks
 from models.config import SIZE_DIVISOR, InferenceConfig, PromptConfig, TileConfig
 from models.postprocess import Candidates, Predictions, candidates, suppress
 from models.postprocess import predict as predict_whole
 from models.prompting import Prompted, prompt_points
-from models.resize import resize_masks
+from models.resize import resize_boxed
 from models.solov2 import RawOutputs, SOLOv2
 
 TILES_AT_ONCE = 32
@@ -116,9 +117,9 @@ def prompt(
     input_size: tuple[int, int],
     config: PromptConfig,
 ) -> Prompted:
-    """`prompt_points` for image `n`, each click in its home tile, with all clicks that this tile holds.
+    """`prompt_points` for image `n`, each click in its home tile.
 
-    Beyond the home tile a mask's probabilities are 0.
+    Beyond that tile a mask's probabilities are 0.
     """
     if isinstance(seen, RawOutputs):
         return prompt_points(seen, n, points_xy, labels, input_size, config)
@@ -134,18 +135,14 @@ def prompt(
     )
     rows, parts = [], []
     for tile in seen.tiles[n]:
-        local = points - points.new_tensor([tile.x, tile.y])
-        within = ((local >= 0) & (local < seen.side)).all(1).nonzero()[:, 0]
-        home = _inside(points[within], tile.home_xyxy)
-        if not bool(home.any()):
+        mine = _inside(points, tile.home_xyxy).nonzero()[:, 0]
+        if not len(mine):
             continue
-        answer = prompt_points(
-            seen.outputs, tile.row, local[within], labels[within], (seen.side, seen.side), config
-        )
-        mine = within[home]
-        _paste(canvas, mine, answer.mask_prob[home], tile, seen.stride)
+        local = points[mine] - points.new_tensor([tile.x, tile.y])
+        answer = prompt_points(seen.outputs, tile.row, local, labels[mine], (seen.side, seen.side), config)
+        _paste(canvas, mine, answer.mask_prob, tile, seen.stride)
         rows.append(mine)
-        parts.append([column[home] for column in answer[:-1]])
+        parts.append(answer[:-1])
     if not rows:
         return prompt_points(seen.outputs, 0, points, labels, (seen.side, seen.side), config)._replace(
             mask_prob=canvas
@@ -169,18 +166,23 @@ def predict(
     found, source, local = _tile_candidates(seen, n, config, input_size)
     scores, order = suppress(found, config)
     if content_size != original_size:
-        masks = resize_masks(
+        masks, boxes = resize_boxed(
             found.probabilities[order], input_size, content_size, original_size, config.mask_threshold
         )
-        return Predictions(masks, scores, found.labels[order])
+        return Predictions(masks, scores, found.labels[order], boxes)
     # Drawn tile by tile: an object is much smaller than the image.
-    masks = torch.zeros(len(order), *input_size, dtype=torch.bool, device=scores.device)
+    masks = empty_masks(len(order), input_size, scores.device)
+    boxes = torch.zeros(len(order), 4, dtype=torch.long)
     size = (seen.side, seen.side)
     for at, tile in enumerate(seen.tiles[n]):
         mine = (source[order] == at).nonzero()[:, 0]
-        drawn = resize_masks(local[order[mine]], size, size, size, config.mask_threshold)
-        _paste(masks, mine, drawn, tile, 1)
-    return Predictions(masks[:, : content_size[0], : content_size[1]], scores, found.labels[order])
+        drawn = resize_boxed(local[order[mine]], size, size, size, config.mask_threshold)
+        _paste(masks, mine, drawn.masks, tile, 1)
+        boxes[mine.cpu()] = drawn.boxes_xyxy + torch.tensor([tile.x, tile.y] * 2)
+    height, width = content_size
+    boxes = boxes.minimum(torch.tensor([width, height] * 2))
+    boxes *= (boxes[:, 2:] > boxes[:, :2]).all(1, keepdim=True)
+    return Predictions(masks[:, :height, :width], scores, found.labels[order], boxes)
 
 
 @torch.no_grad()

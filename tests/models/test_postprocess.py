@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import postprocess
 from models.config import InferenceConfig
-from models.postprocess import maskness, matrix_nms, point_nms, predict
+from models.postprocess import mask_ious, maskness, matrix_nms, point_nms, predict
 from models.solov2 import RawOutputs
 
 CONFIG = InferenceConfig(
@@ -121,3 +122,40 @@ def test_nothing_found_is_an_empty_answer() -> None:
     outputs = scene()._replace(category_logits=[torch.full((1, 2, 2, 2), -9.0)])
     found = predict(outputs, 0, CONFIG, (64, 64), (64, 64), (50, 40))
     assert found.masks.shape == (0, 50, 40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 80), st.integers(0, 10_000), st.sampled_from([1, 3]), st.booleans())
+def test_overlaps_are_those_of_one_large_product(count: int, seed: int, groups: int, dense: bool) -> None:
+    """To the last bit: of many small masks, of large ones, and some that are empty."""
+    rng = torch.Generator().manual_seed(seed)
+    masks = torch.rand(count, 40, 70, generator=rng) > 0.5
+    if not dense:
+        x = torch.randint(0, 70, (count, 1, 1), generator=rng)
+        masks &= (torch.arange(70) - x).abs() < 4
+    masks[::5] = False
+    group = torch.randint(0, groups, (count,), generator=rng)
+    flat = masks.flatten(1).float()
+    overlap, area = flat @ flat.T, flat.sum(1)
+    expected = overlap / (area[:, None] + area - overlap).clamp(min=1)
+    assert torch.equal(mask_ious(masks), expected)
+    assert torch.equal(mask_ious(masks, group), expected * (group[:, None] == group))
+
+
+@pytest.mark.parametrize("cached", [1, 100, 1 << 18])
+def test_maskness_row_by_row_is_that_of_all(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+    values = torch.rand(3, 5, 40, generator=torch.Generator().manual_seed(0))
+    values[0, 0] = 0.1
+    monkeypatch.setattr(postprocess, "CACHED", cached)
+    certainty, area = maskness(values, 0.5)
+    inside = values > 0.5
+    assert torch.equal(area, inside.sum(-1))
+    torch.testing.assert_close(certainty, (values * inside).sum(-1) / inside.sum(-1).clamp(min=1))
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 25])
+def test_candidates_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    whole = predict(scene(), 0, CONFIG, (64, 64), (64, 64), (50, 40))
+    monkeypatch.setattr(postprocess, "CHUNK_ELEMENTS", chunk)
+    for one, other in zip(predict(scene(), 0, CONFIG, (64, 64), (64, 64), (50, 40)), whole, strict=True):
+        torch.testing.assert_close(one, other)

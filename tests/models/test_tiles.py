@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from models.boxes import mask_boxes
 from models.config import InferenceConfig, PromptConfig, TileConfig
 from models.postprocess import candidates
 from models.prompting import prompt_points
@@ -190,6 +191,10 @@ def test_masks_are_drawn_alike_by_tile_and_whole(network: SOLOv2) -> None:
     whole = predict(seen, 0, FINDING, size, size, (192, 320))
     assert torch.equal(by_tile.scores, whole.scores)
     shrunk = whole.masks[:, ::2, ::2]
+    for found in (by_tile, whole):
+        tight, real = mask_boxes(found.masks), found.masks.flatten(1).any(1)
+        assert (found.boxes_xyxy[real, :2] <= tight[real, :2]).all()
+        assert (found.boxes_xyxy[real, 2:] >= tight[real, 2:]).all()
     # Edges differ by resampling, insides don't.
     assert (by_tile.masks != shrunk).float().mean() < 0.1
 

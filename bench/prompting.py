@@ -1,0 +1,163 @@
+"""The whole image with points: network, a mask a point, masks at the image's size, RLE; against the network alone.
+
+R-50, 80 classes, 800x1333. The network has random weights, which is fine for its time; what it says is replaced by
+what a trained one would (bench/answers.py), since masks of random weights are noise. The rows are the network, our
+parts by the default rule, all of an image in one go (`whole`), also by the paper's rule, and the plain loop of
+bench/plain_prompting.py, which gives the paper's masks: in how many pixels of all masks ours differ is told. `ratio` is
+to the network alone. Work is that of torch's operations; encoding is NumPy's.
+
+    python bench/prompting.py                                    # CPU, some minutes
+    python bench/prompting.py --points 50 --original 480 640 --json
+    python bench/prompting.py --device cuda --repeats 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.answers import Answers, answer, scatter
+from bench.measure import Peak, Work, facts_of, in_turns, machine, parser, peak_of, show, work_of
+from bench.perfect import teacher_config
+from bench.plain_prompting import Sizes, prompt_plainly
+from data.encoding import encode_many
+from data.masks import decode
+from models.config import PromptConfig, SOLOv2Config
+from models.prompting import prompt_points
+from models.rough import rough_masks
+from models.solov2 import RawOutputs, SOLOv2
+
+CLASSES = 80
+INPUT = (800, 1344)
+CONTENT = (800, 1333)
+SIDES = {50: (16.0, 300.0), 500: (10.0, 80.0)}
+"""Sides of objects, in pixels of the input, by their number; between these by the nearest."""
+PAPER = PromptConfig.paper(0.5)
+DEFAULT = PromptConfig(
+    mask_threshold=0.5, kernel="blend", neighbourhood=1, class_power=0.5, click_power=1.0, small_area=64.0,
+    faint=0.1, exclusive="same_class",
+)  # fmt: skip
+
+
+def student_config() -> SOLOv2Config:
+    """R-50 with the paper's grids and ranges of a student."""
+    return teacher_config(4, 256).model_copy(
+        update={
+            "grids": (40, 36, 24, 16, 12),
+            "ranges": ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)),
+        }
+    )
+
+
+def build(config: SOLOv2Config, classes: int, device: torch.device) -> SOLOv2:
+    torch.manual_seed(0)
+    return SOLOv2(config, classes).eval().requires_grad_(False).to(device)
+
+
+def move(outputs: RawOutputs, device: torch.device) -> RawOutputs:
+    return RawOutputs(
+        [logits.to(device) for logits in outputs.category_logits],
+        [kernels.to(device) for kernels in outputs.kernels],
+        outputs.mask_features.to(device),
+        outputs.strides,
+    )
+
+
+def answers_for(count: int, device: torch.device) -> Answers:
+    sides = SIDES[min(SIDES, key=lambda known: abs(known - count))]
+    objects = scatter(count, sides, CONTENT, CLASSES, torch.Generator().manual_seed(count))
+    made = answer(objects, INPUT, student_config(), CLASSES, seed=1)
+    return Answers(move(made.outputs, device), made.points_xy.to(device), made.labels.to(device))
+
+
+def measure(
+    network: Callable[[], object], said: Answers, sizes: Sizes, device: torch.device, repeats: int, peak: Peak
+) -> list[dict[str, Any]]:
+    """Rows of one number of points."""
+    (_, _), (ch, cw), (height, width) = sizes
+    points, labels = said.points_xy, said.labels
+    original_xy = points * points.new_tensor([width / cw, height / ch])
+
+    def codes(config: PromptConfig) -> list[bytes]:
+        rough = rough_masks(said.outputs, 0, original_xy, labels, *sizes, config)
+        return encode_many(rough.masks, rough.boxes_xyxy)
+
+    def whole(config: PromptConfig) -> list[bytes]:
+        network()
+        return codes(config)
+
+    rough = rough_masks(said.outputs, 0, original_xy, labels, *sizes, DEFAULT)
+    plain = partial(prompt_plainly, said.outputs, points, labels, sizes, 0.5)
+    runs: dict[str, Callable[[], object]] = {
+        "network": network,
+        "prompts": lambda: prompt_points(said.outputs, 0, points, labels, sizes[0], DEFAULT),
+        "prompts, masks, owners": lambda: rough_masks(said.outputs, 0, original_xy, labels, *sizes, DEFAULT),
+        "RLE": lambda: encode_many(rough.masks, rough.boxes_xyxy),
+        "whole": lambda: whole(DEFAULT),
+        "whole, the paper's rule": lambda: whole(PAPER),
+    }
+    times = in_turns(runs, device, repeats)
+    times |= in_turns({"plain loop": plain}, device, max(1, repeats // 3), warm_up=0)
+    counted = {name: work_of(run) for name, run in runs.items() if name != "RLE"}
+    counted["plain loop"] = work_of(plain)
+    times["plain, whole"] = times["network"] + times["plain loop"]
+    counted["plain, whole"] = Work(
+        *(sum(pair) for pair in zip(counted["network"], counted["plain loop"], strict=True))
+    )
+    differ = pixels_apart(codes(PAPER), plain(), (height, width))
+    rows = []
+    for name, spent in times.items():
+        row: dict[str, Any] = {
+            "points": len(labels),
+            "what": name,
+            **facts_of(spent, counted.get(name), peak),
+        }
+        row["ratio"] = spent / times["network"]
+        if name == "plain loop":
+            row["pixels_apart"] = differ
+        rows.append(row)
+    return rows
+
+
+def pixels_apart(ours: list[bytes], plain: list[bytes], size: tuple[int, int]) -> int:
+    """Pixels that differ between two lists of masks."""
+    pairs = zip(ours, plain, strict=True)
+    return sum(int((decode(a, *size) ^ decode(b, *size)).sum()) for a, b in pairs if a != b)
+
+
+def main() -> None:
+    arguments = options().parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    model = build(student_config(), CLASSES, device)
+    image = torch.randint(0, 255, (1, 3, *INPUT), dtype=torch.uint8, device=device)
+    sizes = (INPUT, CONTENT, tuple(arguments.original))
+    peak = peak_of(device)
+    rows = []
+    with torch.inference_mode():
+        for count in arguments.points:
+            said = answers_for(count, device)
+            rows += measure(lambda: model(image, [CONTENT]), said, sizes, device, arguments.repeats, peak)
+    title = f"Points to masks, R-50, {CLASSES} classes, 800x1333, masks of {'x'.join(map(str, sizes[2]))}"
+    show(title, rows, machine(device, peak), as_json=arguments.json)
+
+
+def options() -> argparse.ArgumentParser:
+    made = parser(__doc__, repeats=3)
+    made.add_argument("--points", type=int, nargs="+", default=[50, 500])
+    made.add_argument(
+        "--original", type=int, nargs=2, default=list(CONTENT), help="the image's height and width"
+    )
+    return made
+
+
+if __name__ == "__main__":
+    main()
