@@ -63,6 +63,12 @@ class Work(NamedTuple):
     bytes: int
     """that its operations read and write, each as if nothing stayed in a cache"""
 
+    def plus(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+    def times(self, count: int) -> Work:
+        return Work(self.flops * count, self.bytes * count)
+
 
 class _Bytes(TorchDispatchMode):
     """Adds up the sizes of what operations take and give."""

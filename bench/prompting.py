@@ -2,7 +2,7 @@
 
 R-50, 80 classes, 800x1333. The network has random weights, which is fine for its time; what it says is replaced by
 what a trained one would (bench/answers.py), since masks of random weights are noise. The rows are the network, our
-parts by the default rule, all of an image in one go (`whole`), also by the paper's rule, and the plain loop of
+parts by the default rule, all of them also by the paper's rule, the whole image in one go, and the plain loop of
 bench/plain_prompting.py, which gives the paper's masks: in how many pixels of all masks ours differ is told. `ratio` is
 to the network alone. Work is that of torch's operations; encoding is NumPy's.
 
@@ -14,9 +14,8 @@ to the network alone. Work is that of torch's operations; encoding is NumPy's.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.answers import Answers, answer, scatter
-from bench.measure import Peak, Work, facts_of, in_turns, machine, parser, peak_of, show, work_of
+from bench.measure import Peak, Run, Work, facts_of, in_turns, machine, parser, peak_of, show, work_of
 from bench.perfect import teacher_config
 from bench.plain_prompting import Sizes, prompt_plainly
 from data.encoding import encode_many
@@ -78,8 +77,21 @@ def answers_for(count: int, device: torch.device) -> Answers:
     return Answers(move(made.outputs, device), made.points_xy.to(device), made.labels.to(device))
 
 
+def network_work(model: SOLOv2, size: tuple[int, int]) -> Work:
+    """Of a forward pass for a padded input of a size, without computing it."""
+    model = copy.deepcopy(model).to("meta")
+    image = torch.zeros(1, 3, *size, dtype=torch.uint8, device="meta")
+    return work_of(lambda: model(image, [size]))
+
+
 def measure(
-    network: Callable[[], object], said: Answers, sizes: Sizes, device: torch.device, repeats: int, peak: Peak
+    network: Run,
+    work: Work,
+    said: Answers,
+    sizes: Sizes,
+    device: torch.device,
+    repeats: int,
+    peak: Peak,
 ) -> list[dict[str, Any]]:
     """Rows of one number of points."""
     (_, _), (ch, cw), (height, width) = sizes
@@ -90,40 +102,38 @@ def measure(
         rough = rough_masks(said.outputs, 0, original_xy, labels, *sizes, config)
         return encode_many(rough.masks, rough.boxes_xyxy)
 
-    def whole(config: PromptConfig) -> list[bytes]:
+    def whole() -> list[bytes]:
         network()
-        return codes(config)
+        return codes(DEFAULT)
 
     rough = rough_masks(said.outputs, 0, original_xy, labels, *sizes, DEFAULT)
-    plain = partial(prompt_plainly, said.outputs, points, labels, sizes, 0.5)
-    runs: dict[str, Callable[[], object]] = {
-        "network": network,
+    parts: dict[str, Run] = {
         "prompts": lambda: prompt_points(said.outputs, 0, points, labels, sizes[0], DEFAULT),
         "prompts, masks, owners": lambda: rough_masks(said.outputs, 0, original_xy, labels, *sizes, DEFAULT),
         "RLE": lambda: encode_many(rough.masks, rough.boxes_xyxy),
-        "whole": lambda: whole(DEFAULT),
-        "whole, the paper's rule": lambda: whole(PAPER),
+        "all but the network": lambda: codes(DEFAULT),
+        "so, the paper's rule": lambda: codes(PAPER),
     }
-    times = in_turns(runs, device, repeats)
-    times |= in_turns({"plain loop": plain}, device, max(1, repeats // 3), warm_up=0)
-    counted = {name: work_of(run) for name, run in runs.items() if name != "RLE"}
-    counted["plain loop"] = work_of(plain)
+    times = in_turns({"network": network, **parts, "whole": whole}, device, repeats)
+    found: list[list[bytes]] = []
+
+    def plainly(some: slice = slice(None)) -> None:
+        found.append(prompt_plainly(said.outputs, points[some], labels[some], sizes, 0.5))
+
+    times |= in_turns({"plain loop": plainly}, device, max(1, repeats // 3), warm_up=0)
+    counted = {name: work_of(run) for name, run in parts.items() if name != "RLE"}
+    # Every point is the same work.
+    counted["plain loop"] = work_of(lambda: plainly(slice(1))).times(len(points))
+    counted["network"] = work
     times["plain, whole"] = times["network"] + times["plain loop"]
-    counted["plain, whole"] = Work(
-        *(sum(pair) for pair in zip(counted["network"], counted["plain loop"], strict=True))
-    )
-    differ = pixels_apart(codes(PAPER), plain(), (height, width))
+    counted["whole"] = work.plus(counted["all but the network"])
+    counted["plain, whole"] = work.plus(counted["plain loop"])
     rows = []
     for name, spent in times.items():
-        row: dict[str, Any] = {
-            "points": len(labels),
-            "what": name,
-            **facts_of(spent, counted.get(name), peak),
-        }
-        row["ratio"] = spent / times["network"]
-        if name == "plain loop":
-            row["pixels_apart"] = differ
-        rows.append(row)
+        facts = facts_of(spent, counted.get(name), peak)
+        row: dict[str, Any] = {"points": len(labels), "what": name, **facts}
+        rows.append({**row, "ratio": spent / times["network"]})
+    rows[-1]["pixels_apart"] = pixels_apart(codes(PAPER), found[0], (height, width))
     return rows
 
 
@@ -140,12 +150,14 @@ def main() -> None:
     model = build(student_config(), CLASSES, device)
     image = torch.randint(0, 255, (1, 3, *INPUT), dtype=torch.uint8, device=device)
     sizes = (INPUT, CONTENT, tuple(arguments.original))
-    peak = peak_of(device)
+    peak, work = peak_of(device), network_work(model, INPUT)
     rows = []
     with torch.inference_mode():
         for count in arguments.points:
             said = answers_for(count, device)
-            rows += measure(lambda: model(image, [CONTENT]), said, sizes, device, arguments.repeats, peak)
+            rows += measure(
+                lambda: model(image, [CONTENT]), work, said, sizes, device, arguments.repeats, peak
+            )
     title = f"Points to masks, R-50, {CLASSES} classes, 800x1333, masks of {'x'.join(map(str, sizes[2]))}"
     show(title, rows, machine(device, peak), as_json=arguments.json)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data.masks import decode_many
 from data.tables import Split, class_indices
+from models.boxes import areas_in
 from models.refined import refined_masks
 from models.refinenet import MaskRefineNet
 from models.rough import rough_masks
@@ -113,7 +114,9 @@ def _measure_image(
     for click in CLICKS:
         points = click_points(objects.masks, click, params.seed, image_id)
         rough = rough_masks(outputs, n, points, objects.labels, input_size, content, size, params.prompt)
-        areas = rough.masks.flatten(1).sum(1).double() * (content[0] * content[1] / (size[0] * size[1]))
+        areas = areas_in(rough.masks, rough.boxes_xyxy).double() * (
+            content[0] * content[1] / (size[0] * size[1])
+        )
         rough_iou = paired_iou(rough.masks, objects.masks)
         for step, refiner in refiners.items():
             final = refined_masks(

@@ -118,7 +118,7 @@ class Finder:
             classes = [self.model.categories[label]["id"] for label in found.labels.tolist()]
             yield (
                 found.masks.nbytes,
-                partial(_rows, image_ids[n], classes, found.scores.tolist(), found.masks),
+                partial(_rows, image_ids[n], classes, found.scores.tolist(), found.masks, found.boxes_xyxy),
             )
 
 
@@ -131,11 +131,14 @@ def _table(rows: Rows) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=PREDICTIONS)
 
 
-def _rows(image_id: int, category_ids: Sequence[int], scores: Sequence[float], masks: Tensor) -> Rows:
-    """PREDICTIONS rows of one image; masks bool [D, H, W]. Empty masks are left out."""
+def _rows(
+    image_id: int, category_ids: Sequence[int], scores: Sequence[float], masks: Tensor, boxes_xyxy: Tensor
+) -> Rows:
+    """PREDICTIONS rows of one image; masks bool [D, H, W], empty outside boxes [D, 4]. Empty masks are left out."""
     height, width = masks.shape[-2:]
     rows = []
-    for category_id, score, counts in zip(category_ids, scores, encode_many(masks), strict=True):
+    codes = encode_many(masks, boxes_xyxy)
+    for category_id, score, counts in zip(category_ids, scores, codes, strict=True):
         area = mask_codec.area(counts, height, width)
         if not area:  # all of it lay in the padding, which is cut off
             continue

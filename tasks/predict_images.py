@@ -21,6 +21,7 @@ from data import masks as mask_codec
 from data.encoding import encode_many
 from data.storage import atomic_write
 from data.tables import Category, Split
+from models.boxes import areas_in
 from models.checkpoint import CheckpointError, build_model, load_meta
 from models.compat import predict_as_reference, prompt_as_reference, rounded_points
 from models.compat_refine import refine_as_reference
@@ -91,7 +92,7 @@ class Predictor:
         else:
             found = predict(self._seen(image), 0, self.rules.inference, *sizes)
         ids = [self.categories[label].id for label in found.labels.tolist()]
-        return found.masks.nbytes, partial(_found, ids, found.scores.tolist(), found.masks)
+        return found.masks.nbytes, partial(_found, ids, found.scores.tolist(), found.masks, found.boxes_xyxy)
 
     @torch.inference_mode()
     def draw(self, image: Ready, points: Rows) -> Job:
@@ -130,7 +131,7 @@ class Predictor:
         rough = rough_masks(outputs, 0, xy, labels, image.input_size, content, size, prompt)
         drawn, status = rough.masks, ["ok"] * len(points)
         if self.refiner is not None and self.gate is not None:
-            areas = drawn.flatten(1).sum(1) * (content[0] * content[1] / (size[0] * size[1]))
+            areas = areas_in(rough.masks, rough.boxes_xyxy) * (content[0] * content[1] / (size[0] * size[1]))
             refusals = self.gate.refusals(areas.tolist())
             final = refined_masks(
                 self.refiner, image.original.to(self.device), rough, xy, labels, prompt, CROP_BATCH,
@@ -306,10 +307,11 @@ def _build(folder: Path, kind: type[Network]) -> Network:
 
 
 def _rows(
-    category_ids: Sequence[int], scores: Sequence[float], masks: Tensor
+    category_ids: Sequence[int], scores: Sequence[float], masks: Tensor, boxes_xyxy: Tensor | None = None
 ) -> list[tuple[bool, dict[str, Any]]]:
-    """For each of bool masks [D, H, W] whether it has a pixel, and its row."""
+    """For each of bool masks [D, H, W], empty outside boxes [D, 4], whether it has a pixel, and its row."""
     height, width = masks.shape[1:]
+    codes = encode_many(masks, boxes_xyxy)
     return [
         (
             mask_codec.area(counts, height, width) > 0,
@@ -320,12 +322,12 @@ def _rows(
                 "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
             },
         )
-        for category_id, score, counts in zip(category_ids, scores, encode_many(masks), strict=True)
+        for category_id, score, counts in zip(category_ids, scores, codes, strict=True)
     ]
 
 
-def _found(category_ids: Sequence[int], scores: Sequence[float], masks: Tensor) -> Answer:
-    return [row for drawn, row in _rows(category_ids, scores, masks) if drawn], []
+def _found(category_ids: Sequence[int], scores: Sequence[float], masks: Tensor, boxes_xyxy: Tensor) -> Answer:
+    return [row for drawn, row in _rows(category_ids, scores, masks, boxes_xyxy) if drawn], []
 
 
 def _drawn(points: Rows, scores: Sequence[float], status: Sequence[str], masks: Tensor) -> Answer:
