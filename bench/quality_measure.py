@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
-from data.tables import POINTS, PSEUDO, Split, read_parquet
+from data.tables import Split
 from models.checkpoint import build_model
 from models.config import PromptConfig
 from models.refined import refined_masks
@@ -20,14 +20,13 @@ from models.tiles import look
 from tasks.coco_eval import evaluate_masks
 from tasks.config import Params, load_params
 from tasks.device import set_up
-from tasks.evaluate import pseudo_metrics
 from tasks.images import load_batches
 from tasks.measure_refiner import click_points, objects_of, paired_iou
 from tasks.predict import Finder
 from tasks.predict_files import as_results
 from tasks.progress import Bar
-from tasks.pseudo_quality import point_quality
 from tasks.score_predictions import true_masks
+from tasks.score_pseudo import score_pseudo
 from tasks.train_refiner import load_teacher
 
 WORKSPACE = Path("workspace")
@@ -56,13 +55,15 @@ def ap(model: str, params: Params) -> dict[str, float | None]:
 
 def pseudo(params: Params) -> dict[str, Any]:
     """Rough and refined masks against the true ones, in percent, and how many points came to what end."""
-    parts = sorted((WORKSPACE / "pseudo").glob("part-*.parquet"))
-    table = pa.concat_tables([read_parquet(path, PSEUDO) for path in parts])
-    points = read_parquet(WORKSPACE / "points" / "points.parquet", POINTS)
     kept_aside = Split.open(WORKSPACE / "dataset" / "kept_aside")
-    quality = point_quality(table, points, kept_aside, params.evaluate.size_bounds)
+    with tempfile.TemporaryDirectory() as scratch:
+        scores = score_pseudo(
+            WORKSPACE / "pseudo", WORKSPACE / "points" / "points.parquet", kept_aside, params.evaluate.size_bounds,
+            Path(scratch),
+        )  # fmt: skip
+    assert scores is not None  # alone
     statuses = json.loads((WORKSPACE / "pseudo" / "summary.json").read_text())
-    return pseudo_metrics(table, quality) | {"statuses": statuses, "measured": len(quality)}
+    return scores.metrics() | {"statuses": statuses, "measured": len(scores.quality)}
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,28 +25,27 @@ import torch
 
 from data.csv_cells import safe_cell
 from data.storage import atomic_dir
-from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
+from data.tables import Split, write_parquet
 from models.checkpoint import build_model
 from models.solov2 import SOLOv2
 from tasks import processes
 from tasks.coco_eval import MaskScores
 from tasks.coco_faster import check_installed
-from tasks.coco_match import SIZES
 from tasks.config import Params
 from tasks.device import hardware, set_up
 from tasks.errors import TaskError
 from tasks.predict import Finder, Predictions
 from tasks.predict_files import write_predictions
-from tasks.pseudo_quality import by_group, compare, point_quality
 from tasks.score_predictions import score, true_objects
+from tasks.score_pseudo import PseudoScores, score_pseudo
 from tasks.step import fingerprint, run_folder, stage_main, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
 MODELS = ("teacher", "student")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-PSEUDO_METRICS = ("rough_iou", "refined_iou", "refined_over_50", "refined_over_75")
 IOU_BINS = 20
+QUALITY_PARTS = "quality"
 
 
 def run(params: Params, workspace: Path) -> None:
@@ -75,32 +73,31 @@ def run(params: Params, workspace: Path) -> None:
         if found is not None:
             scores[name] = found
             log.info("evaluate: %s: AP %s on %d images", name, _shown(found.summary["AP"]), len(val))
-    with processes.first_alone() as first:
-        if first:
-            _write(params, workspace, val, predictions, scores)
+    kept_aside = Split.open(workspace / "dataset" / "kept_aside")
+    pseudo = score_pseudo(
+        workspace / "pseudo", workspace / "points" / "points.parquet", kept_aside, params.evaluate.size_bounds,
+        run_folder(workspace, "evaluate") / QUALITY_PARTS,
+    )  # fmt: skip
+    with processes.first_alone():
+        if pseudo is not None:
+            _write(params, workspace, val, kept_aside, predictions, scores, pseudo)
 
 
 def _write(
     params: Params,
     workspace: Path,
     val: Split,
+    kept_aside: Split,
     predictions: Mapping[str, Predictions],
     scores: Mapping[str, MaskScores],
+    pseudo: PseudoScores,
 ) -> None:
-    """All outputs, and the measure of the pseudo masks; predictions' scratch parts go."""
-    pseudo = pa.concat_tables(
-        [read_parquet(path, PSEUDO) for path in sorted((workspace / "pseudo").glob("part-*.parquet"))]
-        or [PSEUDO.empty_table()]
-    )
-    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
-    kept_aside = Split.open(workspace / "dataset" / "kept_aside")
-    quality = point_quality(pseudo, points, kept_aside, params.evaluate.size_bounds)
-
+    """All outputs; scratch files go."""
     metrics = {name: {key: scores[name].summary[key] for key in METRICS} for name in MODELS} | {
-        "pseudo": pseudo_metrics(pseudo, quality)
+        "pseudo": pseudo.metrics()
     }
     details = {name: _details(scores[name]) for name in MODELS} | {
-        "pseudo": pseudo_details(pseudo, quality, [category.name for category in kept_aside.categories]),
+        "pseudo": pseudo.details([category.name for category in kept_aside.categories]),
         "size_bounds": list(params.evaluate.size_bounds),
         "max_detections": params.evaluate.max_detections,
     }
@@ -111,50 +108,30 @@ def _write(
             f"{name}_detections": write_predictions(predictions[name], folder / "predictions", name)
             for name in MODELS
         }
-        write_parquet(quality, folder / "pseudo_quality.parquet")
-        write_plots(folder / "plots", scores, quality)
+        write_parquet(pseudo.quality, folder / "pseudo_quality.parquet")
+        write_plots(folder / "plots", scores, pseudo.quality)
         counts = {
             "val_images": len(val),
             "val_instances": sum(true_objects(val).values()),
-            "points_measured": len(quality),
+            "points_measured": len(pseudo.quality),
             **detections,
         }
         write_manifest(folder, "evaluate", counts)
-    for old in run_folder(workspace, "evaluate").glob("predictions-*"):
-        shutil.rmtree(old)
+    for old in (
+        *run_folder(workspace, "evaluate").glob("predictions-*"),
+        run_folder(workspace, "evaluate") / QUALITY_PARTS,
+    ):
+        shutil.rmtree(old, ignore_errors=True)
     measured = metrics["pseudo"]
-    if not len(quality):
+    if not len(pseudo.quality):
         log.info(
             "evaluate: no masks were kept aside for the weak images, so the pseudo masks are not measured"
         )
     else:
         log.info(
             "evaluate: pseudo masks of %d points: mean IoU rough %s, refined %s",
-            len(quality), _shown(measured["rough_iou"]), _shown(measured["refined_iou"]),
+            len(pseudo.quality), _shown(measured["rough_iou"]), _shown(measured["refined_iou"]),
         )  # fmt: skip
-
-
-def pseudo_metrics(pseudo: pa.Table, quality: pa.Table) -> dict[str, float | None]:
-    """The `pseudo` part of metrics.json: all points, those with a mask, means over the measured ones."""
-    figures = compare(quality)
-    return {
-        "points": len(pseudo),
-        "masks": len(pseudo) - pseudo["rough_rle"].null_count,
-        **{key: figures[key] for key in PSEUDO_METRICS},
-    }
-
-
-def pseudo_details(pseudo: pa.Table, quality: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
-    """Statuses, matches, and quality overall, by size of the true mask and by class of the point."""
-    unmatched = quality["instance_id"].null_count
-    return {
-        "status": dict(sorted(Counter(pseudo["status"].to_pylist()).items())),
-        "measured": len(quality),
-        "unmatched": unmatched,
-        "all": compare(quality),
-        "by_size": by_group(quality, "size", SIZES),
-        "by_class": by_group(quality, "category", classes),
-    }
 
 
 def write_plots(folder: Path, scores: Mapping[str, MaskScores], quality: pa.Table) -> None:
