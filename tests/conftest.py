@@ -19,9 +19,7 @@ from tests.s3_server import Proxy, environment, proxy, s3_server
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Persisted results live in PREFECT_HOME, which Prefect's test harness doesn't swap; it must be set before the import.
 _prefect_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
-os.environ["PREFECT_HOME"] = (
-    _prefect_home.name
-)  # each process its own: a worker of `-n 2` inherits its parent's
+os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `-n 2` inherits its parent's
 use_local_prefect(Path(_prefect_home.name))
 
 LONGEST = ("test_line.py", "test_pipeline.py", "test_s3_dvc.py", "test_cli.py", "test_doctor_command.py")
