@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from markupsafe import Markup
 
 from data import masks
 from data.images import read_image
-from data.tables import POINTS, PSEUDO, DataError, Split, read_parquet
+from data.tables import POINTS, PREDICTIONS, PSEUDO, DataError, Split, read_parquet, stream_parquet
 from tasks.pseudo_quality import QUALITY
 from tasks.report_gallery import Dot, Panel, Shape, colours, image_definition, panel, spread
 
@@ -82,7 +81,7 @@ def val_rows(workspace: Path, val: Split, wanted: int, score_threshold: float) -
     chosen = [ids[i] for i in spread(len(ids), wanted)]
     found = {
         name: _predictions(
-            workspace / "evaluation" / "predictions" / f"{name}.json", set(chosen), score_threshold
+            workspace / "evaluation" / "predictions" / f"{name}.parquet", chosen, score_threshold
         )
         for name in ("teacher", "student")
     }
@@ -159,7 +158,7 @@ def _true_shape(row: dict[str, Any], split: Split) -> Shape:
 
 def _found_shape(row: dict[str, Any], split: Split) -> Shape:
     palette, names = _palette(split)
-    mask = _decode(split, row["image_id"], row["segmentation"]["counts"].encode("ascii"))
+    mask = _decode(split, row["image_id"], row["rle_counts"])
     return Shape(mask, palette[row["category_id"]], f"{names[row['category_id']]}: score {row['score']:.2f}")
 
 
@@ -187,10 +186,13 @@ def _legend(split: Split) -> list[tuple[str, str]]:
     return [(names[id], colour) for id, colour in palette.items()]
 
 
-def _predictions(path: Path, ids: set[int], score_threshold: float) -> dict[int, Records]:
+def _predictions(path: Path, ids: Sequence[int], score_threshold: float) -> dict[int, Records]:
     by_image: dict[int, Records] = defaultdict(list)
-    for row in json.loads(path.read_text(encoding="utf-8")):
-        if row["image_id"] in ids and row["score"] >= score_threshold:
+    columns = ["image_id", "category_id", "score", "rle_counts"]
+    wanted = pa.array(ids, pa.int64())
+    for batch in stream_parquet(path, PREDICTIONS, columns, 1 << 16):
+        mine = pc.is_in(batch["image_id"], wanted)
+        for row in batch.filter(pc.and_(mine, pc.greater_equal(batch["score"], score_threshold))).to_pylist():
             by_image[row["image_id"]].append(row)
     return by_image
 
