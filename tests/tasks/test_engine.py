@@ -207,7 +207,10 @@ def test_the_next_number_of_pieces(batch_size: int, accumulate: int, expected: i
     assert next_accumulate(config(batch_size=batch_size, accumulate=accumulate)) == expected
 
 
-@pytest.mark.parametrize("change", [{"channels_last": True}, {"fused": True}])
+@pytest.mark.parametrize(
+    "change",
+    [{"channels_last": True}, {"fused": True}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+)
 def test_what_is_for_speed_changes_rounding_alone(tmp_path: Path, change: dict[str, Any]) -> None:
     plain, fast = job(tmp_path / "plain", config()), job(tmp_path / "fast", config(**change))
     train(plain)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,6 +133,45 @@ def test_a_run_that_two_began_is_ended_by_one(line: tuple[Path, Params], tmp_pat
 
 def log_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_machines_are_one(line: tuple[Path, Params], tmp_path: Path) -> None:
+    """As docs/engine.md says: torchrun on each, in a folder that both see, and without the step's own start."""
+    found = []
+    for name in ("one", "two"):
+        recipe, folder = parallel_recipe(1), copy_of(line, tmp_path / name)
+        if name == "one":
+            ended = step("train_teacher", folder, recipe)
+            assert ended.returncode == 0, ended.stderr
+        else:
+            (folder / "params.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            launcher = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nnodes",
+                "2",
+                "--nproc-per-node",
+                "1",
+            ]
+            meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
+            machines = [
+                subprocess.Popen(
+                    [*launcher, *meeting, "-m", "tasks.train_teacher"],
+                    cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+                )
+                for _ in range(2)
+            ]  # fmt: skip
+            said = [machine.communicate(timeout=280)[1] for machine in machines]
+            assert [machine.returncode for machine in machines] == [0, 0], said
+            run = json.loads((folder / "workspace" / "runs" / "train_teacher" / "run.json").read_text())
+            assert run["processes"] == 2
+        found.append(load_file(folder / "workspace" / "teacher" / "model.safetensors"))
+    for key, value in found[0].items():
+        assert torch.allclose(value, found[1][key], rtol=1e-3, atol=1e-5), key
 
 
 def test_an_error_in_one_process_is_told_once(line: tuple[Path, Params], tmp_path: Path) -> None:
