@@ -22,7 +22,10 @@ _prefect_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
 os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `-n 2` inherits its parent's
 use_local_prefect(Path(_prefect_home.name))
 
-LONGEST = ("test_line.py", "test_pipeline.py", "test_s3_dvc.py", "test_cli.py", "test_doctor_command.py")
+LONGEST = (
+    "test_line.py", "test_kill.py", "test_parallel.py", "test_pipeline.py", "test_s3_dvc.py", "test_cli.py",
+    "test_doctor_command.py",
+)  # fmt: skip
 """Files that start many processes. They come first, so that no worker of `-n 2` is left with one of them at the end."""
 
 
