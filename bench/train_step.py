@@ -41,8 +41,8 @@ class Way(NamedTuple):
     """How a step is done."""
 
     plain: bool = False
-    channels_last: bool = False
     bf16: bool = False
+    channels_last: bool = False
     fused: bool = False
     compiled: bool = False
 
@@ -50,10 +50,10 @@ class Way(NamedTuple):
 WAYS = {
     "plain": Way(plain=True),
     "ours": Way(),
-    "+ channels_last": Way(channels_last=True),
-    "+ bf16": Way(channels_last=True, bf16=True),
-    "+ fused": Way(channels_last=True, bf16=True, fused=True),
-    "+ compile": Way(channels_last=True, bf16=True, fused=True, compiled=True),
+    "+ bf16": Way(bf16=True),
+    "+ channels_last": Way(bf16=True, channels_last=True),
+    "+ fused": Way(bf16=True, channels_last=True, fused=True),
+    "+ compile": Way(bf16=True, channels_last=True, fused=True, compiled=True),
 }
 
 

@@ -10,6 +10,7 @@ Legend: N images, H x W places of the map.
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet
@@ -20,7 +21,12 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """norm(conv(x)) of maps [N, C, H, W], equal to it up to rounding; gradients too.
 
     The two are one where `norm` is a frozen batch norm, or a batch norm in eval mode. `conv` pads with zeros.
+    Under autocast on the CPU a convolution in groups (a kernel a channel) is computed in float32, and so is its map:
+    its backward pass in bf16 takes several times as long.
     """
+    if conv.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return conv_norm(conv, norm, x.float())
     if not is_fixed(norm):
         return norm(conv(x))
     fixed: Any = norm  # both kinds have these tensors, which nn.Module doesn't tell

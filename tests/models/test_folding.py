@@ -97,6 +97,15 @@ def test_under_autocast_folded_maps_stay_in_low_precision() -> None:
         assert (x.float() - y).norm() < 0.03 * y.norm()
 
 
+@pytest.mark.parametrize("norm", [FrozenBatchNorm2d(8), nn.GroupNorm(2, 8)])
+def test_under_autocast_a_kernel_a_channel_is_computed_in_float32(norm: nn.Module) -> None:
+    conv, x = nn.Conv2d(8, 8, 3, groups=8), torch.rand(1, 8, 9, 9)
+    exact = conv_norm(conv, norm, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(conv_norm(conv, norm, x), exact)
+        assert conv_norm(conv, norm, x.bfloat16()).dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
 def test_batch_norms_of_frozen_stages_take_no_statistics(name: str) -> None:
     network = backbone(name=name, norm="batch_norm", frozen_stages=2, width=0.25).train()
