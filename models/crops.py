@@ -7,9 +7,11 @@ in pixels; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from models.boxes import empty_masks, mask_boxes
 from models.config import RefineNetConfig
 from models.exclusive import Maps
 from models.refinenet import MaskRefineNet
@@ -33,17 +35,27 @@ def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tenso
     height, width = masks.shape[-2:]
     limit = torch.tensor([width, height], dtype=torch.float32, device=masks.device)
     pixel = points_xy.to(limit).floor().clamp(min=torch.zeros_like(limit), max=limit - 1)
-    low, high = pixel.clone(), pixel + 1
-    for axis, held in enumerate((masks.any(1), masks.any(2))):
-        where = torch.arange(held.shape[1], device=masks.device, dtype=torch.float32)
-        real = held.any(1)
-        low[real, axis] = torch.where(held, where, torch.inf).amin(1)[real]
-        high[real, axis] = torch.where(held, where + 1, -torch.inf).amax(1)[real]
+    tight, held = _tight_boxes(masks)
+    low = torch.where(held[:, None], tight[:, :2], pixel)
+    high = torch.where(held[:, None], tight[:, 2:], pixel + 1)
     factor = torch.as_tensor(scale, dtype=torch.float32, device=masks.device).reshape(-1, 1)
     context = (high - low) * (factor - 1).clamp(min=0) / 2
     low = (torch.minimum(low, pixel) - context).floor().clamp(min=0)
     high = torch.minimum((torch.maximum(high, pixel + 1) + context).ceil(), limit)
     return torch.cat([low, high], 1)
+
+
+def _tight_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Float32 xyxy [K, 4] of bool masks [K, H, W], and bool [K]: whether a mask has a pixel; else its box is void."""
+    if masks.device.type == "cpu":
+        boxes = mask_boxes(masks)
+        return boxes.float(), boxes[:, 2] > boxes[:, 0]
+    ends = []
+    for held in (masks.any(1), masks.any(2)):
+        where = torch.arange(held.shape[1], device=masks.device, dtype=torch.float32)
+        ends.append((torch.where(held, where, torch.inf).amin(1), torch.where(held, where + 1, 0).amax(1)))
+    (x0, x1), (y0, y1) = ends
+    return torch.stack([x0, y0, x1, y1], 1), x1 > 0
 
 
 def heatmaps(points_xy: Tensor, boxes_xyxy: Tensor, size: int, sigma: float) -> Tensor:
@@ -78,7 +90,7 @@ def crop_inputs(
     The image is averaged where it shrinks and bilinear where it grows; the mask is nearest neighbour.
 
     Args:
-        image: uint8 RGB [3, H, W].
+        image: RGB 0..255 [3, H, W].
         masks: bool [K, H, W].
         labels: heatmap channels [K], the contiguous classes, needed when config has a channel a class.
     """
@@ -105,6 +117,18 @@ def paste_masks(probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int]
     Only the pixels inside the boxes, which are of whole pixels, are computed: an image of hundreds of small objects
     is hundreds of times larger than what they cover.
     """
+    if probabilities.device.type != "cpu":
+        return paste_sampled(probabilities, boxes_xyxy, size, threshold)
+    masks = empty_masks(len(probabilities), size, probabilities.device)
+    for mask, probability, box in zip(masks, probabilities, boxes_xyxy.long().tolist(), strict=True):
+        _inside(mask, box).copy_(_drawn(probability, box, threshold))
+    return masks
+
+
+def paste_sampled(
+    probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int], threshold: float
+) -> Tensor:
+    """`paste_masks` of all crops in a few kernels, which a GPU likes; equal to it up to rounding."""
     masks = torch.zeros(len(probabilities), *size, dtype=torch.bool, device=probabilities.device)
     low, high = boxes_xyxy[:, :2].long(), boxes_xyxy[:, 2:].long()
     width, height = (high - low).unbind(1)
@@ -120,6 +144,37 @@ def paste_masks(probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int]
         y = low[row, 1] + within // width[row]
         masks[row, y, x] = maps.at(row, torch.stack([x, y], 1) + 0.5) > threshold
     return masks
+
+
+def _inside(mask: Tensor, box: list[int]) -> Tensor:
+    x0, y0, x1, y1 = box
+    return mask[y0:y1, x0:x1]
+
+
+def _drawn(probability: Tensor, box: list[int], threshold: float) -> Tensor:
+    """Bool [h, w] of a crop [S, S] whose box is w x h."""
+    size = (box[3] - box[1], box[2] - box[0])
+    drawn = F.interpolate(probability[None, None].float(), size=size, mode="bilinear", align_corners=False)
+    return drawn[0, 0] > threshold
+
+
+def _put_back(
+    masks: Tensor, rows: Tensor, probabilities: Tensor, boxes_xyxy: Tensor, threshold: float
+) -> Tensor:
+    """Bool [K]: which crops [K, S, S] aren't empty; these replace `masks` [rows], which lie inside the boxes."""
+    if masks.device.type != "cpu":
+        new = paste_masks(probabilities, boxes_xyxy, (masks.shape[1], masks.shape[2]), threshold)
+        held = new.flatten(1).any(1)
+        masks[rows[held]] = new[held]
+        return held
+    found = []
+    for row, probability, box in zip(rows.tolist(), probabilities, boxes_xyxy.long().tolist(), strict=True):
+        drawn = _drawn(probability, box, threshold)
+        found.append(bool(drawn.any()))
+        if found[-1]:
+            # No copy of whole masks: nothing of the old one lies outside.
+            _inside(masks[row], box).copy_(drawn)
+    return torch.tensor(found, dtype=torch.bool)
 
 
 class Refined(NamedTuple):
@@ -179,10 +234,14 @@ def refine(
     )
     real = masks.flatten(1).any(1)
     rows = (real if wanted is None else real & wanted).nonzero()[:, 0]
-    for _ in range(rounds):
+    image = image.float()
+    boxes = refined.boxes_xyxy[rows]
+    for done in range(rounds):
+        if done:
+            boxes = crop_boxes(refined.masks[rows], points_xy[rows], enlarge)
         # A mask that came out empty would do so again: only those that came out go on.
         rows = _refine_once(
-            model, image, refined, rows, points_xy, config, batch_size, enlarge, mask_threshold, labels
+            model, image, refined, rows, boxes, points_xy, config, batch_size, mask_threshold, labels
         )
         refined.kept_rough[rows] = False
     return refined
@@ -193,25 +252,22 @@ def _refine_once(
     image: Tensor,
     refined: Refined,
     rows: Tensor,
+    boxes: Tensor,
     points_xy: Tensor,
     config: RefineNetConfig,
     batch_size: int,
-    enlarge: float,
     mask_threshold: float,
     labels: Tensor | None,
 ) -> Tensor:
     """Refines rows in place where the result isn't empty; returns the rows where it isn't."""
     masks = refined.masks
-    boxes = crop_boxes(masks[rows], points_xy[rows], enlarge)
     found = torch.zeros(len(rows), dtype=torch.bool, device=masks.device)
     for at in range(0, len(rows), batch_size):
         part, box = rows[at : at + batch_size], boxes[at : at + batch_size]
         own = None if labels is None else labels[part] + model.spare_channels
         inputs = crop_inputs(image, masks[part], points_xy[part], box, config, own)
         probabilities = _object_probabilities(model, inputs, config)
-        new = paste_masks(probabilities, box, (masks.shape[1], masks.shape[2]), mask_threshold)
-        held = new.flatten(1).any(1)
-        masks[part[held]] = new[held]
+        held = _put_back(masks, part, probabilities, box, mask_threshold)
         refined.probabilities[part[held]] = probabilities[held]
         refined.boxes_xyxy[part[held]] = box[held]
         found[at : at + batch_size] = held

@@ -86,25 +86,27 @@ def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config, 
 
 def _mask_loss(outputs: RawOutputs, targets: Targets, total_pairs: int) -> Tensor:
     """Sum over the pairs of weight x Dice, / `total_pairs`."""
-    features = outputs.mask_features.float().flatten(2)  # [N, E, h * w]
-    kernels = torch.cat([k.float().flatten(2) for k in outputs.kernels], 2)  # [N, E, cells of all levels]
+    maps = outputs.mask_features.float().flatten(2)  # [N, E, h * w]
+    joined = torch.cat([k.float().flatten(2) for k in outputs.kernels], 2)  # [N, E, cells of all levels]
     pairs = len(targets.cell)
     if not pairs:
         # Still a function of every parameter: distributed training waits for all gradients.
-        return 0.0 * (features.sum() + kernels.sum())
-    first = torch.tensor(
-        [0, *(k.shape[2] * k.shape[3] for k in outputs.kernels)], device=features.device
-    ).cumsum(0)
+        return 0.0 * (maps.sum() + joined.sum())
+    # Taken apart once: the gradient of one image picked from a batch is a whole batch of zeros but for it.
+    features, kernels = maps.unbind(0), joined.unbind(0)
+    first = torch.tensor([0, *(k.shape[2] * k.shape[3] for k in outputs.kernels)], device=maps.device).cumsum(
+        0
+    )
     column = first[targets.level] + targets.cell
     truth = targets.masks.flatten(1)
-    step = max(1, CHUNK_ELEMENTS // features.shape[2])
-    total = features.new_zeros(())
-    bounds = torch.bincount(targets.image, minlength=len(features)).cumsum(0).tolist()
+    step = max(1, CHUNK_ELEMENTS // maps.shape[2])
+    total = maps.new_zeros(())
+    bounds = torch.bincount(targets.image, minlength=len(maps)).cumsum(0).tolist()
     for i, (start, end) in enumerate(zip([0, *bounds[:-1]], bounds, strict=True)):
         for at in range(start, end, step):
             rows = slice(at, min(at + step, end))
             instance = targets.instance[rows]
-            arguments = (kernels[i, :, column[rows]], features[i], truth, instance, targets.weights)
+            arguments = (kernels[i][:, column[rows]], features[i], truth, instance, targets.weights)
             if pairs > step:
                 total = total + checkpoint(_pair_dice, *arguments, use_reentrant=False)
             else:

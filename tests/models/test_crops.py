@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from models import crops as crops_module
-from models.crops import crop_boxes, crop_inputs, crop_masks, heatmaps, paste_masks, refine
+from models.crops import crop_boxes, crop_inputs, crop_masks, heatmaps, paste_masks, paste_sampled, refine
 from models.refinenet import MaskRefineNet
 
 SIZE = (40, 60)
@@ -43,6 +45,22 @@ def test_pixels_are_normalised_as_the_backbone_s_weights_want(refinenet_config) 
     mask, box = rectangle(20, 10, 10, 6), torch.tensor([[10.0, 5.0, 40.0, 30.0]])
     pixels = crop_inputs(image, mask, torch.tensor([[25.0, 12.0]]), box, config)[0, :3]
     torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor([1.0, 3.1, 255.0]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5))
+def test_boxes_equal_those_of_each_mask_s_pixels(seed: int, count: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    masks = torch.rand(count, *SIZE, generator=rng) > 0.997  # some of them empty
+    points = torch.rand(count, 2, generator=rng) * torch.tensor([60.0, 40.0])
+    for mask, point, box in zip(masks, points, crop_boxes(masks, points, 1.5).tolist(), strict=True):
+        x, y = int(point[0]), int(point[1])
+        rows, columns = mask.nonzero(as_tuple=True) if mask.any() else torch.tensor([[y], [x]])
+        for held, pixel, limit, (low, high) in ((columns, x, 60, box[::2]), (rows, y, 40, box[1::2])):
+            first, after = int(held.min()), int(held.max()) + 1
+            context = (after - first) / 4
+            assert low == max(0, math.floor(min(first, pixel) - context))
+            assert high == min(limit, math.ceil(max(after, pixel + 1) + context))
 
 
 def test_a_scale_an_instance() -> None:
@@ -91,18 +109,19 @@ def test_paste_equals_sampling_the_whole_image(places: list[tuple[int, int, int,
     grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), -1) * 2 - 1
     whole = grid_sample(crops[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     inside = (grid.abs() < 1).all(-1)
-    pasted = paste_masks(crops, boxes, SIZE, 0.5)
-    differ = pasted != (inside & (whole > 0.5))
-    assert not (differ & ((whole - 0.5).abs() > 1e-4)).any()
-    assert not (pasted & ~inside).any()
+    for paste in (paste_masks, paste_sampled):  # the CPU's way, and the GPU's
+        pasted = paste(crops, boxes, SIZE, 0.5)
+        differ = pasted != (inside & (whole > 0.5))
+        assert not (differ & ((whole - 0.5).abs() > 1e-4)).any()
+        assert not (pasted & ~inside).any()
 
 
 def test_pasting_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = torch.tensor([[0.0, 0, 60, 40], [3, 4, 9, 20], [50, 30, 51, 31], [10, 0, 60, 7]])
     crops = torch.rand(4, 16, 16)
-    whole = paste_masks(crops, boxes, SIZE, 0.5)
+    whole = paste_sampled(crops, boxes, SIZE, 0.5)
     monkeypatch.setattr(crops_module, "CHUNK_ELEMENTS", 97)
-    assert torch.equal(paste_masks(crops, boxes, SIZE, 0.5), whole)
+    assert torch.equal(paste_sampled(crops, boxes, SIZE, 0.5), whole)
 
 
 def test_heatmap_peaks_at_the_point() -> None:
