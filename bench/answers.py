@@ -77,7 +77,9 @@ def answer(objects: Objects, size: tuple[int, int], config: SOLOv2Config, classe
     """
     rng = torch.Generator().manual_seed(seed)
     channels = config.kernel_channels
-    forms = _forms(objects)  # [K, 6]
+    # Counted from the middle, numbers are smaller, and so is what rounding does to their sums.
+    middle = torch.tensor([size[1] / 2, size[0] / 2])
+    forms = _forms(objects._replace(centres=objects.centres - middle))  # [K, 6]
     sharp = STEEPNESS * objects.radii.amin(1) / 2
     kernel_of = torch.zeros(len(forms) + 1, channels)
     kernel_of[:-1, :6] = -sharp[:, None] * forms
@@ -87,21 +89,21 @@ def answer(objects: Objects, size: tuple[int, int], config: SOLOv2Config, classe
     kernel_of[-1, 0] = -2 * SURE
     h, w = (length // config.mask_stride for length in size)
     features = torch.zeros(channels, h, w)
-    places = _centres_of((h, w), size)
+    places = _centres_of((h, w), size) - middle
     features[:6] = _powers(places).T.view(6, h, w)
     features[6 : 6 + TEXTURES] = _textures(places, rng).view(TEXTURES, h, w)
 
     logits, kernels = [], []
     extent = 2 * objects.radii.prod(1).sqrt()
     for grid, (lower, upper) in zip(config.grid_shapes(size), config.ranges, strict=True):
-        distance = _powers(_centres_of(grid, size)) @ forms.T  # [T, K]
+        distance = _powers(_centres_of(grid, size) - middle) @ forms.T  # [T, K]
         nearest, who = distance.min(1)
         kernels.append(
             kernel_of[who.where(nearest < 1.5, len(forms))].T.reshape(1, channels, *grid).contiguous()
         )
         here = (extent >= lower) & (extent < upper)
-        middle = (distance < 0.1) | (distance == distance.amin(0))
-        cell, whose = (middle & here & (who[:, None] == torch.arange(len(forms)))).nonzero(as_tuple=True)
+        central = (distance < 0.1) | (distance == distance.amin(0))
+        cell, whose = (central & here & (who[:, None] == torch.arange(len(forms)))).nonzero(as_tuple=True)
         category = torch.full((classes, distance.shape[0]), UNSURE)
         category[objects.labels[whose], cell] = SURE - 2 * torch.rand(len(cell), generator=rng)
         logits.append(category.view(1, classes, *grid))

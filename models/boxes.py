@@ -40,9 +40,9 @@ def span(held: np.ndarray) -> tuple[int, int]:
 def empty_masks(count: int, size: tuple[int, int], device: torch.device) -> Tensor:
     """Bool [count, H, W], all false; on the CPU memory is taken for the pages that are written alone."""
     pixels = count * size[0] * size[1]
-    if device.type != "cpu" or pixels < LAZY:
+    if device.type != "cpu" or pixels < LAZY or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.zeros(count, *size, dtype=torch.bool, device=device)
-    pages = mmap.mmap(-1, pixels)
+    pages = mmap.mmap(-1, pixels, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         pages.madvise(mmap.MADV_NOHUGEPAGE)  # else a written pixel takes two megabytes
     return torch.frombuffer(pages, dtype=torch.bool).view(count, *size)
