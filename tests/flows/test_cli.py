@@ -93,6 +93,15 @@ def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "no dvc.yaml here" in result.output
 
 
+@pytest.fixture
+def on_a_server(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line reports to the tests' server: starting one of its own takes longer than all else that it does."""
+    from prefect.settings import PREFECT_API_URL
+
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+
+
+@pytest.mark.usefixtures("on_a_server")
 def test_a_failing_stage_ends_with_its_own_message(toy: Toy) -> None:
     toy.set(a="fail")
     process = toy.cli("run", "--json", merge=False)
@@ -108,6 +117,7 @@ def test_a_failing_stage_ends_with_its_own_message(toy: Toy) -> None:
     assert toy.ran() == ["a"]
 
 
+@pytest.mark.usefixtures("on_a_server")
 def test_the_table_tells_what_ran(toy: Toy) -> None:
     toy.dvc("repro", "a")
     process = toy.cli("run", "--target", "c")
