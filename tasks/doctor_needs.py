@@ -86,9 +86,10 @@ def disk_need(params: Params, splits: Mapping[str, Split], points: int) -> tuple
     tracked = tables + networks + pseudo + found
     text = (
         f"networks {_size(networks)}, tables {_size(tables)}, pseudo labels {_size(pseudo)}, predictions "
-        f"{_size(found)}, each twice with DVC's cache; a training's state {_size(states)}"
+        f"{_size(found)}, each twice with DVC's cache, pseudo labels once more in their ledger; a training's state "
+        f"{_size(states)}"
     )
-    return 2 * tracked + states + fetched, text + (
+    return 2 * tracked + pseudo + states + fetched, text + (
         f"; images from S3 {_size(fetched)}" if fetched > 10**6 else ""
     )
 

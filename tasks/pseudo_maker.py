@@ -157,7 +157,9 @@ class Maker:
     ) -> None:
         for row, answer in labeller.label(batch, [window.clicks[row] for row in batch.rows]):
             pixels = answer.rough.numel()
-            while waiting and sum(one.pixels for one in waiting) + pixels > WAITING_PIXELS:
+            while waiting and (
+                waiting[0].rows.done() or sum(one.pixels for one in waiting) + pixels > WAITING_PIXELS
+            ):
                 waiting.popleft().rows.result()
             rows = encoders.submit(rows_of, answer)
             window.made.setdefault(row, []).append(rows)
