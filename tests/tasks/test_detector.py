@@ -80,3 +80,39 @@ def test_inner_points_add_cells(losses_of: Callable[..., Any]) -> None:
 def test_the_network_is_told_where_a_crop_lay(losses_of: Callable[..., Any], reference: int | None) -> None:
     here, there = (losses_of([0], reference=reference, origin=origin) for origin in ((0, 0), (64, 32)))
     assert (here == there) == (reference is None)
+
+
+def test_pieces_are_shares_of_the_whole_step(
+    params_of: Callable[[dict[str, Any]], Params], recipe: dict[str, Any]
+) -> None:
+    """Also where draws are of the whole step, one image has no object, and pieces are uneven."""
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for n in range(5):
+        masks = torch.zeros(n, 64, 64, dtype=torch.bool)
+        for mask in masks:
+            x, y, side = (int(torch.randint(4, 30, (), generator=generator)) for _ in range(3))
+            mask[y : y + side, x : x + side] = True
+        sample = {
+            "image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8, generator=generator), "masks": masks,
+            "labels": torch.arange(n) % 4, "weights": torch.ones(n), "points_xy": None, "crowd": None, "image_id": n,
+            "original_size": (64, 64), "crop_origin": (0, 0),
+        }  # fmt: skip
+        samples.append(sample)
+    batch = StepBatch(**collate(samples), step=3)  # type: ignore[arg-type]
+    found = []
+    for accumulate in (1, 2, 5):
+        recipe["teacher"] |= {"inner_points": 2, "mask_pairs": 20, "accumulate": accumulate, "batch_size": 5}
+        params = params_of(recipe)
+        torch.manual_seed(0)
+        model = SOLOv2(params.detector(params.teacher), 4)
+        pieces = detector_pieces(model.config, torch.device("cpu"), params.teacher, SEED)(batch)
+        assert [image for piece in pieces for image in piece.image_ids] == list(range(5))
+        parts = [piece.loss(model) for piece in pieces]
+        total = {name: sum(part[name] for part in parts) for name in parts[0]}
+        total["loss"].backward()  # type: ignore[union-attr]
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found.append((torch.stack([*total.values()]).detach(), torch.cat(gradients)))  # type: ignore[arg-type]
+    for losses, gradients in found[1:]:
+        torch.testing.assert_close(losses, found[0][0])
+        torch.testing.assert_close(gradients, found[0][1], rtol=1e-3, atol=1e-5)
