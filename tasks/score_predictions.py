@@ -54,6 +54,7 @@ def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> Mas
         truth, results = true_masks(split, predictions.rows[n]), as_results(predictions.table(n))
         check_results(truth, results)
         match(truth, results, rules).save(_path(predictions, n))
+    processes.barrier()  # all are written
     with processes.first_alone() as first:
         if not first:
             return None
