@@ -89,3 +89,16 @@ def test_processes_die_with_the_step(tmp_path: Path) -> None:
     for one in alive:
         one.kill()
     assert not alive
+
+
+def test_a_process_that_the_system_kills_is_named(tmp_path: Path) -> None:
+    started = member(tmp_path, "sleep")
+    pids = [tmp_path / f"{index}.pid" for index in (0, 1)]
+    end = time.monotonic() + 120
+    while not all(pid.exists() and pid.read_text() for pid in pids):
+        assert time.monotonic() < end and started.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    os.kill(int(pids[1].read_text()), signal.SIGKILL)
+    assert started.wait(timeout=60) == 1
+    said = (tmp_path / "log").read_text()
+    assert said.startswith("process 1 was ended by SIGKILL") and len(said.splitlines()) == 1
