@@ -82,13 +82,10 @@ class _Bytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func._schema.name.startswith("aten::") and func.has_kernel_for_dispatch_key(
-            torch._C.DispatchKey.CompositeImplicitAutograd
-        ):
+        composite = torch._C.DispatchKey.CompositeImplicitAutograd
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite):
             with self:  # under inference_mode: its parts count
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
+                return func._op_dk(composite, *args, **kwargs)
         result = func(*args, **kwargs)
         given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if func.is_view or func._schema.name.split("::")[1] in ("empty", "detach", "empty_strided"):

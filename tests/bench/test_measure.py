@@ -42,6 +42,21 @@ def test_work_is_what_arithmetic_says(run, expected: Work) -> None:
     assert work_of(run) == expected
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda: torch.nn.functional.interpolate(IMAGE, scale_factor=2.0, mode="bilinear"),
+        lambda: torch.nn.functional.group_norm(IMAGE, 3),
+        lambda: torch.nn.functional.conv2d(IMAGE, KERNEL),
+        lambda: A @ B,
+    ],
+)
+def test_work_is_the_same_in_inference_mode(run) -> None:
+    with torch.inference_mode():
+        inferring = work_of(run)
+    assert inferring == work_of(run)
+
+
 def test_work_is_seen_in_inference_mode() -> None:
     @torch.inference_mode()
     def run() -> object:
