@@ -71,7 +71,14 @@ def test_workers_change_nothing(make_split: Callable[..., Split]) -> None:
     dataset = InstanceDataset(make_split(), **PLAIN | {"augment": WILD, "cache_images": True})
     sampler = StepSampler(len(dataset), batch_size=2, seed=1, steps=4)
     here = list(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate))
-    there = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=2)
+    # As in training. A fork of this process takes along the threads of a Prefect that other tests have started.
+    there = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=2,
+        multiprocessing_context="forkserver",
+    )
     for a, b in zip(here, there, strict=True):
         assert torch.equal(a["images"], b["images"])
         assert all(torch.equal(x, y) for x, y in zip(a["masks"], b["masks"], strict=True))

@@ -133,7 +133,7 @@ def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:
     toy.set(a="sleep")
     process = toy.cli("run")
     pid_file = toy.path("sleeper.pid")
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

@@ -166,6 +166,7 @@ def test_two_processes_give_the_same_bytes(params: Params) -> None:
     assert not list((WORKSPACE / "runs/evaluate").glob("predictions-*"))
 
 
+@pytest.mark.slow
 def test_two_processes_name_the_images_of_both(params: Params) -> None:
     val = Split.open(WORKSPACE / "dataset/val")
     lost = [val.image_path(row) for row in range(0, len(val), 2)]

@@ -85,7 +85,9 @@ def copy_of(line: tuple[Path, Params], folder: Path) -> Path:
     ("stage", "processes", "accumulate"),
     [
         ("train_teacher", 2, 1),
-        ("train_refiner", 2, 1),
+        pytest.param(
+            "train_refiner", 2, 1, marks=pytest.mark.slow
+        ),  # its norms: tests/models/test_joined_norm.py
         pytest.param("train_student", 2, 1, marks=pytest.mark.slow),  # its loop is the teacher's
         ("train_teacher", 1, 3),
         pytest.param("train_refiner", 2, 2, marks=pytest.mark.slow),
@@ -110,7 +112,7 @@ def test_processes_and_pieces_change_rounding_alone(
     assert weights.keys() == others.keys()
     for key, value in weights.items():
         worst = (value - others[key]).abs().max().item()
-        assert torch.allclose(value, others[key], rtol=1e-3, atol=1e-5), f"{key} differs by {worst}"
+        assert torch.allclose(value, others[key], rtol=1e-3, atol=5e-5), f"{key} differs by {worst}"
     for row, other in zip(log, other_log, strict=True):
         assert row == pytest.approx(other, rel=1e-4, abs=2e-6)
 
@@ -199,6 +201,7 @@ def test_an_error_in_one_process_is_told_once(line: tuple[Path, Params], tmp_pat
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_the_others(line: tuple[Path, Params], tmp_path: Path) -> None:
     folder = copy_of(line, tmp_path)
     recipe = parallel_recipe(2)
