@@ -152,6 +152,7 @@ def test_the_same_inputs_give_the_same_bytes(params: Params) -> None:
     assert (files_of(WORKSPACE / "evaluation"), (WORKSPACE / "report.html").read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes(params: Params) -> None:
     """By `runtime.processes`, as a user asks for them: real ones, that meet by Gloo."""
     before = files_of(WORKSPACE / "evaluation")

@@ -190,6 +190,7 @@ def test_two_machines_are_one(line: tuple[Path, Params], tmp_path: Path) -> None
         assert torch.allclose(value, found[1][key], rtol=1e-3, atol=1e-5), key
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_is_told_once(line: tuple[Path, Params], tmp_path: Path) -> None:
     recipe = parallel_recipe(2)
     for name in ("teacher", "refiner", "student"):
