@@ -234,16 +234,19 @@ def inner_points(masks: Tensor, draws: Tensor) -> Tensor:
 
     `draws` in [0, 1), float32 [K, Q], say how far down its mask, in reading order, each pixel lies.
     """
-    k, _, width = masks.shape
-    points = torch.full((k, draws.shape[1], 2), torch.nan, device=masks.device)
-    flat = masks.flatten(1)
-    real = flat.any(1)
+    points = torch.full((len(masks), draws.shape[1], 2), torch.nan, device=masks.device)
+    # The r-th pixel of a mask, r uniform: the row where the running count of pixels first exceeds r, and in it the
+    # column. So only these rows are counted along, not whole masks.
+    running = masks.view(torch.uint8).sum(2, dtype=torch.int32).cumsum(1, dtype=torch.int32)
+    real = running[:, -1] > 0
     if draws.shape[1] and bool(real.any()):
-        # The r-th pixel of a mask, r uniform: the place where its running count first exceeds r.
-        running = flat[real].cumsum(1, dtype=torch.int32)
-        rank = (draws[real] * running[:, -1:]).int().clamp(max=running[:, -1:] - 1)
-        place = torch.searchsorted(running, rank, right=True)
-        points[real] = torch.stack([place % width, place // width], -1).float() + 0.5
+        running, total = running[real], running[real][:, -1:]
+        rank = (draws[real] * total).int().minimum(total - 1)
+        y = torch.searchsorted(running, rank, right=True)
+        before = torch.where(y > 0, running.gather(1, (y - 1).clamp(min=0)), 0)
+        along = masks[real.nonzero(), y].cumsum(2, dtype=torch.int32)
+        x = torch.searchsorted(along, (rank - before)[..., None], right=True)[..., 0]
+        points[real] = torch.stack([x, y], -1).float() + 0.5
     return points
 
 

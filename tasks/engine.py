@@ -129,7 +129,7 @@ def _begin(job: Job) -> _Run:
     average = None
     if config.ema is not None and processes.is_first():
         average = weight_average(job.model, config.ema)
-    first, state = job.states.load(job.device)
+    first, state = job.states.load()
     if state is not None:
         job.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -153,7 +153,9 @@ def _train(job: Job) -> None:
             faults = guard.fault()
             if faults is not None:
                 raise _not_finite(job, step, faults, pieces)
-            _update(job, run, step)
+            _update(job, run, step, guard)
+            if guard.gradient_is_lost(now=_is_due(job, step + 1)):
+                raise _gradient_lost(job, step)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value
             done = step + 1
@@ -213,12 +215,16 @@ def _backward(run: _Run, pieces: Sequence[Piece], guard: FiniteGuard) -> dict[st
     return total
 
 
-def _update(job: Job, run: _Run, step: int) -> None:
+def _update(job: Job, run: _Run, step: int, guard: FiniteGuard) -> None:
     """From gradients to weights, and their average."""
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(job.config, step)
     if job.config.clip_norm is not None:
-        run.accelerator.clip_grad_norm_(run.model.parameters(), job.config.clip_norm)
+        norm = run.accelerator.clip_grad_norm_(run.model.parameters(), job.config.clip_norm)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
+    if run.accelerator.scaler is None:  # which leaves out such a step, and lowers its scale
+        guard.watch_gradients(norm)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     if run.average is not None:
@@ -251,13 +257,25 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
+def _is_kept(job: Job, done: int) -> bool:
+    """Whether a state is kept after `done` steps."""
+    return done % job.config.checkpoint_every == 0 and done < job.config.steps
+
+
+def _is_due(job: Job, done: int) -> bool:
+    """Whether anything is left on disk after `done` steps, or the training is over."""
+    return _is_kept(job, done) or done in job.milestones or done == job.config.steps
+
+
 def _keep(job: Job, run: _Run, done: int) -> None:
     """Leaves on disk what is due after `done` steps: a milestone, a state to go on from."""
     average, scaler = run.average, run.accelerator.scaler
+    if not _is_due(job, done):
+        return
     if done in job.milestones and processes.is_first():
         with atomic_write(milestone_path(job, done)) as path:
             save_file(_weights(average.module if average is not None else job.model), path)
-    if done % job.config.checkpoint_every or done == job.config.steps:
+    if not _is_kept(job, done):
         return
     state = {
         "model": job.model.state_dict(),
@@ -278,8 +296,19 @@ def _not_finite(job: Job, step: int, faults: Sequence[str | None], pieces: Seque
     if not processes.is_first():
         sys.exit(0)  # the first one ends the step, and says why
     shown = "; ".join(f"{fault}; image ids {', '.join(map(str, ids))}" for fault, ids in everywhere)
+    return TaskError(f"{job.name}: the loss is not finite at step {step + 1} ({shown}). {_remedies(job)}")
+
+
+def _gradient_lost(job: Job, step: int) -> TaskError:
     return TaskError(
-        f"{job.name}: the loss is not finite at step {step + 1} ({shown}). "
-        f"Lower lr ({job.config.lr:g}), lengthen warmup_steps ({job.config.warmup_steps}), set clip_norm, "
-        "or use precision: fp32; training goes on from the last kept state."
+        f"{job.name}: a gradient became NaN or infinite, at step {step + 1} or some steps before, though the loss is "
+        f"finite; nothing was kept since. {_remedies(job)}"
+    )
+
+
+def _remedies(job: Job) -> str:
+    """What to change. Each of them begins the training anew, since another one would have been trained till here."""
+    return (
+        f"Lower lr ({job.config.lr:g}), lengthen warmup_steps ({job.config.warmup_steps}), set clip_norm, or use "
+        "precision: fp32: the training then begins anew. Run again unchanged, it goes on from the last kept state."
     )

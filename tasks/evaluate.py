@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 
 from data.csv_cells import safe_cell
-from data.storage import atomic_dir
+from data.storage import atomic_dir, discard_partials
 from data.tables import Split, write_parquet
 from models.checkpoint import build_model
 from models.solov2 import SOLOv2
@@ -101,6 +101,7 @@ def _write(
         "size_bounds": list(params.evaluate.size_bounds),
         "max_detections": params.evaluate.max_detections,
     }
+    discard_partials(workspace, "evaluation")
     with atomic_dir(workspace / "evaluation") as folder:
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "details.json", details)
@@ -167,6 +168,7 @@ def _scratch(name: str, params: Params, workspace: Path, val: Split, device: tor
     ]
     config = params.evaluate
     key = fingerprint(
+        "evaluate",
         files, params.input.model_dump(), config.inference.model_dump(), config.batch_size, config.part_images,
         params.threads, machine=hardware(device),
     )  # fmt: skip

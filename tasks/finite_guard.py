@@ -1,4 +1,4 @@
-"""Watches that no loss is NaN or infinite, without making a GPU wait."""
+"""Watches that no loss and no gradient is NaN or infinite, without making a GPU wait."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class FiniteGuard:
         self._event = torch.cuda.Event() if device.type == "cuda" else None
         self._here = self._anywhere = torch.zeros(0)
         self._names: list[str] = []
+        self._lost = torch.zeros((), dtype=torch.bool, device=device)
 
     def watch(self, losses: Sequence[Mapping[str, Tensor]]) -> None:
         """Takes the parts of the loss of each of this process's pieces. Called before the last backward pass."""
@@ -48,3 +49,13 @@ class FiniteGuard:
             if not all(map(math.isfinite, row)) else None
             for row in self._here.tolist()
         ]  # fmt: skip
+
+    def watch_gradients(self, norm: Tensor) -> None:
+        """Takes the norm of all gradients of a step, the same in all processes."""
+        self._lost |= ~torch.isfinite(norm)
+
+    def gradient_is_lost(self, now: bool) -> bool:
+        """Whether a gradient of any step so far wasn't finite. On a GPU it is looked at where `now`, which makes it
+        wait; before anything is kept it must be.
+        """
+        return (now or self._event is None) and bool(self._lost)

@@ -7,15 +7,19 @@ import logging
 import signal
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
 
 def launch(arguments: list[str]) -> None:
-    """Runs torchrun with these arguments; exits with 1 where a process of it failed."""
+    """Runs torchrun with these arguments; exits with 1 where a process of it failed, 128 + N where signal N came."""
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
         main(arguments)
+    except SignalException as error:
+        print("stopped; run the step again to go on", file=sys.stderr)
+        sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         index, failure = error.get_first_failure()
         if failure.exitcode < 0:  # killed: it could say nothing itself

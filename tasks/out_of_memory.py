@@ -42,7 +42,9 @@ def advice(section: str, config: TrainConfig) -> str:
     ]
     more = next_accumulate(config)
     if more is not None:
-        lines.append(f"accumulate: {more} (smaller pieces, the same training but for rounding)")
+        lines.append(
+            f"accumulate: {more} (smaller pieces, the same training but for rounding: it goes on where it was)"
+        )
     if config.precision == "fp32":
         lines.append("precision: bf16 (half the activations)")
     if hasattr(config, "mask_pairs"):
@@ -52,8 +54,11 @@ def advice(section: str, config: TrainConfig) -> str:
         )
     if hasattr(config, "crops"):
         lines.append(f"crops: {max(1, config.crops // 2)}")
-    if config.batch_size > 1:
-        lines.append(f"batch_size: {max(1, config.batch_size // 2)}, with lr halved")
+    least = config.accumulate * processes.count()
+    if config.batch_size > least:
+        lines.append(
+            f"batch_size: {max(least, config.batch_size // 2)}, with lr smaller alike (this trains anew)"
+        )
     lines.append("or smaller images: input.short_side and input.max_side, or augment.crop_side")
     return "\n  - ".join(lines)
 

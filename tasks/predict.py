@@ -206,7 +206,7 @@ class Predictions:
                     write_parquet(table, self.path(n))
         faults = sorted(fault for own in processes.gather(faults) for fault in own)
         if faults and not processes.is_first():
-            sys.exit(1)  # the first one tells
+            sys.exit(0)  # the first one tells, and fails
         if faults:
             more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
             listed = "\n".join(f"  - {fault}" for fault in faults[:_MAX_LISTED])

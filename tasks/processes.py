@@ -1,8 +1,8 @@
 """Processes that share one step, on one machine or several: those that torchrun or `accelerate launch` started, or
 that the step started itself (`runtime.processes`).
 
-A process knows its place by torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK. Without them it is alone, and nothing
-here costs anything. Reading them needs no torch, so that a step can ask before it imports it.
+A process knows its place by torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK. Without all three it is alone, and
+nothing here costs anything. Reading them needs no torch, so that a step can ask before it imports it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,24 @@ WAIT = timedelta(days=2)
 when one dies."""
 
 
+def started() -> bool:
+    """Whether torchrun started this process. Clusters set WORLD_SIZE, and mean machines."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+
+
 def index() -> int:
     """This process among those of the step, over all machines: 0 is the one that writes and speaks."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ["RANK"]) if started() else 0
 
 
 def count() -> int:
     """Processes of the step, over all machines."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ["WORLD_SIZE"]) if started() else 1
 
 
 def local_index() -> int:
     """This process among those on this machine: the number of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return int(os.environ["LOCAL_RANK"]) if started() else 0
 
 
 def is_first() -> bool:
@@ -50,7 +55,7 @@ def start(processes: int, module: str, arguments: list[str], threads: int) -> No
     """Becomes torchrun with `processes` processes of `python -m module arguments`; returns where there is nothing to
     start: one is enough, or torchrun started us already.
     """
-    if processes == 1 or "WORLD_SIZE" in os.environ:
+    if processes == 1 or started():
         return
     # By its path, since a step may run in another folder; -P keeps its folder off the search path.
     launcher = str(Path(__file__).with_name("launch.py"))

@@ -76,7 +76,7 @@ def run(params: Params, workspace: Path) -> None:
         faults += said
     if faults and config.on_failed == "stop":
         if not processes.is_first():
-            sys.exit(1)  # the first one tells
+            sys.exit(0)  # the first one tells, and fails
         listed = "\n".join(f"  - {fault}" for fault in sorted(faults))
         raise TaskError(
             f"{len(faults)} weak images can't be read:\n{listed}\nBring them back and run again, or set "
@@ -107,6 +107,7 @@ def ledger_key(params: Params, weak: Split, workspace: Path, device: torch.devic
         for file in ("model.safetensors", "model.json")
     ]
     key = fingerprint(
+        "pseudo_label",
         [*inputs, workspace / "refiner" / "gate.json"],
         params.input.model_dump(), params.prompt.model_dump(), params.pseudo.model_dump(exclude=FILES_ONLY),
         params.threads, [list(category) for category in weak.categories],
@@ -118,6 +119,7 @@ def ledger_key(params: Params, weak: Split, workspace: Path, device: torch.devic
 def assemble(target: Path, ledger: Ledger, names: dict[int, str], parts: PointParts) -> dict[str, Any]:
     """Writes the folder `target` from the ledger's parts, file by file; returns the summary."""
     counts: Counter[str] = Counter(dict.fromkeys([*STATUSES, "refused"], 0))
+    discard_partials(target.parent, target.name)
     with atomic_dir(target) as folder:
         for number in range(len(parts)):
             entry = ledger.entry(names[number])

@@ -1,6 +1,6 @@
 """The states from which a training that was interrupted goes on.
 
-A state is two files in runs/STAGE/resume: state_STEP.pt, and state_STEP.json with its hash, written after it. So a
+A state is two files in runs/STAGE/resume/KEY: state_STEP.pt, and state_STEP.json with its hash, written after it. So a
 state that is half written, or damaged, isn't taken for one.
 """
 
@@ -31,14 +31,16 @@ class States:
 
     Args:
         name: of the training, for messages.
+        folder: has a folder of states by key; those of other keys are kept until a training ends here.
         key: what the run depends on; a state left by a run with another key is of no use.
         milestones: steps whose weights the training leaves in the same folder.
     """
 
     def __init__(self, name: str, folder: Path, key: str, keep: int, milestones: tuple[int, ...]) -> None:
-        self.name, self.folder, self.keep, self.milestones = name, folder, keep, milestones
+        self.name, self.root, self.keep, self.milestones = name, folder, keep, milestones
         # The first process decides, so that the others can't come to another conclusion.
         self.key: str = processes.gather(key)[0]
+        self.folder = folder / self.key
 
     def milestone(self, step: int) -> Path:
         """Where the weights of `step` lie while the training runs."""
@@ -65,15 +67,16 @@ class States:
             self._path(old).with_suffix(".json").unlink()
             self._path(old).unlink(missing_ok=True)
 
-    def load(self, device: torch.device) -> tuple[int, State | None]:
-        """The newest whole state of this very job and its step; (0, None) where there is none.
+    def load(self) -> tuple[int, State | None]:
+        """The newest whole state of this very job, on the CPU, and its step; (0, None) where there is none.
 
-        All processes call it, and read the same one: the folder is one that all see.
+        All processes call it, and read the same one: the folder is one that all see. On the CPU, since whoever loads it
+        knows what belongs on a device: Adam's counts of steps don't, reading them there would stop each step.
         """
         step = processes.gather(self._newest() if processes.is_first() else 0)[0]
         if not step:
             return 0, None
-        state = torch.load(self._path(step), map_location=device, weights_only=True)
+        state = torch.load(self._path(step), map_location="cpu", weights_only=True)
         everywhere = state.pop("random")
         # Of processes that weren't there before, nobody knows a state. No result depends on it: all draws are seeded
         # by step.
@@ -83,8 +86,8 @@ class States:
         return step, state
 
     def clear(self) -> None:
-        """Removes all states and milestones."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes all states and milestones, those of other keys too."""
+        shutil.rmtree(self.root, ignore_errors=True)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"state_{step:07d}.pt"
@@ -98,6 +101,17 @@ class States:
     def _newest(self) -> int:
         """The step of the newest usable state; 0 where there is none. What is of no use is removed."""
         discard_partials(self.folder)
+        others = sorted(
+            (path for path in self.root.glob("*") if path != self.folder),
+            key=lambda path: path.stat().st_mtime,
+        )
+        for path in others[:-1]:  # the last one's, so that one change too many can be taken back
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if others and not self.folder.exists():
+            log.warning(
+                "%s: begins anew: an interrupted run had other params, data, code, torch or hardware; its states "
+                "stay in %s until this training ends", self.name, others[-1],
+            )  # fmt: skip
         for step in self._steps():
             path = self._path(step)
             about = path.with_suffix(".json")
@@ -105,11 +119,7 @@ class States:
                 said = json.loads(about.read_text(encoding="utf-8"))
                 fault = None if _sha256(path) == said["sha256"] else "its content isn't what was written"
             except (OSError, ValueError, KeyError, TypeError) as error:
-                said, fault = {}, f"{type(error).__name__}: {error}"
-            if fault is None and said["key"] != self.key:
-                log.info("%s: an interrupted run with other params or data is discarded", self.name)
-                self.clear()
-                return 0
+                fault = f"{type(error).__name__}: {error}"
             lost = [at for at in self.milestones if at <= step and not self.milestone(at).exists()]
             if fault is None and lost:
                 fault = f"{self.milestone(lost[0]).name} is gone"

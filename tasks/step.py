@@ -21,6 +21,7 @@ from data.tables import DataError
 from tasks import processes
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
+from tasks.source_files import closure
 
 log = logging.getLogger(__name__)
 
@@ -63,20 +64,18 @@ def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: An
     )
 
 
-def fingerprint(files: Iterable[Path], *settings: Any, machine: str | None = None) -> str:
-    """16 hex digits that name what an interrupted run must share to be resumed.
+def fingerprint(stage: str, files: Iterable[Path], *settings: Any, machine: str) -> str:
+    """16 hex digits that name what an interrupted run of a stage must share to be resumed.
 
-    They change with the content of `files` (in this order), with `settings` (JSON-able), with our own source code
-    and with torch: half a training by old code and half by new would be recorded as the new code's. And with the
-    `machine`, this host's name where it isn't given.
+    They change with the content of `files` (in this order), with `settings` (JSON-able), with the source files that
+    the stage depends on and with torch: half a training by old code and half by new would be recorded as the new
+    code's. And with the `machine`: what it is, not its name, which is new in each container.
     """
     torch = sys.modules.get("torch")
-    versions = [machine or platform.node(), torch.__version__ if torch is not None else None]
+    versions = [machine, torch.__version__ if torch is not None else None]
     digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True, default=str).encode())
     root = Path(__file__).resolve().parents[1]
-    code = [
-        path for package in ("data", "models", "tasks") for path in sorted((root / package).rglob("*.py"))
-    ]
+    code = [root / name for name in closure(f"tasks.{stage}", root)]
     for file in [*code, *files]:
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
@@ -157,4 +156,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     except RuntimeError as error:
         if not processes.lost_another(error):
             raise
-        sys.exit(1)  # that one said why
+        # Said even where the other one has said why: of a network that doesn't work nobody else tells.
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"{stage}: process {processes.index()} lost the others ({said[:300]})", file=sys.stderr)
+        sys.exit(1)

@@ -18,12 +18,15 @@ from models.checkpoint import FORMAT, save_checkpoint
 from models.config import BackboneConfig, RefineNetConfig, SOLOv2Config
 from tasks import processes
 from tasks.config import DetectorTrainConfig, Params, RefinerConfig, TrainConfig
+from tasks.device import hardware
 from tasks.engine import Job, write_history
 from tasks.errors import TaskError
 from tasks.step import fingerprint, write_manifest
 from tasks.weights import weights_sha256
 
 Network = TypeVar("Network", bound=nn.Module)
+ROUNDING = {"accumulate", "checkpoint_every", "channels_last", "fused", "compile"}
+"""Of a training's section: what changes its result by rounding at most."""
 SPLIT_TABLES = ("images.arrow", "instances.arrow", "categories.json")
 
 
@@ -115,7 +118,8 @@ def loader(dataset: StepDataset, sampler: Sampler[list[Key]], workers: int) -> D
         pin_memory=torch.cuda.is_available(),
         # A forked worker can't use CUDA or threads of the parent; one that starts afresh can.
         multiprocessing_context="forkserver" if workers else None,
-        prefetch_factor=4 if workers else None,
+        # Each batch lies in shared memory, masks and all: workers x 2 of them.
+        prefetch_factor=2 if workers else None,
         # Else it would draw from the global one, whose state a resumed run takes over.
         generator=torch.Generator(),
     )
@@ -138,13 +142,13 @@ def resume_key(
     """What an interrupted run must share to be resumed: params, data, and what it began with.
 
     `settings` and `files` are what the stage depends on beside its training's section and its splits. How many
-    processes share the work isn't part of it.
+    processes share the work isn't part of it, nor are the knobs of `ROUNDING`: who runs out of memory after days turns
+    one and goes on.
     """
     tables = [split.root / name for split in splits for name in SPLIT_TABLES]
     shared = [stage, params.seed, params.threads, params.input.model_dump(), sorted(leave_out)]
-    return fingerprint(
-        [*tables, *files], shared, training.model_dump(mode="json"), list(settings), device.type
-    )
+    own = training.model_dump(mode="json", exclude=ROUNDING)
+    return fingerprint(stage, [*tables, *files], shared, own, list(settings), machine=hardware(device))
 
 
 def write_training(

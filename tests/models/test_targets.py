@@ -14,6 +14,7 @@ from models.targets import (
     Targets,
     assign_targets,
     cells_of,
+    inner_points,
     levels_of,
     measure,
     random_inner_points,
@@ -281,6 +282,25 @@ def test_shrinking_keeps_the_area(rectangles) -> None:
     small = shrink_masks(masks, SIZE, 4)
     assert small.shape == (2, 16, 24)
     assert torch.equal(small.sum((1, 2)) * 16, masks.sum((1, 2)).float())
+
+
+@given(st.integers(0, 2**31), st.integers(0, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 3))
+def test_inner_points_are_the_pixels_in_reading_order(
+    seed: int, k: int, height: int, width: int, q: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    masks = torch.rand(k, height, width, generator=draw) < torch.rand(k, 1, 1, generator=draw)
+    draws = torch.rand(k, q, generator=draw)
+    found = inner_points(masks, draws)
+    assert found.shape == (k, q, 2)
+    for mask, shares, points in zip(masks, draws, found, strict=True):
+        pixels = mask.nonzero()
+        for share, point in zip(shares, points, strict=True):
+            if not len(pixels):
+                assert point.isnan().all()
+                continue
+            y, x = pixels[min(int(share * len(pixels)), len(pixels) - 1)].tolist()
+            assert point.tolist() == [x + 0.5, y + 0.5]
 
 
 def test_random_inner_points_are_inside_and_everywhere(rectangles) -> None:

@@ -57,6 +57,7 @@ def job(
     kill_at: int | None = None,
     key: str = "k",
     bad_at: int = -1,
+    lost_at: int = -1,
     dropout: float = 0.0,
 ) -> Job:
     """A line fitted to noisy data; batches are a function of the step."""
@@ -75,6 +76,8 @@ def job(
         def piece(rows: Tensor) -> Piece:
             def loss(net: nn.Module) -> dict[str, Tensor]:
                 value = (net(batch["x"][rows]) - batch["y"][rows]).square().sum() / len(batch["x"])
+                if batch["image_ids"][0] == lost_at:  # finite, with a gradient that isn't
+                    value = value + 0 * (value - value.detach()).sqrt()
                 return {"loss": value, "loss_fit": value}
 
             return Piece(loss, [batch["image_ids"][row] for row in rows.tolist()])
@@ -142,7 +145,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(
     train(whole)
     with pytest.raises(Killed):
         train(job(tmp_path / "killed", training, kill_at=9))
-    folder = tmp_path / "killed" / "resume"
+    folder = tmp_path / "killed" / "resume" / "k"
     assert sorted(path.name for path in folder.glob("state_*.pt")) == ["state_0000006.pt", "state_0000008.pt"]
     newest = folder / "state_0000008.pt"
     if damage == "cut":
@@ -270,13 +273,47 @@ def test_the_average_copies_buffers_and_leaves_frozen_weights() -> None:
     assert average.module[1].weight.tolist() == pytest.approx([0.25 * first + 0.75 * 2] * 2)
 
 
-def test_state_of_another_job_is_not_resumed(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        train(job(tmp_path, config(), kill_at=8, key="old"))
-    fresh, other = job(tmp_path, config(), key="new"), job(tmp_path / "other", config(), key="new")
-    train(fresh)
+def test_state_of_another_job_is_not_resumed_and_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, other = job(tmp_path / "whole", config()), job(tmp_path / "other", config())
+    train(whole)
     train(other)
+    for key in ("oldest", "old"):
+        with pytest.raises(Killed):
+            train(job(tmp_path, config(), kill_at=8, key=key))
+    with pytest.raises(Killed):
+        train(job(tmp_path, config(), kill_at=2, key="new"))
+    assert "begins anew" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "resume").iterdir()) == ["old"]
+    fresh = job(tmp_path, config(), key="new")
+    train(fresh)
     assert torch.equal(weights(fresh), weights(other))
+    caplog.clear()
+    taken_back = job(tmp_path, config(), key="old")
+    with caplog.at_level("INFO"):
+        train(taken_back)
+    assert "going on after step 8" in caplog.text
+    assert torch.equal(weights(taken_back), weights(whole))
+    finish(taken_back)
+    assert not (tmp_path / "resume").exists()
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("lost_at", [2, 7, 11])
+def test_a_gradient_that_is_not_finite_is_kept_nowhere(
+    tmp_path: Path, lost_at: int, clip_norm: float | None
+) -> None:
+    """At a milestone's step, a state's and the last one."""
+    training = config(clip_norm=clip_norm)
+    with pytest.raises(TaskError, match=f"a gradient became NaN or infinite, at step {lost_at + 1}"):
+        train(job(tmp_path / "lost", training, lost_at=lost_at))
+    for path in (tmp_path / "lost").rglob("*.safetensors"):
+        assert all(value.isfinite().all() for value in load_file(path).values())
+    whole, again = job(tmp_path / "whole", training), job(tmp_path / "lost", training)
+    train(whole)
+    train(again)
+    assert torch.equal(weights(whole), weights(again))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path) -> None:

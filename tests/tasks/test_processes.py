@@ -61,10 +61,18 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_torchrun_is_not_started_within_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     processes.start(2, "no.such.module", [], 1)
     assert not processes.is_first()
+
+
+def test_a_cluster_s_own_variables_are_not_torchrun_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubeflow and Azure ML set WORLD_SIZE to the number of machines, and RANK."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    assert (processes.started(), processes.index(), processes.count()) == (False, 0, 1)
 
 
 def test_two_processes_know_each_other_and_wait_for_the_first(tmp_path: Path) -> None:

@@ -51,16 +51,18 @@ def test_fingerprint_changes_with_content_order_and_settings(tmp_path: Path) -> 
     one, two = tmp_path / "1", tmp_path / "2"
     one.write_text("a")
     two.write_text("b")
-    base = fingerprint([one, two], {"lr": 1})
+    base = fingerprint("report", [one, two], {"lr": 1}, machine="m")
     others = {
-        fingerprint([two, one], {"lr": 1}),
-        fingerprint([one, two], {"lr": 2}),
-        fingerprint([one], {"lr": 1}),
+        fingerprint("report", [two, one], {"lr": 1}, machine="m"),
+        fingerprint("report", [one, two], {"lr": 2}, machine="m"),
+        fingerprint("report", [one], {"lr": 1}, machine="m"),
+        fingerprint("report", [one, two], {"lr": 1}, machine="n"),
+        fingerprint("ingest", [one, two], {"lr": 1}, machine="m"),  # other source files
     }
-    assert base not in others and len(others) == 3
-    assert base == fingerprint([one, two], {"lr": 1})
+    assert base not in others and len(others) == 5
+    assert base == fingerprint("report", [one, two], {"lr": 1}, machine="m")
     two.write_text("c")
-    assert base != fingerprint([one, two], {"lr": 1})
+    assert base != fingerprint("report", [one, two], {"lr": 1}, machine="m")
 
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
