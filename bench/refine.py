@@ -57,7 +57,7 @@ def mean_iou(a: Tensor, b: Tensor) -> float:
     return float((overlap / union.clamp(min=1)).mean())
 
 
-def measure(name: str, args: Any, device: torch.device, peak: Peak) -> list[dict[str, Any]]:
+def measure(name: str, args: Any, device: torch.device, peaks: dict[bool, Peak]) -> list[dict[str, Any]]:
     """A row a way."""
     config = net_config(name, args.crop)
     torch.manual_seed(0)
@@ -92,7 +92,7 @@ def measure(name: str, args: Any, device: torch.device, peak: Peak) -> list[dict
             "masks_a_second": len(masks) / times[way],
             "times_the_baseline": times["one by one"] / times[way],
             "agree": agree[way],
-            **facts_of(times[way], work_of(run), peak),
+            **facts_of(times[way], work_of(run), peaks[way.endswith("bf16")]),
         }
         for way, run in runs.items()
     ]
@@ -110,9 +110,10 @@ def main() -> None:
     args = options.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    peak = peak_of(device)
-    rows = [row for name in args.nets for row in measure(name, args, device, peak)]
-    show("Refinement", rows, machine(device, peak), as_json=args.json)
+    peaks = {False: peak_of(device), True: peak_of(device, torch.bfloat16)}
+    rows = [row for name in args.nets for row in measure(name, args, device, peaks)]
+    facts = machine(device, peaks[False]) | {"bf16_peak_gflop_s": peaks[True].flops / 1e9}
+    show("Refinement", rows, facts, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def network(args: Any, device: torch.device) -> tuple[SOLOv2, SOLOv2Config, Dete
     return SOLOv2(config, CLASSES).train().to(device), config, params.student
 
 
-def speed(args: Any, device: torch.device, peak: Peak) -> list[dict[str, Any]]:
+def speed(args: Any, device: torch.device, peaks: dict[bool, Peak]) -> list[dict[str, Any]]:
     """A row a way."""
     model, config, training = network(args, device)
     trainers = {name: Trainer(model, config, training, WAYS[name]) for name in args.ways}
@@ -160,7 +160,9 @@ def speed(args: Any, device: torch.device, peak: Peak) -> list[dict[str, Any]]:
             "way": name,
             "loss": losses[name],
             "times_the_first": first / times[name],
-            **facts_of(times[name], None if trainers[name].way.compiled else work_of(run), peak),
+            **facts_of(
+                times[name], None if trainers[name].way.compiled else work_of(run), peaks[WAYS[name].bf16]
+            ),
         }
         for name, run in runs.items()
     ]
@@ -201,8 +203,9 @@ def main() -> None:
     if args.curves:
         show("Losses", curves(args, device), machine(device), as_json=args.json)
         return
-    peak = peak_of(device)
-    show("Training step", speed(args, device, peak), machine(device, peak), as_json=args.json)
+    peaks = {False: peak_of(device), True: peak_of(device, torch.bfloat16)}
+    facts = machine(device, peaks[False]) | {"bf16_peak_gflop_s": peaks[True].flops / 1e9}
+    show("Training step", speed(args, device, peaks), facts, as_json=args.json)
 
 
 if __name__ == "__main__":
