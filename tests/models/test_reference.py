@@ -252,7 +252,8 @@ def test_mask_nms(folder: Path, outputs, prompts: str, ranges: str) -> None:
         large = area > torch.tensor(outputs.strides)[rows[:, 0]]
         order = large.nonzero()[:, 0]
         order = order[scores[order].argsort(descending=True)]
-        kept = order[mask_nms(probabilities[order] > 0.5, rows[order, 3]) < 0]
+        masks = (probabilities[order] > 0.5).unflatten(1, outputs.mask_features.shape[2:])
+        kept = order[mask_nms(masks, rows[order, 3]) < 0]
         assert np.array_equal(rows[kept, 3], theirs["classes"])
         np.testing.assert_allclose(scores[kept], theirs["scores"], atol=1e-5)
 
