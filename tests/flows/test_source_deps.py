@@ -5,23 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.source_deps import faults, rewrite
-
-BASE = {
-    "tasks/__init__.py": "",
-    "data/__init__.py": "",
-    "data/a.py": "",
-    "data/b.py": "",
-    "tasks/page.html": "<p>",
-}
-PACKAGES = ["data/__init__.py", "tasks/__init__.py"]
-
-
-def lay(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
+from tests.source_tree import BASE, lay
 
 DVC_YAML = """\
 # a comment

@@ -46,6 +46,17 @@ def member(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+def sleepers(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """Two processes that sleep: torchrun, and the numbers of the two, once both are there."""
+    started = member(folder, "sleep")
+    pids = [folder / f"{index}.pid" for index in (0, 1)]
+    end = time.monotonic() + 120
+    while not all(pid.exists() and pid.read_text() for pid in pids):
+        assert time.monotonic() < end and started.poll() is None, (folder / "log").read_text()
+        time.sleep(0.05)
+    return started, [int(pid.read_text()) for pid in pids]
+
+
 def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -84,13 +95,8 @@ def test_two_processes_know_each_other_and_wait_for_the_first(tmp_path: Path) ->
 
 def test_processes_die_with_the_step(tmp_path: Path) -> None:
     """torchrun gives each a session of its own: killing the step's process group doesn't reach them."""
-    started = member(tmp_path, "sleep")
-    pids = [tmp_path / f"{index}.pid" for index in (0, 1)]
-    end = time.monotonic() + 120
-    while not all(pid.exists() and pid.read_text() for pid in pids):
-        assert time.monotonic() < end and started.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
-    members = [psutil.Process(int(pid.read_text())) for pid in pids]
+    started, pids = sleepers(tmp_path)
+    members = [psutil.Process(pid) for pid in pids]
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
     _, alive = psutil.wait_procs(members, timeout=20)
@@ -100,13 +106,8 @@ def test_processes_die_with_the_step(tmp_path: Path) -> None:
 
 
 def test_a_process_that_the_system_kills_is_named(tmp_path: Path) -> None:
-    started = member(tmp_path, "sleep")
-    pids = [tmp_path / f"{index}.pid" for index in (0, 1)]
-    end = time.monotonic() + 120
-    while not all(pid.exists() and pid.read_text() for pid in pids):
-        assert time.monotonic() < end and started.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
-    os.kill(int(pids[1].read_text()), signal.SIGKILL)
+    started, pids = sleepers(tmp_path)
+    os.kill(pids[1], signal.SIGKILL)
     assert started.wait(timeout=60) == 1
     said = (tmp_path / "log").read_text()
     assert said.startswith("process 1 was ended by SIGKILL") and len(said.splitlines()) == 1

@@ -7,22 +7,9 @@ from pathlib import Path
 import pytest
 
 from tasks.source_files import closure
+from tests.source_tree import BASE, lay
 
-BASE = {
-    "tasks/__init__.py": "",
-    "data/__init__.py": "",
-    "data/a.py": "",
-    "data/b.py": "",
-    "tasks/page.html": "<p>",
-}
 PACKAGES = ["data/__init__.py", "tasks/__init__.py"]
-
-
-def lay(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 @pytest.mark.parametrize(
