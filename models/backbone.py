@@ -12,7 +12,6 @@ from functools import partial
 from math import gcd
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +25,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from models.config import PYRAMID_LEVELS, BackboneConfig, NormKind
 from models.efficientnet import NORM_EPSILON, EfficientNetLite0, from_published, published_file
 from models.folding import BasicBlock, Bottleneck, ConvNorm, conv_norm
+from models.frozen import Freezable
 
 STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -44,13 +44,11 @@ def norm_layer(kind: NormKind, groups: int, epsilon: float = 1e-5) -> Callable[[
     return lambda channels: nn.GroupNorm(gcd(groups, channels), channels)
 
 
-class ResNet(nn.Module):
+class ResNet(Freezable):
     """The convolutional part: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16 and 32.
 
     They come in that order: the stem before its pooling, then the four stages; `channels` lists their depths.
     """
-
-    frozen_stages = 0
 
     def __init__(
         self,
@@ -98,21 +96,8 @@ class ResNet(nn.Module):
             maps.append(x)
         return maps
 
-    def freeze(self, stages: int) -> None:
-        """Stop the learning of the stem (1), the stem and the first stage (2), and so on."""
-        self.frozen_stages = stages
-        for part in self._frozen():
-            part.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """As any module's, but what is frozen stays in eval mode: its batch norms take no statistics."""
-        super().train(mode)
-        for part in self._frozen():
-            part.eval()
-        return self
-
-    def _frozen(self) -> list[nn.Module]:
+    def frozen_parts(self) -> list[nn.Module]:
+        """The stem (1), the stem and the first stage (2), and so on."""
         stem: list[nn.Module] = [self.conv1, self.bn1]
         stages = [self.layer1, self.layer2, self.layer3, self.layer4]
         return [*stem, *stages[: self.frozen_stages - 1]] if self.frozen_stages else []

@@ -11,13 +11,13 @@ Legend: N images, H x W pixels.
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models._utils import _make_divisible
 
 from models.folding import ConvNorm
+from models.frozen import Freezable
 
 STEM_CHANNELS = 32
 NORM_EPSILON = 1e-3
@@ -86,14 +86,12 @@ class Block(nn.Module):
         return x + y if self.skips else y
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(Freezable):
     """The convolutional part: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16 and 32.
 
     `channels` lists their depths, at width 1 16, 24, 40, 112 and 320. Training drops no blocks (the published
     weights were trained with stochastic depth).
     """
-
-    frozen_stages = 0
 
     def __init__(self, *, in_channels: int, width: float, norm: Norm) -> None:
         super().__init__()
@@ -126,21 +124,8 @@ class EfficientNetLite0(nn.Module):
             maps.append(x)
         return maps
 
-    def freeze(self, stages: int) -> None:
-        """Stop the learning up to the map of stride 2 (1), of stride 4 (2), and so on."""
-        self.frozen_stages = stages
-        for part in self._frozen():
-            part.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """As any module's, but what is frozen stays in eval mode: its batch norms take no statistics."""
-        super().train(mode)
-        for part in self._frozen():
-            part.eval()
-        return self
-
-    def _frozen(self) -> list[nn.Module]:
+    def frozen_parts(self) -> list[nn.Module]:
+        """Up to the map of stride 2 (1), of stride 4 (2), and so on."""
         return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages else []
 
 
