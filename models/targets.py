@@ -185,18 +185,12 @@ def assign_targets(
     )
 
 
-def sample_pairs(targets: Targets, limit: int, generator: torch.Generator | None = None) -> Targets:
-    """`targets` with at most `limit` of its pairs, drawn evenly; cells and their classes stay.
+def draw_pairs(count: int, limit: int, generator: torch.Generator | None = None) -> Tensor | None:
+    """Int64 [limit], rising: which of `count` pairs are kept, drawn evenly; None where all are.
 
     The mask loss is a mean over pairs, so a draw of them has the same expectation. Its cost is pairs x mask map, which
     in crowded images is more than the network's own.
     """
-    kept = draw_pairs(len(targets.cell), limit, generator)
-    return targets if kept is None else keep_pairs(targets, kept)
-
-
-def draw_pairs(count: int, limit: int, generator: torch.Generator | None = None) -> Tensor | None:
-    """Int64 [limit], rising: which of `count` pairs are kept; None where all are."""
     if count <= limit:
         return None
     return torch.randperm(count, generator=generator)[:limit].sort().values
