@@ -172,7 +172,6 @@ def _scratch(name: str, params: Params, workspace: Path, val: Split, device: tor
         files, params.input.model_dump(), config.inference.model_dump(), config.batch_size, config.part_images,
         params.threads, machine=hardware(device),
     )  # fmt: skip
-    key = processes.gather(key)[0]  # one for all, should another process have other hardware
     return run_folder(workspace, "evaluate") / f"predictions-{name}-{key}"
 
 

@@ -99,21 +99,20 @@ def run(params: Params, workspace: Path) -> None:
 
 
 def ledger_key(params: Params, weak: Split, workspace: Path, device: torch.device) -> str:
-    """What all images' rows depend on; of several processes, the first one's."""
+    """What all images' rows depend on."""
     # model.json too: grids and ranges lie there alone.
     inputs = [
         workspace / name / file
         for name in ("teacher", "refiner")
         for file in ("model.safetensors", "model.json")
     ]
-    key = fingerprint(
+    return fingerprint(
         "pseudo_label",
         [*inputs, workspace / "refiner" / "gate.json"],
         params.input.model_dump(), params.prompt.model_dump(), params.pseudo.model_dump(exclude=FILES_ONLY),
         params.threads, [list(category) for category in weak.categories],
         machine=hardware(device),
     )  # fmt: skip
-    return processes.gather(key)[0]
 
 
 def assemble(target: Path, ledger: Ledger, names: dict[int, str], parts: PointParts) -> dict[str, Any]:

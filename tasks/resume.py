@@ -38,9 +38,7 @@ class States:
 
     def __init__(self, name: str, folder: Path, key: str, keep: int, milestones: tuple[int, ...]) -> None:
         self.name, self.root, self.keep, self.milestones = name, folder, keep, milestones
-        # The first process decides, so that the others can't come to another conclusion.
-        self.key: str = processes.gather(key)[0]
-        self.folder = folder / self.key
+        self.key, self.folder = key, folder / key
 
     def milestone(self, step: int) -> Path:
         """Where the weights of `step` lie while the training runs."""

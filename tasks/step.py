@@ -69,7 +69,8 @@ def fingerprint(stage: str, files: Iterable[Path], *settings: Any, machine: str)
 
     They change with the content of `files` (in this order), with `settings` (JSON-able), with the source files that
     the stage depends on and with torch: half a training by old code and half by new would be recorded as the new
-    code's. And with the `machine`: what it is, not its name, which is new in each container.
+    code's. And with the `machine`: what it is, not its name, which is new in each container. Processes that share the
+    step call it together, and all get the first one's, should another have other hardware.
     """
     torch = sys.modules.get("torch")
     versions = [machine, torch.__version__ if torch is not None else None]
@@ -79,7 +80,7 @@ def fingerprint(stage: str, files: Iterable[Path], *settings: Any, machine: str)
     for file in [*code, *files]:
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:16]
+    return processes.gather(digest.hexdigest()[:16])[0]
 
 
 def run_folder(workspace: Path, stage: str) -> Path:
