@@ -340,6 +340,17 @@ class EvaluateConfig(Section):
     size_bounds: tuple[Positive, Positive]
 
 
+class PromotionConfig(Section):
+    """When a new student takes the promoted model's place: `ap_tolerance` and `class_tolerance` are the AP points (of
+    100) that it may lose over all classes and in any one. `bootstrap`: how often the val images are drawn again for
+    the intervals beside the differences, which hold `confidence` of the draws; they inform, they don't decide."""
+
+    ap_tolerance: NonNegative
+    class_tolerance: NonNegative
+    bootstrap: NonNegativeInt
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
 class ReportConfig(Section):
     """What report.html shows: images a gallery, and the least score of a detection to be drawn."""
 
@@ -369,6 +380,33 @@ class RuntimeConfig(Section):
         return self
 
 
+class InboxConfig(Section):
+    """Where new point files arrive: `source`, a folder or s3://bucket/prefix, null: nowhere. It is looked at every
+    `poll_seconds`; a file counts once it hasn't changed for `stable_seconds`. A run starts when at least `min_points`
+    new points wait, or the oldest has waited `max_wait_seconds`."""
+
+    source: str | None
+    poll_seconds: Positive
+    stable_seconds: NonNegative
+    min_points: PositiveInt
+    max_wait_seconds: NonNegative
+
+
+class OperateConfig(Section):
+    """How the line is operated, which no step depends on. `schedule`: cron line of `points2model serve`, in `timezone`.
+    `promote`: whether a run promotes a student that is good enough. `git`: promotions are committed and tagged.
+    `push`: a run that ends sends data, models and the run-cache to DVC's default remote. `notify`: where failures and
+    promotions are told, a webhook's URL or a Prefect block as type/name."""
+
+    schedule: str | None
+    timezone: str
+    inbox: InboxConfig
+    promote: Literal["automatic", "manual"]
+    git: bool
+    push: bool
+    notify: str | None
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -387,8 +425,10 @@ class Params(Section):
     pseudo: PseudoConfig
     student: StudentConfig
     evaluate: EvaluateConfig
+    promotion: PromotionConfig
     report: ReportConfig
     runtime: RuntimeConfig
+    operate: OperateConfig
 
     def detector(self, training: DetectorTrainConfig) -> SOLOv2Config:
         """The network of a teacher or student: section `model` with that training's grids and ranges."""
