@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -48,7 +48,7 @@ RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8
 
 
 @flow(name="annotation_to_model", task_runner=RUNNER, persist_result=False)
-def annotation_to_model(target: str = "report", force: tuple[str, ...] = ()) -> Any:
+def annotation_to_model(target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand") -> Any:
     """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
 
     Runs in the project's folder. Stages that don't wait for each other run at once. After a failure, stages that
@@ -57,7 +57,9 @@ def annotation_to_model(target: str = "report", force: tuple[str, ...] = ()) -> 
     Args:
         target: the last stage; only its ancestors run.
         force: stages to run even if nothing changed.
+        reason: why it runs, in words: "by hand", "schedule", "12 new points in 3 files".
     """
+    get_run_logger().info("annotation_to_model: %s", reason)
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
     repo.restore_missing(list(nodes))
