@@ -20,7 +20,7 @@ from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.config import Params
 from tasks.doctor_finding import Diagnosis, Finding
-from tasks.ingest_images import NEXT_STEP
+from tasks.ingest_images import NEXT_STEP, OR_REPORT
 from tasks.lost_points import BAD_FILE, UNTIL, Lost
 from tasks.rejected_images import ANNOTATION, REJECTED_IMAGES
 from tasks.step import S3_CACHE
@@ -29,7 +29,7 @@ LOGGERS = ("tasks.ingest",)
 CROWD_SHARE = 0.1
 """Of a class's annotations; crowds are rare where they are meant."""
 CVAT_CROWDS = "CVAT's COCO export writes painted masks so; if they are objects, set ingest.crowd: objects"
-MEND_RECORD = "correct this record; ingest.on_reject: report goes on without it"
+MEND_RECORD = f"correct this record{OR_REPORT}"
 
 
 def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str, Split] | None:

@@ -25,7 +25,15 @@ from data.images import CheckedImage
 from data.storage import discard_partials, is_s3
 from data.tables import INSTANCES, Category, DataError, Fault, write_parquet, write_split
 from tasks.config import IngestConfig, Params
-from tasks.ingest_images import ImageRoot, Rejection, check_rows, images_table, rejected_table, size_rejection
+from tasks.ingest_images import (
+    ImageRoot,
+    Rejection,
+    check_rows,
+    images_table,
+    rejected_table,
+    size_rejection,
+    told_lenient,
+)
 from tasks.ingest_sources import SourceImages, Sources
 from tasks.step import stage_main, write_manifest
 
@@ -73,7 +81,7 @@ def run(params: Params, workspace: Path) -> None:
     if sources.faults:
         raise DataError(map(origin.told, sources.faults))
     for fault in faults[:SHOWN_FAULTS]:
-        log.warning("ingest: rejected: %s", fault)
+        log.warning("ingest: rejected: %s", told_lenient(fault))
     if len(faults) > SHOWN_FAULTS:
         log.warning("ingest: and %d more, all in rejected.parquet", len(faults) - SHOWN_FAULTS)
     origin.publish()

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from data.tables import IMAGES, DataError, Fault
 from tasks.progress import Bar
 from tasks.rejected_images import ANNOTATION, REJECTED_IMAGES
 
-NEXT_STEP = "restore the file, or remove its records; ingest.on_reject: report goes on without it"
+OR_REPORT = "; ingest.on_reject: report goes on without it"
+"""Ends the next step of a fault that needn't end the run; `told_lenient` takes it off."""
+NEXT_STEP = f"restore the file, or remove its records{OR_REPORT}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class ImageRoot:
     shown: str
     problems: Mapping[str, Refused]
     """Files that could not be brought here, by name."""
+
+
+def told_lenient(fault: Fault) -> Fault:
+    """The fault as it is told where `ingest.on_reject` is `report`: without the advice to say so."""
+    return replace(fault, next_step=fault.next_step.removesuffix(OR_REPORT))
 
 
 def check_rows(

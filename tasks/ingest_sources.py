@@ -18,7 +18,7 @@ from data.images import image_size
 from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, join, list_files
 from data.tables import DataError, Fault
 from tasks.config import IngestConfig
-from tasks.ingest_images import ImageRoot, Rejection
+from tasks.ingest_images import OR_REPORT, ImageRoot, Rejection
 from tasks.progress import Bar
 from tasks.step import S3_CACHE, write_manifest
 
@@ -59,7 +59,7 @@ class Sources:
                     "object",
                     f"key {key!r}",
                     "a name without '..', empty parts and control characters",
-                    "rename the object; ingest.on_reject: report goes on without it",
+                    f"rename the object{OR_REPORT}",
                 ),
                 "unsafe_path",
                 {"id": None, "file_name": key},

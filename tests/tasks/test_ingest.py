@@ -224,11 +224,12 @@ def spoil(folder: Path) -> None:
 
 
 def test_with_report_bad_images_are_listed_and_left_out_with_their_annotations(
-    ingest: Callable[..., Path], documents: Documents, tmp_path: Path
+    ingest: Callable[..., Path], documents: Documents, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ingest(documents)
     spoil(tmp_path / "source" / "images")
     workspace = ingest(documents, images=range(0), on_reject="report")
+    assert "Next: restore the file, or remove its records." in caplog.text  # not: set what is set already
     found = {}
     for name in ("strong", "weak", "val", "kept_aside"):
         folder = workspace / "dataset" / name
