@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.process import stop_all, stream
@@ -19,6 +24,53 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)
 child.wait()
 """
+
+
+# The same, but the child has a session of its own, as torchrun gives its processes.
+FLED = FAMILY.replace("])", "], start_new_session=True)")
+# A parent that leaves its child behind.
+LEFT = FAMILY.replace("child.wait()", "")
+# A child that must be killed, since it doesn't listen.
+DEAF = """\
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import os
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+# One that tells of its interruption.
+POLITE = """\
+import os, sys, time
+from pathlib import Path
+print(os.getpid(), flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    Path("interrupted").touch()
+"""
+FLOW = """\
+import os, sys
+from pathlib import Path
+from flows import process
+process.GRACE = 1.0
+command = [sys.executable, "-c", sys.argv[1]]
+process.stream(command, cwd=Path(), env=os.environ, on_line=lambda line: print(line, flush=True))
+"""
+ROOT = Path(__file__).resolve().parents[2]
+proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
+
+
+@contextmanager
+def flow(code: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that streams such a child, and the process id that the child told."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FLOW, code],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    with process, process.stdout:
+        yield process, int(process.stdout.readline())
+        process.kill()
 
 
 def run(code: str, on_line: object, cwd: Path) -> int:
@@ -50,6 +102,7 @@ def gone(pid: int, seconds: float = 10) -> bool:
         ("print('10%\\r20%\\r30%')", ["10%", "20%", "30%"], 0),
         ("import sys; sys.stdout.buffer.write(b'\\xff\\n')", ["\N{REPLACEMENT CHARACTER}"], 0),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", [], -9),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", [], -15),
     ],
 )
 def test_stream(tmp_path: Path, code: str, lines: list[str], exit_code: int) -> None:
@@ -65,7 +118,7 @@ def test_lines_come_as_they_are_printed(tmp_path: Path) -> None:
     assert times[1] - times[0] > 0.3
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
+@proc
 def test_stop_all_ends_grandchildren(tmp_path: Path) -> None:
     pids: list[int] = []
     codes: list[int] = []
@@ -86,7 +139,7 @@ def test_stop_all_ends_grandchildren(tmp_path: Path) -> None:
     assert gone(pids[0])
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
+@proc
 def test_an_error_in_the_reader_ends_the_group(tmp_path: Path) -> None:
     pids: list[int] = []
 
@@ -97,3 +150,68 @@ def test_an_error_in_the_reader_ends_the_group(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="reader broke"):
         run(FAMILY, fail, tmp_path)
     assert gone(pids[0])
+
+
+@proc
+@pytest.mark.parametrize("code", [FAMILY, FLED, DEAF], ids=["child", "own session", "deaf"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_flow_leaves_nothing_running(tmp_path: Path, code: str, number: signal.Signals) -> None:
+    with flow(code, tmp_path) as (process, pid):
+        process.send_signal(number)
+        process.wait()
+        assert gone(pid)
+
+
+@proc
+def test_a_killed_flow_interrupts_before_it_kills(tmp_path: Path) -> None:
+    with flow(POLITE, tmp_path) as (process, pid):
+        process.kill()
+        assert gone(pid)
+    assert (tmp_path / "interrupted").exists()
+
+
+@proc
+def test_a_killed_supervisor_ends_the_group(tmp_path: Path) -> None:
+    with flow(FAMILY, tmp_path) as (process, pid):
+        (supervisor,) = psutil.Process(process.pid).children()
+        assert "lifeline.py" in " ".join(supervisor.cmdline())
+        supervisor.kill()
+        assert gone(pid)
+        assert process.wait(30) == 0
+
+
+@proc
+def test_what_a_child_leaves_behind_ends_too(tmp_path: Path) -> None:
+    with flow(LEFT, tmp_path) as (process, pid):
+        assert process.wait(30) == 0
+        assert gone(pid)
+
+
+def test_no_such_command(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert stream(["no-such-command"], cwd=tmp_path, env=os.environ, on_line=said.append) == 127
+    assert said == ["no-such-command: No such file or directory"]
+
+
+def test_many_at_once_end_at_once(tmp_path: Path) -> None:
+    """Each has a lifeline of its own: none may hold another's open."""
+    begun: list[str] = []
+    codes: list[int] = []
+    sleep = "print(1, flush=True); import time; time.sleep(60)"
+
+    def one() -> None:
+        codes.append(run(sleep, begun.append, tmp_path))
+
+    def until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not condition() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert condition()
+
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(begun) == 8)
+    stop_all()
+    until(lambda: len(codes) == 8)
+    assert set(codes) == {1} or set(codes) == {-signal.SIGINT}
