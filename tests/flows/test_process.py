@@ -42,8 +42,8 @@ time.sleep(60)
 POLITE = """\
 import os, sys, time
 from pathlib import Path
-print(os.getpid(), flush=True)
 try:
+    print(os.getpid(), flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     Path("interrupted").touch()
@@ -52,7 +52,7 @@ FLOW = """\
 import os, sys
 from pathlib import Path
 from flows import process
-process.GRACE = 1.0
+process.GRACE = 2.0
 command = [sys.executable, "-c", sys.argv[1]]
 process.stream(command, cwd=Path(), env=os.environ, on_line=lambda line: print(line, flush=True))
 """
