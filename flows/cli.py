@@ -20,6 +20,7 @@ from rich.table import Table
 from flows import evaluate_command, export_command, model_commands, points_command
 from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
 from flows.doctor_command import before_run, doctor
+from flows.run_lock import RunLockError, held
 from flows.split import EXAMPLE, split
 from tasks.config import load_params
 from tasks.errors import TaskError
@@ -37,6 +38,9 @@ app = typer.Typer(
 )
 
 TargetOption = Annotated[str, typer.Option(help="The last stage to bring up to date; a name in dvc.yaml.")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait where another run is under way here, instead of being refused.")
+]
 ForceOption = Annotated[
     list[str] | None,
     typer.Option(metavar="STAGE", help="Run this stage even if nothing changed. May be repeated."),
@@ -63,16 +67,21 @@ def main() -> None:
 @app.command(
     epilog="Example: points2model run   |   points2model run --target train_teacher   |   ... --json"
 )
-def run(target: TargetOption = "report", force: ForceOption = None, as_json: JsonOption = False) -> None:
+def run(
+    target: TargetOption = "report",
+    force: ForceOption = None,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Bring the pipeline up to date: run what changed in data, params.yaml or code, and nothing else.
 
     The data are those that params.yaml names in `ingest` and `points`.
     """
-    _run(target, tuple(force or ()), as_json)
+    _run(target, tuple(force or ()), wait, as_json)
 
 
 @app.command(epilog="Example: points2model demo   |   points2model demo --json")
-def demo(as_json: JsonOption = False) -> None:
+def demo(wait: WaitOption = False, as_json: JsonOption = False) -> None:
     """Run the whole line on the embedded demo data set; nothing is downloaded."""
     console = Console(stderr=True)
     try:
@@ -87,19 +96,30 @@ def demo(as_json: JsonOption = False) -> None:
             f"(ingest.images: {named[0]}, points.files: {named[1]}), expected paths in workspace/demo; "
             "use `points2model run`, or run the demo in a fresh clone",
         )
-    _run("report", (), as_json)
+    _run("report", (), wait, as_json)
 
 
 app.command(epilog=DOCTOR_EXAMPLE)(doctor)
 app.command(epilog=EXAMPLE)(split)
 
 
-def _run(target: str, force: tuple[str, ...], as_json: bool) -> None:
+def _run(target: str, force: tuple[str, ...], wait: bool, as_json: bool) -> None:
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     root = Path.cwd()
     if not (root / "dvc.yaml").is_file():
         _fail(console, f"{root}: no dvc.yaml here; cd to the project's folder")
     _check_target(root, target, console)  # before minutes are spent on looking at data
+    try:
+        with held(root, "by hand", wait=wait, say=lambda line: console.print(escape(line))):
+            _run_alone(root, target, force, as_json, console)
+    except RunLockError as error:
+        _fail(console, str(error))
+    except KeyboardInterrupt:
+        console.print("stopped; `points2model run` goes on from here")
+        raise typer.Exit(130) from None
+
+
+def _run_alone(root: Path, target: str, force: tuple[str, ...], as_json: bool, console: Console) -> None:
     # A pipeline without our ingest has params of its own, of which nothing is known here.
     if "tasks.ingest" in (root / "dvc.yaml").read_text(encoding="utf-8"):
         diagnosis = before_run(root, target, console)
@@ -152,12 +172,8 @@ def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> 
     watch(lambda stage, line: console.print(f"[dim]{stage:>14} |[/dim] {escape(_without_name(stage, line))}"))
     _stop_children_on_signals(console)
     # A heartbeat serves flows that a server watches over; here its thread would only delay the end.
-    try:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            state = cast(State[Any], annotation_to_model(target=target, force=force, return_state=True))
-    except KeyboardInterrupt:
-        console.print("stopped; `points2model run` goes on from here")
-        raise typer.Exit(130) from None
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        state = cast(State[Any], annotation_to_model(target=target, force=force, return_state=True))
     seconds = round(time.monotonic() - started, 1)
     if state.is_completed():
         return Outcome(state.result(), seconds, None)

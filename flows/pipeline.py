@@ -13,7 +13,7 @@ from prefect.states import Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.dvc_repo import DvcRepo, StageNode
-from flows.process import stop_all
+from flows.run_guard import alone
 from flows.stage import RESTORED, mirror, run_stage
 
 GPU_TAG = "gpu"
@@ -51,23 +51,25 @@ RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8
 def annotation_to_model(target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand") -> Any:
     """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
 
-    Runs in the project's folder. Stages that don't wait for each other run at once. After a failure, stages that
-    are under way go to their end and nothing new starts.
+    Runs in the project's folder, one run at a time: a second one waits. Stages that don't wait for each other run at
+    once. After a failure, stages that are under way go to their end and nothing new starts.
 
     Args:
         target: the last stage; only its ancestors run.
         force: stages to run even if nothing changed.
         reason: why it runs, in words: "by hand", "schedule", "12 new points in 3 files".
     """
+    with alone(Path.cwd(), reason):
+        return _up_to_date(target, force, reason)
+
+
+def _up_to_date(target: str, force: tuple[str, ...], reason: str) -> Any:
+    """The body of the flow, which has the workspace alone."""
     get_run_logger().info("annotation_to_model: %s", reason)
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
     repo.restore_missing(list(nodes))
-    try:
-        runs = _run_all(repo, nodes, set(force))
-    except BaseException:
-        stop_all()
-        raise
+    runs = _run_all(repo, nodes, set(force))
     failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import signal
 import time
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tests.flows.conftest import Toy
 from tests.flows.test_process import gone
+from tests.flows.test_run_lock import other
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,15 @@ def test_the_table_tells_what_ran(toy: Toy) -> None:
     rows = [line.replace("│", " ").split()[:2] for line in output.splitlines() if "│" in line]
     assert rows == [["a", "Cached"], ["c", "Completed"]]
     assert "c | reads ['ws/a']" in output
+
+
+def test_a_second_run_by_hand_is_refused_at_once(toy: Toy) -> None:
+    with other(toy.root) as (process, _):
+        result = CliRunner().invoke(app, ["run"])
+        assert result.exit_code == 1
+        assert f"another run is under way: {getpass.getuser()} on" in result.output
+        assert f"process {process.pid}, flow run brisk-owl (a test), since" in result.output
+    assert toy.ran() == []
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
