@@ -1,7 +1,7 @@
 """One run at a time in a workspace: a lock that the kernel takes back when its holder dies, and who holds it.
 
-The lock is `flock` on ROOT/.prefect/run.lock; the file tells who holds it, and which earlier runs died with it. It lies in
-the project, not in PREFECT_HOME: whatever server or worker a run belongs to, it writes this workspace. The
+The lock is `flock` on ROOT/.prefect/run.lock; the file tells who holds it, and which earlier runs died with it. It
+lies in the project, not in PREFECT_HOME: whatever server or worker a run belongs to, it writes this workspace. The
 supervisors of a run's stages hold it too (see flows/process.py): it is free when they have ended, not before.
 
 Over NFS the lock holds between machines where the server and its mount support locks; with `nolock` each machine is
