@@ -57,6 +57,8 @@ class Matches(NamedTuple):
 
     pairs: NDArray[np.int64]
     """[P, 3]: class index, detections, true objects; by class, then in the order of the images"""
+    images: NDArray[np.int64]
+    """[P]: image ids"""
     scores: NDArray[np.float64]
     """[D], pair after pair, the best of each first"""
     matched: NDArray[np.bool_]
@@ -105,7 +107,7 @@ def match(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]],
     size_groups, images = len(rules.areas), len(evaluation.params.imgIds)
     count = len(evaluation.params.iouThrs)
     found = evaluation.evalImgs  # by class, size group, image; None where neither has anything
-    pairs, rows = [], []
+    pairs, images_of, rows = [], [], []
     for at in range(0, len(found), size_groups * images):
         for i in range(at, at + images):
             if found[i] is not None:
@@ -113,6 +115,7 @@ def match(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]],
                 pairs.append(
                     (at // (size_groups * images), len(group[0]["dtScores"]), len(group[0]["gtIgnore"]))
                 )
+                images_of.append(group[0]["image_id"])
                 rows.append(group)
 
     def joined(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -121,6 +124,7 @@ def match(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]],
 
     return Matches(
         np.array(pairs, np.int64).reshape(-1, 3),
+        np.array(images_of, np.int64),
         np.concatenate([np.zeros(0), *(group[0]["dtScores"] for group in rows)]),
         joined("dtMatches", (size_groups, count)) > 0,
         joined("dtIgnore", (size_groups, count)) > 0,

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from data.storage import atomic_write
 from data.tables import Split
+from tasks.comparison import read_comparison
 from tasks.config import Params
 from tasks.crowding import crowding
 from tasks.gate import read_gate
@@ -22,6 +23,7 @@ from tasks.progress import format_seconds
 from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, smooth
 from tasks.report_gate import gate_view
 from tasks.report_line import count, done_steps, picture, run_record
+from tasks.report_promotion import promotion_view
 from tasks.report_rows import pseudo_rows, val_rows
 from tasks.step import read_json, stage_main
 
@@ -39,6 +41,7 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
     "pseudo": "pseudo_label",
     "student": "train_student",
     "evaluation": "evaluate",
+    "comparison": "compare",
 }
 AP_ROWS = (
     ("AP", "AP", "mean over IoU 0.50 to 0.95"),
@@ -105,6 +108,7 @@ def run(params: Params, workspace: Path) -> None:
         gate=gate_view(
             read_gate(workspace / "refiner"), counts["pseudo"]["refused"], metrics["pseudo"]["masks"]
         ),
+        promotion=promotion_view(read_comparison(workspace)),
         fairness=fairness(models["teacher"], models["student"]),
         runs=[record for stage in _stages() if (record := run_record(workspace, stage)) is not None],
         settings=json.dumps(models, indent=1, ensure_ascii=False),

@@ -34,6 +34,7 @@ STEPS = (
     Step("pseudo_label", "Make masks", 4, 0, ("train_refiner", "import_points")),
     Step("train_student", "Train student", 5, 0, ("pseudo_label",)),
     Step("evaluate", "Evaluate", 6, 0, ("train_student",)),
+    Step("compare", "Compare", 7, 0, ("evaluate",)),
 )
 
 
@@ -74,8 +75,8 @@ def seconds_of(workspace: Path, stage: str) -> float | None:
 
 
 def count(n: int, thing: str) -> str:
-    """`1 image`, `1,200 images`."""
-    return f"{n:,} {thing}" + ("" if n == 1 else "s")
+    """`1 image`, `1,200 images`, `4 classes`."""
+    return f"{n:,} {thing}" + ("" if n == 1 else "es" if thing.endswith("s") else "s")
 
 
 def _facts(counts: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
@@ -96,6 +97,7 @@ def _facts(counts: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
         "pseudo_label": [count(made, "mask"), f"from {count(of('pseudo', 'points'), 'point')}"],
         "train_student": [count(of("student", "images"), "image"), count(of("student", "steps"), "step")],
         "evaluate": [count(of("evaluation", "val_images"), "image"), "2 models"],
+        "compare": [count(of("comparison", "classes"), "class"), f"{of('comparison', 'draws'):,} draws"],
     }
 
 

@@ -49,6 +49,16 @@ def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> Mas
     if config.evaluator == "faster_coco_eval":
         with processes.first_alone() as first:
             return _whole(predictions, split, config) if first else None
+    parts = matches_of(predictions, split, config)
+    if parts is None:
+        return None
+    rules = Rules(config.max_detections, config.size_bounds)
+    curves = accumulate(parts, len(split.categories), rules)
+    return scores_of(curves, split.categories, true_objects(split), rules)
+
+
+def matches_of(predictions: Predictions, split: Split, config: EvaluateConfig) -> list[Matches] | None:
+    """pycocotools' matches of a split's predictions, part by part; as for `score`, the first process has them."""
     rules = Rules(config.max_detections, config.size_bounds)
     for n in range(processes.index(), len(predictions.rows), processes.count()):
         truth, results = true_masks(split, predictions.rows[n]), as_results(predictions.table(n))
@@ -56,11 +66,7 @@ def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> Mas
         match(truth, results, rules).save(_path(predictions, n))
     processes.barrier()  # all are written
     with processes.first_alone() as first:
-        if not first:
-            return None
-        parts = [Matches.load(_path(predictions, n)) for n in range(len(predictions.rows))]
-        curves = accumulate(parts, len(split.categories), rules)
-        return scores_of(curves, split.categories, true_objects(split), rules)
+        return [Matches.load(_path(predictions, n)) for n in range(len(predictions.rows))] if first else None
 
 
 def _whole(predictions: Predictions, split: Split, config: EvaluateConfig) -> MaskScores:

@@ -19,7 +19,7 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 # What a method of Params reads, beside the section that it is given.
 METHODS = {"detector": "model"}
 # Decides no result, so that no stage depends on it.
-FREE = {"runtime", "operate", "promotion"}
+FREE = {"runtime", "operate"}
 
 
 def test_source_deps_are_the_import_closures() -> None:

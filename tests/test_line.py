@@ -21,9 +21,9 @@ from tests.tasks.conftest import ROOT, tiny_recipe
 
 STAGES = [
     "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
-    "evaluate", "report",
+    "evaluate", "compare", "report",
 ]  # fmt: skip
-AFTER_STUDENT = ["train_student", "evaluate", "report"]
+AFTER_STUDENT = ["train_student", "evaluate", "compare", "report"]
 
 
 class Project:
@@ -36,6 +36,9 @@ class Project:
             ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)
         for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+            shutil.copy(ROOT / name, folder / name)
+        (folder / "registry").mkdir()
+        for name in ("registry/baseline.json", "registry/.gitignore"):
             shutil.copy(ROOT / name, folder / name)
         self.recipe: dict[str, Any] = tiny_recipe()
         self.save()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     """
     folder = tmp_path_factory.mktemp("line")
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
+    (folder / "registry").mkdir()
+    shutil.copy(ROOT / "registry" / "baseline.json", folder / "registry")
     params = load_params(folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -1,0 +1,318 @@
+"""Compares the student with the promoted model on the val split: whether it may take its place.
+
+workspace/comparison:
+  comparison.json   verdict, reasons in words, AP of both over all classes and by class, differences with intervals
+  predictions/      baseline.json (COCO results) and .parquet: what the promoted model finds; not of a first model
+  manifest.json
+
+Nothing is promoted here: the flow does that, or `points2model promote` (docs/registry.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from data.storage import atomic_dir, discard_partials
+from data.tables import PREDICTIONS, Category, Split, read_parquet
+from models.checkpoint import build_model, load_meta
+from models.solov2 import SOLOv2
+from tasks import processes
+from tasks.baseline import Baseline, checked_model, folder_hash, read_baseline, registry_of
+from tasks.bootstrap import Ranking, differences, rank, spread
+from tasks.coco_eval import MaskScores, scores_of
+from tasks.coco_match import Curves, Matches, Rules, accumulate
+from tasks.comparison import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, difference, judge
+from tasks.config import InputConfig, Params
+from tasks.device import hardware, set_up
+from tasks.errors import TaskError
+from tasks.predict import Finder, Predictions
+from tasks.predict_files import write_predictions
+from tasks.progress import Bar
+from tasks.score_predictions import matches_of, true_objects
+from tasks.step import fingerprint, read_json, run_folder, stage_main, write_json, write_manifest
+
+log = logging.getLogger(__name__)
+
+NAME = "baseline"
+CANDIDATE_PARTS = "candidate"
+
+
+class Classes(NamedTuple):
+    """The val split's classes that the older model knows too, by their names; ids may have changed."""
+
+    common: list[int]
+    """places among the val split's, rising"""
+    ids: list[int]
+    """for each of the older model's classes the val split's id; one that no class has where it knows none such"""
+    only_baseline: list[str]
+    only_candidate: list[str]
+
+
+@dataclass(frozen=True)
+class KnownFinder(Finder):
+    """Finds instances of the split's classes alone: an older model may know others."""
+
+    def find(self, parts: Sequence[Sequence[int]], bar: Bar) -> Iterator[tuple[pa.Table, list[str]]]:
+        ids = pa.array([category.id for category in self.split.categories], pa.int64())
+        for table, faults in super().find(parts, bar):
+            yield table.filter(pc.is_in(table["category_id"], ids)), faults
+
+
+@dataclass(frozen=True)
+class StoredPredictions(Predictions):
+    """Predictions that evaluate wrote: PREDICTIONS by image id."""
+
+    whole: pa.Table
+    image_ids: list[int]
+    """of the split"""
+
+    def table(self, n: int) -> pa.Table:
+        if not self.rows[n]:
+            return self.whole.slice(0, 0)
+        # Its images follow each other, and all others of the split have no predictions.
+        ids = self.whole["image_id"].to_numpy()
+        first, last = (self.image_ids[row] for row in (self.rows[n][0], self.rows[n][-1]))
+        begin, end = np.searchsorted(ids, first, "left"), np.searchsorted(ids, last, "right")
+        return self.whole.slice(int(begin), int(end - begin))
+
+
+def run(params: Params, workspace: Path) -> None:
+    """Writes workspace/comparison, all of it or nothing.
+
+    A killed run goes on after the last part of predictions that it finished; processes that share the step predict and
+    match some parts each.
+
+    Raises:
+        TaskError: registry/baseline.json or the model that it names can't be used.
+    """
+    baseline = read_baseline(registry_of(workspace))
+    student = folder_hash(workspace / "student")
+    if baseline.version is None or baseline.model is None:
+        _write(params, workspace, baseline, student, _alone(workspace, params, "first", baseline), None)
+        return
+    if baseline.model == student:
+        _write(params, workspace, baseline, student, _alone(workspace, params, "same", baseline), None)
+        return
+    device = set_up(params.runtime, params.threads)
+    folder = checked_model(registry_of(workspace), baseline.version, baseline.model)
+    val = Split.open(workspace / "dataset" / "val")
+    classes = common_classes(_categories(folder), val.categories)
+    predictions = Predictions.plan(
+        _scratch(folder, params, workspace, val, device), val, params.evaluate.part_images
+    )
+    predictions.make(_finder(folder, baseline.version, classes, params, val, device))
+    stored = StoredPredictions(
+        run_folder(workspace, "compare") / CANDIDATE_PARTS,
+        predictions.rows,
+        read_parquet(workspace / "evaluation" / "predictions" / "student.parquet", PREDICTIONS),
+        val.images["image_id"].to_pylist(),
+    )
+    stored.folder.mkdir(exist_ok=True)
+    before = matches_of(predictions, val, params.evaluate)
+    after = matches_of(stored, val, params.evaluate)
+    with processes.first_alone():
+        if before is not None and after is not None:
+            found = compared(before, after, val, classes, baseline.version, params)
+            _write(params, workspace, baseline, student, found, predictions)
+
+
+class Found(NamedTuple):
+    """What the comparison says."""
+
+    verdict: Verdict
+    reasons: list[str]
+    overall: Change
+    classes: list[ClassChange]
+    only_baseline: list[str]
+    only_candidate: list[str]
+    images: int
+    draws: int
+
+
+def common_classes(older: Sequence[Category], val: Sequence[Category]) -> Classes:
+    """Which classes can be compared.
+
+    Args:
+        older: of the older model, in its own order.
+        val: of the val split, and so of the new model, by id.
+    """
+    names = {category.name: category.id for category in val}
+    if len(names) < len(val) or len({category.name for category in older}) < len(older):
+        # Names that aren't unique: the ids tell them apart.
+        names = {f"{category.name} {category.id}": category.id for category in val}
+        older = [Category(category.id, f"{category.name} {category.id}") for category in older]
+    nowhere = min(names.values(), default=0) - 1
+    known = {category.name for category in older}
+    return Classes(
+        [k for k, name in enumerate(names) if name in known],
+        [names.get(category.name, nowhere - n) for n, category in enumerate(older)],
+        [category.name for category in older if category.name not in names],
+        [name for name in names if name not in known],
+    )
+
+
+def compared(
+    before: Sequence[Matches],
+    after: Sequence[Matches],
+    val: Split,
+    classes: Classes,
+    version: str,
+    params: Params,
+) -> Found:
+    """Figures and verdict from the two models' matches, over the classes that both know."""
+    image_ids = val.images["image_id"].to_numpy()[
+        np.asarray([status == "ok" for status in val.images["status"].to_pylist()], bool)
+    ]
+    scores = [_scores(parts, val, classes.common, params) for parts in (before, after)]
+    rankings = [_of(rank(parts, image_ids, len(val.categories)), classes.common) for parts in (before, after)]
+    config = params.promotion
+    draws = differences(rankings[0], rankings[1], len(image_ids), config.bootstrap, params.seed)
+
+    def change(a: float | None, b: float | None, column: int, tolerance: float) -> Change:
+        ends = spread(draws[:, column], config.confidence)
+        moved = difference(a, b)
+        return Change(
+            baseline=a, candidate=b, difference=moved, low=ends.low, high=ends.high,
+            broken=moved is not None and moved < -tolerance,
+        )  # fmt: skip
+
+    overall = change(scores[0].summary["AP"], scores[1].summary["AP"], 0, config.ap_tolerance)
+    rows = [
+        ClassChange(
+            category_id=b.category_id, name=b.name, objects=b.instances,
+            **change(a.AP, b.AP, 1 + k, config.class_tolerance).model_dump(),
+        )
+        for k, (a, b) in enumerate(zip(scores[0].per_class, scores[1].per_class, strict=True))
+    ]  # fmt: skip
+    verdict, reasons = judge(overall, rows, version, config)
+    if classes.only_baseline or classes.only_candidate:
+        reasons.append(_other_classes(classes, version))
+    return Found(
+        verdict, reasons, overall, rows, classes.only_baseline, classes.only_candidate, len(image_ids), len(draws)
+    )  # fmt: skip
+
+
+def _other_classes(classes: Classes, version: str) -> str:
+    parts = []
+    if classes.only_candidate:
+        parts.append(f"{version} doesn't know {', '.join(classes.only_candidate)}")
+    if classes.only_baseline:
+        parts.append(f"the new model doesn't know {', '.join(classes.only_baseline)}")
+    return f"Compared over the classes that both know, {len(classes.common)}: {'; '.join(parts)}."
+
+
+def _scores(parts: Sequence[Matches], val: Split, common: Sequence[int], params: Params) -> MaskScores:
+    rules = Rules(params.evaluate.max_detections, params.evaluate.size_bounds)
+    whole = accumulate(parts, len(val.categories), rules)
+    curves = Curves(whole.precision[:, :, common], whole.recall[:, common])
+    return scores_of(curves, [val.categories[k] for k in common], true_objects(val), rules)
+
+
+def _of(ranking: Ranking, common: Sequence[int]) -> Ranking:
+    return Ranking([ranking.objects[k] for k in common], [ranking.detections[k] for k in common])
+
+
+def _alone(workspace: Path, params: Params, verdict: Verdict, baseline: Baseline) -> Found:
+    """Of a student that needn't be compared: evaluate has its figures."""
+    details = read_json(workspace / "evaluation" / "details.json", "evaluate")["student"]
+    images = read_json(workspace / "evaluation" / "manifest.json", "evaluate")["counts"]["val_images"]
+    first = verdict == "first"
+
+    def change(ap: float | None) -> Change:
+        moved = None if first else difference(ap, ap)
+        return Change(
+            baseline=None if first else ap, candidate=ap, difference=moved, low=None, high=None, broken=False
+        )
+
+    reason = (
+        "Nothing was promoted before, so there is nothing to compare it with."
+        if first
+        else f"It is {baseline.version} itself, byte for byte: training came to the same model again."
+    )
+    rows = [
+        ClassChange(
+            category_id=row["category_id"], name=row["name"], objects=row["instances"],
+            **change(row["AP"]).model_dump(),
+        )
+        for row in details["per_class"]
+    ]  # fmt: skip
+    return Found(verdict, [reason], change(details["scores"]["AP"]), rows, [], [], images, 0)
+
+
+def _write(
+    params: Params,
+    workspace: Path,
+    baseline: Baseline,
+    student: str,
+    found: Found,
+    predictions: Predictions | None,
+) -> None:
+    """All outputs, by the first process; scratch files go."""
+    if not processes.is_first():
+        return
+    config = params.promotion
+    result = Comparison(
+        **found._asdict(), baseline=baseline, model=student, confidence=config.confidence,
+        ap_tolerance=config.ap_tolerance, class_tolerance=config.class_tolerance,
+    )  # fmt: skip
+    counts = {"images": found.images, "classes": len(found.classes), "draws": found.draws}
+    discard_partials(workspace, FOLDER)
+    with atomic_dir(workspace / FOLDER) as folder:
+        write_json(folder / FILE, result.model_dump(mode="json"))
+        if predictions is not None:
+            counts["detections"] = write_predictions(predictions, folder / "predictions", NAME)
+        write_manifest(folder, "compare", counts)
+    for old in run_folder(workspace, "compare").glob("*/"):
+        shutil.rmtree(old, ignore_errors=True)
+    log.info("compare: %s: %s", found.verdict, " ".join(found.reasons))
+
+
+def _scratch(folder: Path, params: Params, workspace: Path, val: Split, device: torch.device) -> Path:
+    """Where the older model's parts lie until all is done: what they depend on names the folder."""
+    files = [val.root / "images.arrow", folder / "model.safetensors", folder / "model.json"]
+    config = params.evaluate
+    classes = [list(category) for category in val.categories]
+    key = fingerprint(
+        "compare",
+        files, config.inference.model_dump(), config.batch_size, config.part_images, params.threads, classes,
+        machine=hardware(device),
+    )  # fmt: skip
+    return run_folder(workspace, "compare") / f"predictions-{key}"
+
+
+def _categories(folder: Path) -> list[Category]:
+    return [Category(row["id"], row["name"]) for row in load_meta(folder)["categories"]]
+
+
+def _finder(
+    folder: Path, version: str, classes: Classes, params: Params, val: Split, device: torch.device
+) -> KnownFinder:
+    """The older model as it is used: images come in as it learnt them, detections are picked by today's rules."""
+    model = build_model(folder)
+    if not isinstance(model, SOLOv2):
+        raise TaskError(f"{folder}: found a {type(model).__name__}, expected a SOLOv2")
+    model.categories = [row | {"id": id} for row, id in zip(model.categories, classes.ids, strict=True)]
+    return KnownFinder(
+        model.to(device),
+        val,
+        size=InputConfig.model_validate(load_meta(folder)["input"]),
+        inference=params.evaluate.inference,
+        batch_size=params.evaluate.batch_size,
+        device=device,
+        workers=params.runtime.workers,
+        name=version,
+    )
+
+
+if __name__ == "__main__":
+    stage_main("compare", run, parallel=True)

@@ -1,0 +1,235 @@
+"""compare on the tiny line: what evaluate says of the same models, and registries that lack something."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from data.tables import PREDICTIONS, Category, Split, write_parquet
+from models.checkpoint import META
+from tasks import compare
+from tasks.baseline import folder_hash
+from tasks.compare import common_classes
+from tasks.comparison import Comparison, read_comparison
+from tasks.config import Params
+from tasks.errors import TaskError
+from tests.tasks.conftest import run_step
+
+WORKSPACE = Path("workspace")
+BASELINE = Path("registry/baseline.json")
+
+
+@pytest.fixture(scope="module")
+def evaluated(line: tuple[Path, Params], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    folder = tmp_path_factory.mktemp("compared") / "line"
+    shutil.copytree(line[0], folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for step in ("train_student", "evaluate"):
+            run_step(step, line[1], WORKSPACE)
+    return folder, line[1]
+
+
+@pytest.fixture
+def params(evaluated: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Inside a copy of the evaluated line."""
+    shutil.copytree(evaluated[0], tmp_path / "line")
+    monkeypatch.chdir(tmp_path / "line")
+    return evaluated[1]
+
+
+def with_promotion(params: Params, **changed: Any) -> Params:
+    return params.model_copy(update={"promotion": params.promotion.model_copy(update=changed)})
+
+
+def promote(source: str, version: str = "v1", **changed: Any) -> None:
+    """Makes a model of the workspace the baseline; `changed` in its model.json."""
+    folder = Path("registry", version, "model")
+    shutil.copytree(WORKSPACE / source, folder)
+    if changed:
+        meta = json.loads((folder / META).read_text())
+        (folder / META).write_text(json.dumps(meta | changed))
+    BASELINE.write_text(json.dumps({"version": version, "model": folder_hash(folder)}))
+
+
+def compared(params: Params) -> Comparison:
+    compare.run(params, WORKSPACE)
+    return read_comparison(WORKSPACE)
+
+
+def details(model: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((WORKSPACE / "evaluation/details.json").read_text())[model]
+    return found
+
+
+def test_a_first_model_has_its_own_figures(params: Params) -> None:
+    found = compared(params)
+    assert found.verdict == "first"
+    assert found.baseline.version is None
+    assert found.overall.candidate == details("student")["scores"]["AP"]
+    assert [row.candidate for row in found.classes] == [row["AP"] for row in details("student")["per_class"]]
+    assert found.overall.difference is None and not found.overall.broken
+    assert sorted(path.name for path in (WORKSPACE / "comparison").iterdir()) == [
+        "comparison.json", "manifest.json",
+    ]  # fmt: skip
+
+
+def test_the_same_model_again_needs_no_comparison(params: Params) -> None:
+    promote("student")
+    found = compared(params)
+    assert (found.verdict, found.overall.difference, found.baseline.version) == ("same", 0, "v1")
+
+
+def test_figures_are_those_of_evaluate(params: Params) -> None:
+    """The teacher as promoted model: evaluate has its AP, over all classes and of each."""
+    promote("teacher")
+    found = compared(with_promotion(params, bootstrap=40))
+    for key, model in (("baseline", "teacher"), ("candidate", "student")):
+        assert getattr(found.overall, key) == details(model)["scores"]["AP"]
+        rows = [(row["name"], row["instances"], row["AP"]) for row in details(model)["per_class"]]
+        assert [(row.name, row.objects, getattr(row, key)) for row in found.classes] == rows
+    assert found.draws == 40 and found.images == 6
+    predicted = json.loads((WORKSPACE / "comparison/predictions/baseline.json").read_text())
+    assert predicted == json.loads((WORKSPACE / "evaluation/predictions/teacher.json").read_text())
+
+
+def test_a_student_that_finds_every_object_is_better(params: Params) -> None:
+    val = Split.open(WORKSPACE / "dataset/val")
+    sizes = {row["image_id"]: row for row in val.images.to_pylist()}
+    rows = [
+        {key: row[key] for key in ("image_id", "category_id", "rle_counts", "bbox_xywh", "area")}
+        | {"score": 0.9, **{key: sizes[row["image_id"]][key] for key in ("height", "width")}}
+        for row in val.instances.to_pylist()
+    ]
+    table = pa.Table.from_pylist(rows, schema=PREDICTIONS)
+    write_parquet(table, WORKSPACE / "evaluation/predictions/student.parquet")
+    promote("teacher")
+    found = compared(with_promotion(params, bootstrap=40))
+    assert found.verdict == "better"
+    assert found.overall.candidate == 100
+    for row in (found.overall, *found.classes):
+        if row.difference is not None:
+            assert row.baseline is not None and row.candidate == 100
+            assert row.difference == pytest.approx(100 - row.baseline)
+            assert row.low is not None and row.high is not None and row.low <= row.high <= 100
+            assert not row.broken
+
+
+def test_the_same_inputs_give_the_same_bytes_and_a_killed_run_goes_on(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote("teacher")
+    few = with_promotion(params, bootstrap=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "matches_of", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            compare.run(few, WORKSPACE)
+    parts = sorted(WORKSPACE.glob("runs/compare/predictions-*/part-*.parquet"))
+    assert len(parts) == 3
+    assert not (WORKSPACE / "comparison").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(compare.KnownFinder, "_batch", _stop)  # nothing is predicted again
+        compare.run(few, WORKSPACE)
+    first = folder_hash(WORKSPACE / "comparison")
+    assert not list(WORKSPACE.glob("runs/compare/*/"))
+    compare.run(few, WORKSPACE)
+    assert folder_hash(WORKSPACE / "comparison") == first
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_without_draws_there_are_no_intervals(params: Params) -> None:
+    promote("teacher")
+    found = compared(with_promotion(params, bootstrap=0))
+    assert found.draws == 0 and found.overall.difference is not None
+    assert {found.overall.low, *(row.high for row in found.classes)} == {None}
+
+
+def test_classes_that_one_model_lacks_are_left_out_and_told(params: Params) -> None:
+    """The older model knew `blob`, not `ring`, and had another id for `star`."""
+    teacher = json.loads((WORKSPACE / "teacher" / META).read_text())
+    names = {"ring": ("blob", 70), "star": ("star", 50)}
+    older = [
+        dict(zip(("name", "id"), names.get(row["name"], (row["name"], row["id"])), strict=True))
+        for row in teacher["categories"]
+    ]
+    promote("teacher", categories=older)
+    found = compared(with_promotion(params, bootstrap=5))
+    assert [row.name for row in found.classes] == ["disc", "star", "bar"]
+    assert (found.only_baseline, found.only_candidate) == (["blob"], ["ring"])
+    assert (
+        "Compared over the classes that both know, 3: v1 doesn't know ring; the new model doesn't know blob."
+        in (found.reasons)
+    )
+    for key, model in (("baseline", "teacher"), ("candidate", "student")):
+        true = {row["name"]: row["AP"] for row in details(model)["per_class"] if row["name"] != "ring"}
+        assert {row.name: getattr(row, key) for row in found.classes} == true
+        known = [ap for ap in true.values() if ap is not None]
+        assert getattr(found.overall, key) == pytest.approx(sum(known) / len(known), abs=2e-3)
+
+
+def test_models_without_a_common_class_cannot_be_told_apart(params: Params) -> None:
+    teacher = json.loads((WORKSPACE / "teacher" / META).read_text())
+    promote("teacher", categories=[row | {"name": row["name"] * 2} for row in teacher["categories"]])
+    found = compared(params)
+    assert found.verdict == "unknown"
+    assert "no class is known to both" in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("older", "expected"),
+    [
+        ([(1, "a"), (2, "b")], ([0, 1], [1, 2], [], [])),
+        ([(7, "b"), (9, "a")], ([0, 1], [2, 1], [], [])),
+        ([(1, "z"), (2, "b")], ([1], [0, 2], ["z"], ["a"])),
+        ([], ([], [], [], ["a", "b"])),
+    ],
+)
+def test_classes_are_known_by_their_names(older: list[tuple[int, str]], expected: Any) -> None:
+    val = [Category(1, "a"), Category(2, "b")]
+    assert common_classes([Category(*one) for one in older], val) == expected
+
+
+def test_equal_names_are_told_apart_by_their_ids() -> None:
+    val = [Category(1, "a"), Category(2, "a")]
+    assert common_classes(val[::-1], val) == ([0, 1], [2, 1], [], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "damaged, or edited by hand"),
+        ('{"version": "v1"}', "version and model go together"),
+        ('{"version": "3", "model": null}', "version: String should match pattern"),
+        ('{"version": null, "modell": null}', "modell: Extra inputs are not permitted"),
+    ],
+)
+def test_a_damaged_baseline_is_named(params: Params, text: str, said: str) -> None:
+    BASELINE.write_text(text)
+    with pytest.raises(TaskError, match=said) as error:
+        compare.run(params, WORKSPACE)
+    assert "registry/baseline.json" in str(error.value) and "git checkout" in str(error.value)
+
+
+def test_a_missing_baseline_says_what_it_holds(params: Params) -> None:
+    BASELINE.unlink()
+    with pytest.raises(TaskError, match=r'where nothing was promoted it holds \{"version": null\}'):
+        compare.run(params, WORKSPACE)
+
+
+def test_a_model_that_is_not_here_or_changed_is_not_used(params: Params) -> None:
+    promote("teacher")
+    (Path("registry/v1/model") / META).write_text("{}")
+    with pytest.raises(TaskError, match=r"expected .*dvc checkout --force registry/v1/model.dvc"):
+        compare.run(params, WORKSPACE)
+    shutil.rmtree("registry/v1/model")
+    with pytest.raises(TaskError, match=r"the model of v1 isn't here.*dvc pull registry/v1/model.dvc"):
+        compare.run(params, WORKSPACE)
+    assert not (WORKSPACE / "comparison").exists()
