@@ -36,6 +36,21 @@ class StageNode:
     gpu: bool
 
 
+def direct_upstream(nodes: dict[str, StageNode], node: StageNode) -> tuple[str, ...]:
+    """The stages above that no other stage above waits for: the rest follows, and would only tangle a drawing."""
+    further: set[str] = set()
+
+    def visit(name: str) -> None:
+        for above in nodes[name].upstream:
+            if above not in further:
+                further.add(above)
+                visit(above)
+
+    for above in node.upstream:
+        visit(above)
+    return tuple(above for above in node.upstream if above not in further)
+
+
 class DvcRepo:
     """The DVC repository at `root`. Not for several threads at once."""
 

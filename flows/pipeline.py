@@ -12,12 +12,11 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.dvc_repo import DvcRepo, StageNode
+from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
+from flows.gpu_limit import GPU_TAG
 from flows.run_guard import alone
+from flows.run_name import run_name
 from flows.stage import RESTORED, mirror, run_stage
-
-GPU_TAG = "gpu"
-"""`prefect concurrency-limit create gpu 1` on a server makes stages with this tag wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class StageFailed(Exception):
 RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8))
 
 
-@flow(name="annotation_to_model", task_runner=RUNNER, persist_result=False)
+@flow(name="annotation_to_model", flow_run_name=run_name, task_runner=RUNNER, persist_result=False)
 def annotation_to_model(target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand") -> Any:
     """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
 
@@ -86,7 +85,7 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str]) -> lis
         ready = [] if failed else [n for n in waiting.values() if all(above in runs for above in n.upstream)]
         for node in ready:
             del waiting[node.name]
-            upstream = {above: futures[above] for above in node.upstream}
+            upstream = {above: futures[above] for above in direct_upstream(nodes, node)}
             futures[node.name] = _submit(repo, node, upstream, node.name in force)
             running[futures[node.name]] = (node.name, time.monotonic())
         done = next(as_completed(list(running)))

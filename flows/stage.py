@@ -21,6 +21,7 @@ from prefect.states import Completed, Failed
 
 from flows.dvc_repo import DvcRepo, Manifest, read_manifest
 from flows.process import stream
+from flows.stage_progress import StageProgress
 
 # Lines of dvc itself that tell a reader of the run nothing.
 _CHATTER = (
@@ -73,12 +74,13 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
     lines: list[str] = []
     log_path = root / ".prefect" / "logs" / f"{stage}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("w", encoding="utf-8") as log_file:
+    with log_path.open("w", encoding="utf-8") as log_file, StageProgress(stage, logger) as progress:
 
         def on_line(line: str) -> None:
             lines.append(line)
             log_file.write(line + "\n")
             log_file.flush()
+            progress.line(line)
             if line.strip() and not line.startswith(_CHATTER):
                 logger.log(logging.INFO, line)
                 if _sink is not None:
@@ -86,6 +88,7 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
 
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
         code = stream(command + ["--force"] * force, cwd=root, env=environment(), on_line=on_line)
+        progress.end(well=code == 0)
     if code != 0:
         # A returned state, not an exception: a traceback of ours would bury the stage's own message.
         return Failed(message=failure(stage, lines, log_path.relative_to(root)))

@@ -59,6 +59,10 @@ if does == "meet":  # only ends while the other one runs too
 if does == "sleep":
     Path("sleeper.pid").write_text(str(os.getpid()))
     time.sleep(120)
+if does == "take your time":
+    began = time.time()
+    time.sleep(4)
+    Path("span.txt").write_text(f"{began} {time.time()}")
 Path("ws").mkdir(exist_ok=True)
 # hidden.txt is what a stage doesn't declare: with it the same inputs give another output
 hidden = Path("hidden.txt").read_text() if Path("hidden.txt").exists() else ""

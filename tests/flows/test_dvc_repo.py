@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from flows.dvc_repo import DvcRepo, PipelineError, read_manifest
+from flows.dvc_repo import DvcRepo, PipelineError, StageNode, direct_upstream, read_manifest
 from tests.flows.conftest import Toy
 
 
@@ -115,3 +115,18 @@ def test_a_frozen_stage_needs_no_dependency(toy: Toy) -> None:
     frozen = DvcRepo(toy.root)
     assert key is not None and frozen.key("a") == key
     assert frozen.is_done("a")
+
+
+@pytest.mark.parametrize(
+    ("graph", "direct"),
+    [
+        ({"a": ""}, {"a": ""}),
+        ({"a": "", "b": "a", "c": "ab"}, {"a": "", "b": "a", "c": "b"}),
+        ({"a": "", "b": "a", "c": "a", "d": "bc"}, {"a": "", "b": "a", "c": "a", "d": "bc"}),
+        ({"a": "", "b": "a", "c": "b", "d": "abc"}, {"a": "", "b": "a", "c": "b", "d": "c"}),
+        ({"a": "", "b": "", "c": "a", "d": "bca"}, {"a": "", "b": "", "c": "a", "d": "bc"}),
+    ],
+)
+def test_edges_that_follow_from_others_are_not_drawn(graph: dict[str, str], direct: dict[str, str]) -> None:
+    nodes = {name: StageNode(name, tuple(above), "", False) for name, above in graph.items()}
+    assert {name: "".join(direct_upstream(nodes, node)) for name, node in nodes.items()} == direct
