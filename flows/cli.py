@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import evaluate_command, export_command, model_commands, points_command
+from flows import evaluate_command, export_command, model_commands, points_command, remote_command
 from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
 from flows.doctor_command import before_run, doctor
 from flows.run_lock import RunLockError, held
@@ -250,6 +250,7 @@ app.command("import-checkpoint", epilog=model_commands.IMPORT_EXAMPLE)(model_com
 app.command("import-points", epilog=points_command.EXAMPLE)(points_command.import_points)
 app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.predict)
 app.command("evaluate", epilog=evaluate_command.EXAMPLE)(evaluate_command.evaluate)
+app.command("remote", epilog=remote_command.EXAMPLE)(remote_command.remote)
 app.command("export", epilog=export_command.EXAMPLE)(export_command.export)
 
 

@@ -1,0 +1,109 @@
+"""What went wrong with a remote, in words with a next step; and whether it may pass by itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+_PASSING_TYPES = (
+    "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "ConnectionError",
+    "HTTPClientError", "ServerDisconnectedError", "ClientConnectorError", "ClientOSError", "IncompleteReadError",
+    "IncompleteRead", "ResponseStreamingError", "FSTimeoutError", "ProxyConnectionError",
+)  # fmt: skip
+"""Of botocore, aiohttp and fsspec, by name: they needn't be installed for another kind of remote."""
+_PASSING_CODES = (
+    "SlowDown",
+    "ServiceUnavailable",
+    "InternalError",
+    "RequestTimeout",
+    "Throttling",
+    "503",
+    "500",
+    "502",
+)
+_PASSING_ERRNO = (
+    errno.EREMOTEIO,
+    errno.EBUSY,
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ETIMEDOUT,
+    errno.ECONNREFUSED,
+)
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same may work later: networks, busy servers. Not: no right, no bucket, a full disk."""
+    for one in _chain(error):
+        if any(kind.__name__ in _PASSING_TYPES for kind in type(one).__mro__):
+            return True
+        if isinstance(one, (TimeoutError, socket.timeout, ConnectionError)):
+            return True
+        if isinstance(one, OSError) and one.errno in _PASSING_ERRNO:
+            return True
+        if _code(one) in _PASSING_CODES:
+            return True
+    return False
+
+
+def explain(error: BaseException) -> str:
+    """One line, with what to do where that is known; no credentials."""
+    text = _hidden(_text(error))
+    advice = _advice(error, text)
+    return f"{text.rstrip('.')}; {advice}" if advice else text
+
+
+def _text(error: BaseException) -> str:
+    own = str(error).removeprefix("config file error: ").strip()
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        own = str(error.strerror)
+    return " ".join((own or type(error).__name__).split())
+
+
+_ADVICE: dict[str, tuple[str, ...]] = {
+    "create the bucket, or correct its name": ("NoSuchBucket",),
+    "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --profile or --ask-credentials": (
+        "NoCredentialsError", "PartialCredentialsError",
+    ),
+    "correct the profile (~/.aws/config lists yours)": ("ProfileNotFound",),
+    "these credentials lack that right, or are wrong or expired": ("PermissionError",),
+    "give the authority's file by --option ssl_verify=FILE": ("SSLError", "SSLCertVerificationError"),
+    "look whether the address is right and the server is up": ("EndpointConnectionError", "ConnectionError"),
+}  # fmt: skip
+"""What to do, by the names of exceptions and S3's codes; the first that fits."""
+
+
+def _advice(error: BaseException, text: str) -> str | None:
+    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__} | set(
+        map(_code, _chain(error))
+    )
+    for advice, signs in _ADVICE.items():
+        if names.intersection(signs):
+            return advice
+    if isinstance(error, ImportError) and text.count("'") >= 2:
+        return f"run `pip install {text.split(chr(39))[1]}`"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "free space there"
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in chain:
+        chain.append(at)
+        at = at.__cause__ or at.__context__
+    return chain
+
+
+def _code(error: BaseException) -> str:
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _hidden(text: str) -> str:
+    for name in SECRETS:
+        if len(value := os.environ.get(name, "")) >= 8:
+            text = text.replace(value, "*****")
+    return text
