@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from prefect import flow, get_run_logger
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.arrive import take_in_new_points
 from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
 from flows.gpu_limit import GPU_TAG
 from flows.run_guard import alone
-from flows.run_name import run_name
+from flows.run_name import rename_run, run_name
 from flows.stage import RESTORED, mirror, run_stage
 
 
@@ -68,19 +69,32 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str) -> Any:
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
     repo.restore_missing(list(nodes))
-    runs = _run_all(repo, nodes, set(force))
+    begun = Begun({}, {})
+    intake = take_in_new_points(repo, nodes, lambda needed: _run_all(repo, needed, set(force), begun))
+    if intake.of("taken"):
+        rename_run(str(intake))
+    runs = _run_all(repo, nodes, set(force), begun)
     failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
 
 
-def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str]) -> list[StageRun]:
-    """Starts each stage when those above are done: only then can DVC tell whether it is up to date."""
-    waiting = dict(nodes)
+class Begun(NamedTuple):
+    """The stages that this run has started, by name, and how those that are done fared."""
+
+    futures: dict[str, PrefectFuture[Any]]
+    runs: dict[str, StageRun]
+
+
+def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun: Begun) -> list[StageRun]:
+    """Starts each stage when those above are done: only then can DVC tell whether it is up to date.
+
+    Stages that are in `begun` aren't started again; those that end here are added to it.
+    """
+    futures, runs = begun
+    waiting = {name: node for name, node in nodes.items() if name not in runs}
     running: dict[PrefectFuture[Any], tuple[str, float]] = {}
-    futures: dict[str, PrefectFuture[Any]] = {}
-    runs: dict[str, StageRun] = {}
-    failed = False
+    failed = any(run.state == "Failed" for run in runs.values())
     while running or (waiting and not failed):
         ready = [] if failed else [n for n in waiting.values() if all(above in runs for above in n.upstream)]
         for node in ready:

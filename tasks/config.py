@@ -385,7 +385,7 @@ class InboxConfig(Section):
     `poll_seconds`; a file counts once it hasn't changed for `stable_seconds`. A run starts when at least `min_points`
     new points wait, or the oldest has waited `max_wait_seconds`."""
 
-    source: str | None
+    source: Source | None
     poll_seconds: Positive
     stable_seconds: NonNegative
     min_points: PositiveInt
