@@ -31,6 +31,9 @@ class DataError(Exception):
     The message shows at most ``SHOWN_FAULTS`` of them; ``faults`` holds all.
     """
 
+    passing = False
+    """Whether the same may go well a little later, nothing being mended."""
+
     def __init__(self, faults: Fault | Iterable[Fault] | str) -> None:
         # torch hands on a loader process's exception as TYPE(message): that text is all that is left of it.
         self._told = faults if isinstance(faults, str) else None

@@ -50,6 +50,12 @@ class S3Error(DataError):
     """The server can't be used at all: wrong address, no credentials, no network."""
 
 
+class S3Away(S3Error):
+    """The server doesn't answer, or says "later": another try may go well."""
+
+    passing = True
+
+
 def make_client() -> Any:
     """A boto3 client by boto3's own chain, safe for many threads.
 
@@ -76,7 +82,7 @@ def make_client() -> Any:
         )
         return session.client("s3", config=config)
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
-        raise S3Error(explain(error, "S3")) from None
+        raise as_error(error, "S3") from None
 
 
 def list_objects(client: Any, bucket: str, prefix: str) -> Iterator[S3Object]:
@@ -95,7 +101,7 @@ def list_objects(client: Any, bucket: str, prefix: str) -> Iterator[S3Object]:
                     etag = row.get("ETag", "").strip('"') or f"{row['Key']} {row['LastModified'].isoformat()}"
                     yield S3Object(row["Key"], int(row["Size"]), etag)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        raise S3Error(explain(error, f"s3://{bucket}/{prefix}")) from None
+        raise as_error(error, f"s3://{bucket}/{prefix}") from None
 
 
 def download(client: Any, bucket: str, one: S3Object, path: Path, stopped: threading.Event) -> str:
@@ -127,7 +133,7 @@ def download(client: Any, bucket: str, one: S3Object, path: Path, stopped: threa
                 _raise_if_final(error, where)
                 failures = 1 if file.tell() > before else failures + 1
                 if failures >= ATTEMPTS:
-                    raise S3Error(explain(error, where)) from None
+                    raise as_error(error, where) from None
             else:
                 _empty(file)
                 failures += right is not None  # the first of two downloads is no failure
@@ -249,11 +255,28 @@ def _raise_if_final(error: Exception, where: str) -> None:
             found = "an object that was replaced or removed meanwhile"
             raise ObjectError(found, "an object that stays as listed") from None
         if code not in _TRANSIENT:
-            raise S3Error(explain(error, where)) from None
+            raise as_error(error, where) from None
     final = (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError,
              botocore.exceptions.ParamValidationError)  # fmt: skip
     if isinstance(error, final):
-        raise S3Error(explain(error, where)) from None
+        raise as_error(error, where) from None
+
+
+def as_error(error: Exception, where: str) -> S3Error:
+    """An error of boto3 as ours: an `S3Away` where it is one of those that pass."""
+    import botocore.exceptions
+    import urllib3.exceptions
+
+    if isinstance(error, botocore.exceptions.ClientError):
+        passing = str(error.response.get("Error", {}).get("Code", "")) in _TRANSIENT
+    else:
+        refused = (botocore.exceptions.SSLError, botocore.exceptions.InvalidProxiesConfigError)
+        network = (
+            botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError, urllib3.exceptions.HTTPError,
+            ConnectionError,
+        )  # fmt: skip
+        passing = isinstance(error, network) and not isinstance(error, refused)
+    return (S3Away if passing else S3Error)(explain(error, where))
 
 
 def explain(error: Exception, where: str) -> Fault:

@@ -16,7 +16,9 @@ import yaml
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.stage import PipelineStage
+from voluptuous import Invalid
 
 Manifest = dict[str, Any]
 """What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
@@ -172,6 +174,15 @@ def read_manifest(root: Path, name: str) -> Manifest | None:
         "params": entry.get("params", {}),
         "outs": {out["path"]: out.get("md5") for out in entry.get("outs", [])},
     }
+
+
+def is_lock(content: Any) -> bool:
+    """Whether DVC takes this, read from YAML, as a dvc.lock."""
+    try:
+        COMPILED_LOCKFILE_SCHEMA(content)
+    except Invalid:
+        return False
+    return True
 
 
 def _explain(error: BaseException) -> str:

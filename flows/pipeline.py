@@ -18,6 +18,7 @@ from flows.gpu_limit import GPU_TAG
 from flows.run_guard import alone
 from flows.run_name import rename_run, run_name
 from flows.stage import RESTORED, mirror, run_stage
+from flows.stage_failure import delays
 
 
 @dataclass(frozen=True)
@@ -123,5 +124,6 @@ def _submit(repo: DvcRepo, node: StageNode, upstream: dict[str, Any], force: boo
     done = not force and key is not None and repo.is_done(node.name)
     if done and key is not None:
         mirror(repo, node.name, key)
-    task = run_stage.with_options(refresh_cache=not done, tags=[GPU_TAG] if node.gpu else [])
+    tags = [GPU_TAG] if node.gpu else []
+    task = run_stage.with_options(refresh_cache=not done, tags=tags, retries=len(delays()))
     return task.submit(node.name, key, repo.root, force, upstream)

@@ -22,14 +22,16 @@ GRACE = 10.0
 _running: set[_Child] = set()
 _lock = threading.Lock()
 _held: set[int] = set()
+_stopped = threading.Event()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Child:
-    """A supervisor with the command below it, and our end of the socket whose closing ends both."""
+    """A supervisor with the command below it, our end of the socket whose closing ends both, and whether we did so."""
 
     supervisor: subprocess.Popen[str]
     line: socket.socket
+    is_cut: bool = False
 
 
 def hold(descriptor: int) -> None:
@@ -51,7 +53,8 @@ def stream(
     ended as one: by what ends this call early, by `stop_all`, and by our own end, be it by SIGKILL.
 
     Returns:
-        The exit code; negative where a signal ended it; 127 where there is no such command.
+        The exit code; negative where a signal ended it: -SIGINT wherever it was `stop_all`; 127 where there is no such
+        command.
     """
     ours, theirs = socket.socketpair()
     held = tuple(_held)
@@ -76,12 +79,15 @@ def stream(
         guard.start()
         with _lock:
             _running.add(child)
+        if _stopped.is_set():
+            _cut(child)
         try:
             assert supervisor.stdout is not None
             with supervisor.stdout:
                 for line in supervisor.stdout:
                     on_line(line.rstrip())
-            return supervisor.wait()
+            code = supervisor.wait()
+            return -signal.SIGINT if child.is_cut else code
         except BaseException:
             _cut(child)
             supervisor.wait()
@@ -92,11 +98,23 @@ def stream(
                 _running.discard(child)
 
 
+def begin() -> None:
+    """The end of `stop_all`: children may start again."""
+    _stopped.clear()
+
+
+def wait(seconds: float) -> bool:
+    """Waits, or until `stop_all`; whether it was that."""
+    return _stopped.wait(seconds)
+
+
 def stop_all() -> None:
     """Interrupts every running group (a training then says how to go on); kills what is left after `GRACE` seconds.
+    Ends every `wait` too, and lets nothing start until `begin`.
 
     Returns when all have ended.
     """
+    _stopped.set()
     with _lock:
         children = list(_running)
     for child in children:
@@ -111,6 +129,7 @@ def stop_all() -> None:
 
 def _cut(child: _Child) -> None:
     """Tells the supervisor what it would hear if we died."""
+    child.is_cut = True
     with contextlib.suppress(OSError):  # it has ended
         child.line.shutdown(socket.SHUT_WR)
 

@@ -15,7 +15,8 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from flows import run_lock
-from flows.process import stop_all
+from flows.dvc_records import mend
+from flows.process import begin, stop_all
 from flows.run_lock import Holder
 
 
@@ -33,6 +34,9 @@ def alone(root: Path, reason: str) -> Iterator[None]:
         taken.name(run_id, name, flow_run.ui_url)
         if taken.died:
             taken.told(_tell_crashed([one for one in taken.died if one.run_id != run_id]))
+        begin()
+        for line in mend(root):
+            log.warning("%s", line)
         try:
             yield
         except BaseException:

@@ -6,21 +6,26 @@ on the stage's content, mirrors what dvc.lock says, so that a stage which is don
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
+from uuid import UUID
 
 from prefect import get_run_logger, task
+from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.results import ResultStore, get_result_store
 from prefect.states import Completed, Failed
 
+from flows.dvc_records import mend
 from flows.dvc_repo import DvcRepo, Manifest, read_manifest
-from flows.process import stream
+from flows.process import stream, wait
+from flows.stage_failure import Cause, delays, examine
 from flows.stage_progress import StageProgress
 
 # Lines of dvc itself that tell a reader of the run nothing.
@@ -37,7 +42,6 @@ _CHATTER = (
     "Verifying ",
     "Data and pipelines are up to date",
 )
-_RAN = "> "
 _DVC_RESTORED = "is cached - skipping run, checking out outputs"
 
 RESTORED = "restored from the cache"
@@ -46,6 +50,8 @@ RESTORED = "restored from the cache"
 Sink = Callable[[str, str], None]
 """Takes (stage, line): where a person watches."""
 _sink: Sink | None = None
+_again: set[UUID] = set()
+"""The task runs whose stage failed in a way that may pass, and is to be tried again."""
 
 
 def watch(sink: Sink | None) -> None:
@@ -59,9 +65,20 @@ def _content_key(_: TaskRunContext, parameters: dict[str, Any]) -> str | None:
     return key
 
 
-@task(task_run_name="{stage}", cache_key_fn=_content_key, persist_result=True, retries=0)
+def _wants_again(_: Any, run: TaskRun, __: Any) -> bool:
+    return run.id in _again
+
+
+@task(
+    task_run_name="{stage}",
+    cache_key_fn=_content_key,
+    persist_result=True,
+    # The delays before further tries are ours: a sleep of Prefect's would hold up a run that is stopped.
+    retry_delay_seconds=1,
+    retry_condition_fn=_wants_again,
+)
 def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: dict[str, Manifest]) -> Any:
-    """Runs one DVC stage and returns its entry in dvc.lock.
+    """Runs one DVC stage and returns its entry in dvc.lock; tries again what may pass (flows/stage_failure.py).
 
     Args:
         stage: its name in dvc.yaml.
@@ -70,31 +87,64 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
         force: run it even if nothing changed.
         upstream: the manifests of the stages above; they draw the edges in Prefect's UI.
     """
+    context = TaskRunContext.get()
+    assert context is not None
+    run, tried, waits = context.task_run.id, max(1, context.task_run.run_count), delays()
+    if run in _again:
+        _again.discard(run)
+        if wait(waits[tried - 2]):
+            return Failed(message=Cause.STOPPED.value)
+    log_path = root / ".prefect" / "logs" / f"{stage}.log"
+    code, lines = _repro(stage, root, force, log_path, "w" if tried == 1 else "a")
+    if code != 0:
+        failure = examine(stage, code, lines, log_path.relative_to(root), root)
+        tries = min(failure.cause.tries, len(waits) + 1)
+        if tried < tries:
+            _again.add(run)
+            say = f"{failure.cause.value}; try {tried + 1} of {tries} in {waits[tried - 1]:g} s"
+            _tell(stage, f"{stage}: {say}: {failure.message}", logging.WARNING)
+            for line in mend(root):
+                _tell(stage, f"{stage}: {line}", logging.WARNING)
+        # A returned state, not an exception: a traceback of ours would bury the stage's own message.
+        return Failed(message=failure.message + (f"\n(tried {tried} times)" if tried > 1 else ""))
+    manifest = _manifest(root, stage)
+    restored = any(_DVC_RESTORED in line for line in lines)
+    return Completed(data=manifest, message=RESTORED) if restored else manifest
+
+
+def _repro(stage: str, root: Path, force: bool, log_path: Path, mode: str) -> tuple[int, list[str]]:
+    """`dvc repro -s STAGE`: its exit code, and the lines that it printed."""
     logger = get_run_logger()
     lines: list[str] = []
-    log_path = root / ".prefect" / "logs" / f"{stage}.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("w", encoding="utf-8") as log_file, StageProgress(stage, logger) as progress:
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(StageProgress(stage, logger))
+        log_file: IO[str] | None = None
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk ends the stage, if it must, not the writing of its log
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            log_file = stack.enter_context(log_path.open(mode, encoding="utf-8"))
 
         def on_line(line: str) -> None:
             lines.append(line)
-            log_file.write(line + "\n")
-            log_file.flush()
+            if log_file is not None:
+                with contextlib.suppress(OSError):
+                    log_file.write(line + "\n")
+                    log_file.flush()
             progress.line(line)
             if line.strip() and not line.startswith(_CHATTER):
-                logger.log(logging.INFO, line)
-                if _sink is not None:
-                    _sink(stage, line)
+                _tell(stage, line, logging.INFO)
 
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
         code = stream(command + ["--force"] * force, cwd=root, env=environment(), on_line=on_line)
         progress.end(well=code == 0)
-    if code != 0:
-        # A returned state, not an exception: a traceback of ours would bury the stage's own message.
-        return Failed(message=failure(stage, lines, log_path.relative_to(root)))
-    manifest = _manifest(root, stage)
-    restored = any(_DVC_RESTORED in line for line in lines)
-    return Completed(data=manifest, message=RESTORED) if restored else manifest
+    return code, lines
+
+
+def _tell(stage: str, line: str, level: int) -> None:
+    get_run_logger().log(level, "%s", line)
+    if _sink is not None:
+        _sink(stage, line)
 
 
 def environment() -> dict[str, str]:
@@ -103,23 +153,6 @@ def environment() -> dict[str, str]:
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PATH")])])
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
-
-
-def failure(stage: str, lines: list[str], log_path: Path) -> str:
-    """The part of a failed stage's output that says why."""
-    tail = f"(its whole output: {log_path})"
-    started = max((n for n, line in enumerate(lines) if line.startswith(_RAN)), default=-1)
-    own = [
-        line for line in lines[started + 1 :] if line.strip() and not line.startswith(("ERROR:", "WARNING:"))
-    ]
-    said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
-    if started < 0 or not own:
-        return "\n".join([*(said or ["it ended without a word"]), tail])
-    message = max((n for n, line in enumerate(own) if line.startswith(f"{stage}: ")), default=-1)
-    trace = max((n for n, line in enumerate(own) if line.startswith("Traceback ")), default=-1)
-    if trace > message:
-        return f"{own[-1]}\n{tail}"
-    return "\n".join([*(own[message:] if message >= 0 else own[-20:]), tail])
 
 
 def mirror(repo: DvcRepo, stage: str, key: str) -> None:

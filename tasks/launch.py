@@ -13,7 +13,8 @@ from torch.distributed.run import main
 
 
 def launch(arguments: list[str]) -> None:
-    """Runs torchrun with these arguments; exits with 1 where a process of it failed, 128 + N where signal N came."""
+    """Runs torchrun with these arguments; exits with the code of the process that failed first, 128 + N where signal N
+    ended it, or us."""
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
         main(arguments)
@@ -28,7 +29,8 @@ def launch(arguments: list[str]) -> None:
                 "answer to too little memory. Run the step again to go on",
                 file=sys.stderr,
             )
-        sys.exit(1)
+            sys.exit(128 - failure.exitcode)
+        sys.exit(failure.exitcode or 1)
 
 
 if __name__ == "__main__":

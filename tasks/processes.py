@@ -78,7 +78,7 @@ def join() -> None:
     from torch import cuda, distributed
 
     if not distributed.is_initialized():
-        _die_with_parent()
+        die_with_parent()
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo", timeout=WAIT)
 
 
@@ -144,9 +144,9 @@ def first_alone() -> Iterator[bool]:
     barrier()
 
 
-def _die_with_parent() -> None:
-    """Linux: killed when torchrun is. It gives each process a session of its own, so that killing the step's process
-    group leaves them running, at work on files that the next run writes."""
+def die_with_parent() -> None:
+    """Linux: killed when the parent is, dvc or torchrun. The latter gives each process a session of its own, so that
+    killing the step's process group leaves them running, at work on files that the next run writes."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -18,7 +18,7 @@ from typing import Any
 
 from data.storage import atomic_write
 from data.tables import DataError
-from tasks import processes
+from tasks import disk, processes
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
 from tasks.source_files import closure
@@ -29,6 +29,8 @@ WORKSPACE = Path("workspace")
 S3_CACHE = Path("runs/s3")
 """In the workspace: what was downloaded, by content. DVC doesn't track it; it may be removed at any time."""
 MANIFEST_FORMAT = 1
+PASSING = os.EX_TEMPFAIL
+"""Exit code 75 of a step that may go well a little later, nothing being mended: a server out of reach."""
 
 Run = Callable[[Params, Path], None]
 """A step: reads its inputs in the workspace folder, writes its outputs there."""
@@ -126,7 +128,8 @@ def _checkpoint_error() -> type[Exception]:
 
 
 def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
-    """`python -m tasks.STAGE [--params FILE]`: exit 0, or 1 with a message that says what to do.
+    """`python -m tasks.STAGE [--params FILE]`: exit 0, or 1 with a message that says what to do; `PASSING` where that
+    is to try again later.
 
     A `parallel` step may be run by torchrun, and starts `runtime.processes` processes itself where it isn't.
     Unexpected exceptions keep their traceback: they are bugs of ours.
@@ -143,19 +146,26 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     # Of processes that share a step one speaks; the others say what is wrong only.
     level = level if processes.is_first() else "WARNING"
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    if "DVC_STAGE" in os.environ:  # else a killed dvc leaves us at work on files that the next one writes
+        processes.die_with_parent()
     try:
         params = load_params(arguments.params)
         if parallel:
             processes.start(params.runtime.processes, f"tasks.{stage}", sys.argv[1:], params.threads)
         timed(stage, run, params, WORKSPACE)
+        processes.leave()
     except (TaskError, DataError, _checkpoint_error()) as error:
         print(f"{stage}: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(PASSING if getattr(error, "passing", False) else 1)
     except KeyboardInterrupt:
         print(f"{stage}: stopped; run it again to go on", file=sys.stderr)
         sys.exit(130)
-    except RuntimeError as error:
-        if not processes.lost_another(error):
+    except Exception as error:
+        told = disk.explain(error)
+        if told is not None:
+            print(f"{stage}: {told}", file=sys.stderr)
+            sys.exit(1)
+        if not isinstance(error, RuntimeError) or not processes.lost_another(error):
             raise
         # Said even where the other one has said why: of a network that doesn't work nobody else tells.
         said = (str(error).splitlines() or [type(error).__name__])[0]

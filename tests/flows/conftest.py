@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,7 @@ STEP = """\
 import os, sys, time, yaml
 from pathlib import Path
 name, *inputs = sys.argv[1:]
-does = yaml.safe_load(open("params.yaml")).get(name)
+does = str(yaml.safe_load(open("params.yaml")).get(name))
 print(f"{name}: reads {inputs}", file=sys.stderr)
 with open("ran.txt", "a") as ran:
     ran.write(name + "\\n")
@@ -50,6 +52,12 @@ if does == "fail":
     sys.exit(f"{name}: 2 faults\\n  - one\\n  - two")
 if does == "raise":
     raise ValueError("not so")
+if does in ("away", "killed", "always away", "always killed"):
+    tries = Path(f"{name}.tries")
+    tries.write_text((tries.read_text() if tries.exists() else "") + "x")
+    if len(tries.read_text()) < 3 - ("killed" in does) or "always" in does:
+        print(f"{name}: nobody there", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), 9) if "killed" in does else sys.exit(75)
 if does == "meet":  # only ends while the other one runs too
     Path(f"{name}.here").touch()
     end = time.monotonic() + 60
@@ -161,3 +169,24 @@ def done(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return Toy(tmp_path)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What flow runs and task runs log in this process; Prefect's loggers don't always hand it on to pytest's."""
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()  # else the first flow does, which takes handlers away
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler = Keep()
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield lines
+    for logger in loggers:
+        logger.removeHandler(handler)

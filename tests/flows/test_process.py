@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.process import stop_all, stream
+from flows.process import begin, stop_all, stream, wait
 
 # A parent that starts a child, as `dvc repro` does, and tells the child's process id.
 FAMILY = """\
@@ -71,6 +71,13 @@ def flow(code: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     with process, process.stdout:
         yield process, int(process.stdout.readline())
         process.kill()
+
+
+@pytest.fixture(autouse=True)
+def running() -> Iterator[None]:
+    """Children may start, whatever a test has stopped."""
+    yield
+    begin()
 
 
 def run(code: str, on_line: object, cwd: Path) -> int:
@@ -215,3 +222,14 @@ def test_many_at_once_end_at_once(tmp_path: Path) -> None:
     stop_all()
     until(lambda: len(codes) == 8)
     assert set(codes) == {1} or set(codes) == {-signal.SIGINT}
+
+
+def test_after_a_stop_nothing_starts_and_nobody_waits(tmp_path: Path) -> None:
+    stop_all()
+    begun = time.monotonic()
+    assert wait(60)
+    assert run("import time; time.sleep(60)", print, tmp_path) == -signal.SIGINT
+    assert time.monotonic() - begun < 30
+    begin()
+    assert not wait(0.01)
+    assert run("", print, tmp_path) == 0

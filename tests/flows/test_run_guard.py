@@ -59,10 +59,10 @@ def test_runs_that_died_are_crashed_when_the_next_begins(done: Toy) -> None:
     assert json.loads(done.path(str(PATH)).read_text()) == {"holder": None, "died": []}
 
 
-def test_a_flow_waits_for_the_run_before_it(done: Toy, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flow_waits_for_the_run_before_it(done: Toy, logged: list[str]) -> None:
     with other(done.root) as (process, _):
         stdin = process.stdin
         assert stdin is not None
         threading.Timer(3, lambda: (stdin.write("end\n"), stdin.flush())).start()
         assert run().is_completed()
-    assert "waiting for another run to end: " in caplog.text and "brisk-owl" in caplog.text
+    assert "waiting for another run to end: " in "\n".join(logged) and "brisk-owl" in "\n".join(logged)
