@@ -136,7 +136,9 @@ def fetch(
                         problem = _link(contents[one.identity], folder / name)
                         refused |= {name: problem} if problem else {}
     except OSError as error:
-        found = f"{error.strerror or error} at {error.filename or cache}"
+        there = next(path for path in (cache.absolute(), *cache.absolute().parents) if path.exists())
+        free = shutil.disk_usage(there).free / 2**20
+        found = f"{error.strerror or error} at {error.filename or cache}, {free:,.1f} MiB free"
         raise DataError(
             Fault(remote.source, "download", found, "room and rights to write here", "mend it and run again")
         ) from None

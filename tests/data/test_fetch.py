@@ -16,7 +16,7 @@ import pytest
 from data import s3
 from data.errors import DataError
 from data.fetch import RemoteFolder, fetch, local_copy, open_remote
-from data.s3 import S3Error, redact
+from data.s3 import S3Away, S3Error, redact
 from tests.conftest import Bucket
 from tests.s3_server import SECRET, THOUSANDS, at_random
 
@@ -240,6 +240,7 @@ def test_a_server_that_can_t_be_used_is_told_with_what_to_do(
     (fault,) = caught.value.faults
     assert found in str(fault) and next_step in fault.next_step
     assert "pa$$word" not in str(fault) and SECRET not in str(fault)
+    assert caught.value.passing == (next_step == "network")
 
 
 def test_an_outage_ends_the_download_and_keeps_what_came(
@@ -249,7 +250,7 @@ def test_an_outage_ends_the_download_and_keeps_what_came(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     bucket.fill({f"imgs/{n}": noise(100, n) for n in range(40)})
     bucket.proxy.plan = lambda method, path, nth: "500" if len(bucket.proxy.gets()) > 10 else None
-    with pytest.raises(S3Error, match="run again: what has come is kept"):
+    with pytest.raises(S3Away, match="run again: what has come is kept"):
         bring(bucket, tmp_path)
     assert not (tmp_path / "tree").exists()
     before = len(bucket.proxy.gets())
@@ -262,7 +263,7 @@ def test_an_outage_ends_the_download_and_keeps_what_came(
 def test_a_full_disk_is_a_fault_not_an_outage(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fill({"imgs/a": b"a"})
     (tmp_path / "cache").write_text("a file where the cache should be")
-    with pytest.raises(DataError, match="room and rights to write"):
+    with pytest.raises(DataError, match=r"MiB free; expected room and rights to write"):
         bring(bucket, tmp_path)
 
 

@@ -40,7 +40,7 @@ def test_wherever_the_writing_ended(tmp_path: Path) -> None:
     lock.write_text(WHOLE)
     assert mend(tmp_path) == []
     assert (tmp_path / COPY).read_text() == WHOLE
-    for end in range(len(WHOLE)):
+    for end in range(0, len(WHOLE), 7):
         lock.write_text(WHOLE[:end])
         mend(tmp_path)
         # Where it ended between two lines it may be an older one: it stays, and DVC can read it.

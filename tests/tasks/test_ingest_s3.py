@@ -26,6 +26,7 @@ from tasks.config import Params
 from tasks.errors import TaskError
 from tasks.ingest import run
 from tasks.rejected_images import REJECTED_IMAGES
+from tasks.step import PASSING
 from tests.conftest import Bucket
 from tests.s3_server import SECRET, at_random
 from tests.tasks.conftest import ROOT
@@ -215,6 +216,17 @@ def test_the_command_tells_no_secret(
     for text in (output, *(path.read_bytes().decode("latin-1") for path in files)):
         for secret in (SECRET, "AKIDOFTHETESTS", "Signature", "Authorization", bucket.proxy.address):
             assert secret not in text
+
+
+def test_a_server_out_of_reach_is_told_by_the_exit_code(
+    bucket: Bucket, tmp_path: Path, recipe: dict[str, Any]
+) -> None:
+    away = Command(tmp_path / "away", recipe, bucket).start(
+        AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1"
+    )
+    output, _ = away.communicate(timeout=240)
+    assert away.returncode == PASSING == 75
+    assert "Could not connect" in output and "Traceback" not in output
 
 
 def test_an_endpoint_with_a_password_is_not_told(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
