@@ -17,7 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import evaluate_command, export_command, model_commands, points_command, remote_command
+from flows import (
+    evaluate_command,
+    export_command,
+    model_commands,
+    operate_commands,
+    points_command,
+    remote_command,
+)
 from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
 from flows.doctor_command import before_run, doctor
 from flows.run_lock import RunLockError, held
@@ -252,6 +259,8 @@ app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.pre
 app.command("evaluate", epilog=evaluate_command.EXAMPLE)(evaluate_command.evaluate)
 app.command("remote", epilog=remote_command.EXAMPLE)(remote_command.remote)
 app.command("export", epilog=export_command.EXAMPLE)(export_command.export)
+app.command("serve", epilog=operate_commands.SERVE_EXAMPLE)(operate_commands.serve)
+app.command("watch", epilog=operate_commands.WATCH_EXAMPLE)(operate_commands.watch)
 
 
 if __name__ == "__main__":

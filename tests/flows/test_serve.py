@@ -1,0 +1,108 @@
+"""What serving refuses; that it works is shown by tests/test_arrival_line.py."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.serve import LocalServer, schedules, serve, triggers
+from tasks.config import Params, load_params
+from tasks.errors import TaskError
+from tests.prefect_processes import free_port
+from tests.tasks.conftest import ROOT, tiny_recipe
+
+
+def params_with(**operate: Any) -> Params:
+    recipe = tiny_recipe()
+    recipe["points"]["files"] = "points"
+    inbox = operate.pop("inbox", {})
+    recipe["operate"] |= operate
+    recipe["operate"]["inbox"] |= inbox
+    Path("params.yaml").write_text(yaml.safe_dump(recipe))
+    return load_params("params.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "timezone", "message"),
+    [
+        ("0 2 * *", "UTC", "params.yaml: operate.schedule: found '0 2 * *'; expected a cron line"),
+        ("tonight", "UTC", 'Next: write e.g. "0 2 * * *" for 2 o\'clock each night, or null'),
+        ("61 2 * * *", "UTC", "operate.schedule: found '61 2 * * *'"),
+        (
+            "0 2 * * *",
+            "Berlin",
+            "operate.timezone: found 'Berlin'; expected a name of the IANA time zone database",
+        ),
+        ("0 2 * * *", "", "operate.timezone: found ''"),
+    ],
+)
+def test_a_bad_schedule_is_told(schedule: str, timezone: str, message: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        schedules(params_with(schedule=schedule, timezone=timezone).operate)
+    assert message in str(raised.value)
+
+
+def test_schedules_and_triggers_say_why_a_run_runs() -> None:
+    operate = params_with(schedule="0 2 * * 1-5", timezone="Europe/Berlin", inbox={"source": "inbox"}).operate
+    (schedule,), (trigger,) = schedules(operate), triggers("serve", operate)
+    assert (schedule.cron, schedule.timezone) == ("0 2 * * 1-5", "Europe/Berlin")
+    assert schedule.parameters == {"reason": "schedule"}
+    assert trigger.parameters == {"reason": "{{ event.payload.reason }}"}
+    none = params_with(schedule=None).operate
+    assert (schedules(none), triggers("serve", none)) == ([], [])
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
+    said: list[str] = []
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(TaskError, match=rf"port {port}: 127.0.0.1: found .*in use.*--port"):
+            LocalServer(Path.cwd(), port, said.append).start()
+    assert said == [] and not Path(".prefect").exists()
+
+
+def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(TaskError, match=rf"PREFECT_API_URL: {url}: found no answer.*unset it"):
+        serve(Path.cwd(), params_with(), port=None, name="x", say=print, stopped=threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("command", "inbox", "message"),
+    [
+        ("watch", {}, "operate.inbox.source: found null"),
+        ("watch", {"source": "inbox"}, "PREFECT_API_URL isn't set"),
+        ("watch", {"source": "points/new"}, "one lies in the other"),
+        ("serve", {"source": "points/new"}, "one lies in the other"),
+    ],
+)
+def test_commands_that_cannot_work(
+    command: str, inbox: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    params_with(inbox=inbox)
+    result = CliRunner().invoke(app, [command])
+    assert result.exit_code == 1 and message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", ["watch", "serve"])
+def test_help(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0 and "Example: " in result.output
