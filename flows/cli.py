@@ -24,6 +24,7 @@ from flows import (
     operate_commands,
     points_command,
     remote_command,
+    reports_command,
 )
 from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
 from flows.doctor_command import before_run, doctor
@@ -258,6 +259,7 @@ app.command("import-points", epilog=points_command.EXAMPLE)(points_command.impor
 app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.predict)
 app.command("evaluate", epilog=evaluate_command.EXAMPLE)(evaluate_command.evaluate)
 app.command("remote", epilog=remote_command.EXAMPLE)(remote_command.remote)
+app.command("reports", epilog=reports_command.EXAMPLE)(reports_command.reports)
 app.command("export", epilog=export_command.EXAMPLE)(export_command.export)
 app.command("serve", epilog=operate_commands.SERVE_EXAMPLE)(operate_commands.serve)
 app.command("watch", epilog=operate_commands.WATCH_EXAMPLE)(operate_commands.watch)

@@ -152,6 +152,10 @@ class DvcRepo:
                 return None
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
+    def cache_file(self, md5: str) -> Path:
+        """Where DVC's cache on this machine keeps the file with this hash, whether it has it or not."""
+        return Path(self._repo.cache.local.oid_to_path(md5))
+
     def _stage(self, name: str) -> PipelineStage:
         (stage,) = self._repo.stage.collect(name)
         assert isinstance(stage, PipelineStage)

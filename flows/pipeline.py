@@ -13,6 +13,7 @@ from prefect.states import Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.arrive import take_in_new_points
+from flows.artifacts import intake_notes, publish
 from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
 from flows.gpu_limit import GPU_TAG
 from flows.run_guard import alone
@@ -77,6 +78,7 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str) -> Any:
     runs = _run_all(repo, nodes, set(force), begun)
     failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
+    publish(repo.root, result, intake_notes(intake))
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
 
 

@@ -63,10 +63,13 @@ def colours(category_ids: Sequence[int]) -> dict[int, str]:
     return {id: PALETTE[i % len(PALETTE)] for i, id in enumerate(sorted(category_ids))}
 
 
-def image_definition(image: NDArray[np.uint8], name: str) -> Markup:
-    """An image uint8 RGB [H, W, 3] as an SVG definition that `panel` draws by name; units stay pixels."""
+def image_definition(image: NDArray[np.uint8], name: str, longest: int = LONGEST_SIDE) -> Markup:
+    """An image uint8 RGB [H, W, 3] as an SVG definition that `panel` draws by name; units stay pixels.
+
+    It is kept with at most `longest` pixels a side.
+    """
     height, width = image.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    scale = min(1.0, longest / max(height, width))
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)

@@ -16,7 +16,7 @@ from data import masks
 from data.images import read_image
 from data.tables import POINTS, PREDICTIONS, PSEUDO, DataError, Split, read_parquet, stream_parquet
 from tasks.pseudo_quality import QUALITY
-from tasks.report_gallery import Dot, Panel, Shape, colours, image_definition, panel, spread
+from tasks.report_gallery import LONGEST_SIDE, Dot, Panel, Shape, colours, image_definition, panel, spread
 
 Records = list[dict[str, Any]]
 
@@ -40,7 +40,9 @@ class Gallery(NamedTuple):
     rule: str
 
 
-def pseudo_rows(workspace: Path, weak: Split, kept_aside: Split, wanted: int) -> Gallery:
+def pseudo_rows(
+    workspace: Path, weak: Split, kept_aside: Split, wanted: int, longest: int = LONGEST_SIDE
+) -> Gallery:
     """Weak images from the best pseudo masks to the worst, evenly spread over the ranks.
 
     Ranked by the mean IoU of an image's refined masks with the true ones; where no masks were kept aside, by
@@ -71,11 +73,13 @@ def pseudo_rows(workspace: Path, weak: Split, kept_aside: Split, wanted: int) ->
         facts, panels = _pseudo_panels(
             id, by_image["pseudo"][id], by_image["points"][id], iou_of, kept_aside, weak
         )
-        rows.append(_row(weak, id, place, facts, panels))
+        rows.append(_row(weak, id, place, facts, panels, longest))
     return Gallery(rows, _legend(weak), rule)
 
 
-def val_rows(workspace: Path, val: Split, wanted: int, score_threshold: float) -> Gallery:
+def val_rows(
+    workspace: Path, val: Split, wanted: int, score_threshold: float, longest: int = LONGEST_SIDE
+) -> Gallery:
     """Val images at even distances in the order of their ids: true masks, the teacher's, the student's."""
     ids = [id for id, status in zip(*_lists(val.images, "image_id", "status"), strict=True) if status == "ok"]
     chosen = [ids[i] for i in spread(len(ids), wanted)]
@@ -94,7 +98,7 @@ def val_rows(workspace: Path, val: Split, wanted: int, score_threshold: float) -
             shapes = [_found_shape(row, val) for row in found[name][id]]
             panels.append(Panel(name, shapes, []))
             facts.append(f"{name} {len(shapes)}")
-        rows.append(_row(val, id, "", facts, panels))
+        rows.append(_row(val, id, "", facts, panels, longest))
     rule = f"chosen without looking at the results: {_evenly(len(ids), wanted)} in the order of their ids"
     return Gallery(rows, _legend(val), rule)
 
@@ -138,13 +142,13 @@ def _pseudo_panels(
     return facts, panels
 
 
-def _row(split: Split, id: int, rank: str, facts: list[str], panels: list[Panel]) -> Row:
+def _row(split: Split, id: int, rank: str, facts: list[str], panels: list[Panel], longest: int) -> Row:
     i = _position(split, id)
     facts_of_image = split.image(i)
     name, size = facts_of_image["file_name"], (facts_of_image["height"], facts_of_image["width"])
     key = f"image-{facts_of_image['split']}-{id}"
     try:
-        definition, fault = image_definition(read_image(split.image_path(i)), key), None
+        definition, fault = image_definition(read_image(split.image_path(i)), key, longest), None
     except DataError as error:  # the page is still worth having
         definition, fault = Markup(""), str(error)
     return Row(rank, name, facts, definition, [(one.caption, panel(key, size, one)) for one in panels], fault)

@@ -9,8 +9,11 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from base64 import b64decode
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,26 @@ def test_the_flow_makes_everything(project: Project, first_flow: dict[str, str])
     )
     page = (project.folder / "workspace/report.html").read_text()
     assert "<html" in page and 'src="http' not in page
+
+
+def test_the_run_is_seen_in_prefects_ui(project: Project, first_flow: dict[str, str]) -> None:
+    """In the database that a server would read which is started on this project's .prefect later."""
+    with closing(sqlite3.connect(project.folder / ".prefect/prefect.db")) as database:
+        found = database.execute("SELECT key, data FROM artifact").fetchall()
+        ((name,),) = database.execute("SELECT name FROM flow_run").fetchall()
+    artifacts = {key: json.loads(data) for key, data in found}
+    assert name.startswith("by hand: report, ")
+    assert set(artifacts) >= {"run-summary", "ap-against-promoted", "report", "gallery"}
+    assert all(f"| {stage} |".replace("_", "\\_") in artifacts["run-summary"] for stage in first_flow)
+    assert "Points: 41 on 14 images, 0 rejected" in artifacts["run-summary"]
+    report = hashlib.md5((project.folder / "workspace/report.html").read_bytes(), usedforsecurity=False)
+    assert f"/reports/{report.hexdigest()}.html" in artifacts["report"]
+    rows = json.loads(artifacts["ap-against-promoted"])
+    assert [row["class"] for row in rows] == ["all", "disc", "ring", "star", "bar"]
+    kind, _, code = artifacts["gallery"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    panels = b64decode(code).decode().count('class="panel"')
+    assert panels == 4 * 4  # 2 weak and 2 val images
 
 
 def _pseudo(folder: Path) -> list[dict[str, Any]]:

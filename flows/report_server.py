@@ -1,0 +1,111 @@
+"""Serves a project's reports to a browser: the newest, and each that DVC's cache has, by its hash.
+
+Prefect's UI links to them; a browser follows no link from there to a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+from flows.dvc_repo import DvcRepo
+from flows.report_address import HOST, PORT
+
+REPORT = Path("workspace/report.html")
+_PAGE = b"<!doctype html"
+_OF_HASH = re.compile(r"/reports/([0-9a-f]{32})\.html")
+
+
+class ReportServer(http.server.ThreadingHTTPServer):
+    """Answers `/` and `/report.html` with the project's present report, `/reports/MD5.html` with the one of that hash.
+
+    Nothing else is served, nor anything in DVC's cache that is no page. There is no login: `host` is this machine
+    alone unless told otherwise.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, root: Path, host: str = HOST, port: int = PORT) -> None:
+        """
+        Raises:
+            PipelineError: `root` is no project.
+            OSError: the port is taken.
+        """
+        self.root, self.repo = root, DvcRepo(root)
+        super().__init__((host, port), _Handler)
+
+    @property
+    def address(self) -> str:
+        """Of the newest report."""
+        return f"http://{self.server_address[0]!s}:{self.server_address[1]}/report.html"
+
+    def page(self, path: str) -> bytes | None:
+        """What is to be found at a path; None for nothing."""
+        wanted = _OF_HASH.fullmatch(path)
+        if wanted is None:
+            return _read(self.root / REPORT) if path in ("/", "/report.html") else None
+        cached = _read(self.repo.cache_file(wanted[1]))
+        if cached is not None:
+            return cached
+        newest = _read(self.root / REPORT)  # where the cache was cleared
+        found = newest is not None and hashlib.md5(newest, usedforsecurity=False).hexdigest() == wanted[1]
+        return newest if found else None
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: ReportServer
+
+    def do_GET(self) -> None:
+        page = self.server.page(self.path.split("?", maxsplit=1)[0])
+        status = HTTPStatus.OK if page is not None else HTTPStatus.NOT_FOUND
+        if page is None:
+            page = (
+                b"<!doctype html><title>No such report</title><p>This project's DVC cache has no such report: it may "
+                b"be another project's, or on another machine (<code>dvc pull</code>). "
+                b'<a href="/report.html">The newest one here</a>'
+            )
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing of each request."""
+
+
+def _read(path: Path) -> bytes | None:
+    """A page; None where the file is absent or something else (the cache has data and models too)."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_PAGE)).lower() != _PAGE:
+                return None
+            file.seek(0)
+            return file.read()
+    except OSError:
+        return None
+
+
+@contextmanager
+def reports_served(root: Path, host: str = HOST, port: int = PORT) -> Iterator[str]:
+    """Serves reports in a thread meanwhile; gives the newest one's address.
+
+    Raises:
+        PipelineError: `root` is no project.
+        OSError: the port is taken.
+    """
+    with ReportServer(root, host, port) as server:
+        thread = threading.Thread(target=server.serve_forever, name="reports", daemon=True)
+        thread.start()
+        try:
+            yield server.address
+        finally:
+            server.shutdown()
+            thread.join()

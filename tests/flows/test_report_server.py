@@ -1,0 +1,80 @@
+"""Reports over HTTP, by hash from DVC's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.report_address import VARIABLE, report_address
+from flows.report_server import reports_served
+from tests.flows.conftest import Toy
+
+OLD, NEW = b"<!DOCTYPE html>old", b"<!doctype html>new"
+WEIGHTS = b"a model's weights"
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def get(address: str) -> tuple[int, bytes]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(address, timeout=10) as answer:
+            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.fixture
+def served(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a project's reports: the newest in the workspace, an older one and a model in DVC's cache."""
+    toy.path("old.html").write_bytes(OLD)
+    toy.path("model.bin").write_bytes(WEIGHTS)
+    toy.dvc("add", "-q", "old.html", "model.bin")
+    toy.path("workspace").mkdir()
+    toy.path("workspace/report.html").write_bytes(NEW)
+    with reports_served(toy.root, port=0) as newest:
+        base = newest.removesuffix("/report.html")
+        monkeypatch.setenv(VARIABLE, base + "/")
+        yield base
+
+
+def test_what_is_served_and_what_is_not(served: str, toy: Toy) -> None:
+    assert get(f"{served}/") == (200, NEW)
+    assert get(f"{served}/report.html?x=1") == (200, NEW)
+    assert get(report_address(md5(OLD))) == (200, OLD)
+    assert get(report_address(md5(NEW))) == (200, NEW)  # not in the cache, but it is the newest
+    for path in (
+        report_address(md5(WEIGHTS)).removeprefix(served),
+        report_address("0" * 32).removeprefix(served),
+        "/params.yaml",
+        "/../params.yaml",
+        "/reports/../../params.yaml",
+        f"/reports/{md5(OLD).upper()}.html",
+        f"/reports/{md5(OLD)}.dir.html",
+        "/.dvc/config",
+    ):
+        status, page = get(served + path)
+        assert status == 404 and b"No such report" in page, path
+    toy.path("workspace/report.html").unlink()
+    assert get(f"{served}/report.html")[0] == 404
+
+
+def test_a_taken_port_is_said_by_the_command(served: str, toy: Toy) -> None:
+    port = served.rpartition(":")[2]
+    process = toy.cli("reports", "--port", port)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "in use" in output and "--port" in output and "Traceback" not in output
+
+
+def test_the_address_without_a_word_is_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert report_address("a" * 32) == f"http://127.0.0.1:4243/reports/{'a' * 32}.html"
