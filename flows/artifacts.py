@@ -62,7 +62,7 @@ def publish(root: Path, stages: Sequence[Mapping[str, Any]], notes: Sequence[str
 
 
 def intake_notes(intake: Intake) -> list[str]:
-    """What came out of the inbox, for `publish`: in all, each file that was rejected, and what a person should see to."""
+    """What came out of the inbox, for `publish`: in all, each rejected file, and what a person should see to."""
     if intake.inbox is None:
         return []
     notes = [f"Inbox {intake.inbox}: {intake}."]
