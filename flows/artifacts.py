@@ -77,13 +77,13 @@ def intake_notes(intake: Intake) -> list[str]:
 
 
 def _summary(run: RunFacts) -> None:
-    from flows.run_summary import summary
+    from flows.run_summary import headline, summary
 
     report = run.out("report")
     create_markdown_artifact(
         summary(run, report_address(report) if report else None),
         key=SUMMARY,
-        description="What the run did and what came of it",
+        description=headline(run),
     )
 
 

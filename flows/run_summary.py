@@ -95,6 +95,22 @@ def summary(run: RunFacts, link: str | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def headline(run: RunFacts) -> str:
+    """The run in a line, for lists of runs and the summary's history."""
+    failed = run.failed()
+    ran = sum(one["state"] == "Completed" for one in run.stages)
+    told = [f"failed: {', '.join(failed)}" if failed else f"{ran} of {len(run.stages)} stages ran"]
+    metrics = run.read("evaluate", "evaluation/metrics.json")
+    if metrics is not None and {"teacher", "student"} <= metrics.keys():
+        told.append(
+            f"student AP {figure(metrics['student']['AP'])} (teacher {figure(metrics['teacher']['AP'])})"
+        )
+    comparison = run.comparison()
+    if comparison is not None:
+        told.append(WORDS[comparison.verdict])
+    return "; ".join(told)
+
+
 def _points(run: RunFacts) -> list[str]:
     manifest = run.read("import_points", "points/manifest.json")
     if manifest is None or "counts" not in manifest:

@@ -9,7 +9,7 @@ import pytest
 
 from flows.arrive import Intake
 from flows.artifacts import intake_notes
-from flows.run_summary import RunFacts, ap_caption, ap_table, summary
+from flows.run_summary import RunFacts, ap_caption, ap_table, headline, summary
 from tasks.arrivals import Arrival, State
 from tests.flows.finished import DONE, comparison, stage, write_project
 
@@ -22,9 +22,8 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_whole_run(project: Path) -> None:
-    text = summary(
-        RunFacts(project, "12 new points, 3 Nov", DONE, ["Took in a_b.json"]), "http://x/reports/a.html"
-    )
+    run = RunFacts(project, "12 new points, 3 Nov", DONE, ["Took in a_b.json"])
+    text = summary(run, "http://x/reports/a.html")
     for line in (
         "# 12 new points, 3 Nov",
         "**Completed**",
@@ -38,6 +37,7 @@ def test_a_whole_run(project: Path) -> None:
         "| report | Completed | 1.2 | restored from the cache |",
     ):
         assert line in text.splitlines(), line
+    assert headline(run) == "3 of 4 stages ran; student AP 45.0 (teacher 41.2); worse than tolerated"
     assert "- The student is **worse than tolerated**. AP of class\\_1 falls" in text
 
 
@@ -50,6 +50,7 @@ def test_after_a_failure_nothing_older_is_shown(project: Path) -> None:
     stages += [stage("evaluate", "Not run"), stage("compare", "Not run")]
     run = RunFacts(project, "nightly", stages)
     text = summary(run, None)
+    assert headline(run) == "failed: train_student"
     assert "**Failed: train_student**" in text
     assert "## Why train_student failed\n\n````\nNaN in step 3\n```\n| x |\n````" in text
     assert "Points: 1,200" in text  # these are of this run
