@@ -196,10 +196,12 @@ def _without_name(stage: str, line: str) -> str:
 
 def _stop_children_on_signals(console: Console) -> None:
     """Ctrl-C and `kill` end the running stages first: they live in process groups of their own."""
+    from flows.notices import mute
     from flows.process import stop_all
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
+        mute()
         console.print("stopping the running stages ...")
         stop_all()
         raise KeyboardInterrupt

@@ -16,6 +16,7 @@ from flows.arrive import take_in_new_points
 from flows.artifacts import intake_notes, publish
 from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
 from flows.gpu_limit import GPU_TAG
+from flows.notices import HOOKS
 from flows.run_guard import alone
 from flows.run_name import rename_run, run_name
 from flows.stage import RESTORED, mirror, run_stage
@@ -49,7 +50,15 @@ class StageFailed(Exception):
 RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8))
 
 
-@flow(name="annotation_to_model", flow_run_name=run_name, task_runner=RUNNER, persist_result=False)
+@flow(
+    name="annotation_to_model",
+    flow_run_name=run_name,
+    task_runner=RUNNER,
+    persist_result=False,
+    on_failure=HOOKS,
+    on_crashed=HOOKS,
+    on_cancellation=HOOKS,
+)
 def annotation_to_model(target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand") -> Any:
     """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
 

@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from flows import run_lock
+from flows import notices, run_lock
 from flows.dvc_records import mend
 from flows.process import begin, stop_all
 from flows.run_lock import Holder
@@ -52,6 +52,7 @@ def _tell_crashed(died: list[Holder]) -> list[Holder]:
         try:
             if _make_crashed(UUID(str(one.run_id)), f"its process was killed: {one}"):
                 log.warning("%s", f"an earlier run was killed, and is Crashed now: {one}")
+                notices.tell("Crashed", "its process was killed", one.run_name, one.url)
         except ObjectNotFound:
             pass  # another server's, or deleted
         except Exception as error:  # the server is away: the next run tries again

@@ -184,7 +184,9 @@ def logged() -> Iterator[list[str]]:
             lines.append(record.getMessage())
 
     handler = Keep()
-    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    loggers = [
+        logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.notices")
+    ]
     for logger in loggers:
         logger.addHandler(handler)
     yield lines
