@@ -17,7 +17,7 @@ from rich.table import Table
 from data.errors import SHOWN_FAULTS
 from tasks.doctor import full_check, quick_check
 from tasks.doctor_finding import Diagnosis, Finding
-from tasks.doctor_setup import is_made
+from tasks.doctor_setup import awaits_points, is_made
 from tasks.report_line import count
 
 EXAMPLE = "Example: points2model doctor   |   points2model doctor --quick   |   points2model doctor --json"
@@ -69,6 +69,7 @@ def before_run(root: Path, target: str, console: Console) -> Diagnosis:
     """
     diagnosis, params = quick_check(root, WORKSPACE)
     own = params is not None and not all(map(is_made, (params.ingest.images, params.points.files)))
+    own = own and not (params is not None and awaits_points(params, root))
     fresh = True
     if not diagnosis.errors and own and target not in LOOKS_NOT_AT_DATA:
         examined = full_check(root, WORKSPACE)

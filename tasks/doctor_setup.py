@@ -54,12 +54,21 @@ def is_made(name: str) -> bool:
     return name.startswith("workspace/")
 
 
+def awaits_points(params: Params, root: Path) -> bool:
+    """Whether no point file lies here yet and an inbox is set: the first run takes the first files in."""
+    here = root / params.points.files
+    empty = not here.exists() or (here.is_dir() and not any(here.iterdir()))
+    return params.operate.inbox.source is not None and not is_s3(params.points.files) and empty
+
+
 def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     named = {
         "ingest.images": params.ingest.images,
         "ingest.annotations": params.ingest.annotations,
         "points.files": params.points.files,
     }
+    if awaits_points(params, root):
+        del named["points.files"]
     for key, name in named.items():
         if not is_made(name) and not is_s3(name) and not (root / name).exists():
             found = f"no such file or folder, {name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,10 @@ class Lookout:
             digests = {name: self._digests[name, one.identity] for name, one in open_.items()}
             return Waiting(open_, None, digests, self._tried[1], settling, lost)
         into = self.place / "files"
-        lost |= inbox.bring(open_.values(), self.place / "cache", into)
+        if open_:
+            lost |= inbox.bring(open_.values(), self.place / "cache", into)
+        else:
+            shutil.rmtree(self.place, ignore_errors=True)  # what came from S3 before is of no more use
         open_ = {name: one for name, one in open_.items() if name not in lost}
         for name, one in open_.items():
             self._digests[name, one.identity] = file_digest(into / name, "sha256")

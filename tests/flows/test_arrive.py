@@ -17,6 +17,7 @@ from data.errors import DataError
 from flows.arrive import Intake, take_in
 from tasks.arrivals import Ledger
 from tasks.config import Params, load_params
+from tasks.doctor_setup import awaits_points
 from tasks.errors import TaskError
 from tests.conftest import Bucket
 from tests.tasks.conftest import run_step, tiny_recipe
@@ -242,6 +243,16 @@ def test_a_version_that_cannot_be_kept_is_a_problem_told(params: Params) -> None
     result = intake(params)
     assert states(result) == {"a.json": "taken"}
     assert "`dvc add points` failed" in result.problems[0]
+
+
+def test_the_first_file_of_all_makes_the_folder(params: Params) -> None:
+    content = clicks(2)
+    for name in ("points", "workspace/dataset"):
+        shutil.rmtree(name)
+    Path("inbox/a.json").write_bytes(content)
+    assert awaits_points(params, Path())
+    assert intake(params).points == 2 and Path("points/a.json").read_bytes() == content
+    assert Path("points.dvc").exists() and not awaits_points(params, Path())
 
 
 def test_the_ledger_is_readable_json(params: Params) -> None:
