@@ -23,6 +23,7 @@ from flows import (
     model_commands,
     operate_commands,
     points_command,
+    registry_command,
     remote_command,
     reports_command,
 )
@@ -219,6 +220,7 @@ def _summary(outcome: Outcome, target: str) -> dict[str, Any]:
         "stages": outcome.stages,
         "error": outcome.error,
         "metrics": _read_metrics() if done else None,
+        "promotion": _read_promotion() if done else None,
         "report": str(REPORT) if done and REPORT.is_file() else None,
     }
 
@@ -241,7 +243,26 @@ def _show(outcome: Outcome, target: str, console: Console) -> None:
         from tasks.report import summary_table
 
         console.print(summary_table(metrics))
+        _show_promotion(console)
         console.print(f"report: {REPORT}   ({outcome.seconds:.0f} s)")
+
+
+def _show_promotion(console: Console) -> None:
+    from flows.promoted_model import standing
+
+    try:
+        console.print(escape(standing(Path.cwd())))
+    except TaskError as error:  # what was made is there all the same
+        console.print(f"[yellow]note[/] {escape(str(error))}")
+
+
+def _read_promotion() -> dict[str, Any] | None:
+    from flows.promoted_model import standing_of
+
+    try:
+        return standing_of(Path.cwd())
+    except TaskError as error:
+        return {"error": str(error)}
 
 
 def _read_metrics() -> dict[str, Any] | None:
@@ -258,6 +279,9 @@ def _fail(console: Console, message: str) -> None:
 
 app.command("import-checkpoint", epilog=model_commands.IMPORT_EXAMPLE)(model_commands.import_checkpoint)
 app.command("import-points", epilog=points_command.EXAMPLE)(points_command.import_points)
+app.command("models", epilog=registry_command.MODELS_EXAMPLE)(registry_command.models)
+app.command("promote", epilog=registry_command.PROMOTE_EXAMPLE)(registry_command.promote)
+app.command("rollback", epilog=registry_command.ROLLBACK_EXAMPLE)(registry_command.rollback)
 app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.predict)
 app.command("evaluate", epilog=evaluate_command.EXAMPLE)(evaluate_command.evaluate)
 app.command("remote", epilog=remote_command.EXAMPLE)(remote_command.remote)

@@ -106,6 +106,12 @@ class DvcRepo:
         visit(stages[target])
         return nodes
 
+    def stages(self) -> list[str]:
+        """Names of all stages of dvc.yaml."""
+        return sorted(
+            stage.name for stage in self._repo.index.graph if isinstance(stage, PipelineStage) and stage.name
+        )
+
     def restore_missing(self, names: list[str]) -> list[str]:
         """Brings back outputs of these stages that are gone from the workspace but in the cache.
 
@@ -131,6 +137,19 @@ class DvcRepo:
             return not self._repo.status(targets=[name])
         except Exception:  # a missing dependency, a bucket out of reach: `dvc repro` will tell it better
             return False
+
+    def all_done(self, names: list[str]) -> bool:
+        """Whether all of these stages are up to date; False where one can't be asked."""
+        try:
+            return not self._repo.status(targets=names)
+        except Exception:  # as in `is_done`
+            return False
+
+    def is_cached(self, pointer: str) -> bool:
+        """Whether what a .dvc file names lies in the working tree unchanged, and in the cache too."""
+        with lock_repo(self._repo):
+            outs = [out for stage in self._repo.stage.collect(pointer) for out in stage.outs]
+            return all(not out.status() and not out.changed_cache() for out in outs)
 
     def key(self, name: str) -> str | None:
         """A hash of all that decides the stage's result: its command, its dependencies' content, its params.

@@ -49,6 +49,7 @@ class Masks(StrEnum):
 class Model(StrEnum):
     """Whose predictions."""
 
+    promoted = "promoted"
     student = "student"
     teacher = "teacher"
 
@@ -64,7 +65,9 @@ def export(
         Masks, typer.Option(help="Of pseudo labels: refined where there is one.")
     ] = Masks.refined,
     min_score: Annotated[float, typer.Option(help="Leave out pseudo labels and predictions below.")] = 0.0,
-    model: Annotated[Model, typer.Option(help="Of predictions.")] = Model.student,
+    model: Annotated[
+        Model, typer.Option(help="Of predictions: the promoted model, the present student, or the teacher.")
+    ] = Model.promoted,
     annotations: Annotated[
         Path | None, typer.Option(help="With --what file: COCO, Scalabel, or a folder of bitmasks.")
     ] = None,
@@ -79,6 +82,7 @@ def export(
     Pseudo labels carry their score and point_id. Masks are exact in all formats, but in bitmasks none can overlap:
     the higher score, or the later one, lies on top, and what is covered is counted. See docs/masks.md.
     """
+    from flows.promoted_model import promoted_predictions
     from tasks.export_labels import (
         SUMMARY,
         ExportRequest,
@@ -86,11 +90,15 @@ def export(
     )  # pyarrow takes time that --help shouldn't
 
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    request = ExportRequest(
-        what=what.value, format=format.value, masks=masks.value, min_score=min_score, model=model.value,
-        annotations=annotations, images=images,
-    )  # fmt: skip
     try:
+        whose = model.value
+        if what is What.predictions and model is Model.promoted:
+            whose, told = promoted_predictions(workspace)
+            console.print(escape(told))
+        request = ExportRequest(
+            what=what.value, format=format.value, masks=masks.value, min_score=min_score, model=whose,
+            annotations=annotations, images=images,
+        )  # fmt: skip
         summary = export_labels(request, out, workspace)
     except (DataError, TaskError) as error:
         console.print(f"[red]failed[/] {escape(str(error))}")

@@ -20,7 +20,7 @@ IMPORT_EXAMPLE = (
     "Example: points2model import-checkpoint SOLOv2_R101_coco10p.pth --out models/coco10p --categories coco"
 )
 PREDICT_EXAMPLE = (
-    "Example: points2model predict images/*.jpg --model workspace/student --out predicted   |   "
+    "Example: points2model predict images/*.jpg --out predicted   |   "
     "points2model predict a.jpg --model models/coco10p --compat --points clicks.json --out predicted"
 )
 
@@ -62,8 +62,14 @@ def import_checkpoint(
 
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    model: Annotated[Path, typer.Option(help="Folder of a SOLOv2: trained, or of import-checkpoint.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a SOLOv2: trained, or of import-checkpoint. Default: the promoted model, see "
+            "`points2model models`."
+        ),
+    ] = None,
     compat: Annotated[
         bool,
         typer.Option(
@@ -97,16 +103,22 @@ def predict(
     image_id is 1, 2, ... in the order of the images. With --points each click has one row, and points.json says
     what became of it.
     """
+    from flows.promoted_model import promoted_model
     from tasks.predict_images import RESULTS, predict_images
 
     with _console(as_json) as console:
+        version = None
+        if model is None:
+            promoted = promoted_model(Path.cwd())
+            model, version = promoted.folder, promoted.entry.version
+            console.print(escape(promoted.told()))
         counts = predict_images(
             images, model, out,
             compat=compat, points=points, refiner=refiner, params=params, short_side=short_side,
             max_side=max_side, device=device,
         )  # fmt: skip
         if as_json:
-            _print({**counts, "results": str(out / RESULTS)})
+            _print({**counts, "results": str(out / RESULTS), "model": str(model), "version": version})
         else:
             asked = f"{counts['points']} points on " if points else ""
             console.print(

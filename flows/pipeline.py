@@ -17,6 +17,8 @@ from flows.artifacts import intake_notes, publish
 from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
 from flows.gpu_limit import GPU_TAG
 from flows.notices import HOOKS
+from flows.promotion import COMPARES
+from flows.promotion_task import LAST, begin_round, promote
 from flows.run_guard import alone
 from flows.run_name import rename_run, run_name
 from flows.stage import RESTORED, mirror, run_stage
@@ -83,12 +85,28 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str) -> Any:
     begun = Begun({}, {})
     intake = take_in_new_points(repo, nodes, lambda needed: _run_all(repo, needed, set(force), begun))
     if intake.of("taken"):
-        rename_run(str(intake))
+        reason = str(intake)
+        rename_run(reason)
+    started = begin_round(repo, list(nodes), force)
+    if started is not None:
+        return Failed(
+            message=started, data=StageFailed(started, [asdict(run) for run in begun.runs.values()])
+        )
     runs = _run_all(repo, nodes, set(force), begun)
+    runs += _promoted(repo, reason, begun)
     failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
     publish(repo.root, result, intake_notes(intake))
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
+
+
+def _promoted(repo: DvcRepo, reason: str, begun: Begun) -> list[StageRun]:
+    """Ends the round where the report is done; a promotion that fails is told as a stage's failure is."""
+    report = begun.runs.get(LAST)
+    if report is None or report.state == "Failed" or COMPARES not in begun.runs:
+        return []
+    state = promote(repo.root, reason, begun.futures[LAST], return_state=True)
+    return [] if state.is_completed() else [StageRun("promote", "Failed", 0.0, state.message or "", {})]
 
 
 class Begun(NamedTuple):

@@ -20,6 +20,9 @@ from tasks.errors import TaskError
 REGISTRY = "registry"
 """The folder beside the workspace."""
 BASELINE = "baseline.json"
+START = "start"
+"""The folder with a file for each of `student.start`: a stage depends on the one that is chosen, and only that of
+`promoted` is ever moved, together with the baseline."""
 MODEL = "model"
 VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 
@@ -71,6 +74,18 @@ def read_baseline(registry: Path) -> Baseline:
             f"{path}: no such file; where nothing was promoted it holds "
             f'{{"version": null}}. Bring it back with `git checkout {path}`'
         )
+    return read_record(path, Baseline)
+
+
+def read_start(registry: Path) -> Baseline:
+    """The model that a student with `start: promoted` begins with.
+
+    Raises:
+        TaskError: the file is missing or damaged.
+    """
+    path = registry / START / "promoted.json"
+    if not path.is_file():
+        raise TaskError(f"{path}: no such file; bring it back with `git checkout {path}`")
     return read_record(path, Baseline)
 
 

@@ -315,14 +315,15 @@ class StudentConfig(DetectorTrainConfig):
     `unusable`: around a point without a mask, or with one below `min_score`, on an image that has others, `ignore`
     teaches nothing, `background` that there is no object.
     `strong_share`: of each batch, from strong images, whose masks are true; null: each image comes as often as any
-    other [null]. `start`: from the weights that the seed draws, or from the teacher's [scratch]."""
+    other [null]. `start`: from the weights that the seed draws, from the teacher's, or from those of the model that was
+    promoted when this round began (docs/registry.md) [scratch]."""
 
     masks: Literal["refined", "rough", "none"]
     min_score: Share
     weight_by_score: bool
     unusable: Literal["ignore", "background"]
     strong_share: Annotated[float, Field(gt=0, lt=1)] | None
-    start: Literal["scratch", "teacher"]
+    start: Literal["scratch", "teacher", "promoted"]
 
 
 Evaluator = Literal["pycocotools", "faster_coco_eval"]

@@ -41,7 +41,7 @@ class ExportRequest:
         format: one of `data.export.EXPORTS`.
         masks: of pseudo labels: `refined` or `rough`.
         min_score: of pseudo labels and predictions: those below are left out.
-        model: of predictions: `student` or `teacher`.
+        model: of predictions: `student`, `teacher`, or `baseline`, which the student was compared with.
         annotations: of `file`: a file or folder in any format that ingest reads.
         images: of `file`: the image root, for formats that don't say all sizes and names; None: not needed.
     """
@@ -112,7 +112,8 @@ def _parts(request: ExportRequest, workspace: Path) -> list[tuple[str, Iterator[
             row["image_id"]: (row["height"], row["width"])
             for row in val.images.select(["image_id", "height", "width"]).to_pylist()
         }
-        path = workspace / "evaluation" / "predictions" / f"{request.model}.json"
+        made_by = "comparison" if request.model == "baseline" else "evaluation"
+        path = workspace / made_by / "predictions" / f"{request.model}.json"
         rows = read_results(path, sizes, {category.id for category in val.categories})
         found = [row for row in rows if row["score"] >= request.min_score]
         return [(request.model, frames_of_results(val, found), val.categories)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from data.tables import POINTS, PSEUDO, Split, read_parquet
+from models.checkpoint import load_meta
 from tasks import processes
+from tasks.baseline import checked_model, read_start, registry_of
 from tasks.config import Params
 from tasks.detector import train_detector
 from tasks.errors import TaskError
@@ -47,8 +50,39 @@ def run(params: Params, workspace: Path) -> None:
     train_detector(
         "train_student", params, params.student, splits, workspace, workspace / "student",
         first_share=params.student.strong_share,
-        initial=workspace / "teacher" if params.student.start == "teacher" else None,
+        initial=_initial(params, workspace, strong),
     )  # fmt: skip
+
+
+def _initial(params: Params, workspace: Path, split: Split) -> Path | None:
+    """The checkpoint that `student.start` names; None for the weights that the seed draws."""
+    if params.student.start == "teacher":
+        return workspace / "teacher"
+    if params.student.start == "scratch":
+        return None
+    registry = registry_of(workspace)
+    start = read_start(registry)
+    if start.version is None or start.model is None:
+        log.info(
+            "train_student: student.start is promoted, but nothing was promoted yet: it starts from scratch"
+        )
+        return None
+    folder = checked_model(registry, start.version, start.model)
+    found = [(row["id"], row["name"]) for row in load_meta(folder)["categories"]]
+    expected = [(category.id, category.name) for category in split.categories]
+    if found != expected:
+        raise TaskError(
+            f"{folder}: {start.version} has the classes {_listed(found, expected)} that the data set doesn't have, and "
+            f"lacks {_listed(expected, found)}; set student.start to scratch or teacher until a model of these classes "
+            "is promoted"
+        )
+    log.info("train_student: starts from the promoted model %s", start.version)
+    return folder
+
+
+def _listed(these: Sequence[tuple[int, str]], others: Sequence[tuple[int, str]]) -> str:
+    """Those that the others lack, as `id name`."""
+    return ", ".join(f"{id} {name}" for id, name in these if (id, name) not in others) or "none"
 
 
 def read_pseudo(folder: Path) -> pa.Table:

@@ -47,6 +47,14 @@ def tiny_recipe() -> dict[str, Any]:
     return recipe
 
 
+def blank_registry(folder: Path) -> None:
+    """The registry of a fresh clone; ours may hold what was run here."""
+    (folder / "registry" / "start").mkdir(parents=True)
+    for name in ("baseline", "start/scratch", "start/teacher", "start/promoted"):
+        (folder / "registry" / f"{name}.json").write_text('{"version": null}\n', encoding="utf-8")
+    shutil.copy(ROOT / "registry" / ".gitignore", folder / "registry")
+
+
 @pytest.fixture
 def recipe() -> dict[str, Any]:
     """The tiny recipe, to change."""
@@ -78,8 +86,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     """
     folder = tmp_path_factory.mktemp("line")
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
-    (folder / "registry").mkdir()
-    shutil.copy(ROOT / "registry" / "baseline.json", folder / "registry")
+    blank_registry(folder)
     params = load_params(folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -13,12 +13,14 @@ from data.tables import Split
 from models.checkpoint import build_model
 from models.solov2 import SOLOv2
 from tasks import train_teacher
+from tasks.baseline import folder_hash
 from tasks.config import Params
 from tasks.detector import train_detector
 from tasks.engine import Job, train
 from tasks.errors import TaskError
 from tasks.holdout import read_held_out
 from tasks.train_student import read_pseudo, run
+from tests.tasks.conftest import blank_registry
 
 
 @pytest.fixture
@@ -113,6 +115,55 @@ def test_a_teacher_of_another_network_can_not_be_started_from(place: tuple[Path,
     shutil.rmtree(workspace / "teacher")
     with pytest.raises(TaskError, match=r"teacher/model\.json: not found"):
         run(student_with(params, start="teacher"), workspace)
+
+
+STILL = {"steps": 1, "lr": 1e-12, "warmup_steps": 0, "log_every": 1, "checkpoint_every": 1}
+
+
+def promote(workspace: Path, source: str) -> None:
+    """Makes a model of the workspace v1, from which a new round starts."""
+    folder = Path("registry/v1/model")
+    shutil.copytree(workspace / source, folder)
+    start = {"version": "v1", "model": folder_hash(folder)}
+    Path("registry/start/promoted.json").write_text(json.dumps(start))
+
+
+def test_a_student_may_start_from_the_promoted_model(
+    place: tuple[Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, params = place
+    blank_registry(Path())
+    caplog.set_level("INFO")
+    run(student_with(params, **STILL, start="promoted"), workspace)
+    assert "nothing was promoted yet: it starts from scratch" in caplog.text
+    scratch = weights_of(workspace / "student")
+    promote(workspace, "teacher")
+    run(student_with(params, **STILL, start="promoted"), workspace)
+    assert "starts from the promoted model v1" in caplog.text
+    teacher, student = weights_of(workspace / "teacher"), weights_of(workspace / "student")
+    assert all(torch.allclose(student[name], value, atol=1e-6) for name, value in teacher.items())
+    assert not all(torch.allclose(student[name], value, atol=1e-6) for name, value in scratch.items())
+
+
+def test_a_promoted_model_that_does_not_fit_is_told(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    blank_registry(Path())
+    promote(workspace, "teacher")
+    wider = params.model_copy(update={"model": {**params.model, "head_channels": 32}})
+    with pytest.raises(TaskError, match=r"another network than params\.yaml's `model` section"):
+        run(student_with(wider, start="promoted"), workspace)
+    shutil.rmtree("registry/v1")
+    meta = json.loads((workspace / "teacher/model.json").read_text())
+    meta["categories"][1] |= {"name": "blob"}
+    (workspace / "teacher/model.json").write_text(json.dumps(meta))
+    promote(workspace, "teacher")
+    with pytest.raises(
+        TaskError, match=r"v1 has the classes 2 blob that .* and lacks 2 ring; set student.start"
+    ):
+        run(student_with(params, start="promoted"), workspace)
+    shutil.rmtree("registry/v1")
+    with pytest.raises(TaskError, match=r"the model of v1 isn't here.*dvc pull"):
+        run(student_with(params, start="promoted"), workspace)
 
 
 @pytest.mark.slow

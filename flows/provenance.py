@@ -1,0 +1,79 @@
+"""Where a model came from, as its entry in the registry tells: data, params and code from dvc.lock and Git; who."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tasks.registry import Code
+from tasks.source_files import PACKAGES
+
+_SOURCES = (".py", ".j2")
+_HASHES = ("md5", "etag", "checksum")
+"""what dvc.lock has of a dependency: of a path, of an object in S3, of other remotes"""
+
+
+class Inputs(NamedTuple):
+    """What dvc.lock says that the stages read."""
+
+    data: dict[str, str | None]
+    params: dict[str, Any]
+    sources: str
+
+
+def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
+    """Data hashes by path, the sections of params.yaml, and one hash of all source files, of these stages."""
+    path = root / "dvc.lock"
+    lock = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    data: dict[str, str | None] = {}
+    params: dict[str, Any] = {}
+    sources: dict[str, str | None] = {}
+    for stage in stages:
+        entry = lock.get("stages", {}).get(stage, {})
+        for dep in entry.get("deps", []):
+            own = dep["path"].split("/")[0] in PACKAGES and dep["path"].endswith(_SOURCES)
+            (sources if own else data)[dep["path"]] = next((dep[key] for key in _HASHES if key in dep), None)
+        for section in entry.get("params", {}).values():
+            params |= section
+    listed = repr(sorted(sources.items())).encode()
+    return Inputs(
+        dict(sorted(data.items())), dict(sorted(params.items())), hashlib.sha256(listed).hexdigest()[:16]
+    )
+
+
+def code_of(root: Path, sources: str) -> Code:
+    """Git's commit, and whether tracked files differ from it."""
+    commit = git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return Code(commit=None, dirty=None, sources=sources)
+    changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", *PACKAGES, "dvc.yaml")
+    return Code(commit=commit, dirty=None if changed is None else bool(changed), sources=sources)
+
+
+def who(root: Path) -> str:
+    """Git's user where it is set, else the login name."""
+    name, mail = (git(root, "config", f"user.{key}") for key in ("name", "email"))
+    if name:
+        return f"{name} <{mail}>" if mail else name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """What Git prints, stripped; None where it isn't there, or says no."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
