@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from flows.dvc_repo import DvcRepo
-from flows.report_address import HOST, PORT
+from flows.dvc_repo import DvcRepo, PipelineError
+from flows.report_address import HOST, PORT, VARIABLE
 
 REPORT = Path("workspace/report.html")
 _PAGE = b"<!doctype html"
@@ -94,18 +95,40 @@ def _read(path: Path) -> bytes | None:
 
 
 @contextmanager
-def reports_served(root: Path, host: str = HOST, port: int = PORT) -> Iterator[str]:
-    """Serves reports in a thread meanwhile; gives the newest one's address.
+def reports_served(root: Path, say: Callable[[str], None], port: int = PORT) -> Iterator[None]:
+    """Serves reports in a thread meanwhile, for runs that this process starts: they learn by their environment where.
 
-    Raises:
-        PipelineError: `root` is no project.
-        OSError: the port is taken.
+    Where the port is taken, by another project for one, a free one is used; links that runs have left before then lead
+    to that other project, which has no such reports and says so. What can't be served is said, and ends nothing.
+
+    Args:
+        root: the project's folder.
+        say: gets a line for people.
+        port: the wanted one.
     """
-    with ReportServer(root, host, port) as server:
+    try:
+        server = _on_a_free_port(root, port)
+    except (PipelineError, OSError) as error:
+        say(f"reports aren't served: {error}")
+        yield
+        return
+    named = os.environ.get(VARIABLE)
+    with server:
         thread = threading.Thread(target=server.serve_forever, name="reports", daemon=True)
         thread.start()
+        os.environ.setdefault(VARIABLE, server.address.removesuffix("/report.html"))
+        say(f"reports: {server.address}")
         try:
-            yield server.address
+            yield
         finally:
+            if named is None:
+                del os.environ[VARIABLE]
             server.shutdown()
             thread.join()
+
+
+def _on_a_free_port(root: Path, port: int) -> ReportServer:
+    try:
+        return ReportServer(root, port=port)
+    except OSError:
+        return ReportServer(root, port=0)

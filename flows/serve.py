@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data.errors import Fault
 from flows.process import stop_all, stream
+from flows.report_server import reports_served
 from flows.stage import environment
 from flows.watch import EVENT, Watcher
 from tasks.config import OperateConfig, Params
@@ -236,11 +238,15 @@ def serve(
     if server is None and not answers(url):
         step = "start that server, correct PREFECT_API_URL, or unset it: then a server of our own is started"
         raise TaskError(str(Fault("PREFECT_API_URL", url, "no answer", "a Prefect server", step)))
-    line = Line(name, params.operate, say)
+    from flows.gpu_limit import ensure_gpu_limit  # here, since it imports Prefect
+
+    line, meanwhile = Line(name, params.operate, say), ExitStack()
     try:
         if server is not None:
             say(f"starting a Prefect server on {url.removesuffix('/api')} ...")
             server.start()
+        ensure_gpu_limit()
+        meanwhile.enter_context(reports_served(root, say))
         line.start()
         say(f"serving annotation_to_model/{name}; the UI: {url.removesuffix('/api')}")
         say(_told(params.operate))
@@ -254,6 +260,7 @@ def serve(
     finally:
         stopped.set()
         line.stop()
+        meanwhile.close()
         if server is not None:
             server.stop()
 

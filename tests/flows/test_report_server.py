@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -33,20 +35,26 @@ def get(address: str) -> tuple[int, bytes]:
 
 
 @pytest.fixture
-def served(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a project's reports: the newest in the workspace, an older one and a model in DVC's cache."""
+def project(toy: Toy) -> Toy:
+    """A project with a newest report in the workspace, an older one and a model in DVC's cache."""
     toy.path("old.html").write_bytes(OLD)
     toy.path("model.bin").write_bytes(WEIGHTS)
     toy.dvc("add", "-q", "old.html", "model.bin")
     toy.path("workspace").mkdir()
     toy.path("workspace/report.html").write_bytes(NEW)
-    with reports_served(toy.root, port=0) as newest:
-        base = newest.removesuffix("/report.html")
-        monkeypatch.setenv(VARIABLE, base + "/")
-        yield base
+    return toy
 
 
-def test_what_is_served_and_what_is_not(served: str, toy: Toy) -> None:
+@pytest.fixture
+def served(project: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where its reports are served, as runs learn it."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with reports_served(project.root, lambda _: None, port=0):
+        yield os.environ[VARIABLE]
+    assert VARIABLE not in os.environ
+
+
+def test_what_is_served_and_what_is_not(served: str, project: Toy) -> None:
     assert get(f"{served}/") == (200, NEW)
     assert get(f"{served}/report.html?x=1") == (200, NEW)
     assert get(report_address(md5(OLD))) == (200, OLD)
@@ -63,18 +71,36 @@ def test_what_is_served_and_what_is_not(served: str, toy: Toy) -> None:
     ):
         status, page = get(served + path)
         assert status == 404 and b"No such report" in page, path
-    toy.path("workspace/report.html").unlink()
+    project.path("workspace/report.html").unlink()
     assert get(f"{served}/report.html")[0] == 404
 
 
-def test_a_taken_port_is_said_by_the_command(served: str, toy: Toy) -> None:
-    port = served.rpartition(":")[2]
-    process = toy.cli("reports", "--port", port)
-    output, _ = process.communicate(timeout=60)
+def test_a_taken_port_is_said_by_the_command_and_gone_round_where_runs_are_served(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        process = toy.cli("reports", "--port", str(port))
+        monkeypatch.setenv(VARIABLE, "https://reports.example/here")
+        with reports_served(toy.root, said.append, port=port):
+            assert report_address("a" * 32) == f"https://reports.example/here/reports/{'a' * 32}.html"
+        assert os.environ[VARIABLE] == "https://reports.example/here"
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "in use" in output and "--port" in output and "Traceback" not in output
+    assert said[0].startswith("reports: http://127.0.0.1:") and str(port) not in said[0]
 
 
-def test_the_address_without_a_word_is_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_project_ends_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    with reports_served(tmp_path, said.append, port=0):
+        pass
+    assert said[0].startswith("reports aren't served: ")
+
+
+def test_the_address_without_a_word_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert report_address("a" * 32) == f"http://127.0.0.1:4243/reports/{'a' * 32}.html"
