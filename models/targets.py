@@ -115,6 +115,7 @@ def assign_targets(
     *,
     points_xy: list[Tensor] | None = None,
     ignore: list[Tensor | None] | None = None,
+    weigh_categories: bool = True,
 ) -> Targets:
     """Targets of a batch padded to `input_size` (H, W).
 
@@ -123,6 +124,7 @@ def assign_targets(
             are learnt nowhere.
         labels: int64 [K], contiguous classes.
         weights: float32 [K]; they scale an object's part of both losses.
+        weigh_categories: or of the mask loss alone, if false: its class is learnt in full, however doubtful its mask.
         points_xy: float [K, 2] or [K, Q, 2], further places in input pixels whose cells learn the object
             too, so that it can be prompted there. NaN means none.
         ignore: bool [h, w] or None for each image (crowds): cells without an object that touch it teach
@@ -163,7 +165,8 @@ def assign_targets(
         category = torch.full_like(winner, NO_CLASS)
         category[taken] = label[winner[taken]]
         cell_weight = torch.ones_like(winner, dtype=torch.float32)
-        cell_weight[taken] = weight[winner[taken]]
+        if weigh_categories:
+            cell_weight[taken] = weight[winner[taken]]
         if ignore is not None:
             cell_weight[_ignored(ignore, grid, input_size, device) & ~taken] = 0
         categories.append(category.view(-1, *grid))

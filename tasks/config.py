@@ -245,6 +245,11 @@ class DetectorTrainConfig(TrainConfig):
     ranges: tuple[tuple[NonNegative, Positive], ...]
     augment: AugmentConfig
 
+    @property
+    def weighs_categories(self) -> bool:
+        """Whether an object's weight scales its part of the category loss too."""
+        return True
+
 
 class TeacherConfig(DetectorTrainConfig):
     """`milestones` are the steps whose weights make the refiner's training masks (METHOD.md: about 1/2 and 5/6).
@@ -310,7 +315,8 @@ class PseudoConfig(Section):
 
 
 class StudentConfig(DetectorTrainConfig):
-    """`masks`: which pseudo masks to learn from; `weight_by_score`: an instance's score scales its part of both losses.
+    """`masks`: which pseudo masks to learn from; `weight_by_score`: what of a pseudo label's part in the
+    losses its score scales: `none`, the `mask`'s alone (that an object of this class is there is sure), or `both`.
 
     `unusable`: around a point without a mask, or with one below `min_score`, on an image that has others, `ignore`
     teaches nothing, `background` that there is no object.
@@ -320,10 +326,14 @@ class StudentConfig(DetectorTrainConfig):
 
     masks: Literal["refined", "rough", "none"]
     min_score: Share
-    weight_by_score: bool
+    weight_by_score: Literal["none", "mask", "both"]
     unusable: Literal["ignore", "background"]
     strong_share: Annotated[float, Field(gt=0, lt=1)] | None
     start: Literal["scratch", "teacher", "promoted"]
+
+    @property
+    def weighs_categories(self) -> bool:
+        return self.weight_by_score != "mask"
 
 
 Evaluator = Literal["pycocotools", "faster_coco_eval"]

@@ -66,6 +66,7 @@ def detector_pieces(
                 config,
                 points_xy=None if inner is None else inner[part],
                 ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"][part]],
+                weigh_categories=training.weighs_categories,
             )
             for part in parts
         ]

@@ -36,7 +36,11 @@ def with_pseudo_masks(
     codes, good = _masks_of(pseudo, config)
     usable = pseudo.select(["image_id", "category_id", "score"]).filter(good)
     rles = codes.filter(good)
-    scores = usable["score"] if config.weight_by_score else pa.chunked_array([np.ones(len(rles), np.float32)])
+    scores = (
+        usable["score"]
+        if config.weight_by_score != "none"
+        else pa.chunked_array([np.ones(len(rles), np.float32)])
+    )
     parts = [_rows(weak, usable, rles, scores, crowd=False)]
     held = pc.unique(usable["image_id"])
     if config.unusable == "ignore":

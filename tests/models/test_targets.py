@@ -192,6 +192,14 @@ def test_weights_and_ignored_cells(rectangles, config: SOLOv2Config) -> None:
     assert (weights[:, :6][categories[:, :6] < 0] == 0).all()
 
 
+def test_weights_may_scale_the_mask_loss_alone(rectangles, config: SOLOv2Config) -> None:
+    arguments = ([rectangles(SIZE, (8, 8, 20, 20))], [torch.tensor([1])], [torch.tensor([0.3])], SIZE, config)
+    targets = assign_targets(*arguments, weigh_categories=False)
+    assert all((level == 1).all() for level in targets.cell_weights)
+    assert targets.weights.tolist() == pytest.approx([0.3])
+    assert targets.cell.tolist() == assign_targets(*arguments).cell.tolist()
+
+
 regions = st.tuples(st.integers(0, 95), st.integers(0, 63), st.integers(1, 40), st.integers(1, 30))
 
 

@@ -108,9 +108,12 @@ def test_which_pseudo_masks_are_learnt(
     assert all(row["area"] == area(row["rle_counts"], SIDE, SIDE) for row in rows)
 
 
-@pytest.mark.parametrize(("weight_by_score", "expected"), [(True, [0.9, 0.8, 0.1, 0.05]), (False, [1] * 4)])
+@pytest.mark.parametrize(
+    ("weight_by_score", "expected"),
+    [("both", [0.9, 0.8, 0.1, 0.05]), ("mask", [0.9, 0.8, 0.1, 0.05]), ("none", [1] * 4)],
+)
 def test_weights(
-    splits: tuple[Split, Split, StudentConfig], tmp_path: Path, weight_by_score: bool, expected: list[float]
+    splits: tuple[Split, Split, StudentConfig], tmp_path: Path, weight_by_score: str, expected: list[float]
 ) -> None:
     _, rows = made(splits, tmp_path / "made", weight_by_score=weight_by_score, min_score=0.0)
     assert [row["score"] for row in rows if not row["iscrowd"]] == pytest.approx(expected)
