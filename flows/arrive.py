@@ -17,7 +17,7 @@ from prefect import get_run_logger
 from data.errors import DataError
 from data.storage import atomic_write, discard_partials
 from flows.dvc_repo import DvcRepo, StageNode
-from flows.stage import environment
+from flows.stage import environment, show
 from tasks.arrivals import ARRIVALS, Arrival, Ledger, now
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
@@ -67,6 +67,14 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+class Told(logging.LoggerAdapter[Any]):
+    """The run's log, whose lines a person who watches the run sees too."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        super().log(level, msg, *args, **kwargs)
+        show("inbox", str(msg) % args)
+
+
 def take_in_new_points(
     repo: DvcRepo, nodes: dict[str, StageNode], run: Callable[[dict[str, StageNode]], list[Any]]
 ) -> Intake:
@@ -86,7 +94,7 @@ def take_in_new_points(
     return take_in(
         repo.root,
         params,
-        get_run_logger(),
+        Told(get_run_logger(), {}),
         before=lambda: all(one.state != "Failed" for one in run(repo.graph("ingest"))),
     )
 

@@ -143,6 +143,11 @@ def _repro(stage: str, root: Path, force: bool, log_path: Path, mode: str) -> tu
 
 def _tell(stage: str, line: str, level: int) -> None:
     get_run_logger().log(level, "%s", line)
+    show(stage, line)
+
+
+def show(stage: str, line: str) -> None:
+    """A line for who watches the run."""
     if _sink is not None:
         _sink(stage, line)
 

@@ -48,7 +48,8 @@ class Arrival:
     when: str
 
     def __str__(self) -> str:
-        what = {"taken": f"taken in, {self.points} points", "same": "nothing new", "rejected": "rejected"}
+        points = f"{self.points} point" + ("" if self.points == 1 else "s")
+        what = {"taken": f"taken in, {points}", "same": "nothing new", "rejected": "rejected"}
         return f"{self.name}: {what[self.state]}" + (f": {self.reason}" if self.reason else "")
 
 

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from data.errors import DataError
-from flows.arrive import Intake, take_in
+from flows.arrive import Intake, Told, take_in
+from flows.stage import watch
 from tasks.arrivals import Ledger
 from tasks.config import Params, load_params
 from tasks.doctor_setup import awaits_points
@@ -253,6 +254,17 @@ def test_the_first_file_of_all_makes_the_folder(params: Params) -> None:
     assert awaits_points(params, Path())
     assert intake(params).points == 2 and Path("points/a.json").read_bytes() == content
     assert Path("points.dvc").exists() and not awaits_points(params, Path())
+
+
+def test_who_watches_a_run_sees_what_is_taken_in(params: Params) -> None:
+    Path("inbox/a.json").write_bytes(clicks(1))
+    seen: list[tuple[str, str]] = []
+    watch(lambda stage, line: seen.append((stage, line)))
+    try:
+        take_in(Path.cwd(), params, Told(log, {}))
+    finally:
+        watch(None)
+    assert ("inbox", "inbox: a.json: taken in, 1 point") in seen
 
 
 def test_the_ledger_is_readable_json(params: Params) -> None:
