@@ -259,7 +259,7 @@ def _commit(root: Path, params: Params, message: str, version: str | None) -> st
     if not params.operate.git:
         return ""
     try:
-        done = registry_git.commit(root, message, version)
+        done = registry_git.commit(root, message, version, params.points.files)
     except registry_git.GitError as error:
         return f" (not committed: {error}; commit {', '.join(registry_git.PATHS)} yourself)"
     return f" ({done})" if done else ""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from data.storage import is_s3
+from tasks.arrivals import ARRIVALS
 from tasks.baseline import REGISTRY
 
 PATHS = (REGISTRY, "dvc.lock", "params.yaml")
@@ -25,8 +27,9 @@ def tag_of(version: str) -> str:
     return f"student@v0.0.{version[1:]}"
 
 
-def commit(root: Path, message: str, version: str | None) -> str:
-    """Commits what changed in `PATHS`, and nothing else, be it staged or not; tags the commit where a version is given.
+def commit(root: Path, message: str, version: str | None, points: str) -> str:
+    """Commits what changed in `PATHS` and in the versions of the folder `points` (params.yaml's points.files, see
+    flows/arrive.py), and nothing else, be it staged or not; tags the commit where a version is given.
 
     Returns:
         What was done, in words; "" where nothing had changed.
@@ -34,8 +37,8 @@ def commit(root: Path, message: str, version: str | None) -> str:
     Raises:
         GitError: there is no repository, no right to write, a hook that says no, ...
     """
-    paths = [path for path in PATHS if (root / path).exists()]
     _git(root, "rev-parse", "--git-dir")
+    paths = [path for path in (*PATHS, *_of_points(root, points)) if (root / path).exists()]
     if not _git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths):
         return ""
     _git(root, "add", "--", *paths)
@@ -45,6 +48,17 @@ def commit(root: Path, message: str, version: str | None) -> str:
         return done
     _git(root, "tag", "--annotate", tag_of(version), "--message", message)
     return f"{done}, tagged {tag_of(version)}"
+
+
+def _of_points(root: Path, points: str) -> list[str]:
+    """What says which points a model is of: dvc.lock has their hash alone."""
+    folder = PurePosixPath(points)
+    if is_s3(points) or folder.is_absolute() or ".." in folder.parts:
+        return []
+    pointer = f"{folder}.dvc"
+    if (root / pointer).is_file():
+        return [str(ARRIVALS), pointer, str(folder.parent / ".gitignore")]
+    return [str(ARRIVALS), str(folder)] if _git(root, "ls-files", "--", str(folder)) else []
 
 
 def _git(root: Path, *arguments: str) -> str:
