@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data.storage import is_s3
 from flows import (
     evaluate_command,
     export_command,
@@ -26,12 +27,14 @@ from flows import (
     registry_command,
     remote_command,
     reports_command,
+    use_command,
 )
 from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
 from flows.doctor_command import before_run, doctor
 from flows.run_lock import RunLockError, held
 from flows.split import EXAMPLE, split
 from tasks.config import load_params
+from tasks.doctor_setup import is_made
 from tasks.errors import TaskError
 
 METRICS = Path("workspace/evaluation/metrics.json")
@@ -53,6 +56,12 @@ WaitOption = Annotated[
 ForceOption = Annotated[
     list[str] | None,
     typer.Option(metavar="STAGE", help="Run this stage even if nothing changed. May be repeated."),
+]
+PullOption = Annotated[
+    bool,
+    typer.Option(
+        "--pull/--no-pull", help="Fetch what was computed elsewhere from DVC's remote, where one is set."
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr.")
@@ -80,13 +89,14 @@ def run(
     target: TargetOption = "report",
     force: ForceOption = None,
     wait: WaitOption = False,
+    pull: PullOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the pipeline up to date: run what changed in data, params.yaml or code, and nothing else.
 
     The data are those that params.yaml names in `ingest` and `points`.
     """
-    _run(target, tuple(force or ()), wait, as_json)
+    _run(target, tuple(force or ()), wait, pull, as_json)
 
 
 @app.command(epilog="Example: points2model demo   |   points2model demo --json")
@@ -105,14 +115,14 @@ def demo(wait: WaitOption = False, as_json: JsonOption = False) -> None:
             f"(ingest.images: {named[0]}, points.files: {named[1]}), expected paths in workspace/demo; "
             "use `points2model run`, or run the demo in a fresh clone",
         )
-    _run("report", (), wait, as_json)
+    _run("report", (), wait, True, as_json)
 
 
 app.command(epilog=DOCTOR_EXAMPLE)(doctor)
 app.command(epilog=EXAMPLE)(split)
 
 
-def _run(target: str, force: tuple[str, ...], wait: bool, as_json: bool) -> None:
+def _run(target: str, force: tuple[str, ...], wait: bool, pull: bool, as_json: bool) -> None:
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     root = Path.cwd()
     if not (root / "dvc.yaml").is_file():
@@ -120,7 +130,7 @@ def _run(target: str, force: tuple[str, ...], wait: bool, as_json: bool) -> None
     _check_target(root, target, console)  # before minutes are spent on looking at data
     try:
         with held(root, "by hand", wait=wait, say=lambda line: console.print(escape(line))):
-            _run_alone(root, target, force, as_json, console)
+            _run_alone(root, target, force, pull, as_json, console)
     except RunLockError as error:
         _fail(console, str(error))
     except KeyboardInterrupt:
@@ -128,9 +138,12 @@ def _run(target: str, force: tuple[str, ...], wait: bool, as_json: bool) -> None
         raise typer.Exit(130) from None
 
 
-def _run_alone(root: Path, target: str, force: tuple[str, ...], as_json: bool, console: Console) -> None:
+def _run_alone(
+    root: Path, target: str, force: tuple[str, ...], pull: bool, as_json: bool, console: Console
+) -> None:
     # A pipeline without our ingest has params of its own, of which nothing is known here.
     if "tasks.ingest" in (root / "dvc.yaml").read_text(encoding="utf-8"):
+        _fetch_data(root, target, pull, console)
         diagnosis = before_run(root, target, console)
         if diagnosis.errors:
             message = "nothing was run; mend what is said above, then look with `points2model doctor`"
@@ -138,13 +151,35 @@ def _run_alone(root: Path, target: str, force: tuple[str, ...], as_json: bool, c
                 outcome = Outcome([], 0.0, message)
                 print(json.dumps({**_summary(outcome, target), "doctor": diagnosis.to_json()}, indent=2))
             _fail(console, message)
-    outcome = _flow(root, target, force, console)
+    outcome = _flow(root, target, force, pull, console)
     if as_json:
         print(json.dumps(_summary(outcome, target), indent=2))
     else:
         _show(outcome, target, console)
     if outcome.error is not None:
         _fail(console, outcome.error)
+
+
+def _fetch_data(root: Path, target: str, pull: bool, console: Console) -> None:
+    """The user's data that DVC keeps (`dvc add`) and that this checkout lacks: the doctor is to see them."""
+    try:
+        params = load_params(root / "params.yaml")
+    except TaskError:
+        return  # the doctor tells it
+    named = (params.ingest.images, params.ingest.annotations, params.points.files)
+    if all(is_made(name) or is_s3(name) or (root / name).exists() for name in named):
+        return
+    from flows.dvc_repo import DvcRepo, PipelineError
+    from flows.fetch import bring_back
+    from flows.remote_config import RemoteError
+
+    try:
+        repo = DvcRepo(root)
+        bring_back(repo, list(repo.graph(target)), lambda line: console.print(escape(line)), pull=pull)
+    except PipelineError:
+        return  # the doctor or DVC tells it
+    except RemoteError as error:
+        _fail(console, str(error))
 
 
 def _check_target(root: Path, target: str, console: Console) -> None:
@@ -158,7 +193,7 @@ def _check_target(root: Path, target: str, console: Console) -> None:
         _fail(console, f"dvc.yaml: no stage {target!r}{hint}; the stages are {', '.join(sorted(stages))}")
 
 
-def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> Outcome:
+def _flow(root: Path, target: str, force: tuple[str, ...], pull: bool, console: Console) -> Outcome:
     """Runs the flow in this process, with each stage's lines on the console."""
     from flows.settings import use_local_prefect
 
@@ -182,7 +217,9 @@ def _flow(root: Path, target: str, force: tuple[str, ...], console: Console) -> 
     _stop_children_on_signals(console)
     # A heartbeat serves flows that a server watches over; here its thread would only delay the end.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        state = cast(State[Any], annotation_to_model(target=target, force=force, return_state=True))
+        state = cast(
+            State[Any], annotation_to_model(target=target, force=force, pull=pull, return_state=True)
+        )
     seconds = round(time.monotonic() - started, 1)
     if state.is_completed():
         return Outcome(state.result(), seconds, None)
@@ -284,8 +321,10 @@ app.command("promote", epilog=registry_command.PROMOTE_EXAMPLE)(registry_command
 app.command("rollback", epilog=registry_command.ROLLBACK_EXAMPLE)(registry_command.rollback)
 app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.predict)
 app.command("evaluate", epilog=evaluate_command.EXAMPLE)(evaluate_command.evaluate)
+app.command("use", epilog=use_command.EXAMPLE)(use_command.use)
 app.command("remote", epilog=remote_command.EXAMPLE)(remote_command.remote)
 app.command("reports", epilog=reports_command.EXAMPLE)(reports_command.reports)
+app.command("push", epilog=remote_command.PUSH_EXAMPLE)(remote_command.push)
 app.command("export", epilog=export_command.EXAMPLE)(export_command.export)
 app.command("serve", epilog=operate_commands.SERVE_EXAMPLE)(operate_commands.serve)
 app.command("watch", epilog=operate_commands.WATCH_EXAMPLE)(operate_commands.watch)

@@ -62,18 +62,21 @@ def config_files(root: Path) -> list[Path]:
     return [Path(files[level]) for level in Config.LEVELS if level in files]
 
 
-def probe(root: Path, name: str, options: dict[str, str] | None, seconds: float) -> Probe:
-    """Writes a small file to a remote, lists, reads and deletes it, as DVC would with the same settings.
+def probe(
+    root: Path, name: str, options: dict[str, str] | None, seconds: float, *, write: bool = True
+) -> Probe:
+    """Writes a small file to a remote, reads, lists and deletes it, as DVC would with the same settings.
 
     Args:
         root: the project's folder.
         name: of the remote; need not be in DVC's configuration where `options` are given.
         options: `url` and so on, laid over the configuration; None: as configured.
         seconds: how long to wait for it all. Clients try again for many minutes where a server is silent.
+        write: false: only list it.
     """
     results: list[Probe] = []
     started = time.monotonic()
-    thread = threading.Thread(target=lambda: results.append(_probe(root, name, options)), daemon=True)
+    thread = threading.Thread(target=lambda: results.append(_probe(root, name, options, write)), daemon=True)
     thread.start()
     thread.join(seconds)
     if not results:
@@ -83,26 +86,30 @@ def probe(root: Path, name: str, options: dict[str, str] | None, seconds: float)
     return Probe(result.readable, result.writable, result.error, result.warning, result.passing, took)
 
 
-def _probe(root: Path, name: str, options: dict[str, str] | None) -> Probe:
+def _probe(root: Path, name: str, options: dict[str, str] | None, write: bool) -> Probe:
     config = None if options is None else {"remote": {name: options}}
+    readable, writable, doing = False, False, "be set up"
     try:
         cls, settings, folder = get_cloud_fs(Config(str(root / ".dvc"), config=config), name=name)
         fs = cls(**settings)
+        path, content = fs.join(folder, PROBE + uuid.uuid4().hex), uuid.uuid4().bytes
+        if write:
+            doing = "be written"
+            fs.makedirs(folder, exist_ok=True)
+            fs.pipe_file(path, content)
+            writable, doing = True, "be read"
+            if fs.cat_file(path) != content:
+                return Probe(False, True, "can't be used: what was read isn't what was written")
+        doing = "be read"
+        _list(fs, folder)
+        readable = True
     except Exception as error:
-        return Probe(False, False, f"can't be set up: {explain(error)}")
-    path, content = fs.join(folder, PROBE + uuid.uuid4().hex), uuid.uuid4().bytes
-    try:
-        fs.makedirs(folder, exist_ok=True)
-        fs.pipe_file(path, content)
-    except Exception as error:
-        readable = not is_passing(error) and _lists(fs, folder)
-        return Probe(readable, False, f"can't write to it: {explain(error)}", None, is_passing(error))
-    try:
-        if fs.cat_file(path) != content:
-            return Probe(False, True, "can't use it: what was read isn't what was written")
-        fs.ls(folder, detail=False)
-    except Exception as error:
-        return Probe(False, True, f"can't read from it: {explain(error)}", None, is_passing(error))
+        passing = is_passing(error)
+        if doing == "be written" and not passing:
+            readable = _lists(fs, folder)
+        return Probe(readable, writable, f"can't {doing}: {explain(error)}", None, passing)
+    if not write:
+        return Probe(True, False)
     try:
         fs.remove(path)
     except Exception as error:
@@ -113,10 +120,21 @@ def _probe(root: Path, name: str, options: dict[str, str] | None) -> Probe:
 
 def _lists(fs: Any, folder: str) -> bool:
     try:
-        fs.ls(folder, detail=False)
+        _list(fs, folder)
     except Exception:
         return False
     return True
+
+
+def _list(fs: Any, folder: str) -> None:
+    """Asks for what lies there. A prefix that nothing has yet is as good as any; a bucket that isn't there isn't."""
+    try:
+        fs.ls(folder, detail=False)
+    except FileNotFoundError:
+        if fs.protocol == "s3":
+            fs.ls(folder.split("/", maxsplit=1)[0], detail=False)
+        else:
+            raise
 
 
 def send(root: Path, say: Say, repo: Repo | None = None) -> Transfer:
@@ -127,6 +145,8 @@ def send(root: Path, say: Say, repo: Repo | None = None) -> Transfer:
     Raises:
         RemoteError: some objects didn't arrive; all reasons, once each.
     """
+    # DVC warns of each output that wasn't made yet: after `run --target` that is as it should be.
+    logging.getLogger("dvc").setLevel(logging.ERROR)
     repo = repo or Repo(str(root), _wait_for_lock=True)
     with lock_repo(repo):
         objects = _used(repo) | _of_runs(repo, None)
@@ -136,7 +156,7 @@ def send(root: Path, say: Say, repo: Repo | None = None) -> Transfer:
         result.runs = len(_copy_runs(repo, sending=True))
         repo.push()
     except Exception as error:
-        raise RemoteError(f"remote: {explain(error)}", is_passing(error)) from None
+        raise RemoteError(explain(error), is_passing(error)) from None
     return result
 
 
@@ -158,12 +178,12 @@ def fetch_runs(repo: Repo) -> int:
     try:
         return len(_copy_runs(repo, sending=False))
     except Exception as error:
-        raise RemoteError(f"remote: {explain(error)}", is_passing(error)) from None
+        raise RemoteError(explain(error), is_passing(error)) from None
 
 
 def _used(repo: Repo) -> set[HashInfo]:
     """What dvc.lock and .dvc files name; of outputs that have a remote of their own, nothing."""
-    used = repo.index.used_objs(push=True)
+    used = repo.index.used_objs(push=True, force=True)
     return {one for odb, objects in used.items() if odb is None for one in objects}
 
 
@@ -213,7 +233,7 @@ def _transfer(repo: Repo, objects: set[HashInfo], say: Say, *, sending: bool) ->
         except NoRemoteError:
             raise RemoteError("no remote is set; set one up with `points2model remote URL`") from None
         except Exception as error:
-            raise RemoteError(f"remote: {explain(error)}", is_passing(error)) from None
+            raise RemoteError(explain(error), is_passing(error)) from None
     if done.failed:
         told = "; ".join(sorted({explain(one) for one in failures.errors})) or "no reason was told"
         way = "reach the remote" if sending else "come from the remote"

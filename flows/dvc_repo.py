@@ -1,7 +1,7 @@
 """The pipeline as DVC knows it: which stages there are, what they depend on, what is done.
 
-All use of DVC's Python internals is in this file (tests/flows/test_dvc_repo.py guards them): DVC promises only
-its command line to be stable.
+All use of DVC's Python internals is in flows/dvc_*.py (tests/flows/test_dvc_*.py guard them): DVC promises only its
+command line to be stable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-from dvc.stage import PipelineStage
+from dvc.stage import PipelineStage, Stage
 from voluptuous import Invalid
 
 Manifest = dict[str, Any]
@@ -113,20 +113,39 @@ class DvcRepo:
         )
 
     def restore_missing(self, names: list[str]) -> list[str]:
-        """Brings back outputs of these stages that are gone from the workspace but in the cache.
+        """Brings back outputs of these stages, and data under DVC that they read, that are gone from the workspace
+        but in the cache.
 
         Nothing that lies in the workspace is touched. Returns the paths brought back.
         """
         with lock_repo(self._repo):
             missing = [
-                out.def_path
-                for name in names
-                for out in self._stage(name).outs
+                out.fs_path
+                for stage in self.with_data(names)
+                for out in stage.outs
                 if out.hash_info and not out.exists and not out.changed_cache()
             ]
         if missing:
-            self._repo.checkout(targets=[str(self.root / path) for path in missing], force=False)
-        return missing
+            self._repo.checkout(targets=missing, force=False)
+        return [Path(path).relative_to(self.root.resolve()).as_posix() for path in missing]
+
+    def with_data(self, names: list[str]) -> list[Stage]:
+        """These stages, after the .dvc files of data that they read. To be called while the repository is locked."""
+        graph = self._repo.index.graph
+        stages = [self._stage(name) for name in names]
+        data = {
+            above.addressing: above
+            for stage in graph
+            if isinstance(stage, PipelineStage) and stage.name in names
+            for above in graph.successors(stage)
+            if not isinstance(above, PipelineStage)
+        }
+        return [*data.values(), *stages]
+
+    @property
+    def dvc(self) -> Repo:
+        """DVC's own object, for the other modules of its internals."""
+        return self._repo
 
     def is_done(self, name: str) -> bool:
         """Whether the stage is up to date: command, dependencies, params and outputs are those of dvc.lock.

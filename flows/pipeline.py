@@ -15,13 +15,16 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.arrive import take_in_new_points
 from flows.artifacts import intake_notes, publish
 from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
+from flows.fetch import bring_back, recall
 from flows.gpu_limit import GPU_TAG
 from flows.notices import HOOKS
 from flows.promotion import COMPARES
 from flows.promotion_task import LAST, begin_round, promote
+from flows.push import push, wants_push
+from flows.remote_config import RemoteError
 from flows.run_guard import alone
 from flows.run_name import rename_run, run_name
-from flows.stage import RESTORED, mirror, run_stage
+from flows.stage import RESTORED, mirror, run_stage, teller
 from flows.stage_failure import delays
 
 
@@ -61,7 +64,9 @@ RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8
     on_crashed=HOOKS,
     on_cancellation=HOOKS,
 )
-def annotation_to_model(target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand") -> Any:
+def annotation_to_model(
+    target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand", pull: bool = True
+) -> Any:
     """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
 
     Runs in the project's folder, one run at a time: a second one waits. Stages that don't wait for each other run at
@@ -71,17 +76,21 @@ def annotation_to_model(target: str = "report", force: tuple[str, ...] = (), rea
         target: the last stage; only its ancestors run.
         force: stages to run even if nothing changed.
         reason: why it runs, in words: "by hand", "schedule", "12 new points in 3 files".
+        pull: what was computed before, and isn't here, is fetched from DVC's remote where one is set.
     """
     with alone(Path.cwd(), reason):
-        return _up_to_date(target, force, reason)
+        return _up_to_date(target, force, reason, pull)
 
 
-def _up_to_date(target: str, force: tuple[str, ...], reason: str) -> Any:
+def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) -> Any:
     """The body of the flow, which has the workspace alone."""
     get_run_logger().info("annotation_to_model: %s", reason)
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
-    repo.restore_missing(list(nodes))
+    try:
+        bring_back(repo, list(nodes), teller("fetch"), pull=pull)
+    except RemoteError as error:
+        return Failed(message=str(error), data=StageFailed(str(error), []))
     begun = Begun({}, {})
     intake = take_in_new_points(repo, nodes, lambda needed: _run_all(repo, needed, set(force), begun))
     if intake.of("taken"):
@@ -94,6 +103,8 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str) -> Any:
         )
     runs = _run_all(repo, nodes, set(force), begun)
     runs += _promoted(repo, reason, begun)
+    if wants_push(repo.root) and not any(run.state == "Failed" for run in runs):
+        runs.append(StageRun(**push(repo.root)))
     failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
     publish(repo.root, result, intake_notes(intake))
@@ -153,6 +164,8 @@ def _submit(repo: DvcRepo, node: StageNode, upstream: dict[str, Any], force: boo
     done = not force and key is not None and repo.is_done(node.name)
     if done and key is not None:
         mirror(repo, node.name, key)
+    elif not force:
+        recall(repo, node.name)
     tags = [GPU_TAG] if node.gpu else []
     task = run_stage.with_options(refresh_cache=not done, tags=tags, retries=len(delays()))
     return task.submit(node.name, key, repo.root, force, upstream)

@@ -18,6 +18,7 @@ EXAMPLE = (
     "points2model remote s3://store/line --endpoint-url https://minio.example:9000 --ask-credentials   |   "
     "points2model remote /mnt/share/line   |   points2model remote"
 )
+PUSH_EXAMPLE = "Example: points2model push   |   points2model push --json"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -190,3 +191,26 @@ def _print(console: Console, rows: list[dict[str, Any]]) -> None:
         name = escape(row["name"]) + (" (default)" if row["default"] else "")
         table.add_row(name, escape(row["url"]), row["file"], escape(settings), state)
     console.print(table, soft_wrap=False)
+
+
+def push(as_json: JsonOption = False) -> None:
+    """Send data, models and the run-cache to the default remote: all that dvc.lock, .dvc files and earlier runs name.
+
+    Like `dvc push --run-cache`, with the results of all earlier runs, not only of the last one; what fails for a
+    moment is tried again. `operate.push: true` in params.yaml does it at the end of each run.
+    """
+    from flows.remote_config import RemoteError
+    from flows.send import send_all
+
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    try:
+        told = send_all(Path.cwd(), lambda line: console.print(escape(line)))
+    except RemoteError as error:
+        if as_json:
+            print(json.dumps({"state": "Failed", "error": str(error)}, indent=2))
+        console.print(f"[red]failed[/] {escape(str(error))}")
+        raise typer.Exit(1) from None
+    if as_json:
+        print(json.dumps({"state": "Completed", "sent": told}, indent=2))
+    else:
+        console.print(escape(told))

@@ -60,6 +60,19 @@ def watch(sink: Sink | None) -> None:
     _sink = sink
 
 
+def teller(name: str) -> Callable[[str], None]:
+    """Takes lines of what is no stage: they go to the run's log, as of the flow or task that asks, and to where a
+    person watches."""
+    logger = get_run_logger()
+
+    def tell(line: str) -> None:
+        logger.info("%s", line)
+        if _sink is not None:
+            _sink(name, line)
+
+    return tell
+
+
 def _content_key(_: TaskRunContext, parameters: dict[str, Any]) -> str | None:
     key: str | None = parameters["key"]
     return key

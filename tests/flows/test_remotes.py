@@ -102,7 +102,7 @@ def test_secrets_and_profiles_stay_out_of_git(project: Path, bucket: Bucket) -> 
         ("gs://bucket/line", {}, r"run `pip install dvc-gs`"),
         ("ftp://host/line", {}, "Unsupported URL type ftp"),
         ("workspace/store", {}, "a folder inside the project"),
-        ("/proc/nothing/here", {}, "can't write to it"),
+        ("/proc/nothing/here", {}, "can't be written"),
         ("  ", {}, "empty URL"),
     ],
 )  # fmt: skip
@@ -128,7 +128,7 @@ def test_what_cant_be_used_isnt_kept(
 
 def test_a_bucket_that_breaks_what_it_stores_isnt_kept(project: Path, bucket: Bucket) -> None:
     bucket.proxy.plan = lambda method, path, nth: "flip" if method == "GET" and "probe" in path else None
-    with pytest.raises(RemoteError, match=r"isn't what was written|can't read from it"):
+    with pytest.raises(RemoteError, match=r"isn't what was written|can't be read"):
         make(project, f"s3://{bucket.name}/line")
 
 

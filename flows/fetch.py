@@ -1,0 +1,120 @@
+"""What was computed before isn't computed again: outputs that aren't here come from DVC's cache, then its remote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary, ref
+
+from dvc_data.hashfile.hash_info import HashInfo
+
+from flows.dvc_missing import check_out_missing, files_of, lacking, run_of
+from flows.dvc_remote import fetch, fetch_runs, probe
+from flows.dvc_repo import DvcRepo
+from flows.remote_config import Remote, RemoteError, default_remote
+
+Say = Callable[[str], None]
+ANSWER_SECONDS = 60.0
+_fetchers: WeakKeyDictionary[DvcRepo, _Fetcher] = WeakKeyDictionary()
+
+
+def bring_back(repo: DvcRepo, names: list[str], say: Say, *, pull: bool) -> list[str]:
+    """Brings back what stages lack: their outputs, and the data under DVC that they read.
+
+    Without a remote, or with `pull` false, from the cache alone. A remote is asked only where something is missing.
+
+    Args:
+        repo: the repository.
+        names: stages, each after those that it waits for.
+        say: takes lines about what is fetched.
+        pull: whether a remote may be asked, now and by `recall`.
+
+    Returns:
+        the paths brought back.
+
+    Raises:
+        RemoteError: something that dvc.lock says was made is missing, and the remote doesn't answer.
+    """
+    _fetchers[repo] = _Fetcher(repo, say, pull)
+    return _fetchers[repo].bring_back(names)
+
+
+def recall(repo: DvcRepo, name: str) -> None:
+    """Brings what an earlier run of this stage with the same inputs made, wherever it ran, into the cache.
+
+    After `bring_back`, and when the inputs are there. Where the remote doesn't answer it is said, and the stage runs.
+    """
+    if repo in _fetchers:
+        _fetchers[repo].recall(name)
+
+
+class _Fetcher:
+    """What `bring_back` and `recall` of one run share: the remote, and whether its run-cache was asked."""
+
+    def __init__(self, repo: DvcRepo, say: Say, pull: bool) -> None:
+        # Not the repository itself: it is the key that this hangs on.
+        self._ref, self._say = ref(repo), say
+        self._remote: Remote | None = default_remote(repo.root) if pull else None
+        self._runs_are_here = False
+
+    @property
+    def _repo(self) -> DvcRepo:
+        repo = self._ref()
+        assert repo is not None
+        return repo
+
+    def bring_back(self, names: list[str]) -> list[str]:
+        back = self._repo.restore_missing(names)
+        lack = lacking(self._repo, names)
+        if lack.outputs and self._remote is not None:
+            self._reach()
+            whole = self._fetch(lack.outputs, "what this checkout lacks")
+            back += check_out_missing(self._repo, whole)
+        return back
+
+    def recall(self, name: str) -> None:
+        if self._remote is None:
+            return
+        try:
+            if not self._runs_are_here:
+                self._runs_are_here = True
+                self._reach()
+                fetch_runs(self._repo.dvc)
+            made = run_of(self._repo, name)
+            if made:
+                self._fetch({str(one.value): one for one in made}, f"an earlier run of {name}")
+        except RemoteError as error:
+            self._remote = None
+            self._say(f"{name} runs here, whether or not it ran elsewhere: {error}")
+
+    def _fetch(self, wanted: dict[str, HashInfo], what: str) -> list[str]:
+        """Brings outputs, by path, into the cache; returns those that are whole there now."""
+        assert self._remote is not None
+        self._say(f"fetching {what} from {self._remote.name} ({self._remote.url})")
+        objects = set(wanted.values())
+        try:
+            lists = fetch(self._repo.dvc, objects, self._say)
+            done = fetch(self._repo.dvc, files_of(self._repo, objects), self._say)
+        except RemoteError as error:
+            raise self._unanswered(str(error), error.passing) from None
+        self._say(f"fetched {lists.files + done.files} files, {(lists.bytes + done.bytes) / 1e6:.1f} MB")
+        gone = lists.missing | done.missing
+        parts = {path: {one, *files_of(self._repo, {one})} for path, one in wanted.items()}
+        lost = [path for path, ones in parts.items() if any(one.value in gone for one in ones)]
+        if lost:
+            self._say(f"{', '.join(lost)}: not whole in {self._remote.name}; what makes it runs here")
+        return [path for path in wanted if path not in lost]
+
+    def _reach(self) -> None:
+        """A server that doesn't answer is told in a minute; DVC itself would try for many."""
+        assert self._remote is not None
+        result = probe(self._repo.root, self._remote.name, None, ANSWER_SECONDS, write=False)
+        if not result.readable:
+            raise self._unanswered(str(result.error), result.passing)
+
+    def _unanswered(self, why: str, passing: bool) -> RemoteError:
+        assert self._remote is not None
+        return RemoteError(
+            f"remote {self._remote.name} ({self._remote.url}): {why}. It may hold what is missing here: mend that, or "
+            "compute it anew with `points2model run --no-pull`",
+            passing,
+        )
