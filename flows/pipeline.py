@@ -102,22 +102,26 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
             message=started, data=StageFailed(started, [asdict(run) for run in begun.runs.values()])
         )
     runs = _run_all(repo, nodes, set(force), begun)
-    runs += _promoted(repo, reason, begun)
+    ended, notes = _promoted(repo, reason, begun)
+    runs += ended
     if wants_push(repo.root) and not any(run.state == "Failed" for run in runs):
         runs.append(StageRun(**push(repo.root)))
     failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
-    publish(repo.root, result, intake_notes(intake))
+    publish(repo.root, result, [*intake_notes(intake), *notes])
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
 
 
-def _promoted(repo: DvcRepo, reason: str, begun: Begun) -> list[StageRun]:
-    """Ends the round where the report is done; a promotion that fails is told as a stage's failure is."""
+def _promoted(repo: DvcRepo, reason: str, begun: Begun) -> tuple[list[StageRun], list[str]]:
+    """Ends the round where the report is done. A promotion that fails is told as a stage's failure is; what else came
+    of it are notes for the run's summary."""
     report = begun.runs.get(LAST)
     if report is None or report.state == "Failed" or COMPARES not in begun.runs:
-        return []
+        return [], []
     state = promote(repo.root, reason, begun.futures[LAST], return_state=True)
-    return [] if state.is_completed() else [StageRun("promote", "Failed", 0.0, state.message or "", {})]
+    if state.is_completed():
+        return [], [f"Promotion: {state.message}"]
+    return [StageRun("promote", "Failed", 0.0, state.message or "", {})], []
 
 
 class Begun(NamedTuple):

@@ -10,7 +10,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
-from flows import promotion
+from flows import notices, promotion
 from flows.dvc_repo import DvcRepo, Manifest
 from tasks.errors import TaskError
 
@@ -31,7 +31,7 @@ def begin_round(repo: DvcRepo, names: Collection[str], force: Collection[str]) -
 
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, retries=0)
 def promote(root: Path, reason: str, report: Manifest) -> Any:
-    """Promotes the student or notes its refusal; returns flows.promotion.Outcome.
+    """Promotes the student or notes its refusal, and tells people of it; returns flows.promotion.Outcome.
 
     Args:
         root: the project's folder.
@@ -44,4 +44,6 @@ def promote(root: Path, reason: str, report: Manifest) -> Any:
     except (TaskError, OSError) as error:
         return Failed(message=str(error))
     logger.info("%s", outcome.text)
+    if outcome.decision != "none":
+        notices.tell(outcome.decision.capitalize(), outcome.text)
     return Completed(data=outcome, message=outcome.text)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tasks import processes
 from tasks.errors import TaskError
 
 REGISTRY = "registry"
@@ -135,11 +138,16 @@ def folder_hash(folder: Path) -> str:
 def checked_model(registry: Path, version: str, model: str) -> Path:
     """The folder of a version's model, whose bytes are those of the hash.
 
+    The flow sees to it that it is there. `dvc repro` in a fresh clone, or an experiment in a folder of its own, finds
+    it in DVC's cache.
+
     Raises:
         TaskError: it isn't checked out, or was changed.
     """
     folder = model_folder(registry, version)
     file = f"{folder}.dvc"
+    if not folder.is_dir():
+        _check_out(Path(file))
     if not folder.is_dir():
         raise TaskError(
             f"{folder}: the model of {version} isn't here; bring it from DVC's cache or remote with `dvc pull {file}`"
@@ -151,3 +159,11 @@ def checked_model(registry: Path, version: str, model: str) -> Path:
             f"`dvc checkout --force {file}`"
         )
     return folder
+
+
+def _check_out(pointer: Path) -> None:
+    """Brings what a .dvc file names from DVC's cache, if it is there; no network."""
+    # Of several processes one would find another's half-done work.
+    if pointer.is_file() and processes.count() == 1:
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", str(pointer)]
+        subprocess.run(command, capture_output=True, check=False)

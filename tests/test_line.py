@@ -32,6 +32,9 @@ AFTER_STUDENT = ["train_student", "evaluate", "compare", "report"]
 class Project:
     """A clone of this working tree with the tiny recipe."""
 
+    patience = 280
+    """seconds for a command"""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -55,7 +58,7 @@ class Project:
         environment |= {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.folder)}
         return subprocess.run(
             [sys.executable, "-m", *command],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=280, check=False,
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=self.patience, check=False,
         )  # fmt: skip
 
     def flow(self) -> dict[str, str]:

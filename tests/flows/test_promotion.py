@@ -5,6 +5,7 @@ A student is as good as `student.lr` says: its AP is a thousand times that.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -379,6 +380,29 @@ def test_a_baseline_whose_bytes_are_lost_is_told_before_anything_runs(rounds: Ro
     assert "the model of v1" in state.message and '{"version": null}' in state.message
     assert "dvc push registry/v1/model.dvc" in state.message
     assert rounds.ran() == []
+
+
+@pytest.mark.slow
+def test_dvc_alone_finds_the_baseline_in_its_cache(rounds: Rounds) -> None:
+    """As in an experiment, which runs in a folder of its own, and promotes nothing."""
+    rounds.registry.write_baseline("v1")
+    rounds.git("add", "-A")
+    rounds.git("commit", "-qm", "v1")
+    rounds.dvc("exp", "run", "--temp", "-q", "-n", "other", "-S", "student.lr=0.03")
+    rounds.dvc("exp", "apply", "other")
+    found = json.loads((rounds.root / "workspace/comparison/comparison.json").read_text())
+    assert (found["verdict"], found["overall"]["baseline"], found["overall"]["candidate"]) == (
+        "better",
+        20.0,
+        30.0,
+    )
+    assert rounds.promoted == "v1"
+    shutil.rmtree(rounds.root / "registry/v1/model")
+    rounds.set(10)
+    rounds.dvc("repro", "report")
+    assert (
+        json.loads((rounds.root / "workspace/comparison/comparison.json").read_text())["verdict"] == "worse"
+    )
 
 
 @pytest.mark.slow
