@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Whose student learns enough, in 120 steps, that there is something to lose."""
     project = Project(tmp_path_factory.mktemp("promotion"))
+    project.patience = 580
     demo = {
         "train_images": 40,
         "val_images": 10,
