@@ -80,7 +80,7 @@ def summary(run: RunFacts, link: str | None) -> str:
     facts = [*(_plain(note) for note in run.notes), *_points(run)]
     comparison = run.comparison()
     if comparison is not None:
-        facts += [f"The student is **{WORDS[comparison.verdict]}**. {_plain(' '.join(comparison.reasons))}"]
+        facts.append(f"Verdict on the student: **{WORDS[comparison.verdict]}**")
     if run.out("report") is not None:
         at = f"[The report]({link}), in the file" if link else "The report is in the file"
         facts.append(f"{at} `{run.root / OUTS['report']}`")
@@ -154,7 +154,7 @@ def _stages(run: RunFacts) -> str:
         (
             one["name"],
             one["state"],
-            f"{one['seconds']:.1f}",
+            f"{one['seconds']:.1f}" if one["state"] != "Not run" else "",
             one["message"] if one["state"] == "Completed" else "",
         )
         for one in run.stages

@@ -84,7 +84,7 @@ def test_a_failed_run_says_why(toy: Toy) -> None:
     assert state.is_failed()
     text = artifacts(state.state_details.flow_run_id)[SUMMARY]["data"]
     assert "**Failed: b**" in text
-    assert "| report | Not run | 0.0 |  |" in text
+    assert "| report | Not run |  |  |" in text
     assert "## Why b failed\n\n```\nb: 2 faults\n  - one\n  - two\n" in text
 
 
