@@ -12,10 +12,14 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from tasks.config import load_params
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun, State
 
 ADDRESS = "POINTS2MODEL_NOTIFY"
 TIMEOUT_S = 10.0
@@ -72,19 +76,23 @@ def tell(
     return problem is None
 
 
-def of_state(_: Any, flow_run: Any, state: Any) -> None:
-    """A hook of Prefect's: tells that a flow run failed, crashed or was cancelled."""
+def of_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook of Prefect's: tells that a flow run failed, crashed or was cancelled.
+
+    Prefect calls it in the run's own process; where that is dead or was cancelled, in the worker's.
+    """
+    from prefect.logging.loggers import flow_run_logger
     from prefect.utilities.urls import url_for
 
+    said = ("Cancelled", "somebody cancelled it") if state.is_cancelling() else (state.name or "Failed", "")
+    reason = state.message or said[1] or "no reason is told"
     tell(
-        state.name,
-        state.message or "no reason is told",
+        said[0],
+        reason,
         flow_run.name,
         url_for("flow-run", obj_id=flow_run.id),
+        flow_run_logger(flow_run, flow),
     )
-
-
-HOOKS: list[Any] = [of_state]
 
 
 def mute() -> None:

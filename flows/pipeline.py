@@ -17,7 +17,7 @@ from flows.artifacts import intake_notes, publish
 from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
 from flows.fetch import bring_back, recall
 from flows.gpu_limit import GPU_TAG
-from flows.notices import HOOKS
+from flows.notices import of_state
 from flows.promotion import COMPARES
 from flows.promotion_task import LAST, begin_round, promote
 from flows.push import push, wants_push
@@ -60,9 +60,9 @@ RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8
     flow_run_name=run_name,
     task_runner=RUNNER,
     persist_result=False,
-    on_failure=HOOKS,
-    on_crashed=HOOKS,
-    on_cancellation=HOOKS,
+    on_failure=[of_state],
+    on_crashed=[of_state],
+    on_cancellation=[of_state],
 )
 def annotation_to_model(
     target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand", pull: bool = True

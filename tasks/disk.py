@@ -18,13 +18,18 @@ _RIGHTS = (
 )
 
 
-def explain(error: BaseException) -> str | None:
-    """Why a file couldn't be written, with the folder and its free space; None for any other error."""
+def explain(error: BaseException, *folders: Path) -> str | None:
+    """Why a file couldn't be written, with the folder and its free space; None for any other error.
+
+    Where the error names no file it is that of `folders`, the current and the temporary one with the least room.
+    """
     one: BaseException | None = error
     while one is not None:
         number = _number(one)
         if number is not None:
-            where = _folder(getattr(one, "filename", None))
+            named = getattr(one, "filename", None)
+            some = [_folder(path) for path in ([named] if named else (*folders, Path(), _temporary()))]
+            where = min(some, key=lambda folder: shutil.disk_usage(folder).free)
             said = os.strerror(number)
             if number in _BARRED:
                 return f"{where}: {said}. Next: {_RIGHTS}."
@@ -58,10 +63,8 @@ def _number(error: BaseException) -> int | None:
     return next((one for one in _FULL if os.strerror(one) in str(error)), None)
 
 
-def _folder(path: str | bytes | os.PathLike[str] | int | None) -> Path:
+def _folder(path: str | bytes | os.PathLike[str]) -> Path:
     """The folder that a file was to lie in, or the nearest one that is there."""
-    if path is None or isinstance(path, int):
-        path = "."
     folder = Path(os.fsdecode(path)).absolute()
     while not folder.is_dir():
         folder = folder.parent

@@ -161,7 +161,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
         print(f"{stage}: stopped; run it again to go on", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        told = disk.explain(error)
+        told = disk.explain(error, WORKSPACE)
         if told is not None:
             print(f"{stage}: {told}", file=sys.stderr)
             sys.exit(1)

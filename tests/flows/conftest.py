@@ -72,6 +72,8 @@ if does == "take your time":
     time.sleep(4)
     Path("span.txt").write_text(f"{began} {time.time()}")
 Path("ws").mkdir(exist_ok=True)
+if does == "big":
+    Path("ws", name).write_bytes(bytes(50_000_000))
 # hidden.txt is what a stage doesn't declare: with it the same inputs give another output
 hidden = Path("hidden.txt").read_text() if Path("hidden.txt").exists() else ""
 Path("ws", name).write_text(f"{name} {does} {hidden}" + "".join(Path(i).read_text() for i in inputs))
