@@ -407,6 +407,8 @@ def test_dvc_alone_finds_the_baseline_in_its_cache(rounds: Rounds) -> None:
 
 @pytest.mark.slow
 def test_git_gets_a_commit_of_the_registry_alone_and_a_tag_that_dvc_knows(rounds: Rounds) -> None:
+    rounds.dvc("remote", "add", "-d", "store", str(rounds.root.parent / "store"))
+    rounds.git("commit", "-qam", "a remote, which is that of the tagged commits too")
     (rounds.root / "notes.txt").write_text("mine")
     rounds.git("add", "notes.txt")
     rounds.set(21, operate={"git": True})
@@ -421,12 +423,7 @@ def test_git_gets_a_commit_of_the_registry_alone_and_a_tag_that_dvc_knows(rounds
     assert "registry/v2/model.dvc" in committed and not any("/model/" in name for name in committed)
     clone = rounds.root.parent / "clone"
     rounds.git("clone", "-q", ".", str(clone))
-    store = rounds.root.parent / "store"
-    rounds.dvc("remote", "add", "-d", "store", str(store))
     rounds.dvc("push", "-q")
-    there = Rounds(clone)
-    there.dvc("remote", "add", "-d", "store", str(store))
-    there.git("-c", "user.name=a", "-c", "user.email=b", "commit", "-qam", "remote")
     rounds.dvc("artifacts", "get", str(clone), "student", "--rev", "v0.0.2", "-o", "got")
     assert (rounds.root / "got/ap.txt").read_text() == "21.0"
 
