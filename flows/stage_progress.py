@@ -64,11 +64,11 @@ class StageProgress:
             self._tell(progress)
 
     def end(self, well: bool) -> None:
-        """The stage has ended, well or not."""
+        """The stage has ended, well or not: it failed, or the run was cancelled."""
         if self._latest is not None:
             percent = self._latest.percent
-            failed = Progress(percent, f"{self._stage}: failed at {percent:g}%")
-            self._tell(Progress(100.0, f"{self._stage}: done") if well else failed)
+            early = Progress(percent, f"{self._stage}: ended early, at {percent:g}%")
+            self._tell(Progress(100.0, f"{self._stage}: done") if well else early)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

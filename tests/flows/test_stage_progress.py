@@ -75,7 +75,7 @@ STEPS = [f"train_teacher: {n}/20 steps, 2.2/s, 7 s left" for n in range(1, 19)]
     ("lines", "well", "expected"),
     [
         (STEPS, True, (100.0, "train_teacher: done")),
-        (STEPS, False, (90.0, "train_teacher: failed at 90%")),
+        (STEPS, False, (90.0, "train_teacher: ended early, at 90%")),
         (["train_teacher: 12 steps in 2 s (7.8/s)"], True, None),
     ],
     ids=["well", "failed", "short"],
