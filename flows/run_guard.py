@@ -12,12 +12,15 @@ from prefect import get_client, get_run_logger
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.states import Crashed
 
 from flows import notices, run_lock
 from flows.dvc_records import mend
-from flows.process import begin, stop_all
+from flows.process import adopt, begin, stop_all
 from flows.run_lock import Holder
+
+_tied: set[int] = set()
 
 
 @contextmanager
@@ -28,6 +31,7 @@ def alone(root: Path, reason: str) -> Iterator[None]:
     Runs that died without a word (their process was killed, and the worker too) are Crashed in Prefect from here on.
     """
     log = get_run_logger()
+    _tie_temporary_server()
     with run_lock.held(root, reason, wait=True, say=log.warning) as taken:
         # Asked once: each is a question to the server.
         run_id, name = str(flow_run.id), str(flow_run.name)
@@ -42,6 +46,14 @@ def alone(root: Path, reason: str) -> Iterator[None]:
         except BaseException:
             stop_all()
             raise
+
+
+def _tie_temporary_server() -> None:
+    """A run without a server has a temporary one, which Prefect ends with the run, but not where that is killed."""
+    for server in SubprocessASGIServer._instances.values():
+        if server.server_process is not None and server.server_process.pid not in _tied:
+            _tied.add(server.server_process.pid)
+            adopt(server.server_process.pid)
 
 
 def _tell_crashed(died: list[Holder]) -> list[Holder]:

@@ -86,7 +86,11 @@ class Prefect:
 
     def ask(self, path: str, **question: Any) -> Any:
         """A question to the server's API."""
-        answer = httpx.post(f"{self.url}{path}", json=question, timeout=60)
+        for _ in range(60):
+            answer = httpx.post(f"{self.url}{path}", json=question, timeout=60)
+            if answer.status_code != 503:  # SQLite is locked, on a busy machine
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 

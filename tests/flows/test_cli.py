@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -152,3 +153,19 @@ def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:
     assert process.returncode == 130
     assert "points2model run` goes on from here" in output
     assert gone(int(pid_file.read_text()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
+def test_a_killed_run_leaves_no_temporary_server(toy: Toy) -> None:
+    toy.set(a="sleep")
+    process = toy.cli("run")
+    pid_file = toy.path("sleeper.pid")
+    end = time.monotonic() + 240
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert any("uvicorn" in " ".join(child.cmdline()) for child in children)
+    process.kill()
+    process.wait()
+    assert all(gone(child.pid, 30) for child in children)
