@@ -20,6 +20,7 @@ from rich.table import Table
 from data.storage import is_s3
 from flows import (
     evaluate_command,
+    experiments_command,
     export_command,
     model_commands,
     operate_commands,
@@ -321,6 +322,7 @@ app.command("promote", epilog=registry_command.PROMOTE_EXAMPLE)(registry_command
 app.command("rollback", epilog=registry_command.ROLLBACK_EXAMPLE)(registry_command.rollback)
 app.command("predict", epilog=model_commands.PREDICT_EXAMPLE)(model_commands.predict)
 app.command("evaluate", epilog=evaluate_command.EXAMPLE)(evaluate_command.evaluate)
+app.command("experiments", epilog=experiments_command.EXAMPLE)(experiments_command.experiments)
 app.command("use", epilog=use_command.EXAMPLE)(use_command.use)
 app.command("remote", epilog=remote_command.EXAMPLE)(remote_command.remote)
 app.command("reports", epilog=reports_command.EXAMPLE)(reports_command.reports)

@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.errors import SHOWN_FAULTS
+from flows.doctor_remote import check_remote
 from tasks.doctor import full_check, quick_check
 from tasks.doctor_finding import Diagnosis, Finding
-from tasks.doctor_setup import awaits_points, is_made
+from tasks.doctor_setup import awaits_points, check_params, is_made
 from tasks.report_line import count
 
 EXAMPLE = "Example: points2model doctor   |   points2model doctor --quick   |   points2model doctor --json"
@@ -25,7 +26,7 @@ WORKSPACE = Path("workspace")
 LOOKS_NOT_AT_DATA = ("make_demo", "ingest", "import_points")
 """Targets that train nothing: their own steps tell what is wrong with the data."""
 
-PASSING = ("disk", "memory", "temporary", "locked")
+PASSING = ("disk", "memory", "temporary", "locked", "remote")
 """Warnings about this moment, which are told each time."""
 
 
@@ -47,9 +48,11 @@ def doctor(
     started = time.monotonic()
     _log_progress()
     if quick:
-        diagnosis, _ = quick_check(Path(), WORKSPACE)
+        diagnosis, params = quick_check(Path(), WORKSPACE)
     else:
         diagnosis = full_check(Path(), WORKSPACE, again=again).diagnosis
+        params = check_params(Path("params.yaml"), Diagnosis())
+    check_remote(Path(), params, diagnosis)
     seconds = round(time.monotonic() - started, 1)
     if as_json:
         print(json.dumps({**diagnosis.to_json(), "seconds": seconds}, indent=2, ensure_ascii=False))
@@ -71,9 +74,12 @@ def before_run(root: Path, target: str, console: Console) -> Diagnosis:
     own = params is not None and not all(map(is_made, (params.ingest.images, params.points.files)))
     own = own and not (params is not None and awaits_points(params, root))
     fresh = True
+    check_remote(root, params, diagnosis)
+    remote = [one for one in diagnosis.warnings if one.check == "remote"]
     if not diagnosis.errors and own and target not in LOOKS_NOT_AT_DATA:
         examined = full_check(root, WORKSPACE)
         diagnosis, fresh = examined.diagnosis, examined.fresh
+        diagnosis.warnings += remote
     if fresh:
         show(diagnosis, console)
         return diagnosis

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dvc.config import Config, NoRemoteError
+from dvc.config import Config, ConfigError, NoRemoteError
 from dvc.exceptions import DvcException
 from dvc.fs import generic, get_cloud_fs
 from dvc.repo import Repo, lock_repo
@@ -57,8 +57,15 @@ class Transfer:
 
 
 def config_files(root: Path) -> list[Path]:
-    """DVC's files of configuration; later ones count more."""
-    files = Config(str(root / ".dvc"), validate=False).files
+    """DVC's files of configuration; later ones count more.
+
+    Raises:
+        RemoteError: one of them can't be read.
+    """
+    try:
+        files = Config(str(root / ".dvc"), validate=False).files
+    except ConfigError as error:
+        raise RemoteError(f"DVC's configuration can't be read: {error}; mend {root}/.dvc/config") from None
     return [Path(files[level]) for level in Config.LEVELS if level in files]
 
 
