@@ -34,6 +34,7 @@ def run_seed(params_file: Path, seed: int) -> dict[str, Any]:
     """Runs the steps in a temporary folder; returns metrics.json, with the seconds of each step."""
     recipe = yaml.safe_load(params_file.read_text(encoding="utf-8"))
     recipe["seed"] = seed
+    recipe["student"]["start"] = "scratch"  # nothing is promoted in a folder of its own
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "params.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

@@ -41,6 +41,7 @@ def tiny_recipe() -> dict[str, Any]:
     recipe["refiner"] |= {"milestones": [4, 6], "gate_min_objects": 3}
     recipe["refiner"]["net"]["backbone"]["width"] = 0.25
     recipe["refiner"]["net"] |= {"crop_size": 32, "aspp_channels": 16, "decoder_channels": [16, 16, 8, 8]}
+    recipe["student"]["start"] = "scratch"  # five steps on from a promoted model would be no bad student
     recipe["pseudo"] |= {"part_images": 5, "batch_size": 4}
     recipe["evaluate"] |= {"part_images": 2, "batch_size": 2}
     recipe["runtime"] |= {"device": "cpu", "workers": 0}
