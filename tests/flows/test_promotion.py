@@ -234,6 +234,7 @@ def test_a_better_student_takes_its_place_and_the_baseline_moves_when_the_next_r
     )
 
 
+@pytest.mark.slow
 def test_a_worse_student_is_refused_once(rounds: Rounds) -> None:
     rounds.set(10)
     rounds.run("new points")
