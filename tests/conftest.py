@@ -23,6 +23,7 @@ os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `
 use_local_prefect(Path(_prefect_home.name))
 
 LONGEST = (
+    "test_kill_line.py",
     "test_arrival_line.py", "test_line.py", "test_kill.py", "test_parallel.py", "test_pipeline.py", "test_s3_dvc.py",
     "test_cli.py", "test_doctor_command.py",
 )  # fmt: skip

@@ -58,6 +58,7 @@ def test_a_server_out_of_reach_is_asked_again(toy: Toy, logged: list[str]) -> No
     assert toy.path(".prefect/logs/a.log").read_text().count("a: nobody there") == 2
 
 
+@pytest.mark.slow
 def test_a_killed_stage_is_tried_once_more(toy: Toy) -> None:
     toy.set(a="killed")
     assert run().is_completed()
@@ -76,6 +77,7 @@ def test_what_needs_mending_is_not_tried_again(toy: Toy, how: str) -> None:
     assert toy.ran() == ["a"]
 
 
+@pytest.mark.slow
 def test_what_another_dvc_works_on_is_waited_for(toy: Toy) -> None:
     """A dvc that lives, by the file where it says so, works on an output."""
     (toy.path(".dvc/tmp")).mkdir(exist_ok=True)

@@ -128,23 +128,20 @@ def test_a_killed_run_is_crashed_and_its_children_end(operated: Operated) -> Non
     wait_for("notice", lambda: [one for one in operated.notices if one["state"] == "Crashed"], 60)
 
 
-def test_a_worker_that_is_told_to_end_ends_its_run(operated: Operated) -> None:
-    run, pid = operated.begin()
-    operated.prefect.stop("worker", signal.SIGTERM, SOON)
-    assert gone(pid, 60)
-    operated.start_worker()
-    assert operated.ends(run) in ("CRASHED", "CANCELLED", "COMPLETED")
-
-
-def test_killed_with_its_worker_it_is_crashed_when_the_next_begins(operated: Operated) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_with_its_worker_gone_it_is_crashed_when_the_next_begins(
+    operated: Operated, number: signal.Signals
+) -> None:
+    """A worker that is told to end kills its run, and tells nobody."""
     run, pid = operated.begin()
     runs = holder(operated.toy.root)
     assert runs is not None
-    operated.prefect.stop("worker", signal.SIGKILL)
-    os.kill(runs.pid, signal.SIGKILL)
-    assert gone(pid, 30)
+    operated.prefect.stop("worker", number, SOON)
+    if number == signal.SIGKILL:
+        os.kill(runs.pid, signal.SIGKILL)
+    assert gone(pid, 60)
     assert operated.state(run) == "RUNNING"
-    operated.toy.set(a=2)
+    operated.toy.set(a=int(number))
     operated.start_worker()
     assert operated.ends(operated.trigger()) == "COMPLETED"
     assert operated.ends(run) == "CRASHED"
