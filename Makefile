@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Tests run in two processes, a file at a time since its tests may share what is costly; tests/conftest.py orders them.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow fuzz lint format deps clean
+.PHONY: help demo test test-slow test-line fuzz lint format deps clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -18,6 +18,9 @@ test: .venv/.installed-test lint  ## linters, types, layering, then the fast tes
 
 test-slow: .venv/.installed-test  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 600 $(PARALLEL)
+
+test-line: .venv/.installed-test  ## whole lines with servers, workers, kills and clones; up to an hour
+	$(BIN)/python -m pytest -m line --timeout 3600
 
 fuzz: .venv/.installed-test  ## every reader of files against 10,000 made-up ones each; an hour
 	$(BIN)/python -m pytest -m fuzz

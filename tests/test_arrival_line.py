@@ -29,7 +29,7 @@ from tests.s3_server import environment
 from tests.tasks.conftest import ROOT
 from tests.test_line import Project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.line, pytest.mark.timeout(3600)]
 
 BUCKET = "arrivals"
 LONGEST = 180 * max(1.0, os.getloadavg()[1] / (os.cpu_count() or 1))

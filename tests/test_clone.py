@@ -22,7 +22,7 @@ from tests.s3_server import SECRET, environment
 from tests.tasks.conftest import run_step, tiny_recipe
 from tests.test_s3_dvc import Mine
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.line
 
 AFTER_STUDENT = ["train_student", "evaluate", "compare", "report"]
 

@@ -15,7 +15,7 @@ from tests.test_line import Project
 
 KILLS = int(os.environ.get("POINTS2MODEL_KILLS", "1"))  # 5 for the figure; see bench/RESULTS.md
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.line, pytest.mark.timeout(7200)]
 
 
 def test_whoever_is_killed_the_line_ends_the_same(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tasks.baseline import folder_hash
 from tests.test_line import STAGES, Project
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.line
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from tests.flows.conftest import Toy, _environment
 from tests.full_disk import on_own_disk
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.line
 
 RUN = f"{sys.executable} -m flows.cli run --target c"
 

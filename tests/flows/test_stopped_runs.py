@@ -24,7 +24,7 @@ from tests.flows.conftest import Toy
 from tests.flows.test_process import ROOT, gone
 from tests.prefect_processes import Prefect, prefect_processes, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.line, pytest.mark.timeout(1200)]
 
 SOON = 240
 
