@@ -186,6 +186,7 @@ def test_images_are_brought_up_to_date_before_clicks_are_looked_up(params: Param
     assert not Path("points/c.json").exists() and Ledger(Path()).last_taken("c.json") is None
 
 
+@pytest.mark.slow  # botocore tries again and again
 def test_an_inbox_out_of_reach_does_not_end_the_run(
     params: Params, bucket: Bucket, caplog: pytest.LogCaptureFixture
 ) -> None:
