@@ -142,17 +142,22 @@ def test_dvc_alone_computes_nothing_either(
     assert other.hashes() == project.hashes()
 
 
-def test_a_changed_student_runs_the_student_and_what_follows(clone: Clone) -> None:
+@pytest.fixture(scope="module")
+def changed(clone: Clone) -> dict[str, str]:
+    """The states of the clone's stages in a run with another student."""
     clone.recipe["student"]["lr"] = 0.002
     clone.save()
-    states = clone.stages()
-    ran = [name for name, state in states.items() if state == "Completed"]
+    return clone.stages()
+
+
+def test_a_changed_student_runs_the_student_and_what_follows(changed: dict[str, str]) -> None:
+    ran = [name for name, state in changed.items() if state == "Completed"]
     assert ran == [*AFTER_STUDENT, "push"]
 
 
-def test_what_the_clone_computed_the_first_one_needs_not(project: Checkout, clone: Clone) -> None:
+@pytest.mark.usefixtures("changed")
+def test_what_the_clone_computed_the_first_one_needs_not(project: Checkout) -> None:
     """The other way round: the run-cache in S3 knows what a colleague ran."""
-    test_a_changed_student_runs_the_student_and_what_follows(clone)
     project.recipe["student"]["lr"] = 0.002
     project.save()
     done = project.call("flows.cli", "run", "--json", "--target", "evaluate")
