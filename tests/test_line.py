@@ -138,9 +138,9 @@ def test_dvc_has_nothing_to_do_after_the_flow(project: Project) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("first_flow")
 def test_a_changed_student_runs_the_student_and_what_follows(project: Project) -> None:
     """Once by `dvc repro`, once by the flow; changed back, nothing is trained."""
-    project.repro()
     before = project.hashes()
     project.recipe["student"]["lr"] = 0.001
     project.save()
