@@ -84,7 +84,7 @@ def watch() -> None:
 
     say = _say(console)
     stopped = _stopped_by_signals()
-    say(f"sends {EVENT} of {inbox_id(params.operate.inbox.source)} to {os.environ['PREFECT_API_URL']}")
+    say(f"sends {EVENT} of {inbox_id(Path.cwd())} to {os.environ['PREFECT_API_URL']}")
     watcher = threading.Thread(
         target=Watcher(Path.cwd(), PrefectApi(), say).run, args=(stopped,), daemon=True
     )

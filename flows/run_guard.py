@@ -35,7 +35,8 @@ def alone(root: Path, reason: str) -> Iterator[None]:
     with run_lock.held(root, reason, wait=True, say=log.warning) as taken:
         # Asked once: each is a question to the server.
         run_id, name = str(flow_run.id), str(flow_run.name)
-        taken.name(run_id, name, flow_run.ui_url)
+        url = flow_run.ui_url  # begins with "None" where the temporary server has no UI
+        taken.name(run_id, name, url if url and url.startswith("http") else None)
         if taken.died:
             taken.told(_tell_crashed([one for one in taken.died if one.run_id != run_id]))
         begin()

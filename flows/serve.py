@@ -169,7 +169,7 @@ def triggers(name: str, operate: OperateConfig) -> list[Any]:
         DeploymentEventTrigger(
             name=f"new points: {name}",
             expect={EVENT},
-            match={"prefect.resource.id": inbox_id(operate.inbox.source)},
+            match={"prefect.resource.id": inbox_id(Path.cwd())},
             parameters={"reason": "{{ event.payload.reason }}"},
             threshold=1,
             within=timedelta(0),

@@ -137,7 +137,7 @@ class Watcher:
             return f"{told}; announced"
         if self.server.waiting() or (not new and self.server.running()):
             return f"{told}; a run that takes them in is on its way"
-        resource = {"prefect.resource.id": inbox_id(source), "prefect.resource.name": source}
+        resource = {"prefect.resource.id": inbox_id(self.root), "prefect.resource.name": source}
         payload = {
             "reason": str(call),
             "inbox": source,

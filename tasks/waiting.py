@@ -204,9 +204,9 @@ def _paths(outs: Iterable[Any]) -> Iterable[str]:
         yield from [out] if isinstance(out, str) else out
 
 
-def inbox_id(source: str) -> str:
-    """The resource of Prefect's events about an inbox: points2model.inbox.NAME, one for each source."""
-    kept = "".join(
-        char if char.isalnum() else "-" for char in source.rstrip("/").split("/")[-1].lower()
-    ).strip("-")
-    return f"points2model.inbox.{kept or 'inbox'}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
+def inbox_id(root: Path) -> str:
+    """The resource of Prefect's events about a project's inbox, points2model.inbox.NAME: of its folder, so that
+    it stays when `operate.inbox.source` changes under a deployment."""
+    whole = root.resolve()
+    kept = "".join(char if char.isalnum() else "-" for char in whole.name.lower()).strip("-")
+    return f"points2model.inbox.{kept or 'project'}-{hashlib.sha256(str(whole).encode()).hexdigest()[:6]}"

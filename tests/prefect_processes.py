@@ -82,6 +82,8 @@ class Prefect:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            if name == "worker":  # Prefect's own, which may wait for a server that is busy
+                return -signal.SIGKILL
             raise
 
     def ask(self, path: str, **question: Any) -> Any:

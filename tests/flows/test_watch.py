@@ -18,7 +18,7 @@ from flows.watch import EVENT, Watcher, call_for
 from tasks.arrivals import Arrival, Ledger, now
 from tasks.config import InboxConfig
 from tasks.try_arrivals import Tried
-from tasks.waiting import Waiting
+from tasks.waiting import Waiting, inbox_id
 from tests.conftest import Bucket
 from tests.tasks.conftest import tiny_recipe
 
@@ -220,7 +220,7 @@ def test_a_real_server_has_the_event_and_counts_runs() -> None:
             found = client.request("POST", "/events/filter", json=question).json()["events"]
             time.sleep(0.2)
         assert found[0]["payload"]["reason"] == "2 new points in 1 file"
-        assert found[0]["resource"]["prefect.resource.id"].startswith("points2model.inbox.inbox-")
+        assert found[0]["resource"]["prefect.resource.id"] == inbox_id(Path.cwd())
         before = (api.waiting(), api.running())
         line = flow(lambda: None, name=FLOW)
         one = client.create_flow_run(line, state=Scheduled())

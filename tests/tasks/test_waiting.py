@@ -156,6 +156,7 @@ def test_settings_that_cannot_work(
         assert message in str(raised.value) and "Next: " in str(raised.value)
 
 
-def test_an_inbox_has_a_name_of_its_own() -> None:
-    names = [inbox_id(source) for source in ("s3://other/june", "s3://bucket/june", "inbox", "/")]
+def test_each_project_s_inbox_has_a_name_of_its_own() -> None:
+    names = [inbox_id(Path(root)) for root in ("/other/june", "/mine/june", "inbox", "/")]
     assert len(set(names)) == 4 and names[0].startswith("points2model.inbox.june-")
+    assert inbox_id(Path("inbox").resolve()) == names[2]
