@@ -206,6 +206,7 @@ def _flow(root: Path, target: str, force: tuple[str, ...], pull: bool, console: 
     from flows.dvc_repo import DvcRepo, PipelineError
     from flows.pipeline import StageFailed, annotation_to_model
     from flows.stage import watch
+    from flows.temporary_server import keep_from_signals
 
     started = time.monotonic()
     try:
@@ -215,6 +216,7 @@ def _flow(root: Path, target: str, force: tuple[str, ...], pull: bool, console: 
     if unknown:
         _fail(console, f"--force {unknown[0]}: no such stage at or above {target!r}")
     watch(lambda stage, line: console.print(f"[dim]{stage:>14} |[/dim] {escape(_without_name(stage, line))}"))
+    keep_from_signals()
     _stop_children_on_signals(console)
     # A heartbeat serves flows that a server watches over; here its thread would only delay the end.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

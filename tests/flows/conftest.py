@@ -109,12 +109,12 @@ class Toy:
         )  # fmt: skip
         return done.stdout
 
-    def cli(self, *arguments: str, merge: bool = True) -> subprocess.Popen[str]:
+    def cli(self, *arguments: str, merge: bool = True, new_session: bool = False) -> subprocess.Popen[str]:
         """Starts `points2model` as a user does; `merge` sends errors where the output goes."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *arguments],
             cwd=self.root, env=_environment(), text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge else subprocess.PIPE, start_new_session=new_session,
         )  # fmt: skip
 
     def outputs(self) -> dict[str, bytes]:
