@@ -30,7 +30,7 @@ from data.s3 import (
     list_objects,
     make_client,
 )
-from data.storage import atomic_dir, discard_partials, is_s3, is_safe, split_s3
+from data.storage import atomic_dir, discard_partials, is_file_name, is_s3, split_s3
 
 
 class Refused(NamedTuple):
@@ -82,19 +82,9 @@ def open_remote(source: str) -> RemoteFolder:
     if not found:
         step = "correct the address, or AWS_ENDPOINT_URL where the server isn't Amazon's"
         raise S3Error(Fault(source, "S3", "no object there", "objects below this prefix", step))
-    safe = {name: one for name, one in found.items() if _is_file_name(name)}
+    safe = {name: one for name, one in found.items() if is_file_name(name)}
     unsafe = tuple(one.key for name, one in found.items() if name not in safe)
     return RemoteFolder(source, bucket, safe, unsafe, client)
-
-
-def _is_file_name(name: str) -> bool:
-    """Whether a key's name can be a file's, the same one that annotation files would name."""
-    return (
-        is_safe(name)
-        and PurePosixPath(name).as_posix() == name
-        and name.isprintable()
-        and max(len(part.encode()) for part in name.split("/")) <= 255
-    )
 
 
 def fetch(

@@ -20,7 +20,7 @@ from data import storage
 from data.errors import DataError, Fault
 from data.fetch import RemoteFolder, fetch
 from data.s3 import S3Error, S3Object, explain, make_client
-from data.storage import is_s3, is_safe, split_s3
+from data.storage import is_file_name, is_s3, split_s3
 
 UNFINISHED = (
     ".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", ".download", ".swp", "~",
@@ -81,7 +81,7 @@ class Inbox:
         """
         found = self._objects() if self.is_s3 else self._paths()
         named = {one.name: one for one in found if not is_unfinished(one.name)}
-        unsafe = sorted(name for name in named if not _is_file_name(name))
+        unsafe = sorted(name for name in named if not is_file_name(name))
         return Listing({name: named[name] for name in sorted(named.keys() - set(unsafe))}, unsafe)
 
     def bring(self, files: Iterable[InboxFile], cache: Path, into: Path) -> dict[str, str]:
@@ -209,13 +209,3 @@ def _answered_at(page: dict[str, Any]) -> float:
         return parsedate_to_datetime(date).timestamp() if date else time.time()
     except ValueError:
         return time.time()
-
-
-def _is_file_name(name: str) -> bool:
-    """Whether it can be a file's here: below the folder, of characters that can be written down, not too long."""
-    return (
-        is_safe(name)
-        and PurePosixPath(name).as_posix() == name
-        and name.isprintable()
-        and max(len(part.encode()) for part in name.split("/")) <= 255
-    )

@@ -176,6 +176,17 @@ def is_safe(relative: str) -> bool:
     return not absolute and ".." not in posix.parts and ".." not in windows.parts
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a key's name can be a file's, the same one that annotation files would name: below the folder, of
+    characters that can be written down, no part too long."""
+    return (
+        is_safe(name)
+        and PurePosixPath(name).as_posix() == name
+        and name.isprintable()
+        and max(len(part.encode()) for part in name.split("/")) <= 255
+    )
+
+
 def join(root: str | os.PathLike[str], relative: str) -> Path:
     """``root / relative``, refusing what leaves ``root``: absolute paths, ``..``, links that lead out.
 

@@ -68,16 +68,22 @@ def test_a_change_in_another_checkout_runs_what_it_touches(done: Toy, store: Pat
     assert all(old != path.read_bytes() for path in other.path(".dvc/cache").rglob("*") if path.is_file())
 
 
-@pytest.mark.slow
-def test_results_of_any_earlier_run_are_there(done: Toy, store: Path, clone: Any) -> None:
-    """`dvc push --run-cache` alone sends the entries of the other runs without their objects."""
+def at_an_earlier_run(done: Toy, clone: Any) -> Toy:
+    """A clone with the params of a run before the last one, of which all was sent."""
     done.set(b=2)
     run()
     done.set(b=1)
     run()
     send(done)
-    other = clone(done)
+    other: Toy = clone(done)
     other.set(b=2)
+    return other
+
+
+@pytest.mark.slow
+def test_results_of_any_earlier_run_are_there(done: Toy, store: Path, clone: Any) -> None:
+    """`dvc push --run-cache` alone sends the entries of the other runs without their objects."""
+    other = at_an_earlier_run(done, clone)
     assert [(one["state"], one["message"]) for one in run()] == [
         ("Cached", ""), ("Completed", "restored from the cache"), ("Cached", ""),
         ("Completed", "restored from the cache"),
@@ -87,13 +93,7 @@ def test_results_of_any_earlier_run_are_there(done: Toy, store: Path, clone: Any
 
 @pytest.mark.slow
 def test_dvc_itself_computes_nothing_either(done: Toy, store: Path, clone: Any) -> None:
-    done.set(b=2)
-    run()
-    done.set(b=1)
-    run()
-    send(done)
-    other = clone(done)
-    other.set(b=2)
+    other = at_an_earlier_run(done, clone)
     other.dvc("repro", "--pull", "report")
     assert other.ran() == []
     assert states(run()) == dict.fromkeys(ALL, "Cached")
