@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ from tasks.errors import TaskError
 log = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
+NEXT_STEP = "name an image file that is there and whole, or leave it out"
 
 
 class Ready(NamedTuple):
@@ -67,7 +70,8 @@ def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:
             )
     for n, path in enumerate(images, start=1):
         try:
-            width, height = image_size(path)
+            with _told_for_predict():
+                width, height = image_size(path)
         except DataError as error:
             faults += error.faults
             continue
@@ -86,7 +90,8 @@ def load(path: Path, size: InputConfig, *, like_reference: bool) -> Ready:
     Raises:
         DataError: missing or unreadable.
     """
-    pixels = read_image(path)
+    with _told_for_predict():
+        pixels = read_image(path)
     original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     height, width = resize_shape(
         (pixels.shape[0], pixels.shape[1]), size.short_side, size.max_side, size.enlarge
@@ -98,6 +103,15 @@ def load(path: Path, size: InputConfig, *, like_reference: bool) -> Ready:
         resized = whole((pixels.shape[0], pixels.shape[1]), (height, width)).image(original)
     below, right = (-side % PAD_MULTIPLE for side in (height, width))
     return Ready(original, pad(resized, (0, right, 0, below))[None], (height, width))
+
+
+@contextmanager
+def _told_for_predict() -> Iterator[None]:
+    """Faults of images come with what helps here: there are no records that could be removed."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError([replace(fault, next_step=NEXT_STEP) for fault in error.faults]) from None
 
 
 def points_by_image(file: Path, split: Split) -> dict[int, Rows]:

@@ -313,7 +313,7 @@ def test_clicks_on_other_images_are_told(
 @pytest.mark.parametrize(
     ("change", "error", "reason"),
     [
-        ({"images": ["gone.png", "a.txt"]}, DataError, r"(?s)2 faults.*gone\.png.*a\.txt"),
+        ({"images": ["gone.png", "a.txt"]}, DataError, r"(?s)2 faults.*gone\.png.*a\.txt.*or leave it out\.$"),
         ({"images": ["a.png", "a.png"]}, DataError, "found it 2 times"),
         ({"model": "gone"}, TaskError, r"model\.json: not found"),
         ({"model": "refiner"}, TaskError, "no `input`; expected a SOLOv2"),
@@ -349,6 +349,17 @@ def test_wrong_use(
     with pytest.raises(error, match=reason):
         call(chosen, paths.pop("model"), tmp_path / "out", **paths, **change)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_image_is_told_and_writes_nothing(
+    narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
+) -> None:
+    """Its header is whole, so that it shows when its pixels are read."""
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(images[0].read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"cut\.png: image: found a truncated file; .*Next: .*leave it out\.$"):
+        call([cut], narrow[0], tmp_path / "out", compat=True)
+    assert not (tmp_path / "out/results.json").exists()
 
 
 def test_params_of_a_clone_are_the_default(
