@@ -37,7 +37,7 @@ def headline(comparison: Comparison) -> str:
     """The verdict in a sentence."""
     version = comparison.baseline.version
     if comparison.verdict == "first":
-        return "Nothing was promoted before: this is the first model, and may be promoted."
+        return "This student is the first model: it may be promoted."
     words = WORDS[comparison.verdict]
     if comparison.verdict == "same":
         return f"This student is the promoted model {version} itself."

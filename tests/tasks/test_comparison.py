@@ -116,4 +116,4 @@ def test_the_report_tells_the_verdict(verdict: str, said: str, style: str) -> No
 def test_the_report_of_a_first_model_has_no_table() -> None:
     view = promotion_view(comparison("first", change(None, 10.0, 0.5), None))
     assert view["rows"] == []
-    assert "Nothing was promoted before" in view["headline"]
+    assert view["headline"] == "This student is the first model: it may be promoted."  # the reason says why
