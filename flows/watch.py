@@ -153,7 +153,8 @@ class Watcher:
     def _failed(self, error: Exception, poll: float) -> float:
         pause = min(max(poll, 1.0) * 2**self._failures, max(PATIENCE, poll))
         self._failures += 1
-        self._tell(f"can't look: {error or type(error).__name__}; tries again, less and less often")
+        why = (str(error) or type(error).__name__).removesuffix(".")
+        self._tell(f"can't look: {why}; tries again, less and less often")
         return pause
 
     def _tell(self, line: str) -> None:
@@ -169,5 +170,6 @@ def _told(waiting: Waiting) -> str:
     )
     told += [f"{len(tried.same)} with nothing new"] if tried.same else []
     told += [f"{len(waiting.settling)} still being written"] if waiting.settling else []
-    told += [f"{name} can't be used: {why}" for name, why in [*tried.rejected.items(), *waiting.lost.items()]]
-    return ", ".join(told or ["nothing new"])
+    faults = {**tried.rejected, **waiting.lost}
+    bad = [f"{name} can't be used: {why.removesuffix('.')}" for name, why in faults.items()]
+    return "; ".join([", ".join(told)] * bool(told) + bad) or "nothing new"

@@ -87,7 +87,7 @@ class _Trial:
             if name == self.config.classes:
                 rejected[name] = "it has the name of points.classes; give it another name"
             elif found.faults:
-                rejected[name] = self._told(found.faults)
+                rejected[name] = self._told(name, found.faults)
             else:
                 records[name] = sum(record.problem is None for record in found.records)
         same = self._same([name for name in self.new if name not in rejected])
@@ -140,7 +140,7 @@ class _Trial:
         passed: list[str] = []
         for name in names:  # one by one: a fault may be told of the file that was there before
             if faults := self._new_faults([*passed, name], known):
-                rejected[name] = self._told(faults)
+                rejected[name] = self._told(name, faults)
             else:
                 passed.append(name)
         return passed
@@ -177,8 +177,9 @@ class _Trial:
             link.symlink_to(path.resolve())
         return folder
 
-    def _told(self, faults: list[Fault]) -> str:
-        told = [str(_at_home(fault, self.place)) for fault in faults[:TOLD_FAULTS]]
+    def _told(self, name: str, faults: list[Fault]) -> str:
+        """Faults of a file in words; those who tell them say the file's name themselves."""
+        told = [str(_at_home(fault, self.place)).removeprefix(f"{name}: ") for fault in faults[:TOLD_FAULTS]]
         more = len(faults) - len(told)
         return " ".join(told) + (f" And {more} more." if more else "")
 

@@ -154,7 +154,7 @@ def test_a_burst_is_one_run_and_a_corrupt_file_is_set_aside(operated: Operated) 
     assert operated.ledger() == {"june/a.json": "taken", **decided}
     assert operated.points() == before + 4
     log = prefect.log_of(run)
-    assert "inbox: broken.json: rejected: broken.json: file: found broken JSON" in log
+    assert "inbox: broken.json: rejected: file: found broken JSON" in log
     assert "broken.json can't be used" in prefect.said("watcher")
 
 

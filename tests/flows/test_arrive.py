@@ -93,7 +93,7 @@ def test_good_files_are_taken_in_and_bad_ones_set_aside(
     assert str(first) == "2 new points in 1 file, 1 file rejected, 1 with nothing new"
     assert Path("points/june/a.json").read_bytes() == clicks(2)
     assert sorted(path.name for path in Path("points").rglob("*.json")) == ["a.json", "clicks.json"]
-    assert "inbox: broken.json: rejected: broken.json: file: found broken JSON" in caplog.text
+    assert "inbox: broken.json: rejected: file: found broken JSON" in caplog.text
     assert "inbox: copy.json: nothing new: the content of clicks.json, which counts" in caplog.text
     assert not Path("workspace/runs/arrivals/intake").exists()
     assert {path.name for path in Path("inbox").rglob("*.json")} == {"a.json", "broken.json", "copy.json"}
@@ -199,7 +199,8 @@ def test_an_inbox_out_of_reach_does_not_end_the_run(
         bucket.proxy.plan = plan
         result = intake(params)
         assert result.arrivals == [] and len(result.problems) == 1
-        assert "nothing was taken in; the run goes on" in caplog.text
+        assert f"inbox: nothing was taken in: s3://{bucket.name}/in" in caplog.text
+        assert "the run goes on with the points that are here" in caplog.text
         assert [path.name for path in Path("points").iterdir()] == ["clicks.json"]
         assert not Path("arrivals").exists()
     bucket.proxy.plan = lambda method, path, nth: None

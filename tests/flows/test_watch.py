@@ -158,7 +158,10 @@ def test_a_corrupt_file_is_told_at_once_and_called_for_by_its_age(project: Calla
     watcher = Watcher(Path.cwd(), desk, said.append)
     Path("inbox/bad.json").write_text("{")
     watcher.look()
-    assert desk.events == [] and "bad.json can't be used: bad.json: file: found broken JSON" in said[-1]
+    assert desk.events == [] and said[-1].startswith(
+        "inbox inbox: bad.json can't be used: file: found broken JSON"
+    )
+    assert said[-1].endswith("or name the format in points.format")
     project(max_wait_seconds=0)
     watcher.look()
     assert desk.events[0]["reason"] == "1 file that can't be used"
@@ -185,6 +188,7 @@ def test_errors_are_told_once_and_tried_again_less_and_less_often(
     assert watcher.look() == 30
     project(source="absent")
     assert watcher.look() == 2 and "no such folder" in said[-1]
+    assert said[-1].endswith("in params.yaml; tries again, less and less often")
     for _ in range(30):
         pause = watcher.look()
     assert pause == 600

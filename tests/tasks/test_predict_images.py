@@ -313,7 +313,11 @@ def test_clicks_on_other_images_are_told(
 @pytest.mark.parametrize(
     ("change", "error", "reason"),
     [
-        ({"images": ["gone.png", "a.txt"]}, DataError, r"(?s)2 faults.*gone\.png.*a\.txt.*or leave it out\.$"),
+        (
+            {"images": ["gone.png", "a.txt"]},
+            DataError,
+            r"(?s)2 faults.*gone\.png.*a\.txt.*or leave it out\.$",
+        ),
         ({"images": ["a.png", "a.png"]}, DataError, "found it 2 times"),
         ({"model": "gone"}, TaskError, r"model\.json: not found"),
         ({"model": "refiner"}, TaskError, "no `input`; expected a SOLOv2"),
@@ -357,7 +361,9 @@ def test_a_cut_image_is_told_and_writes_nothing(
     """Its header is whole, so that it shows when its pixels are read."""
     cut = tmp_path / "cut.png"
     cut.write_bytes(images[0].read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"cut\.png: image: found a truncated file; .*Next: .*leave it out\.$"):
+    with pytest.raises(
+        DataError, match=r"cut\.png: image: found a truncated file; .*Next: .*leave it out\.$"
+    ):
         call([cut], narrow[0], tmp_path / "out", compat=True)
     assert not (tmp_path / "out/results.json").exists()
 

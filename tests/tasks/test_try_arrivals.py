@@ -72,7 +72,7 @@ def test_a_corrupt_file_is_rejected_and_the_rest_is_good(place: Place, on_reject
     tried = place.tried(on_reject=on_reject)
     assert (tried.good, tried.points) == ({"a.json": 1}, 1)
     assert tried.rejected.keys() == {"broken.json", "picture.png"}
-    assert tried.rejected["broken.json"].startswith("broken.json: file: found broken JSON")
+    assert tried.rejected["broken.json"].startswith("file: found broken JSON")
     assert "an image (PNG)" in tried.rejected["picture.png"]
 
 
