@@ -191,7 +191,7 @@ def roll_back(root: Path, to: str | None, reason: str) -> Outcome:
     if version not in {event.version for event in promoted.history}:
         raise TaskError(
             f"{version} was never promoted ({entry.decision}: {_verdict(entry.comparison)}), so its model wasn't kept; "
-            "promote it with `points2model promote --force` while it is the present student"
+            "promote it with `points2model promote --force --reason TEXT` while it is the present student"
         )
     versions.fetch(root, version, entry.model)  # first: what can't be had isn't promoted
     registry.write_promotion(_event(root, version, "rolled back", reason))

@@ -59,8 +59,12 @@ def promote(
 
     Runs do so themselves where params.yaml says `operate.promote: automatic` and stage `compare` finds it good enough.
     """
-    if force and reason == BY_HAND:
-        _fail(Console(stderr=as_json), "--force: found no --reason; say why, others will read it")
+    if force and reason.strip() in ("", BY_HAND):
+        _fail(
+            Console(stderr=as_json, highlight=False, soft_wrap=True),
+            "--force: found no --reason; expected why the comparison doesn't count, which the registry keeps for "
+            'others to read, such as: points2model promote --force --reason "val images were relabelled"',
+        )
 
     def act(root: Path) -> Outcome:
         from flows import promotion  # dvc takes a second that --help shouldn't

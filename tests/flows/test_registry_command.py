@@ -73,7 +73,8 @@ def test_a_table_of_the_models(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["promote", "--force"], "--force: found no --reason"),
+        (["promote", "--force"], "found no --reason; expected why the comparison doesn't count"),
+        (["promote", "--force", "--reason", " "], 'such as: points2model promote --force --reason "val'),
         (["promote"], "params.yaml: no such file"),
         (["rollback"], "no version to go back to: nothing is promoted"),
         (["rollback", "--to", "v3"], "no such version; there are: none"),
