@@ -16,10 +16,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.report_address import PORT as REPORTS_PORT
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
 
-SERVE_EXAMPLE = "Example: points2model serve   |   points2model serve --port 4201"
+SERVE_EXAMPLE = "Example: points2model serve   |   points2model serve --port 4201 --reports-port 4244"
 WATCH_EXAMPLE = "Example: PREFECT_API_URL=http://127.0.0.1:4200/api points2model watch"
 
 
@@ -27,6 +28,10 @@ def serve(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Of the server and its UI, on 127.0.0.1.")
     ] = 4200,
+    reports_port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="Where reports are served, on 127.0.0.1; 0 takes a free one."),
+    ] = REPORTS_PORT,
     name: Annotated[
         str, typer.Option(help="The deployment's name: one of its own for each project on a shared server.")
     ] = "serve",
@@ -52,8 +57,9 @@ def serve(
     stopped = _stopped_by_signals()
     try:
         serve_line(
-            Path.cwd(), params, port=port if own else None, name=name, say=_say(console), stopped=stopped
-        )
+            Path.cwd(), params, port=port if own else None, reports_port=reports_port, name=name,
+            say=_say(console), stopped=stopped,
+        )  # fmt: skip
     except TaskError as error:
         _fail(console, str(error))
 

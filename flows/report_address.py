@@ -11,5 +11,13 @@ HOST, PORT = "127.0.0.1", 4243
 
 def report_address(md5: str) -> str:
     """The address of the report with this hash, as DVC has it; flows/report_server.py answers there."""
-    base = os.environ.get(VARIABLE) or f"http://{HOST}:{PORT}"
-    return f"{base.rstrip('/')}/reports/{md5}.html"
+    return f"{_base()}/reports/{md5}.html"
+
+
+def newest_address() -> str:
+    """The address of the project's present report."""
+    return f"{_base()}/report.html"
+
+
+def _base() -> str:
+    return (os.environ.get(VARIABLE) or f"http://{HOST}:{PORT}").rstrip("/")

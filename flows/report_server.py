@@ -16,7 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from flows.dvc_repo import DvcRepo, PipelineError
-from flows.report_address import HOST, PORT, VARIABLE
+from flows.report_address import HOST, PORT, VARIABLE, newest_address
 
 REPORT = Path("workspace/report.html")
 _PAGE = b"<!doctype html"
@@ -95,7 +95,7 @@ def _read(path: Path) -> bytes | None:
 
 
 @contextmanager
-def reports_served(root: Path, say: Callable[[str], None], port: int = PORT) -> Iterator[None]:
+def reports_served(root: Path, say: Callable[[str], None], port: int) -> Iterator[None]:
     """Serves reports in a thread meanwhile, for runs that this process starts: they learn by their environment where.
 
     Where the port is taken, by another project for one, a free one is used; links that runs have left before then lead
@@ -104,31 +104,33 @@ def reports_served(root: Path, say: Callable[[str], None], port: int = PORT) -> 
     Args:
         root: the project's folder.
         say: gets a line for people.
-        port: the wanted one.
+        port: the wanted one, of `serve --reports-port`; 0 takes a free one.
     """
+    taken = ""
     try:
-        server = _on_a_free_port(root, port)
+        try:
+            server = ReportServer(root, port=port)
+        except OSError as error:
+            taken = f" (port {port}: {error.strerror or error}; choose one with --reports-port)"
+            server = ReportServer(root, port=0)
     except (PipelineError, OSError) as error:
         say(f"reports aren't served: {error}")
         yield
         return
+    here = server.address.removesuffix("/report.html")
     named = os.environ.get(VARIABLE)
     with server:
         thread = threading.Thread(target=server.serve_forever, name="reports", daemon=True)
         thread.start()
-        os.environ.setdefault(VARIABLE, server.address.removesuffix("/report.html"))
-        say(f"reports: {server.address}")
+        os.environ[VARIABLE] = named or here
+        behind = f" ({VARIABLE}), served on {here}" if named else ""
+        say(f"reports: {newest_address()}{behind}{taken}")
         try:
             yield
         finally:
             if named is None:
                 del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = named
             server.shutdown()
             thread.join()
-
-
-def _on_a_free_port(root: Path, port: int) -> ReportServer:
-    try:
-        return ReportServer(root, port=port)
-    except OSError:
-        return ReportServer(root, port=0)

@@ -216,7 +216,14 @@ def answers(url: str, timeout: float = 5.0) -> bool:
 
 
 def serve(
-    root: Path, params: Params, *, port: int | None, name: str, say: Say, stopped: threading.Event
+    root: Path,
+    params: Params,
+    *,
+    port: int | None,
+    reports_port: int,
+    name: str,
+    say: Say,
+    stopped: threading.Event,
 ) -> None:
     """Serves the line of the project at `root`, the current folder, until `stopped` is set; ends all that it started.
 
@@ -225,6 +232,7 @@ def serve(
         params: its params.
         port: where to start a server; None uses the one of PREFECT_API_URL. That variable must name the server in both
             cases, from before Prefect was imported: it reads its settings once.
+        reports_port: where reports are served, another where it is taken; 0 takes a free one.
         name: of the deployment.
         say: gets lines for people.
         stopped: ends it.
@@ -246,7 +254,7 @@ def serve(
             say(f"starting a Prefect server on {url.removesuffix('/api')} ...")
             server.start()
         ensure_gpu_limit()
-        meanwhile.enter_context(reports_served(root, say))
+        meanwhile.enter_context(reports_served(root, say, reports_port))
         line.start()
         say(f"serving annotation_to_model/{name}; the UI: {url.removesuffix('/api')}")
         say(_told(params.operate))

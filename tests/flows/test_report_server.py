@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.report_address import VARIABLE, report_address
+from flows.report_address import VARIABLE, newest_address, report_address
 from flows.report_server import reports_served
 from tests.flows.conftest import Toy
 
@@ -83,15 +83,21 @@ def test_a_taken_port_is_said_by_the_command_and_gone_round_where_runs_are_serve
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
+        monkeypatch.delenv(VARIABLE, raising=False)
+        with reports_served(toy.root, said.append, port):
+            assert said[0].startswith(f"reports: {newest_address()} (port {port}: ")
+            assert f":{port}/" not in report_address("a" * 32)
         process = toy.cli("reports", "--port", str(port))
         monkeypatch.setenv(VARIABLE, "https://reports.example/here")
-        with reports_served(toy.root, said.append, port=port):
+        with reports_served(toy.root, said.append, port):
             assert report_address("a" * 32) == f"https://reports.example/here/reports/{'a' * 32}.html"
         assert os.environ[VARIABLE] == "https://reports.example/here"
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "in use" in output and "--port" in output and "Traceback" not in output
-    assert said[0].startswith("reports: http://127.0.0.1:") and str(port) not in said[0]
+    assert said[0].endswith("in use; choose one with --reports-port)")
+    told = "reports: https://reports.example/here/report.html (POINTS2MODEL_REPORTS_URL), served on http://127.0.0.1:"
+    assert said[1].startswith(told) and f":{port} " not in said[1]
 
 
 def test_a_folder_that_is_no_project_ends_nothing(tmp_path: Path) -> None:

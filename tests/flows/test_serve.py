@@ -81,7 +81,15 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
     url = f"http://127.0.0.1:{free_port()}/api"
     monkeypatch.setenv("PREFECT_API_URL", url)
     with pytest.raises(TaskError, match=rf"PREFECT_API_URL: {url}: found no answer.*unset it"):
-        serve(Path.cwd(), params_with(), port=None, name="x", say=print, stopped=threading.Event())
+        serve(
+            Path.cwd(),
+            params_with(),
+            port=None,
+            reports_port=0,
+            name="x",
+            say=print,
+            stopped=threading.Event(),
+        )
 
 
 @pytest.mark.parametrize(
