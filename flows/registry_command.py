@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,6 +28,8 @@ ROLLBACK_EXAMPLE = (
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BY_HAND = "by hand"
+WIDE = 120
+"""Columns of a terminal that has room for all of the table beside each other."""
 
 
 def models(as_json: JsonOption = False) -> None:
@@ -45,7 +48,8 @@ def models(as_json: JsonOption = False) -> None:
     if not found["models"]:
         console.print("no models yet: `points2model run` promotes the first one that it trains")
         return
-    Console(highlight=False).print(_table(found))
+    console = Console(highlight=False)
+    console.print(_table(found, wide=console.width >= WIDE))
 
 
 def promote(
@@ -125,22 +129,33 @@ def listed(root: Path) -> dict[str, Any]:
     }
 
 
-def _table(found: dict[str, Any]) -> Table:
+def _table(found: dict[str, Any], *, wide: bool) -> Table:
+    """A row a model. The narrow form is for 80 columns: what is long wraps, and nothing is cut."""
     table = Table(title="models", title_justify="left")
-    for column, justify in (("version", "left"), ("AP", "right"), ("against", "left"), ("difference", "right"),
-                            ("verdict", "left"), ("when (UTC)", "left"), ("who", "left"), ("why", "left")):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    columns = ["version", "AP", "against", "difference", "verdict", "when (UTC)", "who", "why"]
+    if not wide:
+        table = Table(
+            title="models (* is promoted)", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True
+        )
+        columns = ["", "AP", "vs", "diff.", "verdict", "when (UTC)", "why (who)"]
+    for column in columns:
+        long = column in ("verdict", "when (UTC)", "who", "why", "why (who)")
+        right = column in ("AP", "difference", "diff.")
+        table.add_column(
+            column, justify="right" if right else "left", no_wrap=not long, overflow="fold",
+            width=None if wide else {"verdict": 17, "when (UTC)": 10}.get(column),
+        )  # fmt: skip
     for row in found["models"]:
         decided = row["decision"] + " by force" * row["forced"]
+        who, why = escape(row["who"].split(" <")[0]), escape(row["reason"])
         table.add_row(
-            row["version"] + " [green]promoted[/]" * row["promoted"],
+            row["version"] + (" [green]promoted[/]" if wide else " [green]*[/]") * row["promoted"],
             _figure(row["AP"], "{:.1f}"),
             row["against"] or "-",
             _figure(row["difference"], "{:+.2f}"),
             f"{row['verdict'].replace('_', ' ')}: {decided}",
             row["when"][:16].replace("T", " "),
-            escape(row["who"].split(" <")[0]),
-            escape(row["reason"]),
+            *([who, why] if wide else [f"{why} ({who})"]),
         )
     refused = [row for row in found["models"] if row["decision"] == "refused"]
     if refused:

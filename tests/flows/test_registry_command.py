@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,22 @@ def test_a_table_of_the_models(registry: Registry) -> None:
     found = json.loads(call("models", "--json")[1])
     assert [row["forced"] for row in found["models"]] == [False, False, True]
     assert found["promoted"] == "v3" and found["models"][1]["against"] == "v1"
+
+
+def test_the_table_at_80_columns_cuts_nothing(registry: Registry) -> None:
+    reason = "30 new points in 1 file, 1 file rejected, 1 with nothing new"
+    for version, who in (("v1", "ada"), ("v2", "Ada Lovelace-Featheringstonehaugh <a@b.c>")):
+        registry.write_entry(entry(version).model_copy(update={"who": who, "reason": reason}))
+    registry.write_promotion(event("v2"))
+    output = CliRunner().invoke(app, ["models"], env={"COLUMNS": "80"}).output
+    assert max(map(len, output.splitlines())) <= 80 and "…" not in output
+    rows = [line for line in output.splitlines() if re.match(r" *v\d", line)]
+    assert [re.sub(" +", " ", row).strip()[:43] for row in rows] == [
+        "v1 21.0 v1 +1.00 better: promoted 2026-11-2",
+        "v2 * 21.0 v1 +1.00 better: promoted 2026-11",
+    ]
+    assert all(word in output.replace("\n", " ") for word in [*reason.split(), "20:00", "Ada", "(ada)"])
+    assert "Featheringstonehaugh" in "".join(line[56:].strip() for line in output.splitlines())
 
 
 @pytest.mark.parametrize(
