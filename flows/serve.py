@@ -126,6 +126,10 @@ class Line:
             asyncio.run_coroutine_threadsafe(self._runner.astop(), self._loop)
         if self._thread.ident is not None:
             self._thread.join(PARTING)  # without a server it would try for minutes to tell that it ends
+            from prefect.logging.handlers import APILogHandler
+
+            # The last lines of a cancelled run's log, which are sent every other second: while there is a server.
+            APILogHandler().flush()
 
     def _keep_up(self) -> None:
         while not self._stopping.is_set():
