@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from data.errors import Fault
 from flows.process import stop_all, stream
 from flows.report_server import reports_served
+from flows.run_teller import RunTeller
 from flows.stage import environment
 from flows.watch import EVENT, Watcher
 from tasks.config import OperateConfig, Params
@@ -251,8 +252,10 @@ def serve(
         step = "start that server, correct PREFECT_API_URL, or unset it: then a server of our own is started"
         raise TaskError(str(Fault("PREFECT_API_URL", url, "no answer", "a Prefect server", step)))
     from flows.gpu_limit import ensure_gpu_limit  # here, since it imports Prefect
+    from flows.prefect_api import PrefectApi
 
-    line, meanwhile = Line(name, params.operate, say), ExitStack()
+    api = PrefectApi()
+    line, teller, meanwhile = Line(name, params.operate, say), RunTeller(name, api, say), ExitStack()
     try:
         if server is not None:
             say(f"starting a Prefect server on {url.removesuffix('/api')} ...")
@@ -262,10 +265,10 @@ def serve(
         line.start()
         say(f"serving annotation_to_model/{name}; the UI: {url.removesuffix('/api')}")
         say(_told(params.operate))
+        threading.Thread(target=teller.run, args=(stopped,), name="runs", daemon=True).start()
+        meanwhile.callback(teller.look)  # at the end: a run that was cancelled by it
         if params.operate.inbox.source is not None:
-            from flows.prefect_api import PrefectApi
-
-            watcher = Watcher(root, PrefectApi(), say)
+            watcher = Watcher(root, api, say)
             threading.Thread(target=watcher.run, args=(stopped,), name="watcher", daemon=True).start()
         stopped.wait()
         say("stopping ...")

@@ -206,7 +206,9 @@ def test_serve_does_all_of_it_and_leaves_nothing_behind(operated: Operated) -> N
         assert len(tree) >= 3
     finally:
         code = prefect.stop("serve", signal.SIGTERM, 120)
-    assert code == 0 and "Error logging to API" not in prefect.said("serve"), prefect.said("serve")
+    told = prefect.said("serve")
+    assert code == 0 and "Error logging to API" not in told, told
+    assert re.search(r"run '1 new point in 1 file, .*' has ended: Completed, after \d+", told), told
     assert not [pid for pid in tree if psutil.pid_exists(pid)]
     assert not _at_work_in(project.folder) and not answers(prefect.url)
 
