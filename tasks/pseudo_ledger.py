@@ -1,9 +1,10 @@
 """The ledger of pseudo labels: what was made, an image at a time, and may be taken over by a later run.
 
 An image's rows depend on its pixels and its points, and on what all images share: networks, settings, code, hardware.
-The latter name the ledger's folder; the former are the image's key. A finished part lies there as the Parquet file that
-it will be, and beside it a JSON file that says which images it holds, where, and what the Parquet file hashes to. It is
-written last: a part without it doesn't count, nor does one of another hash.
+The latter name the ledger's folder; the former are the image's key. What ids points have only names their rows: where
+clicks moved to other files, the rows are taken over under the new ids. A finished part lies there as the Parquet file
+that it will be, and beside it a JSON file that says which images it holds, where, which row is which point's, and what
+the Parquet file hashes to. It is written last: a part without it doesn't count, nor does one of another hash.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.masks import BoolArray, IntArray
@@ -28,23 +30,21 @@ from tasks.step import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 KEY_BYTES = 16
 Keys = NDArray[np.uint64]
 """[n, 2]: an image's key a row; 0, 0 is none"""
 
 
 def image_keys(part: Part, weak: Split) -> Keys:
-    """The keys of a part's images: hashes of their pixels' hash, size, id and points."""
+    """The keys of a part's images: hashes of their pixels' hash, size and id, and of the points' places and classes."""
     facts = (
         weak.images.take(pa.array(part.rows)).select(["image_id", "sha256", "width", "height"]).to_pylist()
     )
     columns = [part.points[name].to_numpy() for name in ("category_id", "x", "y")]
-    ids = part.points["point_id"]
     keys = bytearray()
     for fact, low, high in zip(facts, part.bounds[:-1].tolist(), part.bounds[1:].tolist(), strict=True):
         digest = hashlib.sha256(repr(sorted(fact.items())).encode())
-        digest.update("\n".join(ids.slice(low, high - low).to_pylist()).encode())
         for column in columns:
             digest.update(column[low:high].tobytes())
         keys += digest.digest()[:KEY_BYTES]
@@ -90,7 +90,7 @@ class Ledger:
             column[order] for column in (file, np.concatenate(first), np.concatenate(rows))
         )
         self._sound: dict[int, bool] = {}
-        self._tables: dict[int, pa.Table] = {}
+        self._tables: dict[int, tuple[pa.Table, IntArray]] = {}
 
     def entry(self, name: str) -> dict[str, Any] | None:
         """What the ledger says of a part; None where it says nothing, or nothing that we read."""
@@ -114,33 +114,49 @@ class Ledger:
                     break
         return found
 
-    def name_of(self, keys: Keys) -> str:
-        """What a part of these images is called."""
-        return hashlib.sha256(np.ascontiguousarray(keys).tobytes()).hexdigest()[:32]
+    def name_of(self, keys: Keys, ids: pa.ChunkedArray) -> str:
+        """What a part of these images is called whose points have these ids, in the order of Clicks."""
+        digest = hashlib.sha256(np.ascontiguousarray(keys).tobytes())
+        digest.update("\n".join(ids.to_pylist()).encode())
+        return digest.hexdigest()[:32]
 
-    def holds(self, keys: Keys, found: Found) -> bool:
-        """Whether the images lie in one file that is their part, all of them."""
-        name = self.name_of(keys)
+    def holds(self, keys: Keys, ids: pa.ChunkedArray, found: Found) -> bool:
+        """Whether the images lie in one file that is their part, all of them, under these ids."""
+        name = self.name_of(keys, ids)
         if len(keys) == 0:
             return False
         file = found.file[0]
         return bool(file >= 0 and (found.file == file).all() and self._names[file] == name)
 
-    def rows(self, file: int, first: int, rows: int) -> pa.Table:
-        """PSEUDO rows of a file. The last two files are kept, which is as many as images in their order need."""
-        table = self._tables.pop(file, None)
-        if table is None:
-            table = read_parquet(self._parquet(file), PSEUDO)
-        self._tables = dict([*self._tables.items(), (file, table)][-2:])
-        return table.slice(first, rows)
+    def rows(self, file: int, first: int, rows: int, ids: pa.ChunkedArray) -> pa.Table:
+        """An image's PSEUDO rows of a file, in the order of Clicks, under the ids [rows] that its points have now.
+
+        The last two files are kept, which is as many as images in their order need.
+        """
+        table, places = self._tables.pop(file) if file in self._tables else self._read(file)
+        self._tables = dict([*self._tables.items(), (file, (table, places))][-2:])
+        found = table.slice(first, rows).take(np.argsort(places[first : first + rows]))
+        at = PSEUDO.get_field_index("point_id")
+        return found.set_column(at, PSEUDO.field(at), ids.cast(PSEUDO.field(at).type))
+
+    def _read(self, file: int) -> tuple[pa.Table, IntArray]:
+        """A file's rows, and each one's place among its image's Clicks."""
+        entry = self.entry(self._names[file])
+        if entry is None:
+            raise AssertionError(f"{self._names[file]} was in the ledger")  # nobody else removes parts
+        places = np.frombuffer(bytes.fromhex(entry["places"]), dtype=np.uint32).astype(np.int64)
+        return read_parquet(self._parquet(file), PSEUDO), places
 
     def add(self, keys: Keys, failed: BoolArray, tables: Sequence[pa.Table]) -> str:
-        """Writes a part, PSEUDO rows of each of its images; returns its name.
+        """Writes a part, PSEUDO rows of each of its images, in the order of Clicks; returns its name.
 
         Images that `failed` [n] get no key: the next run tries them again.
         """
-        name = self.name_of(keys)
-        table = pa.concat_tables([PSEUDO.empty_table(), *tables])
+        name = self.name_of(keys, pa.concat_tables([PSEUDO.empty_table(), *tables])["point_id"])
+        orders = [pc.sort_indices(one["point_id"]) for one in tables]
+        sorted_ = [one.take(order) for one, order in zip(tables, orders, strict=True)]
+        table = pa.concat_tables([PSEUDO.empty_table(), *sorted_])
+        places = [np.zeros(0, np.uint32), *(order.to_numpy().astype(np.uint32) for order in orders)]
         path = self.folder / f"{name}.parquet"
         write_parquet(table, path)
         counts = Counter(table["status"].to_pylist())
@@ -150,6 +166,7 @@ class Ledger:
             "sha256": _sha256(path),
             "keys": np.where(failed[:, None], np.uint64(0), keys).tobytes().hex(),
             "rows": [len(one) for one in tables],
+            "places": np.concatenate(places).tobytes().hex(),
             "counts": dict(counts),
             "refused": sum((reason or "").startswith(REFUSAL) for reason in reasons),
         }

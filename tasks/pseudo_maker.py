@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.masks import BoolArray
+from data.masks import BoolArray, IntArray
 from data.tables import Split
 from tasks.config import Params
 from tasks.images import ImageBatch, Loaded, grouped, read_batches
@@ -46,6 +47,10 @@ class Plan(NamedTuple):
     """Its images, as rows of the weak split's table."""
     found: Found
     """Which of them the ledger has."""
+    bounds: IntArray
+    """int64 [n + 1]: image i has the ids from bounds[i] to bounds[i + 1]."""
+    ids: pa.ChunkedArray
+    """Of their points."""
 
 
 @dataclass
@@ -115,8 +120,9 @@ class Maker:
         for part in self.parts.read(numbers):
             keys = image_keys(part, self.weak)
             found = self.ledger.find(keys)
-            if self.ledger.holds(keys, found):
-                self.names[part.number] = self.ledger.name_of(keys)
+            ids = part.points["point_id"]
+            if self.ledger.holds(keys, ids, found):
+                self.names[part.number] = self.ledger.name_of(keys, ids)
                 self._carry(len(keys), bar)
                 continue
             points += self._plan(window, part, keys, found)
@@ -130,7 +136,7 @@ class Maker:
     def _plan(window: Window, part: Part, keys: Keys, found: Found) -> int:
         """Adds a part to a window; returns how many of its points are to be computed."""
         rows = part.rows.tolist()
-        window.plans.append(Plan(part.number, keys, rows, found))
+        window.plans.append(Plan(part.number, keys, rows, found, part.bounds, part.points["point_id"]))
         points = 0
         for n in np.flatnonzero(found.file < 0).tolist():
             window.clicks[rows[n]] = part.clicks(n)
@@ -177,13 +183,15 @@ class Maker:
             self.images["computed"] += len(window.made) - len(window.failed)
 
     def _rows(self, window: Window, plan: Plan) -> tuple[list[pa.Table], BoolArray]:
-        """Rows of each image of a part, and which could not be read."""
+        """Rows of each image of a part, in the order of its points, and which could not be read."""
         tables = []
         for n, row in enumerate(plan.rows):
+            low, high = plan.bounds[n : n + 2].tolist()
+            ids = plan.ids.slice(low, high - low)
             if row in window.made:
-                tables.append(
-                    pa.concat_tables([piece.result() for piece in window.made[row]]).sort_by("point_id")
-                )
+                made = pa.concat_tables([piece.result() for piece in window.made[row]])
+                tables.append(made.take(pc.index_in(ids, value_set=made["point_id"].combine_chunks())))
             else:
-                tables.append(self.ledger.rows(*(int(column[n]) for column in plan.found)))
+                file, first, rows = (int(column[n]) for column in plan.found)
+                tables.append(self.ledger.rows(file, first, rows, ids))
         return tables, np.array([row in window.failed for row in plan.rows], dtype=np.bool_)

@@ -19,12 +19,16 @@ from data.tables import POINTS, Split, stream_parquet
 from tasks.errors import TaskError
 
 COLUMNS = ("point_id", "image_id", "category_id", "x", "y")
+ORDER = ("image_id", "x", "y", "category_id", "point_id")
 ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """The K points of an image, in the order of their ids."""
+    """The K points of an image, in the order of their places: by x, y, class, and ids where all these are equal.
+
+    Masks depend on that order, where they are equally likely and in the last bits, and so not on points' ids.
+    """
 
     image_id: int
     point_ids: list[str]
@@ -52,7 +56,7 @@ class Part(NamedTuple):
     bounds: IntArray
     """int64 [n + 1]: image i has the points from bounds[i] to bounds[i + 1]"""
     points: pa.Table
-    """COLUMNS, sorted by image_id and point_id"""
+    """COLUMNS, sorted by image_id and, within an image, as Clicks are"""
 
     def clicks(self, i: int) -> Clicks:
         """The points of image i of the part; a copy."""
@@ -126,7 +130,7 @@ class PointParts:
             begin = end - sum(map(len, held))
             points = pa.Table.from_batches(held, schema).slice(low - begin, high - low)
             # A copy, by its order within the images: what was read is let go.
-            points = points.sort_by([("image_id", "ascending"), ("point_id", "ascending")])
+            points = points.sort_by([(name, "ascending") for name in ORDER])
             held = held[-1:] if end > high else []
             yield Part(number, self.rows[first:last], self._ends[first : last + 1] - low, points)
 

@@ -61,6 +61,13 @@ def one_more(points: pa.Table, n: int) -> pa.Table:
     return pa.concat_tables([points, more]).sort_by([("image_id", "ascending"), ("point_id", "ascending")])
 
 
+def renamed(points: pa.Table) -> pa.Table:
+    """The same points from other files: with other ids, which fall where the old ones rose."""
+    ids = pa.array([f"{2**64 - 1 - int(one, 16):016x}" for one in points["point_id"].to_pylist()])
+    points = points.set_column(POINTS.get_field_index("point_id"), "point_id", ids)
+    return points.sort_by([("image_id", "ascending"), ("point_id", "ascending")])
+
+
 @pytest.mark.parametrize(
     ("change", "computed", "carried"),
     [
@@ -70,6 +77,10 @@ def one_more(points: pa.Table, n: int) -> pa.Table:
         # All images after it change parts.
         pytest.param(lambda points: without(points, 0), 0, 13, id="an image without points now"),
         pytest.param(lambda points: points.slice(0, 0), 0, 0, id="no point at all"),
+        pytest.param(renamed, 0, 14, id="clicks moved to other files"),
+        pytest.param(
+            lambda points: renamed(moved(points, 3, 11)), 2, 12, id="moved to other files, some anew"
+        ),
     ],
 )
 def test_changed_points(place: Place, change: Change, computed: int, carried: int) -> None:
@@ -79,6 +90,23 @@ def test_changed_points(place: Place, change: Change, computed: int, carried: in
     shutil.rmtree(workspace / "pseudo")  # as DVC does before it runs a stage
     run(params, workspace)
     assert told(workspace) == {"computed": computed, "carried": carried, "failed": 0}
+    found = files(workspace)
+    assert found == from_nothing(place)
+
+
+def test_clicks_in_one_place_are_told_apart_by_their_ids(place: Place) -> None:
+    """Of two that are alike one gets all pixels: by their order, whatever run computed them."""
+    workspace, params = place
+    path = workspace / "points" / "points.parquet"
+    points = read_parquet(path, POINTS)
+    twin = points.slice(0, 1).to_pylist()[0] | {"point_id": "7" * 16}
+    both = pa.concat_tables([points, pa.Table.from_pylist([twin], schema=POINTS)])
+    write_parquet(both.sort_by([("image_id", "ascending"), ("point_id", "ascending")]), path)
+    run(params, workspace)
+    assert told(workspace)["computed"] == 1
+    write_parquet(renamed(both), path)
+    run(params, workspace)
+    assert told(workspace) == {"computed": 0, "carried": 14, "failed": 0}
     found = files(workspace)
     assert found == from_nothing(place)
 

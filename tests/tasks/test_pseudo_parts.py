@@ -83,7 +83,7 @@ def test_any_part_read_has_its_images_points(
     for part in parts.read(range(0, len(parts), step)):
         for n, row in enumerate(part.rows.tolist()):
             clicks = part.clicks(n)
-            assert clicks.image_id == IDS[row] and clicks.point_ids == sorted(clicks.point_ids)
+            assert clicks.image_id == IDS[row] and clicks.xy[:, 0].tolist() == sorted(clicks.xy[:, 0])
             assert clicks.xy.dtype == np.float32 and clicks.xy.shape == (len(clicks.point_ids), 2)
             seen[clicks.image_id] = clicks.point_ids
     of: dict[int, list[str]] = {}
@@ -91,7 +91,7 @@ def test_any_part_read_has_its_images_points(
         of.setdefault(row["image_id"], []).append(row["point_id"])
     numbers = [n for n in range(len(parts)) for _ in range(parts.images(n))]
     wanted = [i for i, n in zip(of, numbers, strict=True) if n % step == 0]
-    assert seen == {i: sorted(of[i]) for i in wanted}
+    assert seen == {i: of[i] for i in wanted}  # by their places; their ids fall
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,9 @@ def test_the_order_of_images_is_looked_at_over_batches(
 
 
 @pytest.mark.parametrize("changed", [{"x": 0.5}, {"y": 2.0}, {"category_id": 2}, {"point_id": "0" * 16}])
-def test_keys_change_with_what_they_are_of(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_keys_change_with_places_and_classes_and_not_with_ids(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
     weak = weak_split(tmp_path / "weak")
 
     def keys() -> list[list[int]]:
@@ -132,11 +134,5 @@ def test_keys_change_with_what_they_are_of(tmp_path: Path, changed: dict[str, An
     rows = table.to_pylist()
     rows[2] |= changed
     write_parquet(pa.Table.from_pylist(rows, schema=POINTS), tmp_path / "points.parquet")
-    assert [old == new for old, new in zip(before, keys(), strict=True)] == [
-        True,
-        True,
-        False,
-        True,
-        True,
-        True,
-    ]
+    same = [old == new for old, new in zip(before, keys(), strict=True)]
+    assert same == [True, True, "point_id" in changed, True, True, True]
