@@ -58,14 +58,24 @@ class Line:
     """Outputs that are taken from the workspace of `after`."""
 
     def run(self) -> None:
-        """Runs what isn't done yet; `seconds.json` has what each step took."""
+        """Runs what isn't done yet; `seconds.json` has what each step took.
+
+        Raises:
+            RuntimeError: a step failed, or the folder is of other params.
+        """
         workspace = self.folder / "workspace"
         workspace.mkdir(parents=True, exist_ok=True)
         for name in self.borrowed:
             source = self.after / "workspace" / name  # type: ignore[operator]
             if not (workspace / name).is_symlink():
                 (workspace / name).symlink_to(os.path.relpath(source, workspace))
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.recipe), encoding="utf-8")
+        written = self.folder / "params.yaml"
+        if written.exists() and (other := _unlike(yaml.safe_load(written.read_text()), self.recipe)):
+            raise RuntimeError(
+                f"{self.folder}: what is done there was made with other {', '.join(other)}; name another folder with "
+                "--work, or delete this one"
+            )
+        written.write_text(yaml.safe_dump(self.recipe), encoding="utf-8")
         done = self.folder / "seconds.json"
         seconds = json.loads(done.read_text()) if done.exists() else {}
         for step in self.steps:
@@ -91,6 +101,18 @@ class Line:
             done.write_text(json.dumps(seconds))
             where = "/".join(self.folder.parts[-3:])
             print(f"{where}: {step} {seconds[step]:.0f} s", flush=True)
+
+
+def _unlike(one: dict[str, Any], other: dict[str, Any], before: str = "") -> list[str]:
+    """Names, as `section.key`, of values that differ."""
+    names = []
+    for key in sorted(one.keys() | other.keys()):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += _unlike(a, b, f"{before}{key}.")
+        elif a != b:
+            names.append(before + key)
+    return names
 
 
 def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -159,10 +181,13 @@ def phases(cells: list[dict[str, Line]], variants: list[str]) -> list[list[Line]
     ours = [cell["student"] for cell in cells]
     full = list({cell["full"].folder: cell["full"] for cell in cells}.values())
     control = [cell["control"] for cell in cells]
+    control *= "control" in variants
+    # The control takes the teacher's weights too where students start from them.
+    waits = any(line.recipe["student"]["start"] == "teacher" for line in control)
     return [
         [Line(line.folder, line.recipe, ("ingest",)) for line in ours],
-        ours + full * ("full" in variants) + control * ("control" in variants),
-        [cell["rough"] for cell in cells] * ("rough" in variants),
+        ours + full * ("full" in variants) + control * (not waits),
+        [cell["rough"] for cell in cells] * ("rough" in variants) + control * waits,
     ]
 
 
@@ -201,6 +226,10 @@ def main() -> None:
     overrides = {
         key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in arguments.set)
     }
+    if overrides.get("student.start", "scratch") != "scratch" and "full" in arguments.variants:
+        raise SystemExit(
+            "student.start: `full` has no teacher to start from; leave it out with --variants student control rough"
+        )
     cells = []
     for name in arguments.datasets:
         for share in arguments.shares:
