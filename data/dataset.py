@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -35,7 +34,7 @@ class Sample(TypedDict):
     masks: Tensor  # bool [K, h, w], crowds excluded, none empty
     labels: Tensor  # int64 [K], contiguous class indices
     weights: Tensor  # float32 [K], 1 for an annotator's mask, the score of a pseudo mask
-    points_xy: Tensor | None  # float32 [K, 2], input pixels; None unless the instances carry points
+    points_xy: Tensor | None  # float32 [K, 2], input pixels: clicks of guessed masks, NaN for true masks
     crowd: Tensor | None  # bool [h, w], union of the crowds
     image_id: int
     original_size: tuple[int, int]  # (H0, W0)
@@ -66,13 +65,11 @@ class InstanceDataset(Dataset[Sample]):
         max_side: the longer side never exceeds this.
         enlarge: images smaller than that are enlarged; else they stay as they are.
         augment: training augmentation; None resizes only.
-        extra_instances: further INSTANCES rows for the last split, e.g. the weak split's pseudo
-            labels. See ``Split.with_instances``.
         cache_images: keep decoded images in memory (per process).
         leave_out: ids of images that are not among the samples.
 
     Raises:
-        DataError: splits of unlike categories, or extra instances of unknown images or categories.
+        DataError: splits of unlike categories.
     """
 
     def __init__(
@@ -83,7 +80,6 @@ class InstanceDataset(Dataset[Sample]):
         max_side: int,
         enlarge: bool,
         augment: AugmentConfig | None,
-        extra_instances: pa.Table | None = None,
         cache_images: bool,
         leave_out: Collection[int] = (),
     ) -> None:
@@ -99,8 +95,6 @@ class InstanceDataset(Dataset[Sample]):
                         "ingest all splits with the same categories",
                     )
                 )
-        if extra_instances is not None:
-            self.splits[-1] = self.splits[-1].with_instances(extra_instances)
         self.categories = self.splits[0].categories
         self.short_side = short_side
         self.max_side = max_side

@@ -30,6 +30,13 @@ INSTANCES = pa.schema(
         ("score", pa.float32()),  # null for an annotator's
     ]
 )
+CLICKED_INSTANCES = pa.schema(
+    [
+        *INSTANCES,
+        ("point_x", pa.float32()),  # the click that the mask was made from; null for an annotator's mask
+        ("point_y", pa.float32()),
+    ]
+)
 POINTS = pa.schema(
     [
         ("point_id", pa.string()),  # 16 hex digits, a hash of source_file and source_record

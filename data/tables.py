@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from data import storage
 from data.errors import DataError, Fault
-from data.schemas import IMAGES, INSTANCES, POINTS, PREDICTIONS, PSEUDO, REJECTED
+from data.schemas import CLICKED_INSTANCES, IMAGES, INSTANCES, POINTS, PREDICTIONS, PSEUDO, REJECTED
 
 __all__ = [
-    "IMAGES", "INSTANCES", "POINTS", "PREDICTIONS", "PSEUDO", "REJECTED", "Category", "DataError", "Fault", "Split",
-    "class_indices", "concat_instances", "read_arrow", "read_parquet", "stream_parquet", "write_arrow",
-    "write_parquet", "write_split",
+    "CLICKED_INSTANCES", "IMAGES", "INSTANCES", "POINTS", "PREDICTIONS", "PSEUDO", "REJECTED", "Category", "DataError",
+    "Fault", "Split", "class_indices", "concat_instances", "read_arrow", "read_parquet", "stream_parquet",
+    "write_arrow", "write_parquet", "write_split",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -47,8 +47,10 @@ def class_indices(categories: Sequence[Category]) -> dict[int, int]:
 
 
 def _checked(table: pa.Table, schema: pa.Schema, path: str | os.PathLike[str]) -> pa.Table:
-    """``table`` without file metadata, once its columns are exactly those of ``schema``."""
+    """``table`` without file metadata, once its columns are exactly those of ``schema``; instances may have clicks."""
     found = {field.name: field.type for field in table.schema}
+    if schema is INSTANCES and POINT_COLUMNS[0] in found:
+        schema = CLICKED_INSTANCES
     expected = {field.name: field.type for field in schema}
     if found != expected:
         faults = []
@@ -176,7 +178,6 @@ class Split:
         self.instances = instances
         self.categories = categories
         self.image_root = image_root
-        self._in_memory = False
         image_ids = images["image_id"].to_numpy()
         owners = instances["image_id"].to_numpy()
         self._begin = np.searchsorted(owners, image_ids, side="left")
@@ -204,8 +205,6 @@ class Split:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A loader worker that starts afresh maps the files again; it is not sent a copy of the rows.
-        if self._in_memory:
-            return _reopen_with, (self.root, self.instances)
         return Split.open, (self.root,)
 
     def __len__(self) -> int:
@@ -228,20 +227,6 @@ class Split:
         """
         return storage.join(self.image_root, self.images["uri"][range(len(self))[i]].as_py())
 
-    def with_instances(self, table: pa.Table) -> Split:
-        """This split with further instances (INSTANCES rows, e.g. pseudo labels) beside its own.
-
-        Raises:
-            DataError: a row of an image or category that the split doesn't have.
-        """
-        faults = _reference_faults(table, self.images, self.categories, str(self.root))
-        if faults:
-            raise DataError(faults)
-        joined = concat_instances([self.instances, table])
-        split = Split(self.root, self.images, joined, self.categories, self.image_root)
-        split._in_memory = True
-        return split
-
 
 def _reference_faults(
     instances: pa.Table, images: pa.Table, categories: Sequence[Category], where: str
@@ -259,13 +244,6 @@ def _reference_faults(
         for column, ids in known.items()
         for unknown in np.setdiff1d(instances[column].to_numpy(), ids)
     ]
-
-
-def _reopen_with(root: Path, instances: pa.Table) -> Split:
-    split = Split.open(root)
-    joined = Split(root, split.images, instances, split.categories, split.image_root)
-    joined._in_memory = True
-    return joined
 
 
 def _read_json(path: Path, check: Callable[[Any], Any]) -> Any:

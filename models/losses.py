@@ -3,6 +3,8 @@
 Legend: N images, C classes, S grid side, E kernel channels, P (cell, object) pairs, h x w the mask map.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
@@ -43,15 +45,17 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
 class Totals:
     """What the loss's sums are divided by."""
 
-    pairs: int
-    """(cell, object) pairs of the mask loss"""
+    pairs: Tensor
+    """float32 scalar: weights of the mask loss's (cell, object) pairs"""
     positives: Tensor
-    """int64 scalar: cells that hold an object"""
+    """float32 scalar: weights of the cells that hold an object"""
 
-
-def positive_count(targets: Targets) -> Tensor:
-    """Int64 scalar: cells that hold an object."""
-    return (torch.cat([x.flatten(1) for x in targets.categories], 1) >= 0).sum()
+    @classmethod
+    def of(cls, targets: Targets) -> Totals:
+        """Sums of one batch or piece."""
+        held = torch.cat([x.flatten(1) for x in targets.categories], 1) >= 0
+        weights = torch.cat([x.flatten(1) for x in targets.cell_weights], 1)
+        return cls(targets.weights[targets.instance].sum(), weights[held].sum())
 
 
 def solov2_loss(
@@ -59,14 +63,14 @@ def solov2_loss(
 ) -> dict[str, Tensor]:
     """`loss` and its two parts `loss_mask` (weighted mean Dice over the pairs) and `loss_category`, scalars.
 
-    A batch with no object has loss_mask 0 and finite gradients in every parameter. An object's weight scales
-    its terms of both sums, not their denominators: half the weight is half the pull.
+    A batch with no object has loss_mask 0 and finite gradients in every parameter. Both parts are means by weight: half
+    the weight is half the pull of another object, and doubtful objects don't make the sure ones count less.
 
     With `totals` of a larger batch, of which this is a piece, it is the piece's share of that batch's loss: the sum
     over the pieces is the loss of the whole.
     """
     if totals is None:
-        totals = Totals(len(targets.cell), positive_count(targets))
+        totals = Totals.of(targets)
     with torch.autocast(outputs.mask_features.device.type, enabled=False):
         mask = config.dice_weight * _mask_loss(outputs, targets, totals.pairs)
         category = config.focal_weight * _category_loss(outputs, targets, config, totals.positives)
@@ -74,18 +78,21 @@ def solov2_loss(
 
 
 def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config, positives: Tensor) -> Tensor:
-    """Focal loss summed over all cells and classes / (positive cells + 1)."""
+    """Focal loss summed over all cells and classes / (positive cells + 1), by weight."""
     classes = outputs.category_logits[0].shape[1]
     logits = torch.cat([x.float().flatten(2) for x in outputs.category_logits], 2)  # [N, C, cells]
     category = torch.cat([x.flatten(1) for x in targets.categories], 1)
     weight = torch.cat([x.flatten(1) for x in targets.cell_weights], 1)
     hot = (category[:, None] == torch.arange(classes, device=category.device)[:, None]).float()
     loss = focal_loss(logits, hot, config.focal_alpha, config.focal_gamma) * weight[:, None]
+    if targets.silent.shape[1]:
+        image, of_class, cell = targets.silent
+        loss = loss.index_put((image, of_class, cell), loss.new_zeros(()))
     return loss.sum() / (positives + 1)
 
 
-def _mask_loss(outputs: RawOutputs, targets: Targets, total_pairs: int) -> Tensor:
-    """Sum over the pairs of weight x Dice, / `total_pairs`."""
+def _mask_loss(outputs: RawOutputs, targets: Targets, total: Tensor) -> Tensor:
+    """Sum over the pairs of weight x Dice, / `total`, their weights (at least 1: a doubtful pair alone isn't sure)."""
     maps = outputs.mask_features.float().flatten(2)  # [N, E, h * w]
     joined = torch.cat([k.float().flatten(2) for k in outputs.kernels], 2)  # [N, E, cells of all levels]
     pairs = len(targets.cell)
@@ -100,7 +107,7 @@ def _mask_loss(outputs: RawOutputs, targets: Targets, total_pairs: int) -> Tenso
     column = first[targets.level] + targets.cell
     truth = targets.masks.flatten(1)
     step = max(1, CHUNK_ELEMENTS // maps.shape[2])
-    total = maps.new_zeros(())
+    found = maps.new_zeros(())
     bounds = torch.bincount(targets.image, minlength=len(maps)).cumsum(0).tolist()
     for i, (start, end) in enumerate(zip([0, *bounds[:-1]], bounds, strict=True)):
         for at in range(start, end, step):
@@ -108,10 +115,10 @@ def _mask_loss(outputs: RawOutputs, targets: Targets, total_pairs: int) -> Tenso
             instance = targets.instance[rows]
             arguments = (kernels[i][:, column[rows]], features[i], truth, instance, targets.weights)
             if pairs > step:
-                total = total + checkpoint(_pair_dice, *arguments, use_reentrant=False)
+                found = found + checkpoint(_pair_dice, *arguments, use_reentrant=False)
             else:
-                total = total + _pair_dice(*arguments)
-    return total / total_pairs
+                found = found + _pair_dice(*arguments)
+    return found / total.clamp(min=1)
 
 
 def _pair_dice(kernels: Tensor, features: Tensor, truth: Tensor, instance: Tensor, weights: Tensor) -> Tensor:

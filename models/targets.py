@@ -39,6 +39,9 @@ class Targets:
     """float32 [sum K, H / mask_stride, W / mask_stride]: share of each place that the object covers."""
     weights: Tensor
     """float32 [sum K]"""
+    silent: Tensor
+    """int64 [3, S]: image, class and cell, counted over the cells of all levels in turn, of what isn't taught: whether
+    this cell holds an object of this class."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def assign_targets(
     config: SOLOv2Config,
     *,
     points_xy: list[Tensor] | None = None,
+    clicks_xy: list[Tensor] | None = None,
     ignore: list[Tensor | None] | None = None,
     weigh_categories: bool = True,
 ) -> Targets:
@@ -127,6 +131,10 @@ def assign_targets(
         weigh_categories: or of the mask loss alone, if false: its class is learnt in full, however doubtful its mask.
         points_xy: float [K, 2] or [K, Q, 2], further places in input pixels whose cells learn the object
             too, so that it can be prompted there. NaN means none.
+        clicks_xy: float [K, 2] for each image, of objects whose mask is a guess made from a click; NaN: the mask is
+            true; infinite: a guess, its click out of the picture. That such an object is at its click is sure: the
+            click's cell learns it, its class in full, before whatever else claims that cell. How far it reaches is
+            not: a cell that touches the mask isn't taught that there is no object of its class.
         ignore: bool [h, w] or None for each image (crowds): cells without an object that touch it teach
             nothing.
 
@@ -146,8 +154,11 @@ def assign_targets(
     )
     label, weight = torch.cat(labels).long(), torch.cat(weights).float()
     extra = _stack_points(points_xy, counts, device)
+    clicks = None if clicks_xy is None else torch.cat(clicks_xy)
+    guessed = () if clicks_xy is None else _guessed_regions(masks, labels, clicks_xy)
 
-    categories, cell_weights, pairs = [], [], []
+    categories, cell_weights, pairs, silent = [], [], [], []
+    cells_before = 0
     for level, grid in enumerate(config.grid_shapes(input_size)):
         cells = grid[0] * grid[1]
         held = positive_cells(centre, half, grid, input_size)
@@ -156,19 +167,31 @@ def assign_targets(
             place = cells_of(extra.nan_to_num(0.0), grid, input_size)
             rows = torch.arange(len(held), device=device)[:, None].expand_as(real)
             held[rows[real], place[..., 1][real], place[..., 0][real]] = True
-        held = (held & member[:, level, None, None]).flatten(1)
+        sure = _clicked_cells(clicks, held, grid, input_size)
+        held = ((held | sure) & member[:, level, None, None]).flatten(1)
         instance, cell = held.nonzero(as_tuple=True)
-        # The last object in a cell wins its class; amax does so whatever the order of execution.
+        # The last object in a cell wins its class, one that was clicked there before others; amax does so whatever
+        # the order of execution.
+        rank = instance + len(held) * sure.flatten(1)[instance, cell]
         winner = torch.full((len(masks) * cells,), -1, dtype=torch.long, device=device)
-        winner.scatter_reduce_(0, image[instance] * cells + cell, instance, "amax")
-        taken = winner >= 0
+        winner.scatter_reduce_(0, image[instance] * cells + cell, rank, "amax")
+        taken, certain = winner >= 0, winner >= len(held)
+        winner[certain] -= len(held)
         category = torch.full_like(winner, NO_CLASS)
         category[taken] = label[winner[taken]]
         cell_weight = torch.ones_like(winner, dtype=torch.float32)
         if weigh_categories:
             cell_weight[taken] = weight[winner[taken]]
+            cell_weight[certain] = 1
         if ignore is not None:
-            cell_weight[_ignored(ignore, grid, input_size, device) & ~taken] = 0
+            cell_weight[_touched(ignore, grid, input_size, device) & ~taken] = 0
+        for i, of_class, region in guessed:
+            touched = _touched([region], grid, input_size, device) & (
+                category[i * cells : (i + 1) * cells] != of_class
+            )
+            where = touched.nonzero()[:, 0] + cells_before
+            silent.append(torch.stack([torch.full_like(where, i), torch.full_like(where, of_class), where]))
+        cells_before += cells
         categories.append(category.view(-1, *grid))
         cell_weights.append(cell_weight.view(-1, *grid))
         pairs.append(torch.stack([image[instance], torch.full_like(cell, level), instance, cell]))
@@ -185,6 +208,7 @@ def assign_targets(
         instance=table[2],
         masks=torch.cat([shrink_masks(m, input_size, config.mask_stride) for m in masks]),
         weights=weight,
+        silent=torch.cat([torch.zeros(3, 0, dtype=torch.long, device=device), *silent], 1),
     )
 
 
@@ -263,10 +287,34 @@ def _stack_points(points_xy: list[Tensor] | None, counts: list[int], device: tor
     return stacked
 
 
-def _ignored(
+def _clicked_cells(
+    clicks: Tensor | None, held: Tensor, grid: tuple[int, int], input_size: tuple[int, int]
+) -> Tensor:
+    """Bool as `held`, [K, rows, columns]: the cell of each object's click."""
+    sure = torch.zeros_like(held)
+    if clicks is not None:
+        seen = clicks.isfinite().all(1).nonzero()[:, 0]
+        place = cells_of(clicks[seen], grid, input_size)
+        sure[seen, place[:, 1], place[:, 0]] = True
+    return sure
+
+
+def _guessed_regions(
+    masks: list[Tensor], labels: list[Tensor], clicks_xy: list[Tensor]
+) -> list[tuple[int, int, Tensor]]:
+    """(image, class, bool [h, w]): what the masks made from clicks cover, of each class together."""
+    regions = []
+    for i, (drawn, classes, clicks) in enumerate(zip(masks, labels, clicks_xy, strict=True)):
+        guess = ~clicks.isnan().any(1)
+        for of_class in classes[guess].unique().tolist():
+            regions.append((i, int(of_class), drawn[guess & (classes == of_class)].any(0)))
+    return regions
+
+
+def _touched(
     ignore: list[Tensor | None], grid: tuple[int, int], input_size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Bool [N * rows * columns]: cells that touch the image's ignored region.
+    """Bool [N * rows * columns]: cells that touch the image's region, if it has one.
 
     One pixel is enough: any pixel of the region may be the mass centre of an object that nobody outlined, and
     such an object may be smaller than a cell.

@@ -317,6 +317,8 @@ class PseudoConfig(Section):
 class StudentConfig(DetectorTrainConfig):
     """`masks`: which pseudo masks to learn from; `weight_by_score`: what of a pseudo label's part in the
     losses its score scales: `none`, the `mask`'s alone (that an object of this class is there is sure), or `both`.
+    `classes_from`: where a pseudo label's class is learnt: in the cells that its `mask` says, as a true one's, or from
+    the `click`, whose cell is sure of it: then no cell that the mask touches is taught that there is none of its class.
 
     `unusable`: around a point without a mask, or with one below `min_score`, on an image that has others, `ignore`
     teaches nothing, `background` that there is no object.
@@ -327,6 +329,7 @@ class StudentConfig(DetectorTrainConfig):
     masks: Literal["refined", "rough", "none"]
     min_score: Share
     weight_by_score: Literal["none", "mask", "both"]
+    classes_from: Literal["mask", "click"]
     unusable: Literal["ignore", "background"]
     strong_share: Annotated[float, Field(gt=0, lt=1)] | None
     start: Literal["scratch", "teacher", "promoted"]

@@ -18,7 +18,7 @@ from data.storage import atomic_dir, discard_partials
 from data.tables import Category, Split
 from models.checkpoint import WEIGHTS, CheckpointError, load_checkpoint
 from models.config import SOLOv2Config
-from models.losses import Totals, positive_count, solov2_loss
+from models.losses import Totals, solov2_loss
 from models.solov2 import SOLOv2
 from models.targets import Targets, assign_targets, draw_pairs, inner_points, keep_pairs
 from tasks import processes
@@ -56,6 +56,13 @@ def detector_pieces(
                 inner_points(masks, draw).to(device) for masks, draw in zip(batch["masks"], mine, strict=True)
             ]
         images = batch["images"].to(device, non_blocking=True)
+        clicks = _clicks(batch)
+        if clicks is not None and inner is not None:
+            # Of a mask that is a guess any pixel may be another object's; its click stands for it.
+            inner = [
+                torch.where(one.isnan().any(1)[:, None, None].to(device), points, torch.nan)
+                for one, points in zip(clicks, inner, strict=True)
+            ]
         parts = [share(len(images), n, training.accumulate) for n in range(training.accumulate)]
         targets = [
             assign_targets(
@@ -65,14 +72,18 @@ def detector_pieces(
                 (images.shape[2], images.shape[3]),
                 config,
                 points_xy=None if inner is None else inner[part],
+                clicks_xy=None if clicks is None else [one.to(device) for one in clicks[part]],
                 ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"][part]],
                 weigh_categories=training.weighs_categories,
             )
             for part in parts
         ]
-        targets, pairs = _sampled(targets, training.mask_pairs, generator)
-        positives = torch.stack([positive_count(one) for one in targets]).sum()
-        totals = Totals(pairs, processes.add(positives))
+        targets = _sampled(targets, training.mask_pairs, generator)
+        sums = [Totals.of(one) for one in targets]
+        totals = Totals(
+            processes.add(torch.stack([one.pairs for one in sums]).sum()),
+            processes.add(torch.stack([one.positives for one in sums]).sum()),
+        )
 
         def piece(part: slice, targets: Targets) -> Piece:
             def loss(model: nn.Module) -> dict[str, Tensor]:
@@ -87,21 +98,35 @@ def detector_pieces(
     return pieces
 
 
-def _sampled(
-    targets: list[Targets], limit: int | None, generator: torch.Generator
-) -> tuple[list[Targets], int]:
-    """The targets of this process's pieces with at most `limit` pairs in the whole step, and how many those are."""
+def _clicks(batch: StepBatch) -> list[Tensor] | None:
+    """For each image float32 [K, 2], see `assign_targets`; None where no mask is a guess."""
+    if all(points is None for points in batch["points_xy"]):
+        return None
+    clicks = []
+    for points, labels, (h, w) in zip(
+        batch["points_xy"], batch["labels"], batch["content_sizes"], strict=True
+    ):
+        if points is None:
+            clicks.append(torch.full((len(labels), 2), torch.nan))
+        else:
+            inside = ((points >= 0) & (points < points.new_tensor([w, h]))).all(1) | points.isnan().any(1)
+            clicks.append(torch.where(inside[:, None], points, torch.inf))
+    return clicks
+
+
+def _sampled(targets: list[Targets], limit: int | None, generator: torch.Generator) -> list[Targets]:
+    """The targets of this process's pieces with at most `limit` pairs in the whole step."""
     counts = [len(one.cell) for one in targets]
     before, total = processes.place(sum(counts))
     kept = None if limit is None else draw_pairs(total, limit, generator)
     if kept is None:
-        return targets, total
+        return targets
     sampled = []
     for one, count in zip(targets, counts, strict=True):
         mine = kept[(kept >= before) & (kept < before + count)] - before
         sampled.append(keep_pairs(one, mine))
         before += count
-    return sampled, len(kept)
+    return sampled
 
 
 def train_detector(

@@ -183,7 +183,7 @@ def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str
 def _training(meta: Mapping[str, Any]) -> dict[str, Any]:
     # Not part of how a network learns, or the labels themselves; images held out are told in words of their own.
     aside = {"stage", "milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
-    aside |= {"holdout", "unusable", "strong_share"}
+    aside |= {"holdout", "unusable", "strong_share", "classes_from"}
     training = {"start": "scratch", **meta["training"]}  # the teacher's only way
     return {key: value for key, value in training.items() if key not in aside}
 

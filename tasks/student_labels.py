@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.masks import BoolArray, IntArray, area, bbox_xywh, decode, encode
-from data.tables import INSTANCES, Split, write_split
+from data.tables import INSTANCES, POINT_COLUMNS, Split, concat_instances, write_split
 from tasks.config import StudentConfig
 from tasks.errors import TaskError
 
@@ -34,7 +34,7 @@ def with_pseudo_masks(
         TaskError: pseudo labels of points that `points` doesn't have.
     """
     codes, good = _masks_of(pseudo, config)
-    usable = pseudo.select(["image_id", "category_id", "score"]).filter(good)
+    usable = pseudo.select(["point_id", "image_id", "category_id", "score"]).filter(good)
     rles = codes.filter(good)
     scores = (
         usable["score"]
@@ -48,7 +48,11 @@ def with_pseudo_masks(
         lost = pseudo.select(["point_id", "image_id", "category_id", "rough_rle"]).filter(rest)
         regions = pa.chunked_array([_regions(weak, strong, points, lost)], pa.binary())
         parts.append(_rows(weak, lost, regions, pa.nulls(len(lost), pa.float32()), crowd=True))
-    instances = pa.concat_tables(parts)
+    if config.classes_from == "click":
+        parts = [_clicked(parts[0], usable, points), *parts[1:]]
+        instances = concat_instances(parts)
+    else:
+        instances = pa.concat_tables(parts)
     numbers = pa.array(np.arange(len(instances)))
     instances = instances.set_column(INSTANCES.get_field_index("instance_id"), "instance_id", numbers)
     images = weak.images.filter(pc.is_in(weak.images["image_id"], held))
@@ -89,6 +93,16 @@ def _rows(weak: Split, labels: pa.Table, rles: pa.ChunkedArray, scores: Any, *, 
         },
         schema=INSTANCES,
     )
+
+
+def _clicked(rows: pa.Table, labels: pa.Table, points: pa.Table) -> pa.Table:
+    """INSTANCES rows with the clicks that their pseudo labels were made from."""
+    at = pc.index_in(labels["point_id"], points["point_id"])
+    if at.null_count:
+        raise _unknown_points(labels["point_id"].filter(at.is_null()).to_pylist())
+    for name, column in zip(POINT_COLUMNS, ("x", "y"), strict=True):
+        rows = rows.append_column(name, points[column].take(at))
+    return rows
 
 
 def _sizes(weak: Split, image_ids: pa.ChunkedArray) -> IntArray:
@@ -132,11 +146,15 @@ def _places(points: pa.Table, rows: list[dict[str, Any]]) -> dict[str, tuple[flo
     places = {point["point_id"]: (point["x"], point["y"]) for point in named}
     unknown = sorted({str(row["point_id"]) for row in rows} - places.keys())
     if unknown:
-        raise TaskError(
-            f"pseudo labels of {len(unknown)} points that points.parquet doesn't have ({', '.join(unknown[:5])}"
-            f"{', ...' * (len(unknown) > 5)}); run `dvc repro pseudo_label`"
-        )
+        raise _unknown_points(unknown)
     return places
+
+
+def _unknown_points(ids: list[str]) -> TaskError:
+    return TaskError(
+        f"pseudo labels of {len(ids)} points that points.parquet doesn't have ({', '.join(ids[:5])}"
+        f"{', ...' * (len(ids) > 5)}); run `dvc repro pseudo_label`"
+    )
 
 
 def _radii(strong: Split) -> dict[int, float]:

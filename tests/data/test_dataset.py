@@ -105,13 +105,13 @@ def test_pseudo_labels_join_the_weak_split_with_their_scores(
     strong = make_split()
     folder = tmp_path / "weak_images"
     folder.mkdir()
-    write_split(
-        tmp_path / "weak", images_table(folder, [10, 40]), INSTANCES.empty_table(), CATEGORIES, str(folder)
-    )
     row = {"instance_id": 1, "image_id": 10, "category_id": 3, "mask": tiny_masks()["bar"]}
     pseudo = instances_table([row | {"source": "pseudo", "score": 0.25}])
-    pseudo = pseudo.append_column("point_x", pa.array([5.0])).append_column("point_y", pa.array([20.5]))
-    dataset = InstanceDataset([strong, Split.open(tmp_path / "weak")], extra_instances=pseudo, **PLAIN)
+    pseudo = pseudo.append_column("point_x", pa.array([5.0], pa.float32())).append_column(
+        "point_y", pa.array([20.5], pa.float32())
+    )
+    write_split(tmp_path / "weak", images_table(folder, [10, 40]), pseudo, CATEGORIES, str(folder))
+    dataset = InstanceDataset([strong, Split.open(tmp_path / "weak")], **PLAIN)
     assert [dataset[i]["image_id"] for i in range(len(dataset))] == [10, 20, 30, 10, 40]
     weak = dataset[3]
     assert weak["weights"].tolist() == [0.25]

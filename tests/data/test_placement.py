@@ -46,12 +46,12 @@ def scattered(tmp_path_factory: pytest.TempPathFactory) -> Split:
                 }
             )  # fmt: skip
     table = pa.Table.from_pylist(images, schema=IMAGES)
-    write_split(folder / "split", table, INSTANCES.empty_table(), CATEGORIES, str(folder))
     points = {name: pa.array(rng.random(len(rows)) * 40, pa.float32()) for name in ("point_x", "point_y")}
     instances = instances_table(rows)
     for name, column in points.items():
         instances = instances.append_column(name, column)
-    return Split.open(folder / "split").with_instances(instances)
+    write_split(folder / "split", table, instances, CATEGORIES, str(folder))
+    return Split.open(folder / "split")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

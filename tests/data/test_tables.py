@@ -10,6 +10,7 @@ import pytest
 
 from data import tables
 from data.tables import (
+    CLICKED_INSTANCES,
     IMAGES,
     INSTANCES,
     POINTS,
@@ -106,9 +107,6 @@ def test_a_split_travels_to_workers_without_its_rows(make_split: Callable[..., S
     split = make_split()
     assert len(pickle.dumps(split)) < 500
     assert pickle.loads(pickle.dumps(split)).instances.equals(split.instances)  # noqa: S301
-    more = split.with_instances(pseudo(image_id=20))
-    copy = pickle.loads(pickle.dumps(more))  # noqa: S301
-    assert copy.instances_of(1)["instance_id"].to_pylist() == [100]
 
 
 def pseudo(**change: int) -> pa.Table:
@@ -116,29 +114,19 @@ def pseudo(**change: int) -> pa.Table:
     return instances_table([row | {"source": "pseudo", "score": 0.5} | change])
 
 
-def test_further_instances_lie_beside_the_own_ones(make_split: Callable[..., Split]) -> None:
-    split = make_split()
-    more = split.with_instances(pseudo())
-    assert more.instances_of(2)["source"].to_pylist() == ["annotator", "annotator", "pseudo"]
-    assert more.instances_of(0).equals(split.instances_of(0))
-    assert split.instances.num_rows == 6  # the split itself is unchanged
-
-
-def test_further_instances_of_unknown_images_and_classes_are_all_named(
-    make_split: Callable[..., Split],
+def test_points_of_pseudo_masks_are_kept_beside_instances_without(
+    make_split: Callable[..., Split], tmp_path: Path
 ) -> None:
-    wrong = concat_instances([pseudo(image_id=99), pseudo(category_id=8), pseudo()])
-    with pytest.raises(DataError) as caught:
-        make_split().with_instances(wrong)
-    assert [fault.record for fault in caught.value.faults] == ["image_id 99", "category_id 8"]
-
-
-def test_points_of_pseudo_masks_are_kept_beside_instances_without() -> None:
-    with_points = pseudo().append_column("point_x", pa.array([1.5])).append_column("point_y", pa.array([2.5]))
+    with_points = pseudo()
+    for name, value in (("point_x", 1.5), ("point_y", 2.5)):
+        with_points = with_points.append_column(name, pa.array([value], pa.float32()))
     joined = concat_instances([with_points, pseudo(instance_id=1)])
     assert joined["point_x"].to_pylist() == [None, 1.5]
     assert joined["point_y"].to_pylist() == [None, 2.5]
-    assert joined.select(INSTANCES.names).schema == INSTANCES
+    assert joined.schema == CLICKED_INSTANCES
+    split = make_split()
+    write_split(tmp_path / "clicked", split.images, joined, split.categories, split.image_root)
+    assert Split.open(tmp_path / "clicked").instances.equals(joined)
 
 
 def test_nothing_is_written_of_a_split_with_faults(tmp_path: Path) -> None:

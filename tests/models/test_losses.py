@@ -140,6 +140,28 @@ def test_chunks_change_neither_loss_nor_gradient(
         torch.testing.assert_close(whole, chunked, rtol=1e-4, atol=1e-6)
 
 
+def test_a_doubtful_object_counts_less_and_the_sure_ones_no_less(solov2_config, batch) -> None:
+    """The loss is a mean by weight: of weights alike it is the mean, and what has a weight of 0 changes nothing."""
+    model = SOLOv2(solov2_config(), 3)
+    masks, labels = batch
+
+    def parts(weight: float, image: int = 0) -> dict[str, float]:
+        weights = [torch.full((len(m),), weight if n == image else 1.0) for n, m in enumerate(masks)]
+        outputs, targets = run(model, masks, labels, weights)
+        return {name: value.item() for name, value in solov2_loss(outputs, targets, model.config).items()}
+
+    alone = solov2_loss(*run(model, [m[:0] if n == 0 else m for n, m in enumerate(masks)],
+                             [k[:0] if n == 0 else k for n, k in enumerate(labels)]), model.config)  # fmt: skip
+    assert parts(0.0)["loss_mask"] == pytest.approx(alone["loss_mask"].item())
+    full, half, none = (parts(weight)["loss_mask"] for weight in (1.0, 0.5, 0.0))
+    _, targets = run(model, masks, labels)
+    first = int((targets.image == 0).sum())
+    rest = len(targets.image) - first
+    assert half == pytest.approx(
+        (0.5 * ((first + rest) * full - rest * none) + rest * none) / (0.5 * first + rest)
+    )
+
+
 def test_weight_zero_silences_an_object_in_both_losses(solov2_config, batch) -> None:
     model = SOLOv2(solov2_config(), 3)
     masks, labels = batch
@@ -151,10 +173,6 @@ def test_weight_zero_silences_an_object_in_both_losses(solov2_config, batch) -> 
     changed = outputs._replace(category_logits=[logits, *outputs.category_logits[1:]])
     before, after = (solov2_loss(o, targets, model.config) for o in (outputs, changed))
     assert before["loss_category"].item() == pytest.approx(after["loss_category"].item())
-    half = run(model, masks, labels, [torch.full((len(m),), 0.5) for m in masks])[1]
-    full = run(model, masks, labels)[1]
-    a, b = (solov2_loss(outputs, t, model.config)["loss_mask"].item() for t in (half, full))
-    assert a == pytest.approx(b / 2)
 
 
 def test_training_overfits_one_batch(solov2_config, batch) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -353,3 +355,90 @@ def test_sampled_pairs_are_some_of_them_in_their_order(config: SOLOv2Config, lim
         assert sampled.masks is targets.masks
         drawn |= set(rows)
     assert len(drawn) > min(limit, len(whole) - 1)  # another draw, other pairs
+
+
+def clicked(
+    rectangles: Callable[..., Tensor], config: SOLOv2Config, click: tuple[float, float], **more: Any
+) -> Targets:
+    """A guessed mask of class 1 with this click, of weight 0.3, and a true one of class 0."""
+    masks = rectangles(SIZE, (8, 8, 20, 20), (60, 30, 10, 10))
+    clicks = torch.tensor([click, (torch.nan, torch.nan)])
+    return assign_targets(
+        [masks], [torch.tensor([1, 0])], [torch.tensor([0.3, 1.0])], SIZE, config, clicks_xy=[clicks], **more
+    )
+
+
+def test_a_clicks_cell_learns_its_class_in_full(
+    rectangles: Callable[..., Tensor], config: SOLOv2Config
+) -> None:
+    """Whether the mask holds the click or not: it is the mask that is doubtful."""
+    for x, y in [(12.5, 12.5), (50.5, 50.5)]:
+        targets = clicked(rectangles, config, (x, y))
+        level = int(targets.level[targets.instance == 0][0])
+        side = config.grids[level]
+        row, column = int(y / SIZE[0] * side), int(x / SIZE[1] * side)
+        assert targets.categories[level][0, row, column] == 1
+        weights = targets.cell_weights[level][0]
+        assert weights[row, column] == 1
+        others = targets.categories[level][0] == 1
+        others[row, column] = False
+        assert others.any()
+        assert weights[others].tolist() == pytest.approx([0.3] * int(others.sum()))
+        assert (
+            row * side + column in targets.cell[(targets.instance == 0) & (targets.level == level)].tolist()
+        )
+
+
+def test_a_click_wins_its_cell_from_later_objects(
+    rectangles: Callable[..., Tensor], config: SOLOv2Config
+) -> None:
+    masks = rectangles(SIZE, (8, 8, 20, 20), (10, 10, 20, 20))
+    arguments = ([masks], [torch.tensor([1, 0])], [torch.ones(2)], SIZE, config)
+    free = assign_targets(*arguments)
+    level = int(free.level[0])
+    side = config.grids[level]
+    # The mass centre of the second mask lies at (20, 20): its own cell.
+    row, column = 20 * side // SIZE[0], 20 * side // SIZE[1]
+    assert free.categories[level][0, row, column] == 0
+    own = torch.tensor([[20.0, 20.0], [torch.nan, torch.nan]])
+    both = torch.tensor([[20.0, 20.0], [20.0, 20.0]])
+    for clicks, expected in [(own, 1), (both, 0)]:
+        found = assign_targets(*arguments, clicks_xy=[clicks])
+        assert found.categories[level][0, row, column] == expected
+
+
+@pytest.mark.parametrize("click", [(12.5, 12.5), (math.inf, math.inf)])
+def test_a_guessed_mask_teaches_no_background_of_its_own_class(
+    rectangles: Callable[..., Tensor], config: SOLOv2Config, click: tuple[float, float]
+) -> None:
+    targets = clicked(rectangles, config, click)
+    expected = set()
+    before = 0
+    for level, side in enumerate(config.grids):
+        for row in range(side):
+            for column in range(side):
+                # Cells of 64 / side x 96 / side pixels that share a pixel with columns and rows 8 to 27.
+                top, bottom = row * SIZE[0] // side, -(-(row + 1) * SIZE[0] // side)
+                left, right = column * SIZE[1] // side, -(-(column + 1) * SIZE[1] // side)
+                touches = top < 28 and bottom > 8 and left < 28 and right > 8
+                if touches and targets.categories[level][0, row, column] != 1:
+                    expected.add((0, 1, before + row * side + column))
+        before += side * side
+    assert set(zip(*targets.silent.tolist(), strict=True)) == expected
+    assert expected
+
+
+def test_without_clicks_nothing_is_silent_and_true_masks_change_nothing(
+    rectangles: Callable[..., Tensor], config: SOLOv2Config
+) -> None:
+    masks = rectangles(SIZE, (8, 8, 20, 20), (60, 30, 10, 10))
+    arguments = ([masks], [torch.tensor([1, 0])], [torch.tensor([0.3, 1.0])], SIZE, config)
+    plain, true = (
+        assign_targets(*arguments),
+        assign_targets(*arguments, clicks_xy=[torch.full((2, 2), torch.nan)]),
+    )
+    assert plain.silent.shape == true.silent.shape == (3, 0)
+    assert torch.equal(plain.cell, true.cell)
+    for name in ("categories", "cell_weights"):
+        for a, b in zip(getattr(plain, name), getattr(true, name), strict=True):
+            assert torch.equal(a, b)

@@ -85,7 +85,7 @@ def test_the_network_is_told_where_a_crop_lay(losses_of: Callable[..., Any], ref
 def test_pieces_are_shares_of_the_whole_step(
     params_of: Callable[[dict[str, Any]], Params], recipe: dict[str, Any]
 ) -> None:
-    """Also where draws are of the whole step, one image has no object, and pieces are uneven."""
+    """Also where draws are of the whole step, one image has no object, some masks are guesses, pieces are uneven."""
     generator = torch.Generator().manual_seed(0)
     samples = []
     for n in range(5):
@@ -95,7 +95,9 @@ def test_pieces_are_shares_of_the_whole_step(
             mask[y : y + side, x : x + side] = True
         sample = {
             "image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8, generator=generator), "masks": masks,
-            "labels": torch.arange(n) % 4, "weights": torch.ones(n), "points_xy": None, "crowd": None, "image_id": n,
+            "labels": torch.arange(n) % 4, "weights": torch.rand(n, generator=generator), "crowd": None, "image_id": n,
+            # Every other image's masks are guesses, one click beside the picture.
+            "points_xy": torch.rand(n, 2, generator=generator) * 80 if n % 2 else None,
             "original_size": (64, 64), "crop_origin": (0, 0),
         }  # fmt: skip
         samples.append(sample)

@@ -119,6 +119,17 @@ def test_weights(
     assert [row["score"] for row in rows if not row["iscrowd"]] == pytest.approx(expected)
 
 
+def test_clicks_go_with_the_masks_made_from_them(
+    splits: tuple[Split, Split, StudentConfig], tmp_path: Path
+) -> None:
+    _, plain = made(splits, tmp_path / "plain", unusable="ignore", min_score=0.07)
+    _, rows = made(splits, tmp_path / "made", unusable="ignore", min_score=0.07, classes_from="click")
+    assert [(row["point_x"], row["point_y"]) for row in rows] == [(4, 4), (3, 3), (4, 4), *[(None, None)] * 2]
+    assert [row["iscrowd"] for row in rows] == [False] * 3 + [True] * 2
+    names = INSTANCES.names
+    assert [[row[name] for name in names] for row in rows] == [[row[name] for name in names] for row in plain]
+
+
 def test_around_points_without_a_usable_mask_nothing_is_taught(
     splits: tuple[Split, Split, StudentConfig], tmp_path: Path
 ) -> None:
@@ -149,13 +160,29 @@ def test_without_any_strong_mask_the_points_own_pixel_is_ignored(
     assert [row["area"] for row in rows if row["iscrowd"]] == [1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "known", "unknown"),
+    [
+        ({"unusable": "ignore"}, 6, r"of 1 points .* \(0{15}6\)"),
+        (
+            {"unusable": "background", "classes_from": "click"},
+            1,
+            r"of 3 points .* \(0{15}1, 0{15}4, 0{15}5\)",
+        ),
+    ],
+)
 def test_pseudo_labels_of_other_points_are_refused(
-    splits: tuple[Split, Split, StudentConfig], tmp_path: Path
+    splits: tuple[Split, Split, StudentConfig],
+    tmp_path: Path,
+    changes: dict[str, str],
+    known: int,
+    unknown: str,
 ) -> None:
     weak, strong, config = splits
     points, pseudo = labels(weak)
-    with pytest.raises(TaskError, match=r"of 1 points that points.parquet doesn't have \(0000000000000006\)"):
-        with_pseudo_masks(weak, strong, points[:6], pseudo, config, tmp_path / "made")
+    config = config.model_copy(update={"min_score": 0.0, **changes})
+    with pytest.raises(TaskError, match=unknown):
+        with_pseudo_masks(weak, strong, points[:known], pseudo, config, tmp_path / "made")
 
 
 @given(st.floats(-3, 40), st.floats(-3, 30), st.floats(0, 12))
