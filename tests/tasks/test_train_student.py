@@ -89,6 +89,30 @@ def test_a_share_of_each_batch_is_strong(place: tuple[Path, Params], monkeypatch
     run(student_with(params, strong_share=0.5, masks="none"), workspace)
 
 
+def test_clicks_reach_the_students_batches(
+    place: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of weak images alone, each on a mask's image; and another student comes of it."""
+    workspace, params = place
+    strong = set(Split.open(workspace / "dataset" / "strong").images["image_id"].to_pylist())
+    clicked: set[tuple[bool, bool]] = set()
+
+    def watched(job: Job) -> None:
+        for batch in job.batches(0):
+            for image, points in zip(batch["image_ids"], batch["points_xy"], strict=True):
+                clicked.add((image in strong, points is not None))
+        train(job)
+
+    monkeypatch.setattr(tasks.detector, "train", watched)
+    made = []
+    for classes_from in ("mask", "click"):
+        clicked.clear()
+        run(student_with(params, classes_from=classes_from), workspace)
+        assert clicked == {(True, False), (False, classes_from == "click")}
+        made.append((workspace / "student" / "model.safetensors").read_bytes())
+    assert made[0] != made[1]
+
+
 def test_a_student_may_start_from_the_teacher(place: tuple[Path, Params]) -> None:
     workspace, params = place
     still = {
