@@ -19,6 +19,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data.errors import Fault
+from flows import server_process
 from flows.process import stop_all, stream
 from flows.report_server import reports_served
 from flows.run_teller import RunTeller
@@ -93,7 +94,7 @@ class LocalServer:
                     file.write(line + "\n")
                     file.flush()
 
-                command = [sys.executable, "-m", "prefect", "server", "start"]
+                command = [sys.executable, "-P", server_process.__file__, "server", "start"]
                 code = stream(command, cwd=self.root, env=env, on_line=on_line)
             if not self._stopping.is_set():
                 self.say(f"the server ended with code {code} ({SERVER_LOG}); it is started again")

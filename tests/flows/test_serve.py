@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from flows import server_process
 from flows.cli import app
-from flows.serve import LocalServer, schedules, serve, triggers
+from flows.process import GRACE, begin
+from flows.serve import SERVER_LOG, LocalServer, answers, schedules, serve, triggers
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
 from tests.prefect_processes import free_port
@@ -75,6 +80,32 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
         with pytest.raises(TaskError, match=rf"port {port}: 127.0.0.1: found .*in use.*--port"):
             LocalServer(Path.cwd(), port, said.append).start()
     assert said == [] and not Path(".prefect").exists()
+
+
+@pytest.mark.slow  # a server with a new database starts
+def test_a_server_of_our_own_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's own process may hang at its end until it is killed."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
+    said: list[str] = []
+    server = LocalServer(tmp_path, free_port(), said.append)
+    try:
+        server.start()
+        assert answers(server.url)
+        began = time.monotonic()
+    finally:
+        server.stop()
+    begin()  # other tests start processes too
+    assert time.monotonic() - began < GRACE and said == []
+    assert "Server stopped!" in (tmp_path / SERVER_LOG).read_text() and not answers(server.url)
+
+
+@pytest.mark.parametrize(("command", "code"), [("version", 0), ("no-such-command", 2)])
+def test_the_servers_process_ends_with_the_commands_code(command: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", server_process.__file__, command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert (done.stdout if code == 0 else done.stderr).strip() and "Traceback" not in done.stderr
 
 
 def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
