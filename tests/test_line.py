@@ -22,6 +22,8 @@ import yaml
 
 from tests.tasks.conftest import ROOT, blank_registry, tiny_recipe
 
+pytestmark = pytest.mark.slow  # two minutes until the first line is through
+
 STAGES = [
     "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
     "evaluate", "compare", "report",
@@ -137,7 +139,6 @@ def test_dvc_has_nothing_to_do_after_the_flow(project: Project) -> None:
     assert "up to date" in project.call("dvc", "status").stdout
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("first_flow")
 def test_a_changed_student_runs_the_student_and_what_follows(project: Project) -> None:
     """Once by `dvc repro`, once by the flow; changed back, nothing is trained."""
@@ -168,7 +169,6 @@ def _without_comparison(hashes: dict[str, str]) -> dict[str, str]:
     return {name: one for name, one in hashes.items() if not name.startswith(("comparison/", "report.html"))}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["flow", "dvc"])
 def test_a_lost_workspace_comes_back_from_the_cache(project: Project, way: str) -> None:
     project.repro()
@@ -181,7 +181,6 @@ def test_a_lost_workspace_comes_back_from_the_cache(project: Project, way: str) 
     assert project.hashes() == before
 
 
-@pytest.mark.slow
 def test_two_projects_give_the_same_hashes(project: Project, tmp_path: Path) -> None:
     project.repro()
     other = Project(tmp_path)
