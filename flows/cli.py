@@ -268,12 +268,15 @@ def _summary(outcome: Outcome, target: str) -> dict[str, Any]:
 def _show(outcome: Outcome, target: str, console: Console) -> None:
     colours = {"Cached": "bright_blue", "Completed": "green", "Failed": "red"}
     table = Table(title="stages", title_justify="left")
-    for column, justify in (("stage", "left"), ("state", "left"), ("seconds", "right"), ("", "left")):
+    for column, justify in (("stage", "left"), ("state", "left"), ("seconds", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for stage in outcome.stages:
+    notes = [stage["message"] if stage["state"] == "Completed" else "" for stage in outcome.stages]
+    if any(notes):
+        table.add_column()
+    for stage, note in zip(outcome.stages, notes, strict=True):
         colour = colours.get(stage["state"], "dim")
-        note = stage["message"] if stage["state"] == "Completed" else ""
-        table.add_row(stage["name"], f"[{colour}]{stage['state']}[/]", f"{stage['seconds']:.1f}", note)
+        row = [stage["name"], f"[{colour}]{stage['state']}[/]", f"{stage['seconds']:.1f}"]
+        table.add_row(*row, *([note] if any(notes) else []))
     console.print()
     console.print(table)
     if outcome.error is not None:
