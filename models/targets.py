@@ -156,6 +156,7 @@ def assign_targets(
     extra = _stack_points(points_xy, counts, device)
     clicks = None if clicks_xy is None else torch.cat(clicks_xy)
     guessed = () if clicks_xy is None else _guessed_regions(masks, labels, clicks_xy)
+    ignored = None if ignore is None else [None if region is None else _summed(region) for region in ignore]
 
     categories, cell_weights, pairs, silent = [], [], [], []
     cells_before = 0
@@ -183,8 +184,8 @@ def assign_targets(
         if weigh_categories:
             cell_weight[taken] = weight[winner[taken]]
             cell_weight[certain] = 1
-        if ignore is not None:
-            cell_weight[_touched(ignore, grid, input_size, device) & ~taken] = 0
+        if ignored is not None:
+            cell_weight[_touched(ignored, grid, input_size, device) & ~taken] = 0
         for i, of_class, region in guessed:
             touched = _touched([region], grid, input_size, device) & (
                 category[i * cells : (i + 1) * cells] != of_class
@@ -302,32 +303,36 @@ def _clicked_cells(
 def _guessed_regions(
     masks: list[Tensor], labels: list[Tensor], clicks_xy: list[Tensor]
 ) -> list[tuple[int, int, Tensor]]:
-    """(image, class, bool [h, w]): what the masks made from clicks cover, of each class together."""
+    """(image, class, running sums): what the masks made from clicks cover, of each class together; see `_summed`."""
     regions = []
     for i, (drawn, classes, clicks) in enumerate(zip(masks, labels, clicks_xy, strict=True)):
         guess = ~clicks.isnan().any(1)
         for of_class in classes[guess].unique().tolist():
-            regions.append((i, int(of_class), drawn[guess & (classes == of_class)].any(0)))
+            regions.append((i, int(of_class), _summed(drawn[guess & (classes == of_class)].any(0))))
     return regions
 
 
+def _summed(region: Tensor) -> Tensor:
+    """Int [h + 1, w + 1]: pixels of a region, bool [h, w], above and left of every place, so that a cell's count is
+    four look-ups, whatever the grid."""
+    return F.pad(region.cumsum(0, dtype=torch.int32).cumsum(1), (1, 0, 1, 0))
+
+
 def _touched(
-    ignore: list[Tensor | None], grid: tuple[int, int], input_size: tuple[int, int], device: torch.device
+    regions: list[Tensor | None], grid: tuple[int, int], input_size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Bool [N * rows * columns]: cells that touch the image's region, if it has one.
+    """Bool [N * rows * columns]: cells that touch the image's region, if it has one; `regions` as `_summed`.
 
     One pixel is enough: any pixel of the region may be the mass centre of an object that nobody outlined, and
     such an object may be smaller than a cell.
     """
-    flags = torch.zeros(len(ignore), *grid, dtype=torch.bool, device=device)
-    for i, region in enumerate(ignore):
-        if region is None:
+    flags = torch.zeros(len(regions), *grid, dtype=torch.bool, device=device)
+    for i, summed in enumerate(regions):
+        if summed is None:
             continue
-        # Pixels above and left of every place, so that a cell's count is four look-ups.
-        summed = F.pad(region.cumsum(0, dtype=torch.int32).cumsum(1), (1, 0, 1, 0))
         (top, bottom), (left, right) = (
-            _cell_edges(cells, side, held, device)
-            for cells, side, held in zip(grid, input_size, region.shape, strict=True)
+            _cell_edges(cells, side, places - 1, device)
+            for cells, side, places in zip(grid, input_size, summed.shape, strict=True)
         )
         down = summed[bottom] - summed[top]
         flags[i] = down[:, right] > down[:, left]
