@@ -16,8 +16,9 @@ from prefect import get_run_logger
 
 from data.errors import DataError
 from data.storage import atomic_write, discard_partials
+from flows.dvc_environment import environment
 from flows.dvc_repo import DvcRepo, StageNode
-from flows.stage import environment, show
+from flows.stage import show
 from tasks.arrivals import ARRIVALS, Arrival, Ledger, now
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
@@ -226,7 +227,7 @@ class _Intake:
             return not changed.stdout.strip()
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", name]
         done = subprocess.run(
-            command, cwd=self.root, env=environment(), capture_output=True, text=True, check=False
+            command, cwd=self.root, env=environment(self.root), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             told = (done.stderr or done.stdout).strip().removeprefix("ERROR: ")

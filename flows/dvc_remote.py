@@ -26,6 +26,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 from fsspec.callbacks import Callback
 
+from flows.dvc_environment import config
 from flows.remote_config import RemoteError
 from flows.remote_errors import explain, is_passing
 
@@ -154,7 +155,7 @@ def send(root: Path, say: Say, repo: Repo | None = None) -> Transfer:
     """
     # DVC warns of each output that wasn't made yet: after `run --target` that is as it should be.
     logging.getLogger("dvc").setLevel(logging.ERROR)
-    repo = repo or Repo(str(root), _wait_for_lock=True)
+    repo = repo or Repo(str(root), config=config(root), _wait_for_lock=True)
     with lock_repo(repo):
         objects = _used(repo) | _of_runs(repo, None)
     result = _transfer(repo, objects, say, sending=True)

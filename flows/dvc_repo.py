@@ -20,6 +20,8 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.stage import PipelineStage, Stage
 from voluptuous import Invalid
 
+from flows.dvc_environment import config
+
 Manifest = dict[str, Any]
 """What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
 
@@ -68,7 +70,7 @@ class DvcRepo:
             )
         try:
             # Waits where another process holds the lock for a long `add` or `checkout`.
-            self._repo = Repo(str(root), _wait_for_lock=True)
+            self._repo = Repo(str(root), config=config(root), _wait_for_lock=True)
         except DvcException as error:
             raise PipelineError(f"{root}: not a DVC repository ({error}); run `dvc init`") from None
 

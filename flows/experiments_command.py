@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from flows.dvc_environment import environment
 
 EXAMPLE = "Example: points2model experiments   |   points2model experiments --commits 5   |   ... --json"
 FIGURES = {
@@ -55,7 +58,7 @@ def experiments(
     # Where no terminal bounds them, lines are as long as they need be.
     console = Console(stderr=as_json, highlight=False, width=None if sys.stdout.isatty() else 240)
     command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "-n", str(commits)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(Path.cwd()), capture_output=True, text=True, check=False)
     try:
         rows = read_rows(json.loads(done.stdout))
     except (ValueError, KeyError, TypeError):

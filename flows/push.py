@@ -16,8 +16,9 @@ import yaml
 from prefect import task
 from prefect.states import Completed, Failed
 
+from flows.dvc_environment import environment
 from flows.process import stream
-from flows.stage import environment, teller
+from flows.stage import teller
 
 NAME = "push"
 
@@ -46,7 +47,7 @@ def send_results(root: Path) -> Any:
 
     here = str(Path(__file__).resolve().parents[1])  # the worker's folder needn't hold our code
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environ = {**environment(), "PYTHONPATH": path}
+    environ = {**environment(root), "PYTHONPATH": path}
     code = stream([sys.executable, "-m", "flows.send"], cwd=root, env=environ, on_line=on_line)
     last = lines[-1].removeprefix("push: ") if lines else f"ended with code {code}"
     # A returned state, not an exception: a traceback of ours would bury the message.

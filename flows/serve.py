@@ -20,10 +20,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data.errors import Fault
 from flows import server_process
+from flows.dvc_environment import environment
 from flows.process import stop_all, stream
 from flows.report_server import reports_served
 from flows.run_teller import RunTeller
-from flows.stage import environment
 from flows.watch import EVENT, Watcher
 from tasks.config import OperateConfig, Params
 from tasks.errors import TaskError
@@ -85,7 +85,7 @@ class LocalServer:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         # As environment variables: with the --port flag alone the UI would call 4200.
         place = {"PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(self.port)}
-        env = {**environment(), **place, "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
+        env = {**environment(self.root), **place, "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
         env.pop("PREFECT_API_URL", None)
         while not self._stopping.is_set():
             with log_path.open("a", encoding="utf-8") as file:

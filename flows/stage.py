@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from prefect.context import TaskRunContext
 from prefect.results import ResultStore, get_result_store
 from prefect.states import Completed, Failed
 
+from flows.dvc_environment import environment
 from flows.dvc_records import mend
 from flows.dvc_repo import DvcRepo, Manifest, read_manifest
 from flows.process import stream, wait
@@ -149,7 +149,7 @@ def _repro(stage: str, root: Path, force: bool, log_path: Path, mode: str) -> tu
                 _tell(stage, line, logging.INFO)
 
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
-        code = stream(command + ["--force"] * force, cwd=root, env=environment(), on_line=on_line)
+        code = stream(command + ["--force"] * force, cwd=root, env=environment(root), on_line=on_line)
         progress.end(well=code == 0)
     return code, lines
 
@@ -163,14 +163,6 @@ def show(stage: str, line: str) -> None:
     """A line for who watches the run."""
     if _sink is not None:
         _sink(stage, line)
-
-
-def environment() -> dict[str, str]:
-    """This process's environment with its own interpreter first on the PATH: stages say plain `python`."""
-    # Not resolved: a virtual environment's python is a link whose place matters.
-    here = str(Path(sys.executable).parent)
-    path = os.pathsep.join([here, *filter(None, [os.environ.get("PATH")])])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 
 def mirror(repo: DvcRepo, stage: str, key: str) -> None:

@@ -6,13 +6,13 @@ keeps all. DVC's command line does the work.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
 
 from data.storage import atomic_dir, discard_partials
+from flows.dvc_environment import environment
 from flows.process import stream
 from tasks.baseline import MODEL, REGISTRY, folder_hash, model_folder
 from tasks.errors import TaskError
@@ -117,5 +117,4 @@ def _dvc(root: Path, *arguments: str) -> tuple[int, list[str]]:
             lines.append(line)
 
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    return stream(command, cwd=root, env=environment, on_line=on_line), lines
+    return stream(command, cwd=root, env=environment(root), on_line=on_line), lines

@@ -105,7 +105,7 @@ class Toy:
         """Runs dvc as a user does and returns what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "dvc", *arguments],
-            cwd=self.root, env=_environment(), capture_output=True, text=True, check=True,
+            cwd=self.root, env=_environment(self.root), capture_output=True, text=True, check=True,
         )  # fmt: skip
         return done.stdout
 
@@ -113,7 +113,7 @@ class Toy:
         """Starts `points2model` as a user does; `merge` sends errors where the output goes."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=self.root, env=_environment(), text=True, stdout=subprocess.PIPE,
+            cwd=self.root, env=_environment(self.root), text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE, start_new_session=new_session,
         )  # fmt: skip
 
@@ -121,10 +121,10 @@ class Toy:
         return {path.name: path.read_bytes() for path in self.path("ws").iterdir() if path.name[0] != "."}
 
 
-def _environment() -> dict[str, str]:
-    from flows.stage import environment
+def _environment(root: Path) -> dict[str, str]:
+    from flows.dvc_environment import environment
 
-    return {**environment(), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    return {**environment(root), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.dvc_environment import environment
 from flows.experiments_command import read_rows
-from flows.stage import environment
 
 DVC_YAML = """\
 stages:
@@ -51,7 +51,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def dvc(*arguments: str) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment(Path.cwd()), capture_output=True, text=True, check=True)
     return done.stdout
 
 

@@ -18,11 +18,11 @@ RUN = f"{sys.executable} -m flows.cli run --target c"
 
 
 @pytest.fixture
-def environment(prefect_server: None) -> dict[str, str]:
+def environment(tmp_path: Path, prefect_server: None) -> dict[str, str]:
     """That of a command line which reports to the tests' server."""
     from prefect.settings import PREFECT_API_URL
 
-    return {**_environment(), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    return {**_environment(tmp_path / "disk"), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
 def on_disk(

@@ -124,7 +124,7 @@ class Rounds:
 
     def call(self, *command: str) -> str:
         done = subprocess.run(
-            command, cwd=self.root, env=_environment(), capture_output=True, text=True, check=False
+            command, cwd=self.root, env=_environment(self.root), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
