@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from data.messages import plain
+
 SHOWN_FAULTS = 50
 
 
@@ -19,7 +21,7 @@ class Fault:
     next_step: str
 
     def __str__(self) -> str:
-        return (
+        return plain(
             f"{self.file}: {self.record}: found {self.found}; expected {self.expected}. "
             f"Next: {self.next_step}."
         )
@@ -44,7 +46,7 @@ class DataError(Exception):
 
     def __str__(self) -> str:
         if self._told is not None:
-            return self._told
+            return plain(self._told, lines=True)
         if len(self.faults) == 1:
             return str(self.faults[0])
         lines = [f"{len(self.faults)} faults:"]

@@ -280,7 +280,7 @@ def as_error(error: Exception, where: str) -> S3Error:
 
 
 def explain(error: Exception, where: str) -> Fault:
-    """An error of boto3 as a fault, without what a URL may carry: signatures, user names, passwords."""
+    """An error of boto3 as a fault, in a line; `Fault` hides what a URL may carry."""
     code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
     steps = {
         "NoSuchBucket": "correct the bucket's name, or AWS_ENDPOINT_URL",
@@ -303,9 +303,4 @@ def explain(error: Exception, where: str) -> Fault:
         ),
     }
     step = steps.get(code) or steps.get(type(error).__name__, "run again: what has come is kept")
-    return Fault(where, "S3", redact(str(error)), "an S3 server that answers", step)
-
-
-def redact(text: str) -> str:
-    """Text without the queries of URLs and without user:password@ in them, whatever characters a password has."""
-    return re.sub(r"(https?://)[^\s\"'<>]*@", r"\1", re.sub(r"(https?://[^\s\"'?]*)\?[^\s\"']*", r"\1", text))
+    return Fault(where, "S3", str(error), "an S3 server that answers", step)

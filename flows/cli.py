@@ -13,10 +13,10 @@ from typing import Annotated, Any, cast
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data.messages import guard_logs
 from data.storage import is_s3
 from flows import (
     evaluate_command,
@@ -30,6 +30,7 @@ from flows import (
     reports_command,
     use_command,
 )
+from flows.console import Console, print_json
 from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
 from flows.doctor_command import before_run, doctor
 from flows.run_lock import RunLockError, held
@@ -81,6 +82,7 @@ class Outcome:
 @app.callback()
 def main() -> None:
     """Point labels in, a trained instance-segmentation model out."""
+    guard_logs()
 
 
 @app.command(
@@ -150,11 +152,11 @@ def _run_alone(
             message = "nothing was run; mend what is said above, then look with `points2model doctor`"
             if as_json:
                 outcome = Outcome([], 0.0, message)
-                print(json.dumps({**_summary(outcome, target), "doctor": diagnosis.to_json()}, indent=2))
+                print_json({**_summary(outcome, target), "doctor": diagnosis.to_json()})
             _fail(console, message)
     outcome = _flow(root, target, force, pull, console)
     if as_json:
-        print(json.dumps(_summary(outcome, target), indent=2))
+        print_json(_summary(outcome, target))
     else:
         _show(outcome, target, console)
     if outcome.error is not None:
@@ -275,8 +277,8 @@ def _show(outcome: Outcome, target: str, console: Console) -> None:
         table.add_column()
     for stage, note in zip(outcome.stages, notes, strict=True):
         colour = colours.get(stage["state"], "dim")
-        row = [stage["name"], f"[{colour}]{stage['state']}[/]", f"{stage['seconds']:.1f}"]
-        table.add_row(*row, *([note] if any(notes) else []))
+        row = [escape(stage["name"]), f"[{colour}]{stage['state']}[/]", f"{stage['seconds']:.1f}"]
+        table.add_row(*row, *([escape(note)] if any(notes) else []))
     console.print()
     console.print(table)
     if outcome.error is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from data.errors import SHOWN_FAULTS
+from data.messages import guard_logs, plain
+from flows.console import Console, print_json
 from flows.doctor_remote import check_remote
 from tasks.doctor import full_check, quick_check
 from tasks.doctor_finding import Diagnosis, Finding
@@ -55,7 +55,7 @@ def doctor(
     check_remote(Path(), params, diagnosis)
     seconds = round(time.monotonic() - started, 1)
     if as_json:
-        print(json.dumps({**diagnosis.to_json(), "seconds": seconds}, indent=2, ensure_ascii=False))
+        print_json({**diagnosis.to_json(), "seconds": seconds})
     else:
         show(diagnosis, console)
         for note in diagnosis.notes:
@@ -108,7 +108,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
         console.print(table, soft_wrap=False)
     else:
         for word, colour, finding in rows:
-            examples = f" Such as: {'; '.join(finding.examples)}." if finding.examples else ""
+            examples = f" Such as: {'; '.join(map(plain, finding.examples))}." if finding.examples else ""
             console.print(f"[{colour}]{word}[/] {escape(str(finding.fault) + examples)}")
     if hidden:
         console.print(f"and {count(hidden, 'error')} more; `points2model doctor --json` lists all")
@@ -117,7 +117,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 def _cells(finding: Finding) -> tuple[str, str, str]:
     fault = finding.fault
     what = [f"found {fault.found}", f"expected {fault.expected}", *finding.examples]
-    return f"{fault.file}\n{fault.record}", "\n".join(what), fault.next_step
+    return f"{plain(fault.file)}\n{plain(fault.record)}", "\n".join(map(plain, what)), plain(fault.next_step)
 
 
 def _verdict(diagnosis: Diagnosis) -> str:
@@ -131,6 +131,7 @@ def _verdict(diagnosis: Diagnosis) -> str:
 
 def _log_progress() -> None:
     """Progress of long checks goes to stderr; on a terminal as a bar."""
+    guard_logs()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "dvc"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from data.errors import DataError
+from flows.console import Console, print_json
 from tasks.errors import TaskError
 
 EXAMPLE = (
@@ -67,7 +66,7 @@ def evaluate(
     if not per_class:
         del scores["per_class"]
     if as_json:
-        print(json.dumps(scores, indent=2))
+        print_json(scores)
     else:
         _show(scores, console)
 

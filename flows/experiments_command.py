@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.console import Console, print_json
 from flows.dvc_environment import environment
 
 EXAMPLE = "Example: points2model experiments   |   points2model experiments --commits 5   |   ... --json"
@@ -66,7 +66,7 @@ def experiments(
         console.print(f"[red]failed[/] dvc exp show: {escape(told)}")
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps({"experiments": [_told(row) for row in rows]}, indent=2, ensure_ascii=False))
+        print_json({"experiments": [_told(row) for row in rows]})
     else:
         _show(console, rows)
 
@@ -132,7 +132,7 @@ def _show(console: Console, rows: list[Row]) -> None:
     table.add_column("state", no_wrap=True)
     differing = list(rows[0].changed) if rows else []
     for column in (*FIGURES, *differing):
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(escape(column), justify="right", overflow="fold")
     base: dict[str, float | None] = {}
     for row in rows:
         if not row.under:
@@ -140,7 +140,7 @@ def _show(console: Console, rows: list[Row]) -> None:
         name = f"  {escape(row.name)}" if row.under else f"[bold]{escape(row.name)}[/]"
         cells = [_figure(row.figures[key], base.get(key) if row.under else None) for key in FIGURES]
         params = [escape(json.dumps(row.changed[key])) for key in differing]
-        table.add_row(name, row.state, *cells, *params)
+        table.add_row(name, escape(row.state), *cells, *params)
     console.print(table)
     if not any(row.under for row in rows):
         console.print("no experiments yet: dvc exp run -S student.lr=0.001", markup=False)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from data.errors import DataError
+from flows.console import Console, print_json
 from tasks.errors import TaskError
 
 EXAMPLE = (
@@ -107,7 +106,7 @@ def export(
         console.print(f"[red]failed[/] {escape(f'{out}: {error}')}; choose another folder with --out")
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print_json(summary)
     for name, counts in summary["parts"].items():
         console.print(escape(_said(out, name, format, counts)))
         hidden = counts.get("hidden_labels")

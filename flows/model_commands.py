@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from data.errors import DataError
+from flows.console import Console, print_json
 from tasks.errors import TaskError
 
 IMPORT_EXAMPLE = (
@@ -147,4 +146,4 @@ def _console(as_json: bool) -> Iterator[Console]:
 
 
 def _print(summary: dict[str, Any]) -> None:
-    print(json.dumps(summary, indent=2))
+    print_json(summary)

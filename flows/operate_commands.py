@@ -13,9 +13,9 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from flows.console import Console
 from flows.report_address import PORT as REPORTS_PORT
 from tasks.config import Params, load_params
 from tasks.errors import TaskError

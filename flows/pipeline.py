@@ -12,6 +12,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from data.messages import guard_logs
 from flows.arrive import take_in_new_points
 from flows.artifacts import intake_notes, publish
 from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
@@ -78,6 +79,7 @@ def annotation_to_model(
         reason: why it runs, in words: "by hand", "schedule", "12 new points in 3 files".
         pull: what was computed before, and isn't here, is fetched from DVC's remote where one is set.
     """
+    guard_logs()
     with alone(Path.cwd(), reason):
         return _up_to_date(target, force, reason, pull)
 

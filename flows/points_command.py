@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from data.errors import DataError
+from flows.console import Console, print_json
 from flows.model_commands import JsonOption
 from tasks.errors import TaskError
 
@@ -59,7 +58,7 @@ def import_points(
     if as_json:
         faults = [vars(fault) for fault in trial.faults]
         told = {**trial.counts, "reasons": trial.reasons, "files": trial.files, "faults": faults}
-        print(json.dumps(told, indent=2))
+        print_json(told)
     else:
         _show(console, trial.counts, trial.reasons, trial.files)
         for fault in trial.faults[:SHOWN_FAULTS]:
@@ -79,12 +78,14 @@ def _show(
     for name, told in files.items():
         same = told.get("same_as")
         table.add_row(
-            escape(name), f"as {escape(same)}" if same else told["format"], str(told.get("records", ""))
+            escape(name),
+            f"as {escape(same)}" if same else escape(told["format"]),
+            str(told.get("records", "")),
         )
     console.print(table)
     console.print(f"{counts['points']} points on {counts['images']} images")
     for reason, count in reasons.items():
-        console.print(f"{count} {reason}")
+        console.print(f"{count} {escape(reason)}")
     changes = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "removed", "same"))
     console.print(f"in the folder of points.files: {changes}")
 

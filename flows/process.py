@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.messages import plain
 from flows import lifeline
 
 GRACE = 10.0
@@ -114,7 +115,7 @@ def stream(
             assert supervisor.stdout is not None
             with supervisor.stdout:
                 for line in supervisor.stdout:
-                    on_line(line.rstrip())
+                    on_line(plain(line.rstrip(), lines=True))
             code = supervisor.wait()
             return -signal.SIGINT if child.is_cut else code
         except BaseException:

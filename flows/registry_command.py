@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.console import Console, print_json
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def models(as_json: JsonOption = False) -> None:
     except TaskError as error:
         _fail(console, str(error))
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     if not found["models"]:
         console.print("no models yet: `points2model run` promotes the first one that it trains")
@@ -149,9 +148,9 @@ def _table(found: dict[str, Any], *, wide: bool) -> Table:
         decided = row["decision"] + " by force" * row["forced"]
         who, why = escape(row["who"].split(" <")[0]), escape(row["reason"])
         table.add_row(
-            row["version"] + (" [green]promoted[/]" if wide else " [green]*[/]") * row["promoted"],
+            escape(row["version"]) + (" [green]promoted[/]" if wide else " [green]*[/]") * row["promoted"],
             _figure(row["AP"], "{:.1f}"),
-            row["against"] or "-",
+            escape(row["against"] or "-"),
             _figure(row["difference"], "{:+.2f}"),
             f"{row['verdict'].replace('_', ' ')}: {decided}",
             row["when"][:16].replace("T", " "),
@@ -175,18 +174,14 @@ def _act(act: Callable[[Path], Outcome], why: str, as_json: bool) -> None:
 
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     try:
-        with held(Path.cwd(), why, wait=False, say=console.print):
+        with held(Path.cwd(), why, wait=False, say=lambda line: console.print(escape(line))):
             outcome = act(Path.cwd())
     except (TaskError, RunLockError) as error:
         _fail(console, str(error))
     except OSError as error:
         _fail(console, f"{error.filename or 'registry'}: {error.strerror or error}")
     if as_json:
-        print(
-            json.dumps(
-                {"decision": outcome.decision, "version": outcome.version, "text": outcome.text}, indent=2
-            )
-        )
+        print_json({"decision": outcome.decision, "version": outcome.version, "text": outcome.text})
     else:
         console.print(escape(outcome.text))
 

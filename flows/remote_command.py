@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from flows.console import Console, print_json
 
 EXAMPLE = (
     "Example: points2model remote s3://bucket/points2model --profile work   |   "
@@ -78,7 +78,7 @@ def remote(
         _set_up(console, name, options, not local, replace, timeout, as_json)
     except RemoteError as error:
         if as_json:
-            print(json.dumps({"state": "Failed", "error": str(error)}, indent=2))
+            print_json({"state": "Failed", "error": str(error)})
         console.print(f"[red]failed[/] {escape(str(error))}")
         raise typer.Exit(1) from None
 
@@ -128,7 +128,7 @@ def _set_up(
             "state": "Completed", "name": done.remote.name, "url": done.remote.url, "options": done.remote.shown(),
             "files": done.files, "notes": done.notes, "seconds": done.seconds,
         }  # fmt: skip
-        print(json.dumps(told, indent=2))
+        print_json(told)
         return
     where = escape(f"{done.remote.name} ({done.remote.url})")
     kept = " and ".join(done.files) or "no file changed, it was so before"
@@ -167,7 +167,7 @@ def _show(console: Console, timeout: float, as_json: bool) -> None:
         told = {"name": one.name, "url": one.url, "default": one.default, "options": one.shown()}
         rows.append({**told, "file": one.files.get("url", ""), **asdict(result)})
     if as_json:
-        print(json.dumps({"remotes": rows}, indent=2))
+        print_json({"remotes": rows})
     else:
         _print(console, rows)
     bad = rows[0]["error"]
@@ -189,7 +189,7 @@ def _print(console: Console, rows: list[dict[str, Any]]) -> None:
             state = f"[red]can't be used[/]: {escape(row['error'])}"
         state += f"\n{escape(row['warning'])}" if row["warning"] else ""
         name = escape(row["name"]) + (" (default)" if row["default"] else "")
-        table.add_row(name, escape(row["url"]), row["file"], escape(settings), state)
+        table.add_row(name, escape(row["url"]), escape(row["file"]), escape(settings), state)
     console.print(table, soft_wrap=False)
 
 
@@ -207,10 +207,10 @@ def push(as_json: JsonOption = False) -> None:
         told = send_all(Path.cwd(), lambda line: console.print(escape(line)))
     except RemoteError as error:
         if as_json:
-            print(json.dumps({"state": "Failed", "error": str(error)}, indent=2))
+            print_json({"state": "Failed", "error": str(error)})
         console.print(f"[red]failed[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps({"state": "Completed", "sent": told}, indent=2))
+        print_json({"state": "Completed", "sent": told})
     else:
         console.print(escape(told))

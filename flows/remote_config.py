@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 from configobj import ConfigObj, ConfigObjError
 
+from data.messages import HIDDEN
 from data.storage import atomic_write
 
 SHARED, LOCAL = "config", "config.local"
 SECRETS = re.compile(r"secret|password|token|_key$|key_id$|connection_string|credential", re.IGNORECASE)
 """Options that a remote's line in git must not hold. Paths to credentials are this machine's own too."""
 PERSONAL = ("profile", "configpath", "user", "keyfile")
-HIDDEN = "*****"
 
 
 class RemoteError(Exception):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
+
+from data.messages import plain
 
 _PASSING_TYPES = (
     "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "ConnectionError",
@@ -30,7 +31,6 @@ _PASSING_ERRNO = (
     errno.ETIMEDOUT,
     errno.ECONNREFUSED,
 )
-SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 
 def is_passing(error: BaseException) -> bool:
@@ -49,7 +49,7 @@ def is_passing(error: BaseException) -> bool:
 
 def explain(error: BaseException) -> str:
     """One line, with what to do where that is known; no credentials."""
-    text = _hidden(_text(error))
+    text = plain(_text(error))
     advice = _advice(error, text)
     return f"{text.rstrip('.')}; {advice}" if advice else text
 
@@ -100,10 +100,3 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _code(error: BaseException) -> str:
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def _hidden(text: str) -> str:
-    for name in SECRETS:
-        if len(value := os.environ.get(name, "")) >= 8:
-            text = text.replace(value, "*****")
-    return text

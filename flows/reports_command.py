@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from flows.console import Console
 from flows.report_address import HOST, PORT, VARIABLE
 
 EXAMPLE = "Example: points2model reports   |   points2model reports --port 8080"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from data.clicks import ClickKind
 from data.errors import DataError
 from data.split import SplitRequest, write_split_files
+from flows.console import Console, print_json
 
 EXAMPLE = (
     "Example: points2model split datasets/nuclei/train.json --out datasets/nuclei/5p --strong 0.05 --seed 0 "
@@ -61,7 +60,7 @@ def split(
     for line in warnings(summary):
         console.print(f"[yellow]note[/] {escape(line)}")
     if as_json:
-        print(json.dumps(summary, indent=2))
+        print_json(summary)
     else:
         for what, count in summary["counts"].items():
             console.print(f"{count:>9,} {what.replace('_', ' ')}")

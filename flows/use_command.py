@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
+
+from flows.console import Console, print_json
 
 EXAMPLE = (
     "Example: points2model use nuclei --show   |   points2model use coco_10p --yes   |   "
@@ -41,7 +42,7 @@ def use(
         found = switch(find_recipe(recipe), PARAMS, everything=everything)
     except TaskError as error:
         if as_json:
-            print(json.dumps({"state": "Failed", "error": str(error)}, indent=2))
+            print_json({"state": "Failed", "error": str(error)})
         console.print(Text.assemble(("failed ", "red"), str(error)))
         raise typer.Exit(1) from None
     same = PARAMS.is_file() and PARAMS.read_text(encoding="utf-8") == found.text
@@ -53,10 +54,10 @@ def use(
             partial.write_text(found.text, encoding="utf-8")
     if as_json:
         told = {"recipe": found.name, "changes": found.changes, "written": written}
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print_json(told)
     elif written:
         console.print(
-            f"{PARAMS} is {found.name} now; look with `points2model doctor`, then `points2model run`"
+            f"{PARAMS} is {escape(found.name)} now; look with `points2model doctor`, then `points2model run`"
         )
     if not (same or show or written):
         raise typer.Exit(1)
@@ -64,7 +65,7 @@ def use(
 
 def _show(console: Console, name: str, lines: list[str], same: bool) -> None:
     if same or not lines:
-        console.print(f"{PARAMS} has the values of {name}" + ("" if same else "; comments differ"))
+        console.print(f"{PARAMS} has the values of {escape(name)}" + ("" if same else "; comments differ"))
         return
     console.print(Text(f"--- {PARAMS}\n+++ {name}", style="bold"))
     for line in lines:

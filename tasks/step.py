@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from data.messages import guard_logs, plain
 from data.storage import atomic_write
 from data.tables import DataError
 from tasks import disk, processes
@@ -145,6 +146,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     level = os.environ.get("POINTS2MODEL_LOG_LEVEL", "INFO").upper()
     # Of processes that share a step one speaks; the others say what is wrong only.
     level = level if processes.is_first() else "WARNING"
+    guard_logs()
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     if "DVC_STAGE" in os.environ:  # else a killed dvc leaves us at work on files that the next one writes
         processes.die_with_parent()
@@ -155,7 +157,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
         timed(stage, run, params, WORKSPACE)
         processes.leave()
     except (TaskError, DataError, _checkpoint_error()) as error:
-        print(f"{stage}: {error}", file=sys.stderr)
+        print(plain(f"{stage}: {error}", lines=True), file=sys.stderr)
         sys.exit(PASSING if getattr(error, "passing", False) else 1)
     except KeyboardInterrupt:
         print(f"{stage}: stopped; run it again to go on", file=sys.stderr)
@@ -163,11 +165,11 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     except Exception as error:
         told = disk.explain(error, WORKSPACE)
         if told is not None:
-            print(f"{stage}: {told}", file=sys.stderr)
+            print(plain(f"{stage}: {told}", lines=True), file=sys.stderr)
             sys.exit(1)
         if not isinstance(error, RuntimeError) or not processes.lost_another(error):
             raise
         # Said even where the other one has said why: of a network that doesn't work nobody else tells.
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"{stage}: process {processes.index()} lost the others ({said[:300]})", file=sys.stderr)
+        print(f"{stage}: process {processes.index()} lost the others ({plain(said[:300])})", file=sys.stderr)
         sys.exit(1)
