@@ -14,8 +14,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.ops import FeaturePyramidNetwork
@@ -26,6 +24,7 @@ from models.config import PYRAMID_LEVELS, BackboneConfig, NormKind
 from models.efficientnet import NORM_EPSILON, EfficientNetLite0, from_published, published_file
 from models.folding import BasicBlock, Bottleneck, ConvNorm, conv_norm
 from models.frozen import Freezable
+from models.weights import WeightsError, fault_of, read_pickle, read_safetensors
 
 STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -164,12 +163,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises ValueError when it is damaged, or holds anything but named tensors.
     """
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        state = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    except (UnpicklingError, WeightsError) as error:
         raise ValueError(f"{path}: not readable as weights ({error}); fetch or save it anew") from None
     strange = (
         [key for key, value in state.items() if not isinstance(value, Tensor)]
@@ -206,6 +201,8 @@ def load_weights(network: ResNet | EfficientNetLite0, name: str, weights: str) -
     for key, value in state.items():
         if key in own and own[key].shape != value.shape:
             faults.append(f"{key}: found {list(value.shape)}, expected {list(own[key].shape)}")
+        elif key in own and (fault := fault_of(key, value)) is not None:
+            faults.append(f"{key}: {fault}")
         elif key not in own and not key.endswith(spare):
             faults.append(f"{key}: not in this network")
     if faults:

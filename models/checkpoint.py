@@ -7,20 +7,66 @@ model.json: {"format": 1, "kind": "solov2" | "refinenet", "config": {...}, "cate
 import json
 import shutil
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors.torch import save
 from torch import Tensor
 
-from models.config import RefineNetConfig, SOLOv2Config
+from models.config import InferenceConfig, RefineNetConfig, SOLOv2Config
 from models.refinenet import MaskRefineNet
 from models.solov2 import SOLOv2
+from models.weights import WeightsError, check_regular, fault_of, listed, misfits, read_safetensors, shapes_of
 
 FORMAT = 1
 WEIGHTS, META = "model.safetensors", "model.json"
+MAX_BYTES = 2**24
+"""Of model.json. That of 80 classes has 8 KB."""
+MAX_CLASSES = 2**16
+AGAIN = "train again or copy the checkpoint anew"
+
+
+class _Category(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    name: Annotated[str, Field(min_length=1)]
+
+
+class _Imported(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    nms: Literal["matrix", "mask"] | None = None
+
+
+class _Meta(BaseModel):
+    """What a reader goes by in model.json; `input` belongs to the steps that resize images."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    format: Literal[1]
+    kind: Literal["solov2", "refinenet"]
+    config: dict[str, Any]
+    categories: Annotated[list[_Category], Field(min_length=1, max_length=MAX_CLASSES)]
+    inference: InferenceConfig | None = None
+    imported: _Imported | None = None
+
+    @model_validator(mode="after")
+    def _one_row_a_class(self) -> Self:
+        """Class i is row i: a table in another order gives every mask a wrong name."""
+        for one, other in pairwise(row.id for row in self.categories):
+            if one >= other:
+                raise ValueError(f"categories: found id {other} after {one}, expected ids that rise")
+        name, count = Counter(row.name for row in self.categories).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"categories: found the name {name!r} {count} times, expected names that differ")
+        return self
 
 
 class CheckpointError(Exception):
@@ -30,12 +76,16 @@ class CheckpointError(Exception):
 def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write a checkpoint folder, all or nothing: the same weights and meta give the same bytes.
 
-    An older checkpoint in `directory` is replaced; other files in it stay. Raises CheckpointError when `meta`
-    lacks format, kind, config or categories.
+    An older checkpoint in `directory` is replaced; other files in it stay. Raises CheckpointError for what
+    `load_checkpoint` wouldn't read.
     """
-    missing = [key for key in ("format", "kind", "config", "categories") if key not in meta]
-    if missing:
-        raise CheckpointError(f"{directory}: meta lacks {', '.join(missing)}; see models/checkpoint.py")
+    faults = _faults(meta) + [
+        f"{key}: {fault}"
+        for key, tensor in sorted(state_dict.items())
+        if (fault := fault_of(key, tensor)) is not None
+    ]
+    if faults:
+        raise CheckpointError(f"{directory}: not written, it would be of no use:\n{listed(faults)}")
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     tensors = {key: state_dict[key].detach().cpu().contiguous() for key in sorted(state_dict)}
@@ -54,59 +104,161 @@ def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: 
 
 
 def load_meta(directory: str | Path) -> dict[str, Any]:
-    """model.json of a checkpoint folder. Raises CheckpointError."""
+    """model.json of a checkpoint folder, all of which can be used: kind, config, categories, `inference` if it's there.
+
+    Raises CheckpointError, which lists every fault by its key.
+    """
     path = Path(directory) / META
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        meta = _read_json(path)
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
+            raise CheckpointError(
+                f"{path}: found format {found!r:.100}, expected {FORMAT}; use the version that wrote it"
+            )
+        faults = _faults(meta)
+    except RecursionError:
+        raise CheckpointError(f"{path}: lists or objects nested too deeply; {AGAIN}") from None
+    if faults:
         raise CheckpointError(
-            f"{path}: not found; expected a checkpoint folder with {META} and {WEIGHTS}"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path}: not JSON ({error}); train again or copy the checkpoint anew"
-        ) from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
-        raise CheckpointError(
-            f"{path}: found format {found!r}, expected {FORMAT}; use the version that wrote it"
+            f"{path}: its config is incomplete, edited, or of another version:\n{listed(faults)}\n"
+            f"{AGAIN[0].upper()}{AGAIN[1:]}, or use the version that wrote it"
         )
     return meta
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        check_regular(path)
+        if path.stat().st_size > MAX_BYTES:
+            raise CheckpointError(f"{path}: found {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
+        return json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_number
+        )
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: not found; expected a checkpoint folder with {META} and {WEIGHTS}"
+        ) from None
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: not readable ({error.strerror})") from None
+    except ValueError as error:  # JSON's and UTF-8's, and a number of too many digits
+        raise CheckpointError(f"{path}: not JSON ({error}); {AGAIN}") from None
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        key, count = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key {key!r} {count} times in an object")
+    return made
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} isn't a number of JSON")
+
+
+def _faults(meta: dict[str, Any]) -> list[str]:
+    """Of a model.json of this format, each with its key."""
+    faults = []
+    try:
+        _Meta.model_validate(meta)
+    except ValidationError as error:
+        faults += _keyed(error, ())
+    if isinstance(meta.get("config"), dict):
+        try:
+            _config(meta)
+        except ValidationError as error:
+            faults += _keyed(error, ("config",))
+    return faults
+
+
+def _keyed(error: ValidationError, inside: tuple[str, ...]) -> list[str]:
+    faults = []
+    for one in error.errors():
+        place = ".".join(map(str, (*inside, *one["loc"])))
+        if one["type"] == "missing":
+            faults.append(f"{place}: missing")
+        elif one["type"] == "value_error":  # says what it found
+            faults.append(": ".join(filter(None, (place, one["msg"].removeprefix("Value error, ")))))
+        else:
+            faults.append(f"{place}: found {_short(one['input'])}; {one['msg'][0].lower()}{one['msg'][1:]}")
+    return faults
+
+
+def _short(value: Any) -> str:
+    try:
+        return f"{value!r:.100}"
+    except ValueError:  # a number of too many digits
+        return "a number without end"
+
+
+def _config(meta: dict[str, Any]) -> SOLOv2Config | RefineNetConfig:
+    config = dict(meta["config"])
+    if isinstance(config.get("backbone"), dict):
+        # The weights that training began with are of no use here, and may be gone.
+        config["backbone"] = {**config["backbone"], "weights": None}
+    kind = RefineNetConfig if meta.get("kind") == "refinenet" else SOLOv2Config
+    return kind.model_validate(config)
+
+
+def _network(meta: dict[str, Any]) -> SOLOv2 | MaskRefineNet:
+    config = _config(meta)
+    if isinstance(config, SOLOv2Config):
+        return SOLOv2(config, len(meta["categories"]))
+    return MaskRefineNet(config)
+
+
 def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights (on the CPU) and meta of a checkpoint folder. Raises CheckpointError."""
+    """Weights (on the CPU; float32, whatever floats the file has) and meta of a checkpoint folder.
+
+    They are those of the config's network, finite, and of the types that it has: whatever else is in the folder, it is
+    refused here. Raises CheckpointError, which lists every fault.
+    """
     meta = load_meta(directory)
     path = Path(directory) / WEIGHTS
     try:
-        return load_file(path), meta
+        shapes = shapes_of(partial(_network, meta))
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{Path(directory) / META}: its config gives no network: {error}") from None
+    try:
+        state = read_safetensors(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not found beside {META}; copy the whole folder") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged ({error}); train again or copy the checkpoint anew") from None
+    except WeightsError as error:
+        raise CheckpointError(f"{error}; {AGAIN}") from None
+    faults = misfits(state, shapes)
+    if faults:
+        raise CheckpointError(
+            f"{path}: weights do not fit the config beside them, or no network can work with them "
+            f"({len(faults)} fault{'s' * (len(faults) > 1)}):\n{listed(faults)}\n{AGAIN[0].upper()}{AGAIN[1:]}"
+        )
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, meta
 
 
 def build_model(directory: str | Path) -> SOLOv2 | MaskRefineNet:
     """The network of a checkpoint folder on the CPU, in eval mode, with `.categories` [{"id", "name"}, ...].
 
-    Raises CheckpointError when the folder isn't a checkpoint, or its weights don't fit its config.
+    Raises CheckpointError when the folder isn't a checkpoint, or its weights aren't those of its config.
     """
     state, meta = load_checkpoint(directory)
-    path = Path(directory) / META
-    model: SOLOv2 | MaskRefineNet
-    try:
-        # The weights that training began with are of no use here, and may be gone.
-        config = {**meta["config"], "backbone": {**meta["config"]["backbone"], "weights": None}}
-        if meta["kind"] == "solov2":
-            model = SOLOv2(SOLOv2Config.model_validate(config), len(meta["categories"]))
-        elif meta["kind"] == "refinenet":
-            model = MaskRefineNet(RefineNetConfig.model_validate(config))
-        else:
-            raise CheckpointError(f"{path}: found kind {meta['kind']!r}, expected solov2 or refinenet")
-        model.load_state_dict(state)
-    except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"{path}: its config is incomplete or of another version: {error}") from None
-    except RuntimeError as error:
-        raise CheckpointError(f"{directory}: weights do not fit the config beside them: {error}") from None
+    model = _network(meta)
+    model.load_state_dict(state)
     model.categories = meta["categories"]
     return model.eval().requires_grad_(False)
+
+
+def check_outputs(outputs: Iterable[Tensor]) -> None:
+    """Raises CheckpointError where a network's outputs aren't finite: each of its weights is, but they are too large.
+
+    Such outputs pass no threshold, so they would look like an image in which there is nothing.
+    """
+    held = [one for one in outputs if one.numel()]
+    if not held or torch.stack([one.sum(dtype=torch.float32) for one in held]).isfinite().all():
+        return
+    if not all(one.isfinite().all() for one in held):
+        raise CheckpointError(
+            "the network's outputs for an image are NaN or infinite, though its weights aren't: they are larger than "
+            f"any trained network's; {AGAIN}"
+        )

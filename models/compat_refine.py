@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.checkpoint import check_outputs
 from models.config import RefineNetConfig
 from models.refinenet import MaskRefineNet
 
@@ -108,7 +109,9 @@ def refine_as_reference(
         inputs = reference_inputs(
             image, masks[part], points_xy[part], part_boxes, model.config, channels[part]
         )
-        shares = model(inputs).float().softmax(1)
+        logits = model(inputs)
+        check_outputs([logits])
+        shares = logits.float().softmax(1)
         for k, share, (x0, y0, x1, y1) in zip(part.tolist(), shares, part_boxes.tolist(), strict=True):
             size = (y1 - y0 + 1, x1 - x0 + 1)
             share = F.interpolate(share[None], size=size, mode="bilinear", align_corners=False)[0]

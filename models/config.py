@@ -14,15 +14,32 @@ PYRAMID_LEVELS = (2, 3, 4, 5, 6)
 SIZE_DIVISOR = 32
 """Height and width of a batch must be multiples of this (the coarsest backbone stage's stride)."""
 
-Channels = Annotated[int, Field(ge=1)]
+# Upper bounds lie far above what anybody trains, and below what takes a machine down or a loop for ever.
+MAX_LEVELS = 16
+Channels = Annotated[int, Field(ge=1, le=2**14)]
+Depth = Annotated[int, Field(ge=1, le=64)]
+Groups = Annotated[int, Field(ge=1, le=2**14)]
+MAX_SIDE = 2**15
+"""Pixels of a side of a network's input."""
+Count = Annotated[int, Field(ge=1, le=10**5)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Width = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Width = Annotated[float, Field(gt=0, le=16)]
 # A YAML file has lists where Python has tuples; their entries stay strict.
-Triple = Annotated[tuple[float, float, float], Strict(False)]
-Grids = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
-LevelPairs = Annotated[tuple[Annotated[tuple[int, int], Strict(False)], ...], Strict(False)]
-Ranges = Annotated[tuple[Annotated[tuple[float, float], Strict(False)], ...], Strict(False)]
+Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
+Means = Annotated[tuple[Mean, Mean, Mean], Strict(False)]
+Deviation = Annotated[float, Field(ge=1e-3, le=1e4)]
+Deviations = Annotated[tuple[Deviation, Deviation, Deviation], Strict(False)]
+Grids = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=MAX_LEVELS), Strict(False)
+]
+LevelPairs = Annotated[
+    tuple[Annotated[tuple[int, int], Strict(False)], ...], Field(max_length=MAX_LEVELS), Strict(False)
+]
+Ranges = Annotated[
+    tuple[Annotated[tuple[float, float], Strict(False)], ...], Field(max_length=MAX_LEVELS), Strict(False)
+]
 NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
 Exclusive = Literal["none", "same_class", "all"]
 
@@ -30,7 +47,7 @@ Exclusive = Literal["none", "same_class", "all"]
 class BackboneConfig(BaseModel):
     """`resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
     width: Width | Annotated[tuple[Width, Width], Strict(False)]
@@ -39,7 +56,7 @@ class BackboneConfig(BaseModel):
     norm: NormKind
     """`frozen_bn` keeps the published weights' statistics, and does nothing without weights. `group_norm` takes
     their scales and offsets, but not their statistics: such a network starts well off, not trained."""
-    norm_groups: Annotated[int, Field(ge=1)]
+    norm_groups: Groups
     """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
     """0: everything learns; 1: the part up to the map of stride 2 (ResNet's stem) is frozen; 2: up to stride 4
@@ -73,14 +90,14 @@ class BackboneConfig(BaseModel):
 class SOLOv2Config(BaseModel):
     """Every size and every constant of the loss; the paper's in brackets. All fields are required."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     backbone: BackboneConfig
     fpn_channels: Channels
     """[256]"""
     head_channels: Channels
     """Of the two towers [512]."""
-    head_convs: Annotated[int, Field(ge=1)]
+    head_convs: Depth
     """Convolutions in each tower [4]."""
     kernel_channels: Channels
     """E, also the depth of the mask features [256]."""
@@ -88,11 +105,11 @@ class SOLOv2Config(BaseModel):
     """Inside the mask branch [128]."""
     mask_stride: Annotated[int, Field(ge=2, le=4, multiple_of=2)]
     """Pixels of input to one of the mask map [4]; 2 draws small objects better."""
-    norm_groups: Annotated[int, Field(ge=1)]
+    norm_groups: Groups
     """A group norm of c channels in the heads has gcd(norm_groups, c) groups [32]."""
     grids: Grids
     """S of each level, finest first [40, 36, 24, 16, 12]."""
-    grid_reference: Annotated[int, Field(ge=SIZE_DIVISOR)] | None
+    grid_reference: Annotated[int, Field(ge=SIZE_DIVISOR, le=MAX_SIDE)] | None
     """R: `grids` are those of an input of R x R pixels; one of H x W has S H / R rows and S W / R columns, and
     coordinate channels count in R too. So a cell spans the same R / S pixels, and an object's kernel and mask
     features the same coordinates, whatever the size of the image, of a crop of it, or of the batch; it takes cells
@@ -106,22 +123,22 @@ class SOLOv2Config(BaseModel):
     smaller and larger objects go where the nearest size goes."""
     coord_conv: bool
     """[true]"""
-    pixel_mean: Triple
+    pixel_mean: Means
     """Subtracted from 0..255 pixels, in the network's channel order."""
-    pixel_std: Triple
+    pixel_std: Deviations
     bgr: bool
     """The network sees blue first (Caffe's weights), though it's always given RGB."""
     centre_shrink: Annotated[float, Field(ge=0, le=1)]
     """The part of an object's box, around its mass centre, whose cells learn it [0.2]."""
     prior_prob: Fraction
     """An untrained cell's class probability [0.01]."""
-    dice_weight: Annotated[float, Field(ge=0)]
+    dice_weight: Weight
     """[3]"""
-    focal_weight: Annotated[float, Field(ge=0)]
+    focal_weight: Weight
     """[1]"""
     focal_alpha: Fraction
     """[0.25]"""
-    focal_gamma: Annotated[float, Field(ge=0)]
+    focal_gamma: Weight
     """[2]"""
 
     @model_validator(mode="after")
@@ -155,6 +172,11 @@ class SOLOv2Config(BaseModel):
                 f"grids: found {wrong}, expected multiples of {unit} with grid_reference {self.grid_reference}, so "
                 f"that cells fill every {SIZE_DIVISOR} pixels; the nearest are {near}"
             )
+        if max(self.grids) > self.grid_reference:
+            raise ValueError(
+                f"grids: found {max(self.grids)} cells on {self.grid_reference} pixels (grid_reference), expected "
+                "cells of a pixel or more"
+            )
         return self
 
     def grid_shapes(self, input_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -175,26 +197,28 @@ class SOLOv2Config(BaseModel):
 class RefineNetConfig(BaseModel):
     """Every size of the network and its input; the paper's in brackets. All fields are required."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     backbone: BackboneConfig
     """[resnet101 of width 1]"""
-    pixel_mean: Triple
+    pixel_mean: Means
     """Subtracted from RGB in 0..255; what the backbone's weights were trained with [123.675, 116.28, 103.53]."""
-    pixel_std: Triple
+    pixel_std: Deviations
     """[58.395, 57.12, 57.375]"""
     norm: Literal["batch_norm", "group_norm"]
     """Of the parts below, which start from random weights: there is nothing to freeze. Group norm has the
     backbone's norm_groups [batch_norm]."""
     aspp_channels: Channels
     """[512]"""
-    aspp_rates: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
+    aspp_rates: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(max_length=MAX_LEVELS), Strict(False)
+    ]
     """Dilations of the 3x3 branches, beside the 1x1 and the pooling branch [3, 6, 9]."""
     decoder_channels: Annotated[tuple[Channels, Channels, Channels, Channels], Strict(False)]
     """After joining the maps at strides 16, 8, 4 and 2 [256, 128, 64, 64]."""
-    crop_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    crop_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
     """S [256]"""
-    heatmap_sigma: Annotated[float, Field(gt=0)]
+    heatmap_sigma: Annotated[float, Field(ge=0.01, le=1024)]
     """Of the point's Gaussian, in pixels of the crop [6]."""
     heatmap_channels: Channels
     """1: the network isn't told the class; C: one channel a class; C + 1: the same, the first channel unused
@@ -207,21 +231,21 @@ class RefineNetConfig(BaseModel):
 class InferenceConfig(BaseModel):
     """How detections are picked. The paper's values are in brackets; all fields are required."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     score_threshold: Share
     """Least class probability of a cell [0.1]."""
-    min_area: Annotated[float, Field(ge=0)]
+    min_area: Annotated[float, Field(ge=0, le=1e9)]
     """Least mask area, as a multiple of the level's stride, in pixels of a stride-4 map [1]; 0 keeps all."""
-    nms_pre: Annotated[int, Field(ge=1)]
+    nms_pre: Count
     """Best candidates that enter matrix NMS [500]."""
     nms_kernel: Literal["gaussian", "linear"]
     """[gaussian]"""
-    nms_sigma: Annotated[float, Field(gt=0)]
+    nms_sigma: Annotated[float, Field(gt=0, le=1e6)]
     """[2]"""
     nms_threshold: Share
     """Least score after its decay [0.05]."""
-    max_detections: Annotated[int, Field(ge=1)]
+    max_detections: Count
     """[100]"""
     mask_threshold: Share
     """Pixel probability above which it belongs to the object [0.5]."""
@@ -230,11 +254,11 @@ class InferenceConfig(BaseModel):
 class TileConfig(BaseModel):
     """Overlapping tiles that the network sees one by one: `side` is the crops' that it learnt from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    side: Annotated[int, Field(ge=SIZE_DIVISOR, multiple_of=SIZE_DIVISOR)]
+    side: Annotated[int, Field(ge=SIZE_DIVISOR, le=MAX_SIDE, multiple_of=SIZE_DIVISOR)]
     """Pixels of the input."""
-    overlap: Annotated[int, Field(ge=0)]
+    overlap: Annotated[int, Field(ge=0, le=MAX_SIDE)]
     """Pixels that neighbours share at least: an object at the border of a tile's part should lie whole in it."""
 
     @model_validator(mode="after")
@@ -248,19 +272,19 @@ class TileConfig(BaseModel):
 class PromptConfig(BaseModel):
     """How a click becomes a mask. All fields are required; `paper` is what PointWSSIS does (section 3.2)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     mask_threshold: Share
     """Pixel probability above which it belongs to the object [0.5]."""
     kernel: Literal["best", "blend"]
     """`best`: the kernel of one cell; `blend`: all candidates' kernels, each by its fit to the click [best]."""
-    neighbourhood: Annotated[int, Field(ge=0)]
+    neighbourhood: Annotated[int, Field(ge=0, le=1024)]
     """Cells up to this many away from the click's, at every level, are candidates too [0]."""
-    class_power: Annotated[float, Field(ge=0)]
+    class_power: Weight
     """A cell's probability of the click's class counts to this power [1]."""
-    click_power: Annotated[float, Field(ge=0)]
+    click_power: Weight
     """The probability of a cell's mask at the click counts to this power [0]."""
-    small_area: Annotated[float, Field(ge=0)]
+    small_area: Weight
     """Masks of up to so many places of the mask map are cut where their area is the sum of their probabilities, not
     at `mask_threshold`, at which what is as small as a place vanishes (see models/cut.py) [0: none]."""
     faint: Share

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from models.boxes import empty_masks, mask_boxes
+from models.checkpoint import check_outputs
 from models.config import RefineNetConfig
 from models.exclusive import Maps
 from models.refinenet import MaskRefineNet
@@ -282,4 +283,5 @@ def _object_probabilities(model: MaskRefineNet, inputs: Tensor, config: RefineNe
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=low):
         logits = model(inputs)
+    check_outputs([logits])
     return logits.float().softmax(1)[:, 1].contiguous()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from models.weights import fault_of
+
 DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 """Blocks in the four stages."""
 AFFINE = ("weight", "bias")
@@ -122,7 +124,7 @@ def renamed(
         Tensors by our names; floating ones as float32.
 
     Raises:
-        PublishedError: unknown, missing and misshapen names, all of them.
+        PublishedError: unknown, missing and misshapen names, and values that no network can work with, all of them.
     """
     missing = sorted(names.keys() - found.keys())
     faults = []
@@ -136,16 +138,19 @@ def renamed(
             faults.append(
                 f"{key}: found shape {list(tensor.shape)}, expected {list(expected)}{_partner(key, found)}"
             )
-        elif tensor.is_floating_point() == key.endswith("num_batches_tracked"):
-            faults.append(f"{key}: found numbers of type {str(tensor.dtype).removeprefix('torch.')}")
+        elif (fault := fault_of(names[key], tensor)) is not None:
+            faults.append(f"{key}: {fault}")
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise PublishedError(
             f"{file}: taken for {network}, it has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listed}\n"
             "Fetch the file again; a network that was changed can't be imported"
         )
+    # Each in memory of its own: names in a file may share theirs.
     return {
-        ours: found[key].float() if found[key].is_floating_point() else found[key]
+        ours: (found[key].float() if found[key].is_floating_point() else found[key]).clone(
+            memory_format=torch.contiguous_format
+        )
         for key, ours in names.items()
     }
 

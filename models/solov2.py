@@ -31,6 +31,11 @@ class RawOutputs(NamedTuple):
     strides: tuple[int, ...]
     """Of the L levels, in input pixels."""
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.category_logits, *self.kernels, self.mask_features]
+
 
 class SOLOv2(nn.Module):
     """The network of `config` for classes 0..num_classes - 1, its backbone's weights loaded."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from models.boxes import empty_masks
+from models.checkpoint import check_outputs
 from models.config import SIZE_DIVISOR, InferenceConfig, PromptConfig, TileConfig
 from models.postprocess import Candidates, Predictions, candidates, suppress
 from models.postprocess import predict as predict_whole
@@ -73,9 +74,13 @@ def homes(begins: Sequence[int], side: int) -> list[tuple[float, float]]:
 def look(
     model: SOLOv2, images: Tensor, content_sizes: list[tuple[int, int]], tile: TileConfig | None
 ) -> Seen:
-    """The network's outputs for images [N, 3, H, W], uint8 RGB, whose content ends at (h, w): in tiles if wanted."""
+    """The network's outputs for images [N, 3, H, W], uint8 RGB, whose content ends at (h, w): in tiles if wanted.
+
+    Raises CheckpointError where they aren't finite.
+    """
     if tile is None:
         outputs: RawOutputs = model(images, content_sizes)
+        check_outputs(outputs.tensors)
         return outputs
     height, width = images.shape[2:]
     down, across = (starts(length, tile.side, tile.overlap) for length in (height, width))
@@ -106,6 +111,7 @@ def look(
         torch.cat([part.mask_features for part in parts]),
         parts[0].strides,
     )
+    check_outputs(outputs.tensors)
     return Tiled(outputs, tiles, tile.side, tile.side // outputs.mask_features.shape[-1])
 
 

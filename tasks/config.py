@@ -26,6 +26,7 @@ from pydantic import (
 
 from data.storage import is_s3, split_s3
 from models.config import (
+    MAX_SIDE,
     SIZE_DIVISOR,
     InferenceConfig,
     PromptConfig,
@@ -151,8 +152,8 @@ class InputConfig(Section):
 
     `enlarge: false`: smaller ones stay as they are, right where a pixel means the same in all images (microscopes)."""
 
-    short_side: PositiveInt
-    max_side: PositiveInt
+    short_side: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    max_side: Annotated[int, Field(ge=1, le=MAX_SIDE)]
     enlarge: bool
     tile: TileConfig | None
     """null: the network sees images whole"""

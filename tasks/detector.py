@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.dataset import InstanceDataset
@@ -21,10 +20,11 @@ from models.config import SOLOv2Config
 from models.losses import Totals, solov2_loss
 from models.solov2 import SOLOv2
 from models.targets import Targets, assign_targets, draw_pairs, inner_points, keep_pairs
+from models.weights import listed, misfits
 from tasks import processes
 from tasks.config import DetectorTrainConfig, Params
 from tasks.device import set_up
-from tasks.engine import Job, Piece, finish, milestone_path, train
+from tasks.engine import Job, Piece, finish, read_milestone, train
 from tasks.errors import TaskError
 from tasks.holdout import write_held_out
 from tasks.step import run_folder
@@ -192,7 +192,7 @@ def _write(
     held_out: frozenset[int] | None,
 ) -> None:
     """What a finished training leaves in `out`; then its resume state goes."""
-    states = {f"milestones/{step:07d}": load_file(milestone_path(job, step)) for step in job.milestones}
+    states = {f"milestones/{step:07d}": read_milestone(job, step) for step in job.milestones}
     instances = sum(int(_learnt(split, held_out or frozenset()).sum()) for split in splits)
     counts = {"images": len(dataset), "instances": instances}
     discard_partials(out.parent, out.name)
@@ -214,14 +214,16 @@ def start_from(model: nn.Module, folder: Path) -> None:
         TaskError: it isn't there, is damaged, or of another network.
     """
     try:
-        model.load_state_dict(load_checkpoint(folder)[0])
+        state = load_checkpoint(folder)[0]
     except CheckpointError as error:
         raise TaskError(str(error)) from None
-    except RuntimeError as error:
+    faults = misfits(state, {key: value.shape for key, value in model.state_dict().items()})
+    if faults:
         raise TaskError(
-            f"{folder}: another network than params.yaml's `model` section says ({error}); train it anew, or "
+            f"{folder}: another network than params.yaml's `model` section says:\n{listed(faults)}\nTrain it anew, or "
             "start from scratch"
-        ) from None
+        )
+    model.load_state_dict(state)
 
 
 def _learnt(split: Split, leave_out: frozenset[int]) -> NDArray[np.bool_]:

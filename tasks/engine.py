@@ -29,6 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from data.storage import atomic_write
 from models.joined_norm import join_batch_norms
+from models.weights import WeightsError, listed, misfits, read_safetensors
 from tasks import processes
 from tasks.config import TrainConfig
 from tasks.errors import TaskError
@@ -240,6 +241,25 @@ def _means(sums: dict[str, Tensor], steps: int) -> dict[str, float]:
 def milestone_path(job: Job, step: int) -> Path:
     """Where the weights of `step` lie while the job runs."""
     return job.states.milestone(step)
+
+
+def read_milestone(job: Job, step: int) -> dict[str, Tensor]:
+    """The weights of `step`.
+
+    Raises:
+        TaskError: their file was changed since it was written.
+    """
+    path = milestone_path(job, step)
+    try:
+        state = read_safetensors(path)
+        faults = misfits(state, {key: value.shape for key, value in job.model.state_dict().items()})
+    except (WeightsError, FileNotFoundError) as error:
+        faults = [str(error)]
+    if faults:
+        raise TaskError(
+            f"{path}: damaged since it was written:\n{listed(faults)}\nRemove {job.states.root} and train again"
+        )
+    return state
 
 
 def write_history(job: Job, path: Path) -> None:

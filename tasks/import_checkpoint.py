@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import codecs
 import logging
-import math
 import pickle  # only for the name of its error
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from data.images import sha256
 from data.storage import atomic_write
 from data.tables import Category
 from models.backbone import build_backbone
-from models.checkpoint import FORMAT, save_checkpoint
+from models.checkpoint import FORMAT, CheckpointError, save_checkpoint
 from models.config import BackboneConfig
 from models.pickled_arrays import UnsafePickleError, load_arrays
 from models.published import (
@@ -51,6 +52,7 @@ from models.published_config import (
 )
 from models.refinenet import MaskRefineNet
 from models.solov2 import SOLOv2
+from models.weights import WeightsError, check_regular, listed, read_pickle, shapes_of
 from tasks.errors import TaskError
 from tasks.gate import unmeasured, write_gate
 from tasks.reference_config import read_reference_config
@@ -113,6 +115,11 @@ def import_checkpoint(
         return _import_backbone(file, out, found)
     except (PublishedError, UnsafePickleError) as error:
         raise TaskError(str(error)) from None
+    except ValidationError as error:
+        sizes = [f"{'.'.join(map(str, one['loc']))}: found {one['input']!r:.100}" for one in error.errors()]
+        raise TaskError(f"{file}: tensors of sizes that no network has:\n{listed(sizes)}") from None
+    except (WeightsError, CheckpointError) as error:
+        raise TaskError(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
 
 
 def _import_solov2(
@@ -124,8 +131,7 @@ def _import_solov2(
     settings: ReferenceSettings,
 ) -> Imported:
     config, classes = solov2_config(found, settings)
-    with torch.device("meta"):  # only the shapes are wanted
-        shapes = {key: value.shape for key, value in SOLOv2(config, classes).state_dict().items()}
+    shapes = shapes_of(lambda: SOLOv2(config, classes))
     names = solov2_names(config.backbone.name, config.head_convs)
     what = f"SOLOv2 with {config.backbone.name}, {classes} classes"
     state = renamed(found, names, shapes, str(file), what)
@@ -152,8 +158,7 @@ def _import_refinenet(
     file: Path, out: Path, found: Mapping[str, Tensor], facts: dict[str, Any], categories: str | None
 ) -> Imported:
     config, classes = refinenet_config(found)
-    with torch.device("meta"):
-        shapes = {key: value.shape for key, value in MaskRefineNet(config).state_dict().items()}
+    shapes = shapes_of(lambda: MaskRefineNet(config))
     what = f"MaskRefineNet with {config.backbone.name}, {classes} classes"
     state = renamed(found, refinenet_names(len(config.aspp_rates)), shapes, str(file), what)
     meta = {
@@ -181,8 +186,7 @@ def _import_backbone(file: Path, out: Path, found: dict[str, Tensor]) -> Importe
         stride_in_1x1=True,
         weights=None,
     )
-    with torch.device("meta"):
-        shapes = {key: value.shape for key, value in build_backbone(config).state_dict().items()}
+    shapes = shapes_of(lambda: build_backbone(config))
     names = msra_names(name, found)
     statistics = {key: ours for key, ours in names.items() if ours.endswith(FROZEN[2:])}
     if not statistics.keys() & found.keys():
@@ -206,14 +210,17 @@ def _import_backbone(file: Path, out: Path, found: dict[str, Tensor]) -> Importe
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors by their published names, and the plain numbers beside them."""
     content = _load(file)
-    inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
+    inside = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+    if len(inside) > 1:
+        raise PublishedError(f"{file}: found tensors at {', '.join(inside)}; expected one of them")
+    inner = content[inside[0]] if inside else content
     beside = {} if inner is content else {k: v for k, v in content.items() if isinstance(v, int | float)}
-    facts = {str(key): float(value) for key, value in beside.items() if math.isfinite(value)}
+    facts = {str(key): float(value) for key, value in beside.items() if abs(value) <= sys.float_info.max}
     found: dict[str, Tensor] = {}
     strange = []
     for key, value in inner.items():
         if not isinstance(key, str):
-            strange.append(f"{key!r}: a name that is no text")
+            strange.append(f"a name that is no text, but a {type(key).__name__}")
         elif MSRA_UNUSED.fullmatch(key):
             continue
         elif isinstance(value, Tensor):
@@ -224,9 +231,8 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         else:
             strange.append(f"{key}: a {type(value).__name__}, expected a tensor")
     if strange:
-        listed = "\n".join(f"  - {fault}" for fault in strange)
         raise PublishedError(
-            f"{file}: {len(strange)} entries that are no tensors:\n{listed}\nFetch the file again"
+            f"{file}: {len(strange)} entries that are no tensors:\n{listed(strange)}\nFetch the file again"
         )
     if found and all(key.startswith("module.") for key in found):  # saved by a parallel wrapper
         found = {key.removeprefix("module."): value for key, value in found.items()}
@@ -236,9 +242,9 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _load(file: Path) -> dict[Any, Any]:
     try:
         if file.suffix == ".pkl":
+            check_regular(file)
             return load_arrays(file)
-        with torch.serialization.safe_globals(NUMPY_NUMBERS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = read_pickle(file, NUMPY_NUMBERS)
     except FileNotFoundError:
         raise TaskError(f"{file}: no such file") from None
     except OSError as error:
@@ -251,8 +257,6 @@ def _load(file: Path) -> dict[Any, Any]:
             f"{file}: holds more than tensors, or is damaged ({reason or 'no weights-only file'}); it wasn't read, "
             "since its other contents could run code"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise TaskError(f"{file}: not readable as a .pth file ({str(error).partition(chr(10))[0]})") from None
     if not isinstance(content, dict):
         raise TaskError(f"{file}: found a {type(content).__name__}, expected a dict of tensors")
     return content

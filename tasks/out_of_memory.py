@@ -22,15 +22,17 @@ def explained(stage: str, config: TrainConfig, device: torch.device) -> Iterator
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # On a CPU torch has no type of its own for it.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(
-            error
-        ):
+        if not is_memory(error):
             raise
         asked = str(error).splitlines()[0] if str(error) else "no memory left"
         raise TaskError(
             f"{stage}: out of memory on {device} ({asked}). {advice(stage.removeprefix('train_'), config)}"
         ) from None
+
+
+def is_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory ran out. On a CPU torch has no type of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def advice(section: str, config: TrainConfig) -> str:

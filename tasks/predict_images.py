@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,10 +23,10 @@ from data.encoding import encode_many
 from data.storage import atomic_write
 from data.tables import Category, Split
 from models.boxes import areas_in
-from models.checkpoint import CheckpointError, build_model, load_meta
+from models.checkpoint import CheckpointError, build_model, check_outputs, load_meta
 from models.compat import predict_as_reference, prompt_as_reference, rounded_points
 from models.compat_refine import refine_as_reference
-from models.config import InferenceConfig, PromptConfig
+from models.config import MAX_SIDE, InferenceConfig, PromptConfig
 from models.published_config import STUDENT
 from models.refined import refined_masks
 from models.refinenet import MaskRefineNet
@@ -38,6 +39,7 @@ from tasks.config import InputConfig, load_params
 from tasks.device import resolve_device
 from tasks.errors import TaskError
 from tasks.gate import Gate, read_gate
+from tasks.out_of_memory import is_memory
 from tasks.predict import SCORE_DECIMALS
 from tasks.predict_inputs import Ready, Rows, load, points_by_image, split_of
 from tasks.progress import Bar
@@ -112,6 +114,7 @@ class Predictor:
 
     def _whole(self, image: Ready) -> RawOutputs:
         outputs: RawOutputs = self.network(image.padded.to(self.device), [image.content_size])
+        check_outputs(outputs.tensors)
         return outputs
 
     def _seen(self, image: Ready) -> Seen:
@@ -211,6 +214,9 @@ def predict_images(
     rules = _rules(model, compat=compat, prompted=points is not None, params=params)
     sides = {"short_side": short_side, "max_side": max_side}
     chosen = {key: value for key, value in sides.items() if value is not None}
+    for side, value in chosen.items():
+        if not 1 <= value <= MAX_SIDE:
+            raise TaskError(f"--{side.replace('_', '-')}: found {value}, expected 1 to {MAX_SIDE}")
     rules = rules._replace(size=rules.size.model_copy(update=chosen))
     predictor = Predictor(model, rules, refiner, resolve_device(device))
     split = split_of(images, predictor.categories)
@@ -253,8 +259,26 @@ def _jobs(
     for n, (path, image) in enumerate(
         zip(images, beside(reading, most_bytes=READ_AHEAD), strict=True), start=1
     ):
-        size, job = predictor.find(image) if clicks is None else predictor.draw(image, clicks[n])
+        with _told_of(path, predictor):
+            size, job = predictor.find(image) if clicks is None else predictor.draw(image, clicks[n])
         yield size, partial(_with_ids, {"image_id": n, "file_name": path.as_posix()}, job)
+
+
+@contextmanager
+def _told_of(path: Path, predictor: Predictor) -> Iterator[None]:
+    """Faults of a network at an image, which may be too large for the memory."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise TaskError(f"{path}: {error}") from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory(error):
+            raise
+        size = predictor.rules.size
+        raise TaskError(
+            f"{path}: out of memory on {predictor.device} with a short side of {size.short_side} pixels and a long one "
+            f"of up to {size.max_side}; give smaller ones with --short-side and --max-side"
+        ) from None
 
 
 def _with_ids(ids: dict[str, Any], job: Callable[[], Answer]) -> tuple[dict[str, Any], Answer]:
@@ -270,20 +294,20 @@ def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) ->
         raise TaskError(
             f"{model}/model.json: found no `input`; expected a SOLOv2 of this project, or an imported one"
         )
+    own = None if meta.get("inference") is None else InferenceConfig.model_validate(meta["inference"])
     try:
         size = InputConfig.model_validate(meta["input"])
-        own = InferenceConfig.model_validate(meta["inference"]) if "inference" in meta else None
     except ValidationError as error:
         listed = "\n".join(
-            f"  - {'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}"
+            f"  - {'.'.join(('input', *map(str, one['loc'])))}: {one['msg']}, found {one['input']!r:.100}"
             for one in error.errors()
         )
         raise TaskError(
-            f"{model}/model.json: `input` or `inference` is of another version:\n{listed}\nTrain or import it again, "
+            f"{model}/model.json: `input` is edited, or of another version:\n{listed}\nTrain or import it again, "
             "or use the version that wrote it"
         ) from None
     if compat:
-        nms = meta.get("imported", {}).get("nms")
+        nms = (meta.get("imported") or {}).get("nms")
         return Rules(size, own or STUDENT.inference, None, True, nms == "mask")
     if not prompted and own is not None and params is None:
         return Rules(size, own, None, False, False)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import torch
 from torch import Tensor
 
 from data.storage import atomic_write, discard_partials
+from models.weights import fault_of, read_pickle
 from tasks import processes
+from tasks.errors import TaskError
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +73,31 @@ class States:
 
         All processes call it, and read the same one: the folder is one that all see. On the CPU, since whoever loads it
         knows what belongs on a device: Adam's counts of steps don't, reading them there would stop each step.
+
+        Raises:
+            TaskError: its hash is right, but it is no state that a training can go on from.
         """
         step = processes.gather(self._newest() if processes.is_first() else 0)[0]
         if not step:
             return 0, None
-        state = torch.load(self._path(step), map_location="cpu", weights_only=True)
-        everywhere = state.pop("random")
-        # Of processes that weren't there before, nobody knows a state. No result depends on it: all draws are seeded
-        # by step.
-        if processes.index() < len(everywhere):
-            set_random_states(everywhere[processes.index()])
+        try:
+            state = read_pickle(self._path(step))
+            weights = state.get("model", {})
+            faults = [
+                f"{key}: {fault}" for key in weights if (fault := fault_of(key, weights[key])) is not None
+            ]
+            if faults:
+                raise ValueError(faults[0])
+            everywhere = state.pop("random")
+            # Of processes that weren't there before, nobody knows a state. No result depends on it: all draws are
+            # seeded by step.
+            if processes.index() < len(everywhere):
+                set_random_states(everywhere[processes.index()])
+        except Exception as error:  # its hash is right, yet no training wrote it: it may hold anything
+            raise TaskError(
+                f"{self._path(step)}: no state of a training ({type(error).__name__}: {error}); remove {self.root}, "
+                "then the training begins anew"
+            ) from None
         log.info("%s: going on after step %d", self.name, step)
         return step, state
 
@@ -92,9 +110,8 @@ class States:
 
     def _steps(self) -> list[int]:
         """Of the states that are there, the newest first."""
-        return sorted(
-            (int(path.stem.removeprefix("state_")) for path in self.folder.glob("state_*.json")), reverse=True
-        )
+        names = (path.stem.removeprefix("state_") for path in self.folder.glob("state_*.json"))
+        return sorted((int(name) for name in names if re.fullmatch(r"[0-9]{7,18}", name)), reverse=True)
 
     def _newest(self) -> int:
         """The step of the newest usable state; 0 where there is none. What is of no use is removed."""
@@ -116,7 +133,7 @@ class States:
             try:
                 said = json.loads(about.read_text(encoding="utf-8"))
                 fault = None if _sha256(path) == said["sha256"] else "its content isn't what was written"
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 fault = f"{type(error).__name__}: {error}"
             lost = [at for at in self.milestones if at <= step and not self.milestone(at).exists()]
             if fault is None and lost:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.shares import share
@@ -27,7 +26,7 @@ from models.targets import inner_points
 from tasks import processes
 from tasks.config import Params, RefinerConfig
 from tasks.device import set_up
-from tasks.engine import Job, Piece, finish, milestone_path, train
+from tasks.engine import Job, Piece, finish, read_milestone, train
 from tasks.errors import TaskError
 from tasks.gate import Gate, build_gate, write_gate
 from tasks.holdout import read_held_out
@@ -143,7 +142,7 @@ def _refiner_at(job: Job, step: int, trained: MaskRefineNet) -> MaskRefineNet:
     bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": None})})
     model = MaskRefineNet(bare)
     model.categories = trained.categories
-    model.load_state_dict(load_file(milestone_path(job, step)))
+    model.load_state_dict(read_milestone(job, step))
     return model.to(job.device).eval().requires_grad_(False)
 
 

@@ -100,11 +100,11 @@ def test_one_odd_tensor_doesn_t_mislead() -> None:
 
 
 def test_kinds_of_number_are_checked_and_floats_become_float32() -> None:
-    names = {"a": "ours.a", "b.num_batches_tracked": "ours.b"}
-    shapes = {"ours.a": torch.Size([2]), "ours.b": torch.Size([])}
+    names = {"a": "ours.a", "b.num_batches_tracked": "ours.b.num_batches_tracked"}
+    shapes = {"ours.a": torch.Size([2]), "ours.b.num_batches_tracked": torch.Size([])}
     good = {"a": torch.ones(2, dtype=torch.float16), "b.num_batches_tracked": torch.tensor(3)}
     ours = renamed(good, names, shapes, "file", "a network")
-    assert (ours["ours.a"].dtype, ours["ours.b"].dtype) == (torch.float32, torch.int64)
+    assert (ours["ours.a"].dtype, ours["ours.b.num_batches_tracked"].dtype) == (torch.float32, torch.int64)
     bad = {"a": torch.ones(2, dtype=torch.int32), "b.num_batches_tracked": torch.tensor(3.0)}
     with pytest.raises(PublishedError, match=r"(?s)2 faults.*a: found numbers of type int32.*type float32"):
         renamed(bad, names, shapes, "file", "a network")
