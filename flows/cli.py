@@ -200,15 +200,21 @@ def _flow(root: Path, target: str, force: tuple[str, ...], pull: bool, console: 
     """Runs the flow in this process, with each stage's lines on the console."""
     from flows.settings import use_local_prefect
 
-    use_local_prefect(root)
+    try:
+        use_local_prefect(root)
+    except TaskError as error:
+        _fail(console, str(error))
     # Imported this late since Prefect reads its settings once, and takes a second that --help shouldn't.
+    from flows.temporary_server import server_if_none
+
+    server = server_if_none(root)
     from prefect.client.schemas.objects import State
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.dvc_repo import DvcRepo, PipelineError
     from flows.pipeline import StageFailed, annotation_to_model
+    from flows.prefect_api import lets_us_in, no_answer
     from flows.stage import watch
-    from flows.temporary_server import keep_from_signals
 
     started = time.monotonic()
     try:
@@ -218,7 +224,13 @@ def _flow(root: Path, target: str, force: tuple[str, ...], pull: bool, console: 
     if unknown:
         _fail(console, f"--force {unknown[0]}: no such stage at or above {target!r}")
     watch(lambda stage, line: console.print(f"[dim]{stage:>14} |[/dim] {escape(_without_name(stage, line))}"))
-    keep_from_signals()
+    try:
+        if server is not None:
+            server.wait()
+        elif not lets_us_in():
+            raise no_answer()
+    except TaskError as error:
+        _fail(console, str(error))
     _stop_children_on_signals(console)
     # A heartbeat serves flows that a server watches over; here its thread would only delay the end.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

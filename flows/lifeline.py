@@ -1,13 +1,11 @@
 """The process between us and a child: it ends the child, and all that the child started, when we are gone.
 
     python -I -S lifeline.py SOCKET GRACE COMMAND...
-    python -I -S lifeline.py SOCKET GRACE --adopted PID
 
 A process that is killed with -9 can't end its children: a training would go on for hours, at work on files that the
 next run writes. So the child gets a parent of its own that waits for two things: the child's end, or the end of the
 SOCKET whose other end we hold and which the kernel closes when we die, however we die. Run as a script, without
-packages: it starts in some 15 ms. See flows/process.py, which starts it. A child that another library started is
-adopted: ended when we are killed, left alone when we end it ourselves, which `DONE` in the socket says.
+packages: it starts in some 15 ms. See flows/process.py, which starts it.
 """
 
 from __future__ import annotations
@@ -31,8 +29,6 @@ _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code, negative where a signal ended it."""
     lifeline, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
-    if command[0] == "--adopted":
-        return _adopt(lifeline, grace, int(command[1]))
     os.set_inheritable(lifeline, False)  # else the child would hold our death's sign open
     for inherited in os.environ.pop("POINTS2MODEL_HELD", "").split():
         os.set_inheritable(int(inherited), False)
@@ -63,20 +59,6 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(OSError):
         os.write(lifeline, DONE)
     return code
-
-
-def _adopt(lifeline: int, grace: float, pid: int) -> int:
-    """Waits for our end, then ends the process, unless we have done so."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.read(lifeline, 64) != DONE:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGTERM)
-            end = time.monotonic() + grace
-            while time.monotonic() < end:
-                os.kill(pid, 0)
-                time.sleep(0.1)
-            os.kill(pid, signal.SIGKILL)
-    return 0
 
 
 def _become(lifeline: int, command: list[str]) -> None:

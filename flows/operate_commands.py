@@ -16,6 +16,7 @@ import typer
 from rich.markup import escape
 
 from flows.console import Console
+from flows.login import API, CLIENT, FILE, SERVER, of_server
 from flows.report_address import PORT as REPORTS_PORT
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
@@ -38,9 +39,9 @@ def serve(
 ) -> None:
     """Run the line when it should run: on operate.schedule, when points arrive in operate.inbox, and by hand.
 
-    Starts a Prefect server with its UI, unless PREFECT_API_URL names one, and all that works with it; Ctrl-C ends all.
-    A run that is under way is cancelled then, and the next one goes on where it was. By hand: `prefect deployment run
-    annotation_to_model/serve`, or the UI.
+    Starts a Prefect server with its UI and a login, unless PREFECT_API_URL names one, and all that works with it;
+    Ctrl-C ends all. A run that is under way is cancelled then, and the next one goes on where it was. By hand: `prefect
+    deployment run annotation_to_model/serve`, or the UI.
     """
     console = _console()
     params = _params(console)
@@ -49,16 +50,20 @@ def serve(
         os.environ.setdefault(variable, "INFO")
     from flows.settings import use_local_prefect
 
-    own = "PREFECT_API_URL" not in os.environ
-    os.environ.setdefault("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
-    use_local_prefect(Path.cwd())
+    login = None
+    try:
+        if API not in os.environ:
+            login = _login(console, port)
+        use_local_prefect(Path.cwd())
+    except TaskError as error:
+        _fail(console, str(error))
     from flows.serve import serve as serve_line
 
     stopped = _stopped_by_signals()
     try:
         serve_line(
-            Path.cwd(), params, port=port if own else None, reports_port=reports_port, name=name,
-            say=_say(console), stopped=stopped,
+            Path.cwd(), params, port=None if login is None else port, login=login, reports_port=reports_port,
+            name=name, say=_say(console), stopped=stopped,
         )  # fmt: skip
     except TaskError as error:
         _fail(console, str(error))
@@ -83,8 +88,13 @@ def watch() -> None:
         )
     from flows.settings import use_local_prefect
 
-    use_local_prefect(Path.cwd())
-    from flows.prefect_api import PrefectApi
+    try:
+        use_local_prefect(Path.cwd())
+        from flows.prefect_api import PrefectApi, lets_us_in
+
+        lets_us_in()  # a server that is away is waited for
+    except TaskError as error:
+        _fail(console, str(error))
     from flows.watch import EVENT, Watcher
     from tasks.waiting import inbox_id
 
@@ -113,6 +123,22 @@ def _params(console: Console) -> Params:
     if not Path("dvc.yaml").is_file():
         _fail(console, f"{Path.cwd()}: no dvc.yaml here; cd to the project's folder")
     return params
+
+
+def _login(console: Console, port: int) -> str:
+    """The login of a server that is to be started; shown where it is new, to a terminal alone and to no log."""
+    login, is_new = of_server(Path.cwd())
+    os.environ[API], os.environ[CLIENT] = f"http://127.0.0.1:{port}/api", login
+    say = _say(console)
+    if SERVER in os.environ:
+        say(f"the UI asks for a login: {SERVER}; another terminal needs {API}={os.environ[API]} and {CLIENT}")
+        return login
+    if is_new and console.is_terminal:
+        say(f"the UI asks for a login, shown this once: {login}")
+    else:
+        say(f"the UI asks for a login: it is in {FILE}")
+    say(f'another terminal here: export {API}={os.environ[API]} {CLIENT}="$(cat {FILE})"')
+    return login
 
 
 def _stopped_by_signals() -> threading.Event:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import signal
@@ -44,34 +43,6 @@ def hold(descriptor: int) -> None:
 def let_go(descriptor: int) -> None:
     """The end of `hold`, for children that start from now on."""
     _held.discard(descriptor)
-
-
-def adopt(pid: int) -> None:
-    """Sees to it that a process which another library started ends when we are killed; how we end else is its own."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                lifeline.__file__,
-                str(theirs.fileno()),
-                str(GRACE),
-                "--adopted",
-                str(pid),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=(theirs.fileno(),),
-        )
-    atexit.register(_release, ours)
-
-
-def _release(line: socket.socket) -> None:
-    with contextlib.suppress(OSError), line:
-        line.send(lifeline.DONE)
 
 
 def stream(

@@ -12,15 +12,12 @@ from prefect import get_client, get_run_logger
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.states import Crashed
 
 from flows import notices, run_lock
 from flows.dvc_records import mend
-from flows.process import adopt, begin, stop_all
+from flows.process import begin, stop_all
 from flows.run_lock import Holder
-
-_tied: set[int] = set()
 
 
 @contextmanager
@@ -31,11 +28,10 @@ def alone(root: Path, reason: str) -> Iterator[None]:
     Runs that died without a word (their process was killed, and the worker too) are Crashed in Prefect from here on.
     """
     log = get_run_logger()
-    _tie_temporary_server()
     with run_lock.held(root, reason, wait=True, say=log.warning) as taken:
         # Asked once: each is a question to the server.
         run_id, name = str(flow_run.id), str(flow_run.name)
-        url = flow_run.ui_url  # begins with "None" where the temporary server has no UI
+        url = flow_run.ui_url  # without an address where the temporary server has no UI
         taken.name(run_id, name, url if url and url.startswith("http") else None)
         if taken.died:
             taken.told(_tell_crashed([one for one in taken.died if one.run_id != run_id]))
@@ -47,14 +43,6 @@ def alone(root: Path, reason: str) -> Iterator[None]:
         except BaseException:
             stop_all()
             raise
-
-
-def _tie_temporary_server() -> None:
-    """A run without a server has a temporary one, which Prefect ends with the run, but not where that is killed."""
-    for server in SubprocessASGIServer._instances.values():
-        if server.server_process is not None and server.server_process.pid not in _tied:
-            _tied.add(server.server_process.pid)
-            adopt(server.server_process.pid)
 
 
 def _tell_crashed(died: list[Holder]) -> list[Holder]:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 import urllib.error
@@ -19,20 +18,17 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data.errors import Fault
-from flows import server_process
-from flows.dvc_environment import environment
 from flows.process import stop_all, stream
 from flows.report_server import reports_served
 from flows.run_teller import RunTeller
+from flows.server_process import COMMAND, HOST_SETTING, LOG, PORT_SETTING, server_environment
+from flows.temporary_server import STARTUP
 from flows.watch import EVENT, Watcher
 from tasks.config import OperateConfig, Params
 from tasks.errors import TaskError
 from tasks.waiting import inbox_id
 
 HOST = "127.0.0.1"
-SERVER_LOG = Path(".prefect/logs/server.log")
-STARTUP = 180.0
-"""Seconds that a server has to answer; a busy machine with a new database needs half a minute."""
 PARTING = 45.0
 """Seconds that a run which is under way has to end, and its state to be told, when serving ends."""
 RESTART = 5.0
@@ -44,8 +40,8 @@ Say = Callable[[str], None]
 class LocalServer:
     """A Prefect server of our own on this machine, which ends when we do; started again should it die."""
 
-    def __init__(self, root: Path, port: int, say: Say) -> None:
-        self.root, self.port, self.say = root, port, say
+    def __init__(self, root: Path, port: int, login: str, say: Say) -> None:
+        self.root, self.port, self.say, self._login = root, port, say, login
         self.url = f"http://{HOST}:{port}/api"
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_up, name="server")
@@ -69,7 +65,7 @@ class LocalServer:
         while not answers(self.url):
             if time.monotonic() > end or not self._thread.is_alive():
                 raise TaskError(
-                    f"the Prefect server doesn't start within {STARTUP:.0f} s; see {self.root / SERVER_LOG}"
+                    f"the Prefect server doesn't start within {STARTUP:.0f} s; see {self.root / LOG}"
                 )
             time.sleep(0.2)
 
@@ -81,12 +77,10 @@ class LocalServer:
             self._thread.join()
 
     def _keep_up(self) -> None:
-        log_path = self.root / SERVER_LOG
+        log_path = self.root / LOG
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        # As environment variables: with the --port flag alone the UI would call 4200.
-        place = {"PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(self.port)}
-        env = {**environment(self.root), **place, "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
-        env.pop("PREFECT_API_URL", None)
+        place = {HOST_SETTING: HOST, PORT_SETTING: str(self.port)}
+        env = {**server_environment(self._login), **place, "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
         while not self._stopping.is_set():
             with log_path.open("a", encoding="utf-8") as file:
 
@@ -94,10 +88,9 @@ class LocalServer:
                     file.write(line + "\n")
                     file.flush()
 
-                command = [sys.executable, "-P", server_process.__file__, "server", "start"]
-                code = stream(command, cwd=self.root, env=env, on_line=on_line)
+                code = stream(COMMAND, cwd=self.root, env=env, on_line=on_line)
             if not self._stopping.is_set():
-                self.say(f"the server ended with code {code} ({SERVER_LOG}); it is started again")
+                self.say(f"the server ended with code {code} ({LOG}); it is started again")
                 self._stopping.wait(RESTART)
 
 
@@ -226,6 +219,7 @@ def serve(
     params: Params,
     *,
     port: int | None,
+    login: str | None,
     reports_port: int,
     name: str,
     say: Say,
@@ -237,7 +231,9 @@ def serve(
         root: the project's folder.
         params: its params.
         port: where to start a server; None uses the one of PREFECT_API_URL. That variable must name the server in both
-            cases, from before Prefect was imported: it reads its settings once.
+            cases, from before Prefect was imported: it reads its settings once. So must PREFECT_API_AUTH_STRING its
+            login.
+        login: of the server that is started.
         reports_port: where reports are served, another where it is taken; 0 takes a free one.
         name: of the deployment.
         say: gets lines for people.
@@ -248,13 +244,12 @@ def serve(
     """
     url = os.environ["PREFECT_API_URL"]
     schedules(params.operate)
-    server = None if port is None else LocalServer(root, port, say)
-    if server is None and not answers(url):
-        step = "start that server, correct PREFECT_API_URL, or unset it: then a server of our own is started"
-        raise TaskError(str(Fault("PREFECT_API_URL", url, "no answer", "a Prefect server", step)))
+    server = None if port is None or login is None else LocalServer(root, port, login, say)
     from flows.gpu_limit import ensure_gpu_limit  # here, since it imports Prefect
-    from flows.prefect_api import PrefectApi
+    from flows.prefect_api import PrefectApi, lets_us_in, no_answer
 
+    if server is None and not lets_us_in():
+        raise no_answer()
     api = PrefectApi()
     line, teller, meanwhile = Line(name, params.operate, say), RunTeller(name, api, say), ExitStack()
     try:

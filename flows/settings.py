@@ -6,14 +6,16 @@ import os
 import sys
 from pathlib import Path
 
+from flows.login import show_ours
+
 # Each can be overridden by the environment: with PREFECT_API_URL set, the same flow reports to a real server.
 LOCAL = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
-    # A temporary server starts on 127.0.0.1; on a busy machine it needs more than the default of 20 s.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Prefect's own temporary server has no login: flows/temporary_server.py starts one that has.
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     # The terminal shows our own lines; Prefect's go to the run's log.
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
@@ -27,7 +29,10 @@ LOCAL = {
 def use_local_prefect(root: Path) -> None:
     """Puts Prefect's files into ROOT/.prefect and makes it quiet and offline; what the environment says stands.
 
+    Where that names a server of the project itself, its login is shown to it.
+
     Raises:
+        TaskError: the login's file is at fault, see `flows.login.read`.
         RuntimeError: prefect is imported already, so the settings would come too late.
     """
     if "prefect" in sys.modules:
@@ -35,3 +40,4 @@ def use_local_prefect(root: Path) -> None:
     os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
     for name, value in LOCAL.items():
         os.environ.setdefault(name, value)
+    show_ours(root)

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from flows.login import CLIENT, FILE, new_login, read
+from flows.server_process import server_environment
 from flows.settings import LOCAL
 
 T = TypeVar("T")
@@ -42,11 +44,12 @@ def wait_for(what: str, look: Callable[[], T], seconds: float, every: float = 0.
 
 @dataclass
 class Prefect:
-    """A server of our own, and what runs beside it."""
+    """A server of our own with its login, and what runs beside it."""
 
     home: Path
     port: int
     logs: Path
+    login: str = field(default_factory=new_login)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -59,7 +62,7 @@ class Prefect:
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "AWS_"))}
         quiet = {name: value for name, value in LOCAL.items() if "LOGGING" not in name}
         return {**mine, **quiet, "PATH": path, "OMP_NUM_THREADS": "1", "PREFECT_HOME": str(self.home),
-                "PREFECT_API_URL": self.url, **more}  # fmt: skip
+                "PREFECT_API_URL": self.url, CLIENT: self.login, **more}  # fmt: skip
 
     def start(self, name: str, *command: str, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Starts `python -m COMMAND...`; its output goes to a file."""
@@ -86,10 +89,16 @@ class Prefect:
                 return -signal.SIGKILL
             raise
 
+    @property
+    def auth(self) -> tuple[str, str]:
+        """The login as httpx has it: of the project whose server this is, where `serve` has made one."""
+        user, _, password = (read(self.home / FILE.name) or self.login).partition(":")
+        return user, password
+
     def ask(self, path: str, **question: Any) -> Any:
         """A question to the server's API."""
         for _ in range(60):
-            answer = httpx.post(f"{self.url}{path}", json=question, timeout=60)
+            answer = httpx.post(f"{self.url}{path}", json=question, auth=self.auth, timeout=60)
             if answer.status_code != 503:  # SQLite is locked, on a busy machine
                 break
             time.sleep(1)
@@ -138,8 +147,8 @@ def prefect_processes(folder: Path, server: bool = True) -> Iterator[Prefect]:
     try:
         if server:
             place = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(prefect.port)}
-            env = {name: value for name, value in prefect.env(place).items() if name != "PREFECT_API_URL"}
-            prefect.start("server", "prefect", "server", "start", cwd=folder, env=env)
+            env = {**server_environment(prefect.login), **prefect.env(place)}
+            prefect.start("server", "flows.server_process", cwd=folder, env=env)
             wait_for("server", lambda: answers(prefect.url), 240)
         yield prefect
     finally:

@@ -217,7 +217,7 @@ def _unschedule(prefect: Prefect) -> None:
     for deployment in prefect.ask("/deployments/filter"):
         for schedule in deployment["schedules"]:
             path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
-            httpx.delete(prefect.url + path, timeout=60).raise_for_status()
+            httpx.delete(prefect.url + path, auth=prefect.auth, timeout=60).raise_for_status()
 
 
 def _done(prefect: Prefect, reason: str) -> dict[str, Any] | None:

@@ -167,7 +167,7 @@ def test_a_killed_run_leaves_no_temporary_server(toy: Toy) -> None:
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
         time.sleep(0.1)
     children = psutil.Process(process.pid).children(recursive=True)
-    assert any("uvicorn" in " ".join(child.cmdline()) for child in children)
+    assert any("flows.server_process" in " ".join(child.cmdline()) for child in children)
     process.kill()
     process.wait()
     assert all(gone(child.pid, 30) for child in children)

@@ -233,33 +233,3 @@ def test_after_a_stop_nothing_starts_and_nobody_waits(tmp_path: Path) -> None:
     begin()
     assert not wait(0.01)
     assert run("", print, tmp_path) == 0
-
-
-ADOPTS = """\
-import subprocess, sys, time
-from flows import process
-process.GRACE = 1.0
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-process.adopt(child.pid)
-print(child.pid, flush=True)
-time.sleep(float(sys.argv[1]))
-"""
-
-
-@proc
-@pytest.mark.parametrize("killed", [True, False])
-def test_an_adopted_child_ends_where_we_are_killed(tmp_path: Path, killed: bool) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", ADOPTS, "60" if killed else "0.5"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process:
-        pid = int(process.stdout.readline())
-        time.sleep(0.5)
-        if killed:
-            process.kill()
-        process.wait()
-    assert gone(pid, 10 if killed else 2) == killed
-    if not killed:
-        os.kill(pid, signal.SIGKILL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,10 +14,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows import server_process
 from flows.cli import app
+from flows.login import SERVER, new_login
 from flows.process import GRACE, begin
-from flows.serve import SERVER_LOG, LocalServer, answers, schedules, serve, triggers
+from flows.serve import LocalServer, answers, schedules, serve, triggers
+from flows.server_process import COMMAND, LOG, server_environment
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
 from tests.prefect_processes import free_port
@@ -78,7 +78,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(TaskError, match=rf"port {port}: 127.0.0.1: found .*in use.*--port"):
-            LocalServer(Path.cwd(), port, said.append).start()
+            LocalServer(Path.cwd(), port, new_login(), said.append).start()
     assert said == [] and not Path(".prefect").exists()
 
 
@@ -87,7 +87,7 @@ def test_a_server_of_our_own_ends_by_itself(tmp_path: Path, monkeypatch: pytest.
     """Prefect's own process may hang at its end until it is killed."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
     said: list[str] = []
-    server = LocalServer(tmp_path, free_port(), said.append)
+    server = LocalServer(tmp_path, free_port(), new_login(), said.append)
     try:
         server.start()
         assert answers(server.url)
@@ -96,26 +96,39 @@ def test_a_server_of_our_own_ends_by_itself(tmp_path: Path, monkeypatch: pytest.
         server.stop()
     begin()  # other tests start processes too
     assert time.monotonic() - began < GRACE and said == []
-    assert "Server stopped!" in (tmp_path / SERVER_LOG).read_text() and not answers(server.url)
+    assert "Traceback" not in (tmp_path / LOG).read_text() and not answers(server.url)
 
 
-@pytest.mark.parametrize(("command", "code"), [("version", 0), ("no-such-command", 2)])
-def test_the_servers_process_ends_with_the_commands_code(command: str, code: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", server_process.__file__, command], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
-    assert (done.stdout if code == 0 else done.stderr).strip() and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("host", "login", "message"),
+    [
+        ("127.0.0.1", None, "server on 127.0.0.1: found nothing; expected a login, since without one everybody"),
+        ("10.1.2.3", None, "without one everybody who reaches 10.1.2.3 can run commands as this user. Next: export"),
+        ("10.1.2.3", "", f"{SERVER}: login: found nothing; expected user:password"),
+        ("10.1.2.3", "anna:short", f"{SERVER}: login: found 10 characters that aren't one"),
+    ],
+)  # fmt: skip
+def test_no_server_starts_without_a_login(host: str, login: str | None, message: str) -> None:
+    env = {**server_environment(login or ""), "PREFECT_SERVER_API_HOST": host}
+    if login is None:
+        del env[SERVER]
+    done = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and (not login or login not in done.stderr)
 
 
 def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     url = f"http://127.0.0.1:{free_port()}/api"
     monkeypatch.setenv("PREFECT_API_URL", url)
-    with pytest.raises(TaskError, match=rf"PREFECT_API_URL: {url}: found no answer.*unset it"):
+    message = rf"PREFECT_API_URL: {url}: found no answer.*unset it"
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(TaskError, match=message):
         serve(
             Path.cwd(),
             params_with(),
             port=None,
+            login=None,
             reports_port=0,
             name="x",
             say=print,

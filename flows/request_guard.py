@@ -1,0 +1,129 @@
+"""Which requests our servers take: those that name this server, and come from no page of another.
+
+A browser sends requests to 127.0.0.1 for any page that is open in it. A page of another origin says so in `Origin` or
+`Sec-Fetch-Site`, which pages can't change; a page whose own name was made to lead here (DNS rebinding) has that name in
+`Host`. Programs send none of the former two. This stands before a login, not in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from typing import Any
+
+NAMES = "POINTS2MODEL_HOSTS"
+"""Further names by which a server is reached, in its environment: `flows.example, server:4200`, as `Host` has them."""
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+}
+"""Of each answer: no other page may frame it, load it as a part of itself, or learn of it by links."""
+
+Message = MutableMapping[str, Any]
+App = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+
+def own_names(port: int) -> frozenset[str]:
+    """What `Host` may be for a server on a port of this machine, with what POINTS2MODEL_HOSTS adds."""
+    further = {name.strip().lower() for name in os.environ.get(NAMES, "").split(",")} - {""}
+    plain = {f"{host}:{port}" for host in LOOPBACK} | (set(LOOPBACK) if port == 80 else set())
+    return frozenset(plain | further)
+
+
+def origins(names: Iterable[str]) -> list[str]:
+    """The origins of a server's own pages."""
+    return [f"{scheme}://{name}" for name in sorted(names) for scheme in ("http", "https")]
+
+
+def refusal(
+    names: frozenset[str], headers: Callable[[str], Sequence[str]], method: str | None = None
+) -> str | None:
+    """Why a request isn't taken; None where it is.
+
+    Args:
+        names: what the server is called, see `own_names`.
+        headers: gives all values of a header by its name in lower case.
+        method: in capitals; None for a websocket.
+    """
+    hosts, origin = headers("host"), headers("origin")
+    if len(hosts) != 1 or hosts[0].lower() not in names:
+        found = ", ".join(hosts)[:100]
+        return f"Host {found!a} isn't a name of this server; further ones are set by {NAMES}"
+    if origin:
+        is_own = len(origin) == 1 and origin[0].lower() in origins(names)
+        return None if is_own else f"Origin {', '.join(origin)[:100]!a} is another's"
+    # A link may lead here; a page may neither frame this nor load anything of it.
+    fetch = [",".join(headers(f"sec-fetch-{part}")) for part in ("mode", "dest")]
+    is_link = fetch == ["navigate", "document"] and method in ("GET", "HEAD")
+    is_ours = ",".join(headers("sec-fetch-site")) in ("", "same-origin", "none")
+    return None if is_ours or is_link else "the request comes from another page"
+
+
+class Guard:
+    """An ASGI app that lets another one see only requests which are to be taken, and those to /api only with the login.
+
+    Prefect checks the login itself, once more; its websockets, whose login is their first message, alone.
+    """
+
+    def __init__(self, app: Any, names: frozenset[str], login: str) -> None:
+        self.app, self.names = app, names
+        self._login = b"Basic " + base64.b64encode(login.encode())
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        """One connection's request, websocket, or the server's own start and end."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        status, why = self._judge(scope)
+        if why is None:
+            await self.app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": why[:100]})
+        else:
+            headers = [(b"content-type", b"application/json")]
+            body = json.dumps({"exception_message": why}).encode()
+            send = _with_headers(send)
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    def _judge(self, scope: Message) -> tuple[int, str | None]:
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+        why = refusal(self.names, lambda name: headers.get(name, []), scope.get("method"))
+        if why is not None:
+            return 403, why
+        if scope["type"] == "websocket" or not scope["path"].startswith("/api/") or _is_open(scope):
+            return 200, None
+        shown = headers.get("authorization", [])
+        is_known = len(shown) == 1 and hmac.compare_digest(shown[0].encode("latin-1"), self._login)
+        return (200, None) if is_known else (401, "Unauthorized")
+
+
+def _is_open(scope: Message) -> bool:
+    """Whether it is a probe, or the question that a browser sends before a request to another of our own names."""
+    return scope["method"] == "OPTIONS" or (
+        scope["method"] == "GET" and scope["path"] in ("/api/health", "/api/ready")
+    )
+
+
+def _with_headers(send: Any) -> Any:
+    """`send`, with HEADERS in the answer's start."""
+    ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+    async def sends(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *ours]
+        await send(message)
+
+    return sends
