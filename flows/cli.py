@@ -12,10 +12,10 @@ from types import FrameType
 from typing import Annotated, Any, cast
 
 import typer
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from data import strict_yaml
 from data.messages import guard_logs
 from data.storage import is_s3
 from flows import (
@@ -187,8 +187,8 @@ def _fetch_data(root: Path, target: str, pull: bool, console: Console) -> None:
 
 def _check_target(root: Path, target: str, console: Console) -> None:
     try:
-        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        stages = strict_yaml.read(root / "dvc.yaml")["stages"]
+    except (OSError, strict_yaml.YamlError, KeyError, TypeError):
         return  # DVC tells it better
     if target.split("@", maxsplit=1)[0] not in stages:
         meant = difflib.get_close_matches(target.replace("-", "_"), stages, n=1)

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prefect import task
 from prefect.states import Completed, Failed
 
+from data import strict_yaml
 from flows.dvc_environment import environment
 from flows.process import stream
 from flows.stage import teller
@@ -26,8 +26,8 @@ NAME = "push"
 def wants_push(root: Path) -> bool:
     """`operate.push` of params.yaml; no where the file doesn't say."""
     try:
-        return yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["operate"]["push"] is True
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return strict_yaml.read(root / "params.yaml")["operate"]["push"] is True
+    except (OSError, strict_yaml.YamlError, KeyError, TypeError):
         return False
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from prefect import get_client
 from prefect.runtime import flow_run
+
+from data import strict_yaml
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,6 @@ def rename_run(reason: str) -> None:
 def _timezone(params: Path) -> tzinfo | None:
     """operate.timezone of a params file; None (the machine's own) where it can't be read."""
     try:
-        return ZoneInfo(yaml.safe_load(params.read_text(encoding="utf-8"))["operate"]["timezone"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ZoneInfoNotFoundError):
+        return ZoneInfo(strict_yaml.read(params)["operate"]["timezone"])
+    except (OSError, KeyError, TypeError, ValueError, ZoneInfoNotFoundError):
         return None

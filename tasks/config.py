@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import string
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -24,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from data import strict_yaml
 from data.storage import is_s3, split_s3
 from models.config import (
     MAX_SIDE,
@@ -36,20 +40,56 @@ from models.config import (
 )
 from tasks.errors import TaskError
 
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 
-
-def _checked_source(value: str) -> str:
-    if is_s3(value):
-        split_s3(value)
+def _no_boolean(value: Any) -> Any:
+    """True is 1 to pydantic; who writes `steps: yes` means something else."""
+    if isinstance(value, bool):
+        raise ValueError(f"found {str(value).lower()}; expected a number")
     return value
 
 
-Source = Annotated[str, AfterValidator(_checked_source)]
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("found a NUL character in it, which no name may hold")
+    return value
+
+
+# Bounds lie far above what anybody uses: what lies beyond is a slip, and would end in an overflow, in a full memory
+# or never.
+_Int = Annotated[int, BeforeValidator(_no_boolean)]
+_Float = Annotated[float, BeforeValidator(_no_boolean)]
+Share = Annotated[_Float, Field(ge=0, le=1)]
+PositiveInt = Annotated[_Int, Field(ge=1, le=10**9)]
+NonNegativeInt = Annotated[_Int, Field(ge=0, le=10**9)]
+Positive = Annotated[_Float, Field(gt=0, le=1e9)]
+NonNegative = Annotated[_Float, Field(ge=0, le=1e9)]
+Batch = Annotated[_Int, Field(ge=1, le=2**16)]
+Side = Annotated[_Int, Field(ge=1, le=2**15)]
+"""Pixels of a drawn image."""
+Parallel = Annotated[_Int, Field(ge=1, le=1024)]
+Detections = Annotated[_Int, Field(ge=1, le=10**5)]
+Draws = Annotated[_Int, Field(ge=0, le=10**6)]
+Few = Annotated[_Int, Field(ge=1, le=1000)]
+Strength = Annotated[_Float, Field(ge=0, le=1000)]
+"""Of an augmentation."""
+Scale = Annotated[_Float, Field(ge=0.001, le=1000)]
+Steps = Annotated[tuple[PositiveInt, ...], Field(max_length=1000)]
+Name = Annotated[str, Field(max_length=4096), AfterValidator(_no_nul)]
+FileName = Annotated[Name, Field(min_length=1)]
+
+
+def _checked_source(value: str) -> str:
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", value)
+    if is_s3(value):
+        split_s3(value)
+    elif scheme is not None:  # the rest may hold a password
+        raise ValueError(
+            f"found an address of scheme {scheme[1]}; expected a path, or s3://BUCKET/PREFIX; download the data first"
+        )
+    return value
+
+
+Source = Annotated[Name, Field(min_length=1), AfterValidator(_checked_source)]
 """A path, or s3://BUCKET/PREFIX."""
 
 
@@ -62,13 +102,13 @@ class Section(BaseModel):
 class DemoConfig(Section):
     """The drawn demo data set; see data/synthetic.py for what each knob does."""
 
-    train_images: PositiveInt
-    val_images: PositiveInt
+    train_images: Annotated[PositiveInt, Field(le=10**6)]
+    val_images: Annotated[PositiveInt, Field(le=10**6)]
     strong_share: Share
-    image_size: PositiveInt
-    shapes: tuple[str, ...]
-    objects_min: NonNegativeInt
-    objects_max: PositiveInt
+    image_size: Side
+    shapes: tuple[Name, ...]
+    objects_min: Annotated[NonNegativeInt, Field(le=10**4)]
+    objects_max: Annotated[PositiveInt, Field(le=10**4)]
     size_min: Positive
     size_max: Positive
     overlap: Share
@@ -76,16 +116,16 @@ class DemoConfig(Section):
     colour_cue: Share
     texture: Share
     noise: Share
-    distractors: NonNegativeInt
+    distractors: Annotated[NonNegativeInt, Field(le=10**4)]
 
 
 class FoldersConfig(Section):
     """The folder below the image root that a split's file names are relative to; "" for the root itself."""
 
-    strong: str
-    val: str
-    weak: str
-    kept_aside: str
+    strong: Name
+    val: Name
+    weak: Name
+    kept_aside: Name
 
 
 class IngestConfig(Section):
@@ -101,10 +141,10 @@ class IngestConfig(Section):
 
     images: Source
     annotations: Source
-    strong: str
-    val: str
-    weak: str | None
-    kept_aside: str | None
+    strong: FileName
+    val: FileName
+    weak: FileName | None
+    kept_aside: FileName | None
     format: Literal["auto", "coco", "scalabel", "bdd-bitmask"]
     folders: FoldersConfig
     crowd: Literal["keep", "objects"]
@@ -125,10 +165,10 @@ class PointsConfig(Section):
     """
 
     files: Source
-    format: str
-    columns: dict[PointField, str] | None
-    classes: str | None
-    frame_name: str
+    format: Name
+    columns: dict[PointField, Name] | None
+    classes: FileName | None
+    frame_name: Name
     duplicate_radius: Positive | None
     on_reject: Literal["stop", "report"]
 
@@ -136,8 +176,11 @@ class PointsConfig(Section):
     @classmethod
     def _names_the_frame(cls, pattern: str) -> str:
         try:
-            fields = [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
-            if "frame" in fields and set(fields) <= {"frame", "video"}:
+            parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
+            fields = [field for _, field, _, _ in parts]
+            # A width of a billion, or one that is itself a field, would fill the memory.
+            short = not any(re.search(r"[0-9]{3}|[{]", form or "") for _, _, form, _ in parts)
+            if short and "frame" in fields and set(fields) <= {"frame", "video"}:
                 pattern.format(frame=7, video="v")
                 return pattern
         except (ValueError, LookupError, AttributeError):
@@ -165,19 +208,19 @@ class AugmentConfig(Section):
     flip: Share
     vertical_flip: Share
     rotate90: Share
-    scale_min: Positive
-    scale_max: Positive
+    scale_min: Scale
+    scale_max: Scale
     crop: bool
-    crop_side: Annotated[int, Field(ge=SIZE_DIVISOR, multiple_of=SIZE_DIVISOR)] | None
-    brightness: NonNegative
-    contrast: NonNegative
-    saturation: NonNegative
-    hue: Annotated[float, Field(ge=0, le=0.5)]
+    crop_side: Annotated[_Int, Field(ge=SIZE_DIVISOR, le=2**15, multiple_of=SIZE_DIVISOR)] | None
+    brightness: Strength
+    contrast: Strength
+    saturation: Strength
+    hue: Annotated[_Float, Field(ge=0, le=0.5)]
     grayscale: Share
     invert: Share
     tint: Share
     blur: Share
-    blur_sigma: NonNegative
+    blur_sigma: Strength
     erase: Share
     erase_side: Share
 
@@ -200,16 +243,16 @@ class TrainConfig(Section):
     `channels_last`, `fused` (the optimiser) and `compile` (the network) are for speed; they round otherwise."""
 
     steps: PositiveInt
-    batch_size: PositiveInt
-    accumulate: PositiveInt
+    batch_size: Batch
+    accumulate: Batch
     optimizer: Literal["adamw", "adam", "sgd"]
     lr: Positive
     weight_decay: NonNegative
     warmup_steps: NonNegativeInt
     schedule: Literal["cosine", "step"]
-    decay_at: tuple[PositiveInt, ...]
+    decay_at: Steps
     clip_norm: Positive | None
-    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    ema: Annotated[_Float, Field(gt=0, lt=1)] | None
     precision: Literal["fp32", "bf16", "fp16"]
     channels_last: bool
     fused: bool
@@ -240,9 +283,9 @@ class DetectorTrainConfig(TrainConfig):
     `mask_pairs`: the mask loss takes at most this many (cell, object) pairs a step, drawn evenly; null: all [null].
     """
 
-    inner_points: NonNegativeInt
+    inner_points: Annotated[NonNegativeInt, Field(le=10**4)]
     mask_pairs: PositiveInt | None
-    grids: tuple[PositiveInt, ...]
+    grids: tuple[Few, ...]
     ranges: tuple[tuple[NonNegative, Positive], ...]
     augment: AugmentConfig
 
@@ -256,8 +299,8 @@ class TeacherConfig(DetectorTrainConfig):
     """`milestones` are the steps whose weights make the refiner's training masks (METHOD.md: about 1/2 and 5/6).
     `holdout`: the share of the strong images that teacher and refiner don't train on, to measure refinement."""
 
-    holdout: Annotated[float, Field(ge=0, lt=1)]
-    milestones: tuple[PositiveInt, ...]
+    holdout: Annotated[_Float, Field(ge=0, lt=1)]
+    milestones: Steps
 
     @model_validator(mode="after")
     def _milestones_within(self) -> Self:
@@ -279,16 +322,16 @@ class RefinerConfig(TrainConfig):
     """
 
     net: RefineNetConfig
-    crops: PositiveInt
+    crops: Batch
     dice_weight: NonNegative
     cross_entropy_weight: NonNegative
-    enlarge_min: Positive
-    enlarge_max: Positive
+    enlarge_min: Scale
+    enlarge_max: Scale
     augment: AugmentConfig
-    enlarge: Annotated[float, Field(ge=1)]
-    rounds: PositiveInt
-    milestones: tuple[PositiveInt, ...]
-    gate_bins: PositiveInt
+    enlarge: Annotated[_Float, Field(ge=1, le=1000)]
+    rounds: Few
+    milestones: Steps
+    gate_bins: Few
     gate_min_objects: PositiveInt
     gate_min_images: PositiveInt
     gate_errors: NonNegative
@@ -308,8 +351,8 @@ class PseudoConfig(Section):
     """Pseudo masks at the points: images a batch, crops a batch; images and points of a Parquet part, at most.
     `on_failed`: where an image can't be read, `stop` or `report` its points as failed and go on."""
 
-    batch_size: PositiveInt
-    crop_batch_size: PositiveInt
+    batch_size: Batch
+    crop_batch_size: Batch
     part_images: PositiveInt
     part_points: PositiveInt
     on_failed: Literal["stop", "report"]
@@ -332,7 +375,7 @@ class StudentConfig(DetectorTrainConfig):
     weight_by_score: Literal["none", "mask", "both"]
     classes_from: Literal["mask", "click"]
     unusable: Literal["ignore", "background"]
-    strong_share: Annotated[float, Field(gt=0, lt=1)] | None
+    strong_share: Annotated[_Float, Field(gt=0, lt=1)] | None
     start: Literal["scratch", "teacher", "promoted"]
 
     @property
@@ -348,10 +391,10 @@ class EvaluateConfig(Section):
     whose code computes AP (`faster_coco_eval` is an optional package)."""
 
     inference: InferenceConfig
-    batch_size: PositiveInt
+    batch_size: Batch
     part_images: PositiveInt
     evaluator: Evaluator
-    max_detections: PositiveInt
+    max_detections: Detections
     size_bounds: tuple[Positive, Positive]
 
 
@@ -362,15 +405,15 @@ class PromotionConfig(Section):
 
     ap_tolerance: NonNegative
     class_tolerance: NonNegative
-    bootstrap: NonNegativeInt
-    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap: Draws
+    confidence: Annotated[_Float, Field(gt=0, lt=1)]
 
 
 class ReportConfig(Section):
     """What report.html shows: images a gallery, and the least score of a detection to be drawn."""
 
-    title: str
-    gallery_images: NonNegativeInt
+    title: Name
+    gallery_images: Annotated[NonNegativeInt, Field(le=10**4)]
     score_threshold: Share
 
 
@@ -379,9 +422,9 @@ class RuntimeConfig(Section):
     loader processes of each, decoded images kept in memory, how many states of a training that runs are kept. Another
     device, or number of processes, rounds otherwise; that isn't a reason to train anew."""
 
-    device: str
-    processes: PositiveInt
-    workers: NonNegativeInt
+    device: Name
+    processes: Parallel
+    workers: Annotated[NonNegativeInt, Field(le=1024)]
     cache_images: bool
     keep_checkpoints: PositiveInt
 
@@ -393,6 +436,38 @@ class RuntimeConfig(Section):
                 "choose GPUs with CUDA_VISIBLE_DEVICES"
             )
         return self
+
+
+def _checked_timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (LookupError, ValueError, OSError):
+        if known := available_timezones():  # else this machine has no list of them
+            near = difflib.get_close_matches(value, known, n=2, cutoff=0.5)
+            raise ValueError(
+                f"found {value!r}; expected a time zone such as {' or '.join(near or ['UTC'])}"
+            ) from None
+    return value
+
+
+NOTIFY_BLOCK = re.compile(r"[a-z0-9-]+/[A-Za-z0-9_-]+")
+
+
+def _checked_notify(value: str) -> str:
+    """The text doesn't repeat the value: whoever has a webhook's URL may write there."""
+    expected = "expected https://HOST/..., http://HOST/..., or a notification block of Prefect's as type/name"
+    if NOTIFY_BLOCK.fullmatch(value):
+        return value
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"found no address; {expected}") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"found {f'scheme {parts.scheme}' if parts.scheme else 'no scheme'}; {expected}")
+    if not parts.hostname or not value.isprintable() or " " in value:
+        raise ValueError(f"found no host, or characters that no address has; {expected}")
+    return value
 
 
 class InboxConfig(Section):
@@ -413,20 +488,20 @@ class OperateConfig(Section):
     `push`: a run that ends sends data, models and the run-cache to DVC's default remote. `notify`: where failures and
     promotions are told, a webhook's URL or a Prefect block as type/name."""
 
-    schedule: str | None
-    timezone: str
+    schedule: Name | None
+    timezone: Annotated[Name, AfterValidator(_checked_timezone)]
     inbox: InboxConfig
     promote: Literal["automatic", "manual"]
     git: bool
     push: bool
-    notify: str | None
+    notify: Annotated[Name, AfterValidator(_checked_notify)] | None
 
 
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    threads: PositiveInt
+    seed: Annotated[_Int, Field(ge=0, lt=2**31)]
+    threads: Parallel
     """CPU threads of a step. Sums differ in their last bits with it, so it isn't part of `runtime`."""
     demo: DemoConfig
     ingest: IngestConfig
@@ -471,17 +546,23 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         TaskError: the file is missing or isn't YAML.
     """
     path = Path(path)
+    faults: list[str] = []
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = strict_yaml.read(path, doubled=faults)
     except FileNotFoundError:
         raise TaskError(
             f"{path}: no such file. Run in the project's folder, or name one with --params."
         ) from None
-    except yaml.YAMLError as error:
-        raise TaskError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise TaskError(
+            f"{path}: can't be read: {error.strerror}; give yourself the right to, or name a file"
+        ) from None
+    except strict_yaml.YamlError as error:
+        raise TaskError(
+            f"{path}: not valid YAML: {error}; correct it there; recipes/ holds complete examples"
+        ) from None
     if not isinstance(raw, dict):
         raise TaskError(f"{path}: expected sections (seed, ingest, teacher, ...), found {type(raw).__name__}")
-    faults: list[str] = []
     params = None
     try:
         params = Params.model_validate_json(_as_json(raw))
@@ -563,12 +644,15 @@ def _explain(detail: Any, root: type[BaseModel], section: str) -> str:
         return f"{key}: missing; every value that changes a result must stand in the file"
     if detail["type"] == "value_error":  # ours: the text says what was found
         return f"{key}: {detail['msg'].removeprefix('Value error, ')}"
-    return f"{key}: {detail['msg']}; found {detail['input']!r}"
+    found = repr(detail["input"])
+    return f"{key}: {detail['msg']}; found {found if len(found) <= 100 else found[:100] + '...'}"
 
 
 def _known_keys(root: type[BaseModel], location: list[str]) -> list[str]:
     """The keys that the section at `location` (its last part being the unknown key) may have."""
     model: Any = root
     for part in location[:-1]:
-        model = model.model_fields[part].annotation
+        kind = model.model_fields[part].annotation
+        # Of a section that may be null the section.
+        model = next((one for one in get_args(kind) if hasattr(one, "model_fields")), kind)
     return list(model.model_fields)

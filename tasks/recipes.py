@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from data import strict_yaml
 from tasks.config import load_params
 from tasks.errors import TaskError
 
@@ -118,8 +119,10 @@ def _with_own(recipe: str, current: str, file: Path) -> str:
     # What text can't carry over (an anchor of another section, a title of several lines) must not be lost silently.
     before = _values(current, file)
     try:
-        after = yaml.safe_load(text)
-    except yaml.YAMLError:
+        after = strict_yaml.parse(text)
+    except strict_yaml.YamlError:
+        after = None
+    if not isinstance(after, dict):
         after = {}
     for name in OWN:
         section, _, key = name.partition(".")
@@ -158,9 +161,9 @@ def _read(path: Path) -> str:
 
 def _values(text: str, path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise TaskError(f"{path}: not YAML: {' '.join(str(error).split())}; mend it, or use --all") from None
+        values = strict_yaml.parse(text)
+    except strict_yaml.YamlError as error:
+        raise TaskError(f"{path}: not YAML: {error}; mend it, or use --all") from None
     if not isinstance(values, dict):
         raise TaskError(f"{path}: found no keys, expected a whole params file; mend it, or use --all")
     return values

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from data import strict_yaml
 from data.errors import Fault
 from data.inbox import Inbox, InboxFile
 from data.s3 import file_digest
@@ -187,9 +186,9 @@ def check_inbox(params: Params, root: Path) -> None:
 def _made_by(root: Path, target: Path) -> str | None:
     """The stage of dvc.yaml that writes to the folder, what lies in it, or what it lies in."""
     try:
-        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        stages = strict_yaml.read(root / "dvc.yaml")["stages"]
         outs = {name: [*_paths(stage.get("outs", []))] for name, stage in stages.items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (OSError, strict_yaml.YamlError, KeyError, TypeError, AttributeError):
         return None  # DVC tells it better
     for name, paths in outs.items():
         for path in paths:

@@ -1,0 +1,182 @@
+"""YAML that says one thing and ends: no key twice, no alias to itself, no few lines that expand to billions.
+
+Numbers are those of YAML 1.2, as DVC reads them: `1e-4` is one, `1:30` is a text and not 90; `010`, which is 8 to one
+reader and 10 to another, is refused. Dates are texts. Tags that make objects are refused, as in any safe loader.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 2**20
+MAX_DEPTH = 50
+MAX_NODES = 100_000
+"""Values, those of aliases counted wherever they are used."""
+
+
+class YamlError(ValueError):
+    """Not one document of YAML that can be used; the text says where and why, in a line."""
+
+
+def _error(problem: str, at: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses while it reads, before anything is expanded. `doubled`: keys that stand twice, each with its lines."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.doubled: list[str] = []
+        self._sizes: dict[int, int] = {}  # of whole nodes, by id
+        self._path: list[str] = []
+        self._nodes = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            target = self.anchors.get(event.anchor)
+            if target is not None and id(target) not in self._sizes:
+                raise _error(f"alias *{event.anchor} holds itself", event)
+            self._count(self._sizes.get(id(target), 1), event)
+            return super().compose_node(parent, index)
+        before = self._nodes
+        self._count(1, event)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _error(f"more than {MAX_DEPTH} levels", event)
+        named = isinstance(parent, yaml.MappingNode) and isinstance(index, yaml.ScalarNode)
+        self._path += [index.value] if named else []
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.MappingNode):
+            self._find_doubled(node)
+        del self._path[len(self._path) - named :]
+        self._depth -= 1
+        self._sizes[id(node)] = self._nodes - before
+        return node
+
+    def _count(self, more: int, event: yaml.Event) -> None:
+        self._nodes += more
+        if self._nodes > MAX_NODES:
+            raise _error(
+                f"more than {MAX_NODES:,} values, those of aliases counted wherever they are used", event
+            )
+
+    def _find_doubled(self, node: yaml.MappingNode) -> None:
+        lines: dict[tuple[str, str], list[int]] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                lines.setdefault((key.tag, key.value), []).append(key.start_mark.line + 1)
+        for (_, name), places in lines.items():
+            if len(places) > 1:
+                path = ".".join([*self._path, name])
+                self.doubled.append(
+                    f"{path}: stands {len(places)} times, in lines {', '.join(map(str, places))}"
+                )
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    digits = node.value.replace("_", "")
+    if re.fullmatch(r"[-+]?0[0-9]+", digits):
+        raise _error(
+            f"{node.value} is read as octal by some; write it without the leading 0, or in quotes", node
+        )
+    try:
+        return int(digits, 0)
+    except ValueError:
+        raise yaml.MarkedYAMLError(
+            problem="no whole number, or one too long", problem_mark=node.start_mark
+        ) from None
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    text = str(loader.construct_scalar(node))
+    if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
+        raise _error("half of a surrogate pair in a text", node)
+    return text
+
+
+_TAG = "tag:yaml.org,2002:"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag.removeprefix(_TAG) not in ("int", "float", "timestamp")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    f"{_TAG}int",
+    re.compile(r"^(?:[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+)$", re.ASCII),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    f"{_TAG}float",
+    re.compile(
+        r"^(?:[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+        re.ASCII,
+    ),
+    list("-+.0123456789"),
+)
+_Loader.add_constructor(f"{_TAG}int", _int)
+_Loader.add_constructor(f"{_TAG}str", _text)
+
+
+def parse(text: str, *, doubled: list[str] | None = None) -> Any:
+    """The content of one document, None of an empty one.
+
+    Args:
+        text: YAML.
+        doubled: takes the keys that stand twice, `a.b: stands 2 times, in lines 3 and 9`; without it they are errors.
+
+    Raises:
+        YamlError: it isn't YAML, or breaks one of the rules above.
+    """
+    found: list[str] = []
+    try:
+        loader = _Loader(text)
+        try:
+            content = loader.get_single_data()
+            found = loader.doubled
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        # Of an error with two places the second is the one at fault; PyYAML's own text takes six lines.
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        why = " ".join(filter(None, (error.context, error.problem)))
+        hint = "; indent with spaces, not tabs" if "'\\t'" in why else ""
+        raise YamlError(f"{where}{why}{hint}") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise YamlError(" ".join(str(error).split()) or type(error).__name__) from None
+    if doubled is not None:
+        doubled += found
+    elif found:
+        raise YamlError("; ".join(found))
+    return content
+
+
+def read(path: Path, *, doubled: list[str] | None = None, max_bytes: int = MAX_BYTES) -> Any:
+    """The content of a file, as `parse` gives it.
+
+    Raises:
+        OSError: it can't be read.
+        YamlError: it is larger than `max_bytes`, isn't UTF-8, or isn't YAML that `parse` takes.
+    """
+    with path.open("rb") as file:
+        raw = file.read(max_bytes + 1)
+    if len(raw) > max_bytes:
+        raise YamlError(f"more than {max_bytes:,} bytes")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise YamlError(f"not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    return parse(text, doubled=doubled)
