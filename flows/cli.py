@@ -172,6 +172,7 @@ def _fetch_data(root: Path, target: str, pull: bool, console: Console) -> None:
     named = (params.ingest.images, params.ingest.annotations, params.points.files)
     if all(is_made(name) or is_s3(name) or (root / name).exists() for name in named):
         return
+    from flows.dvc_damage import DamageError
     from flows.dvc_repo import DvcRepo, PipelineError
     from flows.fetch import bring_back
     from flows.remote_config import RemoteError
@@ -179,10 +180,10 @@ def _fetch_data(root: Path, target: str, pull: bool, console: Console) -> None:
     try:
         repo = DvcRepo(root)
         bring_back(repo, list(repo.graph(target)), lambda line: console.print(escape(line)), pull=pull)
+    except (DamageError, RemoteError) as error:
+        _fail(console, str(error))
     except PipelineError:
         return  # the doctor or DVC tells it
-    except RemoteError as error:
-        _fail(console, str(error))
 
 
 def _check_target(root: Path, target: str, console: Console) -> None:

@@ -8,6 +8,7 @@ guess costs a download, never a wrong result: DVC decides afterwards what is don
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import lock_repo
 from dvc.stage import PipelineStage, Stage
-from dvc.stage.cache import _can_hash
+from dvc.stage.cache import _can_hash, _get_cache_hash, _get_stage_hash
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
-from flows.dvc_repo import DvcRepo
+from flows.dvc_damage import object_path
+from flows.dvc_repo import DvcRepo, check_vouched
 
 
 @dataclass
@@ -60,20 +62,45 @@ def check_out_missing(repo: DvcRepo, paths: list[str]) -> list[str]:
     return absent
 
 
-def run_of(repo: DvcRepo, name: str) -> set[HashInfo]:
-    """The objects that an earlier run of this stage with the same inputs made and the cache lacks; the run-cache
-    knows. Empty where no such run is known. The inputs must be there."""
+def runs_of(repo: DvcRepo, name: str, say: Callable[[str], None]) -> set[HashInfo]:
+    """The objects that `dvc repro` would restore instead of running this stage: those of an earlier run with the same
+    inputs, which the run-cache knows, and those of dvc.lock where the stage is as it says. The inputs must be there.
+
+    An entry of the run-cache that isn't what its name says is removed: it would have any object pass for the stage's.
+    """
+    made: set[HashInfo] = set()
     with lock_repo(repo.dvc), contextlib.suppress(DvcException, OSError):
         (stage,) = repo.dvc.stage.collect(name)
+        if not stage.changed_stage() and stage.deps_cached():
+            made |= {out.hash_info for out in stage.outs if out.hash_info}
         cache = repo.dvc.stage_cache
         if not _can_hash(stage):
-            return set()
+            return made
         stage.save_deps()
+        key = _get_stage_hash(stage)
+        for path in sorted(Path(cache._get_cache_dir(key)).glob("*")):
+            entry = cache._load_cache(key, path.name)
+            if entry and _get_cache_hash(entry) != path.name:
+                path.unlink()
+                say(
+                    f"{path} is damaged: an entry of DVC's run-cache whose content isn't what its name says; removed"
+                )
         entry = cache._load(stage)
         if entry:
-            made = cache._create_stage(entry, wdir=stage.wdir)
-            return {out.hash_info for out in made.outs if out.hash_info and out.changed_cache()}
-    return set()
+            run = cache._create_stage(entry, wdir=stage.wdir)
+            check_vouched(run)
+            made |= {out.hash_info for out in run.outs if out.hash_info}
+    return made
+
+
+def absent(repo: DvcRepo, objects: set[HashInfo]) -> set[HashInfo]:
+    """Those of these objects that the cache hasn't, or not with all their files."""
+    return {
+        one
+        for one in objects
+        if not object_path(repo.dvc, one).is_file()
+        or not all(object_path(repo.dvc, file).is_file() for file in files_of(repo, {one}))
+    }
 
 
 def files_of(repo: DvcRepo, objects: set[HashInfo]) -> set[HashInfo]:

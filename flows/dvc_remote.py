@@ -26,6 +26,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 from fsspec.callbacks import Callback
 
+from flows.dvc_damage import check_objects
 from flows.dvc_environment import config
 from flows.remote_config import RemoteError
 from flows.remote_errors import explain, is_passing
@@ -49,12 +50,15 @@ class Probe:
 
 @dataclass
 class Transfer:
-    """What was sent or fetched: files and bytes, entries of the run-cache; hashes that lie on neither side."""
+    """What was sent or fetched: files and bytes, entries of the run-cache; hashes that lie on neither side; which came;
+    what is wrong with those that came damaged, and were taken out of the cache again."""
 
     files: int = 0
     bytes: int = 0
     runs: int = 0
     missing: set[str] = field(default_factory=set)
+    came: set[HashInfo] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 def config_files(root: Path) -> list[Path]:
@@ -169,12 +173,44 @@ def send(root: Path, say: Say, repo: Repo | None = None) -> Transfer:
 
 
 def fetch(repo: Repo, objects: Iterable[HashInfo], say: Say) -> Transfer:
-    """Brings objects into the cache. Those that the remote lacks are in `missing`.
+    """Brings objects into the cache, and hashes them there. Those that the remote lacks are in `missing`.
 
     Raises:
         RemoteError: it can't be reached, or objects that it has didn't come.
     """
-    return _transfer(repo, set(objects), say, sending=False)
+    wanted = set(objects)
+    lists = _fetch_lists(repo, wanted)
+    bad = {one.hash: one for one in check_objects(repo, lists)}
+    result = _transfer(repo, {one for one in wanted if one.value not in bad}, say, sending=False)
+    result.came |= lists
+    bad |= {one.hash: one for one in check_objects(repo, result.came)}
+    came = {one.value for one in result.came}
+    for digest, one in bad.items():
+        if digest in came:
+            result.damaged[digest] = one.fault
+        else:  # a file of a folder that lay here before
+            say(str(one))
+    if result.damaged:
+        get_index(repo.cloud.get_remote_odb(None, "pull")).clear()  # it takes them for sound
+    return result
+
+
+def address(repo: Repo, digest: str) -> str:
+    """Where the default remote keeps an object."""
+    remote = repo.cloud.get_remote_odb(None, "pull")
+    return str(remote.fs.unstrip_protocol(remote.oid_to_path(digest)))
+
+
+def _fetch_lists(repo: Repo, objects: set[HashInfo]) -> set[HashInfo]:
+    """Brings the lists of folders that the cache lacks, as they are: DVC's transfer breaks on one that is no list.
+    Returns which came; why one doesn't, `_transfer` tells."""
+    here = repo.cache.local
+    lists = [one for one in objects if one.isdir and not here.exists(one.value)]
+    with contextlib.suppress(Exception):
+        remote = repo.cloud.get_remote_odb(None, "pull")
+        digests = [str(one.value) for one in lists]
+        here.add([remote.oid_to_path(one) for one in digests], remote.fs, digests, on_error=lambda *_: None)
+    return {one for one in lists if here.exists(one.value)}
 
 
 def fetch_runs(repo: Repo) -> int:
@@ -224,6 +260,13 @@ def _transfer(repo: Repo, objects: set[HashInfo], say: Say, *, sending: bool) ->
 
             def note(status: Any) -> None:
                 result.missing |= {one.value for one in status.missing}
+                bad = check_objects(repo, status.new) if sending else []
+                if bad:
+                    told = "\n".join(f"  {one}" for one in bad)
+                    raise RemoteError(
+                        f"nothing was sent, as colleagues would use it:\n{told}\nMake it anew by `points2model run`, "
+                        "then push again"
+                    )
 
             done = transfer(
                 source,
@@ -236,10 +279,13 @@ def _transfer(repo: Repo, objects: set[HashInfo], say: Say, *, sending: bool) ->
                 cache_odb=here,
                 callback=_Lines(say, "sent" if sending else "fetched"),
             )
+            result.came = done.transferred
             result.files = len(done.transferred)
             result.bytes = sum(_size(here, one) for one in done.transferred)
         except NoRemoteError:
             raise RemoteError("no remote is set; set one up with `points2model remote URL`") from None
+        except RemoteError:
+            raise
         except Exception as error:
             raise RemoteError(explain(error), is_passing(error)) from None
     if done.failed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,11 @@ class DvcRepo:
         return [Path(path).relative_to(self.root.resolve()).as_posix() for path in missing]
 
     def with_data(self, names: list[str]) -> list[Stage]:
-        """These stages, after the .dvc files of data that they read. To be called while the repository is locked."""
+        """These stages, after the .dvc files of data that they read. To be called while the repository is locked.
+
+        Raises:
+            PipelineError: what their outputs are vouched for by is no hash, or one lies outside of the project.
+        """
         graph = self._repo.index.graph
         stages = [self._stage(name) for name in names]
         data = {
@@ -142,7 +147,10 @@ class DvcRepo:
             for above in graph.successors(stage)
             if not isinstance(above, PipelineStage)
         }
-        return [*data.values(), *stages]
+        found = [*data.values(), *stages]
+        for stage in found:
+            check_vouched(stage)
+        return found
 
     @property
     def dvc(self) -> Repo:
@@ -200,6 +208,31 @@ class DvcRepo:
         (stage,) = self._repo.stage.collect(name)
         assert isinstance(stage, PipelineStage)
         return stage
+
+
+def is_hash(value: str) -> bool:
+    """Whether it is an MD5 as DVC writes it: anything else, made a path in the cache, may lead out of it."""
+    return re.fullmatch(r"[0-9a-f]{32}(\.dir)?", value) is not None
+
+
+def check_vouched(stage: Stage) -> None:
+    """Whether the outputs of a stage or .dvc file are named by hashes, and lie in the project.
+
+    Raises:
+        PipelineError: they aren't; DVC would read, and delete, files anywhere.
+    """
+    source = "dvc.lock" if isinstance(stage, PipelineStage) else stage.relpath
+    for out in stage.outs:
+        if out.protocol == "local" and not out.is_in_repo:
+            raise PipelineError(
+                f"{stage.relpath}: output {out.def_path}: found a path outside of the project"
+            )
+        value = out.hash_info.value if out.hash_info else None
+        if value is not None and not is_hash(str(value)):
+            raise PipelineError(
+                f"{source}: output {out.def_path}: found hash {str(value)[:100]!r}, expected 32 hex digits; bring the "
+                f"file back with `git checkout {source}`"
+            )
 
 
 def read_manifest(root: Path, name: str) -> Manifest | None:

@@ -1,4 +1,7 @@
-"""What was computed before isn't computed again: outputs that aren't here come from DVC's cache, then its remote."""
+"""What was computed before isn't computed again: outputs that aren't here come from DVC's cache, then its remote.
+
+Nothing damaged is used, see flows/dvc_damage.py: neither what lies here, nor what comes.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,16 @@ from weakref import WeakKeyDictionary, ref
 
 from dvc_data.hashfile.hash_info import HashInfo
 
-from flows.dvc_missing import check_out_missing, files_of, lacking, run_of
-from flows.dvc_remote import fetch, fetch_runs, probe
+from flows.dvc_damage import (
+    DamageError,
+    check_cached,
+    check_objects,
+    lost_data,
+    note_whole,
+    take_away_damaged,
+)
+from flows.dvc_missing import absent, check_out_missing, files_of, lacking, runs_of
+from flows.dvc_remote import address, fetch, fetch_runs, probe
 from flows.dvc_repo import DvcRepo
 from flows.remote_config import Remote, RemoteError, default_remote
 
@@ -20,7 +31,8 @@ _fetchers: WeakKeyDictionary[DvcRepo, _Fetcher] = WeakKeyDictionary()
 def bring_back(repo: DvcRepo, names: list[str], say: Say, *, pull: bool) -> list[str]:
     """Brings back what stages lack: their outputs, and the data under DVC that they read.
 
-    Without a remote, or with `pull` false, from the cache alone. A remote is asked only where something is missing.
+    Without a remote, or with `pull` false, from the cache alone. A remote is asked only where something is missing, or
+    was damaged: that is taken away first.
 
     Args:
         repo: the repository.
@@ -33,13 +45,15 @@ def bring_back(repo: DvcRepo, names: list[str], say: Say, *, pull: bool) -> list
 
     Raises:
         RemoteError: something that dvc.lock says was made is missing, and the remote doesn't answer.
+        DamageError: data under DVC are damaged, and no whole ones are to be had.
     """
     _fetchers[repo] = _Fetcher(repo, say, pull)
     return _fetchers[repo].bring_back(names)
 
 
 def recall(repo: DvcRepo, name: str) -> None:
-    """Brings what an earlier run of this stage with the same inputs made, wherever it ran, into the cache.
+    """Brings what an earlier run of this stage with the same inputs made, wherever it ran, into the cache; and takes
+    what is damaged of it away, since `dvc repro` restores what is there.
 
     After `bring_back`, and when the inputs are there. Where the remote doesn't answer it is said, and the stage runs.
     """
@@ -63,28 +77,53 @@ class _Fetcher:
         return repo
 
     def bring_back(self, names: list[str]) -> list[str]:
-        back = self._repo.restore_missing(names)
-        lack = lacking(self._repo, names)
+        repo = self._repo
+        damaged = take_away_damaged(repo, names, self._say)
+        damaged += check_cached(repo, names, self._say)
+        back = repo.restore_missing(names)
+        lack = lacking(repo, names)
         if lack.outputs and self._remote is not None:
             self._reach()
             whole = self._fetch(lack.outputs, "what this checkout lacks")
-            back += check_out_missing(self._repo, whole)
+            back += check_out_missing(repo, whole)
+        if back:
+            note_whole(repo, names, back)
+        for path, pointer in lost_data(repo, names).items() if damaged else ():
+            if path in damaged:
+                raise DamageError(
+                    f"{path}: what {pointer} names is damaged, in DVC's cache or here, and {self._told()}; the damaged "
+                    f"one lies in .dvc/tmp/damaged. Lay a whole copy at {path} (other data: then `dvc add` them), or "
+                    "name a remote that has it (`points2model remote URL`), and run again"
+                )
         return back
 
-    def recall(self, name: str) -> None:
+    def _told(self) -> str:
         if self._remote is None:
-            return
+            return "no remote was asked"
+        return f"remote {self._remote.name} ({self._remote.url}) has none that is whole"
+
+    def recall(self, name: str) -> None:
         try:
-            if not self._runs_are_here:
+            if self._remote is not None and not self._runs_are_here:
                 self._runs_are_here = True
                 self._reach()
                 fetch_runs(self._repo.dvc)
-            made = run_of(self._repo, name)
-            if made:
-                self._fetch({str(one.value): one for one in made}, f"an earlier run of {name}")
         except RemoteError as error:
-            self._remote = None
-            self._say(f"{name} runs here, whether or not it ran elsewhere: {error}")
+            self._go_on_without(name, error)
+        made = runs_of(self._repo, name, self._say)
+        for one in check_objects(self._repo.dvc, made):
+            self._say(str(one))
+        wanted = absent(self._repo, made)
+        if self._remote is None or not wanted:
+            return
+        try:
+            self._fetch({str(one.value): one for one in wanted}, f"an earlier run of {name}")
+        except RemoteError as error:
+            self._go_on_without(name, error)
+
+    def _go_on_without(self, name: str, error: RemoteError) -> None:
+        self._remote = None
+        self._say(f"{name} runs here, whether or not it ran elsewhere: {error}")
 
     def _fetch(self, wanted: dict[str, HashInfo], what: str) -> list[str]:
         """Brings outputs, by path, into the cache; returns those that are whole there now."""
@@ -97,8 +136,18 @@ class _Fetcher:
         except RemoteError as error:
             raise self._unanswered(str(error), error.passing) from None
         self._say(f"fetched {lists.files + done.files} files, {(lists.bytes + done.bytes) / 1e6:.1f} MB")
-        gone = lists.missing | done.missing
         parts = {path: {one, *files_of(self._repo, {one})} for path, one in wanted.items()}
+        for digest, fault in {**lists.damaged, **done.damaged}.items():
+            of = sorted(path for path, ones in parts.items() if digest in {one.value for one in ones})
+            folders = {str(one.value) for path in of for one in parts[path] if one.isdir} - {digest}
+            listed = ", ".join(address(self._repo.dvc, one) for one in sorted(folders))
+            self._say(
+                f"{address(self._repo.dvc, digest)} in remote {self._remote.name} is damaged: {fault}, expected hash "
+                f"{digest}, which it is named by; not used for {', '.join(of)}. Delete it there"
+                + f", and the list of its folder ({listed})" * bool(listed)
+                + ", then run `points2model push` where it is whole, as it is here when this run has ended well"
+            )
+        gone = lists.missing | done.missing | lists.damaged.keys() | done.damaged.keys()
         lost = [path for path, ones in parts.items() if any(one.value in gone for one in ones)]
         if lost:
             self._say(f"{', '.join(lost)}: not whole in {self._remote.name}; what makes it runs here")

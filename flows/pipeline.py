@@ -15,7 +15,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from data.messages import guard_logs
 from flows.arrive import take_in_new_points
 from flows.artifacts import intake_notes, publish
-from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
+from flows.dvc_damage import take_away_damaged
+from flows.dvc_repo import DvcRepo, PipelineError, StageNode, direct_upstream
 from flows.fetch import bring_back, recall
 from flows.gpu_limit import GPU_TAG
 from flows.notices import of_state
@@ -80,8 +81,11 @@ def annotation_to_model(
         pull: what was computed before, and isn't here, is fetched from DVC's remote where one is set.
     """
     guard_logs()
-    with alone(Path.cwd(), reason):
-        return _up_to_date(target, force, reason, pull)
+    try:
+        with alone(Path.cwd(), reason):
+            return _up_to_date(target, force, reason, pull)
+    except PipelineError as error:
+        return Failed(message=str(error), data=StageFailed(str(error), []))
 
 
 def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) -> Any:
@@ -141,6 +145,7 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun:
     futures, runs = begun
     waiting = {name: node for name, node in nodes.items() if name not in runs}
     running: dict[PrefectFuture[Any], tuple[str, float]] = {}
+    again: set[str] = set()
     failed = any(run.state == "Failed" for run in runs.values())
     while running or (waiting and not failed):
         ready = [] if failed else [n for n in waiting.values() if all(above in runs for above in n.upstream)]
@@ -152,7 +157,20 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun:
         done = next(as_completed(list(running)))
         name, started = running.pop(done)
         done.wait()  # only then does the future know its final state without asking the server
-        runs[name] = _stage_run(name, done, time.monotonic() - started)
+        run = _stage_run(name, done, time.monotonic() - started)
+        damaged = run.state != "Failed" and take_away_damaged(repo, [name], teller(name))
+        if damaged and name not in again:
+            again.add(
+                name
+            )  # DVC restored it from a damaged object that is gone now, or made it a link to one
+            upstream = {above: futures[above] for above in direct_upstream(nodes, nodes[name])}
+            futures[name] = _submit(repo, nodes[name], upstream, name in force)
+            running[futures[name]] = (name, started)
+            continue
+        if damaged:
+            said = f"{', '.join(damaged)}: damaged again just after it was made; look at the disk"
+            run = StageRun(name, "Failed", run.seconds, said, {})
+        runs[name] = run
         failed = failed or runs[name].state == "Failed"
     return [runs.get(name, StageRun(name, "Not run", 0.0, "", {})) for name in nodes]
 

@@ -51,12 +51,11 @@ class ReportServer(http.server.ThreadingHTTPServer):
         wanted = _OF_HASH.fullmatch(path)
         if wanted is None:
             return _read(self.root / REPORT) if path in ("/", "/report.html") else None
-        cached = _read(self.repo.cache_file(wanted[1]))
-        if cached is not None:
-            return cached
-        newest = _read(self.root / REPORT)  # where the cache was cleared
-        found = newest is not None and hashlib.md5(newest, usedforsecurity=False).hexdigest() == wanted[1]
-        return newest if found else None
+        # The newest where the cache was cleared. Both are hashed: an object may be damaged.
+        for page in map(_read, (self.repo.cache_file(wanted[1]), self.root / REPORT)):
+            if page is not None and hashlib.md5(page, usedforsecurity=False).hexdigest() == wanted[1]:
+                return page
+        return None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -67,7 +66,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         status = HTTPStatus.OK if page is not None else HTTPStatus.NOT_FOUND
         if page is None:
             page = (
-                b"<!doctype html><title>No such report</title><p>This project's DVC cache has no such report: it may "
+                b"<!doctype html><title>No such report</title><p>This project's DVC cache has no such report, or a "
+                b"damaged one: it may "
                 b"be another project's, or on another machine (<code>dvc pull</code>). "
                 b'<a href="/report.html">The newest one here</a>'
             )

@@ -6,9 +6,10 @@ keeps all. DVC's command line does the work.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from data.storage import atomic_dir, discard_partials
@@ -16,7 +17,7 @@ from flows.dvc_environment import environment
 from flows.process import stream
 from tasks.baseline import MODEL, REGISTRY, folder_hash, model_folder
 from tasks.errors import TaskError
-from tasks.registry import Registry
+from tasks.registry import Entry, Registry
 
 
 def store(root: Path, version: str, source: Path, model: str) -> None:
@@ -46,14 +47,26 @@ def store(root: Path, version: str, source: Path, model: str) -> None:
             raise TaskError(
                 f"{source}: found a model of hash {found}, expected {model}; it changed meanwhile, run again"
             )
+    _give(root, version)
+
+
+def _give(root: Path, version: str) -> None:
+    """Gives DVC the model that lies in the registry."""
+    from flows.dvc_damage import check_before_add
+
+    with _as_task_error():
+        check_before_add(root, model_folder(root / REGISTRY, version))
     _must(root, "add", _relative(version), doing=f"giving the model of {version} to DVC")
 
 
 def fetch(root: Path, version: str, model: str) -> Path:
     """The folder of a version's model, brought from DVC's cache, else from its remote, unless it lies there.
 
+    Whatever it comes from, its bytes are hashed: a damaged object is taken out of the cache, a damaged folder out of
+    the registry.
+
     Raises:
-        TaskError: neither has it.
+        TaskError: nobody has it whole.
     """
     folder = model_folder(root / REGISTRY, version)
     if folder.is_dir() and folder_hash(folder) == model:
@@ -64,18 +77,39 @@ def fetch(root: Path, version: str, model: str) -> Path:
             f"{pointer}: no such file, so DVC doesn't know the model of {version}; bring it back with "
             f"`git checkout {pointer}`"
         )
+    from flows.dvc_damage import check_pointer, set_aside  # dvc takes a second to import
+
     said: list[str] = []
-    for command in (("checkout", "--force", pointer), ("pull", "--force", pointer)):
-        code, lines = _dvc(root, *command)
-        said += lines
-        if code == 0 and folder.is_dir() and folder_hash(folder) == model:
-            return folder
-    told = "\n".join(f"  {line}" for line in said[-8:])
+    with _as_task_error():
+        if folder.exists() or folder.is_symlink():  # DVC may take what lies there for whole
+            said.append(
+                f"{_relative(version)} was another one; {set_aside(root, folder, f'{version}-{model}')}"
+            )
+        for command in ("checkout", "pull"):
+            said += map(str, check_pointer(root, pointer))
+            _, lines = _dvc(root, command, "--force", pointer)
+            if folder.is_dir() and folder_hash(folder) == model:
+                return folder
+            if folder.exists():
+                shutil.rmtree(folder)
+                lines = [f"`dvc {command}` brought another model than that of hash {model}"]
+        said += [f"from the remote: {one}" for one in check_pointer(root, pointer)] + lines[-8:]
+    told = "\n".join(f"  {line}" for line in said)
     raise TaskError(
-        f"{folder.relative_to(root)}: the model of {version} (hash {model}) is neither in DVC's cache nor to be had "
-        f"from a remote:\n{told}\nName a remote that has it (`dvc remote list`), or push it from where it was trained "
-        f"(`dvc push {pointer}`)"
+        f"{folder.relative_to(root)}: the model of {version} (hash {model}) can't be had whole, neither from DVC's "
+        f"cache nor from a remote:\n{told}\nName a remote that has it (`dvc remote list`), or push it from where "
+        f"it was trained (`dvc push {pointer}`)"
     )
+
+
+@contextlib.contextmanager
+def _as_task_error() -> Iterator[None]:
+    from flows.dvc_repo import PipelineError
+
+    try:
+        yield
+    except PipelineError as error:
+        raise TaskError(str(error)) from None
 
 
 def keep_only(root: Path, versions: Collection[str | None]) -> list[str]:
@@ -85,17 +119,25 @@ def keep_only(root: Path, versions: Collection[str | None]) -> list[str]:
     gone = []
     for version in others:
         pointer = f"{_relative(version)}.dvc"
-        # Its own answer, whatever link type or cache folder: an unchanged output that the cache has too.
-        if (root / pointer).is_file() and _is_safe(root, pointer):
+        if (root / pointer).is_file() and _is_safe(root, pointer, registry.entry(version)):
             shutil.rmtree(model_folder(root / REGISTRY, version))
             gone.append(version)
     return gone
 
 
-def _is_safe(root: Path, pointer: str) -> bool:
-    from flows.dvc_repo import DvcRepo  # dvc takes a second to import
+def _is_safe(root: Path, pointer: str, entry: Entry) -> bool:
+    """Whether DVC's cache has the model, byte for byte; what is damaged there is mended from the registry's folder."""
+    from flows.dvc_damage import check_pointer  # dvc takes a second to import
+    from flows.dvc_repo import DvcRepo
 
-    return DvcRepo(root).is_cached(pointer)
+    with _as_task_error():
+        if (
+            check_pointer(root, pointer)
+            and folder_hash(model_folder(root / REGISTRY, entry.version)) == entry.model
+        ):
+            _give(root, entry.version)
+        # Its own answer, whatever link type or cache folder: an unchanged output that the cache has too.
+        return DvcRepo(root).is_cached(pointer)
 
 
 def _relative(version: str) -> str:

@@ -155,8 +155,8 @@ def checked_model(registry: Path, version: str, model: str) -> Path:
     found = folder_hash(folder)
     if found != model:
         raise TaskError(
-            f"{folder}: found a model of hash {found}, expected {model}; bring {version}'s own back with "
-            f"`dvc checkout --force {file}`"
+            f"{folder}: found a model of hash {found}, expected {model}; remove the folder, and bring {version}'s own "
+            "back with `points2model run`"
         )
     return folder
 
