@@ -28,10 +28,10 @@ from models.checkpoint import build_model, load_meta
 from models.solov2 import SOLOv2
 from tasks import processes
 from tasks.baseline import Baseline, checked_model, folder_hash, read_baseline, registry_of
-from tasks.bootstrap import Ranking, differences, rank, spread
+from tasks.bootstrap import Ranking, Spread, differences, rank, spread
 from tasks.coco_eval import MaskScores, scores_of
 from tasks.coco_match import Curves, Matches, Rules, accumulate
-from tasks.comparison import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, difference, judge
+from tasks.comparison import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge
 from tasks.config import InputConfig, Params
 from tasks.device import hardware, set_up
 from tasks.errors import TaskError
@@ -178,19 +178,14 @@ def compared(
     config = params.promotion
     draws = differences(rankings[0], rankings[1], len(image_ids), config.bootstrap, params.seed)
 
-    def change(a: float | None, b: float | None, column: int, tolerance: float) -> Change:
-        ends = spread(draws[:, column], config.confidence)
-        moved = difference(a, b)
-        return Change(
-            baseline=a, candidate=b, difference=moved, low=ends.low, high=ends.high,
-            broken=moved is not None and moved < -tolerance,
-        )  # fmt: skip
+    def spread_of(column: int) -> Spread:
+        return spread(draws[:, column], config.confidence)
 
-    overall = change(scores[0].summary["AP"], scores[1].summary["AP"], 0, config.ap_tolerance)
+    overall = change(scores[0].summary["AP"], scores[1].summary["AP"], config.ap_tolerance, *spread_of(0))
     rows = [
         ClassChange(
             category_id=b.category_id, name=b.name, objects=b.instances,
-            **change(a.AP, b.AP, 1 + k, config.class_tolerance).model_dump(),
+            **change(a.AP, b.AP, config.class_tolerance, *spread_of(1 + k)).model_dump(),
         )
         for k, (a, b) in enumerate(zip(scores[0].per_class, scores[1].per_class, strict=True))
     ]  # fmt: skip
@@ -228,11 +223,8 @@ def _alone(workspace: Path, params: Params, verdict: Verdict, baseline: Baseline
     images = read_json(workspace / "evaluation" / "manifest.json", "evaluate")["counts"]["val_images"]
     first = verdict == "first"
 
-    def change(ap: float | None) -> Change:
-        moved = None if first else difference(ap, ap)
-        return Change(
-            baseline=None if first else ap, candidate=ap, difference=moved, low=None, high=None, broken=False
-        )
+    def own(ap: float | None) -> Change:
+        return change(None if first else ap, ap, tolerance=0.0)
 
     reason = (
         "Nothing was promoted before, so there is nothing to compare it with."
@@ -242,11 +234,11 @@ def _alone(workspace: Path, params: Params, verdict: Verdict, baseline: Baseline
     rows = [
         ClassChange(
             category_id=row["category_id"], name=row["name"], objects=row["instances"],
-            **change(row["AP"]).model_dump(),
+            **own(row["AP"]).model_dump(),
         )
         for row in details["per_class"]
     ]  # fmt: skip
-    return Found(verdict, [reason], change(details["scores"]["AP"]), rows, [], [], images, 0)
+    return Found(verdict, [reason], own(details["scores"]["AP"]), rows, [], [], images, 0)
 
 
 def _write(

@@ -94,6 +94,19 @@ def difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else round(after - before, 3)
 
 
+def change(
+    before: float | None,
+    after: float | None,
+    tolerance: float,
+    low: float | None = None,
+    high: float | None = None,
+) -> Change:
+    """What becomes of one figure: a fall of exactly `tolerance` AP points is tolerated, of more isn't."""
+    moved = difference(before, after)
+    broken = moved is not None and moved < -tolerance
+    return Change(baseline=before, candidate=after, difference=moved, low=low, high=high, broken=broken)
+
+
 def judge(
     overall: Change, classes: Sequence[ClassChange], version: str, config: PromotionConfig
 ) -> tuple[Verdict, list[str]]:

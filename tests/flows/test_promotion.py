@@ -74,9 +74,7 @@ elif sys.argv[1] == "compare":
     new, old, config = ap(workspace / "student"), None, params.promotion
     if baseline.version:
         old = ap(checked_model(registry, baseline.version, baseline.model))
-    moved = difference(old, new)
-    overall = Change(baseline=old, candidate=new, difference=moved, low=None, high=None,
-                     broken=moved is not None and moved < -config.ap_tolerance)
+    overall = change(old, new, config.ap_tolerance)
     rows = [ClassChange(category_id=1, name="disc", objects=4, **overall.model_dump())]
     verdict, reasons = "first", ["Nothing was promoted before."]
     if baseline.model == model:

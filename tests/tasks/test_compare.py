@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tasks.compare import common_classes
 from tasks.comparison import Comparison, read_comparison
 from tasks.config import Params
 from tasks.errors import TaskError
+from tasks.score_predictions import matches_of
 from tests.tasks.conftest import run_step
 
 WORKSPACE = Path("workspace")
@@ -98,16 +100,23 @@ def test_figures_are_those_of_evaluate(params: Params) -> None:
     assert predicted == json.loads((WORKSPACE / "evaluation/predictions/teacher.json").read_text())
 
 
-def test_a_student_that_finds_every_object_is_better(params: Params) -> None:
-    val = Split.open(WORKSPACE / "dataset/val")
+def every_object(val: Split) -> pa.Table:
+    """Predictions that are the true objects themselves."""
     sizes = {row["image_id"]: row for row in val.images.to_pylist()}
     rows = [
         {key: row[key] for key in ("image_id", "category_id", "rle_counts", "bbox_xywh", "area")}
         | {"score": 0.9, **{key: sizes[row["image_id"]][key] for key in ("height", "width")}}
         for row in val.instances.to_pylist()
     ]
-    table = pa.Table.from_pylist(rows, schema=PREDICTIONS)
+    return pa.Table.from_pylist(rows, schema=PREDICTIONS)
+
+
+def student_finds(table: pa.Table) -> None:
     write_parquet(table, WORKSPACE / "evaluation/predictions/student.parquet")
+
+
+def test_a_student_that_finds_every_object_is_better(params: Params) -> None:
+    student_finds(every_object(Split.open(WORKSPACE / "dataset/val")))
     promote("teacher")
     found = compared(with_promotion(params, bootstrap=40))
     assert found.verdict == "better"
@@ -118,6 +127,65 @@ def test_a_student_that_finds_every_object_is_better(params: Params) -> None:
             assert row.difference == pytest.approx(100 - row.baseline)
             assert row.low is not None and row.high is not None and row.low <= row.high <= 100
             assert not row.broken
+
+
+def worsened(params: Params, folder: Path) -> Callable[..., compare.Found]:
+    """The comparison of a model that finds every object with one that overlooks those of class `ring` on every second
+    image, and of class `star` on its last: a function of section `promotion`'s values."""
+    val = Split.open(WORKSPACE / "dataset/val")
+    ids, classes = val.images["image_id"].to_pylist(), {one.name: one.id for one in val.categories}
+    whole = every_object(val)
+    places = [(row["image_id"], row["category_id"]) for row in whole.to_pylist()]
+    last_star = max(place for place in places if place[1] == classes["star"])
+    gone = {(image, classes["ring"]) for image in ids[::2]} | {last_star}
+    kept = [place not in gone for place in places]
+    sides = []
+    for name, table in (("before", whole), ("after", whole.filter(kept))):
+        (folder / name).mkdir()
+        stored = compare.StoredPredictions(folder / name, [[0, 1], [2, 3], [4, 5]], table, ids)
+        matches = matches_of(stored, val, params.evaluate)
+        assert matches is not None
+        sides.append(matches)
+    known = common_classes(val.categories, val.categories)
+
+    def found(**promotion: Any) -> compare.Found:
+        return compare.compared(*sides, val, known, "v1", with_promotion(params, bootstrap=60, **promotion))
+
+    return found
+
+
+def test_a_student_may_lose_what_is_tolerated_and_no_more(params: Params, tmp_path: Path) -> None:
+    """The product's own verdict at the very edge of both tolerances."""
+    found = worsened(params, tmp_path)
+    loose = found(ap_tolerance=100, class_tolerance=100)
+    falls = {row.name: -row.difference for row in loose.classes if row.difference is not None}
+    overall = -(loose.overall.difference or 0.0)
+    most = max(falls, key=lambda name: falls[name])
+    assert 0 < overall < falls[most] and sum(fall > 0 for fall in falls.values()) == 2
+    assert all(fall == round(fall, 3) != round(fall) for fall in (overall, falls[most]))  # no round figures
+    for ap, one_class, verdict, broken in (
+        (overall, falls[most], "within_tolerance", set()),
+        (overall - 0.001, falls[most], "worse", {"AP"}),
+        (overall, falls[most] - 0.001, "worse", {most}),
+        (0, 0, "worse", {"AP", *(name for name, fall in falls.items() if fall > 0)}),
+    ):
+        judged = found(ap_tolerance=ap, class_tolerance=one_class)
+        names = {row.name for row in judged.classes if row.broken} | (
+            {"AP"} if judged.overall.broken else set()
+        )
+        assert (judged.verdict, names) == (verdict, broken)
+
+
+def test_each_figure_has_the_interval_of_its_own_draws(params: Params, tmp_path: Path) -> None:
+    found = worsened(params, tmp_path)(ap_tolerance=100, class_tolerance=100)
+    for row in (found.overall, *found.classes):
+        if row.difference is None:
+            assert row.low is None and row.high is None
+        elif row.difference == 0:
+            assert (row.low, row.high) == (0, 0)
+        else:
+            assert row.low is not None and row.high is not None
+            assert row.low < row.difference < row.high <= 0
 
 
 def test_the_same_inputs_give_the_same_bytes_and_a_killed_run_goes_on(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.baseline import Baseline
-from tasks.comparison import Change, ClassChange, Comparison, difference, judge
+from tasks.comparison import PROMOTABLE, Change, ClassChange, Comparison, change, judge
 from tasks.config import PromotionConfig
 from tasks.report_promotion import promotion_view
 
@@ -16,23 +16,19 @@ CONFIG = PromotionConfig(ap_tolerance=0.5, class_tolerance=5, bootstrap=100, con
 HASH = "0" * 32 + ".dir"
 
 
-def change(before: float | None, after: float | None, tolerance: float, **ends: float) -> dict[str, Any]:
-    moved = difference(before, after)
-    return {
-        "baseline": before, "candidate": after, "difference": moved, "low": ends.get("low"),
-        "high": ends.get("high"), "broken": moved is not None and moved < -tolerance,
-    }  # fmt: skip
-
-
 def judged(
-    overall: tuple[float | None, float | None], *classes: tuple[float | None, float | None], **ends: float
+    overall: tuple[float | None, float | None],
+    *classes: tuple[float | None, float | None],
+    config: PromotionConfig = CONFIG,
+    **ends: float,
 ) -> tuple[str, list[str]]:
     rows = [
-        ClassChange(category_id=n, name=f"c{n}", objects=3, **change(*one, CONFIG.class_tolerance))
+        ClassChange(
+            category_id=n, name=f"c{n}", objects=3, **change(*one, config.class_tolerance).model_dump()
+        )
         for n, one in enumerate(classes)
     ]
-    verdict, reasons = judge(Change(**change(*overall, CONFIG.ap_tolerance, **ends)), rows, "v1", CONFIG)
-    return verdict, reasons
+    return judge(change(*overall, config.ap_tolerance, **ends), rows, "v1", config)
 
 
 @pytest.mark.parametrize(
@@ -76,17 +72,60 @@ def test_verdict(overall: Any, classes: Any, verdict: str, reasons: list[str]) -
     assert judged(overall, *classes) == (verdict, reasons)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "tolerance", "moved", "broken"),
+    [
+        (20.0, 20.0, 0.0, 0.0, False),  # no tolerance at all: an equal student isn't worse
+        (20.0, 19.999, 0.0, -0.001, True),
+        (20.0, 20.001, 0.0, 0.001, False),
+        (4.014, 3.514, 0.5, -0.5, False),  # as floats they differ by 0.5000000000000004
+        (4.014, 3.513, 0.5, -0.501, True),
+        (9.22, 4.22, 5.0, -5.0, False),
+        (9.22, 4.219, 5.0, -5.001, True),
+        (37.123, 61.877, 0.5, 24.754, False),
+        (None, 12.5, 0.0, None, False),
+        (12.5, None, 0.0, None, False),
+    ],
+)
+def test_a_fall_of_just_the_tolerance_is_tolerated(
+    before: float | None, after: float | None, tolerance: float, moved: float | None, broken: bool
+) -> None:
+    found = change(before, after, tolerance, -1.5, 0.25)
+    assert (found.difference, found.broken) == (moved, broken)
+    assert (found.baseline, found.candidate, found.low, found.high) == (before, after, -1.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("overall", "classes", "verdict"),
+    [
+        ((4.014, 4.014), [(9.22, 9.22)], "within_tolerance"),
+        ((4.014, 4.015), [(9.22, 9.22)], "better"),
+        ((4.014, 4.013), [(9.22, 9.22)], "worse"),
+        ((4.014, 5.125), [(9.22, 9.219), (1.0, 3.0)], "worse"),
+    ],
+)
+def test_without_tolerance_an_equal_student_may_take_its_place(
+    overall: tuple[float, float], classes: list[tuple[float, float]], verdict: str
+) -> None:
+    exact = PromotionConfig(ap_tolerance=0, class_tolerance=0, bootstrap=100, confidence=0.9)
+    assert judged(overall, *classes, config=exact)[0] == verdict
+
+
+def test_who_may_be_promoted() -> None:
+    assert set(PROMOTABLE) == {"first", "better", "within_tolerance"}
+
+
 def test_reasons_name_the_interval() -> None:
     said = judged((20.0, 21.0), (20.0, 21.0), low=-0.25, high=2.0)[1][0]
     assert said == "AP rises from 20.00 to 21.00 (+1.00; 90% of draws of the images: −0.25 to +2.00)."
 
 
-def comparison(verdict: str, overall: dict[str, Any], version: str | None = "v1") -> Comparison:
+def comparison(verdict: str, overall: Change, version: str | None = "v1") -> Comparison:
     return Comparison.model_validate(
         {
             "verdict": verdict, "reasons": ["So."], "overall": overall, "model": HASH,
             "baseline": Baseline(version=version, model=version and HASH),
-            "classes": [{"category_id": 1, "name": "a", "objects": 3, **overall}], "only_baseline": [],
+            "classes": [{"category_id": 1, "name": "a", "objects": 3, **overall.model_dump()}], "only_baseline": [],
             "only_candidate": [], "images": 9, "draws": 100, "confidence": 0.9, "ap_tolerance": 0.5,
             "class_tolerance": 5.0,
         }
