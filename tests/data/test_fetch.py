@@ -100,6 +100,29 @@ def test_what_came_before_a_break_is_not_asked_for_again(bucket: Bucket, tmp_pat
     assert ranges == [None, f"bytes={2 * MIB}-", f"bytes={3 * MIB}-"]
 
 
+def test_an_object_that_comes_on_may_break_off_any_number_of_times(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts are counted from the last one that brought a further byte, that one included."""
+    monkeypatch.setattr(s3, "ATTEMPTS", 3)
+    monkeypatch.setattr(s3, "_CHUNK", 64)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    bucket.fill({"imgs/a": noise(40_001)})
+    faults = ["drop", "drop", "503", "drop", "503", "drop", "drop", "503"]
+    plan = dict(enumerate(faults))
+    bucket.proxy.plan = lambda method, path, nth: plan.get(nth) if "list-type" not in path else None
+    _, refused = bring(bucket, tmp_path)
+    assert refused == {} and contents(tmp_path / "tree") == {"a": noise(40_001)}
+    assert len(bucket.proxy.gets()) == len(faults) + 1
+    bucket.fill({"imgs/b": noise(40_001, 1)})
+    bucket.proxy.plan = lambda method, path, nth: (
+        ("drop" if nth == 0 else "503") if path.endswith("/b") else None
+    )
+    with pytest.raises(S3Away):
+        bring(bucket, tmp_path)
+    assert len([path for path in bucket.proxy.gets() if path.endswith("/b")]) == 3
+
+
 def test_a_listing_survives_throttling(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fill({"imgs/a": b"a"})
     bucket.proxy.plan = lambda method, path, nth: "503" if nth == 0 and "list-type" in path else None
@@ -146,6 +169,7 @@ def test_an_object_that_never_comes_whole_is_refused_and_the_others_are_not(
     bucket.proxy.plan = lambda method, path, nth: "flip" if path.endswith("/b") else None
     _, refused = bring(bucket, tmp_path)
     assert refused.keys() == {"b"} and refused["b"].reason == "download"
+    assert len([path for path in bucket.proxy.gets() if path.endswith("/b")]) == 8
     assert "8 times over" in refused["b"].found
     assert contents(tmp_path / "tree").keys() == {"a", "c"}
     assert list((tmp_path / "cache" / "partial").iterdir()) == []

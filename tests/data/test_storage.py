@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
     assert names(path.parent) == ["file.txt"]
 
 
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    """By a rename, not a copy: neither an open reader nor another link to the file sees the new content."""
+    path, link = tmp_path / "file.txt", tmp_path / "link.txt"
+    path.write_text("first\nand more\n")
+    link.hardlink_to(path)
+    with path.open() as reader:
+        assert reader.readline() == "first\n"
+        with atomic_write(path) as partial:
+            partial.write_text("second")
+        assert reader.read() == "and more\n"
+    assert (path.read_text(), link.read_text()) == ("second", "first\nand more\n")
+    assert names(tmp_path) == ["file.txt", "link.txt"]
+
+
 def test_a_block_that_writes_no_file_is_an_error_and_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("first")
@@ -42,6 +57,30 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         (folder / "half").write_text("half")
         raise ValueError("stop")
     assert names(root) == ["new"]
+    assert names(tmp_path) == ["split"]
+
+
+def test_a_folder_that_cannot_be_swapped_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of the two renames fails: the first one is taken back."""
+    root = tmp_path / "split"
+    with atomic_dir(root) as folder:
+        (folder / "old").write_text("old")
+    moved: list[str] = []
+    replace = Path.replace
+
+    def fail_second(source: Path, target: Path) -> Path:
+        moved.append(source.name)
+        if len(moved) == 2:
+            assert not root.exists()
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", fail_second)
+    with pytest.raises(OSError, match="Input/output error"), atomic_dir(root) as folder:
+        (folder / "new").write_text("new")
+    assert names(root) == ["old"]
     assert names(tmp_path) == ["split"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flows import run_lock
-from flows.run_lock import PATH, Busy, RunLockError, held, holder
+from flows.run_lock import PATH, Busy, Holder, RunLockError, held, holder
 from tests.flows.test_process import gone, proc
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,6 +143,20 @@ def test_without_the_right_to_write_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / ".prefect").write_text("a file")
     with pytest.raises(RunLockError, match=r"run\.lock: .*exists; a run writes its lock"):
         take(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("host", "dead", "said"), [("", True, True), ("", False, False), ("elsewhere", True, False)]
+)
+def test_of_another_machines_processes_nothing_is_known(
+    tmp_path: Path, host: str, dead: bool, said: bool
+) -> None:
+    """The number of a process there may be any process here, or none."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    pid = ended.pid if dead else os.getpid()
+    one = Holder("ada", host or socket.gethostname(), pid, "2026-11-21T20:00:00+00:00", "a run")
+    assert ("has been killed" in str(Busy(tmp_path / PATH, one))) == said
 
 
 def test_nobody_runs_where_nobody_ever_ran(tmp_path: Path) -> None:

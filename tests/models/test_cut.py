@@ -53,6 +53,21 @@ def test_other_masks_are_cut_at_the_threshold() -> None:
     assert cut_levels(maps[:0], 0.5, 16.0, 0.1).shape == (0,)
 
 
+def test_a_large_faint_mask_is_no_small_one() -> None:
+    """A single place of it is above the threshold, but its probabilities sum to far more than `small_area`."""
+    maps = 0.4 * shrink_masks(disc(60, 40, 20), SIZE, 4)
+    maps[0, 10, 15] = 0.9
+    assert cut_levels(maps, 0.5, 16.0, 0.1).tolist() == [0.5]
+    assert cut_levels(maps, 0.5, 200.0, 0.1).tolist() != [0.5]
+
+
+@pytest.mark.parametrize(("small_area", "small"), [(12.0, True), (11.75, False)])
+def test_a_mask_of_just_the_small_area_is_small(small_area: float, small: bool) -> None:
+    maps = torch.zeros(1, 24, 32)
+    maps[0, 10:13, 14:18] = 1
+    assert (cut_levels(maps, 0.375, small_area, 0.1).item() != 0.375) == small
+
+
 def test_what_is_far_from_a_small_mask_does_not_swell_it() -> None:
     one = shrink_masks(disc(30, 30, 4), SIZE, 4)
     two = one + 0.4 * shrink_masks(disc(100, 70, 2), SIZE, 4)

@@ -14,7 +14,7 @@ from models.config import InferenceConfig, PromptConfig, TileConfig
 from models.postprocess import candidates
 from models.prompting import prompt_points
 from models.solov2 import RawOutputs, SOLOv2
-from models.tiles import Tiled, homes, look, predict, prompt, starts
+from models.tiles import Tiled, _inside, homes, look, predict, prompt, starts
 
 TILE = TileConfig(side=64, overlap=32)
 CLICKS = PromptConfig(
@@ -136,6 +136,23 @@ def test_a_click_is_answered_by_its_home(points: list[tuple[float, float, int]])
         canvas = torch.zeros(48, 80)
         canvas[tile.y // 2 : tile.y // 2 + 32, tile.x // 2 : tile.x // 2 + 32] = alone.mask_prob[mine]
         assert torch.allclose(found.mask_prob[k], canvas, atol=1e-5)
+
+
+def test_a_click_between_two_homes_belongs_to_the_latter(network: SOLOv2) -> None:
+    """Homes end at 48, 80 and 112 across, and at 48 down."""
+    size = (96, 160)
+    seen = look(network, images(*size), [size], TILE)
+    assert isinstance(seen, Tiled)
+    assert {x for tile in seen.tiles[0] for x in tile.home_xyxy[::2]} == {-math.inf, 48, 80, 112, math.inf}
+    xy = torch.tensor([[48.0, 20.0], [20.0, 48.0], [48.0, 48.0], [112.0, 48.0], [79.5, 31.25]])
+    owners = torch.stack([_inside(xy, tile.home_xyxy) for tile in seen.tiles[0]])
+    assert owners.sum(0).tolist() == [1] * len(xy)
+    places = [(seen.tiles[0][row].x, seen.tiles[0][row].y) for row in owners.int().argmax(0).tolist()]
+    assert places == [(32, 0), (0, 32), (32, 32), (96, 32), (32, 0)]
+    found = prompt(seen, 0, xy, torch.tensor([0, 1, 2, 0, 1]), size, CLICKS)
+    assert [len(column) for column in found] == [len(xy)] * len(found)
+    for column, alone in zip(found, prompt(seen, 0, xy[3:4], torch.tensor([0]), size, CLICKS), strict=True):
+        assert torch.allclose(column[3:4].float(), alone.float(), atol=1e-4)  # each row is its own click's
 
 
 @pytest.mark.parametrize("size", [(96, 160), (32, 32)])

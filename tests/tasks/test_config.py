@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from tasks.config import Params, load_params
@@ -17,6 +20,40 @@ def put(recipe: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         recipe = recipe[section]
     recipe[last] = value
+
+
+NETWORKS = ("model.", "prompt.", "refiner.net.", "evaluate.inference.")
+
+
+def numbers(node: Any, key: str = "") -> dict[str, float]:
+    """All numbers of a recipe by key."""
+    if isinstance(node, dict | list):
+        inside = node.items() if isinstance(node, dict) else enumerate(node)
+        return {at: one for name, value in inside for at, one in numbers(value, f"{key}.{name}").items()}
+    return {key[1:]: node} if isinstance(node, int | float) and not isinstance(node, bool) else {}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_number_may_be_infinite_or_none_at_all(
+    recipe: dict[str, Any], tmp_path: Path, value: float
+) -> None:
+    wanted = {key: one for key, one in numbers(recipe).items() if not key.startswith(NETWORKS)}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(replaced(recipe, value)), encoding="utf-8")
+    with pytest.raises(TaskError) as error:
+        load_params(path)
+    said = re.findall(r"- ([a-z_0-9.]+?)(?:\.float.*|\.tuple.*)?: ", str(error.value))
+    assert len(wanted) > 150
+    assert sorted(wanted.keys() - set(said)) == []
+
+
+def replaced(node: Any, value: float) -> Any:
+    """The same with `value` for each number."""
+    if isinstance(node, dict):
+        return {key: replaced(one, value) for key, one in node.items()}
+    if isinstance(node, list):
+        return [replaced(one, value) for one in node]
+    return value if isinstance(node, int | float) and not isinstance(node, bool) else node
 
 
 def test_the_repos_own_recipe_is_valid() -> None:

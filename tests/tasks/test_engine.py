@@ -102,6 +102,25 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 100
 
 
+@pytest.mark.parametrize(("log_every", "logged"), [(5, [5, 10, 12]), (7, [7, 12]), (12, [12]), (50, [12])])
+def test_each_line_of_the_log_is_the_mean_since_the_last_one(
+    tmp_path: Path, log_every: int, logged: list[int]
+) -> None:
+    """The last one's window too, which is shorter."""
+    sgd: dict[str, Any] = {"optimizer": "sgd", "lr": 0.01, "checkpoint_every": log_every}
+    every, some = (job(tmp_path / str(n), config(log_every=n, **sgd)) for n in (1, log_every))
+    train(every)
+    train(some)
+    losses = [row["loss"] for row in every.history]
+    assert [row["step"] for row in every.history] == list(range(1, 13))
+    assert len({round(loss, 3) for loss in losses}) > 6
+    assert [row["step"] for row in some.history] == logged
+    for before, row in zip([0, *logged], some.history, strict=False):
+        window = losses[before : row["step"]]
+        assert row["loss"] == row["loss_fit"] == pytest.approx(sum(window) / len(window), abs=2e-6)
+        assert row["lr"] == every.history[row["step"] - 1]["lr"]
+
+
 @pytest.mark.parametrize(
     ("optimizer", "ema"), [("adamw", None), ("adam", None), ("sgd", None), ("adamw", 0.9)]
 )
@@ -162,6 +181,26 @@ def test_a_damaged_state_falls_back_to_the_one_before(
     train(resumed)
     assert str(newest) in caplog.text and "going back to the one before" in caplog.text
     assert torch.equal(weights(whole), weights(resumed)) and whole.history == resumed.history
+    assert milestone_path(whole, 3).read_bytes() == milestone_path(resumed, 3).read_bytes()
+
+
+@pytest.mark.parametrize(("every", "goes_on_after"), [(3, 0), (2, 2)])
+def test_a_state_is_of_no_use_without_the_milestones_up_to_its_own_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, every: int, goes_on_after: int
+) -> None:
+    """Milestone 3 is gone: the states of steps 3 and 4 are of no use, the one of step 2 is."""
+    training = config(checkpoint_every=every, log_every=1)
+    whole = job(tmp_path / "whole", training)
+    train(whole)
+    with pytest.raises(Killed):
+        train(job(tmp_path / "killed", training, kill_at=5))
+    (tmp_path / "killed" / "resume" / "k" / "milestone_0000003.safetensors").unlink()
+    resumed = job(tmp_path / "killed", training)
+    with caplog.at_level("INFO"):
+        train(resumed)
+    assert "milestone_0000003.safetensors is gone" in caplog.text
+    assert (f"going on after step {goes_on_after}" in caplog.text) == (goes_on_after > 0)
+    assert torch.equal(weights(whole), weights(resumed))
     assert milestone_path(whole, 3).read_bytes() == milestone_path(resumed, 3).read_bytes()
 
 

@@ -108,6 +108,19 @@ def test_which_pseudo_masks_are_learnt(
     assert all(row["area"] == area(row["rle_counts"], SIDE, SIDE) for row in rows)
 
 
+@pytest.mark.parametrize(("min_score", "learnt"), [(0.624, 2), (0.625, 2), (0.626, 1), (0.75, 1), (0.751, 0)])
+def test_a_score_of_just_min_score_is_enough(
+    splits: tuple[Split, Split, StudentConfig], tmp_path: Path, min_score: float, learnt: int
+) -> None:
+    weak, strong, config = splits
+    points, pseudo = labels(weak)
+    scores = pa.array([0.625, 0.75, 0.0, None, 0.1, 0.05, 0.0], pa.float32())
+    pseudo = pseudo.set_column(pseudo.schema.get_field_index("score"), "score", scores)
+    config = config.model_copy(update={"min_score": min_score, "unusable": "background"})
+    split = with_pseudo_masks(weak, strong, points, pseudo, config, tmp_path / "made")
+    assert len(split.instances) == learnt
+
+
 @pytest.mark.parametrize(
     ("weight_by_score", "expected"),
     [("both", [0.9, 0.8, 0.1, 0.05]), ("mask", [0.9, 0.8, 0.1, 0.05]), ("none", [1] * 4)],
