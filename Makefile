@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Tests run in two processes, a file at a time since its tests may share what is costly; tests/conftest.py orders them.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-line fuzz lint format deps clean
+.PHONY: help demo test test-slow test-line fuzz lint format clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -25,20 +25,16 @@ test-line: .venv/.installed-test  ## whole lines with servers, workers, kills an
 fuzz: .venv/.installed-test  ## every reader of files against 10,000 made-up ones each; an hour
 	$(BIN)/python -m pytest -m fuzz
 
-lint: .venv/.installed-test  ## ruff, mypy, import-linter, source deps of dvc.yaml, hadolint
+lint: .venv/.installed-test  ## ruff, mypy, import-linter, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m flows.source_deps
 	$(BIN)/hadolint docker/Dockerfile
 
 format: .venv/.installed-test  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-deps: .venv/.installed  ## make the source deps in dvc.yaml those that the steps import
-	$(BIN)/python -m flows.source_deps --write
 
 clean:  ## remove the environment and tool caches; workspace/ and the DVC cache stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

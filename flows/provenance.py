@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from tasks.code_identity import PACKAGES
 from tasks.registry import Code
-from tasks.source_files import PACKAGES
 
-_SOURCES = (".py", ".j2")
+_CODE = "workspace/code/"
 _HASHES = ("md5", "etag", "checksum")
 """what dvc.lock has of a dependency: of a path, of an object in S3, of other remotes"""
 
@@ -29,7 +29,7 @@ class Inputs(NamedTuple):
 
 
 def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
-    """Data hashes by path, the sections of params.yaml, and one hash of all source files, of these stages."""
+    """Data hashes by path, the sections of params.yaml, and one hash of the code that decides them, of these stages."""
     path = root / "dvc.lock"
     lock = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
     data: dict[str, str | None] = {}
@@ -38,7 +38,7 @@ def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
     for stage in stages:
         entry = lock.get("stages", {}).get(stage, {})
         for dep in entry.get("deps", []):
-            own = dep["path"].split("/")[0] in PACKAGES and dep["path"].endswith(_SOURCES)
+            own = dep["path"].startswith(_CODE)
             (sources if own else data)[dep["path"]] = next((dep[key] for key in _HASHES if key in dep), None)
         for section in entry.get("params", {}).values():
             params |= section

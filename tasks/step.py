@@ -20,9 +20,9 @@ from data.messages import guard_logs, plain
 from data.storage import atomic_write
 from data.tables import DataError
 from tasks import disk, processes
+from tasks.code_identity import code_digest
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
-from tasks.source_files import closure
 
 log = logging.getLogger(__name__)
 
@@ -70,20 +70,19 @@ def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: An
 def fingerprint(stage: str, files: Iterable[Path], *settings: Any, machine: str) -> str:
     """16 hex digits that name what an interrupted run of a stage must share to be resumed.
 
-    They change with the content of `files` (in this order), with `settings` (JSON-able), with the source files that
-    the stage depends on and with torch: half a training by old code and half by new would be recorded as the new
+    They change with the content of `files` (in this order), with `settings` (JSON-able), with the code that
+    decides the stage's result and with torch: half a training by old code and half by new would be recorded as the new
     code's. And with the `machine`: what it is, not its name, which is new in each container. Processes that share the
     step call it together, and all get the first one's, should another have other hardware.
     """
     torch = sys.modules.get("torch")
     versions = [machine, torch.__version__ if torch is not None else None]
-    digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True, default=str).encode())
-    root = Path(__file__).resolve().parents[1]
-    code = [root / name for name in closure(f"tasks.{stage}", root)]
-    for file in [*code, *files]:
+    hashed = hashlib.sha256(json.dumps([settings, versions], sort_keys=True, default=str).encode())
+    hashed.update(code_digest(stage).encode())
+    for file in files:
         with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return processes.gather(digest.hexdigest()[:16])[0]
+            hashed.update(hashlib.file_digest(handle, "sha256").digest())
+    return processes.gather(hashed.hexdigest()[:16])[0]
 
 
 def run_folder(workspace: Path, stage: str) -> Path:

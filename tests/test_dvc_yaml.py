@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.source_deps import faults
+from tasks import code
+from tasks.code_identity import FREE, PACKAGES
 from tasks.config import Params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,18 +19,17 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 
 # What a method of Params reads, beside the section that it is given.
 METHODS = {"detector": "model"}
-# Decides no result, so that no stage depends on it.
-FREE = {"runtime", "operate"}
 
 
-def test_source_deps_are_the_import_closures() -> None:
-    wrong = faults(ROOT)
-    told = "\n".join(
-        f"  {stage}: missing {missing}, too many {extra}" for stage, (missing, extra) in wrong.items()
-    )
-    assert not wrong, (
-        f"dvc.yaml doesn't list the source files that its stages import; run `make deps`\n{told}"
-    )
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"code"}))
+def test_stage_depends_on_its_code(stage: str) -> None:
+    deps = STAGES[stage]["deps"]
+    assert f"workspace/code/{stage}.json" in deps
+    assert not [dep for dep in deps if dep.split("/")[0] in PACKAGES]
+
+
+def test_every_stage_has_its_code_noted() -> None:
+    assert {*code.stages(), "code"} == set(STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -42,7 +42,7 @@ def test_stage_is_one_module(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_the_sections_that_the_step_reads(stage: str) -> None:
     """`params.teacher.steps` in the step, or in a function of ours that it uses, needs section `teacher`."""
-    declared, read = set(STAGES[stage]["params"]), sections_read(f"tasks.{stage}") - FREE
+    declared, read = set(STAGES[stage].get("params", ())), sections_read(f"tasks.{stage}") - set(FREE)
     assert declared == read, (
         f"in dvc.yaml, params of {stage}: add {read - declared}, take out {declared - read}"
     )
@@ -98,8 +98,8 @@ def _is_params(node: ast.expr) -> bool:
 
 
 def test_every_section_is_some_stages() -> None:
-    used = {name for stage in STAGES.values() for name in stage["params"]}
-    assert used | FREE == set(Params.model_fields)
+    used = {name for stage in STAGES.values() for name in stage.get("params", ())}
+    assert used | set(FREE) == set(Params.model_fields)
 
 
 def test_the_demo_is_no_ancestor_with_ones_own_data(tmp_path: Path) -> None:

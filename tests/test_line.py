@@ -25,7 +25,7 @@ from tests.tasks.conftest import ROOT, blank_registry, tiny_recipe
 pytestmark = pytest.mark.slow  # two minutes until the first line is through
 
 STAGES = [
-    "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
+    "code", "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
     "evaluate", "compare", "report",
 ]  # fmt: skip
 AFTER_STUDENT = ["train_student", "evaluate", "compare", "report"]
@@ -137,6 +137,36 @@ def _pseudo(folder: Path) -> list[dict[str, Any]]:
 def test_dvc_has_nothing_to_do_after_the_flow(project: Project) -> None:
     assert project.repro() == []
     assert "up to date" in project.call("dvc", "status").stdout
+
+
+HARMLESS = [
+    ("tasks/engine.py", "sums[name] = sums.get", "# a comment\n                sums[name] = sums.get"),
+    ("tasks/disk.py", "free some there", "make room there"),
+    ("models/losses.py", "V-Net (Milletari", "V-Net of 2016 (Milletari"),
+    ("data/points/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = "),
+]
+LOSS = ("models/losses.py", "1 - 2 * overlap", "1 - 3 * overlap")
+
+
+@pytest.mark.usefixtures("first_flow")
+def test_only_code_that_decides_a_result_makes_it_stale(project: Project) -> None:
+    def edit(file: str, old: str, new: str) -> None:
+        path = project.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    for one in HARMLESS:
+        edit(*one)
+    assert "code" in project.call("dvc", "status").stdout
+    assert project.repro() == ["code"]
+    edit(*LOSS)
+    assert project.call("dvc", "repro", "code").returncode == 0
+    stale = project.call("dvc", "status").stdout
+    assert [stage for stage in STAGES if f"{stage}:" in stale] == ["train_teacher", "train_student"]
+    for file, old, new in (*HARMLESS, LOSS):
+        edit(file, new, old)
+    assert project.repro() == ["code"]
 
 
 @pytest.mark.usefixtures("first_flow")

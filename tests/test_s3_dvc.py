@@ -22,7 +22,7 @@ from tests.s3_server import SECRET, environment
 from tests.tasks.conftest import run_step, tiny_recipe
 from tests.test_line import Project
 
-STAGES = ["ingest", "import_points"]
+STAGES = ["code", "ingest", "import_points"]
 
 
 class Mine(Project):

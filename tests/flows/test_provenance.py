@@ -15,7 +15,7 @@ LOCK: dict[str, Any] = {
     "stages": {
         "ingest": {
             "deps": [
-                {"path": "data/coco.py", "md5": "1"},
+                {"path": "workspace/code/ingest.json", "md5": "1"},
                 {"path": "data/images", "md5": "2.dir"},  # someone's own folder of that name
                 {"path": "s3://bucket/masks", "etag": "3"},
                 {"path": "odd", "size": 7},
@@ -24,7 +24,7 @@ LOCK: dict[str, Any] = {
         },
         "train": {
             "deps": [
-                {"path": "tasks/report.html.j2", "md5": "4"},
+                {"path": "workspace/code/train.json", "md5": "4"},
                 {"path": "workspace/dataset", "md5": "5.dir"},
             ],
             "params": {"params.yaml": {"seed": 0, "student": {"lr": 1.0}}},
