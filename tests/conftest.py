@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from flows.settings import use_local_prefect
@@ -21,6 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _prefect_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
 os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `-n 2` inherits its parent's
 use_local_prefect(Path(_prefect_home.name))
+
+# How long an example takes depends on what else the machine does: it says nothing of our code.
+hypothesis.settings.register_profile("points2model", deadline=None)
+hypothesis.settings.load_profile("points2model")
 
 LONGEST = (
     "test_kill_line.py",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.baseline import Baseline, checked_model, folder_hash
+import tasks.registry
+from tasks.baseline import Baseline, checked_model, folder_hash, read_start
 from tasks.errors import TaskError
 from tasks.registry import Code, Decision, Entry, Event, Registry
 from tests.tasks.conftest import blank_registry
@@ -55,6 +58,47 @@ def test_what_is_written_is_read(registry: Registry) -> None:
     assert registry.next_version() == "v11"
     assert registry.baseline() == Baseline(version="v2", model=entry("v2").model)
     assert not list(registry.root.rglob("*.partial"))
+
+
+def test_of_a_model_that_was_decided_on_twice_the_last_decision_counts(registry: Registry) -> None:
+    """By number, not as text: v10 comes after v9."""
+    model = entry("v7").model
+    for version, decision in (("v9", "promoted"), ("v10", "refused"), ("v8", "promoted")):
+        registry.write_entry(entry(version, decision).model_copy(update={"model": model}))  # type: ignore[arg-type]
+    found = registry.entry_of(model)
+    assert found is not None and (found.version, found.decision) == ("v10", "refused")
+
+
+def test_a_baseline_that_is_half_moved_has_not_moved(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What students start from is written first: a kill in between leaves the old baseline, and the round begins
+    again."""
+    for version in ("v1", "v2"):
+        registry.write_entry(entry(version))
+    registry.write_baseline("v1")
+    write = tasks.registry.write_json
+
+    def full_at_baseline(path: Path, content: Any) -> None:
+        if path.name == "baseline.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(tasks.registry, "write_json", full_at_baseline)
+    with pytest.raises(OSError, match="No space"):
+        registry.write_baseline("v2")
+    assert registry.baseline().version == "v1"
+    monkeypatch.undo()
+    registry.write_baseline("v2")
+    assert registry.baseline() == read_start(registry.root) == Baseline(version="v2", model=entry("v2").model)
+
+
+def test_an_unknown_version_becomes_no_baseline(registry: Registry) -> None:
+    registry.write_entry(entry("v1"))
+    registry.write_baseline("v1")
+    with pytest.raises(TaskError, match="there are: v1"):
+        registry.write_baseline("v2")
+    assert registry.baseline() == read_start(registry.root) == Baseline(version="v1", model=entry("v1").model)
 
 
 def test_a_folder_without_an_entry_is_no_version(registry: Registry) -> None:
