@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -54,6 +55,27 @@ class Batch(TypedDict):
     original_sizes: list[tuple[int, int]]
     content_sizes: list[tuple[int, int]]  # (h, w)
     crop_origins: list[tuple[int, int]]  # (x, y)
+
+
+def read_ingested(split: Split, i: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Image ``i`` of a split, uint8 RGB [H0, W0, 3], once it is known to be the one that was ingested.
+
+    Raises:
+        DataError: it can't be read, leads out of the image root, or hasn't the bytes or the size (H0, W0) that it had.
+    """
+    path = split.image_path(i)
+    image = read_image(path, split.images["sha256"][i].as_py())
+    if image.shape[:2] != size:
+        raise DataError(
+            Fault(
+                str(path),
+                f"image {split.images['image_id'][i].as_py()}",
+                f"{image.shape[1]} x {image.shape[0]} pixels",
+                f"{size[1]} x {size[0]} pixels, as when it was ingested",
+                "run the ingest stage again",
+            )
+        )
+    return image
 
 
 class InstanceDataset(Dataset[Sample]):
@@ -125,18 +147,7 @@ class InstanceDataset(Dataset[Sample]):
     def _image(self, index: int, split: Split, i: int, size: tuple[int, int]) -> np.ndarray:
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        path = split.image_path(i)
-        image = read_image(path)
-        if image.shape[:2] != size:
-            raise DataError(
-                Fault(
-                    str(path),
-                    "image",
-                    f"{image.shape[1]} x {image.shape[0]} pixels",
-                    f"{size[1]} x {size[0]} pixels, as when it was ingested",
-                    "run the ingest stage again",
-                )
-            )
+        image = read_ingested(split, i, size)
         if self._cache is not None:
             self._cache[index] = image
         return image

@@ -14,7 +14,7 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
@@ -32,6 +32,8 @@ MAX_PIXELS = 2**29
 """Of an image. More is a mistake, or meant to exhaust memory. Pillow's own limit, a third of this, would
 refuse large scans."""
 MAX_BYTES = 2**31
+MAX_SCANS = 500
+"""Of a progressive JPEG."""
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -43,6 +45,9 @@ _JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # not a stuffe
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"}
 _LARGE = 2**25  # pixels: decoded one at a time, so that a pool of threads needs no pool of gigabytes
 _one_large = threading.Lock()
+_as_ingested: set[int] = set()
+"""Files whose content was checked in this process, by the hash it must have, size, time and place: an epoch later they
+needn't be hashed again, unless they were written to."""
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, which we don't use
@@ -82,18 +87,31 @@ def refuse(path: str | os.PathLike[str], reason: str, found: str, expected: str 
     )
 
 
+Opener = Callable[[str, int], int]
+"""As `open` takes it: opens a path with flags; see `data.storage.opener_inside`."""
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags)
+
+
 @contextmanager
-def _file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def _file(path: str | os.PathLike[str], opener: Opener = _open) -> Iterator[BinaryIO]:
     """The file, once it is known to be one that can be read whole."""
-    try:
-        found = Path(path).stat()
+
+    def check(found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):  # a named pipe would make us wait for ever
             refuse(path, "unreadable", "unreadable (not a regular file)")
         if found.st_size > MAX_BYTES:
             refuse(path, "too_large", f"{found.st_size} bytes", f"at most {MAX_BYTES} bytes")
         if found.st_size == 0:
             refuse(path, "empty", "an empty file")
-        with Path(path).open("rb") as file:
+
+    try:
+        check(Path(path).stat())
+        # It may be another one by now: what is opened is checked again, and isn't waited for.
+        with open(path, "rb", opener=lambda at, flags: opener(at, flags | os.O_NONBLOCK)) as file:
+            check(os.fstat(file.fileno()))
             yield file
     except FileNotFoundError:
         refuse(path, "missing", "no such file")
@@ -101,11 +119,36 @@ def _file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         refuse(path, "unreadable", f"unreadable ({error.strerror or type(error).__name__})")
 
 
-def _bytes(path: str | os.PathLike[str]) -> bytes:
-    with _file(path) as file:
-        content = file.read()
+def _bytes(path: str | os.PathLike[str], opener: Opener = _open, digest: str | None = None) -> bytes:
+    """The file's content, whose SHA-256 is `digest` if one is given."""
+    with _file(path, opener) as file:
+        content = file.read(MAX_BYTES)
+        facts = os.fstat(file.fileno())
+    if digest:
+        seen = hash((digest, len(content), facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_dev))
+        if seen not in _as_ingested:
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ImageError(
+                    Fault(
+                        str(path),
+                        "image",
+                        "another content",
+                        "that of its ingest",
+                        "run the ingest stage again",
+                    ),
+                    "changed",
+                )
+            _as_ingested.add(seen)
     if _is_truncated(content):
         refuse(path, "truncated", "a truncated file")
+    if content.startswith(b"\xff\xd8") and (_scans(content) or 0) > MAX_SCANS:
+        # Each goes over the whole image: a few kilobytes of them take hours.
+        refuse(
+            path,
+            "too_large",
+            f"a JPEG of more than {MAX_SCANS} scans",
+            f"at most {MAX_SCANS}; others have ten",
+        )
     return content
 
 
@@ -199,24 +242,27 @@ def _is_truncated(content: bytes) -> bool:
             at += 12 + int.from_bytes(content[at : at + 4], "big")
         return True
     if content.startswith(b"\xff\xd8"):
-        return _is_truncated_jpeg(content)
+        return _scans(content) is None
     if content.startswith(b"RIFF"):
         return len(content) < 8 + int.from_bytes(content[4:8], "little")
     return False
 
 
-def _is_truncated_jpeg(content: bytes) -> bool:
-    """Whether the end mark is missing. Cameras append data, phones whole films, in which any mark may stand: so from
-    segment to segment, each skipped by its length, to the first end mark.
+def _scans(content: bytes) -> int | None:
+    """How many scans a JPEG has before its end mark; None where that is missing.
+
+    Cameras append data, phones whole films, in which any mark may stand: so from segment to segment, each skipped by
+    its length, to the first end mark.
     """
-    at = 2
+    at, scans = 2, 0
     while (mark := _JPEG_MARK.search(content, at)) is not None:
         at = mark.end()
         if mark[0] == b"\xff\xd9":
-            return False
+            return scans
+        scans += mark[0] == b"\xff\xda"
         if mark[0] not in (b"\xff\x01", b"\xff\xd8"):  # those have no length
             at += int.from_bytes(content[at : at + 2], "big")
-    return True
+    return None
 
 
 def _turned(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
@@ -257,17 +303,21 @@ def _decode_tiff(image: Image.Image, header: _Header, path: str | os.PathLike[st
         refuse(path, "undecodable", f"undecodable ({type(error).__name__}: {error})")
 
 
-def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], digest: str | None = None) -> npt.NDArray[np.uint8]:
     """Decode an image file as uint8 RGB [H, W, 3].
+
+    Args:
+        path: the file.
+        digest: the SHA-256 (hex) that its bytes must have; None or empty takes any.
 
     Grey is repeated, a palette looked up, CMYK converted, alpha dropped, 16 bits scaled to 8 (the upper
     eight are kept), EXIF orientation applied.
 
     Raises:
         ImageError: missing, empty, truncated, damaged, not an image of `FORMATS`, of several frames, of
-            samples that aren't 8 or 16 bits, or too large.
+            samples that aren't 8 or 16 bits, too large, or of other bytes.
     """
-    content = _bytes(path)
+    content = _bytes(path, digest=digest)
     with _opened(io.BytesIO(content), path) as image:
         header = _header(image, path)
         bgr = _decode(content, image, header, path, cv2.IMREAD_COLOR)
@@ -287,7 +337,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return header.width, header.height
 
 
-def check_image(path: str | os.PathLike[str]) -> CheckedImage:
+def check_image(path: str | os.PathLike[str], opener: Opener = _open) -> CheckedImage:
     """Reads an image file once, makes sure that `read_image` can decode it, and hashes its bytes.
 
     A JPEG is decoded at an eighth of its size: its code is read to the end all the same, which is what can
@@ -296,7 +346,7 @@ def check_image(path: str | os.PathLike[str]) -> CheckedImage:
     Raises:
         ImageError: as `read_image`.
     """
-    content = _bytes(path)
+    content = _bytes(path, opener)
     with _opened(io.BytesIO(content), path) as image:
         header = _header(image, path)
         is_jpeg = header.format in ("JPEG", "MPO")

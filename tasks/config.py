@@ -195,8 +195,9 @@ class InputConfig(Section):
 
     `enlarge: false`: smaller ones stay as they are, right where a pixel means the same in all images (microscopes)."""
 
-    short_side: Annotated[int, Field(ge=1, le=MAX_SIDE)]
-    max_side: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    # From 2: torch can't shrink an image to a single pixel.
+    short_side: Annotated[int, Field(ge=2, le=MAX_SIDE)]
+    max_side: Annotated[int, Field(ge=2, le=MAX_SIDE)]
     enlarge: bool
     tile: TileConfig | None
     """null: the network sees images whole"""

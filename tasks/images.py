@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from data.dataset import PAD_MULTIPLE
-from data.images import read_image
+from data.dataset import PAD_MULTIPLE, read_ingested
 from data.placement import whole
-from data.tables import DataError, Fault, Split
+from data.tables import DataError, Split
 from data.transforms import resize_shape
 from tasks.config import InputConfig
 
@@ -58,18 +57,8 @@ class _Images(Dataset[Loaded]):
 
     def __getitem__(self, row: int) -> Loaded:
         try:
-            pixels = read_image(self.split.image_path(row))
             facts = self.split.image(row)
-            if pixels.shape[:2] != (facts["height"], facts["width"]):
-                raise DataError(
-                    Fault(
-                        str(self.split.image_path(row)),
-                        f"image {facts['image_id']}",
-                        f"{pixels.shape[1]} x {pixels.shape[0]} pixels",
-                        f"{facts['width']} x {facts['height']}, as when it was ingested",
-                        "run the ingest stage again",
-                    )
-                )
+            pixels = read_ingested(self.split, row, (facts["height"], facts["width"]))
         except DataError as error:
             return Loaded(row, None, None, str(error))
         original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

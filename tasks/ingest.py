@@ -22,7 +22,7 @@ from data.coco import CocoFile, to_instances
 from data.errors import SHOWN_FAULTS
 from data.frames import name_id
 from data.images import CheckedImage
-from data.storage import discard_partials, is_s3
+from data.storage import discard_partials, is_s3, list_files
 from data.tables import INSTANCES, Category, DataError, Fault, write_parquet, write_split
 from tasks.config import IngestConfig, Params
 from tasks.ingest_images import (
@@ -39,6 +39,7 @@ from tasks.step import stage_main, write_manifest
 
 log = logging.getLogger(__name__)
 
+ARCHIVES = (".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".zip")
 SPLITS = ("strong", "weak", "val", "kept_aside")
 LABELS = {"strong": "mask", "weak": "point", "val": "mask", "kept_aside": "mask"}
 
@@ -186,9 +187,21 @@ def _read(config: IngestConfig, origin: Sources) -> _Sources:
         sources.files[name], sources.images[name] = coco, coco.images
     if config.weak is None and not sources.faults:
         names, sources.unsafe = origin.image_files()
+        _warn_of_archives(config)
         sources.images["weak"] = _unlisted(names, sources)
     sources.faults += _overlaps(sources, config)
     return sources
+
+
+def _warn_of_archives(config: IngestConfig) -> None:
+    """Images in an archive are overlooked where all images of the folder are wanted."""
+    found = [] if is_s3(config.images) else list_files(config.images, ARCHIVES)
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        log.warning(
+            "ingest: %d archives below %s are not opened (%s%s); unpack them if they hold images",
+            len(found), config.images, ", ".join(found[:3]), more,
+        )  # fmt: skip
 
 
 def _unlisted(names: list[str], sources: _Sources) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from data.fetch import Refused
 from data.images import CheckedImage, ImageError, check_image
-from data.storage import join
+from data.storage import join, opener_inside
 from data.tables import IMAGES, DataError, Fault
 from tasks.progress import Bar
 from tasks.rejected_images import ANNOTATION, REJECTED_IMAGES
@@ -80,7 +80,7 @@ def _check(row: dict[str, Any], root: ImageRoot) -> CheckedImage | Rejection:
         return _rejection(row, root, *root.problems[name])
     try:
         # join refuses what leads out of the root, as later steps will.
-        found = check_image(join(root.folder, name))
+        found = check_image(join(root.folder, name), opener_inside(root.folder))
     except DataError as error:
         reason = error.reason if isinstance(error, ImageError) else "unsafe_path"
         return _rejection(row, root, reason, error.faults[0].found, error.faults[0].expected)

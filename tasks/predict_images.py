@@ -215,8 +215,8 @@ def predict_images(
     sides = {"short_side": short_side, "max_side": max_side}
     chosen = {key: value for key, value in sides.items() if value is not None}
     for side, value in chosen.items():
-        if not 1 <= value <= MAX_SIDE:
-            raise TaskError(f"--{side.replace('_', '-')}: found {value}, expected 1 to {MAX_SIDE}")
+        if not 2 <= value <= MAX_SIDE:
+            raise TaskError(f"--{side.replace('_', '-')}: found {value}, expected 2 to {MAX_SIDE}")
     rules = rules._replace(size=rules.size.model_copy(update=chosen))
     predictor = Predictor(model, rules, refiner, resolve_device(device))
     split = split_of(images, predictor.categories)

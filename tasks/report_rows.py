@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from data import masks
-from data.images import read_image
+from data.dataset import read_ingested
 from data.tables import POINTS, PREDICTIONS, PSEUDO, DataError, Split, read_parquet, stream_parquet
 from tasks.pseudo_quality import QUALITY
 from tasks.report_gallery import LONGEST_SIDE, Dot, Panel, Shape, colours, image_definition, panel, spread
@@ -148,7 +148,7 @@ def _row(split: Split, id: int, rank: str, facts: list[str], panels: list[Panel]
     name, size = facts_of_image["file_name"], (facts_of_image["height"], facts_of_image["width"])
     key = f"image-{facts_of_image['split']}-{id}"
     try:
-        definition, fault = image_definition(read_image(split.image_path(i)), key, longest), None
+        definition, fault = image_definition(read_ingested(split, i, size), key, longest), None
     except DataError as error:  # the page is still worth having
         definition, fault = Markup(""), str(error)
     return Row(rank, name, facts, definition, [(one.caption, panel(key, size, one)) for one in panels], fault)

@@ -147,10 +147,26 @@ def test_images_can_be_left_out_by_id(make_split: Callable[..., Split]) -> None:
     assert [dataset[n]["image_id"] for n in range(len(dataset))] == ids[1:]
 
 
-def test_an_image_that_changed_its_size_is_refused(make_split: Callable[..., Split]) -> None:
+def test_an_image_that_changed_since_its_ingest_is_refused(make_split: Callable[..., Split]) -> None:
     split = make_split()
-    split.image_path(2).write_bytes(split.image_path(0).read_bytes())
+    path = split.image_path(2)
+    before = path.read_bytes()
     InstanceDataset(split, **PLAIN)[2]
+    path.write_bytes(split.image_path(0).read_bytes())  # of the same size
+    with pytest.raises(
+        DataError, match=r"found another content; expected that of its ingest.*ingest stage again"
+    ):
+        InstanceDataset(split, **PLAIN)[2]
+    path.write_bytes(before)
+    InstanceDataset(split, **PLAIN)[2]
+
+
+def test_an_image_that_changed_its_size_is_refused(make_split: Callable[..., Split]) -> None:
+    """Where a split doesn't say what bytes its images had."""
+    split = make_split()
+    split.images = split.images.set_column(
+        IMAGES.get_field_index("sha256"), IMAGES.field("sha256"), pa.array([""] * 3, pa.string())
+    )
     cv2.imwrite(str(split.image_path(2)), np.zeros((40, 24, 3), np.uint8))
     with pytest.raises(DataError, match="24 x 40 pixels"):
         InstanceDataset(split, **PLAIN)[2]

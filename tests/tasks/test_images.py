@@ -23,7 +23,7 @@ def split(tmp_path: Path) -> Split:
     for i, (height, width) in enumerate(SHAPES):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((height, width, 3), 10 * i, np.uint8))
         name = f"{i}.png"
-        rows.append((i, name, name, width, height, "0" * 64, "weak", "point", "ok"))
+        rows.append((i, name, name, width, height, "", "weak", "point", "ok"))
     columns = {name: list(values) for name, values in zip(IMAGES.names, zip(*rows, strict=True), strict=True)}
     images = pa.table(columns, schema=IMAGES)
     write_split(tmp_path / "split", images, INSTANCES.empty_table(), [Category(1, "a")], str(tmp_path))
