@@ -22,6 +22,8 @@ FILE = Path(".prefect/login")
 """Of the server of `points2model serve`; whoever has it can run commands as its owner."""
 REPORTS_FILE = Path(".prefect/reports_login")
 """Of `points2model reports`; it shows reports and does nothing else."""
+REPORTS = "POINTS2MODEL_REPORTS_AUTH"
+"""The login for reports, in the environment of what serves them, in place of the file."""
 SERVER, CLIENT = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 """Prefect's names for the login: what a server wants, and what a client shows."""
 API = "PREFECT_API_URL"
@@ -103,12 +105,14 @@ def read(path: Path) -> str | None:
         except OSError as error:
             found = "a symbolic link" if path.is_symlink() else error.strerror or str(error)
             raise TaskError(str(Fault(str(path), "login", found, "a plain file", step))) from None
-        with os.fdopen(descriptor, encoding="ascii", errors="replace") as stream:
+        try:
             unsafe = _unsafe(os.fstat(descriptor))
             if unsafe is not None:
                 expected = "a plain file of mode 0600 of this user"
                 raise TaskError(str(Fault(str(path), "login", unsafe, expected, step)))
-            text = stream.read(4096)
+            text = os.read(descriptor, 4096).decode("ascii", "replace")
+        finally:
+            os.close(descriptor)
         if text or time.monotonic() > end:
             break
         time.sleep(0.05)

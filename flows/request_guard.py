@@ -17,6 +17,7 @@ from typing import Any
 NAMES = "POINTS2MODEL_HOSTS"
 """Further names by which a server is reached, in its environment: `flows.example, server:4200`, as `Host` has them."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+ANY = ("", "0.0.0.0", "::")  # noqa: S104 (named, not bound)
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -32,11 +33,17 @@ App = Callable[
 ]
 
 
-def own_names(port: int) -> frozenset[str]:
-    """What `Host` may be for a server on a port of this machine, with what POINTS2MODEL_HOSTS adds."""
+def own_names(host: str, port: int) -> frozenset[str]:
+    """What `Host` may be for a server that listens on an address and a port, with what POINTS2MODEL_HOSTS adds."""
     further = {name.strip().lower() for name in os.environ.get(NAMES, "").split(",")} - {""}
-    plain = {f"{host}:{port}" for host in LOOPBACK} | (set(LOOPBACK) if port == 80 else set())
+    here = set(LOOPBACK) if host in ANY else {*LOOPBACK, f"[{host}]" if ":" in host else host.lower()}
+    plain = {f"{name}:{port}" for name in here} | (here if port == 80 else set())
     return frozenset(plain | further)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on an address."""
+    return host in (*LOOPBACK, "::1")
 
 
 def origins(names: Iterable[str]) -> list[str]:
@@ -71,12 +78,13 @@ def refusal(
 class Guard:
     """An ASGI app that lets another one see only requests which are to be taken, and those to /api only with the login.
 
-    Prefect checks the login itself, once more; its websockets, whose login is their first message, alone.
+    A websocket's login is its first message, as Prefect has it. Prefect checks logins itself, once more.
     """
 
     def __init__(self, app: Any, names: frozenset[str], login: str) -> None:
         self.app, self.names = app, names
-        self._login = b"Basic " + base64.b64encode(login.encode())
+        self._token = login.encode()
+        self._login = b"Basic " + base64.b64encode(self._token)
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         """One connection's request, websocket, or the server's own start and end."""
@@ -85,7 +93,9 @@ class Guard:
             return
         status, why = self._judge(scope)
         if why is None:
-            await self.app(scope, receive, _with_headers(send))
+            is_socket = scope["type"] == "websocket"
+            receive = self._with_login_first(receive, send) if is_socket else receive
+            await self.app(scope, receive, send if is_socket else _with_headers(send))
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": why[:100]})
@@ -108,6 +118,30 @@ class Guard:
         shown = headers.get("authorization", [])
         is_known = len(shown) == 1 and hmac.compare_digest(shown[0].encode("latin-1"), self._login)
         return (200, None) if is_known else (401, "Unauthorized")
+
+    def _with_login_first(self, receive: Any, send: Any) -> Any:
+        """`receive`, of a websocket that is closed unless its first message is the login."""
+        is_known = False
+
+        async def receives() -> Message:
+            nonlocal is_known
+            message: Message = await receive()
+            if message["type"] == "websocket.receive" and not is_known:
+                is_known = hmac.compare_digest(_token(message), self._token)
+                if not is_known:
+                    await send({"type": "websocket.close", "code": 1008, "reason": "Unauthorized"})
+                    return {"type": "websocket.disconnect", "code": 1008}
+            return message
+
+        return receives
+
+
+def _token(message: Message) -> bytes:
+    """The login of a websocket's first message; b"" where it is something else."""
+    try:
+        return str(json.loads(message.get("text") or "")["token"]).encode(errors="replace")
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return b""
 
 
 def _is_open(scope: Message) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from data.errors import Fault
 from flows.login import API, CLIENT, SERVER, check
-from flows.request_guard import LOOPBACK, Guard, origins, own_names
+from flows.request_guard import Guard, is_loopback, origins, own_names
 from tasks.errors import TaskError
 
 COMMAND = (sys.executable, "-P", "-m", "flows.server_process")
@@ -61,7 +61,7 @@ def _serve(listener: socket.socket | None) -> None:
     host = os.environ.get(HOST_SETTING) or "127.0.0.1"
     port = int(os.environ.get(PORT_SETTING) or 4200) if listener is None else listener.getsockname()[1]
     login = _login(host)
-    names = own_names(port)
+    names = own_names(host, port)
     # For Prefect, which reads its settings as it is imported. A page's requests go to where the page is from.
     os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins(names))
     os.environ.setdefault("PREFECT_UI_API_URL", "/api")
@@ -89,7 +89,7 @@ def _serve(listener: socket.socket | None) -> None:
 def _login(host: str) -> str:
     login = os.environ.get(SERVER)
     if login is None:
-        who = "everybody on this machine" if f"{host}" in LOOPBACK else f"everybody who reaches {host}"
+        who = "everybody on this machine" if is_loopback(host) else f"everybody who reaches {host}"
         expected = f"a login, since without one {who} can run commands as this user"
         step = f'export {SERVER}="$(python -m flows.login)", which makes one'
         raise TaskError(str(Fault(SERVER, f"server on {host}", "nothing", expected, step)))

@@ -9,11 +9,13 @@ import signal
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.login import SERVER
 from tests.flows.conftest import Toy
 from tests.flows.test_process import gone
 from tests.flows.test_run_lock import other
@@ -141,6 +143,21 @@ def test_a_second_run_by_hand_is_refused_at_once(toy: Toy) -> None:
     assert toy.ran() == []
 
 
+def refuses_strangers(pid: int) -> str:
+    """The login of a run's temporary server, which lets nobody in who hasn't it, nor pages of other sites."""
+    (server,) = (
+        one for one in psutil.Process(pid).children() if "flows.server_process" in " ".join(one.cmdline())
+    )
+    (port,) = {one.laddr.port for one in server.net_connections() if one.status == psutil.CONN_LISTEN}
+    login = server.environ()[SERVER]
+    auth, address = httpx.BasicAuth(*login.split(":")), f"http://127.0.0.1:{port}/api/deployments/filter"
+    assert httpx.post(address, json={}, auth=auth).status_code == 200
+    assert httpx.post(address, json={}).status_code == 401
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        assert httpx.post(address, json={}, auth=auth, headers=headers).status_code == 403
+    return login
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
 def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:
     """As on a terminal: all processes of the group get the signal."""
@@ -150,8 +167,10 @@ def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:
     end = time.monotonic() + 240
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
         time.sleep(0.1)
+    login = refuses_strangers(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
+    assert login not in output
     assert process.returncode == 130 and "ConnectError" not in output
     assert "points2model run` goes on from here" in output
     assert gone(int(pid_file.read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.login import REPORTS_FILE, read
 from flows.report_address import VARIABLE, newest_address, report_address
 from flows.report_server import reports_served
 from tests.flows.conftest import Toy
@@ -24,10 +26,12 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def get(address: str) -> tuple[int, bytes]:
+def get(address: str, login: str | None = None) -> tuple[int, bytes]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    shown = {} if login is None else {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
     try:
-        with opener.open(address, timeout=10) as answer:
+        request = urllib.request.Request(address, headers=shown)  # noqa: S310
+        with opener.open(request, timeout=10) as answer:
             assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
@@ -55,8 +59,10 @@ def served(project: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_what_is_served_and_what_is_not(served: str, project: Toy) -> None:
-    assert get(f"{served}/") == (200, NEW)
-    assert get(f"{served}/report.html?x=1") == (200, NEW)
+    login = read(project.root / REPORTS_FILE)
+    assert get(f"{served}/", login) == (200, NEW)
+    assert get(f"{served}/report.html?x=1", login) == (200, NEW)
+    assert get(f"{served}/report.html")[0] == get(f"{served}/report.html", f"{login}x")[0] == 401
     assert get(report_address(md5(OLD))) == (200, OLD)
     assert get(report_address(md5(NEW))) == (200, NEW)  # not in the cache, but it is the newest
     for path in (
@@ -69,10 +75,10 @@ def test_what_is_served_and_what_is_not(served: str, project: Toy) -> None:
         f"/reports/{md5(OLD)}.dir.html",
         "/.dvc/config",
     ):
-        status, page = get(served + path)
+        status, page = get(served + path, login)
         assert status == 404 and b"No such report" in page, path
     project.path("workspace/report.html").unlink()
-    assert get(f"{served}/report.html")[0] == 404
+    assert get(f"{served}/report.html", login)[0] == 404
 
 
 def test_a_taken_port_is_said_by_the_command_and_gone_round_where_runs_are_served(
@@ -95,7 +101,8 @@ def test_a_taken_port_is_said_by_the_command_and_gone_round_where_runs_are_serve
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "in use" in output and "--port" in output and "Traceback" not in output
-    assert said[0].endswith("in use; choose one with --reports-port)")
+    told = "in use; choose one with --reports-port); the newest one asks for a login: it is in .prefect/reports_login"
+    assert said[0].endswith(told)
     told = "reports: https://reports.example/here/report.html (POINTS2MODEL_REPORTS_URL), served on http://127.0.0.1:"
     assert said[1].startswith(told) and f":{port} " not in said[1]
 
