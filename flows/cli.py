@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data import strict_yaml
-from data.messages import guard_logs
+from data.messages import guard_logs, plain
 from data.storage import is_s3
 from flows import (
     evaluate_command,
@@ -33,8 +34,10 @@ from flows import (
 from flows.console import Console, print_json
 from flows.doctor_command import EXAMPLE as DOCTOR_EXAMPLE
 from flows.doctor_command import before_run, doctor
+from flows.output import guard
 from flows.run_lock import RunLockError, held
 from flows.split import EXAMPLE, split
+from tasks import disk
 from tasks.config import load_params
 from tasks.doctor_setup import is_made
 from tasks.errors import TaskError
@@ -80,9 +83,36 @@ class Outcome:
 
 
 @app.callback()
-def main() -> None:
+def _begin() -> None:
     """Point labels in, a trained instance-segmentation model out."""
     guard_logs()
+
+
+def main() -> None:
+    """The command `points2model`. Where its output is lost, or a disk is full, it ends with code 1 and a message."""
+    output = guard()
+    code: Any = 1
+    try:
+        Path.cwd()
+        app()
+    except SystemExit as ended:
+        code = ended.code
+    except Exception as error:
+        told = disk.explain(error, Path("workspace")) or _lost_folder(error)
+        if told is None:
+            raise
+        print(plain(f"failed {told}"), file=sys.stderr)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a reader that is gone by now interrupts nothing more
+    output.flush()
+    sys.exit(1 if output.lost is not None else code)
+
+
+def _lost_folder(error: Exception) -> str | None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the current folder is gone: somebody removed or replaced it; cd to the project's folder"
+    return None
 
 
 @app.command(
@@ -353,4 +383,4 @@ app.command("watch", epilog=operate_commands.WATCH_EXAMPLE)(operate_commands.wat
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
+from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
+from voluptuous import Invalid
 
+from data import strict_yaml
 from data.storage import atomic_write
 from flows.dvc_repo import is_lock
+from tasks.project_files import faults
 
 LOCK, COPY = Path("dvc.lock"), Path(".prefect/dvc.lock.last")
 RWLOCK, GUARD = Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/rwlock.lock")
@@ -32,7 +35,7 @@ def mend(root: Path) -> list[str]:
     """
     done = []
     lock, copy = root / LOCK, root / COPY
-    if lock.exists():
+    if lock.exists() and not faults(root):  # a merge is for people to end
         if _within_patience(lambda: _is_whole_lock(lock)):
             if not (copy.exists() and copy.read_bytes() == lock.read_bytes()):
                 with atomic_write(copy) as partial:
@@ -41,12 +44,19 @@ def mend(root: Path) -> list[str]:
             with atomic_write(lock) as partial:
                 shutil.copyfile(copy, partial)
             done.append("dvc.lock was half-written by a dvc that was killed; the last whole one is back")
-    if (root / RWLOCK).exists() and not _within_patience(lambda: _is_json(root / RWLOCK)):
+        else:
+            done.append(
+                "dvc.lock can't be read, and there is no copy: `git checkout dvc.lock`, or remove it; what is done "
+                "comes back from DVC's cache of runs"
+            )
+    if (root / RWLOCK).exists() and not _within_patience(lambda: _is_rwlock(root / RWLOCK)):
         with (root / GUARD).open("a") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)  # dvc takes it to write that file
-            if not _is_json(root / RWLOCK):
+            if not _is_rwlock(root / RWLOCK):
                 (root / RWLOCK).unlink(missing_ok=True)
-                done.append(f"{RWLOCK} was half-written by a dvc that was killed; removed")
+                done.append(
+                    f"{RWLOCK} was not as dvc writes it, or half-written by a dvc that was killed; removed"
+                )
     return done
 
 
@@ -54,17 +64,17 @@ def _is_whole_lock(path: Path) -> bool:
     """Whether it is all there; what is cut off between two lines may pass, which only costs DVC a look at its cache."""
     try:
         text = path.read_text(encoding="utf-8")
-        return text.endswith("\n") and is_lock(yaml.safe_load(text))
-    except (OSError, ValueError, yaml.YAMLError):
+        return text.endswith("\n") and is_lock(strict_yaml.parse(text))
+    except (OSError, ValueError):
         return False
 
 
-def _is_json(path: Path) -> bool:
+def _is_rwlock(path: Path) -> bool:
     try:
-        json.loads(path.read_bytes())
+        RWLOCK_SCHEMA(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return True
-    except ValueError:
+    except (OSError, ValueError, RecursionError, Invalid):
         return False
     return True
 

@@ -27,7 +27,7 @@ from dvc_data.hashfile.transfer import transfer
 from fsspec.callbacks import Callback
 
 from flows.dvc_damage import check_objects
-from flows.dvc_environment import config
+from flows.dvc_repo import DvcRepo, PipelineError
 from flows.remote_config import RemoteError
 from flows.remote_errors import explain, is_passing
 
@@ -159,9 +159,12 @@ def send(root: Path, say: Say, repo: Repo | None = None) -> Transfer:
     """
     # DVC warns of each output that wasn't made yet: after `run --target` that is as it should be.
     logging.getLogger("dvc").setLevel(logging.ERROR)
-    repo = repo or Repo(str(root), config=config(root), _wait_for_lock=True)
-    with lock_repo(repo):
-        objects = _used(repo) | _of_runs(repo, None)
+    try:
+        repo = repo or DvcRepo(root).dvc
+        with lock_repo(repo):
+            objects = _used(repo) | _of_runs(repo, None)
+    except (PipelineError, DvcException) as error:
+        raise RemoteError(explain(error), is_passing(error)) from None
     result = _transfer(repo, objects, say, sending=True)
     try:
         # Last, since an entry without its objects is of no use; and objects of other kinds (cloud-versioned ones).

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
@@ -21,13 +20,16 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.stage import PipelineStage, Stage
 from voluptuous import Invalid
 
+from data import strict_yaml
 from flows.dvc_environment import config
+from tasks.errors import TaskError
+from tasks.project_files import LOCK_BYTES, faults
 
 Manifest = dict[str, Any]
 """What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
 
 
-class PipelineError(Exception):
+class PipelineError(TaskError):
     """dvc.yaml can't be used; the text says what was found and what to do next."""
 
 
@@ -62,18 +64,21 @@ class DvcRepo:
     def __init__(self, root: Path) -> None:
         """
         Raises:
-            PipelineError: there is no dvc.yaml, or no DVC repository.
+            PipelineError: there is no dvc.yaml, or no DVC repository, or DVC can't read its files.
         """
         self.root = root
         if not (root / "dvc.yaml").is_file():
             raise PipelineError(
                 f"{root}/dvc.yaml: no such file; run in the project's folder (cd to it first)"
             )
+        if found := faults(root):
+            raise PipelineError("\n".join(map(str, found)))
         try:
             # Waits where another process holds the lock for a long `add` or `checkout`.
             self._repo = Repo(str(root), config=config(root), _wait_for_lock=True)
         except DvcException as error:
-            raise PipelineError(f"{root}: not a DVC repository ({error}); run `dvc init`") from None
+            step = "correct .dvc/config" if (root / ".dvc" / "config").is_file() else "run `dvc init`"
+            raise PipelineError(f"{root}: no DVC repository that can be used ({error}); {step}") from None
 
     def graph(self, target: str) -> dict[str, StageNode]:
         """`target` and its ancestors, each after the stages it waits for.
@@ -240,7 +245,7 @@ def read_manifest(root: Path, name: str) -> Manifest | None:
     path = root / "dvc.lock"
     if not path.is_file():
         return None
-    lock = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    lock = strict_yaml.read(path, max_bytes=LOCK_BYTES) or {}
     entry = lock.get("stages", {}).get(name)
     if entry is None:
         return None

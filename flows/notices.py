@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from tasks.config import load_params
+from data.messages import plain
+from tasks.config import NOTIFY_BLOCK, load_params
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -25,7 +27,6 @@ ADDRESS = "POINTS2MODEL_NOTIFY"
 TIMEOUT_S = 10.0
 LONGEST = 2000
 """Characters of a reason: Slack and others refuse very long texts; the run's log has all."""
-_BLOCK = re.compile(r"[a-z0-9-]+/[A-Za-z0-9_-]+")
 _muted = False
 Log = logging.Logger | logging.LoggerAdapter
 
@@ -64,6 +65,7 @@ def tell(
         if run is None:
             run, url = _this_run()
         project = Path.cwd().name
+        reason = plain(reason, lines=True)
         reason = reason if len(reason) <= LONGEST else reason[: LONGEST - 1] + "…"
         words = f"{project}: {'run ' + run if run else 'a run'}: {state}: {reason}" + (
             f"\n{url}" if url else ""
@@ -127,17 +129,8 @@ def _this_run() -> tuple[str | None, str | None]:
 def _send(address: str, notice: Notice) -> str | None:
     """Sends it; returns what went wrong."""
     if address.startswith(("http://", "https://")):
-        import httpx
-
-        host = urlsplit(address).hostname
-        try:
-            # Its own log line would tell the URL.
-            logging.getLogger("httpx").setLevel(logging.WARNING)
-            answer = httpx.post(address, json=asdict(notice), timeout=TIMEOUT_S)
-        except httpx.HTTPError as error:
-            return f"the webhook on {host} can't be reached ({type(error).__name__})"
-        return None if answer.is_success else f"the webhook on {host} answered {answer.status_code}"
-    if not _BLOCK.fullmatch(address):
+        return _within_time(lambda: _post(address, notice), f"the webhook on {urlsplit(address).hostname}")
+    if not NOTIFY_BLOCK.fullmatch(address):
         return "found neither the URL of a webhook (https://...) nor a Prefect notification block (type/name)"
     import prefect.blocks.notifications  # noqa: F401  (makes their types known)
     from prefect.blocks.abstract import NotificationBlock
@@ -151,3 +144,39 @@ def _send(address: str, notice: Notice) -> str | None:
         return f"the block {address} sends no notices; expected one such as slack-webhook/NAME"
     cast(Any, block).notify(notice.text, subject=f"{notice.project}: {notice.state}")
     return None
+
+
+def _post(address: str, notice: Notice) -> str | None:
+    """Posts it. Nothing of the answer but its status is read, and no redirection is followed: it would lead elsewhere
+    what was meant for this host."""
+    import httpx
+
+    host = urlsplit(address).hostname
+    # Its own log line would tell the URL.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        with httpx.stream(
+            "POST", address, json=asdict(notice), timeout=TIMEOUT_S, follow_redirects=False
+        ) as answer:
+            if answer.is_success:
+                return None
+            further = "; redirections aren't followed, name the address itself" * answer.is_redirect
+            return f"the webhook on {host} answered {answer.status_code}{further}"
+    except httpx.HTTPError as error:
+        return f"the webhook on {host} can't be reached ({type(error).__name__})"
+
+
+def _within_time(send: Callable[[], str | None], what: str) -> str | None:
+    """What `send` returns. httpx limits the time of a single read only: a server may drip its answer for hours."""
+    problem: list[str | None] = []
+
+    def run() -> None:
+        try:
+            problem.append(send())
+        except Exception as error:  # the error's text may hold the address
+            problem.append(f"it can't be sent ({type(error).__name__})")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_S + 1)
+    return problem[0] if problem else f"{what} didn't answer within {TIMEOUT_S:g} s"

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from data import strict_yaml
 from tasks.code_identity import PACKAGES
+from tasks.project_files import LOCK_BYTES
 from tasks.registry import Code
 
 _CODE = "workspace/code/"
@@ -31,7 +31,7 @@ class Inputs(NamedTuple):
 def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
     """Data hashes by path, the sections of params.yaml, and one hash of the code that decides them, of these stages."""
     path = root / "dvc.lock"
-    lock = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    lock = (strict_yaml.read(path, max_bytes=LOCK_BYTES) or {}) if path.is_file() else {}
     data: dict[str, str | None] = {}
     params: dict[str, Any] = {}
     sources: dict[str, str | None] = {}

@@ -17,6 +17,7 @@ import getpass
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,7 +118,7 @@ def held(root: Path, reason: str, *, wait: bool, say: Callable[[str], None]) -> 
         Busy: another run holds it, and `wait` is false.
         RunLockError: the lock's file can't be written.
     """
-    path = (root / PATH).resolve()
+    path = _path(root)
     if path in _taken:
         yield _taken[path]
         return
@@ -141,11 +142,11 @@ def held(root: Path, reason: str, *, wait: bool, say: Callable[[str], None]) -> 
 
 def holder(root: Path) -> Holder | None:
     """Who runs in the project at `root` now, None where nobody does (or doesn't say so)."""
-    path = (root / PATH).resolve()
+    path = _path(root)
     if path in _taken:
         return _taken[path].holder
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -157,11 +158,24 @@ def holder(root: Path) -> Holder | None:
     return None
 
 
+def _path(root: Path) -> Path:
+    """Its folder may be a link to another disk; the file may not: what it led to would be written over."""
+    return (root / PATH.parent).resolve() / PATH.name
+
+
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file")
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENOTDIR):
+            raise RunLockError(
+                f"{path}: found a link, a folder or a device, expected a file of ours; remove it, and run again"
+            ) from None
         raise RunLockError(
             f"{path}: {error.strerror}; a run writes its lock, logs and results in this folder: give yourself the "
             "right to write there, or run in a clone of your own"
@@ -206,13 +220,26 @@ def _read(descriptor: int, patience: float = 1.0) -> tuple[Holder | None, list[H
         try:
             content: dict[str, Any] = json.loads(os.pread(descriptor, 1 << 20, 0))
             return (
-                Holder(**content["holder"]) if content["holder"] else None,
-                [Holder(**one) for one in content["died"]],
+                _holder(content["holder"]) if content["holder"] else None,
+                [_holder(one) for one in content["died"]],
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError, OSError):
             if time.monotonic() >= end:
                 return None, []
             time.sleep(0.05)
+
+
+def _holder(content: dict[str, Any]) -> Holder:
+    """A holder as the file has it; raises ValueError or TypeError where somebody else wrote that."""
+    one = Holder(**content)
+    texts = (one.user, one.host, one.since, one.reason)
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or type(one.pid) is not int
+        or not 0 < one.pid < 2**31
+    ):
+        raise ValueError("no holder")
+    return one
 
 
 def _me(reason: str) -> Holder:

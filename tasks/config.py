@@ -454,7 +454,7 @@ def _checked_timezone(value: str) -> str:
 NOTIFY_BLOCK = re.compile(r"[a-z0-9-]+/[A-Za-z0-9_-]+")
 
 
-def _checked_notify(value: str) -> str:
+def checked_notify(value: str) -> str:
     """The text doesn't repeat the value: whoever has a webhook's URL may write there."""
     expected = "expected https://HOST/..., http://HOST/..., or a notification block of Prefect's as type/name"
     if NOTIFY_BLOCK.fullmatch(value):
@@ -495,7 +495,7 @@ class OperateConfig(Section):
     promote: Literal["automatic", "manual"]
     git: bool
     push: bool
-    notify: Annotated[Name, AfterValidator(_checked_notify)] | None
+    notify: Annotated[Name, AfterValidator(checked_notify)] | None
 
 
 class Params(Section):

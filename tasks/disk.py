@@ -65,7 +65,10 @@ def _number(error: BaseException) -> int | None:
 
 def _folder(path: str | bytes | os.PathLike[str]) -> Path:
     """The folder that a file was to lie in, or the nearest one that is there."""
-    folder = Path(os.fsdecode(path)).absolute()
+    try:
+        folder = Path(os.fsdecode(path)).absolute()
+    except FileNotFoundError:  # the current folder is gone
+        return Path("/")
     while not folder.is_dir():
         folder = folder.parent
     return folder
@@ -80,5 +83,5 @@ def _free(folder: Path) -> str:
 
 
 def _temporary() -> Path:
-    # Not gettempdir(): where the first choice is full it silently gives another.
-    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    # Not gettempdir(): where the first choice is full it silently gives another, and raises where none is left.
+    return Path(os.environ.get("TMPDIR") or tempfile.tempdir or "/tmp")  # noqa: S108

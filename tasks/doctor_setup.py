@@ -15,7 +15,8 @@ from typing import Any
 from data.errors import Fault
 from data.storage import is_s3
 from models.config import BackboneConfig
-from tasks.config import Params, ParamsError, load_params
+from tasks import project_files
+from tasks.config import Params, ParamsError, checked_notify, load_params
 from tasks.doctor_finding import Diagnosis
 from tasks.errors import TaskError
 
@@ -47,6 +48,7 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
     _project(root, diagnosis)
     _folders(root, workspace, diagnosis)
     _other_runs(root, diagnosis)
+    _environment(diagnosis)
 
 
 def is_made(name: str) -> bool:
@@ -70,20 +72,35 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     if awaits_points(params, root):
         del named["points.files"]
     for key, name in named.items():
-        if not is_made(name) and not is_s3(name) and not (root / name).exists():
+        if not is_made(name) and not is_s3(name) and not _is_there(root / name):
             found = f"no such file or folder, {name}"
             step = f"correct {key}, or put the data there"
             diagnosis.error("paths", Fault("params.yaml", key, found, "what lies there", step))
     folder = root / params.ingest.annotations
-    if not folder.is_dir() or is_made(params.ingest.annotations):
+    if not _is_there(folder / ".") or is_made(params.ingest.annotations):
         return
     for split in ("strong", "val", "weak", "kept_aside"):
         name = getattr(params.ingest, split)
-        if name is not None and not (folder / name).exists():
-            there = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+        if name is not None and not _is_there(folder / name):
+            there = ", ".join(_names(folder)) or "nothing that can be listed"
             found = f"no such file, {folder / name}; the folder holds {there}"
             step = f"correct ingest.{split}" + (", or set it to null" if split[0] in "wk" else "")
             diagnosis.error("paths", Fault("params.yaml", f"ingest.{split}", found, "a file there", step))
+
+
+def _is_there(path: Path) -> bool:
+    """As `exists`, which raises where a folder above may not be searched."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())[:10]
+    except OSError:
+        return []
 
 
 def _weights(params: Params, root: Path, diagnosis: Diagnosis) -> None:
@@ -108,8 +125,8 @@ def _weights(params: Params, root: Path, diagnosis: Diagnosis) -> None:
 def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, str, bool] | None:
     """What is missing, what was expected, what to do, and whether it ends a training."""
     if backbone.weights != "imagenet":
-        if (root / str(backbone.weights)).is_file():
-            return None
+        if _is_there(root / str(backbone.weights)):
+            return _not_weights(root / str(backbone.weights))
         found, step = (
             f"no such file, {backbone.weights}",
             "name a .pth or .safetensors file, imagenet, or null",
@@ -122,7 +139,8 @@ def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, st
             return None
         found = f"imagenet for efficientnet_lite0, but package {WEIGHTS_PACKAGE} isn't installed"
         return found, "the package, which holds the weights", INSTALL, True
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    # Not Path.home(): it raises where HOME isn't set and the user has no name.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
     hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
     if any(hub.glob(f"{backbone.name}-*.pth")):
         return None
@@ -131,6 +149,27 @@ def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, st
         "nothing, where this machine may fetch it; else put torchvision's file there, or name it in weights"
     )
     return found, "the file there, or a network to fetch it by when training starts", step, False
+
+
+def _not_weights(path: Path) -> tuple[str, str, str, bool] | None:
+    """Whether a file begins as files of weights do; what is in it is read when training starts."""
+    found = None
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(9), os.fstat(file.fileno()).st_size
+        if path.suffix == ".safetensors":
+            whole = len(head) == 9 and head[8:] == b"{" and 8 + int.from_bytes(head[:8], "little") <= size
+        else:
+            whole = head.startswith((b"PK\x03\x04", b"\x80"))  # torch's archive, and its older pickles
+        if not whole:
+            found = f"a file that holds no weights, {path}"
+    except OSError as error:
+        found = f"a file that can't be read ({error.strerror}), {path}"
+    return (
+        None
+        if found is None
+        else (found, "a .pth or .safetensors file", "name one of weights, imagenet, or null", True)
+    )
 
 
 def _device(params: Params, diagnosis: Diagnosis) -> None:
@@ -150,6 +189,7 @@ def _device(params: Params, diagnosis: Diagnosis) -> None:
 
 
 def _project(root: Path, diagnosis: Diagnosis) -> None:
+    diagnosis.error("dvc", project_files.faults(root))
     if not (root / "dvc.yaml").is_file():
         step = "cd to the project's folder, or `git checkout dvc.yaml`"
         diagnosis.error("dvc", Fault(str(root), "dvc.yaml", "no such file", "the pipeline's file", step))
@@ -174,8 +214,9 @@ def _ignored(root: Path, path: str) -> bool:
 
 
 def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
-    for folder, key in ((root / workspace, "workspace"), (root, "project")):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+    cache = project_files.cache_folder(root)
+    for folder, key in ((root / workspace, "workspace"), (root, "project"), (cache, "DVC's cache")):
+        there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
         try:
             with tempfile.TemporaryFile(dir=there):
                 pass
@@ -183,7 +224,17 @@ def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
             found = f"not writable ({error.strerror})"
             step = f"make {there} writable for this user, or free space on its disk"
             diagnosis.error("writable", Fault(str(folder), key, found, "a folder to write in", step))
-    temporary = tempfile.gettempdir()
+    try:
+        temporary = tempfile.gettempdir()
+    except OSError:
+        step = "free space there, or set TMPDIR to a folder that can be written"
+        fault = Fault("TMPDIR", "folder", "no folder for temporary files that can be written", "one", step)
+        diagnosis.error("temporary", fault)
+        return
+    named = os.environ.get("TMPDIR")
+    if named and os.path.realpath(named) != os.path.realpath(temporary):
+        found, step = f"no folder that can be written; {temporary} is used", "make it, or unset TMPDIR"
+        diagnosis.warn("temporary", Fault(named, "TMPDIR", found, "a folder for temporary files", step))
     free = shutil.disk_usage(temporary).free
     if free < LEAST_TEMPORARY:
         found = f"{free / 2**20:,.0f} MiB free"
@@ -196,7 +247,7 @@ def _other_runs(root: Path, diagnosis: Diagnosis) -> None:
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     holders: dict[int, tuple[str, list[str]]] = {}
     for info, file in _holders(held):
@@ -210,7 +261,8 @@ def _other_runs(root: Path, diagnosis: Diagnosis) -> None:
 
 def _holders(held: Any) -> Iterator[tuple[dict[str, Any], str]]:
     """(who, which file) of each lock to write; readers disturb no one."""
-    for file, info in (held.get("write") or {}).items() if isinstance(held, dict) else ():
+    write = held.get("write") if isinstance(held, dict) else None
+    for file, info in write.items() if isinstance(write, dict) else ():
         if isinstance(info, dict) and isinstance(info.get("pid"), int):
             yield {"pid": info["pid"], "cmd": str(info.get("cmd", ""))}, str(file)
 
@@ -218,8 +270,24 @@ def _holders(held: Any) -> Iterator[tuple[dict[str, Any], str]]:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True  # another user's
     return True
+
+
+def _environment(diagnosis: Diagnosis) -> None:
+    """Variables that count beside params.yaml. Their values aren't repeated: one may be a secret."""
+    if address := os.environ.get("POINTS2MODEL_NOTIFY"):
+        try:
+            checked_notify(address)
+        except ValueError as error:
+            step = "correct it, or unset it: no notice arrives there"
+            diagnosis.warn("notify", Fault("environment", "POINTS2MODEL_NOTIFY", *_split(error), step))
+
+
+def _split(error: ValueError) -> tuple[str, str]:
+    """`found X; expected Y` in two."""
+    found, _, expected = str(error).removeprefix("found ").partition("; expected ")
+    return found, expected

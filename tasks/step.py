@@ -143,6 +143,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     parser.add_argument("--params", default="params.yaml", help="the params file (default: %(default)s)")
     arguments = parser.parse_args()
     level = os.environ.get("POINTS2MODEL_LOG_LEVEL", "INFO").upper()
+    level = level if level in logging.getLevelNamesMapping() else "INFO"
     # Of processes that share a step one speaks; the others say what is wrong only.
     level = level if processes.is_first() else "WARNING"
     guard_logs()
