@@ -30,7 +30,7 @@ from bench.coco_split import split_of_coco
 from bench.plain_samples import plain_sample
 from data.dataset import InstanceDataset, Sample
 from data.transforms import AugmentConfig
-from tasks.config import load_params
+from tasks.recipes import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -50,7 +50,7 @@ def timed(make: Callable[[], Sample]) -> tuple[float, Sample]:
 
 def measure(name: str, folder: Path, out: Path, samples: int) -> dict[str, Any]:
     """Milliseconds a sample of `samples` draws over the data set's training images."""
-    params = load_params(RECIPES / f"{name}.yaml")
+    params = load_recipe(RECIPES / f"{name}.yaml")
     split = split_of_coco(folder / "train.json", folder / "images", out / name)
     dataset = InstanceDataset(
         split,

@@ -28,9 +28,10 @@ from bench.ingest import in_process
 from data import masks
 from data.tables import IMAGES, INSTANCES, PREDICTIONS, Category, Split, write_parquet, write_split
 from tasks.coco_eval import MaskScores, evaluate_masks
-from tasks.config import EvaluateConfig, load_params
+from tasks.config import EvaluateConfig
 from tasks.predict import Predictions
 from tasks.predict_files import as_results
+from tasks.recipes import load_recipe
 from tasks.score_predictions import score, true_masks
 
 HEIGHT, WIDTH = 480, 640
@@ -97,7 +98,7 @@ def draw(folder: Path, images: int, detections: int, seed: int) -> None:
 
 def opened(folder: Path) -> tuple[Split, Predictions, EvaluateConfig]:
     val = Split.open(folder / "val")
-    config = load_params(ROOT / "recipes" / "coco_5p.yaml").evaluate
+    config = load_recipe(ROOT / "recipes" / "coco_5p.yaml").evaluate
     return val, Predictions.plan(folder / "parts", val, PART_IMAGES), config
 
 

@@ -41,6 +41,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.quality_table import print_tables  # noqa: E402
 from data.split import SplitRequest, write_split_files  # noqa: E402
+from tasks.recipes import whole  # noqa: E402
 
 VARIANTS = ("student", "control", "rough", "full")
 
@@ -140,7 +141,7 @@ def lines(
     name: str, data: Path, work: Path, share: float, seed: int, overrides: dict[str, Any]
 ) -> dict[str, Line]:
     """The lines of one data set, share of strong images and seed, by variant."""
-    recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(whole(ROOT / "recipes" / f"{name}.yaml"))
     folder = work / name / f"{share:g}-{seed}"
     recipe = changed(recipe, {"seed": seed, "runtime.device": "cpu", "threads": 1, **overrides})
     recipe["ingest"] |= {

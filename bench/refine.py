@@ -25,7 +25,7 @@ from bench.plain_refine import plain_refine
 from models.config import RefineNetConfig
 from models.crops import refine
 from models.refinenet import MaskRefineNet
-from tasks.config import load_params
+from tasks.recipes import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 NETS = {"resnet101": "coco_5p", "default": "demo"}
@@ -35,7 +35,7 @@ ENLARGE, THRESHOLD = 2.0, 0.5
 
 def net_config(name: str, crop_size: int) -> RefineNetConfig:
     """The network of its recipe, for crops of that side, from random weights."""
-    net = load_params(RECIPES / f"{NETS[name]}.yaml").refiner.net
+    net = load_recipe(RECIPES / f"{NETS[name]}.yaml").refiner.net
     backbone = net.backbone.model_copy(update={"weights": None})
     return net.model_copy(update={"backbone": backbone, "crop_size": crop_size})
 

@@ -28,8 +28,9 @@ from models.config import SOLOv2Config
 from models.losses import solov2_loss
 from models.solov2 import SOLOv2
 from models.targets import assign_targets
-from tasks.config import DetectorTrainConfig, load_params
+from tasks.config import DetectorTrainConfig
 from tasks.optimization import build_optimizer, learning_rate
+from tasks.recipes import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CLASSES = 80
@@ -137,7 +138,7 @@ class Trainer:
 
 def network(args: Any, device: torch.device) -> tuple[SOLOv2, SOLOv2Config, DetectorTrainConfig]:
     """The recipe's student, its ResNet-101 a ResNet-50, from random weights."""
-    params = load_params(RECIPES / f"{args.recipe}.yaml")
+    params = load_recipe(RECIPES / f"{args.recipe}.yaml")
     config = params.detector(params.student)
     name = {"resnet101": "resnet50"}.get(config.backbone.name, config.backbone.name)
     backbone = config.backbone.model_copy(update={"name": name, "weights": None})

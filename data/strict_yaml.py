@@ -169,14 +169,23 @@ def read(path: Path, *, doubled: list[str] | None = None, max_bytes: int = MAX_B
 
     Raises:
         OSError: it can't be read.
-        YamlError: it is larger than `max_bytes`, isn't UTF-8, or isn't YAML that `parse` takes.
+        YamlError: as in `read_text` and `parse`.
+    """
+    return parse(read_text(path, max_bytes=max_bytes), doubled=doubled)
+
+
+def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: it can't be read.
+        YamlError: it is larger than `max_bytes`, or isn't UTF-8.
     """
     with path.open("rb") as file:
         raw = file.read(max_bytes + 1)
     if len(raw) > max_bytes:
         raise YamlError(f"more than {max_bytes:,} bytes")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise YamlError(f"not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    return parse(text, doubled=doubled)

@@ -234,6 +234,18 @@ class AugmentConfig(Section):
         return self
 
 
+SCHEDULED = ("warmup_steps", "decay_at", "milestones")
+
+
+def _step_number(key: str, value: Any, steps: int, least: int) -> Any:
+    """The step that a share of `steps` is, below the last one unless it is 1; what is no share stays as it is."""
+    if not isinstance(value, float) or (value > 1 and value.is_integer()):
+        return value
+    if not 0 <= value <= 1:
+        raise ValueError(f"{key}: found {value:g}; a step number, or a share of steps from 0.0 to 1.0")
+    return steps if value == 1 else min(max(least, round(value * steps)), max(least, steps - 1))
+
+
 class TrainConfig(Section):
     """What teacher, refiner and student share: one optimiser, one schedule, counted in steps.
 
@@ -241,6 +253,7 @@ class TrainConfig(Section):
     which changes nothing but rounding (and the statistics of batch norm that trains).
     `ema`: the share of the weights' running average that a step keeps; the checkpoint then holds the average.
     null: it holds the weights themselves.
+    `warmup_steps`, `decay_at` and `milestones` are step numbers, or shares of `steps` as numbers with a point: 0.5.
     `channels_last`, `fused` (the optimiser) and `compile` (the network) are for speed; they round otherwise."""
 
     steps: PositiveInt
@@ -260,6 +273,25 @@ class TrainConfig(Section):
     compile: bool
     checkpoint_every: PositiveInt
     log_every: PositiveInt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shares_of_steps(cls, values: Any) -> Any:
+        steps = values.get("steps") if isinstance(values, dict) else None
+        if not isinstance(steps, int) or steps < 1:
+            return values  # reported where it stands
+        found = dict(values)
+        for key in SCHEDULED:
+            value = values.get(key)
+            if isinstance(value, list):
+                numbers = [_step_number(key, one, steps, least=1) for one in value]
+                # Of few steps two shares may be the same one.
+                found[key] = (
+                    list(dict.fromkeys(numbers)) if any(isinstance(one, float) for one in value) else numbers
+                )
+            elif value is not None:
+                found[key] = _step_number(key, value, steps, least=0)
+        return found
 
     @model_validator(mode="after")
     def _steps_in_order(self) -> Self:
@@ -547,9 +579,8 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         TaskError: the file is missing or isn't YAML.
     """
     path = Path(path)
-    faults: list[str] = []
     try:
-        raw = strict_yaml.read(path, doubled=faults)
+        text = strict_yaml.read_text(path)
     except FileNotFoundError:
         raise TaskError(
             f"{path}: no such file. Run in the project's folder, or name one with --params."
@@ -559,11 +590,27 @@ def load_params(path: str | Path = "params.yaml") -> Params:
             f"{path}: can't be read: {error.strerror}; give yourself the right to, or name a file"
         ) from None
     except strict_yaml.YamlError as error:
-        raise TaskError(
-            f"{path}: not valid YAML: {error}; correct it there; recipes/ holds complete examples"
-        ) from None
+        raise _not_yaml(path, error) from None
+    return parse_params(text, path)
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Reads and checks the text of a params file; `path` names it in errors.
+
+    Raises:
+        ParamsError: keys are missing, unknown or out of range; all are listed.
+        TaskError: it isn't YAML.
+    """
+    faults: list[str] = []
+    try:
+        raw = strict_yaml.parse(text, doubled=faults)
+    except strict_yaml.YamlError as error:
+        raise _not_yaml(path, error) from None
     if not isinstance(raw, dict):
         raise TaskError(f"{path}: expected sections (seed, ingest, teacher, ...), found {type(raw).__name__}")
+    if "extends" in raw:
+        step = f"write the whole file with `points2model use {path} --all`"
+        raise TaskError(f"{path}: extends: stands in recipes alone, since DVC must see every value; {step}")
     params = None
     try:
         params = Params.model_validate_json(_as_json(raw))
@@ -575,6 +622,12 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     if faults or params is None:
         raise ParamsError(path, faults)
     return params
+
+
+def _not_yaml(path: Path, error: Exception) -> TaskError:
+    return TaskError(
+        f"{path}: not valid YAML: {error}; correct it there, or start from a recipe: `points2model use`"
+    )
 
 
 def _as_json(raw: Any) -> str:

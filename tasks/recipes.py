@@ -1,23 +1,31 @@
-"""Recipes: whole params files to start from. Taking one keeps what is the user's own: data, title, machine, operation.
+"""Recipes: params to start from. Taking one keeps what is the user's own: data, title, machine, operation.
 
-Sections are taken as text, so that comments of both files stay.
+A recipe names another one in `extends` and has the values that differ from it; recipes/base.yaml has all keys. What is
+written is whole, since DVC must see every value, with the comments of all of them: a recipe's comment behind a value
+replaces that of the one it extends.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
+import io
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from data import strict_yaml
-from tasks.config import load_params
+from tasks.config import Params, parse_params
 from tasks.errors import TaskError
 
 FOLDER = Path("recipes")
+EXTENDS = "extends"
 OWN = ("ingest", "points", "report.title", "runtime", "operate")
 """What a recipe doesn't change unless asked: it says where this user's data are, and where and how things run."""
 _SECTION = re.compile(r"^([A-Za-z_]\w*):", re.MULTILINE)
@@ -50,18 +58,123 @@ def find_recipe(name: str, folder: Path = FOLDER) -> Path:
     raise TaskError(f"{folder}/{stem}.yaml: no such recipe{meant} There are {', '.join(names) or 'none'}")
 
 
+def whole(recipe: Path) -> str:
+    """A recipe's text with all that it extends: a whole params file, the recipe's own comment at its head.
+
+    Raises:
+        TaskError: what it extends isn't there or comes back to it, or it has keys that no recipe above it has.
+    """
+    chain = _chain(recipe)
+    if len(chain) == 1:
+        return chain[0][1]
+    merged = _tree(*chain[-1])
+    for path, text in reversed(chain[:-1]):
+        unknown: list[str] = []
+        _merge(merged, _tree(path, text), "", unknown)
+        if unknown:
+            lines = "".join(f"\n  - {path}: {line}" for line in unknown)
+            raise TaskError(f"keys that {chain[-1][0]} doesn't have; correct them, or add them there:{lines}")
+    stream = io.StringIO()
+    _round_trip().dump(merged, stream)
+    return _head(chain[0][1]) + stream.getvalue()[len(_head(stream.getvalue())) :]
+
+
+def load_recipe(recipe: Path) -> Params:
+    """The params of a recipe with all that it extends.
+
+    Raises:
+        TaskError: see `whole`, and what is at fault in its values.
+    """
+    return parse_params(whole(recipe), recipe)
+
+
+def _chain(recipe: Path) -> list[tuple[Path, str]]:
+    """The recipe, the one that it extends, and so on, each with its text."""
+    chain = [(recipe, _read(recipe))]
+    while (name := _values(chain[-1][1], chain[-1][0]).get(EXTENDS)) is not None:
+        beside = recipe.parent if (recipe.parent / f"{name}.yaml").is_file() else FOLDER
+        path = find_recipe(str(name), beside)
+        names = [one.stem for one, _ in chain]
+        if path.stem in names:
+            circle = " -> ".join([*names, path.stem])
+            raise TaskError(
+                f"{chain[-1][0]}: {EXTENDS}: {circle}, a circle; one of them must extend base or nothing"
+            )
+        chain.append((path, _read(path)))
+    return chain
+
+
+def _round_trip() -> YAML:
+    yaml = YAML()
+    yaml.width = 10_000
+    yaml.preserve_quotes = True
+    yaml.representer.add_representer(type(None), _null)
+    return yaml
+
+
+def _null(representer: Any, _: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _tree(path: Path, text: str) -> CommentedMap:
+    _values(text, path)  # its faults are reported alike everywhere
+    tree = _round_trip().load(text)
+    tree.pop(EXTENDS, None)
+    return cast(CommentedMap, tree)
+
+
+def _merge(below: CommentedMap, above: CommentedMap, place: str, unknown: list[str]) -> None:
+    """Puts the values of `above` into `below`; keys that are only above go to `unknown`."""
+    for key, value in above.items():
+        here = f"{place}{key}"
+        if key not in below:
+            near = difflib.get_close_matches(str(key), map(str, below), n=1, cutoff=0.5)
+            unknown.append(f"{here}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif isinstance(value, CommentedMap) and isinstance(below[key], CommentedMap):
+            _merge(below[key], value, f"{here}.", unknown)
+        else:
+            below[key] = value
+        if key in below:
+            _take_comment(below, above, key)
+
+
+def _take_comment(below: CommentedMap, above: CommentedMap, key: object) -> None:
+    """The comment behind a key or its value; what stands in the lines after it, up to the next key, stays."""
+    for place in (2, 3):  # behind a value, or behind the key of a mapping
+        new = _comment(above, key, place)
+        said, _, _ = (new.value if new is not None else "").partition("\n")
+        if new is None or not said:
+            continue
+        old = _comment(below, key, place)
+        after = old.value.partition("\n")[2] if old is not None else ""
+        token = copy.copy(new)
+        token.value = f"{said}\n{after}"
+        tokens = below.ca.items.setdefault(key, [None, None, None, None])
+        tokens[place] = token if place == 2 else [token]
+
+
+def _comment(tree: CommentedMap, key: object, place: int) -> Any:
+    found = (tree.ca.items.get(key) or [None] * 4)[place]
+    return found[0] if isinstance(found, list) and found else found or None
+
+
+def _head(text: str) -> str:
+    """The comment lines that a file begins with."""
+    return "".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+
+
 def switch(recipe: Path, current: Path, *, everything: bool) -> Switch:
     """What `current` becomes with the recipe's values.
 
     Args:
-        recipe: a whole params file.
+        recipe: of this folder, or a params file of one's own.
         current: params.yaml; where it is missing or `everything`, the recipe is taken as it is.
         everything: the user's own sections too.
 
     Raises:
         TaskError: one of them isn't a params file, or what comes out wouldn't be one.
     """
-    text = _read(recipe)
+    text = whole(recipe)
     before = _read(current) if current.is_file() else ""
     if before and not everything:
         text = _with_own(text, before, current)
@@ -171,13 +284,4 @@ def _values(text: str, path: Path) -> dict[str, Any]:
 
 def _check(text: str, recipe: Path, current: Path) -> None:
     """What comes out must be a params file: a recipe or sections from an older version may not be."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / current.name
-        path.write_text(text, encoding="utf-8")
-        try:
-            load_params(path)
-        except TaskError as error:
-            told = str(error).replace(str(path), f"{recipe} with what is yours in {current}")
-            raise TaskError(told) from None
+    parse_params(text, Path(f"{recipe} with what is yours in {current}"))

@@ -1,4 +1,4 @@
-"""Every recipe is a whole, valid params file."""
+"""Every recipe, with all that it extends, is a whole, valid params file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tasks.config import load_params
+from tasks.recipes import load_recipe, whole
 from tests.tasks.conftest import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -16,18 +17,17 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_whole_and_valid(path: Path) -> None:
-    params = load_params(path)
+    params = load_recipe(path)
     assert params.detector(params.teacher) and params.detector(params.student)
 
 
 def test_the_repo_comes_with_the_demo() -> None:
-    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(
-        (ROOT / "recipes" / "demo.yaml").read_text()
-    )
+    assert (ROOT / "params.yaml").read_text() == whole(ROOT / "recipes" / "demo.yaml")
+    assert load_params(ROOT / "params.yaml")
 
 
 def test_in_the_demo_teacher_and_student_differ_by_the_pseudo_labels_alone() -> None:
-    params = load_params(ROOT / "recipes" / "demo.yaml")
+    params = load_recipe(ROOT / "recipes" / "demo.yaml")
     assert params.detector(params.teacher) == params.detector(params.student)
     teacher, student = params.teacher.model_dump(), params.student.model_dump()
     del teacher["milestones"], teacher["holdout"]  # what the refiner wants of the teacher
@@ -69,7 +69,7 @@ FULL = DIFFERENT | {
 
 
 def read(name: str) -> dict[str, Any]:
-    recipe: dict[str, Any] = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())
+    recipe: dict[str, Any] = yaml.safe_load(whole(ROOT / "recipes" / f"{name}.yaml"))
     return recipe
 
 
@@ -94,7 +94,7 @@ def test_recipes_for_coco_differ_by_the_strong_share_alone(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "steps"), COCO.items())
 def test_the_paper_s_schedules(name: str, steps: int) -> None:
-    params = load_params(ROOT / "recipes" / f"{name}.yaml")
+    params = load_recipe(ROOT / "recipes" / f"{name}.yaml")
     teacher, student, refiner = params.teacher, params.student, params.refiner
     assert (teacher.steps, teacher.lr, teacher.warmup_steps, teacher.batch_size) == (steps, 0.05, 3000, 16)
     assert [round(step / steps, 2) for step in teacher.decay_at] == pytest.approx([0.7, 0.87], abs=0.1)
@@ -111,7 +111,7 @@ def test_the_paper_s_schedules(name: str, steps: int) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_pixels_are_those_that_the_weights_were_trained_with(path: Path) -> None:
-    params = load_params(path)
+    params = load_recipe(path)
     net = params.detector(params.teacher)
     lite = ((127.0,) * 3, (128.0,) * 3)
     imagenet = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -120,6 +120,12 @@ def test_pixels_are_those_that_the_weights_were_trained_with(path: Path) -> None
             expected = lite if config.backbone.name == "efficientnet_lite0" else imagenet
             assert (config.pixel_mean, config.pixel_std) == expected
             assert config.backbone.norm == "frozen_bn"
+
+
+def test_recipes_are_short() -> None:
+    lines = {path.stem: len(path.read_text().splitlines()) for path in RECIPES}
+    assert sum(lines.values()) < 900
+    assert all(count <= 120 for name, count in lines.items() if name != "base")
 
 
 def test_the_readme_lists_every_recipe() -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
-from tests.tasks.conftest import ROOT
+from tests.tasks.conftest import ROOT, tiny_recipe
 
 
 def put(recipe: dict[str, Any], key: str, value: Any) -> None:
@@ -218,3 +218,26 @@ def test_how_points_are_read_is_checked(
     with pytest.raises(TaskError) as caught:
         params_of(recipe)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("steps", "milestones", "expected"),
+    [
+        (900, [0.167, 0.333], (150, 300)),
+        (1000, [400, 800], (400, 800)),
+        (1000, [0.4, 800], (400, 800)),
+        (1000, [0.5, 1.0], (500, 1000)),
+        (1000, [0.9999], (999,)),
+        (3, [0.1, 0.2, 0.5], (1, 2)),  # of few steps two shares are one
+        (1, [0.4, 0.8], (1,)),
+    ],
+)
+def test_shares_of_steps(
+    tmp_path: Path, steps: int, milestones: list[Any], expected: tuple[int, ...]
+) -> None:
+    recipe = tiny_recipe()
+    recipe["teacher"] |= {"steps": steps, "milestones": milestones, "warmup_steps": 0.25}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    teacher = load_params(path).teacher
+    assert teacher.milestones == expected and teacher.warmup_steps == round(steps / 4)
