@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from data.bitmasks import read_bitmasks
-from data.coco import CocoFile, load_json, read_coco
+from data.coco import CocoFile, read_coco
 from data.errors import DataError, Fault
 from data.frames import ImageFiles
 from data.scalabel import read_scalabel
-from data.storage import is_safe, list_files
+from data.storage import is_safe, list_files, open_regular
+from data.strict_json import load_json
 
 FORMATS = ("coco", "scalabel", "bdd-bitmask")
 _HEAD = 4096  # bytes in which the first key of a JSON file stands
@@ -84,7 +85,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     if where.is_dir():
         return "bdd-bitmask" if list_files(where, (".png",)) else "scalabel"
     try:
-        with where.open("rb") as file:
+        with open_regular(where) as file:
             head = file.read(_HEAD).decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
     except OSError:
         load_json(where)  # says what is wrong

@@ -26,6 +26,7 @@ from data.errors import DataError, Fault
 from data.frames import FLAGS, Frame, ImageFiles, Label, name_id
 from data.storage import list_files
 from data.tables import Category
+from data.text import TEXT, is_text
 
 MAX_PIXELS = 89_000_000  # of a bitmask; 360 MB decoded
 CATEGORIES, SCORES = "categories.json", "scores.json"
@@ -83,6 +84,11 @@ def read_bitmasks(
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for name in names:
+        if not is_text(name):
+            faults.append(
+                Fault(str(root), f"file {name!r}", "a name that is no UTF-8", TEXT, "rename the file")
+            )
+            continue
         stem = PurePosixPath(folder) / PurePosixPath(name).with_suffix("")
         found = [f"{stem}.jpg"] if images is None else by_stem.get(str(stem), [])
         if len(found) != 1:

@@ -6,9 +6,11 @@ import os
 from collections import Counter
 from typing import Any
 
-from data.coco import load_json
+from data.coco_checks import is_id
 from data.errors import DataError, Fault
+from data.strict_json import load_json
 from data.tables import Category
+from data.text import is_text
 
 COCO = """
 1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat, 10 traffic light,
@@ -70,7 +72,7 @@ def load_categories(source: str | os.PathLike[str]) -> list[Category]:
             str(source),
             f"category #{n}",
             repr(row)[:200],
-            "a whole number as id, a text as name",
+            "a whole number as id, a text that UTF-8 can hold as name",
             "correct it",
         )
         for n, row in enumerate(rows)
@@ -90,10 +92,4 @@ def load_categories(source: str | os.PathLike[str]) -> list[Category]:
 
 
 def _is_category(row: Any) -> bool:
-    return (
-        isinstance(row, dict)
-        and isinstance(row.get("id"), int)
-        and not isinstance(row["id"], bool)
-        and isinstance(row.get("name"), str)
-        and bool(row["name"])
-    )
+    return isinstance(row, dict) and is_id(row.get("id")) and is_text(row.get("name"))

@@ -10,7 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -20,16 +20,25 @@ import numpy as np
 import pyarrow as pa
 
 from data import masks, storage
-from data.coco_checks import MAX_PIXELS, Faults, category_problem, image_problem, valid_rows
+from data.coco_checks import (
+    MAX_PIXELS,
+    Faults,
+    WrongAreas,
+    category_problem,
+    image_problem,
+    keys_problem,
+    valid_rows,
+)
 from data.coco_table import AnnotationReader, instances_table
 from data.errors import DataError, Fault
-from data.json_stream import JsonFile, load_json
+from data.json_stream import JsonFile
+from data.strict_json import DELETE, doubled_fault
 from data.tables import Category, concat_instances
 
 log = logging.getLogger(__name__)
 
 __all__ = [
-    "MAX_PIXELS", "CocoFile", "load_json", "read_coco", "to_instances", "write_coco", "write_json", "write_results",
+    "MAX_PIXELS", "CocoFile", "read_coco", "to_instances", "write_coco", "write_json", "write_results",
 ]  # fmt: skip
 
 BATCH = 4096  # records read at once
@@ -49,6 +58,8 @@ class CocoFile:
     """The annotations with a mask as INSTANCES rows, where they were read as such."""
     set_aside: tuple[Fault, ...] = ()
     """What is wrong with the annotations that were left out, where they don't end the reading."""
+    wrong_areas: WrongAreas = field(default_factory=WrongAreas)
+    """Of the annotations that were read as rows."""
 
 
 def write_json(value: Any, path: str | os.PathLike[str]) -> None:
@@ -87,6 +98,7 @@ def read_coco(
     for name in ("images", "annotations", "categories"):
         if name not in file.lists:
             faults.add("file", f"no list {name!r}", "a COCO file: images, annotations, categories")
+    faults.found += [doubled_fault(str(path), *one) for one in file.doubled]
     images: dict[int, dict[str, Any]] = {}
     categories: dict[int, dict[str, Any]] = {}
     for kind, name, problem, by_id in (
@@ -105,12 +117,16 @@ def read_coco(
             annotations += reader.valid(rows)
         else:
             reader.add(rows)
-    for name in file.lists.keys() - {"images", "annotations", "categories"}:
-        for _ in _batches(file, name):
-            pass  # of no use, but to be JSON
+    for name in sorted(file.lists.keys() - {"images", "annotations", "categories"}):
+        # Of no use, but to be JSON.
+        for n, row in enumerate(chain.from_iterable(_batches(file, name))):
+            if (wrong := keys_problem(row)) is not None:
+                faults.add(f"{name[:50]} #{n}", *wrong, DELETE)
     _drop_parents(categories, reader.used, faults)
     if faults.found:
         raise DataError(faults.found)
+    if reader.wrong_areas.count:
+        log.warning("%s: %s", path, reader.wrong_areas)
     return CocoFile(
         images=[images[i] for i in sorted(images)],
         annotations=sorted(annotations, key=itemgetter("id")),
@@ -118,6 +134,7 @@ def read_coco(
         path=str(path),
         instances=None if keep_annotations else concat_instances(reader.tables),
         set_aside=tuple(aside.found),
+        wrong_areas=reader.wrong_areas,
     )
 
 
@@ -145,13 +162,13 @@ def _batches(file: JsonFile, name: str) -> Iterator[list[Any]]:
 def to_instances(coco: CocoFile) -> pa.Table:
     """Annotations with a mask as INSTANCES rows (source "annotator"), by image_id, then instance_id.
 
-    Box and area are the file's own where it has them (COCO's evaluation goes by the given area),
-    else the mask's.
+    Box and area are the file's own where it has them (COCO's evaluation goes by the given area), else the mask's; an
+    area that can't be the mask's is not taken (`WrongAreas`).
     """
     if coco.instances is not None:
         return coco.instances
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images if "height" in row}
-    return concat_instances([instances_table(coco.annotations, sizes)])
+    return concat_instances([instances_table(coco.annotations, sizes, coco.wrong_areas)])
 
 
 def write_coco(

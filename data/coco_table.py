@@ -17,6 +17,7 @@ from data import masks
 from data.coco_checks import (
     HIGHEST,
     Faults,
+    WrongAreas,
     WrongSize,
     annotation_problem,
     has_mask,
@@ -50,6 +51,7 @@ class AnnotationReader:
     ) -> None:
         self.used: set[int] = set()
         """Category ids that annotations have."""
+        self.wrong_areas = WrongAreas()
         self.sizes = sizes
         self.categories = dict.fromkeys(sorted(category_ids))
         self.need_masks = need_masks
@@ -68,7 +70,9 @@ class AnnotationReader:
         table = None if batch is None else self._drawn(batch)
         if batch is None or table is None or not self._are_new(batch.ids):
             good = self.valid(rows)
-            table = INSTANCES.empty_table() if self.faults.found else instances_table(good, self.sizes)
+            table = INSTANCES.empty_table()
+            if not self.faults.found:
+                table = instances_table(good, self.sizes, self.wrong_areas)
         else:
             self._count += len(rows)
             self.used.update(np.unique(batch.category_ids).tolist())
@@ -126,8 +130,8 @@ class AnnotationReader:
                     for box, (code, size) in zip(boxes, rest, strict=True)
                 ],
                 "area": [
-                    float(masks.area(code, *size) if area is _ABSENT else area)
-                    for area, (code, size) in zip(areas, rest, strict=True)
+                    float(self.wrong_areas.usable(own, None if area is _ABSENT else area, code, *size))
+                    for own, area, (code, size) in zip(batch.ids[held].tolist(), areas, rest, strict=True)
                 ],
                 "iscrowd": [bool(batch.crowds[n]) for n in held],
                 "rle_counts": codes,
@@ -154,6 +158,8 @@ class _Batch(NamedTuple):
 
 def _plain(rows: list[Any]) -> _Batch | None:
     """The rows by column; None if any value isn't what COCO's own files have."""
+    if not set(map(type, rows)) <= {dict}:  # `Doubled` is none
+        return None
     try:
         ids, image_ids, category_ids = (
             _whole_numbers([row[name] for row in rows]) for name in ("id", "image_id", "category_id")
@@ -226,8 +232,16 @@ def _codes(segmentations: list[Any], sizes: IntArray) -> list[bytes] | None:
     return codes
 
 
-def instances_table(rows: Iterable[dict[str, Any]], sizes: Mapping[int, tuple[int, int]]) -> pa.Table:
-    """Valid annotations with a mask as INSTANCES rows, in their order; sizes (height, width) by image id."""
+def instances_table(
+    rows: Iterable[dict[str, Any]], sizes: Mapping[int, tuple[int, int]], wrong_areas: WrongAreas
+) -> pa.Table:
+    """Valid annotations with a mask as INSTANCES rows, in their order.
+
+    Args:
+        rows: of one file.
+        sizes: (height, width) by image id.
+        wrong_areas: where areas are counted that can't be their masks'.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in INSTANCES.names}
     for row in rows:
         if not has_mask(row):
@@ -235,14 +249,13 @@ def instances_table(rows: Iterable[dict[str, Any]], sizes: Mapping[int, tuple[in
         height, width = sizes[row["image_id"]]
         counts = masks.from_segmentation(row["segmentation"], height, width)
         box = row.get("bbox") or None
-        area = row.get("area")
         columns["instance_id"].append(row["id"])
         columns["image_id"].append(row["image_id"])
         columns["category_id"].append(row["category_id"])
         box = masks.bbox_xywh(counts, height, width) if box is None else box
         # float: pyarrow refuses whole numbers that float32 rounds.
         columns["bbox_xywh"].append(list(map(float, box)))
-        columns["area"].append(float(masks.area(counts, height, width) if area is None else area))
+        columns["area"].append(float(wrong_areas.usable(row["id"], row.get("area"), counts, height, width)))
         columns["iscrowd"].append(bool(row.get("iscrowd", 0)))
         columns["rle_counts"].append(counts)
         columns["source"].append("annotator")

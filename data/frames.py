@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ import pyarrow as pa
 
 from data import masks
 from data.coco import CocoFile
+from data.coco_checks import WrongAreas
 from data.errors import DataError, Fault
 from data.images import image_size
 from data.storage import IMAGE_SUFFIXES, join, list_files
 from data.tables import Split
+from data.text import clean, is_text
+
+log = logging.getLogger(__name__)
 
 FLAGS = ("truncated", "occluded", "crowd", "ignored")
 """What an annotator may say of an object. `crowd` and `ignored` both make it a region that is neither learnt nor
@@ -88,7 +93,7 @@ class ImageFolder:
     def names(self) -> frozenset[str]:
         """See `ImageFiles`."""
         if self._names is None:
-            self._names = frozenset(list_files(self._root, IMAGE_SUFFIXES))
+            self._names = frozenset(filter(is_text, list_files(self._root, IMAGE_SUFFIXES)))
         return self._names
 
     def prepare(self, names: Collection[str]) -> None:
@@ -134,22 +139,27 @@ def frames_of_file(coco: CocoFile) -> Iterator[Frame]:
     ]
     if faults:
         raise DataError(faults)
+    areas = WrongAreas()
     for image in coco.images:
         height, width = image["height"], image["width"]
+        own = by_image.get(image["id"], [])
+        codes = [masks.from_segmentation(row["segmentation"], height, width) for row in own]
         labels = tuple(
             Label(
                 label_id=row["id"],
                 category_id=row["category_id"],
-                counts=masks.from_segmentation(row["segmentation"], height, width),
+                counts=counts,
                 flags=_flags(row),
                 score=row.get("score"),
-                point_id=row["point_id"] if isinstance(row.get("point_id"), str) else None,
-                area=row.get("area"),
+                point_id=clean(row["point_id"]) if isinstance(row.get("point_id"), str) else None,
+                area=areas.usable(row["id"], row.get("area"), counts, height, width),
                 bbox_xywh=None if row.get("bbox") is None else tuple(row["bbox"]),
             )
-            for row in by_image.get(image["id"], [])
+            for row, counts in zip(own, codes, strict=True)
         )
         yield Frame(image["id"], image["file_name"], width, height, labels)
+    if areas.count:
+        log.warning("%s: %s", coco.path, areas)
 
 
 def _is_score(value: Any) -> bool:

@@ -7,8 +7,8 @@ brackets outside of strings; a second one parses batches of elements. What is no
 from __future__ import annotations
 
 import itertools
-import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from data.errors import DataError, Fault
 from data.masks import IntArray
+from data.storage import open_regular
+from data.strict_json import Doubled, doubled_keys, load_json, parse_json
 
 CHUNK = 4 << 20  # bytes that are looked through at once
 _QUOTE, _BACKSLASH, _OPEN_LIST, _CLOSE_LIST, _OPEN_OBJECT = b'"\\[]{'
@@ -28,22 +29,7 @@ _STEP[list(b"[{")] = 1
 _STEP[list(b"]}")] = -1
 _MARKED = _STEP != 0
 _MARKED[_QUOTE] = True
-
-
-def load_json(path: str | os.PathLike[str]) -> Any:
-    """Parse a JSON file as a whole.
-
-    Raises:
-        DataError: missing, unreadable or not JSON.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        found, step = "no such file", "correct the path, in params.yaml or on the command line"
-    except (OSError, ValueError, RecursionError) as error:
-        found, step = f"not readable as JSON ({error})", "export the file again"
-    raise DataError(Fault(str(path), "file", found, "a COCO JSON file", step))
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 class _List(NamedTuple):
@@ -62,26 +48,30 @@ class JsonFile:
         path: the file.
         is_object: whether it holds an object.
         lists: by name the lists of the outermost object, where they stand in the file, or parsed.
+        doubled: (record, keys) where keys stand twice outside of the lists; of two lists of a name the last counts.
     """
 
     path: Path
     is_object: bool
     lists: dict[str, _List | list[Any]]
+    doubled: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> JsonFile:
         """Find the lists of a file.
 
         Raises:
-            DataError: missing, unreadable or not JSON. Faults inside of the lists show when these are read.
+            DataError: missing, unreadable or not JSON; what isn't of the expected shape and has keys twice. Faults
+                inside of the lists show when these are read.
         """
         try:
-            with Path(path).open("rb") as file:
+            with open_regular(path) as file:
                 found = _lists(file)
         except OSError:
             found = None
         if found is not None:
-            return cls(Path(path), True, dict(found))
+            lists, doubled = found
+            return cls(Path(path), True, dict(lists), tuple(doubled))
         document = load_json(path)
         if not isinstance(document, dict):
             return cls(Path(path), False, {})
@@ -90,7 +80,7 @@ class JsonFile:
         )
 
     def batches(self, name: str, size: int) -> Iterator[list[Any]]:
-        """The elements of a list in order, about `size` at a time.
+        """The elements of a list in order, about `size` at a time; those with keys that stand twice are `Doubled`.
 
         Raises:
             DataError: not JSON.
@@ -120,22 +110,50 @@ class JsonFile:
                 yield rows
 
 
-def _parsed(text: bytes) -> Any:
-    """By orjson, or by the standard library where orjson is stricter: NaN, half of a surrogate pair.
+def _parsed(text: bytes) -> list[Any]:
+    """A list by orjson, or by the standard library where orjson is stricter (NaN, half of a surrogate pair) or where
+    keys stand twice, of which orjson keeps the last without a word.
 
     orjson makes floats of whole numbers beyond 64 bits, which are no ids either way.
     """
+    rows: list[Any]
     try:
-        return orjson.loads(text)
+        rows = orjson.loads(text)
     except ValueError:
-        try:
-            return json.loads(text)
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
+        pass
+    else:
+        # As many colons as keys: none stands twice. Colons of texts (addresses, RLEs) are the exception.
+        keys = _count_keys(rows)
+        if text.count(b":") == keys or _STRING.sub(b"", text).count(b":") == keys:
+            return rows
+    rows, doubled = parse_json(text)
+    return [_marked(row) for row in rows] if doubled else rows
 
 
-def _lists(file: BinaryIO) -> dict[str, _List] | None:
-    """Where the outermost object's lists stand; None unless the file is such an object, as far as can be seen here."""
+def _count_keys(values: list[Any]) -> int:
+    """Keys of all objects in there; fewer where lists hold objects behind something else."""
+    count = 0
+    while values:
+        objects = [value for value in values if type(value) is dict]
+        count += sum(map(len, objects))
+        lists = (value for value in values if type(value) is list and value and type(value[0]) is dict)
+        values = [*itertools.chain.from_iterable(map(dict.values, objects)), *itertools.chain(*lists)]
+    return count
+
+
+def _marked(row: Any) -> Any:
+    """The row; `Doubled` with all keys that stand twice anywhere in it."""
+    twice = tuple(keys + (f" of {place}" if place else "") for place, keys in doubled_keys(row))
+    if not twice or not isinstance(row, dict):
+        return row
+    marked = Doubled(row)
+    marked.keys_twice = twice
+    return marked
+
+
+def _lists(file: BinaryIO) -> tuple[dict[str, _List], list[tuple[str, str]]] | None:
+    """Where the outermost object's lists stand, and (record, keys) where keys stand twice outside of them; None unless
+    the file is such an object, as far as can be seen here."""
     spans = _spans(file)
     if spans is None:
         return None
@@ -147,12 +165,12 @@ def _lists(file: BinaryIO) -> dict[str, _List] | None:
         at = span.end + 1
     file.seek(at)
     try:
-        outline = orjson.loads(b"".join([*pieces, file.read()]))
+        outline, doubled = parse_json(b"".join([*pieces, file.read()]))
     except ValueError:
         return None
     if not isinstance(outline, dict):
         return None
-    return {name: spans[value[0]] for name, value in outline.items() if isinstance(value, list)}
+    return {name: spans[value[0]] for name, value in outline.items() if isinstance(value, list)}, doubled
 
 
 def _spans(file: BinaryIO) -> list[_List] | None:

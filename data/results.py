@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from data import masks
-from data.coco import load_json
 from data.errors import DataError, Fault
+from data.strict_json import load_json
 
 _FILE = "a list of COCO results, one object a detection: image_id, category_id, segmentation, score"
 _NO_MASK = "no segmentation"

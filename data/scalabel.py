@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.coco import MAX_PIXELS, CocoFile, load_json
+from data.coco import MAX_PIXELS, CocoFile
 from data.errors import DataError, Fault
 from data.frames import ImageFiles, name_id
 from data.scalabel_classes import classes_of
 from data.scalabel_label import LabelError, UnknownClassError, annotation_of
 from data.storage import is_safe, list_files
+from data.strict_json import load_json
 
 log = logging.getLogger(__name__)
 

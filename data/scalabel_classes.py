@@ -9,6 +9,7 @@ from typing import Any
 from data.categories import BDD100K_IGNORED, BDD100K_NAMES, KNOWN
 from data.errors import Fault
 from data.tables import Category
+from data.text import is_text
 
 _LISTED = 20
 
@@ -32,8 +33,11 @@ def classes_of(config: Any, where: str) -> tuple[list[Category], list[Fault]]:
         row = {"name": entry} if isinstance(entry, str) else entry
         name = row.get("name") if isinstance(row, dict) else None
         inner = row.get("subcategories") if isinstance(row, dict) else None
-        if not isinstance(name, str) or not name or not isinstance(inner, list | None):
-            found, expected = repr(entry)[:100], "a class: a name, or {name, subcategories}"
+        if not is_text(name) or not isinstance(inner, list | None):
+            found, expected = (
+                repr(entry)[:100],
+                "a class: a name that UTF-8 can hold, or {name, subcategories}",
+            )
             faults.append(Fault(where, "config.categories", found, expected, "correct it"))
         elif inner:
             todo += reversed(inner)

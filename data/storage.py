@@ -9,13 +9,16 @@ import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 from data.errors import DataError, Fault
+from data.text import TEXT, clean, is_text
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -168,9 +171,20 @@ def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = 
     return sorted(files)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file to read its bytes.
+
+    Raises:
+        OSError: it isn't there or can't be read; or it is a named pipe or a device, at which one would wait for ever.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError("not a regular file")
+    return Path(path).open("rb")
+
+
 def is_safe(relative: str) -> bool:
-    """Whether a path from an annotation file stays under the folder that it will be joined to."""
-    if not relative or "\0" in relative:
+    """Whether a path from an annotation file stays under the folder that it will be joined to, and is a text."""
+    if not is_text(relative) or "\0" in relative:
         return False
     posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
     absolute = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
@@ -201,6 +215,10 @@ def join(root: str | os.PathLike[str], relative: str) -> Path:
         inside = is_safe(relative) and path.resolve().is_relative_to(Path(root).resolve())
     except (OSError, RuntimeError):  # links that lead in a circle
         inside = False
+    if not inside and relative and not is_text(relative):
+        raise DataError(
+            Fault(clean(str(root)), f"path {relative!r}", "a name that is no UTF-8", TEXT, "rename the file")
+        )
     if not inside:
         raise DataError(
             Fault(

@@ -23,12 +23,11 @@ from tasks.doctor_finding import Diagnosis, Finding
 from tasks.ingest_images import NEXT_STEP, OR_REPORT
 from tasks.lost_points import BAD_FILE, UNTIL, Lost
 from tasks.rejected_images import ANNOTATION, REJECTED_IMAGES
-from tasks.step import S3_CACHE
+from tasks.step import S3_CACHE, read_json
 
-LOGGERS = ("tasks.ingest",)
+LOGGERS = ("data.coco", "tasks.ingest")
 CROWD_SHARE = 0.1
 """Of a class's annotations; crowds are rare where they are meant."""
-CVAT_CROWDS = "CVAT's COCO export writes painted masks so; if they are objects, set ingest.crowd: objects"
 MEND_RECORD = f"correct this record{OR_REPORT}"
 
 
@@ -81,7 +80,7 @@ def _quiet() -> Iterator[None]:
 
 
 def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
-    """Images and annotations that can't be used: errors where `ingest.on_reject` is `stop`. Splits without masks."""
+    """Images and annotations that can't be used: errors where `ingest.on_reject` is `stop`. Doubtful crowds, areas."""
     for name in ingest.SPLITS[:3]:  # those kept aside are weak ones too
         rows = read_parquet(splits[name].root / "rejected.parquet", REJECTED_IMAGES).to_pylist()
         steps = [MEND_RECORD if row["reason"] == ANNOTATION else NEXT_STEP for row in rows]
@@ -110,16 +109,22 @@ def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnos
             )
             diagnosis.warn("images", fault, count, examples)
     _check_crowds(params, splits, diagnosis)
-    if not _things(splits["strong"]):
-        step = "give masks for some images in ingest.strong"
-        if len(splits["strong"].instances):
-            step = f"all of them are crowds: {CVAT_CROWDS}"
-        fault = Fault("ingest.strong", "annotations", "no mask", "masks for the teacher to learn from", step)
-        diagnosis.error("no_masks", fault)
-    if not _things(splits["val"]):
-        step = "give images with masks in ingest.val"
-        fault = Fault("ingest.val", "annotations", "no mask", "masks to measure by: no AP otherwise", step)
-        diagnosis.warn("no_val_masks", fault)
+    _check_areas(splits, diagnosis)
+
+
+def _check_areas(splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
+    """Annotations whose `area` can't be their mask's."""
+    for name in ("strong", "val", "kept_aside"):
+        wrong = read_json(splits[name].root / "manifest.json", "doctor").get("areas_replaced")
+        if wrong:
+            fault = Fault(
+                f"ingest.{name}",
+                "annotations",
+                f"{wrong['annotations']:,} whose area can't be their mask's",
+                "an area between half the mask's and twice its box's, in pixels; the mask's own is used",
+                "correct `area`, or leave it out",
+            )
+            diagnosis.warn("areas", fault, wrong["annotations"], wrong["first"])
 
 
 def _check_crowds(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
@@ -139,7 +144,7 @@ def _check_crowds(params: Params, splits: Mapping[str, Split], diagnosis: Diagno
                 f"{crowds.total():,} of {len(split.instances):,} annotations",
                 f"iscrowd 1: {', '.join(high)}; crowds are neither learnt nor scored",
                 f"crowds in at most {100 * CROWD_SHARE:.0f}% of a class's annotations",
-                CVAT_CROWDS,
+                ingest.CVAT_CROWDS,
             )
             diagnosis.warn("crowd_share", fault, crowds.total())
 
@@ -247,11 +252,6 @@ def check_classes(splits: Mapping[str, Split], points: pa.Table | None, diagnosi
 def _named(classes: list[Category]) -> str:
     names = ", ".join(c.name for c in classes[:10])
     return names + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")
-
-
-def _things(split: Split) -> int:
-    """Objects that aren't crowds."""
-    return len(split.instances) - int(np.sum(split.instances["iscrowd"].to_numpy(zero_copy_only=False)))
 
 
 def _objects(split: Split, crowds: bool = False) -> Counter[int]:

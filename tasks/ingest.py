@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data import masks
 from data.annotations import read_annotations
 from data.coco import CocoFile, to_instances
+from data.coco_checks import WrongAreas
 from data.errors import SHOWN_FAULTS
 from data.frames import name_id
 from data.images import CheckedImage
@@ -41,6 +44,8 @@ log = logging.getLogger(__name__)
 
 ARCHIVES = (".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".zip")
 SPLITS = ("strong", "weak", "val", "kept_aside")
+SHOWN_REASONS = 3
+CVAT_CROWDS = "CVAT's COCO export writes painted masks so; if they are objects, set ingest.crowd: objects"
 LABELS = {"strong": "mask", "weak": "point", "val": "mask", "kept_aside": "mask"}
 
 
@@ -78,7 +83,9 @@ def run(params: Params, workspace: Path) -> None:
     if config.on_reject == "stop":
         sources.faults += faults
     faults = [fault for coco in sources.files.values() if coco for fault in coco.set_aside] + faults
-    sources.faults += _used_up(sources, images, config)
+    instances = {name: _instances(name, sources, images, config) for name in SPLITS}
+    for name in ("strong", "val"):
+        sources.faults += _used_up(name, sources, rejected[name], instances[name], config)
     if sources.faults:
         raise DataError(map(origin.told, sources.faults))
     for fault in faults[:SHOWN_FAULTS]:
@@ -88,32 +95,44 @@ def run(params: Params, workspace: Path) -> None:
     origin.publish()
     for name in SPLITS:
         coco = sources.files[name]
-        instances = INSTANCES.empty_table() if coco is None or name == "weak" else to_instances(coco)
-        if config.crowd == "objects":
-            instances = _as_objects(instances)
-        owners = Counter(instances["image_id"].to_pylist())
+        lost = coco is not None and name != "weak" and rejected[name]
+        owners = Counter(to_instances(coco)["image_id"].to_pylist() if coco is not None and lost else ())
         aside = coco.set_aside if coco is not None else ()
         out = rejected_table(rejected[name], owners, aside)
-        if rejected[name]:
-            instances = instances.filter(
-                pc.is_in(instances["image_id"], images[name]["image_id"].combine_chunks())
-            )
         folder = workspace / "dataset" / name
-        write_split(folder, images[name], instances, categories, origin.image_root().as_posix())
+        write_split(folder, images[name], instances[name], categories, origin.image_root().as_posix())
         write_parquet(out, folder / "rejected.parquet")
         counts = {
             "images": len(images[name]),
-            "instances": len(instances),
+            "instances": len(instances[name]),
             "categories": len(categories),
             "rejected": len(rejected[name]),
             "annotations_rejected": len(aside),
             "instances_left_out": pc.sum(out["annotations"]).as_py() or 0,
         }
         reasons = dict(sorted(Counter(out["reason"].to_pylist()).items()))
-        write_manifest(folder, "ingest", counts, rejected_because=reasons)
+        wrong = coco.wrong_areas if coco is not None and name != "weak" else WrongAreas()
+        # A key of its own: the manifest of data without such areas stays as it is.
+        areas = {"areas_replaced": {"annotations": wrong.count, "first": wrong.first}} if wrong.count else {}
+        write_manifest(folder, "ingest", counts, rejected_because=reasons, **areas)
         said = f", {counts['rejected']} images rejected" if rejected[name] else ""
         said += f", {len(aside)} faults of annotations set aside" if aside else ""
         log.info("ingest: %s: %d images, %d instances%s", name, counts["images"], counts["instances"], said)
+
+
+def _instances(
+    name: str, sources: _Sources, images: Mapping[str, pa.Table], config: IngestConfig
+) -> pa.Table:
+    """INSTANCES rows of a split's usable images; none of weak ones."""
+    coco = sources.files[name]
+    if coco is None or name == "weak":
+        return INSTANCES.empty_table()
+    table = to_instances(coco)
+    if config.crowd == "objects":
+        table = _as_objects(table)
+    if len(images[name]) < len(sources.images[name]):
+        table = table.filter(pc.is_in(table["image_id"], images[name]["image_id"].combine_chunks()))
+    return table
 
 
 def _as_objects(instances: pa.Table) -> pa.Table:
@@ -146,19 +165,35 @@ def _check_images(
     return tables, rejected
 
 
-def _used_up(sources: _Sources, images: Mapping[str, pa.Table], config: IngestConfig) -> list[Fault]:
-    """A fault for each split to train on or measure with that has lost all its images."""
-    return [
-        Fault(
-            f"{config.annotations}/{getattr(config, name)}",
-            "images",
-            f"none of {len(sources.images[name])} that can be used",
-            "at least one",
-            "see what was rejected",
-        )
-        for name in ("strong", "val")
-        if sources.images[name] and not len(images[name]) and config.on_reject == "report"
-    ]
+def _used_up(
+    name: str, sources: _Sources, rejected: list[Rejection], instances: pa.Table, config: IngestConfig
+) -> list[Fault]:
+    """What is wrong where a split to train on or to measure with has no object with a mask, and what it has lost."""
+    coco = sources.files[name]
+    # Faults of the file, or (with `stop`) of its images, are listed by themselves.
+    if coco is None or (rejected and config.on_reject == "stop") or _has_object(instances):
+        return []
+    lost = [*coco.set_aside, *(one.fault for one in rejected)]
+    crowds, count = len(instances), len(sources.images[name])
+    found = f"no object with a mask on {count:,} images"
+    step = f"give images with masks in ingest.{name}"
+    if lost:
+        reasons = Counter(fault.found[:80] for fault in lost)
+        told = "; ".join(f"{reason}: {some:,}" for reason, some in reasons.most_common(SHOWN_REASONS))
+        found += f": {len(coco.set_aside):,} annotations and {len(rejected):,} images were rejected ({told})"
+        step = "correct what was rejected"
+    elif crowds:
+        found += f": all {crowds:,} annotations are crowds, or empty"
+        step = CVAT_CROWDS
+    expected = "one or more to " + ("train on" if name == "strong" else "measure with")
+    file = f"{config.annotations}/{getattr(config, name)}"
+    return [Fault(file, "annotations", found, expected, step), *map(told_lenient, lost)]
+
+
+def _has_object(instances: pa.Table) -> bool:
+    """Whether any mask is no crowd's and has a pixel."""
+    rows = zip(instances["iscrowd"], instances["rle_counts"], strict=True)
+    return any(not crowd.as_py() and masks.runs(counts.as_py())[1::2].any() for crowd, counts in rows)
 
 
 def _read(config: IngestConfig, origin: Sources) -> _Sources:
@@ -279,6 +314,7 @@ def _categories(sources: _Sources) -> list[Category]:
     """The class table of all files together; adds a fault where two files disagree."""
     table: dict[int, tuple[str, str]] = {}
     ids: dict[str, int] = {}
+    seen: dict[str, str] = {}
     for coco in sources.files.values():
         for category in coco.categories if coco else []:
             known, file = table.setdefault(category.id, (category.name, coco.path if coco else ""))
@@ -292,6 +328,13 @@ def _categories(sources: _Sources) -> list[Category]:
                         "use one category table in all annotation files",
                     )
                 )
+            # In another form of Unicode, or with a space at its end: one class to whoever wrote it.
+            other = seen.setdefault(normalize("NFC", category.name).strip(), category.name)
+            if other != category.name and coco:
+                found = f"name {category.name!r}, that looks the same as another, {other!a}"
+                record = f"category {category.id}"
+                step = "give both one id, or other names"
+                sources.faults.append(Fault(coco.path, record, found, "names that differ", step))
     return [Category(id, name) for id, (name, _) in sorted(table.items())]
 
 

@@ -17,6 +17,7 @@ from data.fetch import Refused, RemoteFolder, fetch, local_copy, open_remote
 from data.images import image_size
 from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, join, list_files
 from data.tables import DataError, Fault
+from data.text import TEXT, clean, is_text
 from tasks.config import IngestConfig
 from tasks.ingest_images import OR_REPORT, ImageRoot, Rejection
 from tasks.progress import Bar
@@ -44,13 +45,30 @@ class Sources:
         self._tree = workspace / S3_CACHE / "trees" / "images"
 
     def image_files(self) -> tuple[list[str], list[Rejection]]:
-        """Names of all image files, sorted, hidden ones left out; and keys in S3 that can't be names of files.
+        """Names of all image files, sorted, hidden ones left out; and names that can't be written down, keys in S3 that
+        can't be names of files.
 
         Raises:
             DataError: no such folder.
         """
         if self._remote is None:
-            return list_files(self.config.images, IMAGE_SUFFIXES), []
+            names = list_files(self.config.images, IMAGE_SUFFIXES)
+            shown = self.config.images.rstrip("/")
+            return [name for name in names if is_text(name)], [
+                Rejection(
+                    Fault(
+                        f"{shown}/{clean(name)}",
+                        "file",
+                        f"name {name!r}",
+                        TEXT,
+                        f"rename the file{OR_REPORT}",
+                    ),
+                    "unsafe_path",
+                    {"id": None, "file_name": clean(name)},
+                )
+                for name in names
+                if not is_text(name)
+            ]
         seen = [name for name in self._remote.objects if not any(part[:1] == "." for part in name.split("/"))]
         unsafe = [
             Rejection(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from data import strict_yaml
 from data.errors import DataError, Fault
 from data.points.file import PointFile
-from data.points.values import clean, shown, text
+from data.points.values import shown, text
 from data.tables import Category
+from data.text import clean
 
 EXPECTED = "YAML of `name in point files: name in the data set`, or a CSV of these two columns"
 
@@ -32,10 +33,14 @@ def load_classes(path: Path, categories: Sequence[Category]) -> dict[str, str | 
     known = {category.name for category in categories}
     faults: list[Fault] = []
     result: dict[str, str | None] = {}
+    first: dict[str, tuple[str, str | None]] = {}
     for record, name, value in pairs:
         name, value = clean(name), None if value is None else clean(value)
-        if name in result and result[name] != value:
-            faults.append(_fault(path, record, f"{name!r} twice", "each name once"))
+        # Two spellings that look the same are one name to whoever wrote the file.
+        other, said = first.setdefault(unicodedata.normalize("NFC", name).strip(), (name, value))
+        if said != value:
+            which = "" if other == name else f": here, and as {other!a}"
+            faults.append(_fault(path, record, f"{name!r} twice{which}"[:300], "each name once"))
         if value is not None and value not in known:
             near = difflib.get_close_matches(value, known, n=3, cutoff=0.5) or sorted(known)[:10]
             faults.append(
@@ -52,10 +57,13 @@ def _fault(path: Path, record: str, found: str, expected: str) -> Fault:
 
 
 def _yaml_pairs(file: PointFile) -> list[tuple[str, str, str | None]]:
+    doubled: list[str] = []
     try:
-        document = yaml.safe_load(file.text or "")
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        document = strict_yaml.parse(file.text or "", doubled=doubled)
+    except strict_yaml.YamlError as error:
         raise file.fault(f"no YAML ({str(error)[:200]})", EXPECTED, "correct the file") from None
+    if doubled:
+        raise DataError(_fault(file.path, "file", f"name {name[:300]}", "each name once") for name in doubled)
     if not isinstance(document, dict):
         raise file.fault(shown(document), EXPECTED, "correct the file")
     faults = [

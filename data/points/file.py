@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 import os
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from data.errors import DataError, Fault
+from data.storage import open_regular
+from data.strict_json import doubled_fault, parse_json
 
 MAGIC = (
     (b"\x89PNG", "an image (PNG)"),
@@ -65,7 +66,8 @@ class PointFile:
             DataError: missing or unreadable.
         """
         try:
-            return self.path.read_bytes()
+            with open_regular(self.path) as file:
+                return file.read()
         except FileNotFoundError:
             raise self.fault("no such file", "a point file", "correct points.files") from None
         except OSError as error:
@@ -79,15 +81,20 @@ class PointFile:
     @cached_property
     def _parsed_json(self) -> tuple[Any, str | None]:
         try:
-            return json.loads(self.content), None
-        except RecursionError:
-            return None, "nested too deeply"
+            value, doubled = parse_json(self.content)
         except ValueError as error:
             return None, str(error)
+        if doubled:
+            raise DataError(doubled_fault(str(self.path), *one) for one in doubled)
+        return value, None
 
     @property
     def json(self) -> Any:
-        """The parsed content, None where it isn't JSON."""
+        """The parsed content, None where it isn't JSON.
+
+        Raises:
+            DataError: keys stand twice in it.
+        """
         return self._parsed_json[0]
 
     @property

@@ -20,8 +20,9 @@ from data.errors import DataError, Fault
 from data.points import importer_for
 from data.points.lookup import Images
 from data.points.record import Options, PointFile, PointRecord, Problem, Unit
-from data.points.values import clean, moment
+from data.points.values import moment
 from data.tables import Split
+from data.text import clean
 
 log = logging.getLogger(__name__)
 

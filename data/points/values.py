@@ -72,13 +72,6 @@ def id_first(value: str | int | None) -> tuple[str | int | None, tuple[str, ...]
     return value, ()
 
 
-def clean(value: str) -> str:
-    """The text with lone surrogates escaped: JSON may hold them, UTF-8 and Arrow can't."""
-    if value.isascii():
-        return value
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def moment(time: str | None) -> float:
     """An ISO 8601 time in seconds, taken as UTC where it has no zone; minus infinity where it is none."""
     try:

@@ -8,7 +8,6 @@ the first of the usual names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from data.points.columns import USUAL, at_centres
 from data.points.delimited import rows_of
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import number, shown, text
+from data.strict_json import ONCE, parse_json
 
 EXPECTED = "VIA's JSON: a project, or annotations by image"
 CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
@@ -149,17 +149,22 @@ def read_csv(file: PointFile, options: Options) -> Iterator[PointRecord]:
             records.append(PointRecord(file.name, place, None, None, None, None, problem=problem))
             continue
         cells = dict(zip(header, row, strict=True))
-        shape, attributes = (_json(cells[name]) for name in CSV_COLUMNS[1:])
-        if shape != {}:
-            records.append(_region(file, place, cells["filename"].strip() or None, shape, attributes, named))
+        (shape, one), (attributes, other) = (_json(cells[name]) for name in CSV_COLUMNS[1:])
+        image = cells["filename"].strip() or None
+        if one or other:
+            problem = Problem("bad_record", f"key {(one + other)[0][1]} twice", ONCE)
+            records.append(PointRecord(file.name, place, image, None, None, None, problem=problem))
+        elif shape != {}:
+            records.append(_region(file, place, image, shape, attributes, named))
     yield from at_centres(records)
 
 
-def _json(cell: str) -> Any:
+def _json(cell: str) -> tuple[Any, list[tuple[str, str]]]:
+    """A cell's value, the text itself where it is no JSON; and where keys stand twice in it."""
     try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell
+        return parse_json(cell)
+    except ValueError:
+        return cell, []
 
 
 IMPORTER = Importer("via", sniff, read)

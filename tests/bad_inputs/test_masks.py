@@ -27,6 +27,7 @@ from tests.bad_inputs.masks import (
     SCALABEL_CASES,
     WIDTH,
     Bad,
+    annotation,
     coco,
     encoded,
     image,
@@ -53,8 +54,8 @@ def params(tmp_path: Path, demo: Params, monkeypatch: pytest.MonkeyPatch) -> Par
         cv2.imwrite(str(folder / f"{n}.png"), np.full((HEIGHT, WIDTH, 3), n, dtype=np.uint8))
     labels = tmp_path / "labels"
     labels.mkdir()
-    val = coco(images=[image(id=2, file_name="2.png")], annotations=[])
-    (labels / "val.json").write_bytes(encoded(val | {"categories": []}))
+    val = coco(images=[image(id=2, file_name="2.png")], annotations=[annotation(image_id=2)])
+    (labels / "val.json").write_bytes(encoded(val))
     section = demo.ingest.model_copy(
         update={"images": "images", "annotations": "labels", "weak": None, "kept_aside": None}
     )

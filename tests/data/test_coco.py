@@ -223,14 +223,14 @@ def test_written_files_read_back_the_same(make_split: Callable[..., Split], tmp_
 
 
 def test_numbers_are_written_as_they_were_read(tmp_path: Path) -> None:
-    annotation = ANNOTATION | {"area": 2312.8, "bbox": [472.5, 86.0, 39.74, 58.19]}
+    annotation = ANNOTATION | {"area": 15.23, "bbox": [472.5, 86.0, 39.74, 58.19]}
     instances = to_instances(read_both(written(tmp_path, document(annotations=[annotation]))))
     images = pa.table(
         {n: [v] for n, v in zip(IMAGES.names, (1, "1.png", "1.png", 9, 8, "", "", "", ""), strict=True)}
     )
     write_coco(tmp_path / "out.json", images, instances, [Category(3, "nut")])
     (row,) = json.loads((tmp_path / "out.json").read_text())["annotations"]
-    assert (row["area"], row["bbox"]) == (2312.8, [472.5, 86.0, 39.74, 58.19])
+    assert (row["area"], row["bbox"]) == (15.23, [472.5, 86.0, 39.74, 58.19])
 
 
 def test_results_are_what_cocoeval_loads(tmp_path: Path) -> None:
@@ -293,3 +293,16 @@ def test_rles_of_another_size_than_their_image_are_one_fault_an_image(tmp_path: 
     assert (alone.record, alone.found) == (
         "annotation 9", "segmentation: an RLE of size [10, 20], for [height, width] = [20, 10]",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fixtures/coco_golden/instances_val2014_100.json", "data/facade/val.json", "data/nuclei/val.json"],
+)
+def test_areas_of_real_files_stay(shared_dir: Path, name: str) -> None:
+    """Of polygons, of masks, and (facade) of boxes."""
+    coco = read_coco(shared_dir / name, keep_annotations=False)
+    assert coco.wrong_areas.count == 0
+    said = {row["id"]: row["area"] for row in json.loads((shared_dir / name).read_text())["annotations"]}
+    used = dict(zip(*(to_instances(coco)[key].to_pylist() for key in ("instance_id", "area")), strict=True))
+    assert used == {i: float(np.float32(area)) for i, area in said.items()}

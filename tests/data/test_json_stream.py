@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from data import json_stream
 from data.errors import DataError
-from data.json_stream import JsonFile, load_json
+from data.json_stream import JsonFile
+from data.strict_json import Doubled, load_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text()
@@ -98,6 +99,38 @@ def test_other_files_are_read_too(
     path = written(tmp_path, text)
     assert JsonFile.open(path).is_object is is_object
     assert repr(read(path, 3)) == repr(lists)
+
+
+@pytest.mark.usefixtures("chunk")
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.dictionaries(st.text(max_size=3), VALUES, min_size=1, max_size=4), min_size=1, max_size=5),
+    at=st.integers(0, 4), deep=st.booleans(), size=st.integers(1, 3), space=st.sampled_from(["", " "]),
+)  # fmt: skip
+def test_a_key_that_stands_twice_is_found_in_its_record(
+    tmp_path: Path, rows: list[dict[str, Any]], at: int, deep: bool, size: int, space: str
+) -> None:
+    texts = [json.dumps(row, separators=(",", f"{space}:")) for row in rows]
+    at %= len(rows)
+    key = next(iter(rows[at]))
+    doubled = f'{{{json.dumps(key)}{space}: ":",' + texts[at][1:]
+    texts[at] = f'{{"in": [[{{"a": 1}}, {doubled}]]}}' if deep else doubled
+    path = written(tmp_path, f'{{"list": [{", ".join(texts)}]}}')
+    found = read(path, size)["list"]
+    assert [isinstance(row, Doubled) for row in found] == [n == at for n in range(len(rows))]
+    assert found[at].keys_twice[0].startswith(repr(key)[:100])
+    with pytest.raises(DataError, match=rf"list #{at}\D.* twice"):
+        load_json(path)
+
+
+def test_good_records_are_parsed_by_the_fast_parser_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Colons of addresses and RLEs are no keys."""
+    row = {"id": 1, "url": "s3://a:b", "segmentation": {"counts": '0:1\\":'}, "parts": [{"x": {"y": 2}}, {}]}
+    file = JsonFile.open(written(tmp_path, json.dumps({"list": [row, {"more": [1, 2]}]})))
+    monkeypatch.delattr(json_stream, "parse_json")
+    assert next(file.batches("list", 9))[0] == row
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

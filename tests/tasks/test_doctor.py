@@ -284,6 +284,12 @@ def no_val_masks(p: Project) -> None:
     p.write("dataset/annotations/val.json", content | {"annotations": []})
 
 
+def wrong_areas(p: Project) -> None:
+    content = p.json("dataset/annotations/val.json")
+    content["annotations"][0]["area"] *= 100
+    p.write("dataset/annotations/val.json", content)
+
+
 def class_without_mask(p: Project) -> None:
     p.take_class("star", "strong")
 
@@ -372,8 +378,9 @@ ERRORS = [
     (annotations_no_json, "ingest", "val.json: file: found not readable as JSON"),
     (points_no_json, "points", "clicks.json: file: found broken JSON"),
     (points_outside_stop, "points", "found point (64.5, 3.0) (outside_image)"),
-    (no_masks, "no_masks", "ingest.strong: annotations: found no mask"),
-    (all_crowds, "no_masks", "CVAT's COCO export writes painted masks so"),
+    (no_masks, "ingest", "strong.json: annotations: found no object with a mask on 6 images;"),
+    (no_val_masks, "ingest", "val.json: annotations: found no object with a mask on 6 images;"),
+    (all_crowds, "ingest", "CVAT's COCO export writes painted masks so"),
 ]
 WARNINGS = [
     (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
@@ -391,7 +398,7 @@ WARNINGS = [
     (clicks_on_a_lost_image, "points", "points (rejected_image): found "),
     (clicks_on_val, "points", "points (other_split): found 5 of "),
     (no_points, "no_points", "found none that can be used"),
-    (no_val_masks, "no_val_masks", "ingest.val: annotations: found no mask"),
+    (wrong_areas, "areas", "ingest.val: annotations: found 1 whose area can't be their mask's"),
     (class_without_mask, "class_without_mask", "classes: star: found clicks and no mask on a strong image"),
     (class_without_click, "class_without_click", "classes: star: found masks and no click"),
     (class_never_shown, "class_never_shown", "classes: star: found neither mask nor click"),

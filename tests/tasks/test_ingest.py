@@ -319,7 +319,9 @@ def test_a_split_without_a_usable_image_ends_the_run(
     ingest: Callable[..., Path], documents: Documents, tmp_path: Path
 ) -> None:
     documents["val"]["images"][0]["width"] = 19
-    with pytest.raises(DataError, match=r"val\.json: images: found none of 1 that can be used"):
+    with pytest.raises(
+        DataError, match=r"1 images were rejected \(20 x 10 pixels: 1\)(.|\n)*3\.png: image 3: found 20 x 10"
+    ):
         ingest(documents, on_reject="report")
     assert not (tmp_path / "workspace").exists()
 
