@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -30,6 +31,7 @@ from flows.login import (
     API,
     CLIENT,
     FILE,
+    REPORTS,
     REPORTS_FILE,
     SERVER,
     is_ours,
@@ -47,6 +49,7 @@ from tasks.errors import TaskError
 from tests.attacks.attack import Attack, check
 from tests.attacks.browser import CHROMIUM, Tab, chromium, evil_server
 from tests.prefect_processes import free_port
+from tests.tasks.conftest import ROOT
 
 EVIL = "http://evil.example"
 PAGE = b"<!doctype html><title>Report</title>" + b"x" * 100
@@ -483,6 +486,37 @@ def test_reports_that_other_machines_reach_all_ask_for_the_login(place: Place) -
         assert httpx.get(address).status_code == 401
         assert httpx.get(address, auth=place.auth).content == PAGE
         server.shutdown()
+
+
+def test_a_run_with_another_login_says_so(place: Place, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {report: {cmd: touch ran, outs: [ran]}}")
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        API: place.api,
+        CLIENT: login,
+        "PREFECT_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in output, output
+    assert f"failed {CLIENT}: {place.api}: found a refusal (401) of the login that is set" in output
+    assert f'Next: export {CLIENT}="$(cat .prefect/login)"' in output and "wrong" not in output
+    assert not (tmp_path / "ran").exists()
+
+
+def test_compose_listens_to_this_machine_and_starts_nothing_without_a_login() -> None:
+    services = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(ports) == {"server", "reports"}
+    assert all(port.startswith("127.0.0.1:") for listed in ports.values() for port in listed)
+    for name, variable in {"server": SERVER, "worker": CLIENT, "watcher": CLIENT, "reports": REPORTS}.items():
+        assert "${POINTS2MODEL_AUTH:?" in services[name]["environment"][variable], name
+    assert services["server"]["command"] == ["python", "-m", "flows.server_process"]
 
 
 def test_names_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
