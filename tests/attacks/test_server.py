@@ -495,7 +495,7 @@ def test_a_run_with_another_login_says_so(place: Place, tmp_path: Path) -> None:
         **os.environ,
         "PYTHONPATH": str(ROOT),
         API: place.api,
-        CLIENT: login,
+        CLIENT: "anna:wrong",
         "PREFECT_HOME": str(tmp_path),
     }
     done = subprocess.run(
