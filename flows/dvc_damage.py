@@ -314,7 +314,7 @@ class _Record:
         self._changed = False
         try:
             read = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             read = {}
         self._rows: dict[str, Any] = read if isinstance(read, dict) else {}
 

@@ -78,13 +78,16 @@ def runs_of(repo: DvcRepo, name: str, say: Callable[[str], None]) -> set[HashInf
             return made
         stage.save_deps()
         key = _get_stage_hash(stage)
-        for path in sorted(Path(cache._get_cache_dir(key)).glob("*")):
+        folder = Path(cache._get_cache_dir(key))
+        for path in sorted(folder.glob("*")):
             entry = cache._load_cache(key, path.name)
             if entry and _get_cache_hash(entry) != path.name:
                 path.unlink()
                 say(
                     f"{path} is damaged: an entry of DVC's run-cache whose content isn't what its name says; removed"
                 )
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where it is empty: DVC breaks on that
         entry = cache._load(stage)
         if entry:
             run = cache._create_stage(entry, wdir=stage.wdir)

@@ -144,15 +144,15 @@ class DvcRepo:
             PipelineError: what their outputs are vouched for by is no hash, or one lies outside of the project.
         """
         graph = self._repo.index.graph
-        stages = [self._stage(name) for name in names]
+        # Those of the graph: to collect a stage by its name reads all of dvc.yaml again.
+        stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
         data = {
             above.addressing: above
-            for stage in graph
-            if isinstance(stage, PipelineStage) and stage.name in names
-            for above in graph.successors(stage)
+            for name in names
+            for above in graph.successors(stages[name])
             if not isinstance(above, PipelineStage)
         }
-        found = [*data.values(), *stages]
+        found: list[Stage] = [*data.values(), *(stages[name] for name in names)]
         for stage in found:
             check_vouched(stage)
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from weakref import WeakKeyDictionary, ref
 
+from dvc.repo import lock_repo
 from dvc_data.hashfile.hash_info import HashInfo
 
 from flows.dvc_damage import (
@@ -78,10 +79,11 @@ class _Fetcher:
 
     def bring_back(self, names: list[str]) -> list[str]:
         repo = self._repo
-        damaged = take_away_damaged(repo, names, self._say)
-        damaged += check_cached(repo, names, self._say)
-        back = repo.restore_missing(names)
-        lack = lacking(repo, names)
+        with lock_repo(repo.dvc):  # once: DVC reads all its files anew each time that it is taken
+            damaged = take_away_damaged(repo, names, self._say)
+            damaged += check_cached(repo, names, self._say)
+            back = repo.restore_missing(names)
+            lack = lacking(repo, names)
         if lack.outputs and self._remote is not None:
             self._reach()
             whole = self._fetch(lack.outputs, "what this checkout lacks")

@@ -158,7 +158,8 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun:
         name, started = running.pop(done)
         done.wait()  # only then does the future know its final state without asking the server
         run = _stage_run(name, done, time.monotonic() - started)
-        damaged = run.state != "Failed" and take_away_damaged(repo, [name], teller(name))
+        # What was there before was checked by `bring_back`.
+        damaged = run.state == "Completed" and take_away_damaged(repo, [name], teller(name))
         if damaged and name not in again:
             again.add(
                 name

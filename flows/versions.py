@@ -15,6 +15,7 @@ from pathlib import Path
 from data.storage import atomic_dir, discard_partials
 from flows.dvc_environment import environment
 from flows.process import stream
+from flows.remote_config import RemoteError, default_remote
 from tasks.baseline import MODEL, REGISTRY, folder_hash, model_folder
 from tasks.errors import TaskError
 from tasks.registry import Entry, Registry
@@ -77,7 +78,13 @@ def fetch(root: Path, version: str, model: str) -> Path:
             f"{pointer}: no such file, so DVC doesn't know the model of {version}; bring it back with "
             f"`git checkout {pointer}`"
         )
-    from flows.dvc_damage import check_pointer, set_aside  # dvc takes a second to import
+    # dvc takes a second to import
+    from dvc.config import NoRemoteError
+    from dvc.exceptions import CheckoutError
+
+    from flows.dvc_damage import check_pointer, set_aside
+    from flows.dvc_repo import DvcRepo
+    from flows.remote_errors import explain
 
     said: list[str] = []
     with _as_task_error():
@@ -85,20 +92,30 @@ def fetch(root: Path, version: str, model: str) -> Path:
             said.append(
                 f"{_relative(version)} was another one; {set_aside(root, folder, f'{version}-{model}')}"
             )
-        for command in ("checkout", "pull"):
+        repo, remote = DvcRepo(root).dvc, default_remote(root)
+        named = f"remote {remote.name} ({remote.url})" if remote is not None else "no remote"
+        for place, bring in (("DVC's cache", repo.checkout), (named, repo.pull)):
             said += map(str, check_pointer(root, pointer))
-            _, lines = _dvc(root, command, "--force", pointer)
+            fault = f"another model than that of hash {model}, by {pointer}"
+            try:
+                bring(targets=[str(root / pointer)], force=True)
+            except NoRemoteError:
+                fault = "none is set"
+            except CheckoutError:
+                fault = "not all of it is there"
+            except Exception as error:  # of a server's client
+                fault = explain(error)
             if folder.is_dir() and folder_hash(folder) == model:
                 return folder
             if folder.exists():
                 shutil.rmtree(folder)
-                lines = [f"`dvc {command}` brought another model than that of hash {model}"]
-        said += [f"from the remote: {one}" for one in check_pointer(root, pointer)] + lines[-8:]
+            for one in check_pointer(root, pointer):
+                fault = f"a damaged object: {one.fault}, expected hash {one.hash}; delete it there"
+            said.append(f"{place}: {fault}")
     told = "\n".join(f"  {line}" for line in said)
     raise TaskError(
-        f"{folder.relative_to(root)}: the model of {version} (hash {model}) can't be had whole, neither from DVC's "
-        f"cache nor from a remote:\n{told}\nName a remote that has it (`dvc remote list`), or push it from where "
-        f"it was trained (`dvc push {pointer}`)"
+        f"{folder.relative_to(root)}: the model of {version} (hash {model}) can't be had whole:\n{told}\nName a remote "
+        f"that has it (`dvc remote list`), or push it from where it was trained (`dvc push {pointer}`)"
     )
 
 
@@ -108,7 +125,7 @@ def _as_task_error() -> Iterator[None]:
 
     try:
         yield
-    except PipelineError as error:
+    except (PipelineError, RemoteError) as error:
         raise TaskError(str(error)) from None
 
 

@@ -42,4 +42,4 @@ def check(attack: Attack, place: Any, errors: tuple[type[Exception], ...] = (Dat
     for part in attack.shown:
         assert part in text
     for part in ("Traceback (most recent call last)", *attack.hidden):
-        assert part not in text
+        assert part not in text, text
