@@ -114,6 +114,18 @@ class _FromBuffer:
         return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
+class _Number:
+    """Stands in for NumPy's `scalar`: a number, as Python's own."""
+
+    __slots__ = ()
+
+    def __call__(self, numbers: Any, data: Any) -> Any:
+        dtype = _dtype(numbers)
+        if not _fits((), dtype, data):
+            raise UnsafePickleError("a number that its bytes don't fill")
+        return np.frombuffer(data, dtype)[0].item()
+
+
 def _dtype(numbers: Any) -> np.dtype:
     if not isinstance(numbers, _Numbers):
         raise UnsafePickleError(f"an array whose type is a {type(numbers).__name__}")
@@ -143,6 +155,17 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 """What a pickled array names, whichever NumPy wrote it, and what stands for it here. The stand-ins have no
 attributes, so a pickle can't change them."""
+
+
+NUMBERS: list[Any] = [
+    *((_Number(), f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(
+        (ALLOWED[module, name], f"{module}.{name}")
+        for module, name in (("numpy", "dtype"), ("_codecs", "encode"))
+    ),
+    (_Numbers, f"{__name__}._Numbers"),  # whose state torch only sets if it is among them
+]
+"""What stands for the names of NumPy's numbers in a file of torch's, as `torch.serialization.safe_globals` takes it."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):

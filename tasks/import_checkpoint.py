@@ -6,7 +6,6 @@ that builds NumPy arrays and nothing else. Every tensor's name and shape is chec
 
 from __future__ import annotations
 
-import codecs
 import logging
 import pickle  # only for the name of its error
 import sys
@@ -27,7 +26,7 @@ from data.tables import Category
 from models.backbone import build_backbone
 from models.checkpoint import FORMAT, CheckpointError, save_checkpoint
 from models.config import BackboneConfig
-from models.pickled_arrays import UnsafePickleError, load_arrays
+from models.pickled_arrays import NUMBERS, UnsafePickleError, load_arrays
 from models.published import (
     FROZEN,
     MSRA_UNUSED,
@@ -63,13 +62,6 @@ log = logging.getLogger(__name__)
 WRAPPERS = ("model", "model_state", "state_dict", "blobs")
 """Where files keep their tensors: detectron2's, MaskRefineNet's, others', Caffe2's."""
 CONFIG_BESIDE = "config.yaml"
-NUMPY_NUMBERS: list[Any] = [
-    # Beside the tensors of MaskRefineNet stands the best AP as NumPy's number; `numpy.core` is NumPy 1's name.
-    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
-    codecs.encode,
-]
 
 
 class Imported(NamedTuple):
@@ -244,7 +236,7 @@ def _load(file: Path) -> dict[Any, Any]:
         if file.suffix == ".pkl":
             check_regular(file)
             return load_arrays(file)
-        content = read_pickle(file, NUMPY_NUMBERS)
+        content = read_pickle(file, NUMBERS)  # MaskRefineNet's have their best AP as NumPy's number
     except FileNotFoundError:
         raise TaskError(f"{file}: no such file") from None
     except OSError as error:
