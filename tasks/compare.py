@@ -32,7 +32,7 @@ from tasks.bootstrap import Ranking, Spread, differences, rank, spread
 from tasks.coco_eval import MaskScores, scores_of
 from tasks.coco_match import Curves, Matches, Rules, accumulate
 from tasks.comparison import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge
-from tasks.config import InputConfig, Params
+from tasks.config import Params, model_input
 from tasks.device import hardware, set_up
 from tasks.errors import TaskError
 from tasks.predict import Finder, Predictions
@@ -297,7 +297,7 @@ def _finder(
     return KnownFinder(
         model.to(device),
         val,
-        size=InputConfig.model_validate(load_meta(folder)["input"]),
+        size=model_input(folder, load_meta(folder)),
         inference=params.evaluate.inference,
         batch_size=params.evaluate.batch_size,
         device=device,

@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -201,6 +202,29 @@ class InputConfig(Section):
     enlarge: bool
     tile: TileConfig | None
     """null: the network sees images whole"""
+
+
+def model_input(folder: Path, meta: Mapping[str, Any]) -> InputConfig:
+    """How large the images of a model come in, by its model.json.
+
+    Raises:
+        TaskError: it doesn't say, or nothing that can be.
+    """
+    step = "Train or import it again, or use the version that wrote it"
+    if "input" not in meta:
+        raise TaskError(
+            f"{folder}/model.json: found no `input`; expected a SOLOv2 of this project, or an imported one. {step}"
+        )
+    try:
+        return InputConfig.model_validate(meta["input"])
+    except ValidationError as error:
+        listed = "\n".join(
+            f"  - {'.'.join(('input', *map(str, one['loc'])))}: {one['msg']}, found {one['input']!r:.100}"
+            for one in error.errors()
+        )
+        raise TaskError(
+            f"{folder}/model.json: `input` is edited, or of another version:\n{listed}\n{step}"
+        ) from None
 
 
 class AugmentConfig(Section):

@@ -16,11 +16,11 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.config import Section
 from tasks.errors import TaskError
@@ -98,9 +98,9 @@ class Gate(Section):
     """What gate.json holds. Without held-out images nothing is measured, there are no bins, and `use` is true."""
 
     format: Literal[2]
-    enlarge: float
+    enlarge: Annotated[float, Field(ge=1, le=1000)]
     """How much larger than the rough mask's box the crops were, and will be."""
-    rounds: int
+    rounds: Annotated[int, Field(ge=0, le=1000)]
     """Times that each mask was refined, and will be."""
     held_out_images: int
     all: Comparison
@@ -114,6 +114,21 @@ class Gate(Section):
     """Of the refiner's training: whose weights were taken."""
     refined_iou_by_step: dict[int, float | None]
     """Of all the weights that could have been taken."""
+
+    @model_validator(mode="after")
+    def _bins_follow_each_other(self) -> Self:
+        for one, other in pairwise(self.bins):
+            if one.area_to is None or not one.area_from < one.area_to == other.area_from:
+                raise ValueError(
+                    f"bins: found {one.area_to} before {other.area_from}, expected sizes that rise"
+                )
+        for one in self.bins:
+            measured = one if one.decided_by == "bin" else self.all
+            if not one.use and None in (measured.rough_iou, measured.refined_iou):
+                raise ValueError(
+                    f"bins: found none measured from {one.area_from}, expected the IoU that decided"
+                )
+        return self
 
     def refusals(self, areas: Sequence[float]) -> list[str | None]:
         """For rough masks of these areas (pixels of the resized image): why not to refine them, or None."""
@@ -194,9 +209,12 @@ def read_gate(folder: Path) -> Gate:
     try:
         return Gate.model_validate(content)
     except ValidationError as error:
+        listed = "\n".join(
+            f"  - {'.'.join(map(str, one['loc'])) or FILE}: {one['msg']}, found {one['input']!r:.100}"
+            for one in error.errors()
+        )
         raise TaskError(
-            f"{folder / FILE}: of another version ({error.error_count()} faults, the first: "
-            f"{error.errors()[0]['msg']}); make it anew with `dvc repro -f train_refiner`"
+            f"{folder / FILE}: edited, or of another version:\n{listed}\nMake it anew with `dvc repro -f train_refiner`"
         ) from None
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from data import masks as mask_codec
@@ -35,7 +34,7 @@ from models.rough import rough_masks
 from models.solov2 import RawOutputs, SOLOv2
 from models.tiles import Seen, look, predict
 from tasks.beside import beside
-from tasks.config import InputConfig, load_params
+from tasks.config import InputConfig, load_params, model_input
 from tasks.device import resolve_device
 from tasks.errors import TaskError
 from tasks.gate import Gate, read_gate
@@ -290,22 +289,8 @@ def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) ->
         meta = load_meta(model)
     except CheckpointError as error:
         raise TaskError(str(error)) from None
-    if "input" not in meta:
-        raise TaskError(
-            f"{model}/model.json: found no `input`; expected a SOLOv2 of this project, or an imported one"
-        )
+    size = model_input(model, meta)
     own = None if meta.get("inference") is None else InferenceConfig.model_validate(meta["inference"])
-    try:
-        size = InputConfig.model_validate(meta["input"])
-    except ValidationError as error:
-        listed = "\n".join(
-            f"  - {'.'.join(('input', *map(str, one['loc'])))}: {one['msg']}, found {one['input']!r:.100}"
-            for one in error.errors()
-        )
-        raise TaskError(
-            f"{model}/model.json: `input` is edited, or of another version:\n{listed}\nTrain or import it again, "
-            "or use the version that wrote it"
-        ) from None
     if compat:
         nms = (meta.get("imported") or {}).get("nms")
         return Rules(size, own or STUDENT.inference, None, True, nms == "mask")

@@ -18,6 +18,7 @@ from typing import Any
 
 from data.messages import guard_logs, plain
 from data.storage import atomic_write
+from data.strict_json import parse_json
 from data.tables import DataError
 from tasks import disk, processes
 from tasks.code_identity import code_digest
@@ -53,11 +54,16 @@ def read_json(path: Path, made_by: str) -> Any:
         TaskError: the file isn't there or isn't JSON; says which step makes it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content, doubled = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise TaskError(f"{path}: no such file; it is made by `dvc repro {made_by}`") from None
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError) as error:
         raise TaskError(f"{path}: not JSON ({error}); make it anew with `dvc repro -f {made_by}`") from None
+    if doubled:
+        raise TaskError(
+            f"{path}: found key {doubled[0][1]} twice ({doubled[0][0]}); make it anew with `dvc repro -f {made_by}`"
+        )
+    return content
 
 
 def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: Any) -> None:

@@ -23,7 +23,8 @@ from PIL import Image
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from models.checkpoint import save_checkpoint
+from data.errors import DataError
+from models.checkpoint import CheckpointError, save_checkpoint
 from models.config import BackboneConfig, RefineNetConfig, SOLOv2Config
 from models.published import solov2_names
 from models.published_config import STUDENT, solov2_config
@@ -31,10 +32,11 @@ from models.refinenet import MaskRefineNet
 from models.solov2 import SOLOv2
 from tasks.detector import start_from
 from tasks.errors import TaskError
-from tasks.gate import unmeasured, write_gate
+from tasks.gate import Comparison, unmeasured, write_gate
 from tasks.import_checkpoint import import_checkpoint
 from tasks.predict_images import predict_images
 from tasks.resume import States
+from tasks.train_refiner import load_teacher
 from tasks.training import new_network
 from tests.attacks.attack import Attack, check
 from tests.models.conftest import BACKBONE, REFINENET, SOLOV2
@@ -43,6 +45,7 @@ CATEGORIES = [{"id": 3, "name": "disc"}, {"id": 7, "name": "étoile"}]
 INPUT = {"short_side": 32, "max_side": 64, "enlarge": True, "tile": None}
 NORMED = {**BACKBONE, "norm": "batch_norm"}
 """Batch norm has variances and counters of steps, which the tests spoil."""
+NOTHING = Comparison.nothing().model_dump()
 Meta = dict[str, Any]
 
 
@@ -265,6 +268,46 @@ def packed(place: Place) -> str:
     return place.take(place.root / "bomb.pth")
 
 
+def gate(change: Callable[[Meta], object]) -> Callable[[Place], str]:
+    """The refiner's gate.json is edited; then masks at clicks are refined."""
+
+    def act(place: Place) -> str:
+        path = place.refiner / "gate.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        return place.predict()
+
+    return act
+
+
+def bins(*sizes: tuple[float, float | None], use: bool = True) -> Callable[[Meta], object]:
+    rows = [
+        {"area_from": low, "area_to": high, "use": use, "decided_by": "bin"} | NOTHING for low, high in sizes
+    ]
+    return lambda content: content.update(bins=rows)
+
+
+def address(place: Place) -> str:
+    """A number whose type says, in the file, that it is kept elsewhere: NumPy would read the address as the number."""
+    torch.save(
+        {"model": torch.load(place.published, weights_only=True), "AP": np.float64(3.5)}, place.published
+    )
+    file = place.root / "forged.pth"
+    with zipfile.ZipFile(place.published) as sound, zipfile.ZipFile(file, "w") as forged:
+        for entry in sound.infolist():
+            content = sound.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                # The flags are the last of the type's state.
+                at = content.index(b"t", content.index(b"J\xff\xff\xff\xff"))
+                assert content[at - 2 : at] == b"K\0"
+                content = content[: at - 1] + b"\4" + content[at:]
+            forged.writestr(entry.filename, content)
+    text = place.take(file)
+    assert json.loads((place.root / "imported/model.json").read_text())["imported"]["said"] == {"AP": 3.5}
+    return text
+
+
 class Trap:
     """Writes a file when it is unpickled."""
 
@@ -302,6 +345,18 @@ def started(network: Callable[[], SOLOv2]) -> Callable[[Place], str]:
         return "started"
 
     return act
+
+
+def teaches(place: Place) -> str:
+    """As pseudo_label, evaluate and compare read a model."""
+    path = place.model / "model.safetensors"
+    path.write_bytes(save(load_file(path) | {BIAS: torch.tensor([1.0, torch.nan])}))
+    return str(load_teacher(place.model, torch.device("cpu")))
+
+
+def deep_gate(place: Place) -> str:
+    (place.refiner / "gate.json").write_text("[" * 100_000)
+    return place.predict()
 
 
 def own_network() -> SOLOv2:
@@ -418,7 +473,14 @@ ATTACKS = [
     Attack("model.json is 100 MB", written(b" " * (100 << 20)), (FILE, "104857600 bytes", "at most")),
     Attack("a wrong key of the config", put("config.grid", 1), ("config.grid: found 1",)),
     Attack("notes that are text", put("imported", "yes"), ("imported: found 'yes'",)),
+    # --- gate.json
+    Attack("crops of nothing", gate(lambda g: g.update(enlarge=0.0)), ("refiner/gate.json", "enlarge", "found 0.0")),
+    Attack("10^9 rounds", gate(lambda g: g.update(rounds=10**9)), ("gate.json", "rounds", "found 1000000000")),
+    Attack("sizes that fall", gate(bins((0, 9.0), (4.0, None))), ("gate.json", "9.0 before 4.0, expected sizes that")),
+    Attack("a refusal without a reason", gate(bins((0, None), use=False)), ("gate.json", "none measured from 0.0")),
+    Attack("a gate in 100,000 brackets", deep_gate, ("gate.json", "nested too deeply")),
     # --- other readers
+    Attack("a teacher with a NaN", teaches, (WEIGHTS, BIAS, "found nan")),
     Attack("a student starts from NaN", started(own_network), (WEIGHTS, BIAS, "found nan at [1]")),
     Attack("a backbone with a NaN", backbone(lambda s: s["conv1.weight"].fill_(NAN)), ("backbone.weights", "nan")),
     Attack("a backbone below 0", backbone(lambda s: s["bn1.running_var"].fill_(-1)), ("bn1.running_var: found -1",)),
@@ -446,6 +508,7 @@ ATTACKS = [
     Attack("a number beyond float beside them", published(lambda s: s.update(
         model=dict(s), last_itr=10**400
     )), ("3 classes",), refused=False),
+    Attack("a number that is an address", address, ("3 classes",), refused=False),
     Attack("sparse tensors", published(lambda s: s.update(
         {"ins_head.cate_pred.bias": s["ins_head.cate_pred.bias"].to_sparse()}
     )), ("cate_pred.bias: found a sparse",)),
@@ -457,7 +520,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
 def test_checkpoints(attack: Attack, place: Place) -> None:
-    check(attack, place)
+    check(attack, place, (DataError, TaskError, CheckpointError))  # those that stage_main prints
 
 
 def places_of(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -194,5 +194,7 @@ def test_a_gate_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"gate\.json: no such file; it is made by `dvc repro train_refiner`"):
         read_gate(tmp_path)
     (tmp_path / "gate.json").write_text('{"format": 0}')
-    with pytest.raises(TaskError, match=r"gate\.json: of another version .* `dvc repro -f train_refiner`"):
+    with pytest.raises(
+        TaskError, match=r"(?s)gate\.json: edited, or of another version.* `dvc repro -f train_refiner`"
+    ):
         read_gate(tmp_path)
