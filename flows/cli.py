@@ -174,6 +174,14 @@ def _run(target: str, force: tuple[str, ...], wait: bool, pull: bool, as_json: b
 def _run_alone(
     root: Path, target: str, force: tuple[str, ...], pull: bool, as_json: bool, console: Console
 ) -> None:
+    if not force:
+        from flows.nothing_to_do import done_stages
+
+        started = time.monotonic()
+        done = done_stages(root, target, lambda line: console.print(escape(line)))
+        if done is not None:
+            _finish(Outcome(done, round(time.monotonic() - started, 1), None), target, as_json, console)
+            return
     # A pipeline without our ingest has params of its own, of which nothing is known here.
     if "tasks.ingest" in (root / "dvc.yaml").read_text(encoding="utf-8"):
         _fetch_data(root, target, pull, console)
@@ -184,7 +192,10 @@ def _run_alone(
                 outcome = Outcome([], 0.0, message)
                 print_json({**_summary(outcome, target), "doctor": diagnosis.to_json()})
             _fail(console, message)
-    outcome = _flow(root, target, force, pull, console)
+    _finish(_flow(root, target, force, pull, console), target, as_json, console)
+
+
+def _finish(outcome: Outcome, target: str, as_json: bool, console: Console) -> None:
     if as_json:
         print_json(_summary(outcome, target))
     else:
@@ -328,7 +339,7 @@ def _show(outcome: Outcome, target: str, console: Console) -> None:
         return
     metrics = _read_metrics()
     if target == "report" and metrics is not None:
-        from tasks.report import summary_table
+        from tasks.summary_table import summary_table
 
         console.print(summary_table(metrics))
         _show_promotion(console)

@@ -157,6 +157,17 @@ class DvcRepo:
             check_vouched(stage)
         return found
 
+    def outs(self, names: list[str]) -> dict[str, dict[str, str | None]]:
+        """By stage, the hash that dvc.lock has of each of its outputs."""
+        with lock_repo(self._repo):
+            return {
+                stage.name: {
+                    out.def_path: out.hash_info.value if out.hash_info else None for out in stage.outs
+                }
+                for stage in self._repo.index.graph
+                if isinstance(stage, PipelineStage) and stage.name in names
+            }
+
     @property
     def dvc(self) -> Repo:
         """DVC's own object, for the other modules of its internals."""
@@ -175,7 +186,9 @@ class DvcRepo:
     def all_done(self, names: list[str]) -> bool:
         """Whether all of these stages are up to date; False where one can't be asked."""
         try:
-            return not self._repo.status(targets=names)
+            return (
+                self._repo.status().keys().isdisjoint(names)
+            )  # all at once: with targets DVC reads its files for each
         except Exception:  # as in `is_done`
             return False
 

@@ -71,6 +71,24 @@ def begin_round(repo: DvcRepo, names: Collection[str], force: Collection[str]) -
     return said
 
 
+def is_settled(repo: DvcRepo, names: Collection[str]) -> bool:
+    """Whether a run of the stages `names`, all up to date, would neither begin a round nor decide on a student.
+
+    Raises:
+        TaskError: the registry or the comparison is damaged.
+    """
+    registry = Registry(repo.root / REGISTRY)
+    if TRAINS not in names or COMPARES not in names:
+        return True
+    promoted = registry.promoted()
+    if promoted.version not in (None, registry.baseline().version) and _undecided(repo, registry):
+        return False
+    entry = registry.entry_of(_comparison(repo.root).model)
+    if entry is None:
+        return load_params(repo.root / "params.yaml").operate.promote == "manual"
+    return entry.decision != "promoted" or entry.version in {event.version for event in promoted.history}
+
+
 def _undecided(repo: DvcRepo, registry: Registry) -> bool:
     manifest = read_manifest(repo.root, TRAINS)
     if manifest is None or load_params(repo.root / "params.yaml").student.start == "promoted":

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.comparison import WORDS, Comparison, read_comparison
 from tasks.errors import TaskError
-from tasks.report import AP_ROWS, difference, figure
+from tasks.summary_table import AP_ROWS, difference, figure
 
 WORKSPACE = Path("workspace")
 OUTS = {

@@ -11,7 +11,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from rich.table import Table
 
 from data.storage import atomic_write
 from data.tables import Split
@@ -26,6 +25,7 @@ from tasks.report_line import count, done_steps, picture, run_record
 from tasks.report_promotion import promotion_view
 from tasks.report_rows import pseudo_rows, val_rows
 from tasks.step import read_json, stage_main
+from tasks.summary_table import AP_ROWS, difference, figure
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,6 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
     "evaluation": "evaluate",
     "comparison": "compare",
 }
-AP_ROWS = (
-    ("AP", "AP", "mean over IoU 0.50 to 0.95"),
-    ("AP50", "AP50", "at IoU 0.50"),
-    ("AP75", "AP75", "at IoU 0.75"),
-    ("APs", "AP small", ""),
-    ("APm", "AP medium", ""),
-    ("APl", "AP large", ""),
-    ("AR", "AR", "recall, mean over IoU 0.50 to 0.95"),
-)
 STATUS_WORDS = {
     "ok": "refined",
     "rough": "kept rough, as refining left nothing or was refused",
@@ -131,43 +122,6 @@ def render(**content: Any) -> str:
     environment.filters |= {"figure": figure, "count": count, "duration": format_seconds}
     environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
     return environment.get_template(TEMPLATE).render(**content)
-
-
-def figure(value: float | None) -> str:
-    """One decimal; a dash where there is no figure."""
-    return "–" if value is None else f"{value:.1f}"
-
-
-def difference(before: float | None, after: float | None) -> str:
-    """`after` less `before`, signed, of the figures as shown, so that columns add up; a dash without both."""
-    if before is None or after is None:
-        return "–"
-    change = round(after, 1) - round(before, 1)
-    return f"{change:+.1f}".replace("-", "−") if round(change, 1) else "0.0"
-
-
-def summary_table(metrics: Mapping[str, Mapping[str, float | None]]) -> Table:
-    """metrics.json for the terminal: AP of teacher and student, below it pseudo masks rough and refined."""
-    table = Table(title="Mask AP on the validation images, in percent", title_justify="left")
-    table.add_column("")
-    for name in ("teacher", "student", "difference"):
-        table.add_column(name, justify="right")
-    teacher, student, pseudo = metrics["teacher"], metrics["student"], metrics["pseudo"]
-    for key, label, _ in AP_ROWS:
-        if key in teacher:
-            table.add_row(
-                label, figure(teacher[key]), figure(student[key]), difference(teacher[key], student[key]),
-                style="bold" if key == "AP" else None,
-            )  # fmt: skip
-    table.add_section()
-    table.add_row("Pseudo masks", "rough", "refined", "difference", style="dim")
-    rough, refined = pseudo["rough_iou"], pseudo["refined_iou"]
-    table.add_row("mean IoU", figure(rough), figure(refined), difference(rough, refined), style="bold")
-    table.add_row("IoU over 0.50", "", figure(pseudo["refined_over_50"]), "")
-    table.add_row("IoU over 0.75", "", figure(pseudo["refined_over_75"]), "")
-    table.caption = f"{pseudo['masks']:,} of {pseudo['points']:,} points became masks"
-    table.caption_justify = "left"
-    return table
 
 
 def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
