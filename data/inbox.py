@@ -22,6 +22,8 @@ from data.fetch import RemoteFolder, fetch
 from data.s3 import S3Error, S3Object, explain, make_client
 from data.storage import is_file_name, is_s3, split_s3
 
+CLOCK_BACK_S = 3600.0
+"""A file that is this far in the future was written before the clock was set back; servers' clocks differ by less."""
 UNFINISHED = (
     ".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", ".download", ".swp", "~",
 )  # fmt: skip
@@ -158,7 +160,10 @@ class Inbox:
                     continue
                 name = (at.relative_to(root) / entry.name).as_posix()
                 # Not the time of modification: copies keep their original's, and unpacking sets any.
-                yield InboxFile(name, stat.st_size, now - stat.st_ctime, _identity(stat), None)
+                age = now - stat.st_ctime
+                if age < -CLOCK_BACK_S:
+                    age = -age  # else it would be settling until the clock is there again
+                yield InboxFile(name, stat.st_size, age, _identity(stat), None)
 
     def _objects(self) -> Iterable[InboxFile]:
         import botocore.exceptions

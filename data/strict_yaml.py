@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+_MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
 MAX_BYTES = 2**20
 MAX_DEPTH = 50
 MAX_NODES = 100_000
@@ -75,7 +76,7 @@ class _Loader(yaml.SafeLoader):
             if len(places) > 1:
                 path = ".".join([*self._path, name])
                 self.doubled.append(
-                    f"{path}: stands {len(places)} times, in lines {', '.join(map(str, places))}"
+                    f"{path}: found {len(places)} times, in lines {', '.join(map(str, places))}"
                 )
 
 
@@ -127,12 +128,15 @@ def parse(text: str, *, doubled: list[str] | None = None) -> Any:
 
     Args:
         text: YAML.
-        doubled: takes the keys that stand twice, `a.b: stands 2 times, in lines 3 and 9`; without it they are errors.
+        doubled: takes the keys that stand twice, `a.b: found 2 times, in lines 3 and 9`; without it they are errors.
 
     Raises:
         YamlError: it isn't YAML, or breaks one of the rules above.
     """
     found: list[str] = []
+    if (merge := _MERGE.search(text)) is not None:
+        line = text.count("\n", 0, merge.start()) + 1
+        raise YamlError(f"line {line}: marks of a merge that isn't resolved; take one side")
     try:
         loader = _Loader(text)
         try:

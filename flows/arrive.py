@@ -19,7 +19,7 @@ from data.storage import atomic_write, discard_partials
 from flows.dvc_environment import environment
 from flows.dvc_repo import DvcRepo, StageNode
 from flows.stage import show
-from tasks.arrivals import ARRIVALS, Arrival, Ledger, now
+from tasks.arrivals import ARRIVALS, Arrival, Ledger
 from tasks.config import Params, load_params
 from tasks.errors import TaskError
 from tasks.waiting import Lookout, Waiting, check_inbox, is_inbox_itself
@@ -198,7 +198,7 @@ class _Intake:
         one = self.waiting.files[name]
         inbox = self.params.operate.inbox.source or ""
         digest = self.waiting.digests[name]
-        arrival = Arrival(name, digest, one.etag, state, reason, points, inbox, now())  # type: ignore[arg-type]
+        arrival = Arrival(name, digest, one.etag, state, reason, points, inbox, self.ledger.moment())  # type: ignore[arg-type]
         self.ledger.add(arrival)
         self.arrivals.append(arrival)
         self.log.log(logging.WARNING if state == "rejected" else logging.INFO, "inbox: %s", arrival)

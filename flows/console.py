@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,9 @@ from rich.text import Text
 
 from data.messages import plain, redact
 
+NARROWEST = 20
+"""Columns; COLUMNS may say less where no terminal is."""
+
 
 class Console(rich.console.Console):
     """rich's, whose text is `plain`: a name can't move the cursor, and no secret is shown.
@@ -21,6 +25,9 @@ class Console(rich.console.Console):
     """
 
     def __init__(self, **options: Any) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        if columns.isdigit() and int(columns) < NARROWEST and options.get("width") is None:
+            options["width"] = 80  # rich would print nothing at a width of 0
         super().__init__(**{"emoji": False, "highlight": False, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:

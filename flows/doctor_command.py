@@ -12,13 +12,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from data.errors import SHOWN_FAULTS
+from data.errors import SHOWN_FAULTS, Fault
 from data.messages import guard_logs, plain
 from flows.console import Console, print_json
 from flows.doctor_remote import check_remote
+from flows.stage_failure import DELAYS, delays
 from tasks.doctor import full_check, quick_check
 from tasks.doctor_finding import Diagnosis, Finding
 from tasks.doctor_setup import awaits_points, check_params, is_made
+from tasks.errors import TaskError
 from tasks.report_line import count
 
 EXAMPLE = "Example: points2model doctor   |   points2model doctor --quick   |   points2model doctor --json"
@@ -52,6 +54,7 @@ def doctor(
     else:
         diagnosis = full_check(Path(), WORKSPACE, again=again).diagnosis
         params = check_params(Path("params.yaml"), Diagnosis())
+    _check_tries(diagnosis)
     check_remote(Path(), params, diagnosis)
     seconds = round(time.monotonic() - started, 1)
     if as_json:
@@ -74,6 +77,7 @@ def before_run(root: Path, target: str, console: Console) -> Diagnosis:
     own = params is not None and not all(map(is_made, (params.ingest.images, params.points.files)))
     own = own and not (params is not None and awaits_points(params, root))
     fresh = True
+    _check_tries(diagnosis)
     check_remote(root, params, diagnosis)
     remote = [one for one in diagnosis.warnings if one.check == "remote"]
     if not diagnosis.errors and own and target not in LOOKS_NOT_AT_DATA:
@@ -89,6 +93,16 @@ def before_run(root: Path, target: str, console: Console) -> Diagnosis:
         warnings = count(known, "warning")
         console.print(f"[dim]doctor: {warnings} as before; `points2model doctor` shows them[/dim]")
     return diagnosis
+
+
+def _check_tries(diagnosis: Diagnosis) -> None:
+    try:
+        delays()
+    except TaskError as error:
+        step = "correct it, or unset it"
+        diagnosis.error(
+            "environment", Fault("environment", DELAYS, str(error), "seconds with commas between", step)
+        )
 
 
 def show(diagnosis: Diagnosis, console: Console) -> None:

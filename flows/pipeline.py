@@ -16,7 +16,7 @@ from data.messages import guard_logs
 from flows.arrive import take_in_new_points
 from flows.artifacts import intake_notes, publish
 from flows.dvc_damage import take_away_damaged
-from flows.dvc_repo import DvcRepo, PipelineError, StageNode, direct_upstream
+from flows.dvc_repo import DvcRepo, StageNode, direct_upstream
 from flows.fetch import bring_back, recall
 from flows.gpu_limit import GPU_TAG
 from flows.notices import of_state
@@ -28,6 +28,7 @@ from flows.run_guard import alone
 from flows.run_name import rename_run, run_name
 from flows.stage import RESTORED, mirror, run_stage, teller
 from flows.stage_failure import delays
+from tasks.errors import TaskError
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def annotation_to_model(
     try:
         with alone(Path.cwd(), reason):
             return _up_to_date(target, force, reason, pull)
-    except PipelineError as error:
+    except TaskError as error:
         return Failed(message=str(error), data=StageFailed(str(error), []))
 
 

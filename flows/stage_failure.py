@@ -10,10 +10,12 @@ from enum import Enum
 from pathlib import Path
 
 from tasks import disk
+from tasks.errors import TaskError
 from tasks.step import PASSING
 
 DELAYS = "POINTS2MODEL_RETRY_SECONDS"
 """The environment variable with the seconds before each further try, such as "10,60,300"; empty: no further try."""
+LONGEST_S = 1e6
 _RAN = "> "
 _FAILED = re.compile(r"ERROR: failed to reproduce .*, exited with (-?\d+)$")
 # dvc ends with the same code for all of its errors, so these are told by its words; tests hold dvc to them.
@@ -74,13 +76,18 @@ def delays() -> list[float]:
     """Seconds before the second try, the third and so on.
 
     Raises:
-        ValueError: the environment variable isn't numbers with commas between.
+        TaskError: the environment variable isn't numbers with commas between.
     """
     said = os.environ.get(DELAYS, "10,60,300")
     try:
-        return [float(part) for part in said.split(",") if part.strip()]
+        seconds = [float(part) for part in said.split(",") if part.strip()]
+        if all(0 <= one <= LONGEST_S for one in seconds):  # NaN isn't
+            return seconds
     except ValueError:
-        raise ValueError(f"{DELAYS}: found {said!r}, expected seconds such as 10,60,300") from None
+        pass
+    raise TaskError(
+        f"{DELAYS}: found {said[:100]!r}, expected seconds such as 10,60,300; correct or unset it"
+    )
 
 
 def _cause(code: int, lines: list[str]) -> Cause:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +76,15 @@ class Ledger:
         taken = [one for one in self.arrivals if one.name == name and one.state == "taken"]
         return taken[-1] if taken else None
 
+    def moment(self) -> str:
+        """Now, as entries write it; after the last entry even where the clock was set back, since the order of the
+        entries says which version of a file is the newest."""
+        last = datetime.fromisoformat(self.arrivals[-1].when) if self.arrivals else None
+        moment = datetime.now(UTC)
+        if last is not None and last >= moment:
+            moment = last + timedelta(milliseconds=1)
+        return moment.isoformat(timespec="milliseconds")
+
     def add(self, arrival: Arrival) -> Path:
         """Writes a decision; returns the file."""
         self.arrivals.append(arrival)
@@ -102,8 +111,14 @@ def _read(folder: Path) -> Iterable[Arrival]:
     for path in sorted(folder.glob("*/*.json")):
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            yield Arrival(**content)
-        except (ValueError, TypeError) as error:
+            arrival = Arrival(**content)
+            texts = (arrival.name, arrival.sha256, arrival.state, arrival.when)
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError("a value of another type than ours")
+            if datetime.fromisoformat(arrival.when).tzinfo is None:
+                raise ValueError(f"when: {arrival.when} without a time zone")
+            yield arrival
+        except (ValueError, TypeError, RecursionError) as error:
             faults.append(f"{path}: found {error}; expected an arrival as `points2model run` writes it")
     if faults:
         step = "restore it with git, or remove it: that file is then looked at anew"

@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from data import strict_yaml
+from data.messages import plain
 from data.storage import is_s3, split_s3
 from models.config import (
     MAX_SIDE,
@@ -55,6 +56,12 @@ def _no_nul(value: str) -> str:
     return value
 
 
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise ValueError("found an empty text; expected a name")
+    return value
+
+
 # Bounds lie far above what anybody uses: what lies beyond is a slip, and would end in an overflow, in a full memory
 # or never.
 _Int = Annotated[int, BeforeValidator(_no_boolean)]
@@ -76,7 +83,7 @@ Strength = Annotated[_Float, Field(ge=0, le=1000)]
 Scale = Annotated[_Float, Field(ge=0.001, le=1000)]
 Steps = Annotated[tuple[PositiveInt, ...], Field(max_length=1000)]
 Name = Annotated[str, Field(max_length=4096), AfterValidator(_no_nul)]
-FileName = Annotated[Name, Field(min_length=1)]
+FileName = Annotated[Name, AfterValidator(_not_empty)]
 
 
 def _checked_source(value: str) -> str:
@@ -90,7 +97,7 @@ def _checked_source(value: str) -> str:
     return value
 
 
-Source = Annotated[Name, Field(min_length=1), AfterValidator(_checked_source)]
+Source = Annotated[FileName, AfterValidator(_checked_source)]
 """A path, or s3://BUCKET/PREFIX."""
 
 
@@ -589,7 +596,7 @@ class ParamsError(TaskError):
     def __init__(self, path: Path, faults: list[str]) -> None:
         self.faults = faults
         count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
-        lines = "\n".join(f"  - {fault}" for fault in faults)
+        lines = "\n".join(f"  - {fault}" for fault in map(plain, faults))
         super().__init__(
             f"{path}: {count}\n{lines}\nMend them and run again; recipes/ holds complete examples."
         )

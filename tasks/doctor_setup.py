@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,7 @@ from tasks.config import Params, ParamsError, checked_notify, load_params
 from tasks.doctor_finding import Diagnosis
 from tasks.errors import TaskError
 
+LEAST_FILES = 256
 LEAST_TEMPORARY = 2**28
 """Bytes free where temporary files go: a server's database, a package's cache."""
 
@@ -31,6 +33,7 @@ def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
     except ParamsError as error:
         for fault in error.faults:
             key, _, found = fault.partition(": ")
+            found = found.removeprefix("found ")
             expected = "a value that tasks/config.py and models/config.py allow"
             step = f"correct it in {path}; recipes/ holds complete examples"
             diagnosis.error("params", Fault(str(path), key, found, expected, step))
@@ -153,18 +156,21 @@ def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, st
 
 def _not_weights(path: Path) -> tuple[str, str, str, bool] | None:
     """Whether a file begins as files of weights do; what is in it is read when training starts."""
-    found = None
-    try:
-        with path.open("rb") as file:
-            head, size = file.read(9), os.fstat(file.fileno()).st_size
-        if path.suffix == ".safetensors":
-            whole = len(head) == 9 and head[8:] == b"{" and 8 + int.from_bytes(head[:8], "little") <= size
-        else:
-            whole = head.startswith((b"PK\x03\x04", b"\x80"))  # torch's archive, and its older pickles
-        if not whole:
-            found = f"a file that holds no weights, {path}"
-    except OSError as error:
-        found = f"a file that can't be read ({error.strerror}), {path}"
+    found: str | None = None
+    if not path.is_file():  # to open a pipe would wait for its writer
+        found = f"no file but a folder, pipe or device, {path}"
+    else:
+        try:
+            with path.open("rb") as file:
+                head, size = file.read(9), os.fstat(file.fileno()).st_size
+            if path.suffix == ".safetensors":
+                whole = len(head) == 9 and head[8:] == b"{" and 8 + int.from_bytes(head[:8], "little") <= size
+            else:
+                whole = head.startswith((b"PK\x03\x04", b"\x80"))  # torch's archive, and its older pickles
+            if not whole:
+                found = f"a file that holds no weights, {path}"
+        except OSError as error:
+            found = f"a file that can't be read ({error.strerror}), {path}"
     return (
         None
         if found is None
@@ -278,7 +284,20 @@ def _alive(pid: int) -> bool:
 
 
 def _environment(diagnosis: Diagnosis) -> None:
-    """Variables that count beside params.yaml. Their values aren't repeated: one may be a secret."""
+    """What a shell hands on: variables that count beside params.yaml, limits. Values aren't repeated: one may be a
+    secret."""
+    mask = os.umask(0)
+    os.umask(mask)
+    if mask & 0o700:
+        found = f"{mask:04o}: files that are made can't be read or written by who makes them"
+        diagnosis.error(
+            "umask", Fault("environment", "umask", found, "0022, 0027 or 0077", "run `umask 022` first")
+        )
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= files < LEAST_FILES:
+        found = f"{files} files may be open at once"
+        step = f"run `ulimit -n {LEAST_FILES}` first, or more with many runtime.workers"
+        diagnosis.warn("open_files", Fault("environment", "ulimit -n", found, f"{LEAST_FILES} or more", step))
     if address := os.environ.get("POINTS2MODEL_NOTIFY"):
         try:
             checked_notify(address)

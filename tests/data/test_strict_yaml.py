@@ -43,7 +43,7 @@ def test_values(text: str, content: object) -> None:
         ("a: &a [*a]", "line 1, column 8: alias *a holds itself"),
         ("a: &a {b: {c: *a}}", "alias *a holds itself"),
         (LAUGHS, "line 6, column 8: more than 100,000 values"),
-        ("a: 1\nb: {d: 1,\n d: 2}\na: 3", "b.d: stands 2 times, in lines 2, 3; a: stands 2 times, in lines 1, 4"),
+        ("a: 1\nb: {d: 1,\n d: 2}\na: 3", "b.d: found 2 times, in lines 2, 3; a: found 2 times, in lines 1, 4"),
         ("[" * 3000, "column 51: more than 50 levels"),
         ("- " * 3000, "more than 50 levels"),
         ("x: 010", "line 1, column 4: 010 is read as octal by some"),
@@ -55,7 +55,7 @@ def test_values(text: str, content: object) -> None:
         ('x: "\\U00110000"', "0x110000"), ("a: \0b", "unacceptable character #x0000"),
         ("--- 1\n--- 2", "expected a single document"), ("? [a]\n: 1", "unhashable key"),
         ("!!timestamp 2000-99-99: 1", "month"), ("x: !!bool maybe", "maybe"), ("a: *b", "undefined alias"),
-        ("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> main\n", "line 2"),
+        ("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> main\n", "line 1: marks of a merge that isn't resolved"),
     ],
 )  # fmt: skip
 def test_refused_soon_and_in_one_line(text: str, why: str) -> None:
@@ -69,7 +69,7 @@ def test_refused_soon_and_in_one_line(text: str, why: str) -> None:
 def test_doubled_keys_are_collected_where_asked_for() -> None:
     doubled: list[str] = []
     assert parse("a: 1\na: 2\nb: [{c: 1, c: 2}]", doubled=doubled) == {"a": 2, "b": [{"c": 2}]}
-    assert doubled == ["b.c: stands 2 times, in lines 3, 3", "a: stands 2 times, in lines 1, 2"]
+    assert doubled == ["b.c: found 2 times, in lines 3, 3", "a: found 2 times, in lines 1, 2"]
 
 
 def test_files(tmp_path: Path) -> None:
