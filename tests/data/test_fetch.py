@@ -215,6 +215,15 @@ def test_a_download_goes_on_where_a_killed_one_ended(bucket: Bucket, tmp_path: P
     assert contents(tmp_path / "tree") == {"a": noise(2 * MIB)}
 
 
+def test_what_a_killed_fetch_left_beside_the_tree_is_removed(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.fill({"imgs/a": b"a"})
+    (tmp_path / ".tree.0123.partial" / "imgs").mkdir(parents=True)
+    (tmp_path / ".tree.0123.partial" / "imgs" / "a").write_text("half")
+    (tmp_path / "mine.partial").write_text("not ours")
+    bring(bucket, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tree", "cache", "mine.partial"}
+
+
 def test_files_and_folders_of_one_name(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fill({"imgs/a": b"file", "imgs/a/b": b"below", "imgs/c": b"c"})
     _, refused = bring(bucket, tmp_path)

@@ -166,6 +166,17 @@ def test_faulty_segmentations_are_refused(segmentation: Any, error: str) -> None
         masks.from_segmentation(segmentation, 8, 9)
 
 
+@pytest.mark.parametrize(("reach", "good"), [(300, True), (-300, True), (301, False), (-300.5, False)])
+def test_vertices_may_lie_three_sides_off_by_the_longer_side(reach: float, good: bool) -> None:
+    """Of an image much wider than high."""
+    polygons = [[1, 1, 90, 1, 90, 8, reach, 4.5]]
+    if good:
+        masks.check_polygons(polygons, 10, 100)
+    else:
+        with pytest.raises(ValueError, match="a vertex far outside the 100 x 10 image"):
+            masks.check_polygons(polygons, 10, 100)
+
+
 def test_masks_have_two_axes() -> None:
     with pytest.raises(ValueError, match=r"\[1, 2, 3\]"):
         masks.encode(np.zeros((1, 2, 3), dtype=bool))

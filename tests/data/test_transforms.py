@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -232,6 +233,17 @@ def test_a_negative_is_exact_and_a_tint_scales_each_channel_alike_everywhere() -
     values = torch.stack(seen).int()
     assert values.min() in range(50, 56) and values.max() in range(145, 151)
     assert (values.max(1).values - values.min(1).values).float().mean() > 20
+
+
+def test_a_tint_rounds_to_the_nearest_value() -> None:
+    """Not down, which would darken every image by half a value."""
+    ramp = torch.arange(160, dtype=torch.uint8).expand(3, 8, 160)
+    torch.manual_seed(7)
+    tinted = recolour(ramp, changed(STILL, tint=0.5))
+    for channel in tinted[:, 0]:
+        factor, offset = np.polyfit(np.arange(160), channel.numpy(), 1)
+        assert 0.5 < factor < 1.5 and abs(factor - 1) > 0.01
+        assert abs(offset) < 0.2
 
 
 def test_an_erased_box_is_as_large_as_said_and_of_the_mean_colour() -> None:

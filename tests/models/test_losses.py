@@ -162,6 +162,20 @@ def test_a_doubtful_object_counts_less_and_the_sure_ones_no_less(solov2_config, 
     )
 
 
+def test_a_doubtful_object_alone_is_no_sure_one(solov2_config, rectangles) -> None:
+    """Weights that sum to less than 1 are not scaled up: the mask loss then falls with the weight."""
+    model = SOLOv2(solov2_config(), 3)
+    masks, labels = [rectangles(SIZE, (4, 4, 20, 20))], [torch.tensor([1])]
+    outputs, targets = run(model, masks, labels)
+    pairs = len(targets.cell)
+    assert pairs > 1
+    sure = solov2_loss(outputs, targets, model.config)["loss_mask"].item()
+    for share in (0.25, 0.75, 1.0, 1.5):  # the sum of all pairs' weights
+        outputs, targets = run(model, masks, labels, [torch.tensor([share / pairs])])
+        found = solov2_loss(outputs, targets, model.config)["loss_mask"].item()
+        assert found == pytest.approx(min(share, 1.0) * sure, rel=1e-5)
+
+
 def test_weight_zero_silences_an_object_in_both_losses(solov2_config, batch) -> None:
     model = SOLOv2(solov2_config(), 3)
     masks, labels = batch

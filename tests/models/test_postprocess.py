@@ -106,7 +106,10 @@ def test_predict_cuts_padding_off_before_resizing() -> None:
         ({"score_threshold": 0.9}, 1),
         ({"max_detections": 1}, 1),
         ({"nms_pre": 1}, 1),
-        ({"min_area": 5.0}, 1),
+        ({"min_area": 4.49}, 2),  # 36 and 49 places, by cells of stride 8
+        ({"min_area": 4.5}, 1),
+        ({"min_area": 6.12}, 1),
+        ({"min_area": 6.125}, 0),
         ({"min_area": 50.0}, 0),
         ({"nms_threshold": 0.99}, 0),
     ],

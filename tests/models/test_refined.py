@@ -76,6 +76,25 @@ def test_masks_that_are_not_wanted_stay_rough(refined, wanted: list[bool]) -> No
         assert torch.equal(found.masks[k], masks[k]) != one
 
 
+def test_an_empty_rough_mask_is_kept_and_taken_by_nobody(refinenet_config, rectangles) -> None:
+    masks = torch.cat([rectangles(SIZE, (6, 4, 12, 12)), torch.zeros(1, *SIZE, dtype=torch.bool)])
+    found = refined_masks(
+        Dilate(refinenet_config(), 3),  # type: ignore[arg-type]
+        torch.zeros(3, *SIZE, dtype=torch.uint8),
+        rough_of(masks),
+        POINTS,
+        torch.tensor([2, 2]),
+        PromptConfig.paper(0.5),
+        8,
+        enlarge=2.0,
+        rounds=1,
+        wanted=torch.ones(2, dtype=torch.bool),
+    )
+    assert found.kept_rough.tolist() == [False, True]
+    assert found.taken.tolist() == [False, False]
+    assert not found.masks[1].any()
+
+
 def test_a_mask_that_is_all_another_s_falls_back_to_the_rough_one(refinenet_config, rectangles) -> None:
     masks = rectangles(SIZE, (6, 4, 24, 12), (20, 6, 6, 6))
     points = torch.tensor([[12.5, 10.5], [50.5, 30.5]])  # the second click lies off its mask

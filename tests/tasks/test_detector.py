@@ -11,7 +11,7 @@ import torch
 from data.dataset import collate
 from models.solov2 import SOLOv2
 from tasks.config import Params
-from tasks.detector import detector_pieces
+from tasks.detector import _clicks, detector_pieces
 from tasks.training import StepBatch
 
 SEED = 3
@@ -80,6 +80,24 @@ def test_inner_points_add_cells(losses_of: Callable[..., Any]) -> None:
 def test_the_network_is_told_where_a_crop_lay(losses_of: Callable[..., Any], reference: int | None) -> None:
     here, there = (losses_of([0], reference=reference, origin=origin) for origin in ((0, 0), (64, 32)))
     assert (here == there) == (reference is None)
+
+
+def test_clicks_on_the_far_border_lie_out_of_the_picture() -> None:
+    """(h, w) is 40 x 60: pixels end below w and h; NaN, a true mask, stays NaN."""
+    inside = [(0.0, 0.0), (59.75, 39.75), (20.5, 39.75)]
+    outside = [(60.0, 20.0), (20.0, 40.0), (-0.25, 5.0), (5.0, -0.25), (40.5, 59.0)]
+    xy = torch.tensor([*inside, *outside, (torch.nan, torch.nan)])
+    batch: Any = {
+        "points_xy": [xy, None],
+        "labels": [torch.zeros(len(xy)), torch.zeros(2)],
+        "content_sizes": [(40, 60), (40, 60)],
+    }
+    clicks = _clicks(batch)
+    assert clicks is not None
+    first, second = clicks
+    assert torch.equal(first[: len(inside)], xy[: len(inside)])
+    assert first[len(inside) : -1].isposinf().all()
+    assert first[-1].isnan().all() and second.isnan().all() and second.shape == (2, 2)
 
 
 def test_pieces_are_shares_of_the_whole_step(

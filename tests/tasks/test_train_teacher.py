@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -13,6 +14,8 @@ import torch
 from data.tables import INSTANCES, DataError, Split, write_split
 from models.checkpoint import build_model, load_checkpoint
 from models.solov2 import SOLOv2
+from tasks import detector
+from tasks.baseline import folder_hash
 from tasks.config import Params
 from tasks.errors import TaskError
 from tasks.holdout import read_held_out
@@ -50,6 +53,27 @@ def test_what_it_leaves(line: tuple[Path, Params]) -> None:
     assert manifest["counts"]["images"] == 5 and manifest["counts"]["held_out"] == 1
     assert manifest["counts"]["steps"] == 12
     assert not (folder / "workspace" / "runs" / "train_teacher" / "resume").exists()
+
+
+def test_a_training_whose_outputs_cannot_be_written_is_not_lost(
+    strong: Split, line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its states go after its outputs are there, not before: the next run goes on from them."""
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder, params = line
+    with monkeypatch.context() as patch:
+        patch.setattr(detector, "write_training", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            run(params, Path("workspace"))
+    states = sorted(path.name for path in Path("workspace/runs/train_teacher/resume").glob("*/*"))
+    assert "state_0000008.pt" in states and "milestone_0000010.safetensors" in states
+    assert not Path("workspace/teacher").exists()
+    run(params, Path("workspace"))
+    assert folder_hash(Path("workspace/teacher")) == folder_hash(folder / "workspace/teacher")
+    assert not Path("workspace/runs/train_teacher/resume").exists()
 
 
 def test_learning_from_crops(

@@ -32,6 +32,8 @@ def found(
         ([click(7.2), click(7.9, annotator="bob")], 0, {1: "duplicate_annotator"}),
         ([click(7.2), click(9.9, annotator="bob")], 2, {}),
         ([click(7.2), click(9.1, annotator="bob")], 2, {1: "duplicate_annotator"}),
+        ([click(7.5), click(9.5, annotator="bob")], 2, {1: "duplicate_annotator"}),  # just the radius
+        ([click(7.5), click(9.515625, annotator="bob")], 2, {}),
         ([click(7.2), click(9.1, annotator=None)], 2, {}),  # whose click it is must be known
         ([click(7.2), click(8.1, 4.4, annotator="bob"), click(7.2, 5.1, annotator="bob")], 3,
          {1: "duplicate_annotator"}),
