@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from models import crops as crops_module
-from models.crops import crop_boxes, crop_inputs, crop_masks, heatmaps, paste_masks, paste_sampled, refine
+from models.crops import (
+    Refined,
+    crop_boxes,
+    crop_inputs,
+    crop_masks,
+    heatmaps,
+    paste_masks,
+    paste_sampled,
+    refine,
+)
 from models.refinenet import MaskRefineNet
 
 SIZE = (40, 60)
@@ -226,13 +235,19 @@ def test_two_rounds_are_one_round_of_one_round_s_masks(refinenet_config) -> None
     masks = torch.cat([rectangle(3 * k, 2 * k, 14, 12) for k in range(5)] + [rectangle(0, 0, 0, 0)])
     points = torch.tensor([[5.0, 5.0]]) + torch.arange(6)[:, None] * 2
 
-    def rounds(start: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def rounds(start: Tensor, count: int) -> Refined:
         return refine(model, image, start, points, config, 4, enlarge=1.5, mask_threshold=0.5, rounds=count)
 
     once, twice = rounds(masks, 1), rounds(masks, 2)
     assert not torch.equal(once[0], twice[0])
     assert torch.equal(rounds(once[0], 1)[0], twice[0])
     assert torch.equal(once[1], twice[1]) and once[1].tolist() == [False] * 5 + [True]
+    # What is returned of the crops is the last round's: pasted where they lie, they are the masks.
+    for found, start in ((once, masks), (twice, once[0])):
+        _, _, probabilities, boxes = found
+        assert torch.equal(boxes[:5], crop_boxes(start[:5], points[:5], 1.5))
+        assert torch.equal(paste_masks(probabilities[:5], boxes[:5], SIZE, 0.5), found[0][:5])
+    assert not torch.equal(once[3][:5], twice[3][:5])
     with pytest.raises(ValueError, match="rounds: found 0"):
         rounds(masks, 0)
 

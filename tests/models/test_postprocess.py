@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models import postprocess
 from models.config import InferenceConfig
-from models.postprocess import mask_ious, maskness, matrix_nms, point_nms, predict
+from models.postprocess import _cells_in, mask_ious, maskness, matrix_nms, point_nms, predict
 from models.solov2 import RawOutputs
 
 CONFIG = InferenceConfig(
@@ -81,6 +81,23 @@ def scene() -> RawOutputs:
     kernels[0, 0, 0, 0] = 1
     kernels[0, 1, 1, 1] = 1
     return RawOutputs([logits], [kernels], features, (8,))
+
+
+@pytest.mark.parametrize(
+    ("home", "rows", "columns"),
+    [
+        ((8.0, 8.0, 40.0, 24.0), [0], [0, 1]),  # centres at 8, 24, 40 ...: the lower end is inside
+        ((8.25, 7.75, 40.25, 24.25), [0, 1], [1, 2]),
+        ((-torch.inf, -torch.inf, 8.0, torch.inf), [0, 1, 2, 3], []),
+        ((56.0, 40.0, torch.inf, torch.inf), [2, 3], [3, 4, 5]),
+    ],
+)
+def test_a_cell_is_where_its_centre_is(
+    home: tuple[float, float, float, float], rows: list[int], columns: list[int]
+) -> None:
+    inside = _cells_in(home, (4, 6), (64, 96), torch.zeros(1))
+    assert inside.shape == (4, 6)
+    assert inside.nonzero().tolist() == [[row, column] for row in rows for column in columns]
 
 
 def test_predict_finds_what_is_there() -> None:

@@ -21,6 +21,7 @@ from models.targets import (
     keep_pairs,
     levels_of,
     measure,
+    positive_cells,
     random_inner_points,
     shrink_masks,
 )
@@ -279,6 +280,26 @@ def test_a_grid_may_have_other_rows_than_columns(x: float, y: float, rows: int, 
     own = cells_of(point, (rows, columns), SIZE).tolist()
     assert own == [int(cells_of(point, columns, SIZE)[0]), int(cells_of(point, rows, SIZE)[1])]
     assert torch.equal(cells_of(point, rows, SIZE), cells_of(point, (rows, rows), SIZE))
+
+
+@pytest.mark.parametrize(
+    ("centre", "half", "rows", "columns"),
+    [
+        ((36.0, 44.0), (0.0, 0.0), (5, 5), (4, 4)),
+        ((36.0, 44.0), (3.75, 4.25), (4, 6), (4, 4)),  # 32.25 to 39.75, and 39.75 to 48.25
+        ((36.0, 44.0), (4.0, 4.0), (5, 6), (4, 5)),  # up to a border is in the cell behind it
+        ((36.0, 44.0), (30.0, 30.0), (4, 6), (3, 5)),  # one cell away at most
+        ((4.0, 60.0), (30.0, 30.0), (6, 7), (0, 1)),
+    ],
+)
+def test_positive_cells_touch_the_box_and_are_one_away_at_most(
+    centre: tuple[float, float], half: tuple[float, float], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    """Cells of 8 x 8 pixels; the first and last row and column."""
+    held = positive_cells(torch.tensor([centre]), torch.tensor([half]), (8, 12), (64, 96))[0]
+    expected = torch.zeros(8, 12, dtype=torch.bool)
+    expected[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = True
+    assert torch.equal(held, expected)
 
 
 def test_measure_counts_pixels_between_their_outer_edges(rectangles) -> None:
