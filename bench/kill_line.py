@@ -29,6 +29,7 @@ import httpx
 import psutil
 import yaml
 
+from flows.login import CLIENT, SERVER, new_login
 from flows.run_lock import holder
 
 KINDS = ("worker", "server", "step", "flow")
@@ -62,6 +63,7 @@ class Operated:
     project: Path
     scratch: Path
     port: int
+    login: str = field(default_factory=new_login)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -75,6 +77,7 @@ class Operated:
         return mine | {
             "PATH": path, "PYTHONPATH": str(self.project), "OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(self.scratch / "home"), "PREFECT_API_URL": self.url,
+            SERVER: self.login, CLIENT: self.login,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_CLIENT_MAX_RETRIES": "10",
             "POINTS2MODEL_RETRY_SECONDS": "1,2,4",
@@ -83,15 +86,15 @@ class Operated:
     def keep_up(self) -> None:
         """Starts what isn't there: the server, and once it answers the worker."""
         commands = {
-            "server": ["server", "start", "--host", "127.0.0.1"],
-            "worker": ["worker", "start", "--pool", "line", "--type", "process"],
+            "server": ["flows.server_process"],
+            "worker": ["prefect", "worker", "start", "--pool", "line", "--type", "process"],
         }
         for name, command in commands.items():
             process = self.processes.get(name)
             if (process is None or process.poll() is not None) and (name == "server" or self.answers()):
                 with (self.scratch / f"{name}.log").open("ab") as log:
                     self.processes[name] = subprocess.Popen(
-                        [sys.executable, "-m", "prefect", *command],
+                        [sys.executable, "-m", *command],
                         cwd=self.project, env=self.environment(), stdout=log, stderr=log,
                     )  # fmt: skip
 
@@ -106,7 +109,8 @@ class Operated:
         end = time.monotonic() + 600
         while True:
             try:
-                answer = httpx.request(method, f"{self.url}{path}", json=content, timeout=30)
+                auth = httpx.BasicAuth(*self.login.split(":"))
+                answer = httpx.request(method, f"{self.url}{path}", json=content, auth=auth, timeout=30)
                 if answer.status_code < 500:
                     answer.raise_for_status()
                     return answer.json()

@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+
+from flows.prefect_api import lets_us_in, no_answer
+from tasks.errors import TaskError
 
 GPU_TAG = "gpu"
 """Stages with `meta: {gpu: true}` in dvc.yaml carry it."""
@@ -34,4 +39,9 @@ def ensure_gpu_limit(slots: int = 1) -> int:
 
 
 if __name__ == "__main__":
-    print(f"stages with the tag {GPU_TAG!r}: {ensure_gpu_limit()} at once")
+    try:
+        if not lets_us_in():
+            raise no_answer()
+        print(f"stages with the tag {GPU_TAG!r}: {ensure_gpu_limit()} at once")
+    except TaskError as error:
+        sys.exit(str(error))

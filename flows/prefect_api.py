@@ -30,7 +30,8 @@ from flows.run_teller import Run
 from flows.watch import EVENT
 from tasks.errors import TaskError
 
-LOGIN_TIMEOUT = 30.0
+LOGIN_TIMEOUT = 60.0
+"""Seconds; a busy server may take half of that."""
 FLOW = "annotation_to_model"
 NEWEST = 20
 """Runs that are asked for at once; more don't begin within seconds."""

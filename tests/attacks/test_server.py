@@ -404,6 +404,7 @@ ATTACKS = [
     ),
     Attack("script of another page", to_api(*fetched("cross-site", "no-cors", "script"), **GET), NOT_HERE),
     Attack("frame of another page", to_api(*FRAME, path="/v2/", **GET), NOT_HERE),
+    Attack("form of another page that hides its origin", to_api(*LINK, path=RUN), NOT_HERE),
     Attack("link of another page", to_api(*LINK, path="/v2/", **GET, **OPEN), GUARDED, refused=False),
     # login
     Attack("no login", to_api(**OPEN), UNAUTHORIZED),
@@ -517,6 +518,15 @@ def test_compose_listens_to_this_machine_and_starts_nothing_without_a_login() ->
     for name, variable in {"server": SERVER, "worker": CLIENT, "watcher": CLIENT, "reports": REPORTS}.items():
         assert "${POINTS2MODEL_AUTH:?" in services[name]["environment"][variable], name
     assert services["server"]["command"] == ["python", "-m", "flows.server_process"]
+
+
+def test_nothing_of_ours_starts_a_server_without_a_login() -> None:
+    """Prefect's client starts one of its own where it has no address."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(ValueError, match="No Prefect API URL"):
+        get_client(sync_client=True)
 
 
 def test_names_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
