@@ -17,6 +17,7 @@ from configobj import ConfigObj, ConfigObjError
 
 from data.messages import HIDDEN
 from data.storage import atomic_write
+from tasks.errors import TaskError
 
 SHARED, LOCAL = "config", "config.local"
 SECRETS = re.compile(r"secret|password|token|_key$|key_id$|connection_string|credential", re.IGNORECASE)
@@ -24,7 +25,7 @@ SECRETS = re.compile(r"secret|password|token|_key$|key_id$|connection_string|cre
 PERSONAL = ("profile", "configpath", "user", "keyfile")
 
 
-class RemoteError(Exception):
+class RemoteError(TaskError):
     """A remote can't be set up, reached or used; the text says what was found and what to do next.
 
     `passing`: whether the same may work later with nothing mended, as where a network is down.

@@ -26,7 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from data.messages import plain
 from flows import process
+from tasks.errors import TaskError
 
 PATH = Path(".prefect/run.lock")
 POLL_S, REMIND_S = 0.5, 60.0
@@ -52,10 +54,10 @@ class Holder:
         why = f" ({self.reason})" if self.reason else ""
         at = f"; see {self.url}" if self.url else ""
         since = self.since.replace("T", " ").replace("+00:00", " UTC")
-        return f"{self.user} on {self.host}, process {self.pid}{named}{why}, since {since}{at}"
+        return plain(f"{self.user} on {self.host}, process {self.pid}{named}{why}, since {since}{at}")
 
 
-class RunLockError(Exception):
+class RunLockError(TaskError):
     """This run can't have the workspace; the text says why and what to do next."""
 
 

@@ -222,6 +222,11 @@ def _ignored(root: Path, path: str) -> bool:
 def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
     cache = project_files.cache_folder(root)
     for folder, key in ((root / workspace, "workspace"), (root, "project"), (cache, "DVC's cache")):
+        if folder.is_symlink() and not _is_there(folder):
+            step = "remove the link, or make the folder that it leads to"
+            fault = Fault(str(folder), key, "a link that leads nowhere", "a folder to write in", step)
+            diagnosis.error("writable", fault)
+            continue
         there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
         try:
             with tempfile.TemporaryFile(dir=there):
