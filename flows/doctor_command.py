@@ -15,6 +15,7 @@ from rich.table import Table
 from data.errors import SHOWN_FAULTS, Fault
 from data.messages import guard_logs, plain
 from flows.console import Console, print_json
+from flows.doctor_outputs import check_outputs
 from flows.doctor_remote import check_remote
 from flows.stage_failure import DELAYS, delays
 from tasks.doctor import full_check, quick_check
@@ -54,6 +55,7 @@ def doctor(
     else:
         diagnosis = full_check(Path(), WORKSPACE, again=again).diagnosis
         params = check_params(Path("params.yaml"), Diagnosis())
+        check_outputs(Path(), diagnosis)
     _check_tries(diagnosis)
     check_remote(Path(), params, diagnosis)
     seconds = round(time.monotonic() - started, 1)

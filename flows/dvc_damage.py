@@ -101,26 +101,44 @@ def take_away_damaged(repo: DvcRepo, names: list[str], say: Say) -> list[str]:
     """
     record, gone = _Record(repo.dvc), []
     with lock_repo(repo.dvc):
-        for stage in repo.with_data(names):
-            for out in stage.outs:
-                if _is_ours(out) and os.path.lexists(out.fs_path) and not record.has(out):
-                    row = record.row(out)
-                    if _is_whole(out):
-                        record.add(out, row)
-                        continue
-                    lies = _believed(out)
-                    bad = check_objects(repo.dvc, {out.hash_info}, keep=is_data(stage))
-                    for one in bad:
-                        say(str(one))
-                    if lies or bad:
-                        path = Path(out.fs_path)
-                        where = _shown(repo.dvc, path)
-                        fault = f"{where} is damaged: it isn't of hash {out.hash_info.value}, as {_source(stage)} says"
-                        done = _take_away(repo.dvc, path, str(out.hash_info.value), fault, is_data(stage))
-                        say(f"{fault}; {done}")
-                        gone.append(where)
+        for stage, out in _other_than_vouched(repo, names, record):
+            lies = _believed(out)
+            bad = check_objects(repo.dvc, {out.hash_info}, keep=is_data(stage))
+            for one in bad:
+                say(str(one))
+            if lies or bad:
+                path, fault = Path(out.fs_path), _not_as_vouched(repo, stage, out)
+                say(f"{fault}; {_take_away(repo.dvc, path, str(out.hash_info.value), fault, is_data(stage))}")
+                gone.append(_shown(repo.dvc, path))
     record.save()
     return gone
+
+
+def damaged_outputs(repo: DvcRepo, names: list[str]) -> list[str]:
+    """What `take_away_damaged` would take away, in words, but for outputs that DVC sees are changed; nothing is."""
+    with lock_repo(repo.dvc):
+        return [
+            _not_as_vouched(repo, stage, out)
+            for stage, out in _other_than_vouched(repo, names, _Record(repo.dvc))
+            if _believed(out)
+        ]
+
+
+def _other_than_vouched(repo: DvcRepo, names: list[str], record: _Record) -> Iterator[tuple[Stage, Output]]:
+    """The outputs in the workspace whose bytes aren't those of dvc.lock or the .dvc file; notes those that are."""
+    for stage in repo.with_data(names):
+        for out in stage.outs:
+            if _is_ours(out) and os.path.lexists(out.fs_path) and not record.has(out):
+                row = record.row(out)
+                if _is_whole(out):
+                    record.add(out, row)
+                else:
+                    yield stage, out
+
+
+def _not_as_vouched(repo: DvcRepo, stage: Stage, out: Output) -> str:
+    where = _shown(repo.dvc, Path(out.fs_path))
+    return f"{where} is damaged: it isn't of hash {out.hash_info.value}, as {_source(stage)} says"
 
 
 def check_cached(repo: DvcRepo, names: list[str], say: Say) -> dict[str, list[Damaged]]:

@@ -79,7 +79,6 @@ def fetch(root: Path, version: str, model: str) -> Path:
             f"`git checkout {pointer}`"
         )
     # dvc takes a second to import
-    from dvc.config import NoRemoteError
     from dvc.exceptions import CheckoutError
 
     from flows.dvc_damage import check_pointer, set_aside
@@ -93,14 +92,14 @@ def fetch(root: Path, version: str, model: str) -> Path:
                 f"{_relative(version)} was another one; {set_aside(root, folder, f'{version}-{model}')}"
             )
         repo, remote = DvcRepo(root).dvc, default_remote(root)
-        named = f"remote {remote.name} ({remote.url})" if remote is not None else "no remote"
-        for place, bring in (("DVC's cache", repo.checkout), (named, repo.pull)):
+        places = {"DVC's cache": repo.checkout}
+        if remote is not None:
+            places[f"remote {remote.name} ({remote.url})"] = repo.pull
+        for place, bring in places.items():
             said += map(str, check_pointer(root, pointer))
             fault = f"another model than that of hash {model}, by {pointer}"
             try:
                 bring(targets=[str(root / pointer)], force=True)
-            except NoRemoteError:
-                fault = "none is set"
             except CheckoutError:
                 fault = "not all of it is there"
             except Exception as error:  # of a server's client
@@ -112,6 +111,7 @@ def fetch(root: Path, version: str, model: str) -> Path:
             for one in check_pointer(root, pointer):
                 fault = f"a damaged object: {one.fault}, expected hash {one.hash}; delete it there"
             said.append(f"{place}: {fault}")
+        said += ["no default remote is set (`points2model remote URL`)"] * (remote is None)
     told = "\n".join(f"  {line}" for line in said)
     raise TaskError(
         f"{folder.relative_to(root)}: the model of {version} (hash {model}) can't be had whole:\n{told}\nName a remote "

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data.strict_json import ONCE, parse_json
 from tasks import processes
 from tasks.errors import TaskError
 
@@ -101,35 +101,21 @@ def read_record(path: Path, kind: type[Kind]) -> Kind:
     """
     try:
         content = path.read_bytes()
-        json.loads(content, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
-        return kind.model_validate_json(content)
+        value, doubled = parse_json(content)
+        json.dumps(value, allow_nan=False)  # else a NaN passes where any JSON may stand, as in metrics
+        if not doubled:
+            return kind.model_validate_json(content)
+        faults = "\n".join(f"  - {place}: found key {keys} twice, expected {ONCE}" for place, keys in doubled)
     except ValidationError as error:
         faults = "\n".join(f"  - {_place(one['loc'])}{one['msg']}" for one in error.errors())
     except OSError as error:
         faults = f"  - {error.strerror or error}"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         faults = f"  - {str(error)[:200]}"
     raise TaskError(
         f"{path}: damaged, or edited by hand:\n{faults}\nBring it back with `git checkout {path}`; without Git, mend "
         "what is said above"
     )
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a key that stands twice the last would win, and nobody sees which is meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [key for key, _ in pairs]
-        twice = sorted({repr(key) for key in names if names.count(key) > 1})
-        raise ValueError(f"found {', '.join(twice)} twice in one object, expected each key once")
-    return found
-
-
-def _finite(number: str) -> float:
-    """Also where any JSON may stand, as in metrics."""
-    if not math.isfinite(float(number)):
-        raise ValueError(f"found {number[:20]}, expected a finite number")
-    return float(number)
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from flows.doctor_outputs import check_outputs
 from flows.dvc_damage import RECORD, take_away_damaged
 from flows.dvc_repo import DvcRepo
 from flows.remote_config import RemoteError
 from flows.remotes import set_up
 from flows.send import send_all
+from tasks.doctor_finding import Diagnosis
 from tests.conftest import Bucket
 from tests.flows.whole import OUTS, STAGES, Whole, damage, lose_workspace, make
 
@@ -159,6 +161,21 @@ def test_a_run_with_nothing_to_do_reads_no_output_again(whole: Whole) -> None:
     assert take_away_damaged(DvcRepo(whole.root), STAGES, print) == []
     assert time.perf_counter() - began < 1
     assert record.stat().st_mtime_ns == again
+
+
+def test_the_doctor_shows_it_and_takes_nothing_away(whole: Whole) -> None:
+    damage(object_of(whole, "file"))
+    lose_workspace(whole)
+    whole.check_out()
+    diagnosis = Diagnosis()
+    check_outputs(Path(), diagnosis)
+    (found,) = diagnosis.warnings
+    assert found.fault.file == "ws/file" and "as dvc.lock says" in found.fault.found
+    assert "points2model run" in found.fault.next_step and whole.path("ws/file").exists()
+    whole.run()
+    diagnosis = Diagnosis()
+    check_outputs(Path(), diagnosis)
+    assert diagnosis.warnings == []
 
 
 def test_a_persons_edit_is_no_damage(whole: Whole) -> None:

@@ -118,19 +118,27 @@ class Whole:
         return next(str(row["md5"]) for row in rows if row["relpath"].endswith(name))
 
     def run(self, *, pull: bool = True) -> list[str]:
-        """What the flow does, in its order, without Prefect; returns the lines that it says."""
-        said: list[str] = []
-        repo = DvcRepo(self.root)
-        names = list(repo.graph("last"))
-        bring_back(repo, names, said.append, pull=pull)
-        for name in names:
-            if not repo.is_done(name):
-                recall(repo, name)
-                repo.dvc.reproduce(name, single_item=True)
-            if take_away_damaged(repo, [name], said.append):
-                recall(repo, name)
-                repo.dvc.reproduce(name, single_item=True)
-        return said
+        """As `bring_up_to_date`; returns the lines that it says."""
+        return bring_up_to_date(self.root, "last", pull=pull)[0]
+
+
+def bring_up_to_date(root: Path, target: str, *, pull: bool) -> tuple[list[str], list[str]]:
+    """What the flow does, in its order, without Prefect; returns the lines that it says, and the stages that DVC ran or
+    restored. In the current folder."""
+    said: list[str] = []
+    done: list[str] = []
+    repo = DvcRepo(root)
+    names = list(repo.graph(target))
+    bring_back(repo, names, said.append, pull=pull)
+    for name in names:
+        for _ in range(2):
+            if repo.is_done(name):
+                break
+            recall(repo, name)
+            done += [stage.name for stage in repo.dvc.reproduce(name, single_item=True)]
+            if not take_away_damaged(repo, [name], said.append):
+                break
+    return said, done
 
 
 def damage(path: Path, content: bytes | None = None) -> None:
