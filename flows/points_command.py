@@ -57,10 +57,19 @@ def import_points(
         raise typer.Exit(1) from None
     if as_json:
         faults = [vars(fault) for fault in trial.faults]
-        told = {**trial.counts, "reasons": trial.reasons, "files": trial.files, "faults": faults}
+        doubts = [vars(doubt) for doubt in trial.doubts]
+        told = {
+            **trial.counts,
+            "reasons": trial.reasons,
+            "files": trial.files,
+            "doubts": doubts,
+            "faults": faults,
+        }
         print_json(told)
     else:
         _show(console, trial.counts, trial.reasons, trial.files)
+        for doubt in trial.doubts:
+            console.print(f"[yellow]doubtful[/] {escape(str(doubt))}")
         for fault in trial.faults[:SHOWN_FAULTS]:
             console.print(escape(f"  {fault}"))
         if len(trial.faults) > SHOWN_FAULTS:

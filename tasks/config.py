@@ -22,7 +22,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -162,6 +164,29 @@ class IngestConfig(Section):
 PointField = Literal["x", "y", "image", "category", "id", "annotator", "labelled_at"]
 
 
+Factor = Annotated[_Float, Field(ge=1e-6, le=1e6)]
+
+
+class AxesConfig(Section):
+    """A factor for x and one for y."""
+
+    x: Factor
+    y: Factor
+
+
+_TAGS = ("one factor", "two factors")
+
+
+def _tag(value: Any) -> str:
+    return _TAGS[isinstance(value, dict | AxesConfig)]
+
+
+Factors = Annotated[
+    Annotated[Factor, Tag(_TAGS[0])] | Annotated[AxesConfig, Tag(_TAGS[1])], Discriminator(_tag)
+]
+"""Told apart by hand, so that an error is about the one that is meant."""
+
+
 class PointsConfig(Section):
     """Where the point labels are: a folder of files, their format (`auto` finds it by content); see docs/points.md.
 
@@ -169,6 +194,8 @@ class PointsConfig(Section):
     `{x: col, y: row}`; those that it doesn't name are known by usual names. `classes`: a file in the folder `files`
     that maps names in point files to classes of the data set. `frame_name`: the image of a CVAT video's frame.
     `duplicate_radius`: two annotators' clicks within so many pixels are one object's; null: in the same pixel alone.
+    `scale`: pixels a unit of the files' coordinates: 1, another factor (microns; images that were clicked at another
+    size), or one each, `{x: 2, y: 1.5}`.
     `on_reject`: at a point that can't be used, `stop` (list all, write nothing) or `report` and go on without it.
     """
 
@@ -178,7 +205,15 @@ class PointsConfig(Section):
     classes: FileName | None
     frame_name: Name
     duplicate_radius: Positive | None
+    scale: Factors
     on_reject: Literal["stop", "report"]
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """`scale` of x and of y."""
+        return (
+            (self.scale.x, self.scale.y) if isinstance(self.scale, AxesConfig) else (self.scale, self.scale)
+        )
 
     @field_validator("frame_name")
     @classmethod
@@ -718,7 +753,7 @@ def _crop_faults(params: Params) -> list[str]:
 
 def _explain(detail: Any, root: type[BaseModel], section: str) -> str:
     """One pydantic error as a sentence: key, found, expected, nearest right key."""
-    location = [str(part) for part in detail["loc"]]
+    location = [str(part) for part in detail["loc"] if part not in _TAGS]
     key = ".".join([section] * bool(section) + location)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(root, location)

@@ -171,6 +171,8 @@ def check_points(
         diagnosis.error("points", error.faults)
         return None
     points = imported.points
+    for doubt in imported.doubts:
+        diagnosis.warn("click_units", doubt)
     if config.on_reject == "stop":
         diagnosis.errors += [Finding("points", one.fault, one.records) for one in imported.lost]
     else:

@@ -35,12 +35,14 @@ class Imported(NamedTuple):
         rejected: table REJECTED, those that were set aside included.
         files: as read, for the manifest.
         lost: whole files that can't be read, and what asks for a correction in the others.
+        doubts: what is likely wrong with the coordinates of many points; they are imported nevertheless.
     """
 
     points: pa.Table
     rejected: pa.Table
     files: PointSet
     lost: list[Lost]
+    doubts: list[Fault]
 
     @property
     def faults(self) -> list[Fault]:
@@ -58,6 +60,7 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
     classes = None if classes_file is None else load_classes(classes_file, weak.categories)
     if found.faults and not found.files:
         raise DataError(found.faults)
+    doubts: list[Fault] = []
     points, rejected = resolve(
         found.records,
         weak,
@@ -65,9 +68,11 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
         classes=classes,
         radius=config.duplicate_radius or 0.0,
         elsewhere=_elsewhere(weak),
+        scale=config.factors,
+        doubts=doubts,
     )
     lost = lost_files(found.faults) + lost_records(rejected.to_pylist(), config.on_reject)
-    return Imported(points, pa.concat_tables([rows_of_files(found.faults), rejected]), found, lost)
+    return Imported(points, pa.concat_tables([rows_of_files(found.faults), rejected]), found, lost, doubts)
 
 
 def _elsewhere(weak: Split) -> Elsewhere:
@@ -106,7 +111,9 @@ def run(params: Params, workspace: Path) -> None:
     imported = import_files(config.model_copy(update={"files": str(files)}), str(files), weak)
     points, rejected, faults = imported.points, imported.rejected, imported.faults
     if faults and config.on_reject == "stop":
-        raise DataError(faults)
+        raise DataError([*imported.doubts, *faults])
+    for doubt in imported.doubts:
+        log.warning("import_points: %s", doubt)
     for fault in faults[:SHOWN_FAULTS]:
         log.warning("import_points: rejected: %s", fault)
     if len(faults) > SHOWN_FAULTS:

@@ -20,7 +20,7 @@ STEPS = {
     "unknown_category": "map the name in points.classes (see docs/points.md), or correct it",
     "rejected_image": "restore the image",
     "other_split": "take these clicks out, or make it a weak image",
-    "other_size": "export the clicks for the image as it is, or restore the one that was annotated",
+    "other_size": "export the clicks for the image as it is, restore the one that was annotated, or set points.scale",
 }
 """What to do about all records of a file that name one image or class."""
 NAME_STEP = "name the columns in points.columns, e.g. {image: file, category: type}, or correct the names"

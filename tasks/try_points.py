@@ -30,6 +30,7 @@ class Trial(NamedTuple):
         files: each file's format and records.
         faults: what asks for a correction.
         rejected: table REJECTED of the files.
+        doubts: what is likely wrong with the coordinates of many points.
     """
 
     counts: dict[str, int]
@@ -37,6 +38,7 @@ class Trial(NamedTuple):
     files: dict[str, dict[str, Any]]
     faults: list[Fault]
     rejected: pa.Table
+    doubts: list[Fault]
 
 
 def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Path = WORKSPACE) -> Trial:
@@ -75,7 +77,7 @@ def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Pat
         "removed": len(before.keys() - after.keys()),
         "same": sum(row == before[i] for i, row in after.items() if i in before),
     }
-    return Trial(counts, reasons, told_files(alone.files), alone.faults, alone.rejected)
+    return Trial(counts, reasons, told_files(alone.files), alone.faults, alone.rejected, alone.doubts)
 
 
 def _as_put(file: Path, root: Path) -> dict[str, Path]:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from data.errors import Fault
 from data.points.columns import NAME_COLUMN
 from data.points.duplicates import find_duplicates
 from data.points.elsewhere import Elsewhere, WeakImages
 from data.points.lookup import Categories
 from data.points.record import PointRecord, Problem, point_id
+from data.points.units import Clicks, find_doubts
 from data.tables import POINTS, REJECTED, Split
 
 __all__ = ["point_id", "resolve"]
@@ -29,6 +31,8 @@ def resolve(
     classes: Mapping[str, str | None] | None = None,
     radius: float = 0.0,
     elsewhere: Elsewhere | None = None,
+    scale: tuple[float, float] = (1.0, 1.0),
+    doubts: list[Fault] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Look up each record's image and class; keep it as a point, or reject it with the reason.
 
@@ -44,12 +48,14 @@ def resolve(
         classes: see ``data.points.classes.load_classes``.
         radius: within which two annotators' clicks are one object's, in pixels; 0 is off.
         elsewhere: images that take no clicks, to tell clicks on them from misspelt names.
+        scale: factors that make pixels of x and of y.
+        doubts: takes what is likely wrong with the coordinates of all together; see ``data.points.units``.
 
     Returns:
         Table POINTS sorted by image_id and point_id, and table REJECTED in the order of the records.
         Each record is in exactly one of the two.
     """
-    records = list(records)
+    records = list(records) if scale == (1.0, 1.0) else [_scaled(record, *scale) for record in records]
     holders = holders or {}
     images = WeakImages(weak_split, elsewhere or Elsewhere({}, {}))
     categories = Categories(weak_split, classes)
@@ -64,6 +70,8 @@ def resolve(
         _problem(record, image, category, holders, sizes)
         for record, image, category in zip(records, found_images, found_categories, strict=True)
     ]
+    if doubts is not None:
+        doubts += _doubts(records, found_images, problems, sizes)
     good = [n for n, problem in enumerate(problems) if problem is None]
     image_ids = np.array([found_images[n] for n in good], np.int64)
     category_ids = np.array([found_categories[n] for n in good], np.int64)
@@ -88,6 +96,41 @@ def resolve(
             _take(columns, lost, pa.schema([f for f in REJECTED if f.name in columns])), problems, lost
         ),
     )
+
+
+def _scaled(record: PointRecord, x: float, y: float) -> PointRecord:
+    """The record in pixels; the size of the image that was annotated too."""
+    size = record.size
+    return record._replace(
+        x=None if record.x is None else record.x * x,
+        y=None if record.y is None else record.y * y,
+        size=None if size is None else (round(size[0] * x), round(size[1] * y)),
+    )
+
+
+def _doubts(
+    records: Sequence[PointRecord],
+    images: Sequence[int | Problem],
+    problems: Sequence[Problem | None],
+    sizes: Mapping[int, tuple[int, int]],
+) -> list[Fault]:
+    """What is likely wrong with the coordinates of all clicks that have an image, whether they lie on it or not."""
+    files: dict[str, int] = {}
+    rows = [
+        (files.setdefault(record.source_file, len(files)), image, *sizes[image], record.x, record.y)
+        for record, image, problem in zip(records, images, problems, strict=True)
+        if (problem is None or problem.reason == "outside_image")
+        and not isinstance(image, Problem)
+        and record.x is not None
+        and record.y is not None
+    ]
+    if not rows:
+        return []
+    # Image ids are beyond what a float holds exactly.
+    ids = np.array([row[1] for row in rows], np.int64)
+    values = np.array([(row[0], *row[2:]) for row in rows], np.float64)
+    clicks = Clicks(values[:, 0].astype(np.int64), ids, values[:, 1:3], np.clip(values[:, 3:], -1e12, 1e12))
+    return find_doubts(clicks, list(files))
 
 
 def _problem(

@@ -16,6 +16,7 @@ from data.points.columns import at_centres, checked_columns, has_ids, lacking, r
 from data.points.record import Importer, Options, PointFile, PointRecord
 
 MAGIC = b"PAR1"
+MAX_ROWS = 10_000_000  # a kilobyte may say a billion equal ones
 
 
 def sniff(file: PointFile, _: Options) -> bool:
@@ -35,6 +36,9 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
         header = parquet.schema_arrow.names
     except (OSError, pa.ArrowException, ValueError) as error:
         raise file.fault(f"unreadable ({error})"[:300], expected, "write the file again") from None
+    if parquet.metadata.num_rows > MAX_ROWS:
+        found = f"{parquet.metadata.num_rows:,} rows"
+        raise file.fault(found, f"at most {MAX_ROWS:,} points", "write several files")
     columns = checked_columns(file, header, options.columns)
     try:
         table = parquet.read(columns=[header[i] for i in columns.values()])

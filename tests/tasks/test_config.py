@@ -209,6 +209,8 @@ def test_tiles_must_be_of_the_crops_size(
         ("frame_name", "{frame.__class__}", "a pattern with {frame}"),
         ("columns", {"z": "depth"}, "points.columns.z"),
         ("duplicate_radius", 0, "points.duplicate_radius"),
+        ("scale", 0, "points.scale: Input should be greater than or equal to 0.000001; found 0"),
+        ("scale", {"x": 2, "z": 1}, "points.scale.z: unknown key; known keys: x, y"),
     ],
 )
 def test_how_points_are_read_is_checked(

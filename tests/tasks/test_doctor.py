@@ -242,6 +242,13 @@ def points_outside(p: Project) -> None:
     overwrite_points(p, lambda rows: [row.update(point=[64.5, 3.0]) for row in rows[:4]])  # type: ignore[func-returns-value]
 
 
+def points_of_half_the_size(p: Project) -> None:
+    places = np.random.default_rng(0).random((1000, 2)) * 32
+    overwrite_points(
+        p, lambda rows: [row.update(point=at) for row, at in zip(rows, places.tolist(), strict=False)]
+    )  # type: ignore[func-returns-value]
+
+
 def points_outside_stop(p: Project) -> None:
     p.recipe["points"]["on_reject"] = "stop"
     points_outside(p)
@@ -398,6 +405,7 @@ WARNINGS = [
     (clicks_on_a_lost_image, "points", "points (rejected_image): found "),
     (clicks_on_val, "points", "points (other_split): found 5 of "),
     (no_points, "no_points", "found none that can be used"),
+    (points_of_half_the_size, "click_units", "clicks.json: points: found "),
     (wrong_areas, "areas", "ingest.val: annotations: found 1 whose area can't be their mask's"),
     (class_without_mask, "class_without_mask", "classes: star: found clicks and no mask on a strong image"),
     (class_without_click, "class_without_click", "classes: star: found masks and no click"),
