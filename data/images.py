@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from data.errors import DataError, Fault
+from data.storage import open_regular
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """As Pillow names them. It calls a JPEG with an appended preview MPO; the preview is not read."""
@@ -91,35 +91,24 @@ Opener = Callable[[str, int], int]
 """As `open` takes it: opens a path with flags; see `data.storage.opener_inside`."""
 
 
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags)
-
-
 @contextmanager
-def _file(path: str | os.PathLike[str], opener: Opener = _open) -> Iterator[BinaryIO]:
+def _file(path: str | os.PathLike[str], opener: Opener = os.open) -> Iterator[BinaryIO]:
     """The file, once it is known to be one that can be read whole."""
-
-    def check(found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):  # a named pipe would make us wait for ever
-            refuse(path, "unreadable", "unreadable (not a regular file)")
-        if found.st_size > MAX_BYTES:
-            refuse(path, "too_large", f"{found.st_size} bytes", f"at most {MAX_BYTES} bytes")
-        if found.st_size == 0:
-            refuse(path, "empty", "an empty file")
-
     try:
-        check(Path(path).stat())
-        # It may be another one by now: what is opened is checked again, and isn't waited for.
-        with open(path, "rb", opener=lambda at, flags: opener(at, flags | os.O_NONBLOCK)) as file:
-            check(os.fstat(file.fileno()))
+        with open_regular(path, opener) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                refuse(path, "too_large", f"{size} bytes", f"at most {MAX_BYTES} bytes")
+            if size == 0:
+                refuse(path, "empty", "an empty file")
             yield file
     except FileNotFoundError:
         refuse(path, "missing", "no such file")
     except OSError as error:
-        refuse(path, "unreadable", f"unreadable ({error.strerror or type(error).__name__})")
+        refuse(path, "unreadable", f"unreadable ({error.strerror or error})")
 
 
-def _bytes(path: str | os.PathLike[str], opener: Opener = _open, digest: str | None = None) -> bytes:
+def _bytes(path: str | os.PathLike[str], opener: Opener = os.open, digest: str | None = None) -> bytes:
     """The file's content, whose SHA-256 is `digest` if one is given."""
     with _file(path, opener) as file:
         content = file.read(MAX_BYTES)
@@ -337,7 +326,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return header.width, header.height
 
 
-def check_image(path: str | os.PathLike[str], opener: Opener = _open) -> CheckedImage:
+def check_image(path: str | os.PathLike[str], opener: Opener = os.open) -> CheckedImage:
     """Reads an image file once, makes sure that `read_image` can decode it, and hashes its bytes.
 
     A JPEG is decoded at an eighth of its size: its code is read to the end all the same, which is what can

@@ -171,15 +171,24 @@ def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = 
     return sorted(files)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], opener: Callable[[str, int], int] = os.open) -> BinaryIO:
     """Opens a file to read its bytes.
+
+    Args:
+        path: the file.
+        opener: as `open` takes it; see `opener_inside`.
 
     Raises:
         OSError: it isn't there or can't be read; or it is a named pipe or a device, at which one would wait for ever.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError("not a regular file")
-    return Path(path).open("rb")
+    # It may be another one by now: what is opened isn't waited for, and is looked at again.
+    file = open(path, "rb", opener=lambda at, flags: opener(at, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("not a regular file")
+    return file
 
 
 def is_safe(relative: str) -> bool:

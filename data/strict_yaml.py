@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from data.storage import open_regular
+
 _MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
 MAX_BYTES = 2**20
 MAX_DEPTH = 50
@@ -185,7 +187,7 @@ def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
         OSError: it can't be read.
         YamlError: it is larger than `max_bytes`, or isn't UTF-8.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         raw = file.read(max_bytes + 1)
     if len(raw) > max_bytes:
         raise YamlError(f"more than {max_bytes:,} bytes")

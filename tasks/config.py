@@ -653,7 +653,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         ) from None
     except OSError as error:
         raise TaskError(
-            f"{path}: can't be read: {error.strerror}; give yourself the right to, or name a file"
+            f"{path}: can't be read: {error.strerror or error}; give yourself the right to, or name a file"
         ) from None
     except strict_yaml.YamlError as error:
         raise _not_yaml(path, error) from None

@@ -52,6 +52,7 @@ from models.published_config import (
 from models.refinenet import MaskRefineNet
 from models.solov2 import SOLOv2
 from models.weights import WeightsError, check_regular, listed, read_pickle, shapes_of
+from tasks.config import InputConfig
 from tasks.errors import TaskError
 from tasks.gate import unmeasured, write_gate
 from tasks.reference_config import read_reference_config
@@ -109,7 +110,9 @@ def import_checkpoint(
         raise TaskError(str(error)) from None
     except ValidationError as error:
         sizes = [f"{'.'.join(map(str, one['loc']))}: found {one['input']!r:.100}" for one in error.errors()]
-        raise TaskError(f"{file}: tensors of sizes that no network has:\n{listed(sizes)}") from None
+        raise TaskError(
+            f"{file}: its tensors, or the configuration given with it, have sizes that no network has:\n{listed(sizes)}"
+        ) from None
     except (WeightsError, CheckpointError) as error:
         raise TaskError(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
 
@@ -132,12 +135,9 @@ def _import_solov2(
         "kind": "solov2",
         "config": config.model_dump(mode="json"),
         "categories": _categories(file, categories, classes),
-        "input": {
-            "short_side": settings.short_side,
-            "max_side": settings.max_side,
-            "enlarge": True,
-            "tile": None,
-        },
+        "input": InputConfig(
+            short_side=settings.short_side, max_side=settings.max_side, enlarge=True, tile=None
+        ).model_dump(mode="json"),
         "inference": settings.inference.model_dump(mode="json"),
         "imported": _origin(file, facts) | {"settings": settings.name, "nms": settings.nms},
     }

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from data import strict_yaml
 from models.published_config import ReferenceSettings
 from tasks.errors import TaskError
 
@@ -67,10 +66,10 @@ def read_reference_config(path: Path, base: ReferenceSettings) -> ReferenceSetti
         TaskError: the file is missing, isn't such a file, or holds values that can't be; all are listed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = strict_yaml.read(path)
     except FileNotFoundError:
         raise TaskError(f"{path}: no such file; correct --config") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, strict_yaml.YamlError) as error:
         raise TaskError(f"{path}: not readable as YAML ({error}); correct --config") from None
     if not isinstance(content, dict) or not isinstance(content.get("MODEL"), dict):
         raise TaskError(
@@ -93,8 +92,8 @@ def read_reference_config(path: Path, base: ReferenceSettings) -> ReferenceSetti
             # Files written by hand have lists as text: "80,64,32,24,12".
             is_text = isinstance(value, str) and value[:1] in "([0123456789"
             fields[field] = read(ast.literal_eval(value) if is_text else value)
-        except (ValueError, TypeError, SyntaxError) as error:
-            faults.append(f"{key}: found {value!r} ({error})")
+        except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError) as error:
+            faults.append(f"{key}: found {value!r:.100} ({error})")
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise TaskError(

@@ -11,6 +11,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -281,6 +282,17 @@ def gate(change: Callable[[Meta], object]) -> Callable[[Place], str]:
     return act
 
 
+def beside(content: str | Callable[[Path], object]) -> Callable[[Place], str]:
+    """A config.yaml lies beside the reference's file."""
+
+    def act(place: Place) -> str:
+        path = place.root / "config.yaml"
+        path.write_text(content) if isinstance(content, str) else content(path)
+        return place.take(place.published)
+
+    return act
+
+
 def bins(*sizes: tuple[float, float | None], use: bool = True) -> Callable[[Meta], object]:
     rows = [
         {"area_from": low, "area_to": high, "use": use, "decided_by": "bin"} | NOTHING for low, high in sizes
@@ -409,6 +421,9 @@ def stranger(place: Place) -> str:
 
 
 NAN, INF = float("nan"), float("inf")
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in pairwise("abcdefghi")
+)
 FILE, WEIGHTS = "model.json", "model.safetensors"
 ATTACKS = [
     Attack("a sound model", Place.predict, ("'images': 1",), refused=False),
@@ -509,6 +524,18 @@ ATTACKS = [
         model=dict(s), last_itr=10**400
     )), ("3 classes",), refused=False),
     Attack("a number that is an address", address, ("3 classes",), refused=False),
+    Attack("a config of laughs beside it", beside(LAUGHS), ("config.yaml", "not readable as YAML")),
+    Attack("a config of brackets", beside("MODEL: {SOLOV2: {NUM_GRIDS: '" + "(" * 9999 + "'}}"), ("NUM_GRIDS",)),
+    Attack("a config of 10^9 cells", beside("MODEL: {SOLOV2: {NUM_GRIDS: [1000000000, 9, 9, 9, 9]}}"), ("grids.0",)),
+    Attack("a config of inputs of 10^9 pixels", beside(
+        "{MODEL: {SOLOV2: {}}, INPUT: {MIN_SIZE_TEST: 1000000000}}"
+    ), ("short_side", "1000000000")),
+    Attack("a config of a score above 1", beside("MODEL: {SOLOV2: {SCORE_THR: 2.0}}"), ("score_threshold",)),
+    Attack("a pipe for a config", lambda p: [
+        os.mkfifo(p.root / "c"), import_checkpoint(
+            p.published, p.root / "out", categories=None, settings=None, config=p.root / "c"
+        ),
+    ][1].text, ("not a regular file",)),
     Attack("sparse tensors", published(lambda s: s.update(
         {"ins_head.cate_pred.bias": s["ins_head.cate_pred.bias"].to_sparse()}
     )), ("cate_pred.bias: found a sparse",)),

@@ -269,6 +269,8 @@ def a_link_that_flips(place: Place) -> str:
     secret.write_bytes(encoded("PNG") + b"secret")
     link, inside = place.images / "4.png", place.images / "5.png"
     good, read = sha256(inside), 0
+    link.unlink()
+    link.symlink_to(inside)
     with flipping(lambda out: replace_with(link, lambda new: new.symlink_to(secret if out else inside))):
         for _ in range(300):
             try:
@@ -318,6 +320,11 @@ def a_pipe_that_comes(place: Place) -> str:
             with suppress(DataError):
                 check_image(file)
     return "not waited for"
+
+
+def pipe_for_params(place: Place) -> str:
+    os.mkfifo(place.root / "params.yaml")
+    return str(load_params(place.root / "params.yaml"))
 
 
 def later(change: Callable[[Path], object], name: str = "1.png") -> Callable[[Place], str]:
@@ -435,6 +442,7 @@ ATTACKS = [
     Attack("a link that flips to a secret", a_link_that_flips, ("read",), refused=False),
     Attack("a folder that flips to a secret", a_folder_that_flips, ("good",), refused=False),
     Attack("a pipe that comes in a file's place", a_pipe_that_comes, ("not waited for",), refused=False),
+    Attack("a pipe for params.yaml", pipe_for_params, ("params.yaml", "not a regular file")),
     Attack("other pixels of the same size", later(other_pixels), ("1.png", "another content", "ingest stage again")),
     Attack("the same bytes, written anew", later(rewritten), ("trained",), refused=False),
     Attack("a link in its place", later(
