@@ -18,6 +18,7 @@ from data.results import read_results
 from data.tables import IMAGES, INSTANCES, PREDICTIONS, Category, Split, read_parquet
 from models.config import InferenceConfig
 from models.solov2 import SOLOv2
+from tasks import processes
 from tasks.config import InputConfig, Params
 from tasks.errors import TaskError
 from tasks.predict import Finder, Predictions
@@ -147,6 +148,28 @@ def test_a_rerun_makes_what_is_missing_alone(
     assert asked == [[2, 3]]
     assert [parts.path(n).read_bytes() for n in range(3)] == before
     assert parts.path(0).stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize(("index", "mine"), [(0, [[0, 1], [4, 5]]), (1, [[2, 3]])])
+def test_processes_that_share_the_step_make_some_parts_each(
+    model: SOLOv2,
+    split: Split,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    index: int,
+    mine: list[list[int]],
+) -> None:
+    """As the one or the other of two, which see the same parts there."""
+    for name, value in (("index", index), ("count", 2)):
+        monkeypatch.setattr(processes, name, lambda value=value: value)
+    monkeypatch.setattr(processes, "gather", lambda value: [value] * 2)
+    asked: list[list[int]] = []
+    find = Finder.find
+    monkeypatch.setattr(
+        Finder, "find", lambda self, rows, bar: (asked.extend(rows), find(self, rows, bar))[1]
+    )
+    made(model, split, tmp_path / "parts", 2)
+    assert asked == mine
 
 
 @pytest.mark.parametrize("parts", [[], [[]], [[], [0], [], [], [1, 4, 2], []]])
