@@ -85,6 +85,15 @@ def test_jitter_is_a_share_of_the_objects_size() -> None:
     assert click(mask, "jittered", jitter=0.0) == pytest.approx(click(mask, "centre"))
 
 
+def test_a_thin_object_s_clicks_are_jittered_along_it() -> None:
+    """A line of one pixel's width has a size too: the root of 1 x 100."""
+    mask = np.zeros((9, 200), dtype=bool)
+    mask[4, 50:150] = True
+    points = np.array([click(mask, "jittered", 0.3, seed) for seed in range(300)])
+    assert (np.floor(points[:, 1]) == 4).all()
+    assert points[:, 0].std() == pytest.approx(0.3 * 10, rel=0.25)
+
+
 def test_one_objects_click_depends_on_seed_and_object() -> None:
     assert click_rng(3, 7).random() == click_rng(3, 7).random()
     assert len({click_rng(seed, at).random() for seed in range(3) for at in (-1, 0, 1)}) == 9

@@ -71,7 +71,9 @@ def test_a_webhook_gets_json(project: Path, webhook: Webhook, monkeypatch: pytes
         }
     ]
     assert tell("Failed", "x" * 9999, "brisk-owl")
-    assert len(webhook.got[1]["reason"]) == LONGEST
+    assert webhook.got[1]["reason"] == "x" * (LONGEST - 1) + "…"
+    assert tell("Failed", "x" * LONGEST, "brisk-owl")
+    assert webhook.got[2]["reason"] == "x" * LONGEST
 
 
 def test_params_say_where_to(project: Path, webhook: Webhook) -> None:

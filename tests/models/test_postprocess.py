@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from models import postprocess
 from models.config import InferenceConfig
-from models.postprocess import _cells_in, mask_ious, maskness, matrix_nms, point_nms, predict
+from models.postprocess import (
+    Candidates,
+    _cells_in,
+    mask_ious,
+    maskness,
+    matrix_nms,
+    point_nms,
+    predict,
+    suppress,
+)
 from models.solov2 import RawOutputs
 
 CONFIG = InferenceConfig(
@@ -136,6 +145,20 @@ def test_each_limit_limits(changes: dict, count: int) -> None:
     found = predict(scene(), 0, config, (64, 64), (64, 64), (50, 40))
     assert found.masks.shape == (count, 50, 40)
     assert len(found.scores) == len(found.labels) == count
+
+
+@pytest.mark.parametrize(
+    ("nms_threshold", "kept"), [(0.25, 3), (0.375, 2), (0.376, 1), (0.75, 1), (0.7501, 0)]
+)
+def test_a_score_of_just_the_threshold_stays(nms_threshold: float, kept: int) -> None:
+    """Of masks that don't overlap, whose scores stay as they are."""
+    probabilities = torch.zeros(3, 4, 8)
+    for k in range(3):
+        probabilities[k, :, 2 * k : 2 * k + 2] = 0.9
+    found = Candidates(torch.tensor([0.75, 0.375, 0.25]), torch.zeros(3, dtype=torch.long), probabilities)
+    scores, order = suppress(found, CONFIG.model_copy(update={"nms_threshold": nms_threshold}))
+    assert scores.tolist() == [0.75, 0.375, 0.25][:kept]
+    assert order.tolist() == [0, 1, 2][:kept]
 
 
 def test_nothing_found_is_an_empty_answer() -> None:
