@@ -201,14 +201,19 @@ def note_whole(repo: DvcRepo, names: list[str], paths: Iterable[str]) -> None:
 
 
 def lost_data(repo: DvcRepo, names: list[str]) -> dict[str, str]:
-    """Data under DVC that these stages read and that aren't in the workspace: the .dvc file of each, by path."""
+    """Data under DVC that these stages read, that were found damaged, now or in an earlier run, and aren't in the
+    workspace: the .dvc file of each, by path."""
+    kept = Path(repo.dvc.tmp_dir) / KEPT
     with lock_repo(repo.dvc):
         return {
             _shown(repo.dvc, Path(out.fs_path)): _source(stage)
             for stage in repo.with_data(names)
             if is_data(stage)
             for out in stage.outs
-            if not os.path.lexists(out.fs_path)
+            if _is_ours(out) and not os.path.lexists(out.fs_path)
+            if any(
+                (kept / str(one.value)).exists() for one in [out.hash_info, *_listed(repo.dvc, out.hash_info)]
+            )
         }
 
 
@@ -250,6 +255,11 @@ def _files(repo: Repo, one: HashInfo) -> list[HashInfo]:
                 "expected a path below the folder and an MD5; nothing of it is used: do you trust who made it?"
             )
     return [file for _, _, file in rows]
+
+
+def _listed(repo: Repo, one: HashInfo) -> list[HashInfo]:
+    """The files of a folder; none where it is a file, or its list isn't in the cache."""
+    return _files(repo, one) if one.isdir and object_path(repo, one).is_file() else []
 
 
 def _is_ours(out: Output) -> bool:

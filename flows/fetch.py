@@ -90,13 +90,12 @@ class _Fetcher:
             back += check_out_missing(repo, whole)
         if back:
             note_whole(repo, names, back)
-        for path, pointer in lost_data(repo, names).items() if damaged else ():
-            if path in damaged:
-                raise DamageError(
-                    f"{path}: what {pointer} names is damaged, in DVC's cache or here, and {self._told()}; the damaged "
-                    f"one lies in .dvc/tmp/damaged. Lay a whole copy at {path} (other data: then `dvc add` them), or "
-                    "name a remote that has it (`points2model remote URL`), and run again"
-                )
+        for path, pointer in lost_data(repo, names).items() if damaged or lack.outputs else ():
+            raise DamageError(
+                f"{path}: what {pointer} names is damaged, in DVC's cache or here, and {self._told()}; the damaged "
+                f"one lies in .dvc/tmp/damaged. Lay a whole copy at {path} (other data: then `dvc add` them), or "
+                "name a remote that has it (`points2model remote URL`), and run again"
+            )
         return back
 
     def _told(self) -> str:

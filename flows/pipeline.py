@@ -162,9 +162,8 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun:
         # What was there before was checked by `bring_back`.
         damaged = run.state == "Completed" and take_away_damaged(repo, [name], teller(name))
         if damaged and name not in again:
-            again.add(
-                name
-            )  # DVC restored it from a damaged object that is gone now, or made it a link to one
+            # DVC restored it from a damaged object that is gone now, or made it a link to one.
+            again.add(name)
             upstream = {above: futures[above] for above in direct_upstream(nodes, nodes[name])}
             futures[name] = _submit(repo, nodes[name], upstream, name in force)
             running[futures[name]] = (name, started)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.dvc_damage import RECORD
+from flows.dvc_damage import RECORD, DamageError
 from flows.dvc_repo import DvcRepo, PipelineError
 from flows.remote_config import RemoteError
 from flows.remotes import set_up
@@ -193,14 +193,21 @@ def by_an_earlier_version(whole: Whole) -> str:
 
 
 def data(whole: Whole) -> str:
+    """Found by one run, and still said by the next."""
     damage(whole.stored(whole.digest("data/in.txt")))
     whole.path("data/in.txt").unlink()
-    with contextlib.suppress(PipelineError):
+    with contextlib.suppress(DamageError):
         whole.run(pull=False)
     assert whole.ran() == [] and not whole.path("data/in.txt").exists()
-    kept = whole.path(".dvc/tmp/damaged") / whole.digest("data/in.txt")
-    shutil.copyfile(kept, whole.stored(whole.digest("data/in.txt")))  # put back, as it was
+    assert (whole.path(".dvc/tmp/damaged") / whole.digest("data/in.txt")).exists()
     return "\n".join(whole.run(pull=False))
+
+
+def data_back_by_hand(whole: Whole) -> str:
+    with contextlib.suppress(DamageError):
+        data(whole)
+    whole.path("data/in.txt").write_text("in\n")
+    return same(whole, [])
 
 
 def data_with_a_remote(whole: Whole) -> str:
@@ -328,6 +335,7 @@ ATTACKS = (
         data,
         ("what data/in.txt.dvc names is damaged", ".dvc/tmp/damaged", "points2model remote URL"),
     ),
+    Attack("data that a person lays back", data_back_by_hand, refused=False),
     Attack("data that a remote has", data_with_a_remote, ("moved to .dvc/tmp/damaged",), refused=False),
     Attack("notes that call everything whole", notes_of_what_is_whole, DAMAGED, refused=False),
     Attack("a damaged object that is to be sent", sent, ("nothing was sent", "points2model run")),
