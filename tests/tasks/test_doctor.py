@@ -352,7 +352,8 @@ def one_cell(p: Project) -> None:
 
 
 def disk_of_a_data_centre(p: Project) -> None:
-    p.recipe["evaluate"]["inference"]["max_detections"] = 10**12
+    p.recipe["model"] |= {"head_channels": 2**14, "head_convs": 64}
+    p.recipe["teacher"]["milestones"] = list(range(1, p.recipe["teacher"]["steps"]))
 
 
 def same_in_strong(p: Project) -> None:
