@@ -35,7 +35,9 @@ class Tab:
         self._socket, self._numbers = socket, itertools.count(1)
         self.answers: dict[str, list[int]] = {}
         """Status codes by path, of all that the page has asked for."""
-        for domain in ("Page", "Runtime", "Network"):
+        self.blocked: list[str] = []
+        """What a page's policy has kept from it."""
+        for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **arguments: Any) -> Any:
@@ -47,6 +49,9 @@ class Tab:
             if message.get("method") == "Network.responseReceived":
                 answer = message["params"]["response"]
                 self.answers.setdefault(urlsplit(answer["url"]).path, []).append(answer["status"])
+            if message.get("method") == "Log.entryAdded":
+                entry = message["params"]["entry"]
+                self.blocked += [entry["text"]] * (entry["source"] == "security")
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]

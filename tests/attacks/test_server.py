@@ -70,6 +70,8 @@ class Place:
     reports: ReportServer
     flow: str = ""
     deployment: str = ""
+    run: str = ""
+    artifact: str = ""
     before: Any = field(default=None)
 
     @property
@@ -125,6 +127,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             place.deployment = place.ask(
                 "/deployments/", name="victim", flow_id=place.flow, entrypoint="good.py:flow"
             )["id"]
+            place.run = place.ask("/flow_runs/", flow_id=place.flow, state={"type": "RUNNING"})["id"]
+            step = {"flow_run_id": place.run, "task_key": "a", "dynamic_key": "a", "name": "a"}
+            place.ask("/task_runs/", **step, state={"type": "COMPLETED"})
+            place.ask(f"/flow_runs/{place.run}/set_state", state={"type": "COMPLETED"}, force=True)
+            page = "# Summary\n<img src=x onerror=window.owned=1>\n[a link](javascript:window.owned=1)"
+            place.artifact = place.ask("/artifacts/", key="evil", type="markdown", data=page)["id"]
             place.before = place.state()
             yield place
             assert place.state() == place.before, "an attack has changed something"
@@ -592,6 +600,29 @@ def test_our_own_ui_works_once_somebody_has_logged_in(tab: Tab, place: Place) ->
         tab.wait_for("document.body.innerText.includes('victim')")
         asked = {path: codes for path, codes in tab.answers.items() if path.startswith("/api/")}
         assert asked and all(code < 400 for codes in asked.values() for code in codes), asked
+
+
+def test_no_script_of_an_artifact_runs_in_the_ui(tab: Tab, place: Place) -> None:
+    """Names of files and classes come into artifacts; a script in the UI would have the login."""
+    shown = base64.b64encode(place.login.encode()).decode()
+    tab.blocked.clear()
+    for ui in ("v2", "v1"):  # Prefect has two, of which a cookie remembers one
+        tab.open(f"http://127.0.0.1:{place.port}/")
+        tab.run(f"localStorage.setItem('prefect-password', {shown!r})")
+        tab.run(f"document.cookie = 'prefect_ui_version={ui}; path=/'")
+        base = f"http://127.0.0.1:{place.port}{'/v2' if ui == 'v2' else ''}"
+        tab.open(f"{base}/runs/flow-run/{place.run}")
+        tab.wait_for(
+            "!!document.querySelector('canvas')"
+        )  # the run's graph, which needs more than other pages
+        tab.open(f"{base}/artifacts/artifact/{place.artifact}")
+        tab.wait_for("[...document.querySelectorAll('h1')].some(one => one.innerText.includes('Summary'))")
+        tab.run("document.querySelectorAll('a[href^=javascript]').forEach(one => one.click())")
+        time.sleep(1)  # a picture that isn't there fails somewhat later
+        assert tab.run("window.owned === undefined")
+    # Nor is anything sent to those who count what people do.
+    kept = [text for text in tab.blocked if "amplitude.com" not in text]
+    assert all("inline event handler" in text or "JavaScript URL" in text for text in kept), kept
 
 
 def test_a_report_is_shown_as_it_is_meant(tab: Tab, place: Place) -> None:
