@@ -312,7 +312,7 @@ ATTACKS = [
            ("regions #0, shape_attributes: found key 'cx' twice",)),
     Attack("a cell with a key twice", via_cell, ("line 2: found key 'cx' twice",)),
     Attack("a name that is mapped twice", classes("names.yaml", "bolt: nut\nbolt: bolt\n"),
-           ("names.yaml", "bolt: stands 2 times, in lines 1, 2")),
+           ("names.yaml: file: found name bolt: ", " 2 times", "lines 1, 2")),
     Attack("a name that a table maps twice", classes("names.csv", "a,b\nx,bolt\nx ,nut\n"), ("row 3", "'x' twice")),
     Attack("a name that is mapped in two forms of Unicode", classes("names.yaml", "caf\u00e9: nut\ncafe\u0301: bolt\n"),
            ("names.yaml", "twice: here, and as", r"caf\xe9")),

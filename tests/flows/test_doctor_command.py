@@ -127,10 +127,11 @@ def test_a_run_ends_where_data_have_errors_and_nothing_is_made(recipe: Recipe) -
 def test_a_run_tells_a_warning_once(recipe: Recipe) -> None:
     """What is forced isn't above what is asked for, so that nothing is trained: the look comes before."""
     content = json.loads(Path("mine/val.json").read_text())
-    Path("mine/val.json").write_text(json.dumps(content | {"annotations": []}))
+    content["annotations"][0]["area"] = 10**6
+    Path("mine/val.json").write_text(json.dumps(content))
     code, output, _ = call_process(recipe, "run", "--target", "train_teacher", "--force", "report")
     assert code == 1
-    assert "warning ingest.val: annotations: found no mask" in output
+    assert "warning ingest.val: annotations: found 1 whose area can't be" in output
     assert "--force report: no such stage at or above 'train_teacher'" in output
     console = Console(record=True, soft_wrap=True)
     assert before_run(Path(), "train_teacher", console).warnings
