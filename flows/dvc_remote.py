@@ -164,7 +164,9 @@ def send(root: Path, say: Say, repo: Repo | None = None) -> Transfer:
         with lock_repo(repo):
             objects = _used(repo) | _of_runs(repo, None)
     except (PipelineError, DvcException) as error:
-        raise RemoteError(explain(error), is_passing(error)) from None
+        told = explain(error)
+        told += "; `git checkout dvc.lock`, or remove it" * ("dvc.lock' validation" in told)
+        raise RemoteError(told, is_passing(error)) from None
     result = _transfer(repo, objects, say, sending=True)
     try:
         # Last, since an entry without its objects is of no use; and objects of other kinds (cloud-versioned ones).

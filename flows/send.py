@@ -41,7 +41,7 @@ def send_all(root: Path, say: Say, pauses: Sequence[float] = PAUSES_S) -> str:
             break
         except RemoteError as error:
             if pause is None or not error.passing:
-                raise RemoteError(f"{_named(error, where)}. {NOTHING_LOST}") from None
+                raise RemoteError(f"{_named(error, where).rstrip('.')}. {NOTHING_LOST}") from None
             say(f"{_named(error, where)}; again in {pause:g} s")
             time.sleep(pause)
     told = f"{done.files} files, {done.bytes / 1e6:.1f} MB, and {done.runs} entries of the run-cache sent to {where}"

@@ -12,12 +12,15 @@ from pathlib import Path
 
 from configobj import ConfigObj, ConfigObjError
 
+from data import strict_yaml
 from data.errors import Fault
 
 LOCK_SCHEMA = "2.0"
 LOCK_BYTES = 2**26
 """A larger dvc.lock isn't read."""
 CONFIGS = (".dvc/config", ".dvc/config.local")
+PARAMS = "params.yaml"
+_ALIAS = re.compile(r"[\s\[,{:]\*[^\s\[\]{},]")
 _MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
 _SCHEMA = re.compile(
     r"^schema: *['\"]?([0-9][^'\"\s#]*)['\"]?\s*\n", re.MULTILINE
@@ -25,11 +28,9 @@ _SCHEMA = re.compile(
 
 
 def faults(root: Path) -> list[Fault]:
-    """All that is wrong with the path of the project at `root` and with DVC's files in it; takes milliseconds."""
-    return [
-        *_path(root),
-        *(fault for name in ("dvc.yaml", "dvc.lock", *CONFIGS) for fault in _file(root, name)),
-    ]
+    """All that is wrong with the path of the project at `root` and with files that DVC reads; takes milliseconds."""
+    files = ("dvc.yaml", "dvc.lock", *CONFIGS, PARAMS)
+    return [*_path(root), *(fault for name in files for fault in _file(root, name))]
 
 
 def cache_folder(root: Path) -> Path:
@@ -75,6 +76,13 @@ def _file(root: Path, name: str) -> Iterator[Fault]:
         if schema is not None and schema[1] != LOCK_SCHEMA:
             step = "install the version of dvc that wrote it, or `git checkout dvc.lock`"
             yield Fault(name, "schema", repr(schema[1]), f"{LOCK_SCHEMA!r}, which this dvc reads", step)
+    elif name == PARAMS and _ALIAS.search(text) is not None:
+        try:
+            strict_yaml.parse(text, doubled=[])
+        except strict_yaml.YamlError as error:  # dvc would copy what aliases expand to, without end
+            yield Fault(
+                name, "file", f"no YAML that can be used ({error})", "a params file", "correct it there"
+            )
     elif name in CONFIGS:
         try:
             ConfigObj(text.splitlines(), interpolation=False)

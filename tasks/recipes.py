@@ -21,11 +21,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from data import strict_yaml
+from data.messages import HIDDEN
 from tasks.config import Params, parse_params
 from tasks.errors import TaskError
 
 FOLDER = Path("recipes")
 EXTENDS = "extends"
+NOTIFY = "operate.notify"
 OWN = ("ingest", "points", "report.title", "runtime", "operate")
 """What a recipe doesn't change unless asked: it says where this user's data are, and where and how things run."""
 _SECTION = re.compile(r"^([A-Za-z_]\w*):", re.MULTILINE)
@@ -193,8 +195,8 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     for key in [*new, *(key for key in old if key not in new)]:
         if key in old and key in new and old[key] == new[key] and type(old[key]) is type(new[key]):
             continue
-        lines += [f"- {key}: {_shown(old[key])}"] if key in old else []
-        lines += [f"+ {key}: {_shown(new[key])}"] if key in new else []
+        lines += [f"- {key}: {_shown(old[key], key)}"] if key in old else []
+        lines += [f"+ {key}: {_shown(new[key], key)}"] if key in new else []
     return lines
 
 
@@ -208,7 +210,9 @@ def _leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
     return [(key, value)]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, key: str) -> str:
+    if key == NOTIFY and value is not None:
+        return HIDDEN  # whoever has a webhook's address may write there
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 

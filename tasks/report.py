@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from data.messages import plain
 from data.storage import atomic_write
 from data.tables import Split
 from tasks.comparison import read_comparison
@@ -118,10 +119,16 @@ def render(**content: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {"figure": figure, "count": count, "duration": format_seconds}
     environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
     return environment.get_template(TEMPLATE).render(**content)
+
+
+def _shown(value: Any) -> Any:
+    """Names as a page may show them; what is HTML already (pictures, charts) stays."""
+    return plain(value, lines=True) if type(value) is str else value
 
 
 def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ from tasks.errors import TaskError
 from tasks.evaluate_files import evaluate_files
 from tasks.step import stage_main, timed, write_json
 from tests.attacks.attack import Attack, check
+from tests.attacks.test_params import LAUGHS
 from tests.tasks.conftest import ROOT
 
 STAGES = (
@@ -665,6 +666,8 @@ ATTACKS = [
     Attack("a dvc.lock of another schema", with_file("dvc.lock", "schema: '3.0'\nstages: {}\n"),
            ("dvc.lock: schema: found '3.0'", "install the version of dvc")),
     Attack("a dvc.lock that is no text", with_file("dvc.lock", b"\xff\xfe\x00"), ("dvc.lock: ", "can't be read")),
+    Attack("params that expand to billions, in a push", with_file("params.yaml", LAUGHS, repository),
+           ("params.yaml: file: found no YAML that can be used", "more than 100,000 values")),
     Attack("a merge in dvc.yaml", with_file("dvc.yaml", MERGED, repository), ("dvc.yaml: ", *ONE_SIDE)),
     Attack("a broken .dvc/config", with_file(".dvc/config", "[core\nx"), (".dvc/config: ", "git checkout .dvc/config")),
     Attack("a broken .dvc/config, in the flow", with_file(".dvc/config", "[core\nx", repository), (".dvc/config: ",)),

@@ -154,6 +154,12 @@ def doubled_recipe(place: Place) -> str:
         assert place.file.read_bytes() == before
 
 
+def webhook_in_use(place: Place) -> str:
+    recipe = shutil.copy(place.file, place.root / "other.yaml")
+    place.set("operate.notify", f"https://chat.example/{SECRET}")
+    return "\n".join(switch(recipe, place.file, everything=True).changes)
+
+
 def weights(make: Callable[[Path], object], name: str = "w.pth") -> Callable[[Place], str]:
     """The doctor's look at a file that is named as the backbone's weights."""
 
@@ -255,6 +261,8 @@ ATTACKS = [
            ("operate.notify", "no host"), (SECRET,)),
     Attack("a webhook in the environment that is none", environment("POINTS2MODEL_NOTIFY", f"ftp://h/{SECRET}"),
            ("POINTS2MODEL_NOTIFY", "scheme ftp", "unset it"), (SECRET,), refused=False),
+    Attack("a webhook among the values that use changes", webhook_in_use, ("- operate.notify: *****",), (SECRET,),
+           refused=False),
     Attack("weights that are the list of users", weights(lambda path: path.symlink_to("/etc/passwd")),
            ("model.backbone.weights", "a file that holds no weights", ".pth or .safetensors")),
     Attack("weights that are a folder", weights(Path.mkdir), ("no file but a folder",)),
