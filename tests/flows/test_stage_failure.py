@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.stage_failure import DELAYS, Cause, delays, examine
+from tasks.errors import TaskError
 
 DVC_END = ["ERROR: failed to reproduce 's': failed to run: python -m tasks.s, exited with 1"]
 START = ["Running stage 's':", "> python -m tasks.s"]
@@ -101,5 +102,5 @@ def test_delays(said: str | None, expected: list[float], monkeypatch: pytest.Mon
 
 def test_delays_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DELAYS, "soon")
-    with pytest.raises(ValueError, match="found 'soon', expected seconds such as 10,60,300"):
+    with pytest.raises(TaskError, match="found 'soon', expected seconds such as 10,60,300"):
         delays()
