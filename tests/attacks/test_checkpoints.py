@@ -572,7 +572,7 @@ ANYTHING = st.recursive(
 DOUBLE = "THE OTHER ONE"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_edit_of_model_json_is_refused_or_works(
     sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
