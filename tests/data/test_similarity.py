@@ -14,6 +14,7 @@ from data.similarity import (
     ALIKE,
     RADIUS,
     SIDE,
+    _closest,
     detail,
     is_flat,
     near_duplicates,
@@ -126,6 +127,13 @@ def test_the_same_as_pair_by_pair(layout: float) -> None:
     expected = brute_force(queries, base)
     assert 30 < len(expected) <= 100
     assert dict(zip(pairs[:, 0].tolist(), score.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_hashes_may_differ_by_just_the_radius() -> None:
+    bits = np.array([(1 << count) - 1 for count in (0, 6, 7, 8)], np.uint64)
+    assert RADIUS == 7
+    pairs = _closest(np.zeros(2, np.uint64), bits).tolist()
+    assert pairs == [[row, column] for row in range(2) for column in range(3)]
 
 
 def test_frames_of_one_camera_don_t_take_the_memory_of_all_their_pairs() -> None:
