@@ -97,6 +97,27 @@ def test_a_point_without_any_mask_still_gets_a_row() -> None:
     assert not (found.mask_prob > 0.5).any()
 
 
+@pytest.mark.parametrize(
+    ("logits", "small_area", "expected"),
+    [
+        ((2.0, 4.0), 16.0, [2.0, 4.0]),  # some places are above the threshold: their mean, not the greatest
+        ((-3.0, -1.0), 16.0, [-1.0]),  # none is, but the greatest is above `faint`
+        ((-3.0, -1.0), 0.0, []),  # nor is any mask small
+        ((-9.0, -3.0), 16.0, []),  # fainter than `faint`
+    ],
+)
+def test_the_maskness_of_a_small_mask_without_any_place_is_its_greatest(
+    logits: tuple[float, float], small_area: float, expected: list[float]
+) -> None:
+    features = torch.full((1, 1, 16, 24), -9.0)
+    features[0, 0, 4:6, 4], features[0, 0, 4:6, 5] = logits
+    raw = RawOutputs([torch.zeros(1, 1, 1, 1)], [torch.ones(1, 1, 1, 1)], features, (32,))
+    config = PAPER.model_copy(update={"small_area": small_area, "faint": 0.1})
+    found = prompt_points(raw, 0, torch.tensor([[20.0, 20.0]]), torch.tensor([0]), SIZE, config)
+    certainty = torch.tensor(expected).sigmoid().mean().item() if expected else 0.0
+    assert found.maskness.item() == pytest.approx(certainty, abs=1e-6)
+
+
 @pytest.mark.parametrize("kernel", ["best", "blend"])
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     config = BLEND.model_copy(update={"kernel": kernel})

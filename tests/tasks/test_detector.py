@@ -10,8 +10,9 @@ import torch
 
 from data.dataset import collate
 from models.solov2 import SOLOv2
+from models.targets import Targets, draw_pairs
 from tasks.config import Params
-from tasks.detector import _clicks, detector_pieces
+from tasks.detector import _clicks, _sampled, detector_pieces
 from tasks.training import StepBatch
 
 SEED = 3
@@ -98,6 +99,24 @@ def test_clicks_on_the_far_border_lie_out_of_the_picture() -> None:
     assert torch.equal(first[: len(inside)], xy[: len(inside)])
     assert first[len(inside) : -1].isposinf().all()
     assert first[-1].isnan().all() and second.isnan().all() and second.shape == (2, 2)
+
+
+@pytest.mark.parametrize("limit", [1, 4, 7, 8, None])
+def test_sampled_pairs_are_the_whole_step_s_wherever_pieces_end(limit: int | None) -> None:
+    """The first and the last pair of a piece too."""
+    numbers = torch.arange(8)
+    pieces = [
+        Targets([], [], level=own, image=own, cell=own, instance=own, masks=own, weights=own, silent=own)
+        for own in numbers.split([3, 0, 5])
+    ]
+    seen: set[int] = set()
+    for seed in range(20):
+        draw = (torch.Generator().manual_seed(seed) for _ in range(2))
+        sampled = torch.cat([one.cell for one in _sampled(pieces, limit, next(draw))])
+        kept = None if limit is None else draw_pairs(8, limit, next(draw))
+        assert torch.equal(sampled, numbers if kept is None else kept)
+        seen |= set(sampled.tolist())
+    assert seen == set(range(8))
 
 
 def test_pieces_are_shares_of_the_whole_step(
