@@ -20,6 +20,9 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.remotes import set_up
+from flows.send import send_all
+from tests.flows.whole import bring_up_to_date, damage
 from tests.tasks.conftest import ROOT, blank_registry, tiny_recipe
 
 pytestmark = pytest.mark.slow  # two minutes until the first line is through
@@ -209,6 +212,59 @@ def test_a_lost_workspace_comes_back_from_the_cache(project: Project, way: str) 
     else:
         assert project.repro() == []
     assert project.hashes() == before
+
+
+@pytest.mark.timeout(900)
+def test_a_damaged_object_of_any_stage_is_never_used(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a remote that stage alone runs again, to the same bytes; with one it is fetched."""
+    project.flow()
+    before, lock = project.hashes(), (project.folder / "dvc.lock").read_bytes()
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(project.folder))
+    objects = {name: _own_objects(project.folder, name) for name in STAGES}
+    for name in STAGES:
+        for path in objects[name]:
+            damage(path)
+        shutil.rmtree(project.folder / "workspace")
+        said, done = bring_up_to_date(project.folder, "report", pull=False)
+        assert [line for line in said if "in DVC's cache is damaged" in line], name
+        assert done == [name]
+        if name == "report":  # has the times of the runs, which were lost
+            before["report.html"] = project.hashes()["report.html"]
+            lock = (project.folder / "dvc.lock").read_bytes()
+        assert project.hashes() == before and (project.folder / "dvc.lock").read_bytes() == lock
+    objects["report"] = _own_objects(project.folder, "report")
+    set_up(project.folder, "store", {"url": "../store"}, share=True, replace=False, seconds=60)
+    send_all(project.folder, print, pauses=())
+    for path in {path for paths in objects.values() for path in paths}:
+        damage(path)
+    shutil.rmtree(project.folder / "workspace")
+    assert bring_up_to_date(project.folder, "report", pull=True)[1] == []
+    assert project.hashes() == before
+
+
+def _own_objects(folder: Path, name: str) -> list[Path]:
+    """Of each output of a stage an object that no other stage has: a file, and of every second folder its list."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+
+    def stored(digest: str) -> Path:
+        return folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+
+    def parts(stage: str) -> list[list[str]]:
+        found = []
+        for out in stages[stage]["outs"]:
+            rows = json.loads(stored(out["md5"]).read_text()) if out["md5"].endswith(".dir") else []
+            found.append([out["md5"], *(row["md5"] for row in rows)])
+        return found
+
+    others = {one for stage in stages if stage != name for part in parts(stage) for one in part}
+    own = [[one for one in part if one not in others] for part in parts(name)]
+    return [
+        stored(one) for one in sorted({part[-1 if n % 2 == 0 else 0] for n, part in enumerate(own) if part})
+    ]
 
 
 def test_two_projects_give_the_same_hashes(project: Project, tmp_path: Path) -> None:
