@@ -194,6 +194,12 @@ def a_folder(place: Place) -> str:
     return load_params(place.file).model_dump_json()
 
 
+def a_pipe(place: Place) -> str:
+    place.file.unlink()
+    os.mkfifo(place.file)
+    return load_params(place.file).model_dump_json()
+
+
 def in_the_middle(place: Place) -> str:
     text = place.file.read_text()
     at = text.index("\nteacher:")
@@ -216,7 +222,8 @@ ATTACKS = [
            ("python/object/apply:os.system",)),
     Attack("marks of a merge", in_the_middle, ("marks of a merge that isn't resolved; take one side",)),
     Attack("a link to itself", linked_in_a_circle, ("params.yaml: can't be read", "symbolic links")),
-    Attack("a folder of that name", a_folder, ("params.yaml: can't be read", "directory")),
+    Attack("a folder of that name", a_folder, ("params.yaml: can't be read: not a regular file",)),
+    Attack("a pipe of that name", a_pipe, ("params.yaml: can't be read: not a regular file",)),
     Attack("a key twice, read by the doctor", command("doctor", "--quick"), TWICE),
     Attack("a key twice, read by run", command("run", "--target", "ingest"), (*TWICE, "nothing was run")),
     Attack("a key twice, read by a step", step, TWICE),
