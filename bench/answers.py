@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.config import SOLOv2Config
-from models.solov2 import RawOutputs
+from models.solov2.network import RawOutputs
 
 TEXTURES = 24
 UNEVEN = 0.15

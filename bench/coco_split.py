@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data.coco import read_coco, to_instances
+from data.annotations.coco.file import read_coco, to_instances
 from data.tables import IMAGES, Split, write_split
 
 

@@ -27,13 +27,13 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.perfect import SCENES, SIZE, Scene, perfect_outputs
-from models.compat import prompt_as_reference
 from models.config import InferenceConfig, PromptConfig
-from models.resize import resize_masks
-from models.rough import rough_masks
-from models.solov2 import RawOutputs
-from models.targets import shrink_masks
-from tasks.measure_refiner import paired_iou
+from models.inference.coarse_masks import rough_masks
+from models.masks.resize import resize_masks
+from models.reference.compat import prompt_as_reference
+from models.solov2.network import RawOutputs
+from models.solov2.targets import shrink_masks
+from tasks.labelling.measure_refiner import paired_iou
 
 REFERENCE = InferenceConfig(
     score_threshold=0.1, min_area=1.0, nms_pre=500, nms_kernel="gaussian", nms_sigma=2.0, nms_threshold=0.05,
@@ -56,7 +56,7 @@ def by_our_rule(outputs: RawOutputs, scene: Scene, clicks: Tensor, config: Promp
 
 
 def by_the_reference_s_rule(outputs: RawOutputs, scene: Scene, clicks: Tensor) -> tuple[int, int]:
-    """The same of the reference's prompting, with its size filter, mask NMS and cap (models/compat.py)."""
+    """The same of the reference's prompting, with its size filter, mask NMS and cap (models/reference/compat.py)."""
     found = prompt_as_reference(outputs, 0, clicks, scene.labels, SIZE, REFERENCE)
     masks = resize_masks(found.mask_prob, SIZE, SIZE, SIZE, REFERENCE.mask_threshold)
     return len(masks), int((paired_iou(masks, scene.masks[found.prompt]) > 0.5).sum())

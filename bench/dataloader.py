@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.coco_split import split_of_coco
 from bench.plain_samples import plain_sample
-from data.dataset import InstanceDataset, Sample
-from data.transforms import AugmentConfig
-from tasks.recipes import load_recipe
+from data.samples.dataset import InstanceDataset, Sample
+from data.samples.transforms import AugmentConfig
+from tasks.tools.recipes import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 

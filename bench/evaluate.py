@@ -25,14 +25,14 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.ingest import in_process
-from data import masks
+from data.masks import rle as masks
 from data.tables import IMAGES, INSTANCES, PREDICTIONS, Category, Split, write_parquet, write_split
-from tasks.coco_eval import MaskScores, evaluate_masks
-from tasks.config import EvaluateConfig
-from tasks.predict import Predictions
-from tasks.predict_files import as_results
-from tasks.recipes import load_recipe
-from tasks.score_predictions import score, true_masks
+from tasks.common.config import EvaluateConfig
+from tasks.inference.predict import Predictions
+from tasks.inference.predict_files import as_results
+from tasks.scoring.coco_eval import MaskScores, evaluate_masks
+from tasks.scoring.predictions import score, true_masks
+from tasks.tools.recipes import load_recipe
 
 HEIGHT, WIDTH = 480, 640
 CLASSES = 80

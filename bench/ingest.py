@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.coco_scale import ANNOTATIONS, IMAGES, write_coco_scale
 from bench.coco_split import split_of_coco
-from data.dataset import InstanceDataset
+from data.samples.dataset import InstanceDataset
+from data.samples.transforms import AugmentConfig
 from data.tables import Split
-from data.transforms import AugmentConfig
 
 AUGMENT = AugmentConfig(
     flip=0.5, vertical_flip=0.0, rotate90=0.0, scale_min=0.8, scale_max=1.0, crop=True, crop_side=256, brightness=0.0,

@@ -29,8 +29,8 @@ import httpx
 import psutil
 import yaml
 
-from flows.login import CLIENT, SERVER, new_login
-from flows.run_lock import holder
+from flows.processes.login import CLIENT, SERVER, new_login
+from flows.processes.run_lock import holder
 
 KINDS = ("worker", "server", "step", "flow")
 LAST = ("report",)
@@ -86,7 +86,7 @@ class Operated:
     def keep_up(self) -> None:
         """Starts what isn't there: the server, and once it answers the worker."""
         commands = {
-            "server": ["flows.server_process"],
+            "server": ["flows.processes.server_process"],
             "worker": ["prefect", "worker", "start", "--pool", "line", "--type", "process"],
         }
         for name, command in commands.items():
@@ -127,7 +127,7 @@ class Operated:
         step = "prefect.deployments.steps.set_working_directory"
         deployment = {
             "name": "killed", "flow_id": flow, "work_pool_name": "line",
-            "entrypoint": "flows/pipeline.py:annotation_to_model",
+            "entrypoint": "flows/run/pipeline.py:annotation_to_model",
             "pull_steps": [{step: {"directory": str(self.project)}}],
         }  # fmt: skip
         while not any(pool["name"] == "line" for pool in self.ask("POST", "/work_pools/filter", {})):

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from tasks.config import Params, load_params
+from tasks.common.config import Params, load_params
 
 WORKSPACE = Path("workspace")
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models.config import SOLOv2Config
-from models.solov2 import RawOutputs
-from models.targets import assign_targets, measure, random_inner_points
+from models.solov2.network import RawOutputs
+from models.solov2.targets import assign_targets, measure, random_inner_points
 
 SIZE = (480, 640)
 CLASSES = 2

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from models import folding
+from models.backbones import conv_norm
 
 
 @contextmanager
 def unfolded() -> Iterator[None]:
-    """Inside, no norm is folded into its convolution; see models/folding.py."""
-    with patch.object(folding, "is_fixed", lambda _: False):
+    """Inside, no norm is folded into its convolution; see models/backbones/conv_norm.py."""
+    with patch.object(conv_norm, "is_fixed", lambda _: False):
         yield

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from models.config import InferenceConfig
-from models.solov2 import RawOutputs
+from models.solov2.network import RawOutputs
 
 Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """(height, width) of the padded input, the resized and the original image"""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import RefineNetConfig
-from models.refinenet import MaskRefineNet
+from models.refiner.network import MaskRefineNet
 
 
 def plain_box(mask: Tensor, point_xy: Tensor, enlarge: float) -> tuple[int, int, int, int]:

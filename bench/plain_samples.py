@@ -1,7 +1,7 @@
 """Training samples made the straightforward way, to compare with: every mask decoded whole, resized, turned and cut.
 
-It draws what `data.transforms.draw_placement` draws, in the same order, so that its samples must be the same bit for
-bit; tests hold the two against each other.
+It draws what `data.samples.transforms.draw_placement` draws, in the same order, so that its samples must be the same
+bit for bit; tests hold the two against each other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from data.dataset import InstanceDataset, Sample
-from data.images import read_image
-from data.masks import decode_many
+from data.images.read import read_image
+from data.masks.rle import decode_many
+from data.samples.dataset import InstanceDataset, Sample
+from data.samples.transforms import AugmentConfig, recolour, resize_shape
 from data.tables import class_indices
-from data.transforms import AugmentConfig, recolour, resize_shape
 
 
 class Whole(NamedTuple):

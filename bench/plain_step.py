@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import SOLOv2Config
-from models.solov2 import RawOutputs
+from models.solov2.network import RawOutputs
 
 
 def cells_of(mask: Tensor, grid: int, config: SOLOv2Config) -> list[tuple[int, int]]:

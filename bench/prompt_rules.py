@@ -23,14 +23,14 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.tables import Split
+from models.checkpoint import load_teacher
 from models.config import PromptConfig
-from models.rough import rough_masks
-from models.targets import measure, random_inner_points
-from models.tiles import look
-from tasks.config import Params, load_params
-from tasks.images import load_batches
-from tasks.measure_refiner import objects_of, paired_iou
-from tasks.train_refiner import load_teacher
+from models.inference.coarse_masks import rough_masks
+from models.inference.tiles import look
+from models.solov2.targets import measure, random_inner_points
+from tasks.common.config import Params, load_params
+from tasks.inference.batches import load_batches
+from tasks.labelling.measure_refiner import objects_of, paired_iou
 
 SIZES = (0, 4, 16, 64, 256, np.inf)
 """Areas, in places of the mask map, between which objects are told apart."""

@@ -27,12 +27,12 @@ from bench.answers import Answers, answer, scatter
 from bench.measure import Peak, Run, Work, facts_of, in_turns, machine, parser, peak_of, show, work_of
 from bench.perfect import teacher_config
 from bench.plain_prompting import Sizes, prompt_plainly
-from data.encoding import encode_many
-from data.masks import decode
+from data.masks.encoding import encode_many
+from data.masks.rle import decode
 from models.config import PromptConfig, SOLOv2Config
-from models.prompting import prompt_points
-from models.rough import rough_masks
-from models.solov2 import RawOutputs, SOLOv2
+from models.inference.click_masks import prompt_points
+from models.inference.coarse_masks import rough_masks
+from models.solov2.network import RawOutputs, SOLOv2
 
 CLASSES = 80
 INPUT = (800, 1344)

@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.measure import machine, show
 from data.tables import IMAGES, INSTANCES, POINTS, Category, read_parquet, write_parquet, write_split
 from models.checkpoint import save_checkpoint
-from models.refinenet import MaskRefineNet
-from models.solov2 import SOLOv2
-from tasks.config import load_params
-from tasks.gate import unmeasured, write_gate
+from models.refiner.network import MaskRefineNet
+from models.solov2.network import SOLOv2
+from tasks.common.config import load_params
+from tasks.labelling.gate import unmeasured, write_gate
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64

@@ -40,8 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.quality_table import print_tables  # noqa: E402
-from data.split import SplitRequest, write_split_files  # noqa: E402
-from tasks.recipes import whole  # noqa: E402
+from data.demo.split import SplitRequest, write_split_files  # noqa: E402
+from tasks.tools.recipes import whole  # noqa: E402
 
 VARIANTS = ("student", "control", "rough", "full")
 

@@ -11,23 +11,22 @@ from typing import Any
 import torch
 
 from data.tables import Split
-from models.checkpoint import build_model
+from models.checkpoint import build_model, load_teacher
 from models.config import PromptConfig
-from models.refined import refined_masks
-from models.refinenet import MaskRefineNet
-from models.rough import rough_masks
-from models.tiles import look
-from tasks.coco_eval import evaluate_masks
-from tasks.config import Params, load_params
-from tasks.device import set_up
-from tasks.images import load_batches
-from tasks.measure_refiner import click_points, objects_of, paired_iou
-from tasks.predict import Finder
-from tasks.predict_files import as_results
-from tasks.progress import Bar
-from tasks.score_predictions import true_masks
-from tasks.score_pseudo import score_pseudo
-from tasks.train_refiner import load_teacher
+from models.inference.coarse_masks import rough_masks
+from models.inference.tiles import look
+from models.refiner.network import MaskRefineNet
+from models.refiner.refine import refined_masks
+from tasks.common.config import Params, load_params
+from tasks.common.device import set_up
+from tasks.common.progress import Bar
+from tasks.inference.batches import load_batches
+from tasks.inference.predict import Finder
+from tasks.inference.predict_files import as_results
+from tasks.labelling.measure_refiner import click_points, objects_of, paired_iou
+from tasks.scoring.coco_eval import evaluate_masks
+from tasks.scoring.predictions import true_masks
+from tasks.scoring.pseudo import score_pseudo
 
 WORKSPACE = Path("workspace")
 EVERY = 10

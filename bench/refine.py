@@ -1,8 +1,8 @@
 """Refined masks a second: all of an image's clicks in batches, against one instance after the other.
 
 For each network the same drawn image and rough masks, random weights (speed doesn't depend on them): `one by one` is
-bench/plain_refine.py on the network as its layers are written, float32; `ours` is models/crops.py's `refine` on the
-same network. `agree` is the mean IoU of both ways' masks; weights are random, so that their edges are many.
+bench/plain_refine.py on the network as its layers are written, float32; `ours` is models/refiner/crops.py's `refine`
+on the same network. `agree` is the mean IoU of both ways' masks; weights are random, so that their edges are many.
 
     python bench/refine.py                                # both networks, crops of 256 px; CPU: ten minutes of a core
     python bench/refine.py --nets default --instances 64 --device cuda --json
@@ -23,9 +23,9 @@ from bench.measure import Peak, facts_of, in_turns, machine, parser, peak_of, sh
 from bench.plain_network import unfolded
 from bench.plain_refine import plain_refine
 from models.config import RefineNetConfig
-from models.crops import refine
-from models.refinenet import MaskRefineNet
-from tasks.recipes import load_recipe
+from models.refiner.crops import refine
+from models.refiner.network import MaskRefineNet
+from tasks.tools.recipes import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 NETS = {"resnet101": "coco_5p", "default": "demo"}

@@ -1,7 +1,7 @@
 """What bf16 does to refined masks: mean IoU with the true masks, of one trained refiner used in both precisions.
 
 WORK is a folder with params.yaml and a workspace that holds a trained teacher and refiner. Every object of the images
-is clicked twice, at a random pixel and at its centre, as tasks/measure_refiner.py does.
+is clicked twice, at a random pixel and at its centre, as tasks/labelling/measure_refiner.py does.
 
     python bench/refine_precision.py WORK --images 8
 """
@@ -17,11 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.measure import machine, parser, show
 from data.tables import Split
-from models.checkpoint import build_model
-from models.refinenet import MaskRefineNet
-from tasks.config import load_params
-from tasks.measure_refiner import CLICKS, measure
-from tasks.train_refiner import load_teacher
+from models.checkpoint import build_model, load_teacher
+from models.refiner.network import MaskRefineNet
+from tasks.common.config import load_params
+from tasks.labelling.measure_refiner import CLICKS, measure
 
 PRECISIONS = ("fp32", "bf16")
 

@@ -1,8 +1,9 @@
 """Seconds of a training step: ours with each switch added, against a plain eager float32 one of the same network.
 
 `plain` is bench/plain_step.py's loss, in loops, on the network as its layers are written, and an optimiser that takes
-parameter by parameter. `ours` is models/losses.py on models/targets.py, with folded norms; below it each row has one
-switch more. All start from the same weights and see the same drawn batch; `loss` is that of the first step.
+parameter by parameter. `ours` is models/solov2/losses.py on models/solov2/targets.py, with folded norms; below it
+each row has one switch more. All start from the same weights and see the same drawn batch; `loss` is that of the
+first step.
 
     python bench/train_step.py  # the paper's ResNet-50 network, batch 2, 512 px; CPU: ten minutes of a core
     python bench/train_step.py --recipe demo --batch 8 --side 96 --curves 200  # losses of 200 steps, side by side
@@ -25,12 +26,12 @@ from bench.measure import Peak, facts_of, in_turns, machine, parser, peak_of, sh
 from bench.plain_network import unfolded
 from bench.plain_step import plain_loss
 from models.config import SOLOv2Config
-from models.losses import solov2_loss
-from models.solov2 import SOLOv2
-from models.targets import assign_targets
-from tasks.config import DetectorTrainConfig
-from tasks.optimization import build_optimizer, learning_rate
-from tasks.recipes import load_recipe
+from models.solov2.losses import solov2_loss
+from models.solov2.network import SOLOv2
+from models.solov2.targets import assign_targets
+from tasks.common.config import DetectorTrainConfig
+from tasks.tools.recipes import load_recipe
+from tasks.training.optimization import build_optimizer, learning_rate
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CLASSES = 80

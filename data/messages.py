@@ -1,7 +1,7 @@
 """Text for people out of text that isn't trusted: names of files, values of params.yaml, what a server said.
 
-Every message of ours goes through `plain` where it becomes text (`data.errors.Fault`, `tasks.errors.TaskError`, log
-records, the console), so that whoever writes one needn't think of it.
+Every message of ours goes through `plain` where it becomes text (`data.errors.Fault`,
+`tasks.common.errors.TaskError`, log records, the console), so that whoever writes one needn't think of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where files lie: listing, reading under a root, and writing whole or not at all.
 
-Files in S3 are brought here first: see ``data.fetch``.
+Files in S3 are brought here first: see ``data.remote.fetch``.
 """
 
 from __future__ import annotations

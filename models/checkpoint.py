@@ -8,7 +8,6 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,16 +19,25 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.config import InferenceConfig, RefineNetConfig, SOLOv2Config
-from models.refinenet import MaskRefineNet
-from models.solov2 import SOLOv2
-from models.weights import WeightsError, check_regular, fault_of, listed, misfits, read_safetensors, shapes_of
+from models.refiner.network import MaskRefineNet
+from models.solov2.network import SOLOv2
+from models.weights import (
+    AGAIN,
+    CheckpointError,
+    WeightsError,
+    check_regular,
+    fault_of,
+    listed,
+    misfits,
+    read_safetensors,
+    shapes_of,
+)
 
 FORMAT = 1
 WEIGHTS, META = "model.safetensors", "model.json"
 MAX_BYTES = 2**24
 """Of model.json. That of 80 classes has 8 KB."""
 MAX_CLASSES = 2**16
-AGAIN = "train again or copy the checkpoint anew"
 
 
 class _Category(BaseModel):
@@ -67,10 +75,6 @@ class _Meta(BaseModel):
         if count > 1:
             raise ValueError(f"categories: found the name {name!r} {count} times, expected names that differ")
         return self
-
-
-class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged, or of another format; says which file and what to do."""
 
 
 def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -249,16 +253,13 @@ def build_model(directory: str | Path) -> SOLOv2 | MaskRefineNet:
     return model.eval().requires_grad_(False)
 
 
-def check_outputs(outputs: Iterable[Tensor]) -> None:
-    """Raises CheckpointError where a network's outputs aren't finite: each of its weights is, but they are too large.
+def load_teacher(folder: str | Path, device: torch.device) -> SOLOv2:
+    """A SOLOv2 checkpoint in eval mode on the device.
 
-    Such outputs pass no threshold, so they would look like an image in which there is nothing.
+    Raises:
+        CheckpointError: see `build_model`; or it is another network's.
     """
-    held = [one for one in outputs if one.numel()]
-    if not held or torch.stack([one.sum(dtype=torch.float32) for one in held]).isfinite().all():
-        return
-    if not all(one.isfinite().all() for one in held):
-        raise CheckpointError(
-            "the network's outputs for an image are NaN or infinite, though its weights aren't: they are larger than "
-            f"any trained network's; {AGAIN}"
-        )
+    model = build_model(folder)
+    if not isinstance(model, SOLOv2):
+        raise CheckpointError(f"{folder}: found a {type(model).__name__}, expected a SOLOv2 checkpoint")
+    return model.to(device)

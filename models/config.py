@@ -286,7 +286,8 @@ class PromptConfig(BaseModel):
     """The probability of a cell's mask at the click counts to this power [0]."""
     small_area: Weight
     """Masks of up to so many places of the mask map are cut where their area is the sum of their probabilities, not
-    at `mask_threshold`, at which what is as small as a place vanishes (see models/cut.py) [0: none]."""
+    at `mask_threshold`, at which what is as small as a place vanishes (see models/inference/thresholds.py) [0:
+    none]."""
     faint: Share
     """Lesser probabilities don't count in that sum."""
     exclusive: Exclusive

@@ -22,6 +22,13 @@ VARIANCE = "running_var"
 SHOWN = 20
 
 
+AGAIN = "train again or copy the checkpoint anew"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing, damaged, or of another format; says which file and what to do."""
+
+
 class WeightsError(ValueError):
     """A file that can't be read as weights; its text names the file."""
 
@@ -137,3 +144,18 @@ def listed(faults: list[str]) -> str:
     """As lines, the first `SHOWN` of them."""
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
     return "\n".join(f"  - {fault}" for fault in [*faults[:SHOWN], *more])
+
+
+def check_outputs(outputs: Iterable[Tensor]) -> None:
+    """Raises CheckpointError where a network's outputs aren't finite: each of its weights is, but they are too large.
+
+    Such outputs pass no threshold, so they would look like an image in which there is nothing.
+    """
+    held = [one for one in outputs if one.numel()]
+    if not held or torch.stack([one.sum(dtype=torch.float32) for one in held]).isfinite().all():
+        return
+    if not all(one.isfinite().all() for one in held):
+        raise CheckpointError(
+            "the network's outputs for an image are NaN or infinite, though its weights aren't: they are larger than "
+            f"any trained network's; {AGAIN}"
+        )

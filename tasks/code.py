@@ -1,13 +1,14 @@
-"""Notes what of our code decides each stage's result, a file a stage, for DVC to depend on (tasks/code_identity.py)."""
+"""Notes what of our code decides each stage's result, a file a stage, for DVC to depend on
+(tasks/common/code_identity.py)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from data.storage import atomic_dir, discard_partials
-from tasks.code_identity import ROOT, Sources, identities
-from tasks.config import Params
-from tasks.step import stage_main, write_json
+from tasks.common.code_identity import ROOT, Sources, identities
+from tasks.common.config import Params
+from tasks.common.stage_main import stage_main, write_json
 
 FOLDER = Path("code")
 

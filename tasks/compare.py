@@ -25,21 +25,21 @@ import torch
 from data.storage import atomic_dir, discard_partials
 from data.tables import PREDICTIONS, Category, Split, read_parquet
 from models.checkpoint import build_model, load_meta
-from models.solov2 import SOLOv2
-from tasks import processes
-from tasks.baseline import Baseline, checked_model, folder_hash, read_baseline, registry_of
-from tasks.bootstrap import Ranking, Spread, differences, rank, spread
-from tasks.coco_eval import MaskScores, scores_of
-from tasks.coco_match import Curves, Matches, Rules, accumulate
-from tasks.comparison import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge
-from tasks.config import Params, model_input
-from tasks.device import hardware, set_up
-from tasks.errors import TaskError
-from tasks.predict import Finder, Predictions
-from tasks.predict_files import write_predictions
-from tasks.progress import Bar
-from tasks.score_predictions import matches_of, true_objects
-from tasks.step import fingerprint, read_json, run_folder, stage_main, write_json, write_manifest
+from models.solov2.network import SOLOv2
+from tasks.common import processes
+from tasks.common.config import Params, model_input
+from tasks.common.device import hardware, set_up
+from tasks.common.errors import TaskError
+from tasks.common.progress import Bar
+from tasks.common.stage_main import fingerprint, read_json, run_folder, stage_main, write_json, write_manifest
+from tasks.inference.predict import Finder, Predictions
+from tasks.inference.predict_files import write_predictions
+from tasks.promotion.baseline import Baseline, checked_model, folder_hash, read_baseline, registry_of
+from tasks.promotion.rule import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge
+from tasks.scoring.bootstrap import Ranking, Spread, differences, rank, spread
+from tasks.scoring.coco_eval import MaskScores, scores_of
+from tasks.scoring.coco_match import Curves, Matches, Rules, accumulate
+from tasks.scoring.predictions import matches_of, true_objects
 
 log = logging.getLogger(__name__)
 

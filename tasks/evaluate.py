@@ -27,18 +27,18 @@ from data.csv_cells import safe_cell
 from data.storage import atomic_dir, discard_partials
 from data.tables import Split, write_parquet
 from models.checkpoint import build_model
-from models.solov2 import SOLOv2
-from tasks import processes
-from tasks.coco_eval import MaskScores
-from tasks.coco_faster import check_installed
-from tasks.config import Params
-from tasks.device import hardware, set_up
-from tasks.errors import TaskError
-from tasks.predict import Finder, Predictions
-from tasks.predict_files import write_predictions
-from tasks.score_predictions import score, true_objects
-from tasks.score_pseudo import PseudoScores, score_pseudo
-from tasks.step import fingerprint, run_folder, stage_main, write_json, write_manifest
+from models.solov2.network import SOLOv2
+from tasks.common import processes
+from tasks.common.config import Params
+from tasks.common.device import hardware, set_up
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
+from tasks.inference.predict import Finder, Predictions
+from tasks.inference.predict_files import write_predictions
+from tasks.scoring.coco_eval import MaskScores
+from tasks.scoring.coco_faster import check_installed
+from tasks.scoring.predictions import score, true_objects
+from tasks.scoring.pseudo import PseudoScores, score_pseudo
 
 log = logging.getLogger(__name__)
 

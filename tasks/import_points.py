@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from data.errors import SHOWN_FAULTS
-from data.fetch import local_copy
 from data.points.classes import load_classes
 from data.points.elsewhere import Elsewhere
 from data.points.folder import PointSet, read_folder
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, Options
+from data.remote.fetch import local_copy
 from data.storage import atomic_dir, join
 from data.tables import IMAGES, INSTANCES, DataError, Fault, Split, read_arrow, write_parquet
-from tasks.config import Params, PointsConfig
-from tasks.lost_points import BAD_FILE, Lost, lost_files, lost_records, rows_of_files
-from tasks.rejected_images import rejected_images
-from tasks.step import S3_CACHE, stage_main, write_manifest
+from tasks.common.config import Params, PointsConfig
+from tasks.common.stage_main import S3_CACHE, stage_main, write_manifest
+from tasks.intake.lost_points import BAD_FILE, Lost, lost_files, lost_records, rows_of_files
+from tasks.intake.rejected import rejected_images
 
 log = logging.getLogger(__name__)
 

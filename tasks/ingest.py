@@ -18,17 +18,18 @@ from unicodedata import normalize
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data import masks
-from data.annotations import read_annotations
-from data.coco import CocoFile, to_instances
-from data.coco_checks import WrongAreas
+from data.annotations.coco.checks import WrongAreas
+from data.annotations.coco.file import CocoFile, to_instances
+from data.annotations.frames import name_id
+from data.annotations.read import read_annotations
 from data.errors import SHOWN_FAULTS
-from data.frames import name_id
-from data.images import CheckedImage
+from data.images.read import CheckedImage
+from data.masks import rle
 from data.storage import discard_partials, is_s3, list_files
 from data.tables import INSTANCES, Category, DataError, Fault, write_parquet, write_split
-from tasks.config import IngestConfig, Params
-from tasks.ingest_images import (
+from tasks.common.config import IngestConfig, Params
+from tasks.common.stage_main import stage_main, write_manifest
+from tasks.intake.images import (
     ImageRoot,
     Rejection,
     check_rows,
@@ -37,8 +38,7 @@ from tasks.ingest_images import (
     size_rejection,
     told_lenient,
 )
-from tasks.ingest_sources import SourceImages, Sources
-from tasks.step import stage_main, write_manifest
+from tasks.intake.sources import SourceImages, Sources
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def _used_up(
 def _has_object(instances: pa.Table) -> bool:
     """Whether any mask is no crowd's and has a pixel."""
     rows = zip(instances["iscrowd"], instances["rle_counts"], strict=True)
-    return any(not crowd.as_py() and masks.runs(counts.as_py())[1::2].any() for crowd, counts in rows)
+    return any(not crowd.as_py() and rle.runs(counts.as_py())[1::2].any() for crowd, counts in rows)
 
 
 def _read(config: IngestConfig, origin: Sources) -> _Sources:

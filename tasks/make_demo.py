@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from data.synthetic import draw_dataset
-from tasks.config import Params
-from tasks.step import stage_main
+from data.demo.synthetic import draw_dataset
+from tasks.common.config import Params
+from tasks.common.stage_main import stage_main
 
 log = logging.getLogger(__name__)
 

@@ -22,16 +22,16 @@ import torch
 
 from data.storage import atomic_dir, discard_partials
 from data.tables import Split
-from tasks import processes
-from tasks.config import Params
-from tasks.device import hardware, set_up
-from tasks.errors import TaskError
-from tasks.labeller import Labeller
-from tasks.progress import Bar
-from tasks.pseudo_ledger import Ledger
-from tasks.pseudo_maker import Maker
-from tasks.pseudo_parts import PointParts
-from tasks.step import fingerprint, run_folder, stage_main, write_json, write_manifest
+from tasks.common import processes
+from tasks.common.config import Params
+from tasks.common.device import hardware, set_up
+from tasks.common.errors import TaskError
+from tasks.common.progress import Bar
+from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
+from tasks.labelling.cache import Ledger
+from tasks.labelling.labeller import Labeller
+from tasks.labelling.parts import PointParts
+from tasks.labelling.schedule import Maker
 
 log = logging.getLogger(__name__)
 

@@ -15,18 +15,18 @@ from markupsafe import Markup
 from data.messages import plain
 from data.storage import atomic_write
 from data.tables import Split
-from tasks.comparison import read_comparison
-from tasks.config import Params
-from tasks.crowding import crowding
-from tasks.gate import read_gate
-from tasks.progress import format_seconds
-from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, smooth
-from tasks.report_gate import gate_view
-from tasks.report_line import count, done_steps, picture, run_record
-from tasks.report_promotion import promotion_view
-from tasks.report_rows import pseudo_rows, val_rows
-from tasks.step import read_json, stage_main
-from tasks.summary_table import AP_ROWS, difference, figure
+from tasks.common.config import Params
+from tasks.common.progress import format_seconds
+from tasks.common.stage_main import read_json, stage_main
+from tasks.common.summary_table import AP_ROWS, difference, figure
+from tasks.labelling.gate import read_gate
+from tasks.promotion.rule import read_comparison
+from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
+from tasks.reporting.gate import gate_view
+from tasks.reporting.pipeline import count, done_steps, picture, run_record
+from tasks.reporting.promotion import promotion_view
+from tasks.reporting.rows import pseudo_rows, val_rows
+from tasks.scoring.crowding import crowding
 
 log = logging.getLogger(__name__)
 

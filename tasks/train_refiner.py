@@ -13,26 +13,33 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data.shares import share
+from data.samples.sharding import share
 from data.storage import atomic_dir, discard_partials
 from data.tables import Split
-from models.checkpoint import build_model
+from models.checkpoint import load_teacher
 from models.config import PromptConfig
-from models.crops import crop_boxes, crop_inputs, crop_masks
-from models.refinenet import MaskRefineNet, refine_loss, spare_channels
-from models.rough import rough_masks
-from models.solov2 import SOLOv2
-from models.targets import inner_points
-from tasks import processes
-from tasks.config import Params, RefinerConfig
-from tasks.device import set_up
-from tasks.engine import Job, Piece, finish, read_milestone, train
-from tasks.errors import TaskError
-from tasks.gate import Gate, build_gate, write_gate
-from tasks.holdout import read_held_out
-from tasks.measure_refiner import measure
-from tasks.step import run_folder, stage_main
-from tasks.training import StepBatch, new_network, resume_key, step_batches, training_data, write_training
+from models.inference.coarse_masks import rough_masks
+from models.refiner.crops import crop_boxes, crop_inputs, crop_masks
+from models.refiner.network import MaskRefineNet, refine_loss, spare_channels
+from models.solov2.network import SOLOv2
+from models.solov2.targets import inner_points
+from tasks.common import processes
+from tasks.common.config import Params, RefinerConfig
+from tasks.common.device import set_up
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import run_folder, stage_main
+from tasks.labelling.gate import Gate, build_gate, write_gate
+from tasks.labelling.measure_refiner import measure
+from tasks.training.holdout import read_held_out
+from tasks.training.loop import Job, Piece, finish, read_milestone, train
+from tasks.training.setup import (
+    StepBatch,
+    new_network,
+    resume_key,
+    step_batches,
+    training_data,
+    write_training,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +48,7 @@ def run(params: Params, workspace: Path) -> None:
     """Writes workspace/refiner: model.safetensors, model.json, gate.json, log.jsonl, manifest.json.
 
     The weights are those of the milestone, or of the last step, that does best on the held-out images; gate.json says
-    so, and for which masks refinement does good there. See tasks/gate.py and tasks/holdout.py.
+    so, and for which masks refinement does good there. See tasks/labelling/gate.py and tasks/training/holdout.py.
 
     Raises:
         TaskError: the teacher left no milestones, a held-out image can't be read, or refiner.net.heatmap_channels
@@ -144,14 +151,6 @@ def _refiner_at(job: Job, step: int, trained: MaskRefineNet) -> MaskRefineNet:
     model.categories = trained.categories
     model.load_state_dict(read_milestone(job, step))
     return model.to(job.device).eval().requires_grad_(False)
-
-
-def load_teacher(folder: Path, device: torch.device) -> SOLOv2:
-    """A SOLOv2 checkpoint in eval mode on the device."""
-    model = build_model(folder)
-    if not isinstance(model, SOLOv2):
-        raise TaskError(f"{folder}: found a {type(model).__name__}, expected a SOLOv2 checkpoint")
-    return model.to(device)
 
 
 def refiner_pieces(

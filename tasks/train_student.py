@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from data.tables import POINTS, PSEUDO, Split, read_parquet
 from models.checkpoint import load_meta
-from tasks import processes
-from tasks.baseline import checked_model, read_start, registry_of
-from tasks.config import Params
-from tasks.detector import train_detector
-from tasks.errors import TaskError
-from tasks.step import run_folder, stage_main
-from tasks.student_labels import with_pseudo_masks
+from tasks.common import processes
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import run_folder, stage_main
+from tasks.promotion.baseline import checked_model, read_start, registry_of
+from tasks.training.detector import train_detector
+from tasks.training.student_labels import with_pseudo_masks
 
 log = logging.getLogger(__name__)
 

@@ -6,19 +6,19 @@ import logging
 from pathlib import Path
 
 from data.tables import Split
-from tasks import processes
-from tasks.config import Params
-from tasks.detector import check_trainable, train_detector
-from tasks.errors import TaskError
-from tasks.holdout import classes_by_image, draw_held_out
-from tasks.step import stage_main
+from tasks.common import processes
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import stage_main
+from tasks.training.detector import check_trainable, train_detector
+from tasks.training.holdout import classes_by_image, draw_held_out
 
 log = logging.getLogger(__name__)
 
 
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/teacher: model.safetensors, model.json, milestones/STEP/, held_out.json, log.jsonl,
-    manifest.json. See tasks/holdout.py for what is held out and why.
+    manifest.json. See tasks/training/holdout.py for what is held out and why.
 
     Raises:
         TaskError: there is no strong image with a mask.

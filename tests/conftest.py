@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from flows.settings import use_local_prefect
+from flows.processes.prefect_local import use_local_prefect
 from tests.s3_server import Proxy, environment, proxy, s3_server
 
 # Tests are small: threads would only wait for each other. Said before torch is imported, and to every process started.

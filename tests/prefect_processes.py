@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from flows.login import CLIENT, FILE, new_login, read
-from flows.server_process import server_environment
-from flows.settings import LOCAL
+from flows.processes.login import CLIENT, FILE, new_login, read
+from flows.processes.prefect_local import LOCAL
+from flows.processes.server_process import server_environment
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ def prefect_processes(folder: Path, server: bool = True) -> Iterator[Prefect]:
         if server:
             place = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(prefect.port)}
             env = {**server_environment(prefect.login), **prefect.env(place)}
-            prefect.start("server", "flows.server_process", cwd=folder, env=env)
+            prefect.start("server", "flows.processes.server_process", cwd=folder, env=env)
             wait_for("server", lambda: answers(prefect.url), 240)
         yield prefect
     finally:

@@ -23,8 +23,8 @@ import httpx
 import psutil
 import pytest
 
-from flows.login import FILE
-from flows.watch import EVENT
+from flows.processes.login import FILE
+from flows.serve.watch import EVENT
 from tests.prefect_processes import Prefect, answers, free_port, prefect_processes, wait_for
 from tests.s3_server import environment
 from tests.tasks.conftest import ROOT
@@ -106,11 +106,11 @@ def operated(
             )  # fmt: skip
             assert done.returncode == 0, done.stdout + done.stderr
 
-        call("flows.cli", "run")
+        call("flows.cli.main", "run")
         call("prefect", "work-pool", "create", "line", "--type", "process")
         call("prefect", "--no-prompt", "deploy", "--all")
         prefect.start("worker", "prefect", "worker", "start", "--pool", "line", cwd=here, env=env)
-        prefect.start("watcher", "flows.cli", "watch", cwd=here, env=env)
+        prefect.start("watcher", "flows.cli.main", "watch", cwd=here, env=env)
         wait_for("watcher", lambda: "nothing new" in prefect.said("watcher"), 120)
         yield Operated(project, prefect, client)
 
@@ -188,7 +188,7 @@ def test_serve_does_all_of_it_and_leaves_nothing_behind(operated: Operated) -> N
     aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     env |= {**aws, "PYTHONPATH": str(project.folder)}
     process = prefect.start(
-        "serve", "flows.cli", "serve", "--port", str(prefect.port), cwd=project.folder, env=env
+        "serve", "flows.cli.main", "serve", "--port", str(prefect.port), cwd=project.folder, env=env
     )
     try:
         wait_for("serving", lambda: "nothing new" in prefect.said("serve"), 300)

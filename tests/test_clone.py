@@ -51,7 +51,7 @@ class Clone(Checkout):
 
     def stages(self, *arguments: str) -> dict[str, str]:
         """`points2model run`: the state of each stage."""
-        done = self.call("flows.cli", "run", "--json", *arguments)
+        done = self.call("flows.cli.main", "run", "--json", *arguments)
         assert done.returncode == 0, done.stderr
         return {stage["name"]: stage["state"] for stage in json.loads(done.stdout)["stages"]}
 
@@ -86,15 +86,15 @@ def project(client: Any, s3_endpoint: str, tmp_path_factory: pytest.TempPathFact
     project.save()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
-        from tasks.config import load_params
+        from tasks.common.config import load_params
 
         run_step("make_demo", load_params(), folder / "drawn")
     for name in ("dataset/images", "dataset/annotations", "points"):
         shutil.copytree(folder / "drawn/demo" / name, project.folder / "mine" / Path(name).name)
     project.dvc("add", "-q", "mine/images", "mine/annotations", "mine/points")
-    done = project.call("flows.cli", "remote", "s3://colleagues/line", "--endpoint-url", s3_endpoint)
+    done = project.call("flows.cli.main", "remote", "s3://colleagues/line", "--endpoint-url", s3_endpoint)
     assert done.returncode == 0, done.stdout + done.stderr
-    ran = project.call("flows.cli", "run", "--json")
+    ran = project.call("flows.cli.main", "run", "--json")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     push = json.loads(ran.stdout)["stages"][-1]
     assert push["name"] == "push" and push["state"] == "Completed" and "sent to store" in push["message"]
@@ -126,7 +126,7 @@ def test_a_run_in_a_clone_fetches_everything(project: Checkout, clone: Clone) ->
 
 def test_a_clone_predicts_with_the_promoted_model(clone: Clone) -> None:
     image = next(path for path in sorted((clone.folder / "mine/images").rglob("*.png")))
-    done = clone.call("flows.cli", "predict", str(image), "--out", "found")
+    done = clone.call("flows.cli.main", "predict", str(image), "--out", "found")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (clone.folder / "found/results.json").is_file()
     shutil.rmtree(clone.folder / "found")
@@ -160,7 +160,7 @@ def test_what_the_clone_computed_the_first_one_needs_not(project: Checkout) -> N
     """The other way round: the run-cache in S3 knows what a colleague ran."""
     project.recipe["student"]["lr"] = 0.002
     project.save()
-    done = project.call("flows.cli", "run", "--json", "--target", "evaluate")
+    done = project.call("flows.cli.main", "run", "--json", "--target", "evaluate")
     assert done.returncode == 0, done.stderr
     told = {stage["name"]: (stage["state"], stage["message"]) for stage in json.loads(done.stdout)["stages"]}
     assert told["train_student"] == ("Completed", "restored from the cache")

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tasks import code
-from tasks.code_identity import FREE, PACKAGES
-from tasks.config import Params
+from tasks.common.code_identity import FREE, PACKAGES
+from tasks.common.config import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -85,7 +85,7 @@ def _imported(module: str) -> dict[str, tuple[str, str]]:
         for node in ast.walk(_tree(module))
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").startswith("tasks.")
-        and node.module != "tasks.config"
+        and node.module != "tasks.common.config"
         for alias in node.names
         if node.module
     }
@@ -106,7 +106,7 @@ def test_the_demo_is_no_ancestor_with_ones_own_data(tmp_path: Path) -> None:
     """With paths of one's own in params.yaml the graph has no make_demo."""
     from dvc.repo import Repo
 
-    from flows.dvc_repo import DvcRepo
+    from flows.dvc.repo import DvcRepo
 
     Repo.init(str(tmp_path), no_scm=True).close()
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.remotes import set_up
-from flows.send import send_all
+from flows.dvc.remote_setup import set_up
+from flows.dvc.send import send_all
 from tests.flows.whole import bring_up_to_date, damage
 from tests.tasks.conftest import ROOT, blank_registry, tiny_recipe
 
@@ -68,7 +68,7 @@ class Project:
 
     def flow(self) -> dict[str, str]:
         """`points2model run`: the state of each stage."""
-        done = self.call("flows.cli", "run", "--json")
+        done = self.call("flows.cli.main", "run", "--json")
         assert done.returncode == 0, done.stderr
         return {stage["name"]: stage["state"] for stage in json.loads(done.stdout)["stages"]}
 
@@ -143,12 +143,12 @@ def test_dvc_has_nothing_to_do_after_the_flow(project: Project) -> None:
 
 
 HARMLESS = [
-    ("tasks/engine.py", "sums[name] = sums.get", "# a comment\n                sums[name] = sums.get"),
-    ("tasks/disk.py", "free some there", "make room there"),
-    ("models/losses.py", "V-Net (Milletari", "V-Net of 2016 (Milletari"),
+    ("tasks/training/loop.py", "sums[name] = sums.get", "# a comment\n                sums[name] = sums.get"),
+    ("tasks/common/disk.py", "free some there", "make room there"),
+    ("models/solov2/losses.py", "V-Net (Milletari", "V-Net of 2016 (Milletari"),
     ("data/points/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = "),
 ]
-LOSS = ("models/losses.py", "1 - 2 * overlap", "1 - 3 * overlap")
+LOSS = ("models/solov2/losses.py", "1 - 2 * overlap", "1 - 3 * overlap")
 
 
 @pytest.mark.usefixtures("first_flow")
@@ -282,7 +282,7 @@ def test_two_projects_give_the_same_hashes(project: Project, tmp_path: Path) -> 
 def test_a_misspelt_param_ends_with_its_message(project: Project) -> None:
     project.recipe["student"]["lrr"] = 1
     project.save()
-    done = project.call("flows.cli", "run", "--json")
+    done = project.call("flows.cli.main", "run", "--json")
     project.recipe = tiny_recipe()
     project.save()
     assert done.returncode == 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.baseline import folder_hash
+from tasks.promotion.baseline import folder_hash
 from tests.test_line import STAGES, Project
 
 pytestmark = pytest.mark.line
@@ -45,14 +45,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def models(project: Project) -> dict[str, Any]:
-    done = project.call("flows.cli", "models", "--json")
+    done = project.call("flows.cli.main", "models", "--json")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def command(project: Project, *arguments: str) -> str:
-    done = project.call("flows.cli", *arguments)
+    done = project.call("flows.cli.main", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -98,7 +98,7 @@ def test_one_made_worse_on_purpose_is_refused_and_the_report_says_why(project: P
     )
     assert project.flow() == dict.fromkeys(STAGES, "Cached") and project.repro() == []
     assert models(project) == found
-    refused = project.call("flows.cli", "promote")
+    refused = project.call("flows.cli.main", "promote")
     assert refused.returncode == 1 and reason[:40] in refused.stderr + refused.stdout
 
 

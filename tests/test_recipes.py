@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.config import load_params
-from tasks.recipes import load_recipe, whole
+from tasks.common.config import load_params
+from tasks.tools.recipes import load_recipe, whole
 from tests.tasks.conftest import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -42,7 +42,7 @@ class Mine(Project):
 
     def flow_to(self, target: str) -> dict[str, str]:
         """The flow in this process: the state of each stage."""
-        from flows.pipeline import annotation_to_model
+        from flows.run.pipeline import annotation_to_model
 
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
@@ -76,7 +76,7 @@ def project(client: Any, s3_endpoint: str, tmp_path_factory: pytest.TempPathFact
     project.save()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
-        from tasks.config import load_params
+        from tasks.common.config import load_params
 
         run_step("make_demo", load_params(), folder / "demo")
     client.create_bucket(Bucket="mine")

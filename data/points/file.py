@@ -13,9 +13,9 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from data.annotations.strict_json import doubled_fault, parse_json
 from data.errors import DataError, Fault
 from data.storage import open_regular
-from data.strict_json import doubled_fault, parse_json
 
 MAGIC = (
     (b"\x89PNG", "an image (PNG)"),

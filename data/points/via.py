@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from data.annotations.strict_json import ONCE, parse_json
 from data.points.columns import USUAL, at_centres
 from data.points.delimited import rows_of
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import number, shown, text
-from data.strict_json import ONCE, parse_json
 
 EXPECTED = "VIA's JSON: a project, or annotations by image"
 CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from data.errors import DataError
-from tasks.errors import TaskError
+from tasks.common.errors import TaskError
 
 
 class Attack(NamedTuple):

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
-from data.categories import load_categories
-from data.results import read_results
+from data.annotations.categories import load_categories
+from data.annotations.results import read_results
 from data.tables import Split
 from tasks import ingest
-from tasks.config import Params, load_params
-from tasks.export_labels import ExportRequest, export_labels
+from tasks.common.config import Params, load_params
+from tasks.tools.export_labels import ExportRequest, export_labels
 from tests.attacks.attack import Attack, check
 from tests.tasks.conftest import ROOT
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.dvc_damage import RECORD, DamageError
-from flows.dvc_repo import DvcRepo, PipelineError
-from flows.remote_config import RemoteError
-from flows.remotes import set_up
-from flows.send import send_all
+from flows.dvc.damage import RECORD, DamageError
+from flows.dvc.remote_config import RemoteError
+from flows.dvc.remote_setup import set_up
+from flows.dvc.repo import DvcRepo, PipelineError
+from flows.dvc.send import send_all
 from tests.attacks.attack import Attack, check
 from tests.flows.whole import STAGES, Whole, damage, lose_workspace, make, md5
 

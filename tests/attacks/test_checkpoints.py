@@ -25,20 +25,20 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from data.errors import DataError
-from models.checkpoint import CheckpointError, save_checkpoint
+from models.checkpoint import load_teacher, save_checkpoint
 from models.config import BackboneConfig, RefineNetConfig, SOLOv2Config
-from models.published import solov2_names
-from models.published_config import STUDENT, solov2_config
-from models.refinenet import MaskRefineNet
-from models.solov2 import SOLOv2
-from tasks.detector import start_from
-from tasks.errors import TaskError
-from tasks.gate import Comparison, unmeasured, write_gate
-from tasks.import_checkpoint import import_checkpoint
-from tasks.predict_images import predict_images
-from tasks.resume import States
-from tasks.train_refiner import load_teacher
-from tasks.training import new_network
+from models.reference.published import solov2_names
+from models.reference.published_config import STUDENT, solov2_config
+from models.refiner.network import MaskRefineNet
+from models.solov2.network import SOLOv2
+from models.weights import CheckpointError
+from tasks.common.errors import TaskError
+from tasks.labelling.gate import Comparison, unmeasured, write_gate
+from tasks.tools.import_checkpoint import import_checkpoint
+from tasks.tools.predict_images import predict_images
+from tasks.training.detector import start_from
+from tasks.training.resume import States
+from tasks.training.setup import new_network
 from tests.attacks.attack import Attack, check
 from tests.models.conftest import BACKBONE, REFINENET, SOLOV2
 

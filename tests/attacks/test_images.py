@@ -1,5 +1,5 @@
-"""Images that aren't what they are taken for. What tests/bad_inputs/test_images.py and tests/data/test_images.py have
-(cut files, web pages, PDFs, several frames, pipes, links that lead out, PNG bombs ...) isn't repeated here."""
+"""Images that aren't what they are taken for. What tests/bad_inputs/test_images.py and tests/data/images/test_read.py
+have (cut files, web pages, PDFs, several frames, pipes, links that lead out, PNG bombs ...) isn't repeated here."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ import pytest
 import yaml
 from PIL import Image
 
-from data.dataset import InstanceDataset
 from data.errors import DataError
-from data.images import check_image, image_size, read_image, sha256
+from data.images.read import check_image, image_size, read_image, sha256
+from data.samples.dataset import InstanceDataset
 from data.storage import join, opener_inside
 from data.tables import Category, Split
-from tasks.config import InputConfig, Params, load_params
-from tasks.images import load_batches
+from tasks.common.config import InputConfig, Params, load_params
+from tasks.inference.batches import load_batches
 from tasks.ingest import run
-from tasks.predict_inputs import load, split_of
+from tasks.tools.predict_inputs import load, split_of
 from tests.attacks.attack import Attack, check
-from tests.data.test_images import bomb, chunk
+from tests.data.images.test_read import bomb, chunk
 from tests.tasks.conftest import tiny_recipe
 from tests.tasks.test_ingest import document
 

@@ -28,25 +28,25 @@ import pytest
 from pycocotools import mask as rle
 
 from data.errors import DataError
-from data.inbox import CLOCK_BACK_S, Inbox
+from data.remote.inbox import CLOCK_BACK_S, Inbox
 from data.storage import atomic_dir, discard_partials, list_files
-from flows import notices
-from flows.cli import main
-from flows.console import Console
-from flows.dvc_records import mend
-from flows.dvc_repo import DvcRepo
-from flows.notices import tell
-from flows.remote_config import RemoteError
-from flows.run_lock import PATH, Holder, RunLockError, held
-from flows.run_name import compose
-from flows.send import send_all
-from flows.stage_failure import delays
-from tasks.arrivals import Arrival, Ledger
-from tasks.config import load_params
-from tasks.doctor import quick_check
-from tasks.errors import TaskError
-from tasks.evaluate_files import evaluate_files
-from tasks.step import stage_main, timed, write_json
+from flows.cli.console import Console
+from flows.cli.main import main
+from flows.dvc.records import mend
+from flows.dvc.remote_config import RemoteError
+from flows.dvc.repo import DvcRepo
+from flows.dvc.send import send_all
+from flows.processes.run_lock import PATH, Holder, RunLockError, held
+from flows.run import notices
+from flows.run.name import compose
+from flows.run.notices import tell
+from flows.run.stage_failure import delays
+from tasks.common.config import load_params
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import stage_main, timed, write_json
+from tasks.doctor.doctor import quick_check
+from tasks.inbox.ledger import Arrival, Ledger
+from tasks.tools.evaluate_files import evaluate_files
 from tests.attacks.attack import Attack, check
 from tests.attacks.test_params import LAUGHS
 from tests.tasks.conftest import ROOT
@@ -186,7 +186,7 @@ def with_variable(name: str, text: str, look: Callable[[Place], str] = doctor) -
     return act
 
 
-# Stages: the path that all of them share (tasks/step.py), with a step that writes as they do.
+# Stages: the path that all of them share (tasks/common/stage_main.py), with a step that writes as they do.
 
 
 def start(stage: str, run: Callable[[Any, Path], None], number: int = signal.SIGINT) -> None:
@@ -489,8 +489,8 @@ def as_nobody(place: Place) -> str:
 
     ended = ran(command)
     place.root.chmod(0o755)
-    assert ended.code == 70 and "tasks.errors.TaskError: " in ended.text
-    raise TaskError(ended.text.rpartition("tasks.errors.TaskError: ")[2])
+    assert ended.code == 70 and "tasks.common.errors.TaskError: " in ended.text
+    raise TaskError(ended.text.rpartition("tasks.common.errors.TaskError: ")[2])
 
 
 def umask(mask: int) -> Callable[[Place], str]:
@@ -549,7 +549,9 @@ def another_encoding(place: Place) -> str:
         "PYTHONCOERCECLOCALE": "0",
         "PYTHONPATH": str(ROOT),
     }
-    script = "from pathlib import Path\nfrom tasks.project_files import faults\nprint(*faults(Path.cwd()))"
+    script = (
+        "from pathlib import Path\nfrom tasks.common.project_files import faults\nprint(*faults(Path.cwd()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=project,

@@ -18,11 +18,11 @@ import pytest
 from typer.testing import CliRunner
 
 from data.errors import DataError
-from tasks.config import load_params
-from tasks.doctor import quick_check
-from tasks.errors import TaskError
-from tasks.recipes import switch
-from tasks.step import stage_main
+from tasks.common.config import load_params
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import stage_main
+from tasks.doctor.doctor import quick_check
+from tasks.tools.recipes import switch
 from tests.attacks.attack import Attack, check
 from tests.tasks.conftest import ROOT
 
@@ -118,7 +118,7 @@ def command(*arguments: str) -> Callable[[Place], str]:
     """A command with a params.yaml in which a key stands twice."""
 
     def act(place: Place) -> str:
-        from flows.cli import app
+        from flows.cli.main import app
 
         with place.file.open("a", encoding="utf-8") as file:
             file.write("\nseed: 3\n")

@@ -19,9 +19,9 @@ import pytest
 from typer.testing import CliRunner
 
 from data.tables import IMAGES, INSTANCES, POINTS, Category, read_parquet, write_split
-from flows.cli import app
+from flows.cli.main import app
 from tasks import import_points
-from tasks.config import Params, load_params
+from tasks.common.config import Params, load_params
 from tests.attacks.attack import Attack, check
 from tests.tasks.conftest import ROOT
 

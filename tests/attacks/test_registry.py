@@ -12,15 +12,16 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from flows import promotion, registry_git, versions
-from flows.dvc_repo import DvcRepo
-from flows.promoted_model import promoted_model
-from tasks.baseline import checked_model, folder_hash
-from tasks.registry import Registry
+from flows.dvc.repo import DvcRepo
+from flows.registry import decide, versions
+from flows.registry import git as registry_git
+from flows.registry.current import promoted_model
+from tasks.promotion.baseline import checked_model, folder_hash
+from tasks.promotion.registry import Registry
 from tests.attacks.attack import Attack, check
 from tests.flows.whole import damage, md5
 from tests.tasks.conftest import blank_registry, tiny_recipe
-from tests.tasks.test_registry import entry, event
+from tests.tasks.promotion.test_registry import entry, event
 
 WEIGHTS = {"v1": b"weights of the first", "v2": b"weights of the second"}
 
@@ -215,7 +216,7 @@ def back_to_a_damaged_one(place: Place) -> str:
     place.lose("v1")
     damage(place.stored("v1"))
     try:
-        return promotion.roll_back(place.root, None, "v2 is odd").text
+        return decide.roll_back(place.root, None, "v2 is odd").text
     finally:
         assert (place.root / "registry/promoted.json").read_bytes() == before
         assert not place.folder("v1").exists()
@@ -223,7 +224,7 @@ def back_to_a_damaged_one(place: Place) -> str:
 
 
 def back_to_nowhere(place: Place) -> str:
-    return promotion.roll_back(place.root, "../../etc", "").text
+    return decide.roll_back(place.root, "../../etc", "").text
 
 
 def hook_says_no(place: Place) -> str:
@@ -234,7 +235,7 @@ def hook_says_no(place: Place) -> str:
     hook.write_text("#!/bin/sh\necho 'not on a Friday' >&2\nexit 1\n")
     hook.chmod(0o755)
     head = place.git("rev-parse", "HEAD")
-    text = promotion.roll_back(place.root, None, "v2 is odd").text
+    text = decide.roll_back(place.root, None, "v2 is odd").text
     assert place.git("rev-parse", "HEAD") == head and place.git("tag") == ""
     place.whole("v1")
     return text
@@ -274,7 +275,7 @@ def leaves_the_only_copy(place: Place) -> str:
     assert not place.folder("v1").exists()
     assert place.stored("v1").read_bytes() == WEIGHTS["v1"]
     place.whole()
-    return promotion.roll_back(place.root, None, "").text
+    return decide.roll_back(place.root, None, "").text
 
 
 def onto_a_damaged_object(place: Place) -> str:

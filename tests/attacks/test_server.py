@@ -26,8 +26,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from data.errors import DataError
-from flows import report_server
-from flows.login import (
+from flows.processes.children import begin
+from flows.processes.login import (
     API,
     CLIENT,
     FILE,
@@ -40,12 +40,12 @@ from flows.login import (
     read,
     show_ours,
 )
-from flows.process import begin
-from flows.report_server import REPORT, ReportServer
-from flows.request_guard import NAMES, own_names
-from flows.serve import LocalServer
-from flows.server_process import LOG
-from tasks.errors import TaskError
+from flows.processes.request_guard import NAMES, own_names
+from flows.processes.server_process import LOG
+from flows.serve import report_server
+from flows.serve.report_server import REPORT, ReportServer
+from flows.serve.serve import LocalServer
+from tasks.common.errors import TaskError
 from tests.attacks.attack import Attack, check
 from tests.attacks.browser import CHROMIUM, Tab, chromium, evil_server
 from tests.prefect_processes import free_port
@@ -296,7 +296,7 @@ def shown_to_another_user(place: Place) -> str:
 def looked_for_in_processes(place: Place) -> str:
     """What any user of the machine sees: command lines; and what is kept: logs."""
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
-    assert any(b"flows.server_process" in line for line in lines)
+    assert any(b"flows.processes.server_process" in line for line in lines)
     texts = [line.decode(errors="replace") for line in lines] + (place.root / LOG).read_text().splitlines()
     return "\n".join(text for text in texts if place.login in text or "Traceback" in text)
 
@@ -342,7 +342,7 @@ def logs_in_as_client(login: str | None, host: str = "127.0.0.1") -> Act:
     def act(place: Place) -> str:
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-        from flows.prefect_api import lets_us_in
+        from flows.run.server import lets_us_in
 
         address = f"http://{host}:{place.port}/api"
         shown = place.login if login == RIGHT else login
@@ -508,7 +508,7 @@ def test_a_run_with_another_login_says_so(place: Place, tmp_path: Path) -> None:
         "PREFECT_HOME": str(tmp_path),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run"],
+        [sys.executable, "-m", "flows.cli.main", "run"],
         cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     output = done.stdout + done.stderr
@@ -525,7 +525,7 @@ def test_compose_listens_to_this_machine_and_starts_nothing_without_a_login() ->
     assert all(port.startswith("127.0.0.1:") for listed in ports.values() for port in listed)
     for name, variable in {"server": SERVER, "worker": CLIENT, "watcher": CLIENT, "reports": REPORTS}.items():
         assert "${POINTS2MODEL_AUTH:?" in services[name]["environment"][variable], name
-    assert services["server"]["command"] == ["python", "-m", "flows.server_process"]
+    assert services["server"]["command"] == ["python", "-m", "flows.processes.server_process"]
 
 
 def test_nothing_of_ours_starts_a_server_without_a_login() -> None:

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from data import s3
+from data.remote import s3
+from tasks.common.stage_main import stage_main
 from tasks.ingest import run
-from tasks.step import stage_main
 from tests.conftest import Bucket
-from tests.data.test_images import bomb
+from tests.data.images.test_read import bomb
 from tests.tasks.conftest import tiny_recipe
 from tests.tasks.test_ingest import Documents, document
 

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from data.errors import DataError
-from flows.cli import app
+from flows.cli.main import app
 from tasks import ingest
-from tasks.config import Params, load_params
-from tasks.export_labels import ExportRequest, export_labels
-from tasks.step import stage_main
+from tasks.common.config import Params, load_params
+from tasks.common.stage_main import stage_main
+from tasks.tools.export_labels import ExportRequest, export_labels
 from tests.bad_inputs.masks import (
     BITMASK_CASES,
     COCO_CASES,

@@ -13,9 +13,9 @@ import pytest
 from data.points.record import SET_ASIDE
 from data.tables import IMAGES, INSTANCES, POINTS, REJECTED, Category, DataError, read_parquet, write_split
 from tasks import import_points
-from tasks.config import Params, load_params
-from tasks.lost_points import BAD_FILE
-from tasks.step import stage_main
+from tasks.common.config import Params, load_params
+from tasks.common.stage_main import stage_main
+from tasks.intake.lost_points import BAD_FILE
 from tests.bad_inputs.bad import Bad
 from tests.bad_inputs.coco_xml import COCO_CASES, XML_CASES
 from tests.bad_inputs.points import CASES, EMPTY

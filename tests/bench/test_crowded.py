@@ -7,8 +7,8 @@ import torch
 
 from bench.crowded import OURS, PAPER, by_our_rule, by_the_reference_s_rule
 from bench.perfect import SIZE, close_pairs, disc_pairs, discs, perfect_outputs, specks
-from models.rough import rough_masks
-from tasks.measure_refiner import paired_iou
+from models.inference.coarse_masks import rough_masks
+from tasks.labelling.measure_refiner import paired_iou
 
 
 def rng(seed: int = 0) -> torch.Generator:

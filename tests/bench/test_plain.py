@@ -13,11 +13,11 @@ from bench.plain_network import unfolded
 from bench.plain_refine import plain_box, plain_refine
 from bench.plain_step import plain_loss
 from bench.train_step import WAYS, Trainer, drawn, network
-from models import folding
-from models.crops import crop_boxes, refine
-from models.losses import solov2_loss
-from models.refinenet import MaskRefineNet
-from models.targets import assign_targets
+from models.backbones import conv_norm
+from models.refiner.crops import crop_boxes, refine
+from models.refiner.network import MaskRefineNet
+from models.solov2.losses import solov2_loss
+from models.solov2.targets import assign_targets
 
 CPU = torch.device("cpu")
 DEMO = SimpleNamespace(recipe="demo")
@@ -78,5 +78,5 @@ def test_refined_one_by_one_they_are_ours() -> None:
 def test_unfolded_is_for_its_block_alone() -> None:
     norm = nn.BatchNorm2d(3).eval()
     with unfolded():
-        assert not folding.is_fixed(norm)
-    assert folding.is_fixed(norm)
+        assert not conv_norm.is_fixed(norm)
+    assert conv_norm.is_fixed(norm)

@@ -9,11 +9,11 @@ from bench.answers import Answers, answer, scatter
 from bench.perfect import teacher_config
 from bench.plain_prompting import detect_plainly, prompt_plainly
 from bench.prompting import DEFAULT, PAPER, pixels_apart
-from data.encoding import encode_many
-from data.masks import decode_many
+from data.masks.encoding import encode_many
+from data.masks.rle import decode_many
 from models.config import InferenceConfig
-from models.postprocess import predict
-from models.rough import rough_masks
+from models.inference.coarse_masks import rough_masks
+from models.inference.detect import predict
 
 PADDED, CONTENT = (192, 256), (180, 240)
 CONFIG = teacher_config(4, 40).model_copy(

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from bench.coco_split import split_of_coco
-from data import masks
-from data.images import sha256
+from data.images.read import sha256
+from data.masks import rle
 from data.tables import IMAGES, INSTANCES, Category, Split, write_split
 
 CATEGORIES = [Category(7, "ring"), Category(3, "disc"), Category(20, "bar")]
@@ -38,9 +38,9 @@ def instances_table(rows: list[dict[str, Any]]) -> pa.Table:
     full = []
     for row in rows:
         mask = row.pop("mask")
-        counts = masks.encode(mask)
+        counts = rle.encode(mask)
         usual = {
-            "bbox_xywh": masks.bbox_xywh(counts, *mask.shape),
+            "bbox_xywh": rle.bbox_xywh(counts, *mask.shape),
             "area": float(mask.sum()),
             "iscrowd": False,
             "rle_counts": counts,

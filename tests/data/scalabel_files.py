@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data import masks
+from data.masks import rle
 
 HEIGHT, WIDTH = 8, 9
 SIZE = {"width": WIDTH, "height": HEIGHT}
@@ -17,7 +17,7 @@ CORNER = [[6.0, 5.0], [9.0, 5.0], [9.0, 8.0], [6.0, 8.0]]
 HOLE = np.zeros((HEIGHT, WIDTH), dtype=bool)
 HOLE[1:7, 1:7] = True
 HOLE[3:5, 3:5] = False
-RLE = {"counts": masks.encode(HOLE).decode(), "size": [HEIGHT, WIDTH]}
+RLE = {"counts": rle.encode(HOLE).decode(), "size": [HEIGHT, WIDTH]}
 
 
 def poly(*parts: list[list[float]]) -> list[dict[str, Any]]:

@@ -112,7 +112,7 @@ class Toy:
     def cli(self, *arguments: str, merge: bool = True, new_session: bool = False) -> subprocess.Popen[str]:
         """Starts `points2model` as a user does; `merge` sends errors where the output goes."""
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-m", "flows.cli.main", *arguments],
             cwd=self.root, env=_environment(self.root), text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE, start_new_session=new_session,
         )  # fmt: skip
@@ -122,7 +122,7 @@ class Toy:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    from flows.dvc_environment import environment
+    from flows.dvc.environment import environment
 
     return {**environment(root), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
@@ -153,7 +153,7 @@ def toy(blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
 @pytest.fixture(scope="session")
 def finished(blank: Path, prefect_server: None) -> Path:
     """A toy pipeline that the flow has run once; to be copied."""
-    from flows.pipeline import annotation_to_model
+    from flows.run.pipeline import annotation_to_model
 
     folder = blank.parent / "finished"
     shutil.copytree(blank, folder)

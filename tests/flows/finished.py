@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tasks.comparison import Comparison
+from tasks.promotion.rule import Comparison
 
 SCORES = {"AP": 41.23, "AP50": 60.0, "AP75": 40.0, "APs": 1.0, "APm": None, "APl": 50.0}
 PSEUDO = {"points": 1200, "masks": 1190, "rough_iou": 40.0, "refined_iou": 52.5} | {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.registry import Registry
+from tasks.promotion.registry import Registry
 from tests.flows.conftest import _environment
 from tests.tasks.conftest import blank_registry, tiny_recipe
 
@@ -45,9 +45,9 @@ stages:
 STEP = """\
 import json, sys
 from pathlib import Path
-from tasks.baseline import *
-from tasks.comparison import *
-from tasks.config import load_params
+from tasks.promotion.baseline import *
+from tasks.promotion.rule import *
+from tasks.common.config import load_params
 params, workspace, registry = load_params(), Path("workspace"), Path("registry")
 with open("ran.txt", "a") as ran:
     ran.write(sys.argv[1] + "\\n")
@@ -103,7 +103,7 @@ class Rounds:
 
     def run(self, reason: str = "a test", **arguments: Any) -> dict[str, str]:
         """The flow: the state of each stage."""
-        from flows.pipeline import annotation_to_model
+        from flows.run.pipeline import annotation_to_model
 
         return {run["name"]: run["state"] for run in annotation_to_model(reason=reason, **arguments)}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from flows.dvc_damage import take_away_damaged
-from flows.dvc_repo import DvcRepo
-from flows.fetch import bring_back, recall
+from flows.dvc.damage import take_away_damaged
+from flows.dvc.fetch import bring_back, recall
+from flows.dvc.repo import DvcRepo
 from tests.flows.conftest import _environment
 
 DVC_YAML = """\

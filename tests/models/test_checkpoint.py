@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.checkpoint import CheckpointError, build_model, load_checkpoint, load_meta, save_checkpoint
-from models.refinenet import MaskRefineNet
-from models.solov2 import SOLOv2
+from models.checkpoint import build_model, load_checkpoint, load_meta, save_checkpoint
+from models.refiner.network import MaskRefineNet
+from models.solov2.network import SOLOv2
+from models.weights import CheckpointError
 
 CATEGORIES = [{"id": 3, "name": "disc"}, {"id": 7, "name": "étoile"}]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data import masks
+from data.masks import rle
 
 CLASSES = (3, 5, 11)
 
@@ -66,4 +66,4 @@ def _ellipse(x: float, y: float, a: float, b: float) -> np.ndarray:
 
 
 def _rle(mask: np.ndarray) -> dict[str, Any]:
-    return {"size": [60, 80], "counts": masks.encode(mask).decode()}
+    return {"size": [60, 80], "counts": rle.encode(mask).decode()}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.config import Params, load_params
+from tasks.common.config import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING_STEPS = ("make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label")

@@ -14,12 +14,12 @@ import pytest
 from data.tables import PREDICTIONS, Category, Split, write_parquet
 from models.checkpoint import META
 from tasks import compare
-from tasks.baseline import folder_hash
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
 from tasks.compare import common_classes
-from tasks.comparison import Comparison, read_comparison
-from tasks.config import Params
-from tasks.errors import TaskError
-from tasks.score_predictions import matches_of
+from tasks.promotion.baseline import folder_hash
+from tasks.promotion.rule import Comparison, read_comparison
+from tasks.scoring.predictions import matches_of
 from tests.tasks.conftest import run_step
 
 WORKSPACE = Path("workspace")

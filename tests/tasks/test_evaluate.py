@@ -22,11 +22,11 @@ import yaml
 
 from data.tables import INSTANCES, PSEUDO, Split, read_parquet, write_split
 from tasks import evaluate, report
-from tasks.config import Params
-from tasks.errors import TaskError
-from tasks.predict import Predictions
-from tasks.pseudo_quality import QUALITY
-from tasks.step import write_manifest
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import write_manifest
+from tasks.inference.predict import Predictions
+from tasks.scoring.pseudo_quality import QUALITY
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
 WORKSPACE = Path("workspace")

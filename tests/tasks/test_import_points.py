@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from data.tables import POINTS, REJECTED, DataError, Split, read_parquet, write_parquet, write_split
-from tasks.config import Params
+from tasks.common.config import Params
 from tasks.import_points import run
-from tasks.rejected_images import REJECTED_IMAGES
+from tasks.intake.rejected import REJECTED_IMAGES
 from tests.conftest import Bucket
 
 

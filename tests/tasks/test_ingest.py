@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from data.tables import DataError, Split, read_parquet
-from tasks.config import Params
+from tasks.common.config import Params
 from tasks.ingest import run
-from tasks.rejected_images import REJECTED_IMAGES
+from tasks.intake.rejected import REJECTED_IMAGES
 
 Documents = dict[str, dict[str, Any]]
 

@@ -11,15 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
-from data import masks, s3
-from data.annotations import read_annotations
+from data.annotations.export import write_frames
+from data.annotations.frames import Frame, Label, frames_of_file, name_id
+from data.annotations.read import read_annotations
 from data.errors import DataError
-from data.export import write_frames
-from data.frames import Frame, Label, frames_of_file, name_id
+from data.masks import rle
+from data.remote import s3
 from data.tables import Category, Split
-from tasks.config import Params
-from tasks.export_labels import ExportRequest, export_labels
+from tasks.common.config import Params
 from tasks.ingest import run
+from tasks.tools.export_labels import ExportRequest, export_labels
 from tests.conftest import Bucket
 
 CLASSES = [Category(i, name) for i, name in enumerate(("pedestrian", "rider", "car"), start=1)]
@@ -36,8 +37,8 @@ def frames(split: str) -> list[Frame]:
     found = []
     for n, name in enumerate(NAMES[split]):
         labels = (
-            Label(2 * n + 1, 3, masks.encode(car)),
-            Label(2 * n + 2, 2, masks.encode(riders), frozenset({"crowd", "occluded"})),
+            Label(2 * n + 1, 3, rle.encode(car)),
+            Label(2 * n + 2, 2, rle.encode(riders), frozenset({"crowd", "occluded"})),
         )
         found.append(Frame(name_id(f"{FOLDERS[split]}/{name}"), name, WIDTH, HEIGHT, labels))
     return found

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import yaml
 
-from data import s3
-from data.s3 import S3Error
+from data.remote import s3
+from data.remote.s3 import S3Error
 from data.tables import DataError, Split, read_parquet
-from tasks.config import Params
-from tasks.errors import TaskError
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import PASSING
 from tasks.ingest import run
-from tasks.rejected_images import REJECTED_IMAGES
-from tasks.step import PASSING
+from tasks.intake.rejected import REJECTED_IMAGES
 from tests.conftest import Bucket
 from tests.s3_server import SECRET, at_random
 from tests.tasks.conftest import ROOT

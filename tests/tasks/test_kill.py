@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.config import Params
+from tasks.common.config import Params
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("POINTS2MODEL_KILLS", "6"))  # 20 and more for a figure; see bench/RESULTS.md

@@ -19,7 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tasks.config import Params, load_params
+from tasks.common.config import Params, load_params
 from tests.tasks.conftest import run_step, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def copy_of(line: tuple[Path, Params], folder: Path) -> Path:
         ("train_teacher", 2, 1),
         pytest.param(
             "train_refiner", 2, 1, marks=pytest.mark.slow
-        ),  # its norms: tests/models/test_joined_norm.py
+        ),  # its norms: tests/models/backbones/test_sync_norm.py
         pytest.param("train_student", 2, 1, marks=pytest.mark.slow),  # its loop is the teacher's
         ("train_teacher", 1, 3),
         pytest.param("train_refiner", 2, 2, marks=pytest.mark.slow),

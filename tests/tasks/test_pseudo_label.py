@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.masks import area, decode
+from data.masks.rle import area, decode
 from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
-from tasks.config import Params
-from tasks.errors import TaskError
-from tasks.gate import REFUSAL, Measured, build_gate, write_gate
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.labelling.gate import REFUSAL, Measured, build_gate, write_gate
 from tasks.pseudo_label import run
 from tasks.train_student import read_pseudo
 
@@ -225,7 +225,7 @@ def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -
 def test_a_killed_run_goes_on_after_its_last_part(
     place: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.pseudo_ledger as module
+    import tasks.labelling.cache as module
 
     workspace, params = place
     expected = files(workspace)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rich.console import Console
 
+from tasks.common.summary_table import difference, figure, summary_table
 from tasks.report import fairness
-from tasks.report_charts import Axis, Series, dumbbell, histogram, line_chart, nice_step, smooth
-from tasks.report_gallery import mask_path, spread
-from tasks.report_line import STEPS, done_steps, picture
-from tasks.summary_table import difference, figure, summary_table
+from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, nice_step, smooth
+from tasks.reporting.gallery import mask_path, spread
+from tasks.reporting.pipeline import STEPS, done_steps, picture
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.dataset import InstanceDataset, collate
+from data.samples.dataset import InstanceDataset, collate
 from data.tables import Split
-from models.checkpoint import build_model
-from models.refinenet import MaskRefineNet
-from tasks.config import Params
-from tasks.errors import TaskError
-from tasks.gate import Comparison, read_gate
-from tasks.holdout import read_held_out, write_held_out
-from tasks.measure_refiner import measure
-from tasks.train_refiner import load_teacher, refiner_pieces, rough_crops, run
+from models.checkpoint import build_model, load_teacher
+from models.refiner.network import MaskRefineNet
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.labelling.gate import Comparison, read_gate
+from tasks.labelling.measure_refiner import measure
+from tasks.train_refiner import refiner_pieces, rough_crops, run
+from tasks.training.holdout import read_held_out, write_held_out
 
 CPU = torch.device("cpu")
 

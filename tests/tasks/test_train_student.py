@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-import tasks.detector
+import tasks.training.detector
 from data.tables import Split
 from models.checkpoint import build_model
-from models.solov2 import SOLOv2
+from models.solov2.network import SOLOv2
 from tasks import train_teacher
-from tasks.baseline import folder_hash
-from tasks.config import Params
-from tasks.detector import train_detector
-from tasks.engine import Job, train
-from tasks.errors import TaskError
-from tasks.holdout import read_held_out
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.promotion.baseline import folder_hash
 from tasks.train_student import read_pseudo, run
+from tasks.training.detector import train_detector
+from tasks.training.holdout import read_held_out
+from tasks.training.loop import Job, train
 from tests.tasks.conftest import blank_registry
 
 

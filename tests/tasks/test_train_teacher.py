@@ -13,13 +13,13 @@ import torch
 
 from data.tables import INSTANCES, DataError, Split, write_split
 from models.checkpoint import build_model, load_checkpoint
-from models.solov2 import SOLOv2
-from tasks import detector
-from tasks.baseline import folder_hash
-from tasks.config import Params
-from tasks.errors import TaskError
-from tasks.holdout import read_held_out
+from models.solov2.network import SOLOv2
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.promotion.baseline import folder_hash
 from tasks.train_teacher import run
+from tasks.training import detector
+from tasks.training.holdout import read_held_out
 from tests.tasks.conftest import run_step
 
 

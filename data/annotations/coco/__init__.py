@@ -1,0 +1,1 @@
+"""COCO JSON: read in a stream, checked, as tables."""

@@ -1,0 +1,236 @@
+"""COCO instances and results: read with every fault listed, and written.
+
+Masks come as polygons, uncompressed or compressed RLE; crowds, empty images and empty masks are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data import storage
+from data.annotations.coco.checks import (
+    MAX_PIXELS,
+    Faults,
+    WrongAreas,
+    category_problem,
+    image_problem,
+    keys_problem,
+    valid_rows,
+)
+from data.annotations.coco.table import AnnotationReader, instances_table
+from data.annotations.json_stream import JsonFile
+from data.annotations.strict_json import DELETE, doubled_fault
+from data.errors import DataError, Fault
+from data.masks import rle
+from data.tables import Category, concat_instances
+
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "MAX_PIXELS", "CocoFile", "read_coco", "to_instances", "write_coco", "write_json", "write_results",
+]  # fmt: skip
+
+BATCH = 4096  # records read at once
+_IMAGE_KEYS = ("id", "file_name", "width", "height")
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A validated COCO instances file: its records as they are, sorted by id."""
+
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    """Empty where they were read as rows."""
+    categories: list[Category]
+    path: str
+    instances: pa.Table | None = None
+    """The annotations with a mask as INSTANCES rows, where they were read as such."""
+    set_aside: tuple[Fault, ...] = ()
+    """What is wrong with the annotations that were left out, where they don't end the reading."""
+    wrong_areas: WrongAreas = field(default_factory=WrongAreas)
+    """Of the annotations that were read as rows."""
+
+
+def write_json(value: Any, path: str | os.PathLike[str]) -> None:
+    """Write compact JSON, atomically; the same value gives the same bytes."""
+    with storage.atomic_write(path) as partial:
+        partial.write_text(
+            json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n", "utf-8"
+        )
+
+
+def read_coco(
+    path: str | os.PathLike[str],
+    *,
+    need_masks: bool = True,
+    keep_annotations: bool = True,
+    set_aside: bool = False,
+) -> CocoFile:
+    """Read and validate a COCO instances file, a part at a time.
+
+    Args:
+        path: the JSON file.
+        need_masks: whether an annotation without ``segmentation`` is a fault. Files of weak images
+            may carry boxes or points instead, which only point importers read.
+        keep_annotations: keep the records as they are, some kilobytes each. Without, annotations
+            become INSTANCES rows as they are read, and images keep id, file_name, width and height
+            alone: for files of COCO's size.
+        set_aside: leave out annotations at fault, and degenerate parts of polygons beside sound ones, and tell them in
+            `CocoFile.set_aside`; else they are faults.
+
+    Raises:
+        DataError: all faults of the file: missing or wrong fields, repeated ids, unknown image or
+            category ids, degenerate polygons, RLEs that don't fit their image.
+    """
+    file = JsonFile.open(path)
+    faults = Faults(str(path))
+    for name in ("images", "annotations", "categories"):
+        if name not in file.lists:
+            faults.add("file", f"no list {name!r}", "a COCO file: images, annotations, categories")
+    faults.found += [doubled_fault(str(path), *one) for one in file.doubled]
+    images: dict[int, dict[str, Any]] = {}
+    categories: dict[int, dict[str, Any]] = {}
+    for kind, name, problem, by_id in (
+        ("image", "images", image_problem, images),
+        ("category", "categories", category_problem, categories),
+    ):
+        for row in valid_rows(chain.from_iterable(_batches(file, name)), kind, problem, faults, set()):
+            kept = row if keep_annotations else {key: row[key] for key in _IMAGE_KEYS if key in row}
+            by_id[row["id"]] = kept if kind == "image" else row
+    sizes = {i: (row["height"], row["width"]) for i, row in images.items()}
+    aside = Faults(str(path))
+    reader = AnnotationReader(sizes, categories, need_masks, faults, aside if set_aside else None)
+    annotations = []
+    for rows in _batches(file, "annotations"):
+        if keep_annotations:
+            annotations += reader.valid(rows)
+        else:
+            reader.add(rows)
+    for name in sorted(file.lists.keys() - {"images", "annotations", "categories"}):
+        # Of no use, but to be JSON.
+        for n, row in enumerate(chain.from_iterable(_batches(file, name))):
+            if (wrong := keys_problem(row)) is not None:
+                faults.add(f"{name[:50]} #{n}", *wrong, DELETE)
+    _drop_parents(categories, reader.used, faults)
+    if faults.found:
+        raise DataError(faults.found)
+    if reader.wrong_areas.count:
+        log.warning("%s: %s", path, reader.wrong_areas)
+    return CocoFile(
+        images=[images[i] for i in sorted(images)],
+        annotations=sorted(annotations, key=itemgetter("id")),
+        categories=sorted(Category(i, row["name"]) for i, row in categories.items()),
+        path=str(path),
+        instances=None if keep_annotations else concat_instances(reader.tables),
+        set_aside=tuple(aside.found),
+        wrong_areas=reader.wrong_areas,
+    )
+
+
+def _drop_parents(categories: dict[int, dict[str, Any]], used: Set[int], faults: Faults) -> None:
+    """Leaves out a category that only groups a class of the same name: that class's supercategory, and no annotation's.
+
+    Roboflow writes its class table so. Any other two categories of one name are a fault.
+    """
+    names = Counter(row["name"] for row in categories.values())
+    for name in sorted(name for name, count in names.items() if name and count > 1):
+        twins = [i for i, row in sorted(categories.items()) if row["name"] == name]
+        kept = [i for i in twins if i in used or categories[i].get("supercategory") == name]
+        if len(kept) != 1 or categories[kept[0]].get("supercategory") != name:
+            faults.add(f"category {name!r}", "two categories of this name", "names that differ")
+            continue
+        for i in set(twins) - set(kept):
+            del categories[i]
+            log.info("%s: category %d is the parent of class %r; left out", faults.path, i, name)
+
+
+def _batches(file: JsonFile, name: str) -> Iterator[list[Any]]:
+    return file.batches(name, BATCH) if name in file.lists else iter(())
+
+
+def to_instances(coco: CocoFile) -> pa.Table:
+    """Annotations with a mask as INSTANCES rows (source "annotator"), by image_id, then instance_id.
+
+    Box and area are the file's own where it has them (COCO's evaluation goes by the given area), else the mask's; an
+    area that can't be the mask's is not taken (`WrongAreas`).
+    """
+    if coco.instances is not None:
+        return coco.instances
+    sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images if "height" in row}
+    return concat_instances([instances_table(coco.annotations, sizes, coco.wrong_areas)])
+
+
+def write_coco(
+    path: str | os.PathLike[str], images: pa.Table, instances: pa.Table, categories: Iterable[Category]
+) -> None:
+    """Write IMAGES and INSTANCES rows as a COCO instances file, masks as compressed RLE.
+
+    ``source`` and ``score`` of pseudo labels are kept as fields of their own.
+    """
+    sizes = {
+        row["image_id"]: [row["height"], row["width"]]
+        for row in images.select(["image_id", "height", "width"]).to_pylist()
+    }
+    annotations = []
+    for row in instances.to_pylist():
+        annotation = {
+            "id": row["instance_id"],
+            "image_id": row["image_id"],
+            "category_id": row["category_id"],
+            "segmentation": {"size": sizes[row["image_id"]], "counts": row["rle_counts"].decode("ascii")},
+            "area": _tidy(row["area"]),
+            "bbox": [_tidy(value) for value in row["bbox_xywh"]],
+            "iscrowd": int(row["iscrowd"]),
+        }
+        if row["source"] != "annotator":
+            annotation |= {"source": row["source"], "score": _tidy(row["score"])}
+        annotations.append(annotation)
+    document = {
+        "images": [
+            {"id": row["image_id"]} | {name: row[name] for name in ("file_name", "width", "height")}
+            for row in images.to_pylist()
+        ],
+        "annotations": annotations,
+        "categories": [{"id": c.id, "name": c.name} for c in categories],
+    }
+    write_json(document, path)
+
+
+def _tidy(value: float | None) -> float | None:
+    """The shortest decimal that is the same float32: 39.74, not 39.74000167846."""
+    return None if value is None else float(str(np.float32(value)))
+
+
+def write_results(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write detections as a COCO results file, one after the other: their number doesn't matter to memory.
+
+    Args:
+        path: the JSON file to write.
+        rows: image_id, category_id (the data set's own), score, height, width, rle_counts (bytes).
+    """
+    with storage.atomic_write(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
+        # One detection a line: long files stay diffable and can be read in part.
+        file.write("[")
+        for n, row in enumerate(rows):
+            height, width = int(row["height"]), int(row["width"])
+            result = {
+                "image_id": int(row["image_id"]),
+                "category_id": int(row["category_id"]),
+                "segmentation": {"size": [height, width], "counts": row["rle_counts"].decode("ascii")},
+                "bbox": list(rle.bbox_xywh(row["rle_counts"], height, width)),
+                "score": float(row["score"]),
+            }
+            file.write((",\n" if n else "") + json.dumps(result, allow_nan=False, separators=(",", ":")))
+        file.write("]\n")

@@ -1,0 +1,1 @@
+"""Scalabel JSON: read, checked, written."""

@@ -1,0 +1,77 @@
+"""Clicks drawn from masks, for experiments: where an annotator might have clicked on an object.
+
+Points are x, y in pixels; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from data.masks import rle
+
+ClickKind = Literal["centre", "random", "jittered"]
+CLICK_KINDS: tuple[ClickKind, ...] = get_args(ClickKind)
+
+DRAWS = 32
+"""Of a jittered click, before it is moved onto the object."""
+
+
+def draw_click(
+    counts: bytes, height: int, kind: ClickKind, jitter: float, rng: np.random.Generator
+) -> tuple[float, float] | None:
+    """A point x, y on the object; None for an empty mask.
+
+    - centre: the mass centre, or where that isn't on the object (a C, a ring) the centre of the object's pixel
+      nearest to it;
+    - random: the centre of any of the object's pixels, all alike likely;
+    - jittered: the centre, moved by a Gaussian whose deviation is `jitter` times the object's size, the square root
+      of its box's area; draws that miss the object are drawn again.
+
+    Args:
+        counts: compressed RLE of the mask.
+        height: of the image.
+        jitter: of no effect on the other kinds.
+    """
+    rows, columns = rle.object_pixels(counts, height)
+    if not rows.size:
+        return None
+    if kind == "random":
+        n = int(rng.integers(rows.size))
+        return float(columns[n]) + 0.5, float(rows[n]) + 0.5
+    flat = columns * height + rows  # they rise
+
+    def holds(x: float, y: float) -> bool:
+        column, row = math.floor(x), math.floor(y)
+        at = int(np.searchsorted(flat, column * height + row))
+        return 0 <= row < height and at < flat.size and int(flat[at]) == column * height + row
+
+    def nearest(x: float, y: float) -> tuple[float, float]:
+        n = int(np.argmin((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2))
+        return float(columns[n]) + 0.5, float(rows[n]) + 0.5
+
+    centre = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
+    if not holds(*centre):
+        centre = nearest(*centre)
+    if kind == "centre":
+        return centre
+    size = math.sqrt((np.ptp(columns) + 1) * (np.ptp(rows) + 1))
+    tries = np.asarray(centre) + rng.normal(scale=jitter * size, size=(DRAWS, 2))
+    return next((point for point in map(tuple, tries.tolist()) if holds(*point)), nearest(*tries[0]))
+
+
+def click_rng(seed: int, annotation_id: int) -> np.random.Generator:
+    """The random stream of one object's click: it depends on no other object, so that other splits leave it alone."""
+    digest = hashlib.sha256(f"click:{seed}:{annotation_id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))
+
+
+def click_record(annotation: Mapping[str, Any], x: float, y: float) -> dict[str, Any]:
+    """A click as the COCO point importer reads it: id, image and class are the object's."""
+    click = {name: annotation[name] for name in ("id", "image_id", "category_id")}
+    # Rounded down, so that it stays in its pixel.
+    return click | {"point": [math.floor(x * 1000) / 1000, math.floor(y * 1000) / 1000]}

@@ -1,0 +1,190 @@
+"""The demo data set: drawn scenes with strong, weak and validation images, masks and clicks.
+
+Files under the set's root:
+    dataset/images/*.png
+    dataset/annotations/strong.json, val.json    COCO instances
+    dataset/annotations/weak.json                images only
+    dataset/annotations/kept_aside.json          the weak images with their masks, to measure with
+    points/clicks.json                           COCO style: one click an object of a weak image
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data import storage
+from data.annotations.coco.file import write_json
+from data.demo.clicks import click_record
+from data.demo.scenes import SHAPES, Scene, SceneConfig, draw_scene
+from data.errors import DataError, Fault
+from data.masks import rle as mask_codec
+
+# First word of the random stream of each purpose; numbers, so that adding one changes no other.
+_SCENE = {"train": 1, "val": 2}
+_CLICKS = 3
+
+
+def draw_dataset(
+    root: str | os.PathLike[str],
+    *,
+    train_images: int,
+    val_images: int,
+    strong_share: float,
+    image_size: int,
+    shapes: tuple[str, ...],
+    objects_min: int,
+    objects_max: int,
+    size_min: float,
+    size_max: float,
+    overlap: float,
+    contrast: float,
+    colour_cue: float,
+    texture: float,
+    noise: float,
+    distractors: int,
+    seed: int,
+) -> dict[str, int]:
+    """Draw the data set into ``root/dataset`` and ``root/points``, each whole or not at all.
+
+    Image i of a split depends on (seed, split, i) and the look alone: a larger set begins with the
+    smaller one's images, and the share of strong images changes no picture.
+
+    Args:
+        root: folder to fill.
+        train_images: strong and weak images together.
+        val_images: images to validate with.
+        strong_share: share of the train images that are strong, in (0, 1); at least one is.
+        image_size to distractors: see ``SceneConfig``.
+        seed: of everything drawn.
+
+    Returns:
+        Counts of images, objects and clicks.
+
+    Raises:
+        DataError: values out of range.
+    """
+    config = SceneConfig(
+        image_size=image_size,
+        shapes=tuple(shapes),
+        objects_min=objects_min,
+        objects_max=objects_max,
+        size_min=size_min,
+        size_max=size_max,
+        overlap=overlap,
+        contrast=contrast,
+        colour_cue=colour_cue,
+        texture=texture,
+        noise=noise,
+        distractors=distractors,
+    )
+    _check(config, train_images, val_images, strong_share)
+    strong_images = max(1, round(train_images * strong_share))
+    documents = {name: _document(config.shapes) for name in ("strong", "weak", "kept_aside", "val")}
+    clicks = _document(config.shapes)
+    with storage.atomic_dir(Path(root) / "dataset") as folder:
+        (folder / "images").mkdir()
+        for image_id in range(1, train_images + val_images + 1):
+            split, i = (
+                ("train", image_id - 1) if image_id <= train_images else ("val", image_id - 1 - train_images)
+            )
+            scene = draw_scene(np.random.default_rng([seed, _SCENE[split], i]), config)
+            file_name = f"{split}_{i:06d}.png"
+            (folder / "images" / file_name).write_bytes(_png(scene))
+            image = {"id": image_id, "file_name": file_name, "width": image_size, "height": image_size}
+            annotations = _annotations(image_id, scene)
+            name = "val" if split == "val" else "strong" if i < strong_images else "kept_aside"
+            documents[name]["images"].append(image)
+            documents[name]["annotations"] += annotations
+            if name == "kept_aside":
+                documents["weak"]["images"].append(image)
+                clicks["images"].append(image)
+                clicks["annotations"] += _clicks(
+                    annotations, scene, np.random.default_rng([seed, _CLICKS, i])
+                )
+        for name, document in documents.items():
+            write_json(document, folder / "annotations" / f"{name}.json")
+    with storage.atomic_dir(Path(root) / "points") as folder:
+        write_json(clicks, folder / "clicks.json")
+    return {
+        "strong_images": len(documents["strong"]["images"]),
+        "weak_images": len(documents["weak"]["images"]),
+        "val_images": len(documents["val"]["images"]),
+        "strong_objects": len(documents["strong"]["annotations"]),
+        "weak_objects": len(documents["kept_aside"]["annotations"]),
+        "val_objects": len(documents["val"]["annotations"]),
+        "clicks": len(clicks["annotations"]),
+    }
+
+
+def _document(shapes: tuple[str, ...]) -> dict[str, Any]:
+    categories = [{"id": k, "name": name} for k, name in enumerate(shapes, start=1)]
+    return {"images": [], "annotations": [], "categories": categories}
+
+
+def _png(scene: Scene) -> bytes:
+    _, png = cv2.imencode(".png", scene.image[:, :, ::-1])
+    return png.tobytes()
+
+
+def _annotations(image_id: int, scene: Scene) -> list[dict[str, Any]]:
+    annotations = []
+    for k, (mask, shape) in enumerate(zip(scene.masks, scene.classes, strict=True)):
+        height, width = mask.shape
+        counts = mask_codec.encode(mask)
+        annotations.append(
+            {
+                "id": image_id * 1000 + k,
+                "image_id": image_id,
+                "category_id": shape + 1,
+                "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
+                "area": mask_codec.area(counts, height, width),
+                "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
+                "iscrowd": 0,
+            }
+        )
+    return annotations
+
+
+def _clicks(
+    annotations: list[dict[str, Any]], scene: Scene, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """One click an object, anywhere on what is seen of it; the ids are the objects'."""
+    clicks = []
+    for annotation, mask in zip(annotations, scene.masks, strict=True):
+        x, y = mask_codec.random_inner_point(mask, rng)
+        clicks.append(click_record(annotation, x, y))
+    return clicks
+
+
+def _check(config: SceneConfig, train_images: int, val_images: int, strong_share: float) -> None:
+    """Raise a DataError of every value out of range."""
+    tests = [
+        ("shapes", config.shapes, bool(config.shapes) and set(config.shapes) <= SHAPES.keys()
+            and len(set(config.shapes)) == len(config.shapes), f"different names of {', '.join(SHAPES)}"),
+        ("train_images", train_images, train_images >= 2, "2 or more: one strong, one weak"),
+        ("val_images", val_images, val_images >= 1, "1 or more"),
+        ("strong_share", strong_share, 0 < strong_share < 1
+            and round(train_images * strong_share) < train_images, "between 0 and 1, leaving a weak image"),
+        ("image_size", config.image_size, config.image_size >= 16, "16 or more"),
+        ("objects_min, objects_max", (config.objects_min, config.objects_max),
+            0 <= config.objects_min <= config.objects_max <= 999, "0 <= objects_min <= objects_max <= 999"),
+        ("size_min, size_max", (config.size_min, config.size_max),
+            4 <= config.size_min <= config.size_max <= config.image_size,
+            "4 <= size_min <= size_max <= image_size"),
+        ("distractors", config.distractors, config.distractors >= 0, "0 or more"),
+        *((name, value, 0 <= value <= 1, "between 0 and 1") for name, value in (
+            ("overlap", config.overlap), ("contrast", config.contrast), ("colour_cue", config.colour_cue),
+            ("texture", config.texture), ("noise", config.noise))),
+    ]  # fmt: skip
+    faults = [
+        Fault("demo", name, str(found), expected, "correct this value")
+        for name, found, good, expected in tests
+        if not good
+    ]
+    if faults:
+        raise DataError(faults)

@@ -1,0 +1,1 @@
+"""Samples for training: placed, varied, shared out to ranks."""

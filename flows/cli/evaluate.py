@@ -1,0 +1,103 @@
+"""The command `points2model evaluate`: COCO mask AP of any file of results."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from data.errors import DataError
+from flows.cli.console import Console, print_json
+from tasks.common.errors import TaskError
+
+EXAMPLE = (
+    "Example: points2model evaluate --ground-truth val.json --results predicted/results.json --json   |   "
+    "... --max-detections 300 --per-class"
+)
+
+
+class Evaluator(StrEnum):
+    """Those of `evaluate.evaluator`."""
+
+    PYCOCOTOOLS = "pycocotools"
+    FASTER_COCO_EVAL = "faster_coco_eval"
+
+
+def evaluate(
+    ground_truth: Annotated[Path, typer.Option(help="Masks: COCO, Scalabel, or a folder of bitmasks.")],
+    results: Annotated[Path, typer.Option(help="COCO results with masks: of `predict`, or any other tool.")],
+    max_detections: Annotated[
+        int, typer.Option(min=1, help="Detections that count, for each image and class. COCO's own: 100.")
+    ] = 100,
+    size_bounds: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="A B", help="Sides in pixels that part small, medium and large objects."),
+    ] = (32.0, 96.0),
+    images: Annotated[
+        Path | None, typer.Option(help="The image root, where the ground truth lacks sizes or names.")
+    ] = None,
+    evaluator: Annotated[
+        Evaluator,
+        typer.Option(help="Whose code computes: the figures are the same, the C++ one is for large sets."),
+    ] = Evaluator.PYCOCOTOOLS,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Each class's AP too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Score masks as COCO does (pycocotools): AP over IoU 0.50:0.95, AP50, AP75, by size, and recall; in percent.
+
+    Both files are checked first, and all their faults listed. To score the pipeline's own models on the val images
+    is the stage `evaluate`: `points2model run --target evaluate`.
+    """
+    from tasks.tools.evaluate_files import (
+        evaluate_files,  # pycocotools and pyarrow take time that --help shouldn't
+    )
+
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    try:
+        scores = evaluate_files(
+            ground_truth, results, max_detections=max_detections, size_bounds=size_bounds, images=images,
+            evaluator=evaluator.value,
+        )  # fmt: skip
+    except (DataError, TaskError) as error:
+        console.print(f"[red]failed[/] {escape(str(error))}")
+        raise typer.Exit(1) from None
+    if not per_class:
+        del scores["per_class"]
+    if as_json:
+        print_json(scores)
+    else:
+        _show(scores, console)
+
+
+def _show(scores: dict[str, Any], console: Console) -> None:
+    small, medium = scores["size_bounds"]
+    limit = scores["max_detections"]
+    console.print(
+        f"{scores['detections']:,} detections against {scores['objects']:,} objects on {scores['images']:,} images; "
+        f"the best {limit:,} detections an image and class count{' (COCO: 100)' * (limit != 100)}; "
+        f"small ends at {small:g} x {small:g} pixels, medium at {medium:g} x {medium:g}"
+    )
+    if lost := scores["objects_beyond_limit"]:
+        console.print(
+            f"[yellow]note[/] {lost:,} objects can't be found: some images have more than {limit:,} of a class; raise "
+            "--max-detections"
+        )
+    figures = [key for key in scores if key.startswith(("AP", "AR"))]
+    table = Table("", "percent", title="mask AP and AR", title_justify="left")
+    for key in figures:
+        table.add_row(key, _shown(scores[key]))
+    console.print(table)
+    if "per_class" in scores:
+        table = Table("class", "objects", "AP", "AP50", "AP75", title="by class", title_justify="left")
+        for row in scores["per_class"]:
+            cells = (_shown(row[key]) for key in ("AP", "AP50", "AP75"))
+            table.add_row(escape(row["name"]), f"{row['instances']:,}", *cells)
+        console.print(table)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

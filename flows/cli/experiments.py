@@ -1,0 +1,153 @@
+"""The command `points2model experiments`: what `dvc exp show` has, but legible.
+
+That one has a column for each param, metric and source file, more than 400 here; `--only-changed` and `--drop` leave
+dozens. This shows the figures that decide and the params that differ.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.console import Console, print_json
+from flows.dvc.environment import environment
+
+EXAMPLE = "Example: points2model experiments   |   points2model experiments --commits 5   |   ... --json"
+FIGURES = {
+    "AP": ("student", "AP"),
+    "AP50": ("student", "AP50"),
+    "AP75": ("student", "AP75"),
+    "teacher AP": ("teacher", "AP"),
+    "pseudo IoU": ("pseudo", "refined_iou"),
+}
+"""Of metrics.json: percent."""
+
+
+@dataclass
+class Row:
+    """One experiment, or the commit that some start from (`under` is empty then)."""
+
+    name: str
+    under: str
+    state: str
+    created: str | None
+    figures: dict[str, float | None]
+    params: dict[str, Any]
+    changed: dict[str, Any] = field(default_factory=dict)
+
+
+def experiments(
+    commits: Annotated[
+        int, typer.Option("--commits", "-n", min=1, help="How many commits back, from HEAD.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """List experiments (`dvc exp run`) below the commit that they start from: AP and the params that differ.
+
+    The best comes first. `dvc exp apply NAME` takes one over; `dvc exp remove NAME` forgets it.
+    """
+    # Where no terminal bounds them, lines are as long as they need be.
+    console = Console(stderr=as_json, highlight=False, width=None if sys.stdout.isatty() else 240)
+    command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "-n", str(commits)]
+    done = subprocess.run(command, env=environment(Path.cwd()), capture_output=True, text=True, check=False)
+    try:
+        rows = read_rows(json.loads(done.stdout))
+    except (ValueError, KeyError, TypeError):
+        told = done.stderr.strip().removeprefix("ERROR: ") or "nothing that can be read"
+        console.print(f"[red]failed[/] dvc exp show: {escape(told)}")
+        raise typer.Exit(1) from None
+    if as_json:
+        print_json({"experiments": [_told(row) for row in rows]})
+    else:
+        _show(console, rows)
+
+
+def read_rows(shown: list[dict[str, Any]]) -> list[Row]:
+    """The rows of `dvc exp show --json`: each commit, then its experiments, best first; the workspace at the head."""
+    rows: list[Row] = []
+    for one in shown:
+        commit = _row(one, "", "" if one["rev"] == "workspace" else "commit")
+        below = []
+        for experiment in one.get("experiments") or []:
+            executor = experiment.get("executor") or {}
+            newest = experiment["revs"][0]
+            state = "failed" if newest.get("error") else str(executor.get("state") or "success").lower()
+            state = {"success": "done"}.get(state, state)
+            row = _row(newest, commit.name, state)
+            row.name = experiment.get("name") or row.name
+            if state in ("queued", "running"):
+                row.figures = dict.fromkeys(FIGURES)  # those that lie there are the commit's
+            below.append(row)
+        below.sort(key=lambda row: (row.figures["AP"] is None, -(row.figures["AP"] or 0.0), row.name))
+        rows += [commit, *below]
+    keys = {key for row in rows for key in row.params}
+    differing = sorted(key for key in keys if len({json.dumps(row.params.get(key)) for row in rows}) > 1)
+    for row in rows:
+        row.changed = {key: row.params.get(key) for key in differing}
+    return rows
+
+
+def _row(one: dict[str, Any], under: str, state: str) -> Row:
+    data = one.get("data") or {}
+    metrics = _merged(data.get("metrics"))
+    figures = {name: (metrics.get(part) or {}).get(key) for name, (part, key) in FIGURES.items()}
+    name = one.get("name") or one["rev"][:9]
+    return Row(name, under, state, data.get("timestamp"), figures, _leaves(_merged(data.get("params"))))
+
+
+def _merged(files: dict[str, Any] | None) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for file in (files or {}).values():
+        if isinstance(content := file.get("data"), dict):
+            merged |= content
+    return merged
+
+
+def _leaves(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        leaves |= _leaves(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+    return leaves
+
+
+def _told(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name, "commit": row.under, "state": row.state, "created": row.created, **row.figures,
+        "params": row.changed,
+    }  # fmt: skip
+
+
+def _show(console: Console, rows: list[Row]) -> None:
+    table = Table(title="experiments", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    differing = list(rows[0].changed) if rows else []
+    for column in (*FIGURES, *differing):
+        table.add_column(escape(column), justify="right", overflow="fold")
+    base: dict[str, float | None] = {}
+    for row in rows:
+        if not row.under:
+            base = row.figures
+        name = f"  {escape(row.name)}" if row.under else f"[bold]{escape(row.name)}[/]"
+        cells = [_figure(row.figures[key], base.get(key) if row.under else None) for key in FIGURES]
+        params = [escape(json.dumps(row.changed[key])) for key in differing]
+        table.add_row(name, escape(row.state), *cells, *params)
+    console.print(table)
+    if not any(row.under for row in rows):
+        console.print("no experiments yet: dvc exp run -S student.lr=0.001", markup=False)
+
+
+def _figure(value: float | None, base: float | None) -> str:
+    if value is None:
+        return "-"
+    difference = "" if base is None or round(value - base, 1) == 0 else f" ({value - base:+.1f})"
+    return f"{value:.1f}{difference}"

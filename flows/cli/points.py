@@ -1,0 +1,110 @@
+"""`points2model import-points`: try point files against the data set; nothing is written but the rejects, if asked."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from data.errors import DataError
+from flows.cli.console import Console, print_json
+from flows.cli.models import JsonOption
+from tasks.common.errors import TaskError
+
+EXAMPLE = (
+    "Example: points2model import-points june.json   |   "
+    "points2model import-points *.xml --format cvat --rejects rejected.csv --json"
+)
+SHOWN_FAULTS = 20
+
+
+def import_points(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Point files, or folders of them; s3://... too.")
+    ],
+    params: Annotated[Path, typer.Option(help="For section `points`.")] = Path("params.yaml"),
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="The files' format. Default: points.format.")
+    ] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Write the records that are no points into this CSV file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try an import: what the files hold, what of it fits the data set, and what it would change.
+
+    The images must have been read before: `points2model run --target ingest`. To import for good, put the files into
+    the folder points.files and call `points2model run`. The exit code is 1 where a record or file asks for a
+    correction; records that are set aside (boxes beside points, say) don't.
+    """
+    from tasks.common.config import load_params
+    from tasks.tools.try_points import try_points
+
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    try:
+        config = load_params(params).points
+        if format_name is not None:
+            config = config.model_copy(update={"format": format_name})
+        trial = try_points(config, files)
+        if rejects is not None:
+            _write_rejects(rejects, trial.rejected.to_pylist())
+    except (TaskError, DataError) as error:
+        console.print(f"[red]failed[/] {escape(str(error))}")
+        raise typer.Exit(1) from None
+    if as_json:
+        faults = [vars(fault) for fault in trial.faults]
+        doubts = [vars(doubt) for doubt in trial.doubts]
+        told = {
+            **trial.counts,
+            "reasons": trial.reasons,
+            "files": trial.files,
+            "doubts": doubts,
+            "faults": faults,
+        }
+        print_json(told)
+    else:
+        _show(console, trial.counts, trial.reasons, trial.files)
+        for doubt in trial.doubts:
+            console.print(f"[yellow]doubtful[/] {escape(str(doubt))}")
+        for fault in trial.faults[:SHOWN_FAULTS]:
+            console.print(escape(f"  {fault}"))
+        if len(trial.faults) > SHOWN_FAULTS:
+            console.print(f"  and {len(trial.faults) - SHOWN_FAULTS} more (--rejects FILE.csv writes all)")
+    if trial.faults:
+        raise typer.Exit(1)
+
+
+def _show(
+    console: Console, counts: dict[str, int], reasons: dict[str, int], files: dict[str, dict[str, Any]]
+) -> None:
+    table = Table(title="files", title_justify="left")
+    for column in ("file", "format", "records"):
+        table.add_column(column, justify="right" if column == "records" else "left")
+    for name, told in files.items():
+        same = told.get("same_as")
+        table.add_row(
+            escape(name),
+            f"as {escape(same)}" if same else escape(told["format"]),
+            str(told.get("records", "")),
+        )
+    console.print(table)
+    console.print(f"{counts['points']} points on {counts['images']} images")
+    for reason, count in reasons.items():
+        console.print(f"{count} {escape(reason)}")
+    changes = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "removed", "same"))
+    console.print(f"in the folder of points.files: {changes}")
+
+
+def _write_rejects(path: Path, rows: list[dict[str, Any]]) -> None:
+    from data.csv_cells import safe_cell
+    from data.schemas import REJECTED
+    from data.storage import atomic_write
+
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(REJECTED.names)
+        writer.writerows([safe_cell(row[name]) for name in REJECTED.names] for row in rows)

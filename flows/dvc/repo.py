@@ -1,0 +1,291 @@
+"""The pipeline as DVC knows it: which stages there are, what they depend on, what is done.
+
+All use of DVC's Python internals is in flows/dvc/*.py (tests/flows/dvc/test_*.py guard them): DVC promises only its
+command line to be stable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.repo import Repo, lock_repo
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.stage import PipelineStage, Stage
+from voluptuous import Invalid
+
+from data import strict_yaml
+from flows.dvc.environment import config
+from tasks.common.errors import TaskError
+from tasks.common.project_files import LOCK_BYTES, faults
+
+Manifest = dict[str, Any]
+"""What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
+
+
+class PipelineError(TaskError):
+    """dvc.yaml can't be used; the text says what was found and what to do next."""
+
+
+@dataclass(frozen=True)
+class StageNode:
+    """One stage of dvc.yaml: name, the stages it waits for, description, whether it wants a GPU (`meta: gpu`)."""
+
+    name: str
+    upstream: tuple[str, ...]
+    desc: str
+    gpu: bool
+
+
+def direct_upstream(nodes: dict[str, StageNode], node: StageNode) -> tuple[str, ...]:
+    """The stages above that no other stage above waits for: the rest follows, and would only tangle a drawing."""
+    further: set[str] = set()
+
+    def visit(name: str) -> None:
+        for above in nodes[name].upstream:
+            if above not in further:
+                further.add(above)
+                visit(above)
+
+    for above in node.upstream:
+        visit(above)
+    return tuple(above for above in node.upstream if above not in further)
+
+
+class DvcRepo:
+    """The DVC repository at `root`. Not for several threads at once."""
+
+    def __init__(self, root: Path) -> None:
+        """
+        Raises:
+            PipelineError: there is no dvc.yaml, or no DVC repository, or DVC can't read its files.
+        """
+        self.root = root
+        if not (root / "dvc.yaml").is_file():
+            raise PipelineError(
+                f"{root}/dvc.yaml: no such file; run in the project's folder (cd to it first)"
+            )
+        if found := faults(root):
+            raise PipelineError("\n".join(map(str, found)))
+        try:
+            # Waits where another process holds the lock for a long `add` or `checkout`.
+            self._repo = Repo(str(root), config=config(root), _wait_for_lock=True)
+        except DvcException as error:
+            step = "correct .dvc/config" if (root / ".dvc" / "config").is_file() else "run `dvc init`"
+            raise PipelineError(f"{root}: no DVC repository that can be used ({error}); {step}") from None
+
+    def graph(self, target: str) -> dict[str, StageNode]:
+        """`target` and its ancestors, each after the stages it waits for.
+
+        Raises:
+            PipelineError: dvc.yaml or params.yaml has a fault, or there is no such stage.
+        """
+        try:
+            graph = self._repo.index.graph
+        except DvcException as error:
+            raise PipelineError(_explain(error)) from None
+        stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
+        if target not in stages:
+            raise PipelineError(f"dvc.yaml: no stage {target!r}; the stages are {', '.join(sorted(stages))}")
+        nodes: dict[str, StageNode] = {}
+
+        def visit(stage: PipelineStage) -> None:
+            if stage.name in nodes:
+                return
+            upstream = sorted(
+                (above for above in graph.successors(stage) if isinstance(above, PipelineStage)),
+                key=lambda s: s.name,
+            )
+            for above in upstream:
+                visit(above)
+            nodes[stage.name] = StageNode(
+                stage.name,
+                tuple(above.name for above in upstream),
+                stage.short_description() or "",
+                bool((stage.meta or {}).get("gpu", False)),
+            )
+
+        visit(stages[target])
+        return nodes
+
+    def stages(self) -> list[str]:
+        """Names of all stages of dvc.yaml."""
+        return sorted(
+            stage.name for stage in self._repo.index.graph if isinstance(stage, PipelineStage) and stage.name
+        )
+
+    def restore_missing(self, names: list[str]) -> list[str]:
+        """Brings back outputs of these stages, and data under DVC that they read, that are gone from the workspace
+        but in the cache.
+
+        Nothing that lies in the workspace is touched. Returns the paths brought back.
+        """
+        with lock_repo(self._repo):
+            missing = [
+                out.fs_path
+                for stage in self.with_data(names)
+                for out in stage.outs
+                if out.hash_info and not out.exists and not out.changed_cache()
+            ]
+        if missing:
+            self._repo.checkout(targets=missing, force=False)
+        return [Path(path).relative_to(self.root.resolve()).as_posix() for path in missing]
+
+    def with_data(self, names: list[str]) -> list[Stage]:
+        """These stages, after the .dvc files of data that they read. To be called while the repository is locked.
+
+        Raises:
+            PipelineError: what their outputs are vouched for by is no hash, or one lies outside of the project.
+        """
+        graph = self._repo.index.graph
+        # Those of the graph: to collect a stage by its name reads all of dvc.yaml again.
+        stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
+        data = {
+            above.addressing: above
+            for name in names
+            for above in graph.successors(stages[name])
+            if not isinstance(above, PipelineStage)
+        }
+        found: list[Stage] = [*data.values(), *(stages[name] for name in names)]
+        for stage in found:
+            check_vouched(stage)
+        return found
+
+    def outs(self, names: list[str]) -> dict[str, dict[str, str | None]]:
+        """By stage, the hash that dvc.lock has of each of its outputs."""
+        with lock_repo(self._repo):
+            return {
+                stage.name: {
+                    out.def_path: out.hash_info.value if out.hash_info else None for out in stage.outs
+                }
+                for stage in self._repo.index.graph
+                if isinstance(stage, PipelineStage) and stage.name in names
+            }
+
+    @property
+    def dvc(self) -> Repo:
+        """DVC's own object, for the other modules of its internals."""
+        return self._repo
+
+    def is_done(self, name: str) -> bool:
+        """Whether the stage is up to date: command, dependencies, params and outputs are those of dvc.lock.
+
+        Asked after the stages above are done; before, it tells what is true now.
+        """
+        try:
+            return not self._repo.status(targets=[name])
+        except Exception:  # a missing dependency, a bucket out of reach: `dvc repro` will tell it better
+            return False
+
+    def all_done(self, names: list[str]) -> bool:
+        """Whether all of these stages are up to date; False where one can't be asked."""
+        try:
+            return (
+                self._repo.status().keys().isdisjoint(names)
+            )  # all at once: with targets DVC reads its files for each
+        except Exception:  # as in `is_done`
+            return False
+
+    def is_cached(self, pointer: str) -> bool:
+        """Whether what a .dvc file names lies in the working tree unchanged, and in the cache too."""
+        with lock_repo(self._repo):
+            outs = [out for stage in self._repo.stage.collect(pointer) for out in stage.outs]
+            return all(not out.status() and not out.changed_cache() for out in outs)
+
+    def key(self, name: str) -> str | None:
+        """A hash of all that decides the stage's result: its command, its dependencies' content, its params.
+
+        None where a dependency is missing.
+        """
+        with lock_repo(self._repo):  # reads dvc.yaml, params.yaml and dvc.lock anew
+            stage = self._stage(name)
+            content: dict[str, Any] = {"stage": name, "cmd": stage.cmd, "deps": {}, "params": {}}
+            try:
+                for dep in stage.deps:
+                    if isinstance(dep, ParamsDependency):
+                        content["params"][dep.def_path] = dep.read_params()
+                    else:
+                        # A frozen stage stays with what dvc.lock says: its dependencies may be out of reach.
+                        known = dep.hash_info if stage.frozen else dep.get_hash()
+                        content["deps"][dep.def_path] = known.value
+            except Exception:  # a missing dependency, or what a server's client raises: `dvc repro` tells it
+                return None
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def cache_file(self, md5: str) -> Path:
+        """Where DVC's cache on this machine keeps the file with this hash, whether it has it or not."""
+        return Path(self._repo.cache.local.oid_to_path(md5))
+
+    def _stage(self, name: str) -> PipelineStage:
+        (stage,) = self._repo.stage.collect(name)
+        assert isinstance(stage, PipelineStage)
+        return stage
+
+
+def is_hash(value: str) -> bool:
+    """Whether it is an MD5 as DVC writes it: anything else, made a path in the cache, may lead out of it."""
+    return re.fullmatch(r"[0-9a-f]{32}(\.dir)?", value) is not None
+
+
+def check_vouched(stage: Stage) -> None:
+    """Whether the outputs of a stage or .dvc file are named by hashes, and lie in the project.
+
+    Raises:
+        PipelineError: they aren't; DVC would read, and delete, files anywhere.
+    """
+    source = "dvc.lock" if isinstance(stage, PipelineStage) else stage.relpath
+    for out in stage.outs:
+        if out.protocol == "local" and not out.is_in_repo:
+            raise PipelineError(
+                f"{stage.relpath}: output {out.def_path}: found a path outside of the project"
+            )
+        value = out.hash_info.value if out.hash_info else None
+        if value is not None and not is_hash(str(value)):
+            raise PipelineError(
+                f"{source}: output {out.def_path}: found hash {str(value)[:100]!r}, expected 32 hex digits; bring the "
+                f"file back with `git checkout {source}`"
+            )
+
+
+def read_manifest(root: Path, name: str) -> Manifest | None:
+    """What dvc.lock says of the stage, None where it isn't in there. Plain YAML: safe from any thread."""
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return None
+    lock = strict_yaml.read(path, max_bytes=LOCK_BYTES) or {}
+    entry = lock.get("stages", {}).get(name)
+    if entry is None:
+        return None
+    return {
+        "stage": name,
+        "cmd": entry["cmd"],
+        "deps": {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])},
+        "params": entry.get("params", {}),
+        "outs": {out["path"]: out.get("md5") for out in entry.get("outs", [])},
+    }
+
+
+def is_lock(content: Any) -> bool:
+    """Whether DVC takes this, read from YAML, as a dvc.lock."""
+    try:
+        COMPILED_LOCKFILE_SCHEMA(content)
+    except Invalid:
+        return False
+    return True
+
+
+def _explain(error: BaseException) -> str:
+    """DVC hides the line at fault in the cause of the exception."""
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause) and str(cause) not in causes:
+            causes.append(str(cause))
+        cause = cause.__cause__
+    return ": ".join(causes)

@@ -1,0 +1,1 @@
+"""Processes of ours and Prefect's server: started, guarded, ended with us."""

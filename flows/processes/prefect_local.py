@@ -1,0 +1,43 @@
+"""Prefect set up for work without a server, an account or a network."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from flows.processes.login import show_ours
+
+# Each can be overridden by the environment: with PREFECT_API_URL set, the same flow reports to a real server.
+LOCAL = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    # Prefect's own temporary server has no login: flows/processes/temporary_server.py starts one that has.
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    # The terminal shows our own lines; Prefect's go to the run's log.
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # The run's log keeps its own lines and the stages' all the same.
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
+}
+
+
+def use_local_prefect(root: Path) -> None:
+    """Puts Prefect's files into ROOT/.prefect and makes it quiet and offline; what the environment says stands.
+
+    Where that names a server of the project itself, its login is shown to it.
+
+    Raises:
+        TaskError: the login's file is at fault, see `flows.processes.login.read`.
+        RuntimeError: prefect is imported already, so the settings would come too late.
+    """
+    if "prefect" in sys.modules:
+        raise RuntimeError("use_local_prefect() must run before prefect is imported")
+    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    for name, value in LOCAL.items():
+        os.environ.setdefault(name, value)
+    show_ours(root)

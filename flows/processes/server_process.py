@@ -1,0 +1,109 @@
+"""Prefect's server behind flows/processes/request_guard.py and a login, in a process that is gone when the server has
+ended.
+
+    PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD python -m flows.processes.server_process
+
+Host and port are Prefect's settings PREFECT_SERVER_API_HOST and _PORT: 127.0.0.1 and 4200. `points2model serve` starts
+it, with -P since the folder is no place to import from; flows/processes/temporary_server.py does so with the number
+of a socket that listens already, and the server then ends with its standard input.
+
+Prefect 3.8 keeps its queues in a library with threads of its own, for which the interpreter may wait at its end: all is
+closed and written, and the process stays until someone kills it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from data.errors import Fault
+from flows.processes.login import API, CLIENT, SERVER, check
+from flows.processes.request_guard import Guard, is_loopback, origins, own_names
+from tasks.common.errors import TaskError
+
+COMMAND = (sys.executable, "-P", "-m", "flows.processes.server_process")
+HOST_SETTING, PORT_SETTING = "PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_PORT"
+LOG = Path(".prefect/logs/server.log")
+PARTING = 5
+"""Seconds that requests under way have at the end."""
+
+
+def server_environment(login: str) -> dict[str, str]:
+    """This process's environment for COMMAND, whatever the folder it starts in."""
+    ours = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(ours), SERVER: login}
+
+
+def main(arguments: list[str]) -> None:
+    """Serves until a signal, or the end of the standard input where a socket was given; then ends the process."""
+    code: object = 0
+    try:
+        _serve(socket.socket(fileno=int(arguments[0])) if arguments else None)
+    except TaskError as error:
+        print(error, file=sys.stderr)
+        code = 2
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _serve(listener: socket.socket | None) -> None:
+    host = os.environ.get(HOST_SETTING) or "127.0.0.1"
+    port = int(os.environ.get(PORT_SETTING) or 4200) if listener is None else listener.getsockname()[1]
+    login = _login(host)
+    names = own_names(host, port)
+    # For Prefect, which reads its settings as it is imported. A page's requests go to where the page is from.
+    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins(names))
+    os.environ.setdefault("PREFECT_UI_API_URL", "/api")
+    for ours in (API, CLIENT):  # of clients
+        os.environ.pop(ours, None)
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings().server
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Guard(create_app(final=True), names, login), host=host, port=port, lifespan="on",
+            log_level=settings.logging_level.lower(), proxy_headers=False, server_header=False,
+            timeout_keep_alive=settings.api.keepalive_timeout, timeout_graceful_shutdown=PARTING,
+            ws_ping_interval=settings.api.websocket_ping_interval,
+            ws_ping_timeout=settings.api.websocket_ping_timeout,
+        )
+    )  # fmt: skip
+    if listener is not None:
+        threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    server.run([listener] if listener is not None else None)
+
+
+def _login(host: str) -> str:
+    login = os.environ.get(SERVER)
+    if login is None:
+        who = "everybody on this machine" if is_loopback(host) else f"everybody who reaches {host}"
+        expected = f"a login, since without one {who} can run commands as this user"
+        step = f'export {SERVER}="$(python -m flows.processes.login)", which makes one'
+        raise TaskError(str(Fault(SERVER, f"server on {host}", "nothing", expected, step)))
+    return check(login, SERVER)
+
+
+def _end_with_input(server: object) -> None:
+    """Our starter has the other end of the pipe, which the kernel closes when it dies, however it dies."""
+    while os.read(0, 64):
+        pass
+    vars(server)["should_exit"] = True
+    threading.Timer(2 * PARTING, os._exit, (1,)).start()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Which model is in use: decided, kept, brought back."""

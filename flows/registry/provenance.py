@@ -1,0 +1,79 @@
+"""Where a model came from, as its entry in the registry tells: data, params and code from dvc.lock and Git; who."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data import strict_yaml
+from tasks.common.code_identity import PACKAGES
+from tasks.common.project_files import LOCK_BYTES
+from tasks.promotion.registry import Code
+
+_CODE = "workspace/code/"
+_HASHES = ("md5", "etag", "checksum")
+"""what dvc.lock has of a dependency: of a path, of an object in S3, of other remotes"""
+
+
+class Inputs(NamedTuple):
+    """What dvc.lock says that the stages read."""
+
+    data: dict[str, str | None]
+    params: dict[str, Any]
+    sources: str
+
+
+def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
+    """Data hashes by path, the sections of params.yaml, and one hash of the code that decides them, of these stages."""
+    path = root / "dvc.lock"
+    lock = (strict_yaml.read(path, max_bytes=LOCK_BYTES) or {}) if path.is_file() else {}
+    data: dict[str, str | None] = {}
+    params: dict[str, Any] = {}
+    sources: dict[str, str | None] = {}
+    for stage in stages:
+        entry = lock.get("stages", {}).get(stage, {})
+        for dep in entry.get("deps", []):
+            own = dep["path"].startswith(_CODE)
+            (sources if own else data)[dep["path"]] = next((dep[key] for key in _HASHES if key in dep), None)
+        for section in entry.get("params", {}).values():
+            params |= section
+    listed = repr(sorted(sources.items())).encode()
+    return Inputs(
+        dict(sorted(data.items())), dict(sorted(params.items())), hashlib.sha256(listed).hexdigest()[:16]
+    )
+
+
+def code_of(root: Path, sources: str) -> Code:
+    """Git's commit, and whether tracked files differ from it."""
+    commit = git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return Code(commit=None, dirty=None, sources=sources)
+    changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", *PACKAGES, "dvc.yaml")
+    return Code(commit=commit, dirty=None if changed is None else bool(changed), sources=sources)
+
+
+def who(root: Path) -> str:
+    """Git's user where it is set, else the login name."""
+    name, mail = (git(root, "config", f"user.{key}") for key in ("name", "email"))
+    if name:
+        return f"{name} <{mail}>" if mail else name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """What Git prints, stripped; None where it isn't there, or says no."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

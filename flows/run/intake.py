@@ -1,0 +1,237 @@
+"""Intake: at the start of a run, new point files come out of the inbox into the folder that the line reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+
+from data.errors import DataError
+from data.storage import atomic_write, discard_partials
+from flows.dvc.environment import environment
+from flows.dvc.repo import DvcRepo, StageNode
+from flows.run.stage import show
+from tasks.common.config import Params, load_params
+from tasks.common.errors import TaskError
+from tasks.inbox.ledger import ARRIVALS, Arrival, Ledger
+from tasks.inbox.pending import Lookout, Waiting, check_inbox, is_inbox_itself
+
+PLACE = Path("workspace/runs/arrivals/intake")
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What came out of the inbox at the start of a run.
+
+    Attributes:
+        inbox: where it is; None where params.yaml names none.
+        arrivals: what was decided on each file, as it now stands in the ledger.
+        points: points that are new or moved by it (or gone, if more are).
+        left_out: records of the files taken in that are no usable points, by reason.
+        settling: files that are still being written; a later run takes them in.
+        problems: what a person should see to, in words; the run goes on.
+    """
+
+    inbox: str | None = None
+    arrivals: list[Arrival] = field(default_factory=list)
+    points: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    settling: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def of(self, state: str) -> list[Arrival]:
+        """The arrivals that were `taken`, `same` or `rejected`."""
+        return [one for one in self.arrivals if one.state == state]
+
+    def __str__(self) -> str:
+        if self.inbox is None:
+            return "no inbox"
+        taken, rejected = self.of("taken"), self.of("rejected")
+        told = [f"{counted(self.points, 'new point')} in {counted(len(taken), 'file')}"] if taken else []
+        told += [f"{counted(len(rejected), 'file')} rejected"] if rejected else []
+        told += [f"{len(self.of('same'))} with nothing new"] if self.of("same") else []
+        told += [f"{len(self.settling)} still being written"] if self.settling else []
+        return ", ".join(told or ["nothing new"])
+
+
+def counted(count: int, what: str) -> str:
+    """`3 files`, `1 file`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+class Told(logging.LoggerAdapter[Any]):
+    """The run's log, whose lines a person who watches the run sees too."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        super().log(level, msg, *args, **kwargs)
+        show("inbox", str(msg) % args)
+
+
+def take_in_new_points(
+    repo: DvcRepo, nodes: dict[str, StageNode], run: Callable[[dict[str, StageNode]], list[Any]]
+) -> Intake:
+    """The flow's intake: `take_in`, with the table of images brought up to date by the flow's own stages.
+
+    Args:
+        repo: the project.
+        nodes: the stages of the run; where none of them reads points, nothing is taken in.
+        run: brings some stages up to date; gives how each fared.
+    """
+    if "import_points" not in nodes or "ingest" not in nodes:
+        return Intake()
+    try:
+        params = load_params(repo.root / "params.yaml")
+    except TaskError:  # another pipeline, or a fault that the first stage tells
+        return Intake()
+    return take_in(
+        repo.root,
+        params,
+        Told(get_run_logger(), {}),
+        before=lambda: all(one.state != "Failed" for one in run(repo.graph("ingest"))),
+    )
+
+
+def take_in(root: Path, params: Params, log: Logger, before: Callable[[], bool] = lambda: True) -> Intake:
+    """Takes new, complete and good files from the inbox into `points.files`, and makes a version of that folder.
+
+    Files are never removed from the inbox. A bad one is set aside: it is told and entered into the ledger, and looked
+    at again when its content changes. An inbox out of reach is told too and doesn't end the run: what is here can be
+    computed all the same, and the files wait for the next run.
+
+    Args:
+        root: the project's folder; the caller holds the run lock.
+        params: of the run.
+        log: gets a line a file.
+        before: brings the table of images up to date; called where files wait, which may show images that came with
+            them. False if that failed: nothing is taken in then.
+
+    Raises:
+        TaskError: the settings can't work (see `check_inbox`), or the ledger can't be read.
+    """
+    source = params.operate.inbox.source
+    if source is None:
+        return Intake()
+    check_inbox(params, root)
+    place = root / PLACE
+    try:
+        lookout = Lookout(root, place)
+        waiting = lookout.look(params)
+        if waiting.files and not is_inbox_itself(params):
+            if not before():
+                return Intake(source, settling=waiting.settling)
+            waiting = lookout.look(params, fresh=True)
+        return _Intake(root, params, log, waiting).run()
+    except DataError as error:
+        log.warning("inbox: nothing was taken in: %s\nthe run goes on with the points that are here", error)
+        return Intake(source, problems=[f"nothing was taken in: {error}"])
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+class _Intake:
+    """One intake of what waits."""
+
+    def __init__(self, root: Path, params: Params, log: Logger, waiting: Waiting) -> None:
+        self.root, self.params, self.log, self.waiting = root, params, log, waiting
+        self.folder = root / params.points.files
+        self.copies = not is_inbox_itself(params)
+        self.ledger = Ledger(root)
+        self.arrivals: list[Arrival] = []
+        self.problems: list[str] = []
+
+    def run(self) -> Intake:
+        waiting, tried = self.waiting, self.waiting.tried
+        for name, why in waiting.lost.items():
+            self._problem(f"{name}: {why}")
+        kept = self._version() if tried.good and self.copies else True
+        for name, reason in tried.rejected.items():
+            self._decide(name, "rejected", reason)
+        for name, other in tried.same.items():
+            self._decide(name, "same", f"the content of {other}, which counts")
+        for name, points in tried.good.items():
+            try:
+                self._take(name, points, kept)
+            except OSError as error:
+                self._problem(f"{name}: not taken in: {error.strerror or error} at {error.filename}")
+        taken = [one for one in self.arrivals if one.state == "taken"]
+        if taken and self.copies:
+            self._version()
+        if tried.left_out and taken:
+            told = ", ".join(f"{count} {reason}" for reason, count in tried.left_out.items())
+            self.log.warning("inbox: records that are no usable points: %s; see rejected.parquet", told)
+        intake = Intake(
+            self.params.operate.inbox.source, self.arrivals, tried.points if taken else 0, tried.left_out,
+            waiting.settling, self.problems,
+        )  # fmt: skip
+        self.log.info("inbox: %s", intake)
+        return intake
+
+    def _take(self, name: str, points: int, kept: bool) -> None:
+        reason = ""
+        if self.copies:
+            assert self.waiting.paths is not None
+            target = self.folder / name
+            former = self.ledger.last_taken(name)
+            if target.exists():
+                if not kept and former is None:
+                    self._decide(
+                        name, "rejected", f"{target} is another file, no version of it is kept; rename one"
+                    )
+                    return
+                reason = "replaces the version of " + (former.when[:19] + "Z" if former else "this folder")
+            if target.parent.is_dir():
+                discard_partials(target.parent, target.name)
+            with atomic_write(target) as partial:
+                shutil.copyfile(self.waiting.paths[name], partial)
+        self._decide(name, "taken", reason, points)
+
+    def _decide(self, name: str, state: str, reason: str, points: int = 0) -> None:
+        one = self.waiting.files[name]
+        inbox = self.params.operate.inbox.source or ""
+        digest = self.waiting.digests[name]
+        arrival = Arrival(name, digest, one.etag, state, reason, points, inbox, self.ledger.moment())  # type: ignore[arg-type]
+        self.ledger.add(arrival)
+        self.arrivals.append(arrival)
+        self.log.log(logging.WARNING if state == "rejected" else logging.INFO, "inbox: %s", arrival)
+
+    def _problem(self, told: str) -> None:
+        self.problems.append(told)
+        self.log.warning("inbox: %s", told)
+
+    def _version(self) -> bool:
+        """Makes what lies in the folder a version that can be gone back to; False where that can't be done."""
+        if not self.folder.is_dir():
+            return True
+        if not self.folder.resolve().is_relative_to(self.root.resolve()):
+            self.log.info("inbox: %s lies outside of the project: its versions are not kept", self.folder)
+            return False
+        name = os.path.relpath(self.folder, self.root)
+        tracked = subprocess.run(
+            ["git", "ls-files", "--", name], cwd=self.root, capture_output=True, text=True, check=False
+        )
+        if tracked.returncode == 0 and tracked.stdout.strip():
+            changed = subprocess.run(
+                ["git", "status", "--porcelain", "--", name], cwd=self.root, capture_output=True, text=True, check=False
+            )  # fmt: skip
+            if changed.stdout.strip():
+                self.log.info("inbox: git keeps %s: `git add %s %s` and commit", name, name, ARRIVALS)
+            return not changed.stdout.strip()
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", name]
+        done = subprocess.run(
+            command, cwd=self.root, env=environment(self.root), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            told = (done.stderr or done.stdout).strip().removeprefix("ERROR: ")
+            self._problem(
+                f"`dvc add {name}` failed, so that this arrival is no version to go back to: {told}"
+            )
+        return done.returncode == 0

@@ -1,0 +1,196 @@
+"""The flow from annotations to a scored student: dvc.yaml's graph, run by Prefect."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from prefect import flow, get_run_logger
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from data.messages import guard_logs
+from flows.dvc.damage import take_away_damaged
+from flows.dvc.fetch import bring_back, recall
+from flows.dvc.remote_config import RemoteError
+from flows.dvc.repo import DvcRepo, StageNode, direct_upstream
+from flows.registry.decide import COMPARES
+from flows.run.artifacts import intake_notes, publish
+from flows.run.gpu_limit import GPU_TAG
+from flows.run.guard import alone
+from flows.run.intake import take_in_new_points
+from flows.run.name import rename_run, run_name
+from flows.run.notices import of_state
+from flows.run.promotion_task import LAST, begin_round, promote
+from flows.run.push import push, wants_push
+from flows.run.stage import RESTORED, mirror, run_stage, teller
+from flows.run.stage_failure import delays
+from tasks.common.errors import TaskError
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """How a stage fared: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; the reason where there is
+    one; the hashes of its outputs, by path."""
+
+    name: str
+    state: str
+    seconds: float
+    message: str
+    outs: dict[str, str]
+
+
+class StageFailed(Exception):
+    """A stage failed. Its text is the stage's own message; `runs` tells how all stages fared."""
+
+    def __init__(self, message: str, runs: list[dict[str, Any]]) -> None:
+        super().__init__(message, runs)  # both, so that it can be pickled
+        self.message, self.runs = message, runs
+
+    def __str__(self) -> str:
+        return self.message
+
+
+# Threads are enough: a stage's work is in a process of its own.
+RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8))
+
+
+@flow(
+    name="annotation_to_model",
+    flow_run_name=run_name,
+    task_runner=RUNNER,
+    persist_result=False,
+    on_failure=[of_state],
+    on_crashed=[of_state],
+    on_cancellation=[of_state],
+)
+def annotation_to_model(
+    target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand", pull: bool = True
+) -> Any:
+    """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
+
+    Runs in the project's folder, one run at a time: a second one waits. Stages that don't wait for each other run at
+    once. After a failure, stages that are under way go to their end and nothing new starts.
+
+    Args:
+        target: the last stage; only its ancestors run.
+        force: stages to run even if nothing changed.
+        reason: why it runs, in words: "by hand", "schedule", "12 new points in 3 files".
+        pull: what was computed before, and isn't here, is fetched from DVC's remote where one is set.
+    """
+    guard_logs()
+    try:
+        with alone(Path.cwd(), reason):
+            return _up_to_date(target, force, reason, pull)
+    except TaskError as error:
+        return Failed(message=str(error), data=StageFailed(str(error), []))
+
+
+def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) -> Any:
+    """The body of the flow, which has the workspace alone."""
+    get_run_logger().info("annotation_to_model: %s", reason)
+    repo = DvcRepo(Path.cwd())
+    nodes = repo.graph(target)
+    try:
+        bring_back(repo, list(nodes), teller("fetch"), pull=pull)
+    except RemoteError as error:
+        return Failed(message=str(error), data=StageFailed(str(error), []))
+    begun = Begun({}, {})
+    intake = take_in_new_points(repo, nodes, lambda needed: _run_all(repo, needed, set(force), begun))
+    if intake.of("taken"):
+        reason = str(intake)
+        rename_run(reason)
+    started = begin_round(repo, list(nodes), force)
+    if started is not None:
+        return Failed(
+            message=started, data=StageFailed(started, [asdict(run) for run in begun.runs.values()])
+        )
+    runs = _run_all(repo, nodes, set(force), begun)
+    ended, notes = _promoted(repo, reason, begun)
+    runs += ended
+    if wants_push(repo.root) and not any(run.state == "Failed" for run in runs):
+        runs.append(StageRun(**push(repo.root)))
+    failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
+    result = [asdict(run) for run in runs]
+    publish(repo.root, result, [*intake_notes(intake), *notes])
+    return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
+
+
+def _promoted(repo: DvcRepo, reason: str, begun: Begun) -> tuple[list[StageRun], list[str]]:
+    """Ends the round where the report is done. A promotion that fails is told as a stage's failure is; what else came
+    of it are notes for the run's summary."""
+    report = begun.runs.get(LAST)
+    if report is None or report.state == "Failed" or COMPARES not in begun.runs:
+        return [], []
+    state = promote(repo.root, reason, begun.futures[LAST], return_state=True)
+    if state.is_completed():
+        return [], [f"Promotion: {state.message}"]
+    return [StageRun("promote", "Failed", 0.0, state.message or "", {})], []
+
+
+class Begun(NamedTuple):
+    """The stages that this run has started, by name, and how those that are done fared."""
+
+    futures: dict[str, PrefectFuture[Any]]
+    runs: dict[str, StageRun]
+
+
+def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun: Begun) -> list[StageRun]:
+    """Starts each stage when those above are done: only then can DVC tell whether it is up to date.
+
+    Stages that are in `begun` aren't started again; those that end here are added to it.
+    """
+    futures, runs = begun
+    waiting = {name: node for name, node in nodes.items() if name not in runs}
+    running: dict[PrefectFuture[Any], tuple[str, float]] = {}
+    again: set[str] = set()
+    failed = any(run.state == "Failed" for run in runs.values())
+    while running or (waiting and not failed):
+        ready = [] if failed else [n for n in waiting.values() if all(above in runs for above in n.upstream)]
+        for node in ready:
+            del waiting[node.name]
+            upstream = {above: futures[above] for above in direct_upstream(nodes, node)}
+            futures[node.name] = _submit(repo, node, upstream, node.name in force)
+            running[futures[node.name]] = (node.name, time.monotonic())
+        done = next(as_completed(list(running)))
+        name, started = running.pop(done)
+        done.wait()  # only then does the future know its final state without asking the server
+        run = _stage_run(name, done, time.monotonic() - started)
+        # What was there before was checked by `bring_back`.
+        damaged = run.state == "Completed" and take_away_damaged(repo, [name], teller(name))
+        if damaged and name not in again:
+            # DVC restored it from a damaged object that is gone now, or made it a link to one.
+            again.add(name)
+            upstream = {above: futures[above] for above in direct_upstream(nodes, nodes[name])}
+            futures[name] = _submit(repo, nodes[name], upstream, name in force)
+            running[futures[name]] = (name, started)
+            continue
+        if damaged:
+            said = f"{', '.join(damaged)}: damaged again just after it was made; look at the disk"
+            run = StageRun(name, "Failed", run.seconds, said, {})
+        runs[name] = run
+        failed = failed or runs[name].state == "Failed"
+    return [runs.get(name, StageRun(name, "Not run", 0.0, "", {})) for name in nodes]
+
+
+def _stage_run(name: str, future: PrefectFuture[Any], seconds: float) -> StageRun:
+    state, seconds = future.state, round(seconds, 1)
+    if not state.is_completed():
+        return StageRun(name, "Failed", seconds, state.message or state.name or "", {})
+    restored = state.message if state.message == RESTORED else ""
+    return StageRun(name, state.name or "Completed", seconds, restored, future.result()["outs"])
+
+
+def _submit(repo: DvcRepo, node: StageNode, upstream: dict[str, Any], force: bool) -> PrefectFuture[Any]:
+    key = repo.key(node.name)
+    done = not force and key is not None and repo.is_done(node.name)
+    if done and key is not None:
+        mirror(repo, node.name, key)
+    elif not force:
+        recall(repo, node.name)
+    tags = [GPU_TAG] if node.gpu else []
+    task = run_stage.with_options(refresh_cache=not done, tags=tags, retries=len(delays()))
+    return task.submit(node.name, key, repo.root, force, upstream)

@@ -1,0 +1,44 @@
+"""Whether the Prefect server of the settings answers, and takes our login."""
+
+from __future__ import annotations
+
+import httpx
+from prefect.settings import get_current_settings
+
+from data.errors import Fault
+from flows.processes.login import API, CLIENT, FILE
+from tasks.common.errors import TaskError
+
+LOGIN_TIMEOUT = 60.0
+"""Seconds; a busy server may take half of that."""
+
+
+def lets_us_in() -> bool:
+    """Whether the server of Prefect's settings answers.
+
+    Raises:
+        TaskError: it refuses our login, or the name that we call it by.
+    """
+    api = get_current_settings().api
+    login, key = (None if one is None else one.get_secret_value() for one in (api.auth_string, api.key))
+    auth = httpx.BasicAuth(*login.split(":", maxsplit=1)) if login and ":" in login else None
+    headers = {"Authorization": f"Bearer {key}"} if key and auth is None else {}
+    try:
+        answer = httpx.get(f"{api.url}/admin/version", auth=auth, headers=headers, timeout=LOGIN_TIMEOUT)
+    except httpx.HTTPError:
+        return False
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        found = f"a refusal (401) {'of the login that is set' if login or key else 'without it'}"
+        step = f'export {CLIENT}="$(cat {FILE})" in the folder whose `points2model serve` that server is'
+        raise TaskError(str(Fault(CLIENT, str(api.url), found, "the login of that server", step)))
+    if answer.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN):
+        raise TaskError(f"{API}: {api.url}: the server refuses us: {answer.status_code} {answer.text[:500]}")
+    return True
+
+
+def no_answer() -> TaskError:
+    """What is said where nobody answers at PREFECT_API_URL."""
+    step = f"start that server, correct {API}, or unset it: then a server of our own is started"
+    return TaskError(
+        str(Fault(API, str(get_current_settings().api.url), "no answer", "a Prefect server", step))
+    )

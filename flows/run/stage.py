@@ -1,0 +1,189 @@
+"""A DVC stage as a cached Prefect task.
+
+DVC alone decides what is done. The task runs `dvc repro -s STAGE` in a process of its own; Prefect's cache, keyed
+on the stage's content, mirrors what dvc.lock says, so that a stage which is done shows as Cached whoever did it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, cast
+from uuid import UUID
+
+from prefect import get_run_logger, task
+from prefect.client.schemas.objects import TaskRun
+from prefect.context import TaskRunContext
+from prefect.results import ResultStore, get_result_store
+from prefect.states import Completed, Failed
+
+from flows.dvc.environment import environment
+from flows.dvc.records import mend
+from flows.dvc.repo import DvcRepo, Manifest, read_manifest
+from flows.processes.children import stream, wait
+from flows.run.stage_failure import Cause, delays, examine
+from flows.run.stage_progress import StageProgress
+
+# Lines of dvc itself that tell a reader of the run nothing.
+_CHATTER = (
+    "Running stage ",
+    "> ",
+    "Updating lock file ",
+    "Generating lock file ",
+    "To track the changes with git",
+    "\tgit add ",
+    "To enable auto staging",
+    "\tdvc config core.autostage",
+    "Use `dvc push` ",
+    "Verifying ",
+    "Data and pipelines are up to date",
+)
+_DVC_RESTORED = "is cached - skipping run, checking out outputs"
+
+RESTORED = "restored from the cache"
+"""The message of a stage whose result DVC had from an earlier run with the same inputs."""
+
+Sink = Callable[[str, str], None]
+"""Takes (stage, line): where a person watches."""
+_sink: Sink | None = None
+_again: set[UUID] = set()
+"""The task runs whose stage failed in a way that may pass, and is to be tried again."""
+
+
+def watch(sink: Sink | None) -> None:
+    """Sends every line of every stage to `sink` too, beside the run's log."""
+    global _sink  # noqa: PLW0603  (Prefect runs tasks in threads and gives no other way in)
+    _sink = sink
+
+
+def teller(name: str) -> Callable[[str], None]:
+    """Takes lines of what is no stage: they go to the run's log, as of the flow or task that asks, and to where a
+    person watches."""
+    logger = get_run_logger()
+
+    def tell(line: str) -> None:
+        logger.info("%s", line)
+        if _sink is not None:
+            _sink(name, line)
+
+    return tell
+
+
+def _content_key(_: TaskRunContext, parameters: dict[str, Any]) -> str | None:
+    key: str | None = parameters["key"]
+    return key
+
+
+def _wants_again(_: Any, run: TaskRun, __: Any) -> bool:
+    return run.id in _again
+
+
+@task(
+    task_run_name="{stage}",
+    cache_key_fn=_content_key,
+    persist_result=True,
+    # The delays before further tries are ours: a sleep of Prefect's would hold up a run that is stopped.
+    retry_delay_seconds=1,
+    retry_condition_fn=_wants_again,
+)
+def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: dict[str, Manifest]) -> Any:
+    """Runs one DVC stage and returns its entry in dvc.lock; tries again what may pass (flows/run/stage_failure.py).
+
+    Args:
+        stage: its name in dvc.yaml.
+        key: the hash of its content, see `DvcRepo.key`; None is never cached.
+        root: the repository.
+        force: run it even if nothing changed.
+        upstream: the manifests of the stages above; they draw the edges in Prefect's UI.
+    """
+    context = TaskRunContext.get()
+    assert context is not None
+    run, tried, waits = context.task_run.id, max(1, context.task_run.run_count), delays()
+    if run in _again:
+        _again.discard(run)
+        if wait(waits[tried - 2]):
+            return Failed(message=Cause.STOPPED.value)
+    log_path = root / ".prefect" / "logs" / f"{stage}.log"
+    code, lines = _repro(stage, root, force, log_path, "w" if tried == 1 else "a")
+    if code != 0:
+        failure = examine(stage, code, lines, log_path.relative_to(root), root)
+        tries = min(failure.cause.tries, len(waits) + 1)
+        if tried < tries:
+            _again.add(run)
+            say = f"{failure.cause.value}; try {tried + 1} of {tries} in {waits[tried - 1]:g} s"
+            _tell(stage, f"{stage}: {say}: {failure.message}", logging.WARNING)
+            for line in mend(root):
+                _tell(stage, f"{stage}: {line}", logging.WARNING)
+        # A returned state, not an exception: a traceback of ours would bury the stage's own message.
+        return Failed(message=failure.message + (f"\n(tried {tried} times)" if tried > 1 else ""))
+    manifest = _manifest(root, stage)
+    restored = any(_DVC_RESTORED in line for line in lines)
+    return Completed(data=manifest, message=RESTORED) if restored else manifest
+
+
+def _repro(stage: str, root: Path, force: bool, log_path: Path, mode: str) -> tuple[int, list[str]]:
+    """`dvc repro -s STAGE`: its exit code, and the lines that it printed."""
+    logger = get_run_logger()
+    lines: list[str] = []
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(StageProgress(stage, logger))
+        log_file: IO[str] | None = None
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk ends the stage, if it must, not the writing of its log
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            log_file = stack.enter_context(log_path.open(mode, encoding="utf-8"))
+
+        def on_line(line: str) -> None:
+            lines.append(line)
+            if log_file is not None:
+                with contextlib.suppress(OSError):
+                    log_file.write(line + "\n")
+                    log_file.flush()
+            progress.line(line)
+            if line.strip() and not line.startswith(_CHATTER):
+                _tell(stage, line, logging.INFO)
+
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
+        code = stream(command + ["--force"] * force, cwd=root, env=environment(root), on_line=on_line)
+        progress.end(well=code == 0)
+    return code, lines
+
+
+def _tell(stage: str, line: str, level: int) -> None:
+    get_run_logger().log(level, "%s", line)
+    show(stage, line)
+
+
+def show(stage: str, line: str) -> None:
+    """A line for who watches the run."""
+    if _sink is not None:
+        _sink(stage, line)
+
+
+def mirror(repo: DvcRepo, stage: str, key: str) -> None:
+    """Lays what dvc.lock says of a finished stage into Prefect's cache, unless it lies there already.
+
+    So a stage that `dvc repro` has done shows as Cached, and one that it did anew gives the new manifest.
+    """
+    manifest = read_manifest(repo.root, stage)
+    store = cast(ResultStore, get_result_store().update_for_task(run_stage))
+    if not (store.exists(key) and store.read(key).result == manifest):
+        store.write(manifest, key=key)
+
+
+def _manifest(root: Path, stage: str) -> Manifest:
+    """The stage's entry. Another stage that ends now may be writing dvc.lock: a torn read is tried again."""
+    for _ in range(100):
+        try:
+            manifest = read_manifest(root, stage)
+        except Exception:  # half-written YAML fails in many ways
+            manifest = None
+        if manifest is not None:
+            return manifest
+        time.sleep(0.05)
+    raise RuntimeError(f"dvc.lock has no entry for {stage}, which dvc has just run; look at dvc.lock")

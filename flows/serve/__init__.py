@@ -1,0 +1,1 @@
+"""What keeps the pipeline going: server, watcher, reports."""

@@ -1,0 +1,283 @@
+"""Everything on one machine: a Prefect server, the line's deployment with its schedule and trigger, and the watcher."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from data.errors import Fault
+from flows.processes.children import stop_all, stream
+from flows.processes.server_process import COMMAND, HOST_SETTING, LOG, PORT_SETTING, server_environment
+from flows.processes.temporary_server import STARTUP
+from flows.serve.report_server import reports_served
+from flows.serve.run_log import RunTeller
+from flows.serve.watch import EVENT, Watcher
+from tasks.common.config import OperateConfig, Params
+from tasks.common.errors import TaskError
+from tasks.inbox.pending import inbox_id
+
+HOST = "127.0.0.1"
+PARTING = 45.0
+"""Seconds that a run which is under way has to end, and its state to be told, when serving ends."""
+RESTART = 5.0
+"""Seconds until what has died is started again."""
+
+Say = Callable[[str], None]
+
+
+class LocalServer:
+    """A Prefect server of our own on this machine, which ends when we do; started again should it die."""
+
+    def __init__(self, root: Path, port: int, login: str, say: Say) -> None:
+        self.root, self.port, self.say, self._login = root, port, say, login
+        self.url = f"http://{HOST}:{port}/api"
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_up, name="server")
+
+    def start(self) -> None:
+        """Returns when the server answers.
+
+        Raises:
+            TaskError: the port is taken, or the server doesn't start.
+        """
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, self.port))
+            except OSError as error:
+                step = f"use that server with PREFECT_API_URL={self.url}, or take another port with --port"
+                found = f"{error.strerror or error}"
+                raise TaskError(str(Fault(f"port {self.port}", HOST, found, "a free port", step))) from None
+        self._thread.start()
+        end = time.monotonic() + STARTUP
+        while not answers(self.url):
+            if time.monotonic() > end or not self._thread.is_alive():
+                raise TaskError(
+                    f"the Prefect server doesn't start within {STARTUP:.0f} s; see {self.root / LOG}"
+                )
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Ends the server."""
+        self._stopping.set()
+        stop_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _keep_up(self) -> None:
+        log_path = self.root / LOG
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        place = {HOST_SETTING: HOST, PORT_SETTING: str(self.port)}
+        env = {**server_environment(self._login), **place, "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
+        while not self._stopping.is_set():
+            with log_path.open("a", encoding="utf-8") as file:
+
+                def on_line(line: str, file: Any = file) -> None:
+                    file.write(line + "\n")
+                    file.flush()
+
+                code = stream(COMMAND, cwd=self.root, env=env, on_line=on_line)
+            if not self._stopping.is_set():
+                self.say(f"the server ended with code {code} ({LOG}); it is started again")
+                self._stopping.wait(RESTART)
+
+
+class Line:
+    """The deployment of `annotation_to_model`: on schedule, on the event, by hand; one run at a time.
+
+    Its runs are processes of their own; those that are due while one runs wait for it. Served in a thread, so that
+    signals are the caller's to handle.
+    """
+
+    def __init__(self, name: str, operate: OperateConfig, say: Say) -> None:
+        self.name, self.operate, self.say = name, operate, say
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runner: Any = None
+        self._thread = threading.Thread(target=self._keep_up, name="line", daemon=True)
+
+    def start(self) -> None:
+        """Returns when the deployment is known to the server and its runs are looked for."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Cancels a run that is under way, pauses the schedule, and ends."""
+        self._stopping.set()
+        if self._loop is not None and self._runner is not None and self._runner.started:
+            asyncio.run_coroutine_threadsafe(self._runner.astop(), self._loop)
+        if self._thread.ident is not None:
+            self._thread.join(PARTING)  # without a server it would try for minutes to tell that it ends
+            from prefect.logging.handlers import APILogHandler
+
+            # The last lines of a cancelled run's log, which are sent every other second: while there is a server.
+            APILogHandler().flush()
+
+    def _keep_up(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                asyncio.run(self._serve())
+            except Exception as error:  # the server was away for too long
+                self._ready.set()
+                if not self._stopping.is_set():
+                    self.say(f"serving ended: {error or type(error).__name__}; it is started again")
+            self._stopping.wait(RESTART)
+
+    async def _serve(self) -> None:
+        from prefect.runner import Runner
+
+        from flows.run.pipeline import annotation_to_model
+
+        # Every ten seconds it tells how many runs wait for the one that runs.
+        logging.getLogger("prefect.runner").setLevel(logging.WARNING)
+        self._loop = asyncio.get_running_loop()
+        self._runner = Runner(name=self.name, limit=1, pause_on_shutdown=True)
+        deployment = await annotation_to_model.ato_deployment(
+            name=self.name,
+            schedules=schedules(self.operate),
+            triggers=triggers(self.name, self.operate),
+            description="The line of this project: points2model serve",
+            tags=["points2model"],
+        )
+        await self._runner.aadd_deployment(deployment)
+        self._ready.set()
+        if not self._stopping.is_set():
+            await self._runner.start()
+
+
+def triggers(name: str, operate: OperateConfig) -> list[Any]:
+    """Prefect's trigger of a run by new points in the inbox: one or none."""
+    from prefect.events import DeploymentEventTrigger
+
+    if operate.inbox.source is None:
+        return []
+    return [
+        DeploymentEventTrigger(
+            name=f"new points: {name}",
+            expect={EVENT},
+            match={"prefect.resource.id": inbox_id(Path.cwd())},
+            parameters={"reason": "{{ event.payload.reason }}"},
+            threshold=1,
+            within=timedelta(0),
+        )
+    ]
+
+
+def schedules(operate: OperateConfig) -> list[Any]:
+    """Prefect's schedules of `operate.schedule`: one or none.
+
+    Raises:
+        TaskError: the cron line or the time zone is at fault.
+    """
+    from prefect.schedules import Cron
+
+    if operate.schedule is None:
+        return []
+    where = "params.yaml"
+    try:
+        ZoneInfo(operate.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        expected = "a name of the IANA time zone database"
+        fault = Fault(
+            where, "operate.timezone", repr(operate.timezone), expected, "write e.g. Europe/Berlin or UTC"
+        )
+        raise TaskError(str(fault)) from None
+    try:
+        return [Cron(operate.schedule, timezone=operate.timezone, parameters={"reason": "schedule"})]
+    except ValueError:
+        expected = "a cron line: minute, hour, day of month, month, day of week"
+        step = 'write e.g. "0 2 * * *" for 2 o\'clock each night, or null for no schedule'
+        raise TaskError(
+            str(Fault(where, "operate.schedule", repr(operate.schedule), expected, step))
+        ) from None
+
+
+def answers(url: str, timeout: float = 5.0) -> bool:
+    """Whether a Prefect server answers at `url`, which ends in /api."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:  # noqa: S310 (the user's own URL)
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def serve(
+    root: Path,
+    params: Params,
+    *,
+    port: int | None,
+    login: str | None,
+    reports_port: int,
+    name: str,
+    say: Say,
+    stopped: threading.Event,
+) -> None:
+    """Serves the line of the project at `root`, the current folder, until `stopped` is set; ends all that it started.
+
+    Args:
+        root: the project's folder.
+        params: its params.
+        port: where to start a server; None uses the one of PREFECT_API_URL. That variable must name the server in both
+            cases, from before Prefect was imported: it reads its settings once. So must PREFECT_API_AUTH_STRING its
+            login.
+        login: of the server that is started.
+        reports_port: where reports are served, another where it is taken; 0 takes a free one.
+        name: of the deployment.
+        say: gets lines for people.
+        stopped: ends it.
+
+    Raises:
+        TaskError: the settings can't work, the port is taken, or no server answers.
+    """
+    url = os.environ["PREFECT_API_URL"]
+    schedules(params.operate)
+    server = None if port is None or login is None else LocalServer(root, port, login, say)
+    from flows.run.gpu_limit import ensure_gpu_limit  # here, since it imports Prefect
+    from flows.run.server import lets_us_in, no_answer
+    from flows.serve.prefect_api import PrefectApi
+
+    if server is None and not lets_us_in():
+        raise no_answer()
+    api = PrefectApi()
+    line, teller, meanwhile = Line(name, params.operate, say), RunTeller(name, api, say), ExitStack()
+    try:
+        if server is not None:
+            say(f"starting a Prefect server on {url.removesuffix('/api')} ...")
+            server.start()
+        ensure_gpu_limit()
+        meanwhile.enter_context(reports_served(root, say, reports_port))
+        line.start()
+        say(f"serving annotation_to_model/{name}; the UI: {url.removesuffix('/api')}")
+        say(_told(params.operate))
+        threading.Thread(target=teller.run, args=(stopped,), name="runs", daemon=True).start()
+        meanwhile.callback(teller.look)  # at the end: a run that was cancelled by it
+        if params.operate.inbox.source is not None:
+            watcher = Watcher(root, api, say)
+            threading.Thread(target=watcher.run, args=(stopped,), name="watcher", daemon=True).start()
+        stopped.wait()
+        say("stopping ...")
+    finally:
+        stopped.set()
+        line.stop()
+        meanwhile.close()
+        if server is not None:
+            server.stop()
+
+
+def _told(operate: OperateConfig) -> str:
+    schedule = f"on schedule {operate.schedule!r} ({operate.timezone})" if operate.schedule else "no schedule"
+    inbox = f"when points arrive in {operate.inbox.source}" if operate.inbox.source else "no inbox"
+    return f"runs: {schedule}; {inbox}; by hand"

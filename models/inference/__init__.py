@@ -1,0 +1,1 @@
+"""From raw outputs to instances, and to masks at clicks."""

@@ -1,0 +1,181 @@
+"""A click becomes a mask. The paper's rule (PointWSSIS, arXiv 2303.15062, section 3.2): at every level the cell
+that holds the point gives a kernel, hence a mask; the level whose mask scores best wins. Ours blends the kernels of
+all levels and of the cells around, each by how well its mask fits the click: masks are linear in their kernels up to
+the sigmoid, so a blend is a mask that the cells agree upon, and holds for clicks far from an object's centre.
+
+Every point gets exactly one answer, whatever the others are.
+
+Legend: K points, L levels, S grid side, T cells of all levels, E kernel channels, M candidate cells a point, h x w the
+mask map. Points are x, y in pixels of the padded input, (0, 0) its outer top-left corner.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.config import PromptConfig
+from models.inference.detect import maskness, rows_at_once
+from models.inference.thresholds import cut_levels
+from models.solov2.network import RawOutputs
+from models.solov2.targets import cells_of
+
+CHUNK_ELEMENTS = 1 << 26
+"""Mask values held at a time."""
+
+
+class Prompted(NamedTuple):
+    """One row a point, in the order given."""
+
+    level: Tensor
+    """int64 [K]: of the cell that counts most, 0 the finest"""
+    class_score: Tensor
+    """float32 [K]: probability of the point's class in the cells, by what they count"""
+    maskness: Tensor
+    """float32 [K]: mean probability above mask_threshold; of a small mask without any, its greatest; else 0"""
+    score: Tensor
+    """float32 [K]: their product"""
+    click_prob: Tensor
+    """float32 [K]: the mask's probability at the point"""
+    cut: Tensor
+    """float32 [K]: the probability above which a pixel belongs to the mask"""
+    mask_prob: Tensor
+    """float32 [K, h, w]"""
+
+
+@torch.no_grad()
+def prompt_points(
+    outputs: RawOutputs,
+    n: int,
+    points_xy: Tensor,
+    labels: Tensor,
+    input_size: tuple[int, int],
+    config: PromptConfig,
+) -> Prompted:
+    """Masks of image `n` at points [K, 2] of contiguous classes [K].
+
+    A cell fits a click by class probability ^ class_power x its mask's probability at the click ^ click_power, for
+    which its mask needn't be drawn. `blend` adds the kernels up by their share in that sum, and draws one mask a
+    point; `best` draws them all and takes the one of the greatest fit x maskness, the nearer cell of equals, of
+    these the finer level. All masks are one matrix product (several where memory wouldn't hold it).
+
+    Raises ValueError for a point that isn't finite or a class the network doesn't have.
+    """
+    device = outputs.mask_features.device
+    points, labels = points_xy.to(device, torch.float32), labels.to(device)
+    classes = outputs.category_logits[0].shape[1]
+    if points.shape != (len(labels), 2) or not bool(points.isfinite().all()):
+        raise ValueError(f"points_xy: found shape {list(points.shape)}, expected finite [{len(labels)}, 2]")
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
+        raise ValueError(f"labels: found {labels.tolist()}, expected classes 0..{classes - 1}")
+
+    # Autocast, as trainings have, would round: the rough masks there are to be those of pseudo_label.
+    with torch.autocast(device.type, enabled=False):
+        prompter = _Prompter(outputs, n, input_size, config)
+        h, w = prompter.map_size
+        drawn = 1 if config.kernel == "blend" else len(prompter.grids) * (2 * config.neighbourhood + 1) ** 2
+        step = max(1, CHUNK_ELEMENTS // (drawn * h * w))
+        mask_prob = torch.empty(len(points), h, w, device=device)
+        parts = []
+        for at in range(0, len(points), step) or [0]:
+            rows = slice(at, at + step)
+            parts.append(prompter.prompt(points[rows], labels[rows], mask_prob[rows]))
+        level, class_score, certainty, click_prob, cut = (
+            torch.cat(part) for part in zip(*parts, strict=True)
+        )
+    return Prompted(level, class_score, certainty, certainty * class_score, click_prob, cut, mask_prob)
+
+
+class _Prompter:
+    """One image's outputs, laid out for lookups by cell and by place."""
+
+    def __init__(
+        self, outputs: RawOutputs, n: int, input_size: tuple[int, int], config: PromptConfig
+    ) -> None:
+        self.input_size, self.config = input_size, config
+        self.grids = [(logits.shape[-2], logits.shape[-1]) for logits in outputs.category_logits]
+        self.logits = torch.cat([logits[n].flatten(1) for logits in outputs.category_logits], 1)  # [C, T]
+        # A cell's kernel lies in one piece: most of the cells are looked up many times.
+        self.kernels = torch.cat([kernels[n].flatten(1).T for kernels in outputs.kernels]).float()  # [T, E]
+        features = outputs.mask_features[n].float()
+        self.map_size = (features.shape[1], features.shape[2])
+        self.features = features.flatten(1)
+
+    def prompt(self, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        """Level, class_score, maskness, click_prob and cut [k] of points [k, 2]; their masks go into [k, h, w]."""
+        cells, on_grid = self._cells_around(points)
+        taps = self._taps(points)
+        logits = self.logits[labels[:, None], cells].float()
+        kernels = self.kernels[cells]  # [k, M, E]
+        fit = self.config.class_power * F.logsigmoid(logits)
+        fit = fit + self.config.click_power * self._at_click(kernels, taps).log()
+        fit = fit.masked_fill(~on_grid, -torch.inf)
+        rows = torch.arange(len(points), device=points.device)
+        flat = masks.flatten(1)
+        if self.config.kernel == "blend":
+            share = fit.softmax(1)
+            best = fit.argmax(1)
+            kernel = (share[:, None] @ kernels)[:, 0]
+            torch.mm(kernel, self.features, out=flat)
+            certainty, area, peak = self._draw(flat)
+            class_score = (share * logits.sigmoid()).sum(1)
+        else:
+            drawn = (kernels.flatten(0, 1) @ self.features).unflatten(0, cells.shape)
+            measured, *known = (fact.view(cells.shape) for fact in self._draw(drawn.flatten(0, 1)))
+            best = (measured * fit.exp()).masked_fill(~on_grid, -1).argmax(1)
+            kernel, certainty = kernels[rows, best], measured[rows, best]
+            area, peak = (fact[rows, best] for fact in known)
+            flat.copy_(drawn[rows, best])
+            class_score = logits[rows, best].sigmoid()
+        config = self.config
+        cut = cut_levels(masks, config.mask_threshold, config.small_area, config.faint, (area, peak))
+        click_prob = self._at_click(kernel[:, None], taps)[:, 0]
+        return best % len(self.grids), class_score, certainty, click_prob, cut
+
+    def _cells_around(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells int64 [k, M], the nearest first, then the finest; bool [k, M]: on the grid."""
+        reach = self.config.neighbourhood
+        span = torch.arange(-reach, reach + 1, device=points.device)
+        offsets = torch.cartesian_prod(span, span).view(-1, 2)
+        offsets = offsets[offsets.square().sum(1).argsort(stable=True)]
+        cells, on_grid = [], []
+        start = 0
+        for rows, columns in self.grids:
+            column, row = (cells_of(points, (rows, columns), self.input_size)[:, None] + offsets).unbind(-1)
+            on_grid.append((column >= 0) & (column < columns) & (row >= 0) & (row < rows))
+            cells.append(start + row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1))
+            start += rows * columns
+        return torch.stack(cells, 2).flatten(1), torch.stack(on_grid, 2).flatten(1)
+
+    def _at_click(self, kernels: Tensor, taps: tuple[Tensor, Tensor]) -> Tensor:
+        """[k, M]: what the masks of kernels [k, M, E] have at the points, bilinearly, as masks are resized."""
+        features, weights = taps
+        return ((kernels @ features).sigmoid_() * weights[:, None]).sum(-1).clamp(min=1e-30)
+
+    def _taps(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask features [k, E, 4] of the places around each point, and their weights [k, 4]."""
+        (h, w), (height, width) = self.map_size, self.input_size
+        limit = points.new_tensor([w - 1, h - 1])
+        spot = points * points.new_tensor([w / width, h / height]) - 0.5
+        spot = spot.clamp(min=torch.zeros_like(limit), max=limit)
+        low = spot.floor()
+        (right, down), (x0, y0) = (spot - low).unbind(1), low.long().unbind(1)
+        x1, y1 = (x0 + 1).clamp(max=w - 1), (y0 + 1).clamp(max=h - 1)
+        corners = torch.stack([y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1], 1)
+        weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
+        return self.features[:, corners].transpose(0, 1), torch.stack(weights, 1)
+
+    def _draw(self, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [k, h * w] become masks, in place; their maskness, areas and greatest probabilities [k].
+
+        The maskness of a small mask, which may pass the threshold nowhere, is its greatest probability.
+        """
+        measured = []
+        for part in masks.split(rows_at_once(masks)):
+            part.sigmoid_()
+            measured.append((*maskness(part, self.config.mask_threshold), part.amax(1)))
+        certainty, area, peak = (torch.cat(facts) for facts in zip(*measured, strict=True))
+        if self.config.small_area:
+            certainty = torch.where((area == 0) & (peak > self.config.faint), peak, certainty)
+        return certainty, area, peak

@@ -1,0 +1,174 @@
+"""Mask maps become masks of the original image.
+
+On the CPU only inside boxes: an object is much smaller than the image. On a GPU whole masks are faster than boxes of
+unlike size.
+
+Legend: K masks, h x w the mask map, H x W pixels. Sizes are (height, width); boxes are xyxy in whole pixels, the
+lower end outside.
+"""
+
+from itertools import starmap
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.masks.boxes import empty_masks, mask_boxes, span
+
+CHUNK_ELEMENTS = 1 << 25
+"""Values of full-size masks held at a time."""
+ROUNDING = 1e-5
+"""Between values below a threshold a pixel may pass it by rounding, by far less than this share."""
+
+
+class Boxed(NamedTuple):
+    """Masks, and boxes outside of which they are empty."""
+
+    masks: Tensor
+    """bool [K, H, W]"""
+    boxes_xyxy: Tensor
+    """int64 [K, 4], on the CPU; not always tight, zeros where a mask is sure to be empty"""
+
+
+def resize_masks(
+    probabilities: Tensor,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+    threshold: float | Tensor,
+) -> Tensor:
+    """Mask map values [K, h, w] to bool masks [K, H, W] of the original image.
+
+    Up to the padded input, the padding cut off, then to the original; bilinear. The threshold is a number, or one a
+    mask [K].
+    """
+    sizes = (input_size, content_size, original_size)
+    if probabilities.device.type == "cpu":
+        return resize_boxed(probabilities, *sizes, threshold).masks
+    return _whole(probabilities, *sizes, _levels(threshold, probabilities))
+
+
+def resize_boxed(
+    probabilities: Tensor,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+    threshold: float | Tensor,
+) -> Boxed:
+    """`resize_masks`, with the masks' boxes."""
+    levels = _levels(threshold, probabilities)
+    if probabilities.device.type != "cpu":
+        masks = _whole(probabilities, input_size, content_size, original_size, levels)
+        return Boxed(masks, mask_boxes(masks))
+    maps = probabilities.float()
+    masks = empty_masks(len(maps), original_size, maps.device)
+    boxes = torch.zeros(len(maps), 4, dtype=torch.long)
+    map_size = (maps.shape[1], maps.shape[2])
+    aligned = content_size == original_size and all(
+        length % places == 0 for length, places in zip(input_size, map_size, strict=True)
+    )
+    if aligned:
+        scales = (input_size[0] // map_size[0], input_size[1] // map_size[1])
+    else:
+        axes = list(starmap(_Axis, zip(map_size, input_size, content_size, original_size, strict=True)))
+    for k, (level, held) in enumerate(zip(levels.tolist(), _held(maps, levels), strict=True)):
+        if held is None:
+            continue
+        if aligned:
+            (top, left), drawn = _enlarged(maps[k], held, scales)
+        else:
+            (top, left), drawn = _sampled(maps[k], held, axes)
+        mask = masks[k, top : top + drawn.shape[0], left : left + drawn.shape[1]]
+        if mask.numel():
+            torch.gt(drawn[: mask.shape[0], : mask.shape[1]], level, out=mask)
+            boxes[k] = torch.tensor([left, top, left + mask.shape[1], top + mask.shape[0]])
+    return Boxed(masks, boxes)
+
+
+def _levels(threshold: float | Tensor, like: Tensor) -> Tensor:
+    return torch.as_tensor(threshold, dtype=torch.float32, device=like.device).expand(len(like))
+
+
+def _whole(
+    probabilities: Tensor,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+    levels: Tensor,
+) -> Tensor:
+    """Every pixel of every mask, in chunks of masks."""
+    (height, width), (ch, cw) = original_size, content_size
+    masks = torch.empty(len(probabilities), height, width, dtype=torch.bool, device=probabilities.device)
+    step = max(1, CHUNK_ELEMENTS // max(height * width, input_size[0] * input_size[1]))
+    for at in range(0, len(probabilities), step):
+        x = probabilities[at : at + step, None].float()
+        x = F.interpolate(x, size=input_size, mode="bilinear", align_corners=False)[:, :, :ch, :cw]
+        if content_size != original_size:
+            x = F.interpolate(x, size=original_size, mode="bilinear", align_corners=False)
+        masks[at : at + step] = x[:, 0] > levels[at : at + step, None, None]
+    return masks
+
+
+Span = tuple[int, int]
+
+
+def _held(maps: Tensor, levels: Tensor) -> list[tuple[Span, Span] | None]:
+    """Rows and columns of the places of each map that may pass its level; None where no place does."""
+    least = (levels - levels.abs() * ROUNDING).numpy()
+    spans: list[tuple[Span, Span] | None] = []
+    for places, rows, level in zip(maps.numpy(), maps.amax(2).numpy(), least, strict=True):
+        above = rows > level
+        if not above.any():
+            spans.append(None)
+            continue
+        y0, y1 = span(above)
+        spans.append(((y0, y1), span(places[y0:y1].max(0) > level)))
+    return spans
+
+
+def _enlarged(places: Tensor, held: tuple[Span, Span], scales: tuple[int, int]) -> tuple[Span, Tensor]:
+    """Top left pixel, and values, of the piece of a map [h, w], enlarged by whole numbers, that held places reach.
+
+    They are those of the whole map enlarged, to the last bit, wherever they pass the level: only at the piece's ends
+    do they differ, where no place does.
+    """
+    rows, columns = (
+        slice(max(0, low - 1), min(high + 1, length))
+        for (low, high), length in zip(held, places.shape, strict=True)
+    )
+    piece = places[None, None, rows, columns]
+    size = (piece.shape[2] * scales[0], piece.shape[3] * scales[1])
+    drawn = F.interpolate(piece, size=size, mode="bilinear", align_corners=False)[0, 0]
+    return (rows.start * scales[0], columns.start * scales[1]), drawn
+
+
+class _Axis:
+    """Along one side: how places of a map make pixels of the original image.
+
+    Both resizings are linear, so they are one matrix, here [pixels, places], with two or three values above 0 a row.
+    """
+
+    def __init__(self, places: int, padded: int, content: int, original: int) -> None:
+        x = F.interpolate(torch.eye(places)[None], size=padded, mode="linear", align_corners=False)
+        x = F.interpolate(x[:, :, :content], size=original, mode="linear", align_corners=False)
+        self.weights = x[0].T.contiguous()
+        reached = self.weights.numpy() > 0
+        pixels = [span(column) if column.any() else (original, 0) for column in reached.T]
+        self.pixels_of = [(low, high) for low, high in pixels]
+        self.places_of = [span(row) for row in reached]
+
+    def reach(self, low: int, high: int) -> tuple[slice, slice]:
+        """Pixels that places low..high - 1 have a part in, and all places that have a part in these."""
+        first = min(begin for begin, _ in self.pixels_of[low:high])
+        last = max(end for _, end in self.pixels_of[low:high])
+        if first >= last:
+            return slice(0, 0), slice(0, 0)
+        return slice(first, last), slice(self.places_of[first][0], self.places_of[last - 1][1])
+
+
+def _sampled(places: Tensor, held: tuple[Span, Span], axes: list[_Axis]) -> tuple[Span, Tensor]:
+    """Top left pixel, and values, of the pixels of the original image that held places of a map [h, w] reach."""
+    (y, rows), (x, columns) = (axis.reach(*ends) for axis, ends in zip(axes, held, strict=True))
+    drawn = axes[0].weights[y, rows] @ places[rows, columns] @ axes[1].weights[x, columns].T
+    return (y.start, x.start), drawn

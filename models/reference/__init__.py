@@ -1,0 +1,1 @@
+"""The reference's own ways and files: published weights, its postprocessing."""

@@ -1,0 +1,179 @@
+"""What the public PointWSSIS implementation does after its network has spoken, where ours does better.
+
+Only for comparison, and to get from published weights what they gave there: the default is
+models/inference/click_masks.py and models/inference/detect.py. docs/method.md lists the differences. Written from its
+measured behaviour (METHOD.md).
+
+Legend: K points, D masks that come out, L levels, S grid side, h x w the mask map. Points are x, y in pixels of the
+padded input, (0, 0) its outer top-left corner; the reference counts from the centre of the top-left pixel.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.config import InferenceConfig
+from models.inference.detect import CHUNK_ELEMENTS, Predictions, candidates, mask_ious, maskness
+from models.masks.resize import resize_boxed
+from models.solov2.network import RawOutputs
+
+NMS_IOU = 0.5
+"""Of two masks of a class that overlap by more, the lesser is dropped."""
+POINT_STEPS = 10_000
+"""The place of a point is kept in so many steps a side of the image, rounded down."""
+KEPT = "kept"
+
+
+class ReferencePrompted(NamedTuple):
+    """The masks that come out, best first, and what became of each point."""
+
+    prompt: Tensor
+    """int64 [D]: the point whose mask it is (of several, the first)"""
+    carried: Tensor
+    """int64 [D]: the point that the reference reports with it, the last one in that cell whatever its class"""
+    level: Tensor
+    """int64 [D], 0 the finest"""
+    labels: Tensor
+    """int64 [D], contiguous classes"""
+    scores: Tensor
+    """float32 [D]: maskness alone"""
+    mask_prob: Tensor
+    """float32 [D, h, w]"""
+    fates: list[str]
+    """Of each of the K points: `kept`, or how it was lost."""
+
+
+def reference_cells(points_xy: Tensor, grid: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
+    """Int64 [K, 2]: column and row of each point's cell, int(x // (1 / S)) of its share x of the padded size.
+
+    `grid` is the number of rows and of columns. At cells' borders rounding makes this another cell than floor(x S)
+    does, often the one before.
+    """
+    height, width = input_size
+    share = (points_xy.double() - 0.5) / points_xy.new_tensor([width, height], dtype=torch.float64)
+    rows, columns = grid
+    counts = torch.tensor([columns, rows], device=share.device)
+    cells = share.div(1.0 / counts.double(), rounding_mode="floor").long()
+    return torch.minimum(cells.clamp(min=0), counts - 1)
+
+
+@torch.no_grad()
+def prompt_as_reference(
+    outputs: RawOutputs,
+    n: int,
+    points_xy: Tensor,
+    labels: Tensor,
+    input_size: tuple[int, int],
+    config: InferenceConfig,
+) -> ReferencePrompted:
+    """Masks of image `n` at points [K, 2] of contiguous classes [K], as the reference picks them.
+
+    For each point the level of greatest maskness x class probability. Then, as if they were detections: points that
+    share class and cell become one; masks not larger than their level's stride go; the others score by maskness
+    alone and pass mask NMS; the best `max_detections` stay.
+    """
+    device = outputs.mask_features.device
+    points, labels = points_xy.to(device), labels.to(device)
+    grids = [(logits.shape[-2], logits.shape[-1]) for logits in outputs.category_logits]
+    cells = torch.stack([reference_cells(points, grid, input_size) for grid in grids], 1)  # [K, L, 2]
+    features = outputs.mask_features[n].float()
+    h, w = features.shape[-2:]
+    flat = features.flatten(1)
+    level_kernels, level_scores = [], []
+    for at, (logits, kernels) in enumerate(zip(outputs.category_logits, outputs.kernels, strict=True)):
+        column, row = cells[:, at].unbind(1)
+        level_kernels.append(kernels[n, :, row, column].float().T)
+        level_scores.append(logits[n, labels, row, column].float().sigmoid())
+    kernel, class_score = torch.stack(level_kernels, 1), torch.stack(level_scores, 1)  # [K, L, E], [K, L]
+    certainty, area = torch.zeros_like(class_score), torch.zeros_like(class_score)
+    step = max(1, CHUNK_ELEMENTS // (len(grids) * h * w))
+    for at in range(0, len(points), step):
+        rows = slice(at, at + step)
+        certainty[rows], area[rows] = maskness((kernel[rows] @ flat).sigmoid(), config.mask_threshold)
+    level = (certainty * class_score).argmax(1)
+
+    picked = torch.arange(len(points), device=device)
+    place = torch.cat([level[:, None], cells[picked, level], labels[:, None]], 1)
+    fates = [KEPT] * len(points)
+    leader = _leaders(place)
+    strides = torch.tensor(outputs.strides, device=device)[level]
+    too_small = area[picked, level] <= strides
+    for k, first in enumerate(leader.tolist()):
+        if too_small[k]:
+            fates[k] = (
+                f"too small: {int(area[k, level[k]])} pixels of the mask map, at stride {int(strides[k])}"
+            )
+        elif first != k:
+            fates[k] = f"the mask of point {first}: the same cell and class"
+    order = ((leader == picked) & ~too_small).nonzero()[:, 0]
+    scores = certainty[picked, level]
+    order = order[scores[order].argsort(descending=True, stable=True)][: config.nms_pre]
+    masks = (kernel[order, level[order]] @ flat).sigmoid().view(-1, h, w)
+    better = mask_nms(masks > config.mask_threshold, labels[order])
+    kept = (better < 0).nonzero()[:, 0]
+    for k, by in zip(order.tolist(), better.tolist(), strict=True):
+        if by >= 0:
+            fates[k] = f"covered by the mask of point {int(order[by])}: IoU above {NMS_IOU}"
+    for k in order[kept[config.max_detections :]].tolist():
+        fates[k] = f"beyond the best {config.max_detections}"
+    kept = kept[: config.max_detections]
+    came = order[kept]
+    carried = _last_in_cell(cells, level[came], cells[came, level[came]])
+    return ReferencePrompted(came, carried, level[came], labels[came], scores[came], masks[kept], fates)
+
+
+def mask_nms(masks: Tensor, labels: Tensor) -> Tensor:
+    """Int64 [K]: for each of the bool masks [K, h, w], best first, the kept one that it gives way to, or -1."""
+    rivals = (mask_ious(masks) > NMS_IOU) & (labels[:, None] == labels)
+    loses_to = torch.full_like(labels, -1)
+    for k in range(len(masks)):  # each decision rests on those before it
+        above = rivals[k, :k] & (loses_to[:k] < 0)
+        if bool(above.any()):
+            loses_to[k] = above.int().argmax()
+    return loses_to
+
+
+def rounded_points(points_xy: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Float32 [K, 2]: where the reference takes points [K, 2] to be: counted from the first pixel's centre, cut off
+    to ten-thousandths of the image (height, width)."""
+    height, width = image_size
+    side = points_xy.new_tensor([width, height], dtype=torch.float64)
+    steps = ((points_xy.double() - 0.5) / side * POINT_STEPS).long().clamp(min=0)
+    return (steps / POINT_STEPS * side + 0.5).float()
+
+
+@torch.no_grad()
+def predict_as_reference(
+    outputs: RawOutputs,
+    n: int,
+    config: InferenceConfig,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+) -> Predictions:
+    """Instances of image `n` without points, by mask NMS, which the reference's teachers use.
+
+    Its students use matrix NMS: that is `postprocess.predict`.
+    """
+    scores, labels, probabilities = candidates(outputs, n, config, input_size)
+    better = mask_nms(probabilities > config.mask_threshold, labels)
+    kept = (better < 0).nonzero()[:, 0][: config.max_detections]
+    masks, boxes = resize_boxed(
+        probabilities[kept], input_size, content_size, original_size, config.mask_threshold
+    )
+    return Predictions(masks, scores[kept], labels[kept], boxes)
+
+
+def _leaders(place: Tensor) -> Tensor:
+    """Int64 [K]: the first row that is equal to each row of [K, ...]."""
+    if not len(place):
+        return torch.zeros(0, dtype=torch.long, device=place.device)
+    return (place[:, None] == place).all(-1).int().argmax(1)
+
+
+def _last_in_cell(cells: Tensor, level: Tensor, place: Tensor) -> Tensor:
+    """Int64 [D]: of the points with cells [K, L, 2] the last whose cell at `level` [D] is `place` [D, 2]."""
+    there = (cells[:, level] == place).all(-1)  # [K, D]
+    rank = torch.arange(1, len(cells) + 1, device=cells.device)[:, None]
+    return (there * rank).amax(0) - 1 if len(cells) else level

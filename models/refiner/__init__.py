@@ -1,0 +1,1 @@
+"""MaskRefineNet: network, crops, use."""

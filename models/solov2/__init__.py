@@ -1,0 +1,1 @@
+"""SOLOv2: network, targets, losses."""

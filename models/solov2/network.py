@@ -1,0 +1,127 @@
+"""SOLOv2: dynamic and fast instance segmentation (Wang et al., NeurIPS 2020, arXiv 2003.10152).
+
+Every cell of an S x S grid answers what object has its centre there (category logits) and how to find its
+pixels (a kernel): the mask is the kernel applied, as a 1x1 convolution, to one shared map of mask features.
+
+Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input. With
+`grid_reference` a level has S H / R rows and S W / R columns, where this package's shapes say S x S.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.backbone import BackboneFPN
+from models.config import SIZE_DIVISOR, SOLOv2Config
+from models.solov2.heads import Frame, InstanceHead, MaskBranch
+
+
+class RawOutputs(NamedTuple):
+    """What the network says of a batch, before any decision."""
+
+    category_logits: list[Tensor]
+    """L x [N, C, S, S]"""
+    kernels: list[Tensor]
+    """L x [N, E, S, S]"""
+    mask_features: Tensor
+    """[N, E, H / mask_stride, W / mask_stride]"""
+    strides: tuple[int, ...]
+    """Of the L levels, in input pixels."""
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.category_logits, *self.kernels, self.mask_features]
+
+
+class SOLOv2(nn.Module):
+    """The network of `config` for classes 0..num_classes - 1, its backbone's weights loaded."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: SOLOv2Config, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.categories: list[dict[str, Any]] = []
+        """Class i is categories[i], {"id", "name"}; filled in when a checkpoint is read."""
+        self.backbone = BackboneFPN(config.backbone, config.fpn_channels)
+        self.instance_head = InstanceHead(
+            config.fpn_channels,
+            config.head_channels,
+            depth=config.head_convs,
+            num_classes=num_classes,
+            kernel_channels=config.kernel_channels,
+            coord_conv=config.coord_conv,
+            norm_groups=config.norm_groups,
+            prior_prob=config.prior_prob,
+        )
+        self.mask_branch = MaskBranch(
+            config.fpn_channels,
+            config.mask_channels,
+            config.kernel_channels,
+            coord_conv=config.coord_conv,
+            norm_groups=config.norm_groups,
+            stride=config.mask_stride,
+        )
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor, content_sizes: list[tuple[int, int]] | None) -> Tensor:
+        """RGB 0..255 [N, 3, H, W] to the network's channel order, zero mean and unit deviation.
+
+        With `content_sizes`, the (h, w) of each image in the batch, padding becomes 0, the mean colour.
+        """
+        x = images.float()
+        if self.config.bgr:
+            x = x.flip(1)
+        x = (x - self.pixel_mean) / self.pixel_std
+        if content_sizes is not None:
+            for i, (h, w) in enumerate(content_sizes):
+                x[i, :, h:] = 0
+                x[i, :, :, w:] = 0
+        return x
+
+    def forward(
+        self,
+        images: Tensor,
+        content_sizes: list[tuple[int, int]] | None = None,
+        origins: Sequence[tuple[float, float]] | None = None,
+    ) -> RawOutputs:
+        """Images [N, 3, H, W], uint8 or float, RGB 0..255, padded at the bottom and right, to raw outputs.
+
+        `origins` are the x, y of crops in the images that they were cut from; they count with `grid_reference`,
+        which alone lets crops be learnt from and whole images be seen.
+
+        Raises ValueError for another shape, or H or W not a multiple of 32.
+        """
+        if (
+            images.ndim != 4
+            or images.shape[1] != 3
+            or images.shape[2] % SIZE_DIVISOR
+            or images.shape[3] % SIZE_DIVISOR
+        ):
+            raise ValueError(
+                f"images: found shape {list(images.shape)}, expected [N, 3, H, W] with H and W multiples of "
+                f"{SIZE_DIVISOR}; pad at the bottom and right"
+            )
+        pyramid = self.backbone(self.normalise(images, content_sizes))
+        input_size = (images.shape[2], images.shape[3])
+        corners = torch.zeros(len(images), 2) if origins is None else torch.tensor(origins).float()
+        frame = Frame(input_size, self.config.grid_reference, corners.to(images.device).view(-1, 2))
+        logits, kernels = self.instance_head(
+            [self._read(pyramid, *pair) for pair in self.config.level_sources],
+            self.config.grid_shapes(input_size),
+            frame,
+        )
+        return RawOutputs(logits, kernels, self.mask_branch(pyramid, frame), self.config.strides)
+
+    @staticmethod
+    def _read(pyramid: dict[int, Tensor], level: int, size_of: int) -> Tensor:
+        if level == size_of:
+            return pyramid[level]
+        size = pyramid[size_of].shape[-2:]
+        return F.interpolate(pyramid[level], size=size, mode="bilinear", align_corners=False)

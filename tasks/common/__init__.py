@@ -1,0 +1,1 @@
+"""What all steps share: params, errors, device, processes, progress."""

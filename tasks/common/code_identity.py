@@ -1,0 +1,373 @@
+"""Which of our code decides a stage's result, and a hash of it that nothing else changes.
+
+From the stage's function `run` on, the definitions of `data`, `models` and `tasks` are followed that it uses. They are
+read as syntax trees and never executed. Each is hashed without docstrings, comments, layout, log lines and the texts of
+raised errors. What nothing reaches doesn't count: another function in the same file, or a section of `Params` that the
+stage doesn't read. How params.yaml is read and checked doesn't count either: DVC sees its values.
+
+Counted though nothing names it: in a module that is reached, or imported by one, the statements that bind no name
+(`x.y = 1`, a call), since Python runs them, and definitions under a decorator of ours, which may register them. A name
+made at run time (`getattr(module, "f" + "g")`) isn't seen.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("data", "models", "tasks")
+PARAMS = ("tasks.common.config", "Params")
+"""The class with a field for each section of params.yaml."""
+SHARED = (("tasks.common.processes", "start"), (PARAMS[0], ""))
+"""What every stage passes before its `run`: it sets the number of threads."""
+FREE = ("runtime", "operate")
+"""Sections that decide no result: no stage depends on them."""
+
+Place = tuple[str, str]
+"""(module, name in it); "" is what binds no name there, "*" is all of it."""
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_LOGS = {"log", "logger", "logging", "warnings"}
+_ERROR = re.compile(r"\w*(Error|Exception)$")
+_FILE = re.compile(r"[\w.-]+\.(?!py$)\w+")
+
+
+def identities(stages: Iterable[str], sources: Sources) -> dict[str, dict[str, str]]:
+    """By stage, {"models.solov2.losses:dice_loss": 16 hex digits, ...}: all that decides what `run` of tasks/STAGE.py
+    does.
+
+    Raises:
+        SyntaxError: a source file that is reached can't be parsed.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for stage in stages:
+        reached = _Reached(sources)
+        reached.follow([(f"tasks.{stage}", "run"), *SHARED])
+        found[stage] = {
+            f"{place[0]}:{place[1]}": value for place, value in sorted(reached.hashes.items()) if value
+        }
+    return found
+
+
+@cache
+def code_digest(stage: str) -> str:
+    """One hash, 64 hex digits, of the code of ours that decides the stage's result."""
+    parts = identities([stage], Sources(ROOT))[stage]
+    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
+
+
+class _Content(NamedTuple):
+    """Of statements: their hash, the names that they read, the sections of params.yaml."""
+
+    digest: str
+    used: tuple[str, ...]
+    sections: frozenset[str]
+
+
+class _Module:
+    """A source file: the statements of its top level by the names that they bind, and what it imports of ours."""
+
+    def __init__(self, name: str, path: Path, text: str) -> None:
+        self.name, self.path = name, path
+        self.bound: dict[str, list[ast.stmt]] = {"": []}
+        self.names: dict[str, str] = {}
+        """local name -> what it was imported as, dotted: a module, or a name in one"""
+        self.imported: set[str] = set()
+        tree = ast.parse(text, str(path))
+        for node in _executed(tree):
+            if isinstance(node, ast.Import):
+                self._import(node)
+            elif isinstance(node, ast.ImportFrom):
+                self._import_from(node)
+        for statement in tree.body:
+            self._bind(statement)
+
+    def _import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            top = alias.name.split(".", maxsplit=1)[0]
+            if top not in PACKAGES:
+                continue
+            self.imported.add(alias.name)
+            self.names[alias.asname or top] = alias.name if alias.asname else top
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        parts = self.name.split(".")
+        if self.path.name != "__init__.py":
+            parts = parts[:-1]
+        above = parts[: len(parts) - node.level + 1] if node.level else []
+        base = ".".join([*above, *filter(None, [node.module])])
+        if base.split(".", maxsplit=1)[0] not in PACKAGES:
+            return
+        for alias in node.names:
+            self.names[alias.asname or alias.name] = f"{base}.{alias.name}"
+            self.imported.add(f"{base}.{alias.name}")
+
+    def _bind(self, statement: ast.stmt) -> None:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            return
+        if isinstance(statement, ast.If):
+            words = {node.id for node in ast.walk(statement.test) if isinstance(node, ast.Name)}
+            if "__name__" in words:
+                return  # the command line, which `run` doesn't pass
+            if "TYPE_CHECKING" in words:
+                for other in statement.orelse:
+                    self._bind(other)
+                return
+        names = set(_binds(statement))
+        if any(name in self.names or name in self.bound for name in _decorators(statement)):
+            names.add("")
+        for name in names or {""}:
+            self.bound.setdefault(name, []).append(statement)
+
+    @cache  # noqa: B019  (lives as long as the module)
+    def content(self, name: str) -> _Content | None:
+        """Of what binds a name; None where nothing is left of it without its texts."""
+        statements = self.bound.get(name, [])
+        if name.startswith(f"{PARAMS[1]}."):
+            members = [
+                part for node in self.bound[PARAMS[1]] if isinstance(node, ast.ClassDef) for part in node.body
+            ]
+            statements = [part for part in members if name.partition(".")[2] in _binds(part)]
+        content, sections = hashlib.sha256(), set[str]()
+        used: list[str] = []
+        stripped = [found for found in map(_stripped, statements) if found is not None]
+        for statement in stripped:
+            content.update(_dump(statement).encode())
+            used += _used(statement)
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Attribute) and _is_params(node.value, within=name):
+                    sections.add(node.attr)
+                elif (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and _FILE.fullmatch(node.value)
+                ):
+                    beside = self.path.parent / node.value
+                    if beside.is_file():  # a template
+                        content.update(beside.read_bytes())
+        digest = content.hexdigest()[:16]
+        return _Content(digest, tuple(dict.fromkeys(used)), frozenset(sections)) if stripped else None
+
+
+class Sources:
+    """Our modules in the folder `root`, each read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._modules: dict[str, _Module | None] = {}
+
+    def module(self, name: str) -> _Module | None:
+        """None for what is no module of ours, and for this one, which decides what is stale but no result."""
+        if name.split(".", maxsplit=1)[0] not in PACKAGES or name == __name__:
+            return None
+        if name not in self._modules:
+            base = self.root.joinpath(*name.split("."))
+            files = [path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()]
+            self._modules[name] = _Module(name, files[0], self.text(files[0])) if files else None
+        return self._modules[name]
+
+    def text(self, path: Path) -> str:
+        """What a source file holds."""
+        return path.read_text(encoding="utf-8")
+
+
+class _Reached:
+    """What is reached so far: the hash of each place, "" where it adds nothing of its own."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
+        self.hashes: dict[Place, str] = {}
+        self.sections: set[str] = set()
+
+    def follow(self, places: Iterable[Place]) -> None:
+        waiting = list(places)
+        while waiting:
+            place = waiting.pop()
+            if place not in self.hashes:
+                self.hashes[place] = ""
+                waiting += self._visit(place)
+
+    def _visit(self, place: Place) -> Iterator[Place]:
+        name, wanted = place
+        module = self.sources.module(name)
+        if module is None:
+            return
+        yield name, ""
+        if place == PARAMS:
+            return  # its members count one by one, as they are read
+        if wanted == "*":
+            yield from ((name, other) for other in module.bound)
+        elif wanted == "":
+            yield from self._run_by_import(module)
+        content = module.content(wanted)
+        if content is None:
+            if wanted in module.names:
+                yield from self._resolve(module.names[wanted])
+            return
+        self.hashes[place] = content.digest
+        for dotted in content.used:
+            first, _, rest = dotted.partition(".")
+            if first in module.bound:
+                yield name, first
+            elif first in module.names:
+                yield from self._resolve(".".join(filter(None, [module.names[first], rest])))
+        yield from (
+            (PARAMS[0], f"{PARAMS[1]}.{section}") for section in content.sections if section not in FREE
+        )
+
+    def _run_by_import(self, module: _Module) -> Iterator[Place]:
+        """What Python runs when it imports a module: those that this one imports, and the packages around them."""
+        for dotted in {module.name, *module.imported}:
+            parts = dotted.split(".")
+            yield from ((".".join(parts[:end]), "") for end in range(1, len(parts) + 1))
+
+    def _resolve(self, dotted: str) -> Iterator[Place]:
+        """The place that a dotted name stands for: the longest part of it that is a module, and a name in that."""
+        parts = dotted.split(".")
+        for end in range(len(parts), 0, -1):
+            name = ".".join(parts[:end])
+            if self.sources.module(name) is not None:
+                yield name, parts[end] if end < len(parts) else "*"
+                return
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def _binds(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement gives a value in the namespace that it stands in."""
+    if isinstance(statement, _Function | ast.ClassDef):
+        yield statement.name
+        return
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, _Function | ast.ClassDef):
+            yield node.name
+
+
+def _is_params(node: ast.expr, within: str) -> bool:
+    """Whether this stands for the params: `params`, `job.params`, or `self` in one of their methods."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "params"
+    return isinstance(node, ast.Name) and (
+        node.id == "params" or (node.id == "self" and within.startswith(f"{PARAMS[1]}."))
+    )
+
+
+def _decorators(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, _Function | ast.ClassDef):
+        for decorator in statement.decorator_list:
+            yield from (node.id for node in ast.walk(decorator) if isinstance(node, ast.Name))
+
+
+def _used(node: ast.AST) -> Iterator[str]:
+    """Names that are read, with the attributes behind them: `processes.gather`. Not those in a function's annotations,
+    which nothing reads; a class's fields are what pydantic makes of theirs."""
+    if isinstance(node, ast.Attribute | ast.Name):
+        attributes: list[str] = []
+        inner: ast.AST = node
+        while isinstance(inner, ast.Attribute):
+            attributes.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name):
+            yield ".".join([inner.id, *reversed(attributes)])
+        else:
+            yield from _used(inner)
+        return
+    for field, value in ast.iter_fields(node):
+        if field == "returns" or (field == "annotation" and isinstance(node, ast.arg)):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _used(child)
+
+
+def _stripped(statement: ast.stmt) -> ast.stmt | None:
+    """Takes docstrings, log lines and the texts of raised errors and asserts out of it; None where nothing is left."""
+    found: ast.stmt | None = _Strip().visit(statement)
+    return found
+
+
+class _Strip(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt | None:
+        value = node.value
+        if isinstance(value, ast.Constant):
+            return None  # a docstring, of a function or of a field
+        called = value.func if isinstance(value, ast.Call) else None
+        if isinstance(called, ast.Name) and called.id == "print":
+            return None
+        if (
+            isinstance(called, ast.Attribute)
+            and isinstance(called.value, ast.Name)
+            and called.value.id in _LOGS
+        ):
+            return None
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.stmt:
+        if isinstance(node.exc, ast.Call):
+            name = node.exc.func
+            last = name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "")
+            if _ERROR.match(last):
+                return ast.Raise(exc=name)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
+        return ast.Assert(test=node.test)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
+        self.generic_visit(node)
+        read = {
+            part.id
+            for part in ast.walk(node)
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+        }
+        node.body = _Texts(read).all(node.body)
+        return node
+
+
+class _Texts(ast.NodeTransformer):
+    """Takes out assignments of texts that nothing reads any more: they were made for an error or a log line."""
+
+    def __init__(self, read: set[str]) -> None:
+        self.read = read
+
+    def all(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        return [found for found in map(self.visit, body) if found is not None]
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt | None:
+        (target, *more) = node.targets
+        names = target.elts if isinstance(target, ast.Tuple) else [target]
+        unread = all(isinstance(name, ast.Name) and name.id not in self.read for name in names)
+        pure = not any(isinstance(part, ast.Call | ast.Await | ast.Yield) for part in ast.walk(node.value))
+        return None if unread and pure and not more else node
+
+
+def _dump(value: object) -> str:
+    """A syntax tree as text: the same for every Python, so without fields that are empty (later ones have more)."""
+    if isinstance(value, ast.AST):
+        fields = [
+            f"{name}={_dump(part)}"
+            for name, part in ast.iter_fields(value)
+            if part not in (None, []) and name not in ("ctx", "kind", "type_comment", "type_params")
+        ]
+        return f"{type(value).__name__}({','.join(fields)})"
+    if isinstance(value, list):
+        return f"[{','.join(_dump(part) for part in value)}]"
+    return repr(value)

@@ -1,0 +1,65 @@
+"""Where tensors live: device, CPU threads, and the switches that make a run repeat itself bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+# cuBLAS needs this before CUDA starts to give the same sums in every run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import torch
+
+from tasks.common import processes
+from tasks.common.config import RuntimeConfig
+from tasks.common.errors import TaskError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one, else the CPU. Of several processes on a machine each has a GPU of its own.
+
+    Raises:
+        TaskError: torch doesn't know the device or can't use it here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.local_index()}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TaskError(
+            f"runtime.device: {name!r} can't be used here ({str(error).splitlines()[0]}); "
+            "use auto, cpu, or a device that torch sees"
+        ) from None
+    return device
+
+
+def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> torch.device:
+    """Seeds torch, asks for deterministic kernels, sets the CPU threads, meets the other processes of the step, and
+    returns the device."""
+    torch.set_num_threads(threads)
+    # A few CUDA kernels have no deterministic form; they warn instead of ending the run.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    if seed is not None:
+        torch.manual_seed(seed)
+    device = resolve_device(runtime.device)
+    processes.join()
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # else accelerate would put the model on the first one
+    return device
+
+
+def hardware(device: torch.device) -> str:
+    """What decides how sums round: the GPU's name, or the processor's and the instructions that torch uses of it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    processor = platform.processor()
+    with contextlib.suppress(OSError):
+        facts = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+        processor = next((fact for fact in facts if fact.startswith("model name")), processor)
+    return f"{device.type} {platform.machine()} {processor} {torch.backends.cpu.get_cpu_capability()}"

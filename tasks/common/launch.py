@@ -1,0 +1,37 @@
+"""torchrun for the processes that a step starts itself: as `torchrun`, but it doesn't repeat at length what a process
+that failed has said already. See tasks/common/processes.py."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+
+
+def launch(arguments: list[str]) -> None:
+    """Runs torchrun with these arguments; exits with the code of the process that failed first, 128 + N where signal N
+    ended it, or us."""
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    try:
+        main(arguments)
+    except SignalException as error:
+        print("stopped; run the step again to go on", file=sys.stderr)
+        sys.exit(128 + error.sigval)
+    except ChildFailedError as error:
+        index, failure = error.get_first_failure()
+        if failure.exitcode < 0:  # killed: it could say nothing itself
+            print(
+                f"process {index} was ended by {signal.Signals(-failure.exitcode).name}; SIGKILL is often the system's "
+                "answer to too little memory. Run the step again to go on",
+                file=sys.stderr,
+            )
+            sys.exit(128 - failure.exitcode)
+        sys.exit(failure.exitcode or 1)
+
+
+if __name__ == "__main__":
+    launch(sys.argv[1:])

@@ -1,0 +1,317 @@
+"""Checks of the set-up, which take no time: params, paths, weights, device, DVC, git, who else is at work."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.errors import Fault
+from data.storage import is_s3
+from models.config import BackboneConfig
+from tasks.common import project_files
+from tasks.common.config import Params, ParamsError, checked_notify, load_params
+from tasks.common.errors import TaskError
+from tasks.doctor.finding import Diagnosis
+
+LEAST_FILES = 256
+LEAST_TEMPORARY = 2**28
+"""Bytes free where temporary files go: a server's database, a package's cache."""
+
+
+def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
+    """Reads params.yaml; every fault is an error, and then there are no params."""
+    try:
+        return load_params(path)
+    except ParamsError as error:
+        for fault in error.faults:
+            key, _, found = fault.partition(": ")
+            found = found.removeprefix("found ")
+            expected = "a value that tasks/common/config.py and models/config.py allow"
+            step = f"correct it in {path}; recipes/ holds complete examples"
+            diagnosis.error("params", Fault(str(path), key, found, expected, step))
+    except TaskError as error:
+        step = "cd to the project's folder, or copy a file of recipes/"
+        diagnosis.error("params", Fault(str(path), "file", str(error), "a whole params file", step))
+    return None
+
+
+def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
+    """All that can be seen without reading data; `root` is the project's folder, to which paths are relative."""
+    _paths(params, root, diagnosis)
+    _weights(params, root, diagnosis)
+    _device(params, diagnosis)
+    _project(root, diagnosis)
+    _folders(root, workspace, diagnosis)
+    _other_runs(root, diagnosis)
+    _environment(diagnosis)
+
+
+def is_made(name: str) -> bool:
+    """Whether a path is one of the workspace, which the demo stage draws or a cached run brings back."""
+    return name.startswith("workspace/")
+
+
+def awaits_points(params: Params, root: Path) -> bool:
+    """Whether no point file lies here yet and an inbox is set: the first run takes the first files in."""
+    here = root / params.points.files
+    empty = not here.exists() or (here.is_dir() and not any(here.iterdir()))
+    return params.operate.inbox.source is not None and not is_s3(params.points.files) and empty
+
+
+def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
+    named = {
+        "ingest.images": params.ingest.images,
+        "ingest.annotations": params.ingest.annotations,
+        "points.files": params.points.files,
+    }
+    if awaits_points(params, root):
+        del named["points.files"]
+    for key, name in named.items():
+        if not is_made(name) and not is_s3(name) and not _is_there(root / name):
+            found = f"no such file or folder, {name}"
+            step = f"correct {key}, or put the data there"
+            diagnosis.error("paths", Fault("params.yaml", key, found, "what lies there", step))
+    folder = root / params.ingest.annotations
+    if not _is_there(folder / ".") or is_made(params.ingest.annotations):
+        return
+    for split in ("strong", "val", "weak", "kept_aside"):
+        name = getattr(params.ingest, split)
+        if name is not None and not _is_there(folder / name):
+            there = ", ".join(_names(folder)) or "nothing that can be listed"
+            found = f"no such file, {folder / name}; the folder holds {there}"
+            step = f"correct ingest.{split}" + (", or set it to null" if split[0] in "wk" else "")
+            diagnosis.error("paths", Fault("params.yaml", f"ingest.{split}", found, "a file there", step))
+
+
+def _is_there(path: Path) -> bool:
+    """As `exists`, which raises where a folder above may not be searched."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())[:10]
+    except OSError:
+        return []
+
+
+def _weights(params: Params, root: Path, diagnosis: Diagnosis) -> None:
+    networks = {
+        "model.backbone": params.detector(params.teacher).backbone,
+        "refiner.net.backbone": params.refiner.net.backbone,
+    }
+    for key, backbone in networks.items():
+        if backbone.weights is None:
+            continue
+        found = _missing_weights(backbone, root)
+        if found is None:
+            continue
+        text, expected, step, fatal = found
+        fault = Fault("params.yaml", f"{key}.weights", text, expected, step)
+        if fatal:
+            diagnosis.error("weights", fault)
+        else:
+            diagnosis.warn("weights", fault)
+
+
+def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, str, bool] | None:
+    """What is missing, what was expected, what to do, and whether it ends a training."""
+    if backbone.weights != "imagenet":
+        if _is_there(root / str(backbone.weights)):
+            return _not_weights(root / str(backbone.weights))
+        found, step = (
+            f"no such file, {backbone.weights}",
+            "name a .pth or .safetensors file, imagenet, or null",
+        )
+        return found, "a file of weights", step, True
+    if backbone.name == "efficientnet_lite0":
+        from models.backbones.efficientnet import INSTALL, WEIGHTS_PACKAGE
+
+        if importlib.util.find_spec(WEIGHTS_PACKAGE) is not None:
+            return None
+        found = f"imagenet for efficientnet_lite0, but package {WEIGHTS_PACKAGE} isn't installed"
+        return found, "the package, which holds the weights", INSTALL, True
+    # Not Path.home(): it raises where HOME isn't set and the user has no name.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
+    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
+    if any(hub.glob(f"{backbone.name}-*.pth")):
+        return None
+    found = f"imagenet for {backbone.name}, and no {backbone.name}-*.pth in {hub}"
+    step = (
+        "nothing, where this machine may fetch it; else put torchvision's file there, or name it in weights"
+    )
+    return found, "the file there, or a network to fetch it by when training starts", step, False
+
+
+def _not_weights(path: Path) -> tuple[str, str, str, bool] | None:
+    """Whether a file begins as files of weights do; what is in it is read when training starts."""
+    found: str | None = None
+    if not path.is_file():  # to open a pipe would wait for its writer
+        found = f"no file but a folder, pipe or device, {path}"
+    else:
+        try:
+            with path.open("rb") as file:
+                head, size = file.read(9), os.fstat(file.fileno()).st_size
+            if path.suffix == ".safetensors":
+                whole = len(head) == 9 and head[8:] == b"{" and 8 + int.from_bytes(head[:8], "little") <= size
+            else:
+                whole = head.startswith((b"PK\x03\x04", b"\x80"))  # torch's archive, and its older pickles
+            if not whole:
+                found = f"a file that holds no weights, {path}"
+        except OSError as error:
+            found = f"a file that can't be read ({error.strerror}), {path}"
+    return (
+        None
+        if found is None
+        else (found, "a .pth or .safetensors file", "name one of weights, imagenet, or null", True)
+    )
+
+
+def _device(params: Params, diagnosis: Diagnosis) -> None:
+    name = params.runtime.device
+    if name in ("auto", "cpu"):
+        return
+    from tasks.common.device import resolve_device  # torch takes seconds
+
+    try:
+        resolve_device(name)
+    except TaskError as error:
+        found = str(error).removeprefix("runtime.device: ").partition("; use")[0]
+        step = "set runtime.device to auto, cpu, or a device that torch sees"
+        diagnosis.error(
+            "device", Fault("params.yaml", "runtime.device", found, "a device of this machine", step)
+        )
+
+
+def _project(root: Path, diagnosis: Diagnosis) -> None:
+    diagnosis.error("dvc", project_files.faults(root))
+    if not (root / "dvc.yaml").is_file():
+        step = "cd to the project's folder, or `git checkout dvc.yaml`"
+        diagnosis.error("dvc", Fault(str(root), "dvc.yaml", "no such file", "the pipeline's file", step))
+    if not (root / ".dvc" / "config").is_file():
+        step = "run `dvc init` (with --no-scm outside a git repository)"
+        diagnosis.error("dvc", Fault(str(root), ".dvc", "no DVC repository", "an initialised one", step))
+    if (root / ".git").exists() and not _ignored(root, "workspace/any"):
+        step = "add a line /workspace/ to .gitignore"
+        found = "a folder that git would commit"
+        diagnosis.warn("git", Fault(str(root / ".gitignore"), "workspace", found, "an ignored one", step))
+
+
+def _ignored(root: Path, path: str) -> bool:
+    """Whether git ignores the path; True too where there is no git to ask."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "check-ignore", "-q", path], check=False, capture_output=True
+        )
+    except OSError:
+        return True
+    return done.returncode != 1
+
+
+def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
+    cache = project_files.cache_folder(root)
+    for folder, key in ((root / workspace, "workspace"), (root, "project"), (cache, "DVC's cache")):
+        if folder.is_symlink() and not _is_there(folder):
+            step = "remove the link, or make the folder that it leads to"
+            fault = Fault(str(folder), key, "a link that leads nowhere", "a folder to write in", step)
+            diagnosis.error("writable", fault)
+            continue
+        there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            found = f"not writable ({error.strerror})"
+            step = f"make {there} writable for this user, or free space on its disk"
+            diagnosis.error("writable", Fault(str(folder), key, found, "a folder to write in", step))
+    try:
+        temporary = tempfile.gettempdir()
+    except OSError:
+        step = "free space there, or set TMPDIR to a folder that can be written"
+        fault = Fault("TMPDIR", "folder", "no folder for temporary files that can be written", "one", step)
+        diagnosis.error("temporary", fault)
+        return
+    named = os.environ.get("TMPDIR")
+    if named and os.path.realpath(named) != os.path.realpath(temporary):
+        found, step = f"no folder that can be written; {temporary} is used", "make it, or unset TMPDIR"
+        diagnosis.warn("temporary", Fault(named, "TMPDIR", found, "a folder for temporary files", step))
+    free = shutil.disk_usage(temporary).free
+    if free < LEAST_TEMPORARY:
+        found = f"{free / 2**20:,.0f} MiB free"
+        step = "free some, or set TMPDIR to a folder on another disk"
+        diagnosis.warn("temporary", Fault(temporary, "TMPDIR", found, f"{LEAST_TEMPORARY >> 20} MiB", step))
+
+
+def _other_runs(root: Path, diagnosis: Diagnosis) -> None:
+    """Who holds DVC's locks on files of the pipeline. Locks of processes that are gone are DVC's to remove."""
+    path = root / ".dvc" / "tmp" / "rwlock"
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    holders: dict[int, tuple[str, list[str]]] = {}
+    for info, file in _holders(held):
+        if info["pid"] != os.getpid() and _alive(info["pid"]):
+            holders.setdefault(info["pid"], (info["cmd"], []))[1].append(file)
+    for pid, (command, files) in sorted(holders.items()):
+        found = f"process {pid} ({command}) at work on {', '.join(sorted(set(files))[:5])}"
+        step = "wait for it: a run of the same stages waits too"
+        diagnosis.warn("locked", Fault(str(path), "lock", found, "no other run", step), examples=[str(pid)])
+
+
+def _holders(held: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """(who, which file) of each lock to write; readers disturb no one."""
+    write = held.get("write") if isinstance(held, dict) else None
+    for file, info in write.items() if isinstance(write, dict) else ():
+        if isinstance(info, dict) and isinstance(info.get("pid"), int):
+            yield {"pid": info["pid"], "cmd": str(info.get("cmd", ""))}, str(file)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
+def _environment(diagnosis: Diagnosis) -> None:
+    """What a shell hands on: variables that count beside params.yaml, limits. Values aren't repeated: one may be a
+    secret."""
+    mask = os.umask(0)
+    os.umask(mask)
+    if mask & 0o700:
+        found = f"{mask:04o}: files that are made can't be read or written by who makes them"
+        diagnosis.error(
+            "umask", Fault("environment", "umask", found, "0022, 0027 or 0077", "run `umask 022` first")
+        )
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= files < LEAST_FILES:
+        found = f"{files} files may be open at once"
+        step = f"run `ulimit -n {LEAST_FILES}` first, or more with many runtime.workers"
+        diagnosis.warn("open_files", Fault("environment", "ulimit -n", found, f"{LEAST_FILES} or more", step))
+    if address := os.environ.get("POINTS2MODEL_NOTIFY"):
+        try:
+            checked_notify(address)
+        except ValueError as error:
+            step = "correct it, or unset it: no notice arrives there"
+            diagnosis.warn("notify", Fault("environment", "POINTS2MODEL_NOTIFY", *_split(error), step))
+
+
+def _split(error: ValueError) -> tuple[str, str]:
+    """`found X; expected Y` in two."""
+    found, _, expected = str(error).removeprefix("found ").partition("; expected ")
+    return found, expected

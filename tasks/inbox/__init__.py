@@ -1,0 +1,1 @@
+"""New point files: which wait, whether they are good, what became of each."""

@@ -1,0 +1,206 @@
+"""Which files of a burst can be taken in, found by importing them as `import_points` will; writes nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data import storage
+from data.errors import DataError, Fault
+from data.points.classes import load_classes
+from data.tables import Split
+from tasks.common.config import PointsConfig
+from tasks.import_points import Imported, import_files, read_files
+
+TOLD_FAULTS = 3
+"""Of a rejected file; `points2model import-points FILE` tells all."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What an import of some new files, beside those that are there, would come to.
+
+    Attributes:
+        good: files to take in, with the usable points in each by itself.
+        same: files that say nothing which another one doesn't say, and that one's name.
+        rejected: files that can't be used, and why.
+        points: points of the folder that are new or moved (or gone, if more are) once the good files are in it.
+        left_out: records of the good files that no image or class can be found for, say; by reason.
+    """
+
+    good: dict[str, int] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    points: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def try_arrivals(
+    config: PointsConfig, new: Mapping[str, Path], folder: Path | None, weak: Split | None
+) -> Tried:
+    """Tries new files.
+
+    A file is rejected if it can't be read. Where `points.on_reject` is `stop`, also if the import of the folder with it
+    would stop: a record that can't be used then sets aside its file, so that the other files can be imported.
+
+    Args:
+        config: of the import; `config.files` is where the file of `points.classes` lies.
+        new: files by the name that they would have in the folder; a file of that name is replaced.
+        folder: the point files that are there; None where there are none yet.
+        weak: the images that points are looked up in; None where no ingest has run yet: then files are only read.
+
+    Raises:
+        DataError: the file of `points.classes` is at fault.
+    """
+    with tempfile.TemporaryDirectory(prefix="points2model-arrivals-") as place:
+        try:
+            return _Trial(config, new, folder, weak, Path(place)).run()
+        except DataError as error:
+            raise DataError([_at_home(fault, Path(place)) for fault in error.faults]) from None
+
+
+class _Trial:
+    """One trial; folders of links below `place` stand for what the folder of point files would be."""
+
+    def __init__(
+        self,
+        config: PointsConfig,
+        new: Mapping[str, Path],
+        folder: Path | None,
+        weak: Split | None,
+        place: Path,
+    ) -> None:
+        self.config, self.new, self.weak, self.place = config, dict(new), weak, place
+        there = storage.list_files(folder) if folder is not None and folder.is_dir() else []
+        self.there = {name: Path(folder or "") / name for name in there}
+        self.folders = 0
+
+    def run(self) -> Tried:
+        rejected: dict[str, str] = {}
+        records: dict[str, int] = {}
+        for name, path in self.new.items():
+            found, _ = read_files(self.config, str(self._links({name: path})), self.weak)
+            if name == self.config.classes:
+                rejected[name] = "it has the name of points.classes; give it another name"
+            elif found.faults:
+                rejected[name] = self._told(name, found.faults)
+            else:
+                records[name] = sum(record.problem is None for record in found.records)
+        same = self._same([name for name in self.new if name not in rejected])
+        names = [name for name in self.new if name not in rejected and name not in same]
+        if self.weak is None:
+            return Tried(
+                {name: records[name] for name in names}, same, rejected, sum(records[n] for n in names)
+            )
+        if self.config.classes is not None:
+            load_classes(storage.join(self.config.files, self.config.classes), self.weak.categories)
+        before, faults = self._import({})
+        if self.config.on_reject == "stop":
+            names = self._that_pass(names, Counter(map(str, faults)), rejected)
+        after, _ = self._import({name: self.new[name] for name in names})
+        alone = {name: self._import({name: self.new[name]}, beside=False)[0] for name in names}
+        left_out: Counter[str] = Counter()
+        for one in alone.values():
+            for lost in [] if one is None else one.lost:
+                left_out[lost.reason] += lost.records
+        return Tried(
+            {name: 0 if one is None else len(one.points) for name, one in alone.items()},
+            same,
+            rejected,
+            _changes(before, after),
+            dict(sorted(left_out.items())),
+        )
+
+    def _same(self, names: Iterable[str]) -> dict[str, str]:
+        """New names whose file says nothing that another file doesn't say; a replaced file is no other one."""
+        names = list(names)
+        others = {name: path for name, path in self.there.items() if name not in names}
+        found, _ = read_files(
+            self.config, str(self._links({**others, **{name: self.new[name] for name in names}})), self.weak
+        )
+        same: dict[str, str] = {}
+        for file in found.files:
+            if file.same_as is None:
+                continue
+            # Of equal files the one with the shortest name counts, be it the new one.
+            for copy, first in ((file.name, file.same_as), (file.same_as, file.name)):
+                if copy in names and copy not in self.there and copy not in same and first not in same:
+                    same[copy] = first
+                    break
+        return same
+
+    def _that_pass(self, names: list[str], known: Counter[str], rejected: dict[str, str]) -> list[str]:
+        """The files with which an import wouldn't stop any more than without; the others go to `rejected`."""
+        if not self._new_faults(names, known):
+            return names
+        passed: list[str] = []
+        for name in names:  # one by one: a fault may be told of the file that was there before
+            if faults := self._new_faults([*passed, name], known):
+                rejected[name] = self._told(name, faults)
+            else:
+                passed.append(name)
+        return passed
+
+    def _new_faults(self, names: list[str], known: Counter[str]) -> list[Fault]:
+        _, faults = self._import({name: self.new[name] for name in names})
+        seen = Counter(known)
+        new = []
+        for fault in faults:
+            seen[str(fault)] -= 1
+            if seen[str(fault)] < 0:
+                new.append(fault)
+        return new
+
+    def _import(self, new: Mapping[str, Path], beside: bool = True) -> tuple[Imported | None, list[Fault]]:
+        """What the folder would give with these files in it, None where none of its files can be read; its faults."""
+        assert self.weak is not None
+        files = {**(self.there if beside else {}), **new}
+        if not files:
+            return None, []
+        try:
+            imported = import_files(self.config, str(self._links(files)), self.weak)
+        except DataError as error:
+            return None, [_at_home(fault, self.place) for fault in error.faults]
+        return imported, [_at_home(fault, self.place) for fault in imported.faults]
+
+    def _links(self, files: Mapping[str, Path]) -> Path:
+        self.folders += 1
+        folder = self.place / str(self.folders)
+        folder.mkdir()
+        for name, path in files.items():
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
+        return folder
+
+    def _told(self, name: str, faults: list[Fault]) -> str:
+        """Faults of a file in words; those who tell them say the file's name themselves."""
+        told = [str(_at_home(fault, self.place)).removeprefix(f"{name}: ") for fault in faults[:TOLD_FAULTS]]
+        more = len(faults) - len(told)
+        return " ".join(told) + (f" And {more} more." if more else "")
+
+
+def _at_home(fault: Fault, place: Path) -> Fault:
+    """The fault with the file's name below its folder, instead of that of a link which is gone by the time."""
+    file = Path(fault.file)
+    if not file.is_relative_to(place):
+        return fault
+    name = Path(*file.relative_to(place).parts[1:]).as_posix()
+    return Fault(name, fault.record, fault.found, fault.expected, fault.next_step)
+
+
+def _changes(before: Imported | None, after: Imported | None) -> int:
+    """How many points lie where none of that class was, or, if more, how many are gone; a moved one is one."""
+    old, new = _places(before), _places(after)
+    return max((new - old).total(), (old - new).total())
+
+
+def _places(imported: Imported | None) -> Counter[tuple[Any, ...]]:
+    if imported is None:
+        return Counter()
+    columns = (imported.points[name].to_pylist() for name in ("image_id", "category_id", "x", "y"))
+    return Counter(zip(*columns, strict=True))

@@ -1,0 +1,1 @@
+"""Networks over the images of a split, and their predictions as files."""

@@ -1,0 +1,213 @@
+"""Instances of the images of a split, without points: what a trained SOLOv2 finds, part by part.
+
+Parts are Parquet files of some hundred images each, in a folder of the run: a killed step goes on after those that are
+there, and processes that share the step take some each. A part's content doesn't depend on who makes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from data.masks import rle as mask_codec
+from data.masks.encoding import encode_many
+from data.tables import PREDICTIONS, Split, read_parquet, write_parquet
+from models.config import InferenceConfig
+from models.inference.tiles import look, predict
+from models.solov2.network import SOLOv2
+from tasks.common import processes
+from tasks.common.config import InputConfig
+from tasks.common.errors import TaskError
+from tasks.common.ordered_threads import beside
+from tasks.common.progress import Bar
+from tasks.inference.batches import ImageBatch, grouped, read_batches
+
+SCORE_DECIMALS = 6
+_MAX_LISTED = 50
+Rows = list[dict[str, Any]]
+Job = tuple[int, Callable[[], Rows]]
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A network and all that it takes to find instances in images of a split.
+
+    Attributes:
+        model: on `device`, in eval mode, with `categories` as checkpoints carry them: class i is categories[i].
+        split: its images are read; its instances aren't looked at.
+        size: how large images come in.
+        inference: how detections are picked.
+        batch_size: images at a time, all of one padded size.
+        device: where the network runs.
+        workers: processes that read images; 0 reads them here.
+        name: what the progress counts for, e.g. "student".
+    """
+
+    model: SOLOv2
+    split: Split
+    size: InputConfig
+    inference: InferenceConfig
+    batch_size: int
+    device: torch.device
+    workers: int
+    name: str
+
+    def find(self, parts: Sequence[Sequence[int]], bar: Bar) -> Iterator[tuple[pa.Table, list[str]]]:
+        """Instances part by part; the images of the next one are already read meanwhile.
+
+        Args:
+            parts: rows of the split's images.
+            bar: advances by an image each.
+
+        Yields:
+            PREDICTIONS of a part, sorted by image_id, the best of an image first; and the faults of its images that
+            are missing, unreadable or not of the size ingested. After a fault, no more instances are looked for.
+        """
+        faults: list[list[str]] = [[] for _ in parts]
+        found: Rows = []
+        at = 0
+        for n, instances in beside(self._jobs(parts, faults, bar)):
+            for done in range(at, n):
+                yield _table(found), faults[done]
+                found = []
+            at = n
+            found += instances
+        for done in range(at, len(parts)):
+            yield _table(found), faults[done]
+            found = []
+
+    def _jobs(
+        self, parts: Sequence[Sequence[int]], faults: list[list[str]], bar: Bar
+    ) -> Iterator[tuple[int, Callable[[], tuple[int, Rows]]]]:
+        """For each image what makes its rows, and says which part they are of."""
+        image_ids = self.split.images["image_id"]
+        batches = [
+            (n, batch)
+            for n, rows in enumerate(parts)
+            for batch in grouped(self.split, rows, self.size, self.batch_size)
+        ]
+        read = read_batches(self.split, (batch for _, batch in batches), self.size, self.workers)
+        for (n, _), (loaded, failed) in zip(batches, read, strict=True):
+            faults[n] += [str(one.fault) for one in failed]
+            if loaded is not None and not any(faults):
+                for size, job in self._batch(loaded, [image_ids[row].as_py() for row in loaded.rows]):
+                    yield size, partial(_of_part, n, job)
+            bar.advance((len(loaded.rows) if loaded else 0) + len(failed))
+
+    @torch.inference_mode()
+    def _batch(self, batch: ImageBatch, image_ids: Sequence[int]) -> Iterator[Job]:
+        images = batch.images.to(self.device, non_blocking=True)
+        outputs = look(self.model, images, batch.content_sizes, self.size.tile)
+        for n, original in enumerate(batch.originals):
+            found = predict(
+                outputs,
+                n,
+                self.inference,
+                input_size=(images.shape[2], images.shape[3]),
+                content_size=batch.content_sizes[n],
+                original_size=(original.shape[1], original.shape[2]),
+            )
+            classes = [self.model.categories[label]["id"] for label in found.labels.tolist()]
+            yield (
+                found.masks.nbytes,
+                partial(_rows, image_ids[n], classes, found.scores.tolist(), found.masks, found.boxes_xyxy),
+            )
+
+
+def _of_part(n: int, job: Callable[[], Rows]) -> tuple[int, Rows]:
+    return n, job()
+
+
+def _table(rows: Rows) -> pa.Table:
+    # Stable: an image's instances stay in the order of their scores.
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=PREDICTIONS)
+
+
+def _rows(
+    image_id: int, category_ids: Sequence[int], scores: Sequence[float], masks: Tensor, boxes_xyxy: Tensor
+) -> Rows:
+    """PREDICTIONS rows of one image; masks bool [D, H, W], empty outside boxes [D, 4]. Empty masks are left out."""
+    height, width = masks.shape[-2:]
+    rows = []
+    codes = encode_many(masks, boxes_xyxy)
+    for category_id, score, counts in zip(category_ids, scores, codes, strict=True):
+        area = mask_codec.area(counts, height, width)
+        if not area:  # all of it lay in the padding, which is cut off
+            continue
+        rows.append(
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "score": round(score, SCORE_DECIMALS),
+                "bbox_xywh": mask_codec.bbox_xywh(counts, height, width),
+                "area": area,
+                "height": height,
+                "width": width,
+                "rle_counts": counts,
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Instances of a split's usable images, in parts.
+
+    Attributes:
+        folder: where the parts lie.
+        rows: of the split's images, by part; in the order of image ids.
+    """
+
+    folder: Path
+    rows: list[list[int]]
+
+    @classmethod
+    def plan(cls, folder: Path, split: Split, part_images: int) -> Predictions:
+        """Parts of `part_images` images whose status is "ok"; at least one part."""
+        rows = [i for i, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
+        return cls(folder, [rows[at : at + part_images] for at in range(0, len(rows), part_images)] or [[]])
+
+    def path(self, n: int) -> Path:
+        """Of part `n`."""
+        return self.folder / f"part-{n:05d}.parquet"
+
+    def table(self, n: int) -> pa.Table:
+        """PREDICTIONS of part `n`."""
+        return read_parquet(self.path(n), PREDICTIONS)
+
+    def make(self, finder: Finder) -> None:
+        """Makes the parts that aren't there yet; processes that share the step call this together.
+
+        Raises:
+            TaskError: images that can't be read; all of them are listed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        there = [n for n in range(len(self.rows)) if self.path(n).exists()]
+        there = processes.gather(there)[0]  # since another may have written one meanwhile
+        missing = [n for n in range(len(self.rows)) if n not in set(there)]
+        mine = missing[processes.index() :: processes.count()]
+        done = sum(len(self.rows[n]) for n in there)
+        faults: list[str] = []
+        with Bar(
+            f"predict with {finder.name}", done + sum(len(self.rows[n]) for n in mine), "image", done
+        ) as bar:
+            found = finder.find([self.rows[n] for n in mine], bar)
+            for n, (table, failed) in zip(mine, found, strict=True):
+                faults += failed
+                if not failed:
+                    write_parquet(table, self.path(n))
+        faults = sorted(fault for own in processes.gather(faults) for fault in own)
+        if faults and not processes.is_first():
+            sys.exit(0)  # the first one tells, and fails
+        if faults:
+            more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
+            listed = "\n".join(f"  - {fault}" for fault in faults[:_MAX_LISTED])
+            raise TaskError(f"{finder.split.root}: {len(faults)} images can't be predicted:\n{listed}{more}")

@@ -1,0 +1,174 @@
+"""Where ingest's images and annotation files come from: folders here, or S3, from where they are brought first.
+
+What came from S3 becomes the step's own output, workspace/fetched: DVC keeps it, so that last month's images come back
+with `git checkout` and `dvc checkout`, and a colleague has them from the DVC remote alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from data.images.read import image_size
+from data.remote.fetch import Refused, RemoteFolder, fetch, local_copy, open_remote
+from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, join, list_files
+from data.tables import DataError, Fault
+from data.text import TEXT, clean, is_text
+from tasks.common.config import IngestConfig
+from tasks.common.progress import Bar
+from tasks.common.stage_main import S3_CACHE, write_manifest
+from tasks.intake.images import OR_REPORT, ImageRoot, Rejection
+
+log = logging.getLogger(__name__)
+
+
+class Sources:
+    """The two sources of a run.
+
+    Attributes:
+        annotations: the folder of annotation files, here.
+    """
+
+    def __init__(self, config: IngestConfig, workspace: Path) -> None:
+        """Lists the images and brings the annotation files here, where they are in S3.
+
+        Raises:
+            S3Error: the server can't be used, or there is nothing.
+        """
+        self.config, self.workspace = config, workspace
+        self.annotations = local_copy(config.annotations, workspace / S3_CACHE)
+        self._remote: RemoteFolder | None = open_remote(config.images) if is_s3(config.images) else None
+        self._tree = workspace / S3_CACHE / "trees" / "images"
+
+    def image_files(self) -> tuple[list[str], list[Rejection]]:
+        """Names of all image files, sorted, hidden ones left out; and names that can't be written down, keys in S3 that
+        can't be names of files.
+
+        Raises:
+            DataError: no such folder.
+        """
+        if self._remote is None:
+            names = list_files(self.config.images, IMAGE_SUFFIXES)
+            shown = self.config.images.rstrip("/")
+            return [name for name in names if is_text(name)], [
+                Rejection(
+                    Fault(
+                        f"{shown}/{clean(name)}",
+                        "file",
+                        f"name {name!r}",
+                        TEXT,
+                        f"rename the file{OR_REPORT}",
+                    ),
+                    "unsafe_path",
+                    {"id": None, "file_name": clean(name)},
+                )
+                for name in names
+                if not is_text(name)
+            ]
+        seen = [name for name in self._remote.objects if not any(part[:1] == "." for part in name.split("/"))]
+        unsafe = [
+            Rejection(
+                Fault(
+                    f"s3://{self._remote.bucket}/{key}",
+                    "object",
+                    f"key {key!r}",
+                    "a name without '..', empty parts and control characters",
+                    f"rename the object{OR_REPORT}",
+                ),
+                "unsafe_path",
+                {"id": None, "file_name": key},
+            )
+            for key in self._remote.unsafe
+            if key.lower().endswith(IMAGE_SUFFIXES)
+        ]
+        return sorted(name for name in seen if name.lower().endswith(IMAGE_SUFFIXES)), unsafe
+
+    def bring(self, names: Iterable[str]) -> ImageRoot:
+        """Makes these image files lie here.
+
+        Raises:
+            S3Error: the server can't be used; what has come is kept for the next run.
+        """
+        if self._remote is None:
+            return ImageRoot(Path(self.config.images), self.config.images, {})
+        wanted = set(names)
+        sizes = [one.size for name, one in self._remote.objects.items() if name in wanted]
+        refused: dict[str, Refused]
+        with Bar("ingest: download", len(sizes), "object") as bar:
+            done = 0
+
+            def on_object(size: int) -> None:
+                nonlocal done
+                done += size
+                bar.advance(facts=f"{done / 1e6:,.0f} of {sum(sizes) / 1e6:,.0f} MB")
+
+            refused = fetch(self._remote, wanted, self.workspace / S3_CACHE, self._tree, on_object)
+        return ImageRoot(self._tree, self.config.images, refused)
+
+    def image_root(self) -> Path:
+        """What the tables call the root of the images, once `publish` is done."""
+        return Path(self.config.images) if self._remote is None else self.workspace / "fetched" / "images"
+
+    def publish(self) -> None:
+        """Writes workspace/fetched: what came from S3, or that nothing did."""
+        counts = {"images": 0, "annotations": 0}
+        with atomic_dir(self.workspace / "fetched") as folder:
+            if self._remote is not None:
+                counts["images"] = len(list_files(self._tree))
+                self._tree.replace(folder / "images")
+            if is_s3(self.config.annotations):
+                counts["annotations"] = len(list_files(self.annotations))
+                shutil.copytree(self.annotations, folder / "annotations", copy_function=_link_or_copy)
+            write_manifest(folder, "ingest", counts)
+
+    def told(self, fault: Fault) -> Fault:
+        """A fault that calls an annotation file as params.yaml does."""
+        here, there = f"{self.annotations}/", f"{self.config.annotations.rstrip('/')}/"
+        return (
+            replace(fault, file=there + fault.file.removeprefix(here))
+            if fault.file.startswith(here)
+            else fault
+        )
+
+
+class SourceImages:
+    """The images of a run, as readers of label files look up what these don't say
+    (`data.annotations.frames.ImageFiles`)."""
+
+    def __init__(self, origin: Sources) -> None:
+        self._origin = origin
+        self._names: frozenset[str] | None = None
+        self._root = ImageRoot(Path(), "", {})
+
+    def names(self) -> frozenset[str]:
+        """All image files."""
+        if self._names is None:
+            self._names = frozenset(self._origin.image_files()[0])
+        return self._names
+
+    def prepare(self, names: Collection[str]) -> None:
+        """Makes these files lie here; what came is not downloaded again when the splits are brought."""
+        self._root = self._origin.bring(names)
+
+    def size(self, file_name: str) -> tuple[int, int]:
+        """(width, height) in pixels of a file that was prepared.
+
+        Raises:
+            DataError: it isn't there, or isn't an image.
+        """
+        refused = self._root.problems.get(file_name)
+        if refused is not None:
+            where = f"{self._origin.config.images.rstrip('/')}/{file_name}"
+            raise DataError(Fault(where, "image", refused.found, refused.expected, "restore the object"))
+        return image_size(join(self._root.folder, file_name))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

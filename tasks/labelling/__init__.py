@@ -1,0 +1,1 @@
+"""Masks at clicks: drawn, refined, cached, written in parts."""

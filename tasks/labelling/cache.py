@@ -1,0 +1,200 @@
+"""The ledger of pseudo labels: what was made, an image at a time, and may be taken over by a later run.
+
+An image's rows depend on its pixels and its points, and on what all images share: networks, settings, code, hardware.
+The latter name the ledger's folder; the former are the image's key. What ids points have only names their rows: where
+clicks moved to other files, the rows are taken over under the new ids. A finished part lies there as the Parquet file
+that it will be, and beside it a JSON file that says which images it holds, where, which row is which point's, and what
+the Parquet file hashes to. It is written last: a part without it doesn't count, nor does one of another hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data.masks.rle import BoolArray, IntArray
+from data.tables import PSEUDO, Split, read_parquet, write_parquet
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import read_json, write_json
+from tasks.labelling.gate import REFUSAL
+from tasks.labelling.parts import Part
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+KEY_BYTES = 16
+Keys = NDArray[np.uint64]
+"""[n, 2]: an image's key a row; 0, 0 is none"""
+
+
+def image_keys(part: Part, weak: Split) -> Keys:
+    """The keys of a part's images: hashes of their pixels' hash, size and id, and of the points' places and classes."""
+    facts = (
+        weak.images.take(pa.array(part.rows)).select(["image_id", "sha256", "width", "height"]).to_pylist()
+    )
+    columns = [part.points[name].to_numpy() for name in ("category_id", "x", "y")]
+    keys = bytearray()
+    for fact, low, high in zip(facts, part.bounds[:-1].tolist(), part.bounds[1:].tolist(), strict=True):
+        digest = hashlib.sha256(repr(sorted(fact.items())).encode())
+        for column in columns:
+            digest.update(column[low:high].tobytes())
+        keys += digest.digest()[:KEY_BYTES]
+    return np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
+
+
+class Found(NamedTuple):
+    """Where the rows of n images lie."""
+
+    file: IntArray
+    """int64 [n], -1 where they are to be made"""
+    first: IntArray
+    """int64 [n]: their first row in the file"""
+    rows: IntArray
+    """int64 [n]: how many they are"""
+
+
+class Ledger:
+    """A folder of finished parts.
+
+    Parts that are added later, by this process or another, are not among those it finds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._names: list[str] = []
+        keys: list[Keys] = [np.zeros((0, 2), np.uint64)]
+        rows: list[IntArray] = [np.zeros(0, np.int64)]
+        first: list[IntArray] = [np.zeros(0, np.int64)]
+        for path in sorted(folder.glob("*.json")):
+            entry = self.entry(path.stem)
+            if entry is None:
+                continue
+            self._names.append(path.stem)
+            keys.append(np.frombuffer(bytes.fromhex(entry["keys"]), dtype=np.uint64).reshape(-1, 2))
+            rows.append(np.array(entry["rows"], np.int64))
+            first.append(np.cumsum(rows[-1]) - rows[-1])
+        file = np.repeat(np.arange(len(self._names)), [len(one) for one in keys[1:]])
+        joined = np.concatenate(keys)
+        order = np.lexsort((joined[:, 1], joined[:, 0]))
+        self._keys = joined[order]
+        self._file, self._first, self._rows = (
+            column[order] for column in (file, np.concatenate(first), np.concatenate(rows))
+        )
+        self._sound: dict[int, bool] = {}
+        self._tables: dict[int, tuple[pa.Table, IntArray]] = {}
+
+    def entry(self, name: str) -> dict[str, Any] | None:
+        """What the ledger says of a part; None where it says nothing, or nothing that we read."""
+        path = self.folder / f"{name}.json"
+        try:
+            entry: Any = read_json(path, "pseudo_label")
+        except (TaskError, UnicodeDecodeError):
+            return None
+        return entry if isinstance(entry, dict) and entry.get("format") == FORMAT else None
+
+    def find(self, keys: Keys) -> Found:
+        """Where the images of these keys lie, if they do and the file is as it was written."""
+        found = Found(*(np.full(len(keys), -1, np.int64) for _ in range(3)))
+        low = np.searchsorted(self._keys[:, 0], keys[:, 0], side="left")
+        high = np.searchsorted(self._keys[:, 0], keys[:, 0], side="right")
+        for n in np.flatnonzero(high > low):
+            for at in range(low[n], high[n]):
+                if self._keys[at, 1] == keys[n, 1] and keys[n].any() and self._is_sound(int(self._file[at])):
+                    for column, values in zip(found, (self._file, self._first, self._rows), strict=True):
+                        column[n] = values[at]
+                    break
+        return found
+
+    def name_of(self, keys: Keys, ids: pa.ChunkedArray) -> str:
+        """What a part of these images is called whose points have these ids, in the order of Clicks."""
+        digest = hashlib.sha256(np.ascontiguousarray(keys).tobytes())
+        digest.update("\n".join(ids.to_pylist()).encode())
+        return digest.hexdigest()[:32]
+
+    def holds(self, keys: Keys, ids: pa.ChunkedArray, found: Found) -> bool:
+        """Whether the images lie in one file that is their part, all of them, under these ids."""
+        name = self.name_of(keys, ids)
+        if len(keys) == 0:
+            return False
+        file = found.file[0]
+        return bool(file >= 0 and (found.file == file).all() and self._names[file] == name)
+
+    def rows(self, file: int, first: int, rows: int, ids: pa.ChunkedArray) -> pa.Table:
+        """An image's PSEUDO rows of a file, in the order of Clicks, under the ids [rows] that its points have now.
+
+        The last two files are kept, which is as many as images in their order need.
+        """
+        table, places = self._tables.pop(file) if file in self._tables else self._read(file)
+        self._tables = dict([*self._tables.items(), (file, (table, places))][-2:])
+        found = table.slice(first, rows).take(np.argsort(places[first : first + rows]))
+        at = PSEUDO.get_field_index("point_id")
+        return found.set_column(at, PSEUDO.field(at), ids.cast(PSEUDO.field(at).type))
+
+    def _read(self, file: int) -> tuple[pa.Table, IntArray]:
+        """A file's rows, and each one's place among its image's Clicks."""
+        entry = self.entry(self._names[file])
+        if entry is None:
+            raise AssertionError(f"{self._names[file]} was in the ledger")  # nobody else removes parts
+        places = np.frombuffer(bytes.fromhex(entry["places"]), dtype=np.uint32).astype(np.int64)
+        return read_parquet(self._parquet(file), PSEUDO), places
+
+    def add(self, keys: Keys, failed: BoolArray, tables: Sequence[pa.Table]) -> str:
+        """Writes a part, PSEUDO rows of each of its images, in the order of Clicks; returns its name.
+
+        Images that `failed` [n] get no key: the next run tries them again.
+        """
+        name = self.name_of(keys, pa.concat_tables([PSEUDO.empty_table(), *tables])["point_id"])
+        orders = [pc.sort_indices(one["point_id"]) for one in tables]
+        sorted_ = [one.take(order) for one, order in zip(tables, orders, strict=True)]
+        table = pa.concat_tables([PSEUDO.empty_table(), *sorted_])
+        places = [np.zeros(0, np.uint32), *(order.to_numpy().astype(np.uint32) for order in orders)]
+        path = self.folder / f"{name}.parquet"
+        write_parquet(table, path)
+        counts = Counter(table["status"].to_pylist())
+        reasons = table["reason"].to_pylist()
+        entry = {
+            "format": FORMAT,
+            "sha256": _sha256(path),
+            "keys": np.where(failed[:, None], np.uint64(0), keys).tobytes().hex(),
+            "rows": [len(one) for one in tables],
+            "places": np.concatenate(places).tobytes().hex(),
+            "counts": dict(counts),
+            "refused": sum((reason or "").startswith(REFUSAL) for reason in reasons),
+        }
+        write_json(self.folder / f"{name}.json", entry)
+        return name
+
+    def keep(self, names: Collection[str]) -> None:
+        """Removes all parts but these."""
+        for path in self.folder.iterdir():
+            if path.stem not in names:
+                path.unlink()
+
+    def _parquet(self, file: int) -> Path:
+        return self.folder / f"{self._names[file]}.parquet"
+
+    def _is_sound(self, file: int) -> bool:
+        """Whether a file's bytes are those that were written; looked at once."""
+        if file not in self._sound:
+            entry, path = self.entry(self._names[file]), self._parquet(file)
+            try:
+                self._sound[file] = entry is not None and entry["sha256"] == _sha256(path)
+            except OSError:
+                self._sound[file] = False
+            if not self._sound[file]:
+                log.warning("%s: not as it was written; its images are computed anew", path)
+        return self._sound[file]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

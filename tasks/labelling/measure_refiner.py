@@ -1,0 +1,169 @@
+"""What refinement does to masks of held-out strong images, which neither teacher nor refiner has seen.
+
+Every object is clicked twice, at a random inner pixel and at its mass centre, as annotators and the paper do; all
+objects of an image together, as in use, since the clicks of an image tell of each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.masks.rle import decode_many
+from data.tables import Split, class_indices
+from models.inference.coarse_masks import rough_masks
+from models.inference.tiles import Seen, look
+from models.masks.boxes import areas_in
+from models.refiner.network import MaskRefineNet
+from models.refiner.refine import refined_masks
+from models.solov2.network import SOLOv2
+from models.solov2.targets import random_inner_points
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.common.progress import Bar
+from tasks.inference.batches import ImageBatch, load_batches
+from tasks.labelling.gate import Measured
+
+CLICKS = ("random", "centre")
+
+
+class Objects(NamedTuple):
+    """The objects of an image; crowds and empty masks are none."""
+
+    ids: list[int]
+    labels: Tensor
+    masks: Tensor
+
+
+@torch.no_grad()
+def measure(
+    params: Params,
+    strong: Split,
+    held_out: Collection[int],
+    teacher: SOLOv2,
+    refiners: Mapping[int, MaskRefineNet],
+    device: torch.device,
+) -> dict[int, Measured]:
+    """IoU of rough and refined masks at all clicks, for each refiner; the same clicks in the same order.
+
+    Args:
+        strong: the split of `held_out`, image ids.
+        teacher: the one that will make the rough masks of weak images; on `device`, in eval mode.
+        refiners: on `device`, in eval mode, by a number of the caller's.
+
+    Raises:
+        TaskError: images can't be read; all are listed.
+    """
+    ids = strong.images["image_id"].to_pylist()
+    rows = [row for row, image_id in enumerate(ids) if image_id in held_out]
+    found: dict[int, list[dict[str, Any]]] = {step: [] for step in refiners}
+    faults: list[str] = []
+    with Bar("train_refiner: held-out images", len(rows), "image") as bar:
+        batches = load_batches(strong, rows, params.input, params.refiner.batch_size, params.runtime.workers)
+        for batch, failed in batches:
+            faults += [str(one.fault) for one in failed]
+            if batch is None or faults:
+                continue  # go on only to list what else can't be read
+            outputs = look(teacher, batch.images.to(device), batch.content_sizes, params.input.tile)
+            for n, row in enumerate(batch.rows):
+                objects = objects_of(strong, row, device)
+                if objects.ids:
+                    _measure_image(params, batch, n, outputs, objects, ids[row], refiners, found)
+            bar.advance(len(batch.rows))
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise TaskError(
+            f"{len(faults)} held-out strong images can't be read:\n{listed}\nBring them back and run again"
+        )
+    return {step: _columns(records) for step, records in found.items()}
+
+
+def objects_of(split: Split, row: int, device: torch.device) -> Objects:
+    """The objects of the image in that row of a split."""
+    image = split.image(row)
+    instances = [one for one in split.instances_of(row).to_pylist() if not one["iscrowd"]]
+    masks = decode_many([one["rle_counts"] for one in instances], image["height"], image["width"])
+    held = np.flatnonzero(masks.reshape(len(masks), -1).any(1)) if len(masks) else np.arange(0)
+    class_of = class_indices(split.categories)
+    return Objects(
+        [instances[k]["instance_id"] for k in held],
+        torch.tensor([class_of[instances[k]["category_id"]] for k in held], dtype=torch.long, device=device),
+        torch.from_numpy(masks[held]).to(device),
+    )
+
+
+def _measure_image(
+    params: Params,
+    batch: ImageBatch,
+    n: int,
+    outputs: Seen,
+    objects: Objects,
+    image_id: int,
+    refiners: Mapping[int, MaskRefineNet],
+    found: dict[int, list[dict[str, Any]]],
+) -> None:
+    """Appends a record a click to each refiner's list in `found`."""
+    original, content = batch.originals[n].to(objects.masks.device), batch.content_sizes[n]
+    size = (int(original.shape[1]), int(original.shape[2]))
+    input_size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
+    for click in CLICKS:
+        points = click_points(objects.masks, click, params.seed, image_id)
+        rough = rough_masks(outputs, n, points, objects.labels, input_size, content, size, params.prompt)
+        areas = areas_in(rough.masks, rough.boxes_xyxy).double() * (
+            content[0] * content[1] / (size[0] * size[1])
+        )
+        rough_iou = paired_iou(rough.masks, objects.masks)
+        for step, refiner in refiners.items():
+            final = refined_masks(
+                refiner, original, rough, points, objects.labels, params.prompt, params.refiner.crops,
+                enlarge=params.refiner.enlarge, rounds=params.refiner.rounds,
+                wanted=torch.ones_like(objects.labels, dtype=torch.bool),
+            )  # fmt: skip
+            refined_iou = paired_iou(final.masks, objects.masks)
+            columns = (objects.ids, areas.tolist(), rough_iou.tolist(), refined_iou.tolist())
+            names = ("objects", "areas", "rough_iou", "refined_iou")
+            found[step] += [
+                {"images": image_id, "clicks": click, **dict(zip(names, row, strict=True))}
+                for row in zip(*columns, strict=True)
+            ]
+
+
+def click_points(masks: Tensor, click: str, seed: int, image_id: int) -> Tensor:
+    """Float32 [K, 2] on the masks' device: a click an object of bool masks [K, H, W], none of them empty.
+
+    `random`: the centre of one of its pixels, drawn by seed and image; `centre`: the mean of all of them, which may lie
+    outside the object.
+    """
+    if click == "random":
+        digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        return random_inner_points(masks.cpu(), 1, generator)[:, 0].to(masks.device)
+    columns, rows = masks.sum(1).double(), masks.sum(2).double()
+    across, down = (torch.arange(len(side[0]), device=masks.device) + 0.5 for side in (columns, rows))
+    area = rows.sum(1, keepdim=True)
+    return (torch.stack([columns @ across.double(), rows @ down.double()], 1) / area).float()
+
+
+def paired_iou(found: Tensor, true: Tensor) -> Tensor:
+    """Float64 [K] of bool masks [K, H, W], pair by pair; 0 for two empty ones."""
+    overlap = (found & true).flatten(1).sum(1).double()
+    return overlap / (found | true).flatten(1).sum(1).clamp(min=1)
+
+
+def _columns(records: list[dict[str, Any]]) -> Measured:
+    def column(name: str) -> np.ndarray:
+        return np.array([record[name] for record in records])
+
+    return Measured(
+        images=column("images").astype(np.int64),
+        objects=column("objects").astype(np.int64),
+        clicks=column("clicks").astype(np.str_),
+        areas=column("areas").astype(np.float64),
+        rough_iou=column("rough_iou").astype(np.float64),
+        refined_iou=column("refined_iou").astype(np.float64),
+    )

@@ -1,0 +1,1 @@
+"""The rule of promotion, and the registry's files."""

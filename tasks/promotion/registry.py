@@ -1,0 +1,219 @@
+"""The registry: which models were decided on, which is promoted, and all that each came from. Plain files in Git.
+
+registry/VERSION/entry.json   one file for each decided candidate, v1, v2 ..., so that branches merge
+registry/VERSION/model.dvc    of promoted ones: their bytes, which DVC keeps
+registry/promoted.json        the promoted version, and all promotions and roll-backs so far
+registry/baseline.json        what a new student is compared with, see `tasks.promotion.baseline`
+registry/start/promoted.json  what it starts from, where it does
+
+Nothing here needs DVC; bringing models in and out does (flows/registry/decide.py).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import write_json
+from tasks.promotion.baseline import (
+    BASELINE,
+    START,
+    VERSION,
+    Baseline,
+    ModelHash,
+    Record,
+    Version,
+    model_folder,
+    read_baseline,
+    read_record,
+)
+from tasks.promotion.rule import Comparison
+
+ENTRY = "entry.json"
+PROMOTED = "promoted.json"
+
+Decision = Literal["promoted", "refused"]
+Action = Literal["promoted", "forced", "rolled back"]
+
+
+class Code(Record):
+    """The code that trained a model: Git's commit, whether files differed from it (null without Git), and a hash of the
+    source files that the stages depend on, which says it even then."""
+
+    commit: str | None
+    dirty: bool | None
+    sources: str
+
+
+class Entry(Record):
+    """registry/VERSION/entry.json: a candidate that was decided on."""
+
+    version: Version
+    decision: Decision
+    model: ModelHash
+    """of workspace/student, as in dvc.lock"""
+    comparison: Comparison
+    metrics: dict[str, Any]
+    """of stage evaluate, see docs/evaluate.md"""
+    data: dict[str, str | None]
+    """path -> hash in dvc.lock, of all that the stages read but source files"""
+    params: dict[str, Any]
+    """the sections that the stages read"""
+    code: Code
+    who: str
+    when: str
+    """UTC, ISO 8601"""
+    reason: str
+    """why the run was made, or why it was promoted by hand"""
+
+
+class Event(Record):
+    """A model took the place of the promoted one."""
+
+    version: Version
+    action: Action
+    """`forced`: against the comparison's verdict"""
+    who: str
+    when: str
+    reason: str
+
+
+class Promoted(Record):
+    """registry/promoted.json: the promoted version (null before the first), and how it came to it, oldest first."""
+
+    version: Version | None
+    history: list[Event]
+
+
+class Registry:
+    """The files in the folder `root`. Every write is atomic; reading checks what was read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def entries(self) -> list[Entry]:
+        """All of them, by version.
+
+        Raises:
+            TaskError: damaged files; all are listed.
+        """
+        found: list[Entry] = []
+        faults: list[str] = []
+        for version in sorted(self._versions(), key=_number):
+            try:
+                found.append(self.entry(version))
+            except TaskError as error:
+                faults.append(str(error))
+        if faults:
+            raise TaskError("\n".join(faults))
+        return found
+
+    def entry(self, version: str) -> Entry:
+        """One version's.
+
+        Raises:
+            TaskError: there is no such version, or its file is damaged.
+        """
+        path = self.root / version / ENTRY
+        if not path.is_file():
+            known = ", ".join(sorted(self._versions(), key=_number)) or "none"
+            raise TaskError(f"{path}: no such version; there are: {known} (`points2model models` lists them)")
+        entry = read_record(path, Entry)
+        if entry.version != version:
+            raise TaskError(
+                f"{path}: found version {entry.version}, expected {version} as its folder says; bring it back with "
+                f"`git checkout {path}`"
+            )
+        return entry
+
+    def entry_of(self, model: str) -> Entry | None:
+        """The last decision on a model, by its hash."""
+        return next((entry for entry in reversed(self.entries()) if entry.model == model), None)
+
+    def promoted(self) -> Promoted:
+        """Which version is promoted, and the history.
+
+        Raises:
+            TaskError: promoted.json is damaged, or names a version that has no entry.
+        """
+        path = self.root / PROMOTED
+        if not path.is_file():
+            return Promoted(version=None, history=[])
+        promoted = read_record(path, Promoted)
+        unknown = sorted({event.version for event in promoted.history} - self._versions(), key=_number)
+        last = promoted.history[-1].version if promoted.history else None
+        if unknown:
+            raise TaskError(
+                f"{path}: names {', '.join(unknown)}, whose {ENTRY} isn't there; bring the registry back "
+                f"with `git checkout {self.root}`"
+            )
+        if promoted.version != last:
+            raise TaskError(
+                f"{path}: version is {promoted.version}, but its history ends with {last}; edited by hand? Bring it "
+                f"back with `git checkout {path}`, and use `points2model rollback --to VERSION`"
+            )
+        return promoted
+
+    def baseline(self) -> Baseline:
+        """What a new student is compared with."""
+        return read_baseline(self.root)
+
+    def next_version(self) -> str:
+        """After the highest there is."""
+        return f"v{max(map(_number, self._versions()), default=0) + 1}"
+
+    def former(self) -> str | None:
+        """The version that was promoted before the present one: a roll-back goes there. None without one.
+
+        What a roll-back left behind doesn't count: after v1, v2, v3 and two roll-backs it is none, not v2.
+        """
+        path: list[str] = []
+        for event in self.promoted().history:
+            if event.version in path:
+                del path[path.index(event.version) + 1 :]
+            else:
+                path.append(event.version)
+        return path[-2] if len(path) > 1 else None
+
+    def write_entry(self, entry: Entry) -> None:
+        """A new version's, or one whose decision changed."""
+        write_json(self.root / entry.version / ENTRY, entry.model_dump(mode="json"))
+
+    def write_promotion(self, event: Event) -> None:
+        """Makes a version the promoted one, which is the only step that does."""
+        history = [*self.promoted().history, event]
+        promoted = Promoted(version=event.version, history=history)
+        write_json(self.root / PROMOTED, promoted.model_dump(mode="json"))
+
+    def write_baseline(self, version: str) -> None:
+        """Moves the baseline, and what a student may start from: stages that depend on them run again."""
+        baseline = Baseline(version=version, model=self.entry(version).model).model_dump(mode="json")
+        write_json(self.root / START / "promoted.json", baseline)
+        write_json(self.root / BASELINE, baseline)  # last: until then a new round hasn't begun
+
+    def checked_out(self) -> list[str]:
+        """Versions whose model lies in the registry."""
+        return sorted(
+            (path.name for path in self._folders() if model_folder(self.root, path.name).is_dir()),
+            key=_number,
+        )
+
+    def _versions(self) -> set[str]:
+        """Those that have an entry: a folder without one is left by a promotion that was killed."""
+        return {path.name for path in self._folders() if (path / ENTRY).is_file()}
+
+    def _folders(self) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        return [path for path in self.root.iterdir() if VERSION.fullmatch(path.name) and path.is_dir()]
+
+
+def now() -> str:
+    """The present time as entries have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _number(version: str) -> int:
+    return int(version[1:])

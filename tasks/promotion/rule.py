@@ -1,0 +1,159 @@
+"""What a student's comparison with the promoted model came to: figures, verdict, reasons in words.
+
+Figures are mask AP in percent on the val images, as evaluate has them; differences are in AP points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from tasks.common.config import PromotionConfig
+from tasks.common.errors import TaskError
+from tasks.promotion.baseline import Baseline, ModelHash, Record, read_record
+
+FOLDER = "comparison"
+FILE = "comparison.json"
+
+Verdict = Literal["first", "same", "better", "within_tolerance", "worse", "unknown"]
+PROMOTABLE: tuple[Verdict, ...] = ("first", "better", "within_tolerance")
+WORDS: dict[Verdict, str] = {
+    "first": "the first model",
+    "same": "the promoted model itself",
+    "better": "better",
+    "within_tolerance": "no better, but within the tolerance",
+    "worse": "worse than tolerated",
+    "unknown": "not comparable",
+}
+"""Each verdict on the new student as people say it."""
+
+
+class Change(Record):
+    """AP of both models, None where undefined; the new one's less the old one's, with the ends of its interval over
+    draws of the images; `broken`: it falls by more than is tolerated."""
+
+    baseline: float | None
+    candidate: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    broken: bool
+
+
+class ClassChange(Change):
+    """The same of one class; `objects` are its true ones."""
+
+    category_id: int
+    name: str
+    objects: int
+
+
+class Comparison(Record):
+    """workspace/comparison/comparison.json."""
+
+    verdict: Verdict
+    reasons: list[str]
+    baseline: Baseline
+    """what the student was compared with"""
+    model: ModelHash
+    """the student's"""
+    overall: Change
+    """over the classes that both know; of a first model over its own"""
+    classes: list[ClassChange]
+    only_baseline: list[str]
+    """names of classes that the new model doesn't know"""
+    only_candidate: list[str]
+    """names of classes that the old model didn't know"""
+    images: int
+    draws: int
+    confidence: float
+    ap_tolerance: float
+    class_tolerance: float
+
+
+def read_comparison(workspace: Path) -> Comparison:
+    """Reads what stage `compare` wrote.
+
+    Raises:
+        TaskError: it isn't there, or damaged.
+    """
+    path = workspace / FOLDER / FILE
+    if not path.is_file():
+        raise TaskError(f"{path}: no such file; it is made by `dvc repro compare`")
+    try:
+        return read_record(path, Comparison)
+    except TaskError:
+        raise TaskError(
+            f"{path}: damaged, or of another version; make it anew with `dvc repro -f compare`"
+        ) from None
+
+
+def difference(before: float | None, after: float | None) -> float | None:
+    """`after` less `before`, of figures with 3 decimals; None without both."""
+    return None if before is None or after is None else round(after - before, 3)
+
+
+def change(
+    before: float | None,
+    after: float | None,
+    tolerance: float,
+    low: float | None = None,
+    high: float | None = None,
+) -> Change:
+    """What becomes of one figure: a fall of exactly `tolerance` AP points is tolerated, of more isn't."""
+    moved = difference(before, after)
+    broken = moved is not None and moved < -tolerance
+    return Change(baseline=before, candidate=after, difference=moved, low=low, high=high, broken=broken)
+
+
+def judge(
+    overall: Change, classes: Sequence[ClassChange], version: str, config: PromotionConfig
+) -> tuple[Verdict, list[str]]:
+    """Verdict and reasons of a student against the model of `version`, which is another one."""
+    if overall.difference is None:
+        why = "no class is known to both" if not classes else "no class that both know has an object there"
+        return "unknown", [f"The val images can't tell it from {version}: {why}."]
+    reasons = [_told("AP", overall, config.ap_tolerance, "ap_tolerance", _interval(overall, config))]
+    broken = [one for one in classes if one.broken]
+    for one in sorted(broken, key=lambda one: one.difference or 0.0):
+        reasons.append(
+            _told(f"AP of {one.name}", one, config.class_tolerance, "class_tolerance", _interval(one, config))
+        )
+    if overall.broken or broken:
+        return "worse", reasons
+    known = [one for one in classes if one.difference is not None]
+    least = min(known, key=lambda one: one.difference or 0.0)
+    if least.difference is not None and least.difference < 0:
+        reasons.append(
+            f"No class loses more than the {config.class_tolerance:g} tolerated; the most is "
+            f"{_signed(least.difference)} ({least.name})."
+        )
+    else:
+        reasons.append("No class loses anything.")
+    return ("better" if overall.difference > 0 else "within_tolerance"), reasons
+
+
+def _told(what: str, change: Change, tolerance: float, key: str, interval: str) -> str:
+    assert change.difference is not None
+    if change.difference == 0:
+        return f"{what} stays at {change.candidate:.2f}{interval}."
+    verb = "rises" if change.difference > 0 else "falls"
+    moved = f"{_signed(change.difference)}{interval}"
+    said = f"{what} {verb} from {change.baseline:.2f} to {change.candidate:.2f} ({moved})"
+    if change.broken:
+        return f"{said}: more than the {tolerance:g} that promotion.{key} allows."
+    if change.difference < 0:
+        return f"{said}: within the {tolerance:g} that promotion.{key} allows."
+    return f"{said}."
+
+
+def _interval(change: Change, config: PromotionConfig) -> str:
+    if change.low is None or change.high is None:
+        return ""
+    return f"; {100 * config.confidence:g}% of draws of the images: {_signed(change.low)} to {_signed(change.high)}"
+
+
+def _signed(value: float) -> str:
+    """With sign and 2 decimals; a true minus sign."""
+    return f"{value:+.2f}".replace("-", "−")

@@ -1,0 +1,149 @@
+"""Pictures of the report: images with clicks and masks over them.
+
+An image goes into the page once, as a JPEG; its panels draw masks over it as SVG paths, which stay sharp at
+any zoom and name themselves when pointed at.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from tasks.reporting.charts import safe
+
+LONGEST_SIDE = 640
+JPEG_QUALITY = 85
+_FINE = (
+    4  # contours of small masks are traced on a map this much finer, so that they follow the pixels' edges
+)
+_FINE_UP_TO = 256  # pixels
+_TOLERANCE = 0.6  # pixels that a contour may stray when corners are left out
+
+# Light and strong enough for photos, far apart in hue; classes beyond the tenth share one.
+PALETTE = (
+    "#38d9f5", "#ff5fa2", "#ffd43b", "#69db7c", "#ff922b",
+    "#b197fc", "#ff6b6b", "#a9e34b", "#e599f7", "#ffffff",
+)  # fmt: skip
+
+
+class Shape(NamedTuple):
+    """A mask bool [H, W] to draw, in a class's colour; `title` is shown when it's pointed at."""
+
+    mask: NDArray[np.bool_]
+    colour: str
+    title: str
+
+
+class Dot(NamedTuple):
+    """A click at x, y (pixels); `missing` marks one that has no mask."""
+
+    x: float
+    y: float
+    colour: str
+    title: str
+    missing: bool = False
+
+
+class Panel(NamedTuple):
+    """One picture of a row: what is drawn over the image."""
+
+    caption: str
+    shapes: Sequence[Shape]
+    dots: Sequence[Dot]
+
+
+def colours(category_ids: Sequence[int]) -> dict[int, str]:
+    """A colour for each class, by its place among the sorted ids."""
+    return {id: PALETTE[i % len(PALETTE)] for i, id in enumerate(sorted(category_ids))}
+
+
+def image_definition(image: NDArray[np.uint8], name: str, longest: int = LONGEST_SIDE) -> Markup:
+    """An image uint8 RGB [H, W, 3] as an SVG definition that `panel` draws by name; units stay pixels.
+
+    It is kept with at most `longest` pixels a side.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, longest / max(height, width))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    done, code = cv2.imencode(
+        ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    if not done:
+        raise ValueError(f"an image of shape {image.shape} can't be coded as JPEG")
+    data = base64.b64encode(code.tobytes()).decode("ascii")
+    return safe(
+        f'<svg class="defs" aria-hidden="true"><defs><image id="{escape(name)}" '
+        f'width="{width}" height="{height}" preserveAspectRatio="none" '
+        f'href="data:image/jpeg;base64,{data}"/></defs></svg>'
+    )
+
+
+def panel(name: str, size: tuple[int, int], content: Panel) -> Markup:
+    """The image `name` of (height, width) pixels with masks and clicks over it."""
+    height, width = size
+    unit = max(height, width) / 100
+    parts = [f'<use href="#{escape(name)}"/>']
+    # Large ones first, so that what lies on top of them can be pointed at.
+    for shape in sorted(content.shapes, key=lambda shape: -int(shape.mask.sum())):
+        parts.append(
+            f'<path class="mask" fill="{shape.colour}" stroke="{shape.colour}" fill-rule="evenodd" '
+            f'd="{mask_path(shape.mask)}"><title>{escape(shape.title)}</title></path>'
+        )
+    for dot in content.dots:
+        at = f'cx="{dot.x:.1f}" cy="{dot.y:.1f}"'
+        title = f"<title>{escape(dot.title)}</title>"
+        if dot.missing:
+            arm = 1.8 * unit
+            parts.append(
+                f'<path class="cross" stroke-width="{unit:.2f}" d="M{dot.x - arm:.1f} {dot.y - arm:.1f}'
+                f"l{2 * arm:.1f} {2 * arm:.1f}m0 {-2 * arm:.1f}l{-2 * arm:.1f} {2 * arm:.1f}"
+                f'">{title}</path>'
+            )
+        else:
+            parts.append(
+                f'<circle class="click" {at} r="{1.5 * unit:.2f}" fill="{dot.colour}" '
+                f'stroke-width="{0.7 * unit:.2f}">{title}</circle>'
+            )
+    return safe(
+        f'<svg class="panel" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(content.caption)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def mask_path(mask: NDArray[np.bool_]) -> str:
+    """SVG path data around a mask bool [H, W], with its holes (fill-rule evenodd); empty for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return ""
+    top, left = int(rows[0]), int(columns[0])
+    part = mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8)
+    fine = _FINE if max(part.shape) <= _FINE_UP_TO else 1
+    part = np.kron(part, np.ones((fine, fine), dtype=np.uint8))
+    contours, _ = cv2.findContours(np.pad(part, 1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    pieces = []
+    for contour in contours:
+        corners = cv2.approxPolyDP(contour, _TOLERANCE * fine, closed=True)[:, 0, :]
+        if len(corners) < 3:
+            corners = contour[:, 0, :]
+        # Contours run through the centres of border pixels of the padded map.
+        xy = (corners - 0.5) / fine + (left, top)
+        pieces.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in xy) + "Z")
+    return "".join(pieces)
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """`wanted` of the positions 0 .. count - 1 at even distances, first and last among them, or all."""
+    if count <= wanted:
+        return list(range(count))
+    if wanted <= 1:
+        return [0] * wanted
+    return [round(i * (count - 1) / (wanted - 1)) for i in range(wanted)]

@@ -1,0 +1,84 @@
+"""The report's words and rows on the gate: what refinement did to held-out images, and what followed from it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tasks.labelling.gate import Comparison, Gate
+from tasks.reporting.pipeline import count
+
+CLICK_WORDS = {"random": "clicks anywhere", "centre": "clicks at the centre"}
+
+
+def gate_view(gate: Gate, refused: int, masks: int) -> dict[str, Any]:
+    """`sentence`, `rows` (empty where nothing was measured) and `steps`, for report.html.j2.
+
+    Args:
+        refused: points whose masks the gate kept rough.
+        masks: points that have a mask.
+    """
+    uses = {one.use for one in gate.bins}
+    rows = [_row("all", "", gate.all, uses.pop() if len(uses) == 1 else None, main=True)]
+    rows += [
+        _row(CLICK_WORDS.get(click, click), "", figures, None) for click, figures in gate.by_click.items()
+    ]
+    for one in gate.bins:
+        note = "too few to tell: as all" if one.decided_by == "all" else ""
+        rows.append(_row(size_words(one.area_from, one.area_to), note, one, one.use))
+    return {
+        "sentence": sentence(gate, refused, masks),
+        "rows": rows if gate.bins else [],
+        "steps": {step: iou for step, iou in gate.refined_iou_by_step.items() if iou is not None},
+        "step": gate.step,
+    }
+
+
+def sentence(gate: Gate, refused: int, masks: int) -> str:
+    """What the gate decided, in words."""
+    if not gate.bins:
+        why = (
+            f"On {count(gate.held_out_images, 'held-out image')} the teacher drew no mask to refine"
+            if gate.held_out_images
+            else "No strong images were held out (teacher.holdout)"
+        )
+        return f"{why}, so it could not be measured whether refining helps. It is always used."
+    uses = [one.use for one in gate.bins]
+    kept = f"{refused:,} of {count(masks, 'pseudo mask')} stay rough."
+    seen = (
+        f"On {count(gate.held_out_images, 'image')} held out from teacher and refiner, refining changes the mean IoU "
+        f"of {count(gate.all.objects, 'object')} from {gate.all.rough_iou:.1f} to {gate.all.refined_iou:.1f}."
+    )
+    if all(uses):
+        doubt = (gate.all.refined_iou or 0.0) <= (gate.all.rough_iou or 0.0)
+        return (
+            f"{seen} "
+            + ("So few images don't tell that it hurts; it" if doubt else "It")
+            + " is used at all sizes."
+        )
+    if not any(uses):
+        return f"{seen} It does not help there, so it is not used: {kept}"
+    spared = [size_words(one.area_from, one.area_to) for one in gate.bins if not one.use]
+    return f"{seen} It is not used for rough masks of {' and '.join(spared)}, which it hurts: {kept}"
+
+
+def size_words(low: float, high: float | None) -> str:
+    """A range of areas in pixels as sides squared, as the report's other sizes."""
+    if high is None:
+        return f"over {math.sqrt(low):.0f}² px" if low else "any size"
+    return (
+        f"{math.sqrt(low):.0f}² to {math.sqrt(high):.0f}² px" if low else f"under {math.sqrt(high):.0f}² px"
+    )
+
+
+def _row(label: str, note: str, figures: Comparison, used: bool | None, main: bool = False) -> dict[str, Any]:
+    return {
+        "label": label,
+        "note": note,
+        "objects": figures.objects,
+        "clicks": figures.clicks,
+        "rough": figures.rough_iou,
+        "refined": figures.refined_iou,
+        "used": used,
+        "main": main,
+    }

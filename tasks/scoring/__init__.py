@@ -1,0 +1,1 @@
+"""COCO's figures, intervals, and the quality of pseudo masks."""

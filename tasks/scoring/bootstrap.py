@@ -1,0 +1,232 @@
+"""How far a difference of two models' AP may be trusted: the bootstrap over images (Efron, 1979), in pairs.
+
+The images are drawn again, as many and with repetition, and both models' AP is computed on the same draw. Nothing is
+matched anew: a draw is a weight an image, 0, 1, 2 ..., and a detection counts as often as its image. A class's
+detections are sorted once; a draw costs two running sums and a look-up of the recall points.
+
+Legend: B draws, I images, K classes, T IoU thresholds, R recall points, D detections of a class, N true ones of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.common.progress import Bar
+from tasks.scoring.coco_match import Matches, thresholds
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+CHUNK = 1 << 22
+"""Weights of detections at a time: 32 MB of them."""
+_MOST_DRAWS = 50
+"""at a time, so that progress is seen"""
+
+
+class Objects(NamedTuple):
+    """A class's true objects that count."""
+
+    images: Ints
+    """[images that have any]: places among the I images"""
+    counts: Ints
+    """beside them"""
+
+
+class Ranked(NamedTuple):
+    """A class's detections by one model, the best first, as COCO's evaluation sorts them."""
+
+    images: Ints
+    """[D]: places among the I images"""
+    hits: list[Ints]
+    """T times [N]: places among the detections of those matched with a true object that counts"""
+    ignored: list[Ints]
+    """T times: of those that are neither right nor wrong"""
+
+
+class Ranking(NamedTuple):
+    """What AP over all sizes needs of one model's matches; both by class."""
+
+    objects: list[Objects]
+    detections: list[Ranked]
+
+
+class Spread(NamedTuple):
+    """Differences of AP over the draws, in AP points (of 100): the ends of the middle `confidence` of them."""
+
+    low: float | None
+    high: float | None
+
+
+def rank(parts: Sequence[Matches], image_ids: Ints, classes: int) -> Ranking:
+    """Sorts matches as `tasks.scoring.coco_match.accumulate` does.
+
+    Args:
+        parts: in the order of their image ids.
+        image_ids: [I], rising: all images of the set.
+        classes: K.
+    """
+    found: list[list[tuple[Ints, Floats, NDArray[np.bool_], NDArray[np.bool_]]]] = [
+        [] for _ in range(classes)
+    ]
+    true: list[list[tuple[int, int]]] = [[] for _ in range(classes)]
+    for part in parts:
+        d = g = 0
+        places = np.searchsorted(image_ids, part.images)
+        for place, (k, detections, objects) in zip(places.tolist(), part.pairs.tolist(), strict=True):
+            mine = slice(d, d + detections)
+            counted = int((~part.objects_ignored[0, g : g + objects]).sum())
+            if counted:
+                true[k].append((place, counted))
+            if detections:
+                found[k].append(
+                    (
+                        np.full(detections, place, np.int64),
+                        part.scores[mine],
+                        part.matched[0, :, mine],
+                        part.ignored[0, :, mine],
+                    )
+                )
+            d, g = d + detections, g + objects
+    return Ranking([_objects(rows) for rows in true], [_ranked(rows) for rows in found])
+
+
+def _objects(rows: Sequence[tuple[int, int]]) -> Objects:
+    table = np.array(rows, np.int64).reshape(-1, 2)
+    return Objects(table[:, 0], table[:, 1])
+
+
+def _ranked(rows: Sequence[tuple[Ints, Floats, NDArray[np.bool_], NDArray[np.bool_]]]) -> Ranked:
+    nothing = np.zeros(0, np.int64)
+    if not rows:
+        steps = len(thresholds()[0])
+        return Ranked(nothing, [nothing] * steps, [nothing] * steps)
+    images, scores, matched, ignored = (np.concatenate(column, axis=-1) for column in zip(*rows, strict=True))
+    order = np.argsort(-scores, kind="mergesort")  # pycocotools' own: equal scores stay in the images' order
+    matched, ignored = matched[:, order], ignored[:, order]
+    return Ranked(
+        images[order],
+        [np.flatnonzero(row) for row in matched & ~ignored],
+        [np.flatnonzero(row) for row in ignored],
+    )
+
+
+def precisions(objects: Objects, ranked: Ranked, weights: Ints) -> Floats:
+    """Interpolated precision of a class for each draw.
+
+    With weights of one it is pycocotools' to the last bit. Only right detections need be looked at: recall rises
+    there alone, and a wrong one after them has the same recall at less precision.
+
+    Args:
+        objects: of the class.
+        ranked: the class's detections.
+        weights: [B, I], how often each image was drawn.
+
+    Returns:
+        [B, T, R], 0 to 1; NaN for a draw without a true object.
+    """
+    overlaps, recall = thresholds()
+    result = np.zeros((len(weights), len(overlaps), len(recall)))
+    total = weights[:, objects.images] @ objects.counts  # [B]
+    needed = _least_counts(total, recall)
+    seen = np.cumsum(weights[:, ranked.images], axis=1)  # [B, D]
+    for t, (hits, ignored) in enumerate(zip(ranked.hits, ranked.ignored, strict=True)):
+        if not len(hits):
+            continue
+        right = np.cumsum(weights[:, ranked.images[hits]], axis=1)  # [B, N]
+        counted = seen[:, hits]
+        if len(ignored):
+            before = np.searchsorted(ignored, hits)
+            skipped = np.cumsum(weights[:, ranked.images[ignored]], axis=1)
+            counted = counted - np.where(before > 0, skipped[:, before - 1], 0)
+        # COCO's own safeguard against 0 / 0.
+        precision = right / (counted + np.spacing(1))
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        result[:, t] = _looked_up(precision, right, needed)
+    result[total == 0] = np.nan
+    return result
+
+
+def _least_counts(total: Ints, recall: Floats) -> Ints:
+    """[B, R]: the least number of right detections of `total` [B] whose share reaches each recall point [R], by the
+    very division that COCO's evaluation compares."""
+    whole = np.maximum(total, 1)[:, None]
+    least = np.ceil(recall * whole).astype(np.int64)
+    least = np.where((least > 0) & ((least - 1) / whole >= recall), least - 1, least)
+    return np.where(least / whole < recall, least + 1, least)
+
+
+def _looked_up(precision: Floats, right: Ints, needed: Ints) -> Floats:
+    """[B, R]: precision [B, N] where `right` [B, N], rising, first reaches `needed` [B, R]; 0 where it never does."""
+    draws, length = right.shape
+    # One search for all draws: each draw's numbers lie above those of the draw before.
+    stride = int(max(right[:, -1].max(), needed.max())) + 1
+    shift = np.arange(draws)[:, None]
+    at = np.searchsorted((right + stride * shift).ravel(), (needed + stride * shift).ravel())
+    padded = np.concatenate([precision, np.zeros((draws, 1))], axis=1)
+    return np.take_along_axis(padded, at.reshape(needed.shape) - length * shift, axis=1)
+
+
+def draws_of(count: int, images: int, generator: np.random.Generator) -> Ints:
+    """[count, images]: how often each image is drawn when as many are drawn as there are."""
+    return generator.multinomial(images, np.full(images, 1 / images), size=count)
+
+
+def differences(before: Ranking, after: Ranking, images: int, draws: int, seed: int) -> Floats:
+    """AP of the second model less that of the first, in AP points, over draws of the images.
+
+    Args:
+        before, after: rankings of the same images and classes.
+        images: I.
+        draws: B.
+        seed: of the draws.
+
+    Returns:
+        [B, 1 + K]: over all classes, then by class; NaN where a draw has no true object.
+    """
+    classes = len(before.detections)
+    if not draws or not images:
+        return np.zeros((0, 1 + classes))
+    most = max([1, *(len(one.images) for side in (before, after) for one in side.detections)])
+    size = max(1, min(_MOST_DRAWS, CHUNK // max(most, images, 1)))
+    generator = np.random.default_rng(seed)
+    rows = []
+    with Bar("bootstrap", draws, "draw") as bar:
+        for at in range(0, draws, size):
+            weights = draws_of(min(size, draws - at), images, generator)
+            change = np.full((len(weights), classes), np.nan)
+            for k in range(classes):
+                own = before.objects[k]
+                if len(own.images):
+                    ap = [
+                        precisions(own, side.detections[k], weights).mean((1, 2)) for side in (before, after)
+                    ]
+                    change[:, k] = 100 * (ap[1] - ap[0])
+            rows.append(np.column_stack([_mean_of_known(change), change]))
+            bar.advance(len(weights))
+    return np.concatenate(rows)
+
+
+def _mean_of_known(values: Floats) -> Floats:
+    """[B, K] -> [B]: the mean of what isn't NaN; NaN where all are."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(1) / known.sum(1)
+
+
+def spread(values: Floats, confidence: float) -> Spread:
+    """The interval that holds the middle `confidence` of the values [B] that aren't NaN; None without any."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return Spread(None, None)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail]).tolist()
+    return Spread(_rounded(low), _rounded(high))
+
+
+def _rounded(value: float) -> float:
+    return round(value, 3) if math.isfinite(value) else value

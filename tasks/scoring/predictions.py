@@ -1,0 +1,81 @@
+"""COCO mask AP of predictions that lie in parts, by the processes that share the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data.tables import Split
+from tasks.common import processes
+from tasks.common.config import EvaluateConfig
+from tasks.inference.predict import Predictions
+from tasks.inference.predict_files import as_results
+from tasks.scoring.coco_eval import MaskScores, check_results, evaluate_masks, scores_of, truth_of
+from tasks.scoring.coco_match import Matches, Rules, accumulate, match
+
+
+def true_masks(split: Split, rows: Sequence[int] | None = None) -> dict[str, Any]:
+    """The objects of a split's usable images, or of those `rows`, as `evaluate_masks` takes them."""
+    usable = [i for i, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
+    if rows is not None:
+        usable = sorted(set(usable) & set(rows))
+    images = split.images.select(["image_id", "height", "width"]).take(usable).to_pylist()
+    sizes = {row["image_id"]: (row["height"], row["width"]) for row in images}
+    instances = split.instances
+    if rows is not None:
+        instances = pa.concat_tables([instances.slice(0, 0), *map(split.instances_of, usable)])
+    return truth_of(sizes, instances, split.categories)
+
+
+def true_objects(split: Split) -> dict[int, int]:
+    """Objects on a split's usable images by category id, crowds left out."""
+    usable = np.asarray([status == "ok" for status in split.images["status"].to_pylist()], bool)
+    on_usable = np.isin(split.instances["image_id"].to_numpy(), split.images["image_id"].to_numpy()[usable])
+    single = on_usable & ~split.instances["iscrowd"].to_numpy()
+    ids = split.instances["category_id"].to_numpy()[single]
+    return {category.id: int((ids == category.id).sum()) for category in split.categories}
+
+
+def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> MaskScores | None:
+    """Scores of a split's predictions; processes that share the step call this together, and the first has them.
+
+    pycocotools matches a part at a time, each process some of the parts; what is kept of a part holds no masks.
+    faster-coco-eval takes all at once, in the first process.
+    """
+    if config.evaluator == "faster_coco_eval":
+        with processes.first_alone() as first:
+            return _whole(predictions, split, config) if first else None
+    parts = matches_of(predictions, split, config)
+    if parts is None:
+        return None
+    rules = Rules(config.max_detections, config.size_bounds)
+    curves = accumulate(parts, len(split.categories), rules)
+    return scores_of(curves, split.categories, true_objects(split), rules)
+
+
+def matches_of(predictions: Predictions, split: Split, config: EvaluateConfig) -> list[Matches] | None:
+    """pycocotools' matches of a split's predictions, part by part; as for `score`, the first process has them."""
+    rules = Rules(config.max_detections, config.size_bounds)
+    for n in range(processes.index(), len(predictions.rows), processes.count()):
+        truth, results = true_masks(split, predictions.rows[n]), as_results(predictions.table(n))
+        check_results(truth, results)
+        match(truth, results, rules).save(_path(predictions, n))
+    processes.barrier()  # all are written
+    with processes.first_alone() as first:
+        return [Matches.load(_path(predictions, n)) for n in range(len(predictions.rows))] if first else None
+
+
+def _whole(predictions: Predictions, split: Split, config: EvaluateConfig) -> MaskScores:
+    results = [row for n in range(len(predictions.rows)) for row in as_results(predictions.table(n))]
+    return evaluate_masks(
+        true_masks(split), results, max_detections=config.max_detections, size_bounds=config.size_bounds,
+        evaluator=config.evaluator,
+    )  # fmt: skip
+
+
+def _path(predictions: Predictions, n: int) -> Path:
+    return predictions.folder / f"matches-{n:05d}.npz"

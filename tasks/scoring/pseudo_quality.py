@@ -1,0 +1,194 @@
+"""How good pseudo masks are, where the true masks of weak images were kept aside: one figure a point.
+
+A point is compared with the mask it was clicked on: the smallest kept-aside mask of its class and image that
+contains it (the smallest, since a click where objects overlap means the one in front more often than not). A
+point on no such mask is `unmatched` and, like a point for which no mask was made, counts with IoU 0: nothing
+drops out of the average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pycocotools import mask as rle_tools
+
+from data.masks import rle as masks
+from data.tables import Split
+from tasks.scoring.coco_match import SIZES
+
+QUALITY = pa.schema(
+    [
+        ("point_id", pa.string()),
+        ("image_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("category", pa.string()),
+        ("status", pa.string()),  # as in the pseudo labels: "ok", "rough", "empty", "failed"
+        ("instance_id", pa.int64()),  # the kept-aside mask it was compared with; null where unmatched
+        ("true_area", pa.float32()),  # that mask's pixels
+        ("size", pa.string()),  # "small", "medium", "large" by true_area
+        ("rough_iou", pa.float32()),  # 0 where there is no mask or no match
+        (
+            "refined_iou",
+            pa.float32(),
+        ),  # of the mask that training gets: the rough one where refining came out empty
+    ]
+)
+
+
+class Quality(NamedTuple):
+    """Mean IoU and shares of points at or over IoU 0.5 and 0.75, in percent; None over no points."""
+
+    points: int
+    iou: float | None
+    over_50: float | None
+    over_75: float | None
+
+
+def point_quality(
+    pseudo: pa.Table, points: pa.Table, truth: Split, size_bounds: tuple[float, float]
+) -> pa.Table:
+    """Table QUALITY: a row for each pseudo label whose image is in `truth`, in the order of `pseudo`.
+
+    Args:
+        pseudo: PSEUDO rows; masks are compressed RLE of the original image.
+        points: POINTS rows; x, y in pixels, (0, 0) the outer corner of the top-left pixel.
+        truth: the kept-aside split; crowds in it match no point.
+        size_bounds: sides in pixels that part small from medium and medium from large masks.
+    """
+    where = {
+        point_id: (x, y)
+        for point_id, x, y in zip(*(points[name].to_pylist() for name in ("point_id", "x", "y")), strict=True)
+    }
+    names = {category.id: category.name for category in truth.categories}
+    image_ids = pseudo["image_id"].to_numpy()
+    order = np.argsort(image_ids, kind="stable")
+    wanted = np.split(order, np.flatnonzero(np.diff(image_ids[order])) + 1) if len(order) else []
+    index_of = {image_id: i for i, image_id in enumerate(truth.images["image_id"].to_pylist())}
+    columns: dict[str, list[Any]] = {name: [] for name in QUALITY.names}
+    rows_seen: list[int] = []
+    for rows in wanted:
+        image = index_of.get(int(image_ids[rows[0]]))
+        if image is None:
+            continue
+        table = pseudo.take(pa.array(rows))
+        xy = [where[point_id] for point_id in table["point_id"].to_pylist()]
+        for record in _image_quality(table.to_pylist(), xy, truth, image, names, size_bounds):
+            for name, value in record.items():
+                columns[name].append(value)
+        rows_seen.extend(rows.tolist())
+    found = pa.table(columns, schema=QUALITY)
+    return found.take(pa.array(np.argsort(rows_seen, kind="stable"), pa.int64()))
+
+
+def _image_quality(
+    pseudo: list[dict[str, Any]],
+    xy: list[tuple[float, float]],
+    truth: Split,
+    image: int,
+    names: dict[int, str],
+    size_bounds: tuple[float, float],
+) -> list[dict[str, Any]]:
+    """Records of QUALITY for the points of one image, in the order given."""
+    row = truth.image(image)
+    height, width = row["height"], row["width"]
+    true = [instance for instance in truth.instances_of(image).to_pylist() if not instance["iscrowd"]]
+    true_rles = [instance["rle_counts"] for instance in true]
+    # The areas of the masks themselves: a data set's own `area` may be the polygon's.
+    areas = np.array([masks.area(rle, height, width) for rle in true_rles])
+    same_class = np.array([[t["category_id"] == p["category_id"] for t in true] for p in pseudo], dtype=bool)
+    inside = _contains(true_rles, xy, height, width) & same_class.reshape(len(pseudo), len(true))
+
+    rough = [p["rough_rle"] for p in pseudo]
+    refined = [p["refined_rle"] if p["refined_rle"] is not None else p["rough_rle"] for p in pseudo]
+    rough_iou = _iou(rough, true_rles, height, width)
+    refined_iou = _iou(refined, true_rles, height, width)
+    records = []
+    for k, point in enumerate(pseudo):
+        candidates = np.flatnonzero(inside[k])
+        match = int(candidates[np.argmin(areas[candidates])]) if candidates.size else None
+        records.append(
+            {
+                "point_id": point["point_id"],
+                "image_id": point["image_id"],
+                "category_id": point["category_id"],
+                "category": names.get(point["category_id"], str(point["category_id"])),
+                "status": point["status"],
+                "instance_id": None if match is None else true[match]["instance_id"],
+                "true_area": None if match is None else float(areas[match]),
+                "size": None if match is None else size_group(float(areas[match]), size_bounds),
+                "rough_iou": 0.0 if match is None else float(rough_iou[k, match]),
+                "refined_iou": 0.0 if match is None else float(refined_iou[k, match]),
+            }
+        )
+    return records
+
+
+def size_group(area: float, size_bounds: tuple[float, float]) -> str:
+    """ "small", "medium" or "large" of an area in pixels, by the sides that part them."""
+    return SIZES[sum(area >= side**2 for side in size_bounds)]
+
+
+def _contains(rles: list[bytes], xy: list[tuple[float, float]], height: int, width: int) -> NDArray[np.bool_]:
+    """[K points, M masks]: whether the mask holds the pixel in which the point lies.
+
+    Each point becomes a one-pixel mask, since pycocotools intersects run-length codes without decoding them.
+    """
+    if not rles or not xy:
+        return np.zeros((len(xy), len(rles)), dtype=bool)
+    pixels = []
+    for x, y in xy:
+        column, row = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
+        before = column * height + row
+        pixels.append(masks.from_runs([before, 1, height * width - before - 1], height, width))
+    size = [height, width]
+    share = rle_tools.iou(  # with iscrowd, the overlap is divided by the one pixel's area
+        [{"size": size, "counts": pixel} for pixel in pixels],
+        [{"size": size, "counts": rle} for rle in rles],
+        [1] * len(rles),
+    )
+    return np.asarray(share) > 0.5
+
+
+def _iou(found: list[bytes | None], true: list[bytes], height: int, width: int) -> NDArray[np.float64]:
+    """IoU [K, M]; rows of points without a mask are 0."""
+    iou = np.zeros((len(found), len(true)))
+    there = [k for k, rle in enumerate(found) if rle is not None]
+    iou[there] = masks.iou_matrix([rle for rle in found if rle is not None], true, height, width)
+    return iou
+
+
+def summarise(iou: NDArray[np.floating[Any]]) -> Quality:
+    """The figures of a set of points, from their IoU [K]."""
+    if not len(iou):
+        return Quality(0, None, None, None)
+    values = np.asarray(iou, dtype=np.float64)
+
+    def percent(mean: Any) -> float:
+        return round(100 * float(mean), 3)
+
+    return Quality(
+        len(values), percent(values.mean()), percent((values >= 0.5).mean()), percent((values >= 0.75).mean())
+    )
+
+
+def compare(quality: pa.Table) -> dict[str, Any]:
+    """Points, and the rough and the refined masks' figures, over the rows of a QUALITY table."""
+    result: dict[str, Any] = {"points": quality.num_rows}
+    for kind in ("rough", "refined"):
+        figures = summarise(quality[f"{kind}_iou"].to_numpy())
+        result |= {
+            f"{kind}_iou": figures.iou,
+            f"{kind}_over_50": figures.over_50,
+            f"{kind}_over_75": figures.over_75,
+        }
+    return result
+
+
+def by_group(quality: pa.Table, column: str, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`compare` for each value of a column; groups without points are kept, with None for figures."""
+    return {group: compare(quality.filter(pc.equal(quality[column], group))) for group in groups}

@@ -1,0 +1,87 @@
+"""COCO mask AP of a file of results against a file of ground truth, outside the pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data.annotations.coco.file import to_instances
+from data.annotations.frames import ImageFolder
+from data.annotations.read import read_annotations
+from data.annotations.results import read_results
+from tasks.common.config import Evaluator
+from tasks.common.errors import TaskError
+from tasks.scoring.coco_eval import evaluate_masks, truth_of
+from tasks.scoring.coco_faster import check_installed
+from tasks.scoring.coco_match import SIZES
+
+
+def evaluate_files(
+    ground_truth: Path,
+    results: Path,
+    *,
+    max_detections: int,
+    size_bounds: tuple[float, float],
+    images: Path | None = None,
+    evaluator: Evaluator = "pycocotools",
+) -> dict[str, Any]:
+    """Scores of a COCO results file.
+
+    Args:
+        ground_truth: a file or folder with masks, in any format that `ingest` reads.
+        results: a COCO results file with masks, whose ids are the ground truth's.
+        max_detections: detections that count for each image and class, the best first; COCO's own limit is 100.
+        size_bounds: sides in pixels that part small from medium and medium from large; COCO's are 32 and 96.
+        images: the image root, for a ground truth that doesn't say all sizes and names; None: not needed.
+        evaluator: whose code computes; the figures are the same.
+
+    Returns:
+        AP, AP50, AP75, APs, APm, APl, AR1, AR10, ARN (N: max_detections), ARs, ARm, ARl in percent (None where no
+        true object is there to be found); max_detections, size_bounds, images, objects (crowds left out),
+        objects_beyond_limit (of an image and class, more than max_detections: they can't be found), detections;
+        per_class: category_id, name, instances, AP, AP50, AP75.
+
+    Raises:
+        DataError: every fault of either file.
+        TaskError: bounds or a limit that can't be, an evaluator that isn't installed.
+    """
+    small, medium = size_bounds
+    if max_detections < 1:
+        raise TaskError(f"max_detections: found {max_detections}, expected 1 or more")
+    if evaluator == "faster_coco_eval":
+        check_installed()
+    if not 0 < small < medium < math.inf:
+        raise TaskError(f"size_bounds: found {small:g} {medium:g}, expected two sides in pixels, 0 < a < b")
+    folder = None if images is None else ImageFolder(images)
+    coco = read_annotations(ground_truth, images=folder, keep_annotations=False)
+    sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
+    truth = truth_of(sizes, to_instances(coco), coco.categories)
+    per_image_and_class = Counter(
+        (row["image_id"], row["category_id"]) for row in truth["annotations"] if not row["iscrowd"]
+    )
+    found = read_results(results, sizes, {category.id for category in coco.categories})
+    scores = evaluate_masks(
+        truth, found, max_detections=max_detections, size_bounds=size_bounds, evaluator=evaluator
+    )
+    summary = dict(scores.summary)
+    recall = {
+        "AR1": summary.pop("AR1"),
+        "AR10": summary.pop("AR10"),
+        f"AR{max_detections}": summary.pop("AR"),
+    }
+    by_size = {f"AR{size[0]}": summary.pop(f"AR{size[0]}") for size in SIZES}
+    return {
+        **summary,
+        **recall,
+        **by_size,
+        "max_detections": max_detections,
+        "size_bounds": [small, medium],
+        "images": len(coco.images),
+        "objects": sum(per_image_and_class.values()),
+        "objects_beyond_limit": sum(max(0, n - max_detections) for n in per_image_and_class.values()),
+        "detections": len(found),
+        "per_class": [asdict(score) for score in scores.per_class],
+    }

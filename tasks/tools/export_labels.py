@@ -1,0 +1,137 @@
+"""Labels of the workspace, or of any annotation file, as files of other formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.annotations.export import EXPORTS, write_frames
+from data.annotations.frames import (
+    Frame,
+    ImageFolder,
+    frames_of_file,
+    frames_of_pseudo,
+    frames_of_results,
+    frames_of_split,
+)
+from data.annotations.read import read_annotations
+from data.annotations.results import read_results
+from data.errors import DataError, Fault
+from data.storage import atomic_dir
+from data.tables import PSEUDO, Category, Split, read_parquet
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import write_json
+
+WHATS = ("pseudo", "dataset", "predictions", "file")
+SUMMARY = "export.json"
+_WITH_MASKS = ("strong", "val", "kept_aside")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and how.
+
+    Attributes:
+        what: `pseudo` (the pseudo labels of the weak images), `dataset` (the masks that were ingested),
+            `predictions` (of the model on the val images), `file` (an annotation file).
+        format: one of `data.annotations.export.EXPORTS`.
+        masks: of pseudo labels: `refined` or `rough`.
+        min_score: of pseudo labels and predictions: those below are left out.
+        model: of predictions: `student`, `teacher`, or `baseline`, which the student was compared with.
+        annotations: of `file`: a file or folder in any format that ingest reads.
+        images: of `file`: the image root, for formats that don't say all sizes and names; None: not needed.
+    """
+
+    what: str
+    format: str
+    masks: str = "refined"
+    min_score: float = 0.0
+    model: str = "student"
+    annotations: Path | None = None
+    images: Path | None = None
+
+
+def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[str, Any]:
+    """Write the labels into folder `out`, all or nothing, with a summary export.json.
+
+    Args:
+        request: what, and how.
+        out: a new folder, or one that an earlier export wrote, which is replaced.
+        workspace: the pipeline's.
+
+    Returns:
+        The summary: what, format, and by part (a split, `pseudo`, ...) its counts.
+
+    Raises:
+        DataError: faults of the files read; what the format can't hold.
+        TaskError: a request that can't be, results that aren't there yet, strange files in `out`.
+    """
+    _check(request, out)
+    summary: dict[str, Any] = {"what": request.what, "format": request.format, "parts": {}}
+    parts = _parts(request, workspace)
+    with atomic_dir(out) as folder:
+        for name, frames, categories in parts:
+            summary["parts"][name] = write_frames(folder, name, request.format, frames, categories)
+        write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _check(request: ExportRequest, out: Path) -> None:
+    if request.what not in WHATS:
+        raise TaskError(f"--what: found {request.what!r}, expected one of {', '.join(WHATS)}")
+    if request.format not in EXPORTS:
+        raise TaskError(f"--format: found {request.format!r}, expected one of {', '.join(EXPORTS)}")
+    if request.format == "coco-results" and request.what in ("dataset", "file"):
+        raise TaskError(
+            f"--format coco-results: found --what {request.what}, whose masks have no scores; use coco"
+        )
+    if (request.what == "file") != (request.annotations is not None):
+        raise TaskError("--what file and --annotations FILE go together: give both or neither")
+    if out.exists() and not (out / SUMMARY).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise TaskError(
+            f"{out}: found files that no export wrote; name a new folder, since it is replaced as a whole"
+        )
+
+
+def _parts(request: ExportRequest, workspace: Path) -> list[tuple[str, Iterator[Frame], Sequence[Category]]]:
+    """The files to write: name, frames, classes."""
+    if request.annotations is not None:
+        images = None if request.images is None else ImageFolder(request.images)
+        coco = read_annotations(request.annotations, images=images)
+        return [(_stem(request.annotations), frames_of_file(coco), coco.categories)]
+    if request.what == "dataset":
+        splits = {name: Split.open(workspace / "dataset" / name) for name in _WITH_MASKS}
+        return [(n, frames_of_split(s), s.categories) for n, s in splits.items() if len(s)]
+    if request.what == "predictions":
+        val = Split.open(workspace / "dataset" / "val")
+        sizes = {
+            row["image_id"]: (row["height"], row["width"])
+            for row in val.images.select(["image_id", "height", "width"]).to_pylist()
+        }
+        made_by = "comparison" if request.model == "baseline" else "evaluation"
+        path = workspace / made_by / "predictions" / f"{request.model}.json"
+        rows = read_results(path, sizes, {category.id for category in val.categories})
+        found = [row for row in rows if row["score"] >= request.min_score]
+        return [(request.model, frames_of_results(val, found), val.categories)]
+    weak = Split.open(workspace / "dataset" / "weak")
+    frames = frames_of_pseudo(weak, _pseudo(workspace), request.masks, request.min_score)
+    return [("pseudo", frames, weak.categories)]
+
+
+def _pseudo(workspace: Path) -> pa.Table:
+    paths = sorted((workspace / "pseudo").glob("part-*.parquet"))
+    if not paths:
+        raise DataError(
+            Fault(str(workspace / "pseudo"), "folder", "no part-*.parquet", "pseudo labels",
+                  "run `points2model run --target pseudo_label`")
+        )  # fmt: skip
+    return pa.concat_tables([read_parquet(path, PSEUDO) for path in paths])
+
+
+def _stem(path: Path) -> str:
+    name = path.name if path.is_dir() else path.stem
+    return name if name not in ("", ".", "..") and name != Path(SUMMARY).stem else "labels"

@@ -1,0 +1,117 @@
+"""Tries point files against the data set, beside those that are there; writes nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from data import storage
+from data.errors import DataError, Fault
+from data.remote.fetch import local_copy
+from data.tables import Split
+from tasks.common.config import PointsConfig
+from tasks.common.stage_main import S3_CACHE, WORKSPACE
+from tasks.import_points import count_kinds, count_reasons, import_files, told_files
+
+INGEST = "run `points2model run --target ingest`"
+
+
+class Trial(NamedTuple):
+    """What an import of the files would do.
+
+    Attributes:
+        counts: points, images, rejected, set_aside and files_rejected of the files by themselves; and new, changed,
+            removed, same of the folder's points, if the files were put there (a file of the same name is replaced).
+        reasons: records that aren't points, by reason.
+        files: each file's format and records.
+        faults: what asks for a correction.
+        rejected: table REJECTED of the files.
+        doubts: what is likely wrong with the coordinates of many points.
+    """
+
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    files: dict[str, dict[str, Any]]
+    faults: list[Fault]
+    rejected: pa.Table
+    doubts: list[Fault]
+
+
+def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Path = WORKSPACE) -> Trial:
+    """Imports ``files`` (files, folders or s3:// addresses of them) as the stage would, without writing.
+
+    Raises:
+        S3Error: point files in S3 can't be had.
+        DataError: no weak split yet, files that aren't there, or none of the files can be read.
+    """
+    images = workspace / "dataset" / "weak"
+    if not images.exists():
+        expected = "the weak images' table: clicks are looked up in it"
+        raise DataError(Fault(str(images), "folder", "nothing there yet", expected, INGEST))
+    weak = Split.open(images)
+    config = config.model_copy(update={"files": str(local_copy(config.files, workspace / S3_CACHE))})
+    given = [local_copy(str(file), workspace / S3_CACHE) for file in files]
+    missing = [Fault(str(file), "file", "no such file or folder", "point files", "correct the path")
+               for file in given if not file.exists()]  # fmt: skip
+    if missing:
+        raise DataError(missing)
+    alone = import_files(config, [str(file) for file in given], weak)
+    with tempfile.TemporaryDirectory() as folder:
+        links = _linked(config.files, Path(folder))
+        before = _by_id(config, weak, folder) if links else {}
+        for file in given:
+            for name, path in _as_put(file, Path(config.files)).items():
+                _link(Path(folder) / name, path)
+        after = _by_id(config, weak, folder)
+    reasons = count_reasons(alone.rejected)
+    counts = {
+        "points": len(alone.points),
+        "images": len(alone.points["image_id"].unique()),
+        **count_kinds(reasons),
+        "new": len(after.keys() - before.keys()),
+        "changed": sum(row != before[i] for i, row in after.items() if i in before),
+        "removed": len(before.keys() - after.keys()),
+        "same": sum(row == before[i] for i, row in after.items() if i in before),
+    }
+    return Trial(counts, reasons, told_files(alone.files), alone.faults, alone.rejected, alone.doubts)
+
+
+def _as_put(file: Path, root: Path) -> dict[str, Path]:
+    """The names that a file, or those of a folder, would have in the folder `root`; their own if they are in it."""
+    inside = {file.name: file} if file.is_file() else {n: file / n for n in storage.list_files(file)}
+    where = root.resolve()
+    return {
+        path.resolve().relative_to(where).as_posix() if path.resolve().is_relative_to(where) else name: path
+        for name, path in inside.items()
+    }
+
+
+def _linked(files: str, folder: Path) -> int:
+    """Links to all point files that are there, under the names that they have in ids; how many."""
+    root = Path(files)
+    inside = {root.name: root} if root.is_file() else {}
+    if root.is_dir():
+        inside = {name: root / name for name in storage.list_files(root)}
+    for name, path in inside.items():
+        _link(folder / name, path)
+    return len(inside)
+
+
+def _link(link: Path, path: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.resolve())
+
+
+def _by_id(config: PointsConfig, weak: Split, folder: str) -> dict[str, tuple[Any, ...]]:
+    """Each point of a folder as point_id: (image, class, x, y); none where no file can be read."""
+    try:
+        points = import_files(config, folder, weak).points
+    except DataError:
+        return {}
+    columns = [points[name].to_pylist() for name in ("image_id", "category_id", "x", "y")]
+    return dict(zip(points["point_id"].to_pylist(), zip(*columns, strict=True), strict=True))

@@ -1,0 +1,245 @@
+"""Training a SOLOv2 on splits: what train_teacher and train_student share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.samples.dataset import InstanceDataset
+from data.samples.sharding import share
+from data.storage import atomic_dir, discard_partials
+from data.tables import Category, Split
+from models.checkpoint import WEIGHTS, load_checkpoint
+from models.config import SOLOv2Config
+from models.solov2.losses import Totals, solov2_loss
+from models.solov2.network import SOLOv2
+from models.solov2.targets import Targets, assign_targets, draw_pairs, inner_points, keep_pairs
+from models.weights import CheckpointError, listed, misfits
+from tasks.common import processes
+from tasks.common.config import DetectorTrainConfig, Params
+from tasks.common.device import set_up
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import run_folder
+from tasks.training.holdout import write_held_out
+from tasks.training.loop import Job, Piece, finish, read_milestone, train
+from tasks.training.setup import (
+    StepBatch,
+    new_network,
+    resume_key,
+    step_batches,
+    training_data,
+    write_training,
+)
+
+log = logging.getLogger(__name__)
+
+
+def detector_pieces(
+    config: SOLOv2Config, device: torch.device, training: DetectorTrainConfig, seed: int
+) -> Callable[[StepBatch], list[Piece]]:
+    """From a batch as the loader gives it to its pieces, `training.accumulate` of them, with the SOLOv2 loss.
+
+    Every object is learnt in the cells of `training.inner_points` random pixels of its mask too: a network that is
+    prompted by clicks anywhere on an object must know the object there. All draws depend on (seed, step) alone, and
+    are those of the step's whole batch, of which this process takes its own.
+    """
+
+    def pieces(batch: StepBatch) -> list[Piece]:
+        # On the CPU, so that all devices draw alike.
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
+        inner: list[Tensor] | None = None
+        if training.inner_points:
+            counts = [len(masks) for masks in batch["masks"]]
+            before, total = processes.place(sum(counts))
+            draws = torch.rand(total, training.inner_points, generator=generator)
+            mine = draws[before : before + sum(counts)].split(counts)
+            inner = [
+                inner_points(masks, draw).to(device) for masks, draw in zip(batch["masks"], mine, strict=True)
+            ]
+        images = batch["images"].to(device, non_blocking=True)
+        clicks = _clicks(batch)
+        if clicks is not None and inner is not None:
+            # Of a mask that is a guess any pixel may be another object's; its click stands for it.
+            inner = [
+                torch.where(one.isnan().any(1)[:, None, None].to(device), points, torch.nan)
+                for one, points in zip(clicks, inner, strict=True)
+            ]
+        parts = [share(len(images), n, training.accumulate) for n in range(training.accumulate)]
+        targets = [
+            assign_targets(
+                [masks.to(device) for masks in batch["masks"][part]],
+                [labels.to(device) for labels in batch["labels"][part]],
+                [weights.to(device) for weights in batch["weights"][part]],
+                (images.shape[2], images.shape[3]),
+                config,
+                points_xy=None if inner is None else inner[part],
+                clicks_xy=None if clicks is None else [one.to(device) for one in clicks[part]],
+                ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"][part]],
+                weigh_categories=training.weighs_categories,
+            )
+            for part in parts
+        ]
+        targets = _sampled(targets, training.mask_pairs, generator)
+        sums = [Totals.of(one) for one in targets]
+        totals = Totals(
+            processes.add(torch.stack([one.pairs for one in sums]).sum()),
+            processes.add(torch.stack([one.positives for one in sums]).sum()),
+        )
+
+        def piece(part: slice, targets: Targets) -> Piece:
+            def loss(model: nn.Module) -> dict[str, Tensor]:
+                seen = images[part]
+                outputs = model(seen, batch["content_sizes"][part], batch["crop_origins"][part])
+                return solov2_loss(outputs, targets, config, totals)
+
+            return Piece(loss, batch["image_ids"][part])
+
+        return [piece(part, one) for part, one in zip(parts, targets, strict=True)]
+
+    return pieces
+
+
+def _clicks(batch: StepBatch) -> list[Tensor] | None:
+    """For each image float32 [K, 2], see `assign_targets`; None where no mask is a guess."""
+    if all(points is None for points in batch["points_xy"]):
+        return None
+    clicks = []
+    for points, labels, (h, w) in zip(
+        batch["points_xy"], batch["labels"], batch["content_sizes"], strict=True
+    ):
+        if points is None:
+            clicks.append(torch.full((len(labels), 2), torch.nan))
+        else:
+            inside = ((points >= 0) & (points < points.new_tensor([w, h]))).all(1) | points.isnan().any(1)
+            clicks.append(torch.where(inside[:, None], points, torch.inf))
+    return clicks
+
+
+def _sampled(targets: list[Targets], limit: int | None, generator: torch.Generator) -> list[Targets]:
+    """The targets of this process's pieces with at most `limit` pairs in the whole step."""
+    counts = [len(one.cell) for one in targets]
+    before, total = processes.place(sum(counts))
+    kept = None if limit is None else draw_pairs(total, limit, generator)
+    if kept is None:
+        return targets
+    sampled = []
+    for one, count in zip(targets, counts, strict=True):
+        mine = kept[(kept >= before) & (kept < before + count)] - before
+        sampled.append(keep_pairs(one, mine))
+        before += count
+    return sampled
+
+
+def train_detector(
+    stage: str,
+    params: Params,
+    training: DetectorTrainConfig,
+    splits: Sequence[Split],
+    workspace: Path,
+    out: Path,
+    milestones: tuple[int, ...] = (),
+    held_out: frozenset[int] | None = None,
+    first_share: float | None = None,
+    initial: Path | None = None,
+) -> None:
+    """Trains and writes `out`: checkpoint, milestones, log, manifest.
+
+    Args:
+        held_out: ids of images that are not trained on, and named in held_out.json; None writes no such file.
+        first_share: of each batch, from the first split; None: each image comes as often as any other.
+        initial: the checkpoint to start from; None: the weights that `params.seed` draws, the same for teacher and
+            student of one `model` section.
+
+    Raises:
+        TaskError: `initial` is another network, or published weights don't fit; see also `engine.train`.
+    """
+    leave_out = held_out or frozenset()
+    device = set_up(params.runtime, params.threads, params.seed)
+    config = params.detector(training)
+    categories = splits[0].categories
+    model, weights = new_network("model", config.backbone, lambda: SOLOv2(config, len(categories)))
+    if initial is not None:
+        start_from(model, initial)
+    dataset = training_data(splits, params, training, leave_out)
+    job = Job(
+        name=stage,
+        model=model,
+        pieces=detector_pieces(config, device, training, params.seed),
+        batches=step_batches(dataset, params, training, stage.removeprefix("train_"), first_share),
+        config=training,
+        device=device,
+        run_folder=run_folder(workspace, stage),
+        key=resume_key(
+            stage, params, training, splits, leave_out, device, [params.model, weights],
+            [] if initial is None else [initial / WEIGHTS],
+        ),
+        keep_checkpoints=params.runtime.keep_checkpoints,
+        milestones=milestones,
+    )  # fmt: skip
+    train(job)
+    with processes.first_alone() as first:
+        if first:
+            _write(job, out, params, config, splits, dataset, weights, held_out)
+
+
+def _write(
+    job: Job,
+    out: Path,
+    params: Params,
+    config: SOLOv2Config,
+    splits: Sequence[Split],
+    dataset: InstanceDataset,
+    backbone_weights: str | None,
+    held_out: frozenset[int] | None,
+) -> None:
+    """What a finished training leaves in `out`; then its resume state goes."""
+    states = {f"milestones/{step:07d}": read_milestone(job, step) for step in job.milestones}
+    instances = sum(int(_learnt(split, held_out or frozenset()).sum()) for split in splits)
+    counts = {"images": len(dataset), "instances": instances}
+    discard_partials(out.parent, out.name)
+    with atomic_dir(out) as folder:
+        if held_out is not None:
+            write_held_out(folder, held_out)
+            counts["held_out"] = len(held_out)
+        write_training(
+            folder, job, params, "solov2", config, splits[0], {"": job.model.state_dict(), **states}, counts,
+            backbone_weights, input=params.input.model_dump(),
+        )  # fmt: skip
+    finish(job)
+
+
+def start_from(model: nn.Module, folder: Path) -> None:
+    """Loads a checkpoint's weights into a network of the same shapes.
+
+    Raises:
+        TaskError: it isn't there, is damaged, or of another network.
+    """
+    try:
+        state = load_checkpoint(folder)[0]
+    except CheckpointError as error:
+        raise TaskError(str(error)) from None
+    faults = misfits(state, {key: value.shape for key, value in model.state_dict().items()})
+    if faults:
+        raise TaskError(
+            f"{folder}: another network than params.yaml's `model` section says:\n{listed(faults)}\nTrain it anew, or "
+            "start from scratch"
+        )
+    model.load_state_dict(state)
+
+
+def _learnt(split: Split, leave_out: frozenset[int]) -> NDArray[np.bool_]:
+    """Bool, one an instance: crowds aren't learnt, nor what lies on images left out."""
+    crowd = split.instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
+    return ~crowd & ~np.isin(split.instances["image_id"].to_numpy(), list(leave_out))
+
+
+def check_trainable(split: Split, categories: Sequence[Category]) -> list[str]:
+    """Names of the classes that have no mask in `split`: nothing can be learnt of them."""
+    held = set(split.instances["category_id"].unique().to_pylist())
+    return [category.name for category in categories if category.id not in held]

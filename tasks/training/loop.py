@@ -1,0 +1,334 @@
+"""The training loop that teacher, refiner and student share.
+
+It counts steps, not epochs. Everything a step needs is a function of (seed, step): the batch, its augmentation and the
+learning rate; so a run that is killed and goes on ends bit-identical to an undisturbed one on the same device.
+
+A step's batch is shared out over the processes that train together, and goes through the network of each in pieces.
+Draws and divisors are the whole step's, so that neither number changes what is learnt, but for rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from data.storage import atomic_write
+from models.backbones.sync_norm import join_batch_norms
+from models.weights import WeightsError, listed, misfits, read_safetensors
+from tasks.common import processes
+from tasks.common.config import TrainConfig
+from tasks.common.errors import TaskError
+from tasks.common.progress import Bar
+from tasks.training.finite_guard import FiniteGuard
+from tasks.training.optimization import build_optimizer, learning_rate, weight_average
+from tasks.training.out_of_memory import explained
+from tasks.training.resume import States
+from tasks.training.speed import Speed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What goes through the network at once: this process's share of a step's batch, or a part of it.
+
+    `loss(model)` gives the parts of the loss by name; `loss` is the one to minimise. They are the piece's share of the
+    step's: summed over all pieces of all processes they are the loss of the step's whole batch.
+    """
+
+    loss: Callable[[nn.Module], dict[str, Tensor]]
+    image_ids: Sequence[int]
+    """For error messages."""
+
+
+Pieces = Callable[[Any], Sequence[Piece]]
+"""From a batch to its pieces: at least one, and equally many in all processes."""
+Batches = Callable[[int], Iterable[Any]]
+"""From the number of the first step wanted to the batches from there to the last step."""
+
+
+@dataclass
+class Job:
+    """One training: what to train, on what, and where its state lies while it runs.
+
+    `key` names what the run depends on (config and data); a state left by a run with another key isn't resumed.
+    The last `keep_checkpoints` states are kept.
+    """
+
+    name: str
+    model: nn.Module
+    pieces: Pieces
+    batches: Batches
+    config: TrainConfig
+    device: torch.device
+    run_folder: Path
+    key: str
+    keep_checkpoints: int
+    milestones: tuple[int, ...] = ()
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @cached_property
+    def states(self) -> States:
+        """Where the run can be taken up."""
+        return States(self.name, self.run_folder / "resume", self.key, self.keep_checkpoints, self.milestones)
+
+
+def train(job: Job) -> None:
+    """Trains `job.model` in place to the last step and fills `job.history`, one row every `log_every` steps.
+
+    With `ema` the model ends with the average of its weights over the steps. The weights (or their average) at each
+    milestone lie in `milestone_path(job, step)` afterwards, and the model computes in full precision. State is kept in
+    `job.run_folder`/resume and taken up from there when the same job runs again; `finish` removes it.
+
+    All processes end with the same weights, but for the average, which the first one alone has.
+
+    Raises:
+        TaskError: the loss became NaN or infinite (names the step, the parts of the loss and the images), or memory
+            ran out (names the knobs to turn).
+    """
+    with explained(job.name, job.config, job.device):
+        _train(job)
+
+
+@dataclass
+class _Run:
+    """A job at work."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    """The network as accelerate made it ready; job.model is inside."""
+    optimizer: Any
+    average: AveragedModel | None
+    first: int
+    """The first step to do."""
+
+
+def _begin(job: Job) -> _Run:
+    """Makes the job's network ready, and takes up what an interrupted run left."""
+    config = job.config
+    accelerator = _accelerator(config, job.device)
+    job.model.to(job.device).train()
+    if config.channels_last:
+        job.model.to(memory_format=torch.channels_last)
+    join_batch_norms(job.model, job.device)
+    optimizer = build_optimizer(job.model, config)
+    average = None
+    if config.ema is not None and processes.is_first():
+        average = weight_average(job.model, config.ema)
+    first, state = job.states.load()
+    if state is not None:
+        job.model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        job.history[:] = state["history"]
+    model, optimizer = accelerator.prepare(job.model, optimizer)
+    return _Run(accelerator, model, optimizer, average, first)
+
+
+def _train(job: Job) -> None:
+    config, run = job.config, _begin(job)
+    guard, speed = FiniteGuard(job.device), Speed(job.run_folder, job.device, config.batch_size)
+    sums: dict[str, Tensor] = {}
+    with Bar(job.name, config.steps, "step", done=run.first) as bar:
+        for step, batch in enumerate(speed.waits(job.batches(run.first)), start=run.first):
+            pieces = job.pieces(batch)
+            parts = _backward(run, pieces, guard)
+            faults = guard.fault()
+            if faults is not None:
+                raise _not_finite(job, step, faults, pieces)
+            _update(job, run, step, guard)
+            if guard.gradient_is_lost(now=_is_due(job, step + 1)):
+                raise _gradient_lost(job, step)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + value
+            done = step + 1
+            facts = ""
+            if done % config.log_every == 0 or done == config.steps:
+                row = _means(sums, (done - 1) % config.log_every + 1)
+                job.history.append({"step": done, **row, "lr": learning_rate(config, step)})
+                facts, sums = f"loss {row['loss']:.3f}, {speed.window()}", {}
+            _keep(job, run, done)
+            bar.advance(facts=facts)
+    speed.write()
+    if run.average is not None:
+        job.model.load_state_dict(run.average.module.state_dict())
+    # accelerate left autocast around the network; in use, and as a checkpoint, it has none.
+    run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    job.model.to(memory_format=torch.contiguous_format).eval()
+
+
+def _accelerator(config: TrainConfig, device: torch.device) -> Accelerator:
+    """accelerate for this device, precision and processes, whatever `accelerate launch` was told of the last two."""
+    # Steps that run in one process may differ in precision, which accelerate keeps for the whole process.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        dynamo_backend="inductor" if config.compile else "no",
+        # Pieces are ours: a loss that accelerate divided by their number wouldn't be the whole step's.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if accelerator.distributed_type not in known:
+        raise TaskError(
+            f"accelerate launch: found {accelerator.distributed_type.value}, expected plain data parallel training "
+            "(MULTI_GPU or MULTI_CPU); say so in `accelerate config`, or use torchrun"
+        )
+    return accelerator
+
+
+def _backward(run: _Run, pieces: Sequence[Piece], guard: FiniteGuard) -> dict[str, Tensor]:
+    """Adds the gradients of all pieces, over all processes; the parts of this process's share of the loss."""
+    found: list[dict[str, Tensor]] = []
+    for piece in pieces:
+        last = len(found) == len(pieces) - 1
+        with contextlib.nullcontext() if last else run.accelerator.no_sync(run.model):
+            with run.accelerator.autocast():
+                parts = piece.loss(run.model)
+            found.append({name: value.detach() for name, value in parts.items()})
+            if last:
+                guard.watch(found)
+            # Gradients are averaged over the processes; the loss is a sum over them.
+            loss = parts["loss"] * processes.count() if processes.count() > 1 else parts["loss"]
+            run.accelerator.backward(loss)
+    total = found[0]
+    for other in found[1:]:
+        total = {name: value + other[name] for name, value in total.items()}
+    return total
+
+
+def _update(job: Job, run: _Run, step: int, guard: FiniteGuard) -> None:
+    """From gradients to weights, and their average."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(job.config, step)
+    if job.config.clip_norm is not None:
+        norm = run.accelerator.clip_grad_norm_(run.model.parameters(), job.config.clip_norm)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
+    if run.accelerator.scaler is None:  # which leaves out such a step, and lowers its scale
+        guard.watch_gradients(norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.average is not None:
+        run.average.update_parameters(job.model)
+
+
+def _means(sums: dict[str, Tensor], steps: int) -> dict[str, float]:
+    """Of the losses of some steps, over all processes."""
+    totals = processes.add(torch.stack(list(sums.values()))).tolist()
+    return {name: round(value / steps, 6) for name, value in zip(sums, totals, strict=True)}
+
+
+def milestone_path(job: Job, step: int) -> Path:
+    """Where the weights of `step` lie while the job runs."""
+    return job.states.milestone(step)
+
+
+def read_milestone(job: Job, step: int) -> dict[str, Tensor]:
+    """The weights of `step`.
+
+    Raises:
+        TaskError: their file was changed since it was written.
+    """
+    path = milestone_path(job, step)
+    try:
+        state = read_safetensors(path)
+        faults = misfits(state, {key: value.shape for key, value in job.model.state_dict().items()})
+    except (WeightsError, FileNotFoundError) as error:
+        faults = [str(error)]
+    if faults:
+        raise TaskError(
+            f"{path}: damaged since it was written:\n{listed(faults)}\nRemove {job.states.root} and train again"
+        )
+    return state
+
+
+def write_history(job: Job, path: Path) -> None:
+    """log.jsonl: one JSON object a line with `step`, the mean loss and its parts since the last line, and `lr`."""
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text("".join(json.dumps(row) + "\n" for row in job.history), encoding="utf-8")
+
+
+def finish(job: Job) -> None:
+    """Removes the resume state, once the step's outputs are written."""
+    job.states.clear()
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+
+
+def _is_kept(job: Job, done: int) -> bool:
+    """Whether a state is kept after `done` steps."""
+    return done % job.config.checkpoint_every == 0 and done < job.config.steps
+
+
+def _is_due(job: Job, done: int) -> bool:
+    """Whether anything is left on disk after `done` steps, or the training is over."""
+    return _is_kept(job, done) or done in job.milestones or done == job.config.steps
+
+
+def _keep(job: Job, run: _Run, done: int) -> None:
+    """Leaves on disk what is due after `done` steps: a milestone, a state to go on from."""
+    average, scaler = run.average, run.accelerator.scaler
+    if not _is_due(job, done):
+        return
+    if done in job.milestones and processes.is_first():
+        with atomic_write(milestone_path(job, done)) as path:
+            save_file(_weights(average.module if average is not None else job.model), path)
+    if not _is_kept(job, done):
+        return
+    state = {
+        "model": job.model.state_dict(),
+        "average": average.state_dict() if average is not None else None,
+        "optimizer": run.optimizer.state_dict(),
+        "history": job.history,
+        "scaler": scaler.state_dict() if scaler is not None else None,  # fp16 only
+    }
+    job.states.save(done, state)
+
+
+def _not_finite(job: Job, step: int, faults: Sequence[str | None], pieces: Sequence[Piece]) -> TaskError:
+    """The error of a step whose loss isn't finite somewhere; raised by the first process, for all."""
+    mine = [
+        (fault, piece.image_ids) for fault, piece in zip(faults, pieces, strict=True) if fault is not None
+    ]
+    everywhere = [one for some in processes.gather(mine) for one in some]
+    if not processes.is_first():
+        sys.exit(0)  # the first one ends the step, and says why
+    shown = "; ".join(f"{fault}; image ids {', '.join(map(str, ids))}" for fault, ids in everywhere)
+    return TaskError(f"{job.name}: the loss is not finite at step {step + 1} ({shown}). {_remedies(job)}")
+
+
+def _gradient_lost(job: Job, step: int) -> TaskError:
+    return TaskError(
+        f"{job.name}: a gradient became NaN or infinite, at step {step + 1} or some steps before, though the loss is "
+        f"finite; nothing was kept since. {_remedies(job)}"
+    )
+
+
+def _remedies(job: Job) -> str:
+    """What to change. Each of them begins the training anew, since another one would have been trained till here."""
+    return (
+        f"Lower lr ({job.config.lr:g}), lengthen warmup_steps ({job.config.warmup_steps}), set clip_norm, or use "
+        "precision: fp32: the training then begins anew. Run again unchanged, it goes on from the last kept state."
+    )

@@ -1,0 +1,75 @@
+"""What a dvc that is killed leaves half-written is mended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.dvc import records
+from flows.dvc.records import COPY, LOCK, RWLOCK, mend
+from flows.dvc.repo import is_lock
+from tests.flows.conftest import Toy
+
+ENTRY = """\
+  {name}:
+    cmd: python step.py {name}
+    deps:
+    - path: in.txt
+      hash: md5
+      md5: d41d8cd98f00b204e9800998ecf8427e
+      size: 3
+    outs:
+    - path: ws/{name}
+      hash: md5
+      md5: 0cc175b9c0f1b6a831c399e269772661
+      size: 1
+"""
+WHOLE = "schema: '2.0'\nstages:\n" + "".join(ENTRY.format(name=name) for name in "abc")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "PATIENCE_S", 0.0)
+
+
+def test_wherever_the_writing_ended(tmp_path: Path) -> None:
+    lock = tmp_path / LOCK
+    lock.write_text(WHOLE)
+    assert mend(tmp_path) == []
+    assert (tmp_path / COPY).read_text() == WHOLE
+    for end in range(0, len(WHOLE), 7):
+        lock.write_text(WHOLE[:end])
+        mend(tmp_path)
+        # Where it ended between two lines it may be an older one: it stays, and DVC can read it.
+        kept = lock.read_text()
+        assert kept == WHOLE or (
+            kept == WHOLE[:end] and kept.endswith("\n") and is_lock(yaml.safe_load(kept))
+        )
+        if kept != WHOLE:
+            (tmp_path / COPY).write_text(WHOLE)
+
+
+def test_without_a_copy_it_stays(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("schema: '2.")
+    (line,) = mend(tmp_path)
+    assert line.startswith("dvc.lock can't be read, and there is no copy: `git checkout dvc.lock`")
+    assert (tmp_path / LOCK).read_text() == "schema: '2."
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert mend(tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_half_written_rwlock_stops_every_dvc_until_it_is_mended(toy: Toy) -> None:
+    rwlock = toy.path(str(RWLOCK))
+    rwlock.parent.mkdir(exist_ok=True)
+    rwlock.write_text(json.dumps({"write": {}, "read": {}}))
+    assert mend(toy.root) == []
+    rwlock.write_text('{"write": {"')
+    assert [line.split()[0] for line in mend(toy.root)] == [str(RWLOCK)]
+    toy.dvc("repro", "a")
+    assert toy.ran() == ["a"]

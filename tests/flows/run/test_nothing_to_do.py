@@ -1,0 +1,87 @@
+"""A run with nothing to do is known by DVC alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.dvc.environment import environment
+from flows.run.nothing_to_do import done_stages
+from tests.tasks.conftest import tiny_recipe
+
+DVC_YAML = """\
+stages:
+  a: {cmd: cp in.txt a.txt, deps: [in.txt], outs: [a.txt]}
+  b: {cmd: cp a.txt b.txt, deps: [a.txt], outs: [b.txt]}
+  other: {cmd: cp in.txt other.txt, deps: [in.txt], outs: [other.txt]}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose stages a and b are done, and other isn't; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    dvc(tmp_path, "init", "--no-scm", "-q")
+    for name, text in {"dvc.yaml": DVC_YAML, "in.txt": "1"}.items():
+        (tmp_path / name).write_text(text)
+    save(tmp_path, {})
+    dvc(tmp_path, "repro", "-q", "b")
+    return tmp_path
+
+
+def dvc(root: Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment(root), check=True)
+
+
+def save(root: Path, operate: dict[str, Any]) -> None:
+    recipe = tiny_recipe()
+    recipe["operate"] |= operate
+    (root / "params.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def test_what_is_done_is_shown_as_cached(project: Path) -> None:
+    rows = done_stages(project, "b", print)
+    assert rows is not None and [row["name"] for row in rows] == ["a", "b"]
+    assert {row["state"] for row in rows} == {"Cached"}
+    assert list(rows[1]["outs"]) == ["b.txt"] and len(rows[1]["outs"]["b.txt"]) == 32
+
+
+def test_it_is_known_without_prefect_and_torch() -> None:
+    code = "import sys, flows.run.nothing_to_do; sys.exit(len({'prefect', 'torch', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "in.txt").write_text("2"),
+        lambda root: (root / "a.txt").unlink(),
+        lambda root: (root / "b.txt").write_text("edited"),
+        lambda root: (root / "dvc.yaml").write_text(DVC_YAML.replace("cp a.txt b.txt", "cp ./a.txt b.txt")),
+        lambda root: (root / "dvc.lock").unlink(),
+        lambda root: (root / "dvc.lock").write_text("<<<<<<< HEAD\n"),
+        lambda root: save(root, {"push": True}),
+        lambda root: save(root, {"inbox": {**tiny_recipe()["operate"]["inbox"], "source": "inbox"}}),
+        lambda root: (root / "params.yaml").write_text("a: 1"),
+    ],
+)
+def test_else_the_run_itself_looks(project: Path, change: Callable[[Path], object]) -> None:
+    change(project)
+    assert done_stages(project, "b", print) is None
+
+
+def test_a_server_sees_every_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    assert done_stages(project, "b", print) is None
+
+
+def test_another_stage_that_is_stale_is_no_matter(project: Path) -> None:
+    assert done_stages(project, "other", print) is None
+    assert done_stages(project, "a", print) is not None

@@ -1,0 +1,609 @@
+"""Broken set-ups, each with the finding that it must give; a whole one gives none."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from tasks.common.config import load_params
+from tasks.doctor.doctor import _listing, full_check
+from tasks.doctor.finding import Diagnosis
+from tests.conftest import Bucket
+from tests.tasks.conftest import ROOT, run_step, tiny_recipe
+
+WORKSPACE = Path("workspace")
+
+
+@dataclass
+class Project:
+    """A project with data of its own in mine/; what it holds can be changed before it's examined."""
+
+    root: Path
+    recipe: dict[str, Any]
+
+    def json(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.root / "mine" / name).read_text())
+        return content
+
+    def write(self, name: str, content: Any) -> None:
+        (self.root / "mine" / name).write_text(json.dumps(content))
+
+    def image(self, name: str) -> Path:
+        return self.root / "mine" / "dataset" / "images" / name
+
+    def save(self) -> None:
+        (self.root / "params.yaml").write_text(yaml.safe_dump(self.recipe))
+
+    def examine(self, again: bool = False) -> Diagnosis:
+        self.save()
+        return full_check(self.root, WORKSPACE, again=again).diagnosis
+
+    def take_class(self, name: str, split: str) -> int:
+        """Removes a class's masks from a split; its id."""
+        content = self.json(f"dataset/annotations/{split}.json")
+        (number,) = [row["id"] for row in content["categories"] if row["name"] == name]
+        content["annotations"] = [row for row in content["annotations"] if row["category_id"] != number]
+        self.write(f"dataset/annotations/{split}.json", content)
+        return int(number)
+
+    def add_image(self, split: str, name: str) -> None:
+        """Lists an image file, without objects."""
+        content = self.json(f"dataset/annotations/{split}.json")
+        height, width = cv2.imread(str(self.image(name))).shape[:2]
+        content["images"].append({"id": 10**6, "file_name": name, "width": width, "height": height})
+        self.write(f"dataset/annotations/{split}.json", content)
+
+
+@pytest.fixture(scope="session")
+def drawn(
+    tmp_path_factory: pytest.TempPathFactory, params_file: Callable[[dict[str, Any], Path], Any]
+) -> Path:
+    """A drawn data set: 20 training and 6 validation images of 64 px."""
+    folder = tmp_path_factory.mktemp("drawn")
+    run_step("make_demo", params_file(tiny_recipe(), folder), folder / "workspace")
+    return folder / "workspace" / "demo"
+
+
+@pytest.fixture(scope="session")
+def params_file() -> Callable[[dict[str, Any], Path], Any]:
+    def read(recipe: dict[str, Any], folder: Path) -> Any:
+        (folder / "params.yaml").write_text(yaml.safe_dump(recipe))
+        return load_params(folder / "params.yaml")
+
+    return read
+
+
+@pytest.fixture
+def project(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A whole project, the current folder: nothing is wrong with it."""
+    root = tmp_path / "project"
+    shutil.copytree(drawn, root / "mine")
+    shutil.copy(ROOT / "dvc.yaml", root)
+    (root / ".dvc").mkdir()
+    (root / ".dvc" / "config").write_text("")
+    recipe = copy.deepcopy(tiny_recipe())
+    recipe["ingest"] |= {"images": "mine/dataset/images", "annotations": "mine/dataset/annotations"}
+    recipe["ingest"]["on_reject"] = "report"
+    recipe["points"] |= {"files": "mine/points", "on_reject": "report"}
+    recipe["teacher"]["grids"] = recipe["student"]["grids"] = [24, 20, 16]
+    recipe["evaluate"]["inference"]["max_detections"] = 100
+    monkeypatch.chdir(root)
+    return Project(root, recipe)
+
+
+def test_a_whole_project_has_no_faults(project: Project) -> None:
+    found = project.examine()
+    assert found.errors == []
+    assert [str(one.fault) for one in found.warnings] == []
+    notes = " ".join(found.notes)
+    assert "images: strong 6, weak 14, val 6, kept_aside 14" in notes
+    assert "0 rejected" in notes and "disk: a whole run writes about" in notes
+
+
+def copy_into(project: Project, split: str, change: Callable[[np.ndarray], np.ndarray] | None) -> None:
+    """Lists a picture of val in another split, under another name; the same bytes without a change."""
+    source = project.json("dataset/annotations/val.json")["images"][0]["file_name"]
+    if change is None:
+        shutil.copy(project.image(source), project.image("copy.png"))
+        project.add_image(split, "copy.png")
+        return
+    image = change(cv2.imread(str(project.image(source))))
+    cv2.imwrite(str(project.image("copy.jpg")), image, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    project.add_image(split, "copy.jpg")
+
+
+def scaled(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+
+
+def cut(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[:40, :50])
+
+
+def overwrite_points(project: Project, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    content = project.json("points/clicks.json")
+    change(content["annotations"])
+    project.write("points/clicks.json", content)
+
+
+def misspelt_key(p: Project) -> None:
+    p.recipe["teacher"]["stepz"] = p.recipe["teacher"].pop("steps")
+
+
+def no_images_folder(p: Project) -> None:
+    p.recipe["ingest"]["images"] = "mine/imagez"
+
+
+def no_annotation_file(p: Project) -> None:
+    p.recipe["ingest"]["val"] = "vall.json"
+
+
+def no_weights_file(p: Project) -> None:
+    p.recipe["model"]["backbone"]["weights"] = "mine/r18.pth"
+
+
+def weights_to_fetch(p: Project) -> None:
+    p.recipe["model"]["backbone"] |= {"weights": "imagenet", "width": 1.0, "name": "resnet34"}
+
+
+def no_such_device(p: Project) -> None:
+    p.recipe["runtime"]["device"] = "cuda:77"
+
+
+def no_dvc(p: Project) -> None:
+    shutil.rmtree(p.root / ".dvc")
+
+
+def no_dvc_yaml(p: Project) -> None:
+    (p.root / "dvc.yaml").unlink()
+
+
+def not_ignored(p: Project) -> None:
+    subprocess.run(["git", "init", "-q", str(p.root)], check=True)
+
+
+def locked(p: Project) -> None:
+    (p.root / ".dvc" / "tmp").mkdir()
+    locks = {
+        "write": {"workspace/teacher": {"pid": os.getppid(), "cmd": "dvc repro train_teacher"}},
+        "read": {},
+    }
+    (p.root / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(locks))
+
+
+def workspace_is_a_file(p: Project) -> None:
+    (p.root / "workspace").mkdir()
+    (p.root / "workspace").chmod(0o500)
+
+
+def bad_annotation(p: Project) -> None:
+    content = p.json("dataset/annotations/strong.json")
+    content["annotations"][0]["category_id"] = 99
+    p.write("dataset/annotations/strong.json", content)
+
+
+def unknown_category(p: Project) -> None:
+    p.recipe["ingest"]["on_reject"] = "stop"
+    bad_annotation(p)
+
+
+def crowds(p: Project, classes: set[int]) -> None:
+    content = p.json("dataset/annotations/strong.json")
+    for row in content["annotations"]:
+        row["iscrowd"] = int(row["category_id"] in classes)
+    p.write("dataset/annotations/strong.json", content)
+
+
+def all_crowds(p: Project) -> None:
+    crowds(p, {row["id"] for row in p.json("dataset/annotations/strong.json")["categories"]})
+
+
+def some_crowds(p: Project) -> None:
+    categories = p.json("dataset/annotations/strong.json")["categories"]
+    crowds(p, {row["id"] for row in categories if row["name"] == "star"})
+
+
+def image_in_two_splits(p: Project) -> None:
+    val = p.json("dataset/annotations/val.json")
+    p.write("dataset/annotations/strong.json", val)
+
+
+def image_cut_short(p: Project) -> None:
+    name = p.json("dataset/annotations/strong.json")["images"][0]["file_name"]
+    p.image(name).write_bytes(p.image(name).read_bytes()[:-40])
+
+
+def image_cut_short_stop(p: Project) -> None:
+    p.recipe["ingest"]["on_reject"] = "stop"
+    image_cut_short(p)
+
+
+def annotations_no_json(p: Project) -> None:
+    (p.root / "mine/dataset/annotations/val.json").write_text("{")
+
+
+def points_no_json(p: Project) -> None:
+    (p.root / "mine/points/clicks.json").write_text("{")
+
+
+def points_outside(p: Project) -> None:
+    overwrite_points(p, lambda rows: [row.update(point=[64.5, 3.0]) for row in rows[:4]])  # type: ignore[func-returns-value]
+
+
+def points_of_half_the_size(p: Project) -> None:
+    places = np.random.default_rng(0).random((1000, 2)) * 32
+    overwrite_points(
+        p, lambda rows: [row.update(point=at) for row, at in zip(rows, places.tolist(), strict=False)]
+    )  # type: ignore[func-returns-value]
+
+
+def points_outside_stop(p: Project) -> None:
+    p.recipe["points"]["on_reject"] = "stop"
+    points_outside(p)
+
+
+def a_file_without_columns(p: Project) -> None:
+    (p.root / "mine/points/maria.csv").write_text("Bild;Pos_X [px];Pos_Y [px];Zelltyp\na.png;1,5;2,5;disc\n")
+
+
+def points_misspelt(p: Project) -> None:
+    overwrite_points(p, lambda rows: [row.update(category_id="starr") for row in rows[:4]])  # type: ignore[func-returns-value]
+
+
+def clicks_on_a_lost_image(p: Project) -> None:
+    content = p.json("points/clicks.json")
+    name = content["images"][0]["file_name"]
+    p.image(name).write_bytes(b"")
+
+
+def clicks_on_val(p: Project) -> None:
+    image = p.json("dataset/annotations/val.json")["images"][0]
+    content = p.json("points/clicks.json")
+    content["images"].append(image)
+    for row in content["annotations"][:5]:
+        row["image_id"] = image["id"]
+    p.write("points/clicks.json", content)
+
+
+def no_points(p: Project) -> None:
+    overwrite_points(p, list.clear)
+
+
+def no_masks(p: Project) -> None:
+    content = p.json("dataset/annotations/strong.json")
+    p.write("dataset/annotations/strong.json", content | {"annotations": []})
+
+
+def no_val_masks(p: Project) -> None:
+    content = p.json("dataset/annotations/val.json")
+    p.write("dataset/annotations/val.json", content | {"annotations": []})
+
+
+def wrong_areas(p: Project) -> None:
+    content = p.json("dataset/annotations/val.json")
+    content["annotations"][0]["area"] *= 100
+    p.write("dataset/annotations/val.json", content)
+
+
+def class_without_mask(p: Project) -> None:
+    p.take_class("star", "strong")
+
+
+def class_without_click(p: Project) -> None:
+    number = p.take_class("star", "kept_aside")
+    overwrite_points(
+        p, lambda rows: rows.__setitem__(slice(None), [r for r in rows if r["category_id"] != number])
+    )
+
+
+def class_never_shown(p: Project) -> None:
+    class_without_click(p)
+    p.take_class("star", "strong")
+
+
+def class_not_measured(p: Project) -> None:
+    p.take_class("star", "val")
+
+
+def dense_val(p: Project) -> None:
+    p.recipe["evaluate"]["max_detections"] = 1
+
+
+def dense_val_inference(p: Project) -> None:
+    p.recipe["evaluate"]["inference"]["max_detections"] = 2
+
+
+def tiny_input(p: Project) -> None:
+    p.recipe["input"] = {"short_side": 8, "max_side": 8, "enlarge": False, "tile": None}
+
+
+def narrow_ranges(p: Project) -> None:
+    p.recipe["teacher"]["ranges"] = [[1, 10], [8, 14], [12, 20]]
+
+
+def small_crops(p: Project) -> None:
+    p.recipe["model"]["grid_reference"] = 64
+    p.recipe["input"] |= {"short_side": 128, "max_side": 128}
+    for name in ("teacher", "student"):
+        p.recipe[name]["grids"] = [16, 12, 8]
+        p.recipe[name]["augment"]["crop_side"] = 32
+
+
+def small_tiles(p: Project) -> None:
+    small_crops(p)
+    p.recipe["refiner"]["augment"]["crop_side"] = 32
+    p.recipe["input"]["tile"] = {"side": 32, "overlap": 0}
+
+
+def one_cell(p: Project) -> None:
+    p.recipe["teacher"]["grids"] = [1, 1, 1]
+
+
+def disk_of_a_data_centre(p: Project) -> None:
+    p.recipe["model"] |= {"head_channels": 2**14, "head_convs": 64}
+    p.recipe["teacher"]["milestones"] = list(range(1, p.recipe["teacher"]["steps"]))
+
+
+def same_in_strong(p: Project) -> None:
+    copy_into(p, "strong", None)
+
+
+def same_in_weak(p: Project) -> None:
+    copy_into(p, "weak", None)
+
+
+def smaller_in_strong(p: Project) -> None:
+    copy_into(p, "strong", scaled(0.9))
+
+
+def larger_in_weak(p: Project) -> None:
+    copy_into(p, "weak", scaled(1.1))
+
+
+ERRORS = [
+    (misspelt_key, "params", "teacher.stepz: found unknown key; did you mean 'steps'?"),
+    (no_images_folder, "paths", "params.yaml: ingest.images: found no such file or folder, mine/imagez"),
+    (no_annotation_file, "paths", "vall.json; the folder holds kept_aside.json, strong.json, val.json"),
+    (no_weights_file, "weights", "model.backbone.weights: found no such file, mine/r18.pth"),
+    (no_such_device, "device", "runtime.device: found 'cuda:77' can't be used here"),
+    (no_dvc, "dvc", "run `dvc init`"),
+    (no_dvc_yaml, "dvc", "dvc.yaml: found no such file"),
+    (unknown_category, "images", "found category_id 99"),
+    (image_in_two_splits, "ingest", "in strong too"),
+    (image_cut_short_stop, "images", "expected a whole image file"),
+    (annotations_no_json, "ingest", "val.json: file: found not readable as JSON"),
+    (points_no_json, "points", "clicks.json: file: found broken JSON"),
+    (points_outside_stop, "points", "found point (64.5, 3.0) (outside_image)"),
+    (no_masks, "ingest", "strong.json: annotations: found no object with a mask on 6 images;"),
+    (no_val_masks, "ingest", "val.json: annotations: found no object with a mask on 6 images;"),
+    (all_crowds, "ingest", "CVAT's COCO export writes painted masks so"),
+]
+WARNINGS = [
+    (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
+    (not_ignored, "git", "add a line /workspace/ to .gitignore"),
+    (locked, "locked", f"found process {os.getppid()} (dvc repro train_teacher) at work on workspace/teacher"),
+    (image_cut_short, "images", "images of strong (truncated): found 1 of 6 that can't be used"),
+    (some_crowds, "crowd_share", "iscrowd 1: 100% of star; crowds are neither learnt nor scored"),
+    (bad_annotation, "images", "annotations of strong: found 1 of"),
+    (points_outside, "points", "points (outside_image): found 4 of"),
+    (points_outside, "points", "Next: correct the record; left out until then (points.on_reject: report)."),
+    (image_cut_short, "images", "Next: restore them; left out until then (ingest.on_reject: report)."),
+    (a_file_without_columns, "points", "points (bad_file): found 1 whole file of 2 that can't be read"),
+    (a_file_without_columns, "points", "Next: name the columns in points.columns"),
+    (points_misspelt, "points", "Next: map the name in points.classes"),
+    (clicks_on_a_lost_image, "points", "points (rejected_image): found "),
+    (clicks_on_val, "points", "points (other_split): found 5 of "),
+    (no_points, "no_points", "found none that can be used"),
+    (points_of_half_the_size, "click_units", "clicks.json: points: found "),
+    (wrong_areas, "areas", "ingest.val: annotations: found 1 whose area can't be their mask's"),
+    (class_without_mask, "class_without_mask", "classes: star: found clicks and no mask on a strong image"),
+    (class_without_click, "class_without_click", "classes: star: found masks and no click"),
+    (class_never_shown, "class_never_shown", "classes: star: found neither mask nor click"),
+    (class_not_measured, "class_not_measured", "classes: star: found masks to learn from and none in val"),
+    (dense_val, "max_detections", "params.yaml: evaluate.max_detections: found 1, but "),
+    (dense_val_inference, "inference_max_detections", "evaluate.inference.max_detections: found 2, but "),
+    (tiny_input, "too_small", "found smaller than one place of the mask map (2 x 2 px of the input)"),
+    (narrow_ranges, "teacher_ranges", "found above all of teacher.ranges (1 to 20 px)"),
+    (small_crops, "teacher_crop", "found larger than teacher.augment.crop_side (32 px)"),
+    (small_tiles, "tile", "found larger than input.tile.side (32 px)"),
+    (one_cell, "hidden", "found with all cells taken by another object"),
+    (disk_of_a_data_centre, "disk", "expected about "),
+    (same_in_strong, "val_leak_content", "found 1 of 6 that are the same bytes as images of strong"),
+    (same_in_weak, "val_leak_content", "images of val: found 1 of 6 that are the same bytes as images of weak"),
+    (smaller_in_strong, "val_leak_near", "1 of 6 that are near-duplicates (encoded anew, resized) of images of strong"),
+    (larger_in_weak, "val_leak_near", "1 of 6 that are near-duplicates (encoded anew, resized) of images of weak"),
+]  # fmt: skip
+
+
+def broken_name(value: Any) -> str:
+    return getattr(value, "__name__", "")
+
+
+@pytest.mark.parametrize(("damage", "check", "text"), ERRORS, ids=broken_name)
+def test_errors(project: Project, damage: Callable[[Project], None], check: str, text: str) -> None:
+    damage(project)
+    found = project.examine()
+    assert found.exit_code == 1
+    assert {one.check for one in found.errors} == {check}
+    assert any(text in str(one.fault) for one in found.errors), [str(one.fault) for one in found.errors]
+
+
+@pytest.mark.parametrize(("damage", "check", "text"), WARNINGS, ids=broken_name)
+def test_warnings(project: Project, damage: Callable[[Project], None], check: str, text: str) -> None:
+    damage(project)
+    found = project.examine()
+    assert [str(one.fault) for one in found.errors] == []
+    assert found.exit_code == 0
+    told = [one for one in found.warnings if one.check == check]
+    assert any(text in str(one.fault) for one in told), [str(one.fault) for one in found.warnings]
+    assert all(one.count >= 1 for one in told)
+
+
+def test_what_one_class_explains_is_one_error_with_its_count(project: Project) -> None:
+    project.recipe["points"]["on_reject"] = "stop"
+    points_misspelt(project)
+    (found,) = project.examine().errors
+    assert (found.check, found.count) == ("points", 4)
+    assert "found category 'starr' (unknown_category); expected a known category; the nearest: star" in str(
+        found.fault
+    )
+
+
+def test_a_crop_of_another_ratio_is_no_copy(project: Project) -> None:
+    copy_into(project, "strong", cut)
+    assert [one.check for one in project.examine().warnings] == []
+
+
+def test_strong_and_weak_pictures_that_are_one(project: Project) -> None:
+    source = project.json("dataset/annotations/strong.json")["images"][0]["file_name"]
+    shutil.copy(project.image(source), project.image("again.png"))
+    project.add_image("weak", "again.png")
+    (found,) = project.examine().warnings
+    assert found.check == "overlap_content"
+    assert found.examples == (f"{source} = again.png",)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_workspace_that_can_t_be_written(project: Project) -> None:
+    workspace_is_a_file(project)
+    assert "writable" in {one.check for one in project.examine().errors}
+
+
+def test_a_stale_lock_is_dvc_s_to_remove(project: Project) -> None:
+    locked(project)
+    path = project.root / ".dvc" / "tmp" / "rwlock"
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    path.write_text(path.read_text().replace(str(os.getppid()), str(gone.pid)))
+    assert project.examine().warnings == []
+
+
+def test_an_image_that_can_t_be_used_doesn_t_hide_other_faults(project: Project) -> None:
+    image_cut_short_stop(project)
+    points_outside_stop(project)
+    class_not_measured(project)
+    found = project.examine()
+    assert {one.check for one in found.errors} == {"images", "points"}
+    assert "class_not_measured" in {one.check for one in found.warnings}
+
+
+def test_faults_of_points_are_told_beside_those_of_annotations(project: Project) -> None:
+    image_in_two_splits(project)
+    points_no_json(project)
+    found = project.examine()
+    assert {one.check for one in found.errors} == {"ingest", "points"}
+    assert "more is looked at once the errors" in " ".join(found.notes)
+
+
+def test_nothing_is_looked_at_twice(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    class_not_measured(project)
+    project.save()
+    first = full_check(project.root, WORKSPACE)
+    assert first.fresh
+    monkeypatch.setattr("tasks.ingest.run", None)  # not called again, whatever is asked below
+    second = full_check(project.root, WORKSPACE)
+    assert not second.fresh
+    assert second.diagnosis == first.diagnosis
+    # New clicks alone: images and masks aren't read anew.
+    points_outside(project)
+    third = full_check(project.root, WORKSPACE)
+    assert third.fresh
+    assert [one.check for one in third.diagnosis.warnings] == ["points", "class_not_measured"]
+    monkeypatch.undo()
+    monkeypatch.chdir(project.root)
+    unknown_category(project)
+    project.save()
+    assert full_check(project.root, WORKSPACE).diagnosis.exit_code == 1
+
+
+@pytest.mark.parametrize("lost", ["dataset", "read.json", "diagnosis.json", "thumbnails.arrow"])
+def test_what_it_keeps_may_be_lost(project: Project, lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.doctor.needs.memory_free", lambda: 2**33)  # it varies while we look
+    first = project.examine()
+    path = project.root / "workspace" / "runs" / "doctor" / lost
+    if path.is_dir():
+        shutil.rmtree(path)
+        (path.parent / "diagnosis.json").write_text("{")
+    else:
+        path.write_text("{")
+    assert project.examine() == first
+
+
+def test_memory_is_looked_at_each_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert project.examine().warnings == []
+    monkeypatch.setattr("tasks.doctor.needs.memory_free", lambda: 1000)
+    known = full_check(project.root, WORKSPACE)
+    assert not known.fresh
+    (warning,) = known.diagnosis.warnings
+    assert warning.check == "memory"
+    assert "runtime.cache_images: found true, and 1.0 kB of memory free" in str(warning.fault)
+
+
+def test_nothing_of_the_pipeline_s_is_written(project: Project) -> None:
+    project.examine()
+    assert {path.name for path in (project.root / "workspace").iterdir()} == {"runs"}
+
+
+def test_data_in_s3_come_once_for_the_look_and_the_run(project: Project, bucket: Bucket) -> None:
+    source = project.root / "mine"
+    bucket.fill(
+        {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    )
+    at = f"s3://{bucket.name}"
+    project.recipe["ingest"] |= {"images": f"{at}/dataset/images", "annotations": f"{at}/dataset/annotations"}
+    project.recipe["points"]["files"] = f"{at}/points"
+    project.save()
+    first = full_check(project.root, WORKSPACE)
+    assert (first.diagnosis.errors, first.diagnosis.warnings, first.fresh) == ([], [], True)
+    assert not full_check(project.root, WORKSPACE).fresh
+    images = [path for path in bucket.proxy.gets() if path.endswith(".png")]
+    run_step("ingest", load_params(project.root / "params.yaml"), WORKSPACE)
+    assert [path for path in bucket.proxy.gets() if path.endswith(".png")] == images != []
+    bucket.fill({"points/clicks.json": b"{"})
+    found = full_check(project.root, WORKSPACE).diagnosis
+    assert [one.check for one in found.errors] == ["points"]
+    project.recipe["ingest"]["images"] = f"{at}/nowhere"
+    found = project.examine()
+    assert [one.check for one in found.errors] == ["sources"]
+    assert "no object there" in str(found.errors[0].fault)
+
+
+def test_the_demo_that_isn_t_drawn_yet(project: Project) -> None:
+    recipe = tiny_recipe()
+    project.recipe = recipe
+    found = project.examine()
+    assert found.errors == []
+    assert "workspace/demo/dataset/images isn't there yet" in " ".join(found.notes)
+
+
+def test_a_diagnosis_survives_its_json(project: Project) -> None:
+    class_not_measured(project)
+    found = project.examine()
+    assert found.warnings
+    assert Diagnosis.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_what_is_remembered_goes_by_the_files_that_steps_list(tmp_path: Path) -> None:
+    (tmp_path / "in/__pycache__").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    for name in ("in/.hidden.yaml", "in/__pycache__/x.pyc", "out/a.csv"):
+        (tmp_path / name).touch()
+    for name in ("one", "two"):  # two circles: 2^40 folders before the names are too long
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "out")
+    (tmp_path / "in/nowhere").symlink_to(tmp_path / "nothing")
+    names = [line.split()[0].removeprefix(f"{tmp_path}/") for line in _listing(tmp_path / "in")]
+    assert names == ["in/.hidden.yaml", "in/nowhere", "in/linked/a.csv"]
+    assert len(list(_listing(tmp_path / "out/a.csv"))) == 1
