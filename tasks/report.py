@@ -9,28 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from data.messages import plain
 from data.storage import atomic_write
 from data.tables import Split
 from tasks.common.config import Params
-from tasks.common.progress import format_seconds
 from tasks.common.stage_main import read_json, stage_main
-from tasks.common.summary_table import AP_ROWS, difference, figure
+from tasks.common.summary_table import AP_ROWS, figure
 from tasks.labelling.gate import read_gate
 from tasks.promotion.rule import read_comparison
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
 from tasks.reporting.gate import gate_view
-from tasks.reporting.pipeline import count, done_steps, picture, run_record
+from tasks.reporting.page import render
+from tasks.reporting.pipeline import done_steps, picture, run_record
 from tasks.reporting.promotion import promotion_view
 from tasks.reporting.rows import pseudo_rows, val_rows
 from tasks.scoring.crowding import crowding
 
 log = logging.getLogger(__name__)
 
-TEMPLATE = "report.html.j2"
 MANIFESTS = {  # folder in the workspace: stage that makes it
     "dataset/strong": "ingest",
     "dataset/weak": "ingest",
@@ -43,12 +40,6 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
     "student": "train_student",
     "evaluation": "evaluate",
     "comparison": "compare",
-}
-STATUS_WORDS = {
-    "ok": "refined",
-    "rough": "kept rough, as refining left nothing or was refused",
-    "empty": "without a mask, as the teacher draws nothing there",
-    "failed": "failed, as the image could not be read",
 }
 LOSS_NAMES = {"loss": "total", "loss_mask": "mask", "loss_category": "class"}
 
@@ -109,26 +100,6 @@ def run(params: Params, workspace: Path) -> None:
     with atomic_write(path) as temporary:
         Path(temporary).write_text(page, encoding="utf-8")
     log.info("report: %s, %.1f MB", path, len(page.encode()) / 1e6)
-
-
-def render(**content: Any) -> str:
-    """The page of `content`, the names that report.html.j2 uses."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.filters |= {"figure": figure, "count": count, "duration": format_seconds}
-    environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
-    return environment.get_template(TEMPLATE).render(**content)
-
-
-def _shown(value: Any) -> Any:
-    """Names as a page may show them; what is HTML already (pictures, charts) stays."""
-    return plain(value, lines=True) if type(value) is str else value
 
 
 def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def reached(root: Path, files: dict[str, str]) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_what_is_reached(tmp_path: Path, step: str, more: dict[str, str], expected: list[str]) -> None:
-    found = reached(tmp_path, {**more, "tasks/common/stage_main.py": step})
-    assert sorted(place.removeprefix("tasks.common.stage_main:") for place in found) == sorted(expected)
+    found = reached(tmp_path, {**more, "tasks/step.py": step})
+    assert sorted(place.removeprefix("tasks.step:") for place in found) == sorted(expected)
 
 
 BEFORE = '''
@@ -109,13 +109,13 @@ def run(values):
 )
 def test_wording_is_no_code(tmp_path: Path, old: str, new: str, same: bool) -> None:
     assert old in BEFORE
-    before = reached(tmp_path, {"tasks/common/stage_main.py": BEFORE})
-    after = reached(tmp_path, {"tasks/common/stage_main.py": BEFORE.replace(old, new)})
+    before = reached(tmp_path, {"tasks/step.py": BEFORE})
+    after = reached(tmp_path, {"tasks/step.py": BEFORE.replace(old, new)})
     assert (before == after) is same
 
 
 def test_a_template_counts(tmp_path: Path) -> None:
-    step = {"tasks/common/stage_main.py": "def run(): return open('page.html')"}
+    step = {"tasks/step.py": "def run(): return open('page.html')"}
     assert reached(tmp_path, {**step, "tasks/page.html": "a"}) != reached(
         tmp_path, {**step, "tasks/page.html": "b"}
     )
@@ -158,8 +158,8 @@ def real() -> tuple[Sources, dict[str, dict[str, str]]]:
         ("models/solov2/losses.py", "DICE_EPSILON = 0.001", "DICE_EPSILON = 0.002", {"train_teacher", "train_student"}),
         ("data/samples/placement.py", '"nearest-exact"', '"nearest"', TRAINING | LABELLING),
         ("models/inference/detect.py", "torch.exp(-sigma", "torch.exp(-2 * sigma", {"evaluate", "compare"}),
-        ("tasks/common/config.py", "    milestones: tuple[PositiveInt, ...]\n\n    @model_validator",
-         "    milestones: tuple[PositiveInt, ...]\n    rounds: PositiveInt\n\n    @model_validator",
+        ("tasks/common/config.py", "    milestones: Steps\n\n    @model_validator",
+         "    milestones: Steps\n    rounds: PositiveInt\n\n    @model_validator",
          {"train_teacher"}),
     ],
 )  # fmt: skip

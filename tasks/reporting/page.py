@@ -1,0 +1,41 @@
+"""report.html from its template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data.messages import plain
+from tasks.common.progress import format_seconds
+from tasks.common.summary_table import difference, figure
+from tasks.reporting.pipeline import count
+
+TEMPLATE = "report.html.j2"
+STATUS_WORDS = {
+    "ok": "refined",
+    "rough": "kept rough, as refining left nothing or was refused",
+    "empty": "without a mask, as the teacher draws nothing there",
+    "failed": "failed, as the image could not be read",
+}
+
+
+def render(**content: Any) -> str:
+    """The page of `content`, the names that report.html.j2 uses."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters |= {"figure": figure, "count": count, "duration": format_seconds}
+    environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
+    return environment.get_template(TEMPLATE).render(**content)
+
+
+def _shown(value: Any) -> Any:
+    """Names as a page may show them; what is HTML already (pictures, charts) stays."""
+    return plain(value, lines=True) if type(value) is str else value
