@@ -1,9 +1,9 @@
 """Which of our code decides a stage's result, and a hash of it that nothing else changes.
 
 From the stage's function `run` on, the definitions of `data`, `models` and `tasks` are followed that it uses. They are
-read as syntax trees and never executed. Each is hashed without docstrings, comments, layout, log lines and the texts of
-raised errors. What nothing reaches doesn't count: another function in the same file, or a section of `Params` that the
-stage doesn't read. How params.yaml is read and checked doesn't count either: DVC sees its values.
+read as syntax trees and never executed. Each is hashed without docstrings, comments, layout, log lines and the
+sentences of raised errors. What nothing reaches doesn't count: another function in the same file, or a section of
+`Params` that the stage doesn't read. How params.yaml is read and checked doesn't count either: DVC sees its values.
 
 Counted though nothing names it: in a module that is reached, or imported by one, the statements that bind no name
 (`x.y = 1`, a call), since Python runs them, and definitions under a decorator of ours, which may register them. A name
@@ -34,8 +34,10 @@ Place = tuple[str, str]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _LOGS = {"log", "logger", "logging", "warnings"}
+_LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log", "warn"}
+_EFFECTS = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
 _ERROR = re.compile(r"\w*(Error|Exception)$")
-_FILE = re.compile(r"[\w.-]+\.(?!py$)\w+")
+_FILE = re.compile(r"(?!/)[\w./-]+\.(?!py$)\w+")
 
 
 def identities(stages: Iterable[str], sources: Sources) -> dict[str, dict[str, str]]:
@@ -43,7 +45,7 @@ def identities(stages: Iterable[str], sources: Sources) -> dict[str, dict[str, s
     does.
 
     Raises:
-        SyntaxError: a source file that is reached can't be parsed.
+        SyntaxError: a source file that is reached can't be parsed, or imports `*`.
     """
     found: dict[str, dict[str, str]] = {}
     for stage in stages:
@@ -105,6 +107,10 @@ class _Module:
         if base.split(".", maxsplit=1)[0] not in PACKAGES:
             return
         for alias in node.names:
+            if alias.name == "*":
+                raise SyntaxError(
+                    f"{self.path}:{node.lineno}: import *: name what is imported, so that it can be followed"
+                )
             self.names[alias.asname or alias.name] = f"{base}.{alias.name}"
             self.imported.add(f"{base}.{alias.name}")
 
@@ -112,10 +118,10 @@ class _Module:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             return
         if isinstance(statement, ast.If):
-            words = {node.id for node in ast.walk(statement.test) if isinstance(node, ast.Name)}
-            if "__name__" in words:
+            test = ast.unparse(statement.test)
+            if test == "__name__ == '__main__'":
                 return  # the command line, which `run` doesn't pass
-            if "TYPE_CHECKING" in words:
+            if test in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
                 for other in statement.orelse:
                     self._bind(other)
                 return
@@ -243,7 +249,7 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             waiting += node.orelse
         else:
             waiting += ast.iter_child_nodes(node)
@@ -299,64 +305,91 @@ def _used(node: ast.AST) -> Iterator[str]:
 
 
 def _stripped(statement: ast.stmt) -> ast.stmt | None:
-    """Takes docstrings, log lines and the texts of raised errors and asserts out of it; None where nothing is left."""
+    """Takes docstrings, log lines and the prose of errors and asserts out of it; None where nothing is left."""
     found: ast.stmt | None = _Strip().visit(statement)
     return found
 
 
 class _Strip(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.stmt | None:
-        value = node.value
-        if isinstance(value, ast.Constant):
-            return None  # a docstring, of a function or of a field
-        called = value.func if isinstance(value, ast.Call) else None
-        if isinstance(called, ast.Name) and called.id == "print":
-            return None
-        if (
-            isinstance(called, ast.Attribute)
-            and isinstance(called.value, ast.Name)
-            and called.value.id in _LOGS
-        ):
-            return None
-        return node
+        return None if isinstance(node.value, ast.Constant) or _is_log_line(node.value) else node
 
     def visit_Raise(self, node: ast.Raise) -> ast.stmt:
-        if isinstance(node.exc, ast.Call):
-            name = node.exc.func
-            last = name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "")
-            if _ERROR.match(last):
-                return ast.Raise(exc=name)
+        for arguments in _told(node):
+            arguments[:] = [_Prose().visit(one) for one in arguments]
         return node
 
     def visit_Assert(self, node: ast.Assert) -> ast.stmt:
         return ast.Assert(test=node.test)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
-        self.generic_visit(node)
-        read = {
-            part.id
+        # What only errors and log lines read was made for them: `expected = "a number"`.
+        shown = {id(name) for part in ast.walk(node) for name in _names_of(part)}
+        names = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
+        read = {part.id for part in names if isinstance(part.ctx, ast.Load) and id(part) not in shown}
+        read |= {
+            name
             for part in ast.walk(node)
-            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+            if isinstance(part, ast.Global | ast.Nonlocal)
+            for name in part.names
         }
-        node.body = _Texts(read).all(node.body)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Assign):
+                targets = [name for target in part.targets for name in ast.walk(target)]
+                if all(
+                    isinstance(name, ast.Name) and name.id not in read
+                    for name in targets
+                    if not _is_tuple(name)
+                ):
+                    part.value = _Prose().visit(part.value)
+        self.generic_visit(node)
         return node
 
 
-class _Texts(ast.NodeTransformer):
-    """Takes out assignments of texts that nothing reads any more: they were made for an error or a log line."""
+class _Prose(ast.NodeTransformer):
+    """Blanks texts that are sentences or parts of one. A word without a blank may be a code that a caller looks at."""
 
-    def __init__(self, read: set[str]) -> None:
-        self.read = read
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        return ast.Constant("") if isinstance(node.value, str) and " " in node.value.strip() else node
 
-    def all(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        return [found for found in map(self.visit, body) if found is not None]
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
+        texts = [part.value for part in node.values if isinstance(part, ast.Constant)]
+        return ast.Constant("") if any(" " in str(text) for text in texts) else node
 
-    def visit_Assign(self, node: ast.Assign) -> ast.stmt | None:
-        (target, *more) = node.targets
-        names = target.elts if isinstance(target, ast.Tuple) else [target]
-        unread = all(isinstance(name, ast.Name) and name.id not in self.read for name in names)
-        pure = not any(isinstance(part, ast.Call | ast.Await | ast.Yield) for part in ast.walk(node.value))
-        return None if unread and pure and not more else node
+
+def _is_tuple(node: ast.AST) -> bool:
+    return isinstance(node, ast.Tuple | ast.expr_context)
+
+
+def _told(node: ast.AST) -> list[list[ast.expr]]:
+    """The arguments of an error that is raised."""
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        called = node.exc.func
+        if _ERROR.match(called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")):
+            return [node.exc.args]
+    return []
+
+
+def _is_log_line(node: ast.AST) -> bool:
+    """Whether a statement that is this expression does nothing but log or print."""
+    if not isinstance(node, ast.Call) or any(isinstance(part, _EFFECTS) for part in ast.walk(node)):
+        return False
+    called = node.func
+    if isinstance(called, ast.Name):
+        to = [ast.unparse(one.value) for one in node.keywords if one.arg == "file"]
+        return called.id == "print" and all(place in ("sys.stdout", "sys.stderr") for place in to)
+    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        return called.value.id in _LOGS and called.attr in _LOG_METHODS
+    return False
+
+
+def _names_of(node: ast.AST) -> Iterator[ast.Name]:
+    """The names that an error's arguments, or a log line, have."""
+    parts: list[ast.AST] = [one for arguments in _told(node) for one in arguments]
+    if isinstance(node, ast.Expr) and _is_log_line(node.value):
+        parts.append(node)
+    for part in parts:
+        yield from (name for name in ast.walk(part) if isinstance(name, ast.Name))
 
 
 def _dump(value: object) -> str:

@@ -114,10 +114,41 @@ def test_wording_is_no_code(tmp_path: Path, old: str, new: str, same: bool) -> N
     assert (before == after) is same
 
 
-def test_a_template_counts(tmp_path: Path) -> None:
-    step = {"tasks/step.py": "def run(): return open('page.html')"}
-    assert reached(tmp_path, {**step, "tasks/page.html": "a"}) != reached(
-        tmp_path, {**step, "tasks/page.html": "b"}
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("T = 0\ndef run():\n    global T\n    T = 'a b'", "T = 0\ndef run():\n    global T\n    T = 'a c'"),
+        ("def run():\n    t = 0\n    def f():\n        nonlocal t\n        t = 'a b'\n    f()\n    return t",
+         "def run():\n    t = 0\n    def f():\n        nonlocal t\n        t = 'a c'\n    f()\n    return t"),
+        ("def run(): raise OSError('it moved', 'changed')", "def run(): raise OSError('it moved', 'gone')"),
+        ("def run(x): raise OSError(x + 1)", "def run(x): raise OSError(x + 2)"),
+        ("def run():\n    log = []\n    log.append(1)\n    return log",
+         "def run():\n    log = []\n    log.append(2)\n    return log"),
+        ("def run():\n    log.info('a', (y := 1))\n    return y",
+         "def run():\n    log.info('a', (y := 2))\n    return y"),
+        ("import warnings\ndef run(): warnings.simplefilter('error')",
+         "import warnings\ndef run(): warnings.simplefilter('ignore')"),
+        ("def run(f): print('a b', file=f)", "def run(f): print('a c', file=f)"),
+        ("if __name__ != 'tasks.x':\n    X = 1\ndef run(): return X",
+         "if __name__ != 'tasks.x':\n    X = 2\ndef run(): return X"),
+        ("def run():\n    found = 'a b'\n    raise KeyError(found) if f(found) else 1",
+         "def run():\n    found = 'a c'\n    raise KeyError(found) if f(found) else 1"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_wording(tmp_path: Path, before: str, after: str) -> None:
+    assert reached(tmp_path, {"tasks/step.py": before}) != reached(tmp_path, {"tasks/step.py": after})
+
+
+def test_star_imports_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SyntaxError, match="import \\*"):
+        reached(tmp_path, {"tasks/step.py": "from data.a import *\ndef run(): f()", "data/a.py": ""})
+
+
+@pytest.mark.parametrize("name", ["page.html", "pages/page.html"])
+def test_a_template_counts(tmp_path: Path, name: str) -> None:
+    step = {"tasks/step.py": f"def run(): return open('{name}')"}
+    assert reached(tmp_path, {**step, f"tasks/{name}": "a"}) != reached(
+        tmp_path, {**step, f"tasks/{name}": "b"}
     )
 
 
