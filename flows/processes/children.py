@@ -46,12 +46,24 @@ def let_go(descriptor: int) -> None:
 
 
 def stream(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], on_line: Callable[[str], None]
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    on_line: Callable[[str], None],
+    pass_fds: tuple[int, ...] = (),
 ) -> int:
     """Runs `command` in a process group of its own and hands over each line that it prints as it comes.
 
     Killing a parent leaves its children running (`dvc repro` starts the stage as a child of its own), so the group is
     ended as one: by what ends this call early, by `stop_all`, and by our own end, be it by SIGKILL.
+
+    Args:
+        command: the program and its arguments.
+        cwd: where it runs.
+        env: its environment.
+        on_line: takes each line.
+        pass_fds: file descriptors that the command inherits.
 
     Returns:
         The exit code; negative where a signal ended it: -SIGINT wherever it was `stop_all`; 127 where there is no such
@@ -73,7 +85,7 @@ def stream(
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # Ctrl-C on the terminal goes to us, who then end the child
-                pass_fds=(theirs.fileno(), *held),
+                pass_fds=(theirs.fileno(), *held, *pass_fds),
             )
         child = _Child(supervisor, ours)
         guard = threading.Thread(target=_outlive, args=(child,), daemon=True)

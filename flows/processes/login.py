@@ -29,7 +29,7 @@ SERVER, CLIENT = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 API = "PREFECT_API_URL"
 FORM = "user:password, of printable characters without blanks, the password of 16 or more"
 _FORM = re.compile(r"[!-9;-~]+:[!-~]{16,}")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LISTENS = "0A"
 _WRITTEN_WITHIN = 1.0
 """Seconds after which a file that is still empty isn't being written by another process that has just made it."""
@@ -137,15 +137,25 @@ def show_ours(root: Path) -> None:
     Nobody else's server gets to see it, who may have taken the port while ours is off.
 
     Raises:
-        TaskError: see `read`.
+        TaskError: see `read`; or PREFECT_API_URL is no address.
     """
-    place = urlsplit(os.environ.get(API, ""))
+    host, port = _place(os.environ.get(API) or "http://nowhere")
+    if os.environ.get(CLIENT) or host not in LOOPBACK or not is_ours(port):
+        return
+    login = read(root / FILE)
+    if login is not None:
+        os.environ[CLIENT] = login
+
+
+def _place(address: str) -> tuple[str, int]:
+    """Host and port of an http address."""
     with contextlib.suppress(ValueError):
-        if os.environ.get(CLIENT) or place.hostname not in _LOOPBACK or not is_ours(place.port or 80):
-            return
-        login = read(root / FILE)
-        if login is not None:
-            os.environ[CLIENT] = login
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    expected = "an address such as http://127.0.0.1:4200/api"
+    step = f"correct {API}, or unset it: then a server of our own is started"
+    raise TaskError(str(Fault(API, "address", repr(address), expected, step)))
 
 
 def is_ours(port: int) -> bool:

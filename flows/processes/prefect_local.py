@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from flows.processes.login import show_ours
+from flows.processes.login import LOOPBACK, show_ours
 
 # Each can be overridden by the environment: with PREFECT_API_URL set, the same flow reports to a real server.
 LOCAL = {
@@ -29,10 +29,11 @@ LOCAL = {
 def use_local_prefect(root: Path) -> None:
     """Puts Prefect's files into ROOT/.prefect and makes it quiet and offline; what the environment says stands.
 
-    Where that names a server of the project itself, its login is shown to it.
+    Where that names a server of the project itself, its login is shown to it. What goes to this machine goes through no
+    proxy, which would read the login.
 
     Raises:
-        TaskError: the login's file is at fault, see `flows.processes.login.read`.
+        TaskError: the login's file is at fault, or PREFECT_API_URL is, see `flows.processes.login.show_ours`.
         RuntimeError: prefect is imported already, so the settings would come too late.
     """
     if "prefect" in sys.modules:
@@ -40,4 +41,9 @@ def use_local_prefect(root: Path) -> None:
     os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
     for name, value in LOCAL.items():
         os.environ.setdefault(name, value)
+    # Programs read either name, and where both are set, most read the one in lower case.
+    excepted = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    if excepted.strip() != "*":
+        excepted = ",".join(dict.fromkeys([*filter(None, excepted.split(",")), *LOOPBACK]))
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = excepted
     show_ours(root)

@@ -3,9 +3,10 @@ ended.
 
     PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD python -m flows.processes.server_process
 
-Host and port are Prefect's settings PREFECT_SERVER_API_HOST and _PORT: 127.0.0.1 and 4200. `points2model serve` starts
-it, with -P since the folder is no place to import from; flows/processes/temporary_server.py does so with the number
-of a socket that listens already, and the server then ends with its standard input.
+Host and port are Prefect's settings PREFECT_SERVER_API_HOST and _PORT: 127.0.0.1 and 4200. `points2model serve` and
+flows/processes/temporary_server.py start it, with -P since the folder is no place to import from, and with the number
+of a socket that listens already: so nobody else gets the port before the server is up, nor between two servers. With
+the further argument WITH_INPUT the server ends with its standard input.
 
 Prefect 3.8 keeps its queues in a library with threads of its own, for which the interpreter may wait at its end: all is
 closed and written, and the process stays until someone kills it.
@@ -26,6 +27,7 @@ from flows.processes.request_guard import Guard, is_loopback, origins, own_names
 from tasks.common.errors import TaskError
 
 COMMAND = (sys.executable, "-P", "-m", "flows.processes.server_process")
+WITH_INPUT = "--until-end-of-input"
 HOST_SETTING, PORT_SETTING = "PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_PORT"
 LOG = Path(".prefect/logs/server.log")
 PARTING = 5
@@ -39,10 +41,11 @@ def server_environment(login: str) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Serves until a signal, or the end of the standard input where a socket was given; then ends the process."""
+    """Serves until a signal, or the end of the standard input with WITH_INPUT; then ends the process."""
     code: object = 0
     try:
-        _serve(socket.socket(fileno=int(arguments[0])) if arguments else None)
+        with_input = WITH_INPUT in arguments
+        _serve(socket.socket(fileno=int(arguments[0])) if arguments else None, with_input)
     except TaskError as error:
         print(error, file=sys.stderr)
         code = 2
@@ -58,7 +61,7 @@ def main(arguments: list[str]) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _serve(listener: socket.socket | None) -> None:
+def _serve(listener: socket.socket | None, with_input: bool) -> None:
     host = os.environ.get(HOST_SETTING) or "127.0.0.1"
     port = int(os.environ.get(PORT_SETTING) or 4200) if listener is None else listener.getsockname()[1]
     login = _login(host)
@@ -82,7 +85,7 @@ def _serve(listener: socket.socket | None) -> None:
             ws_ping_timeout=settings.api.websocket_ping_timeout,
         )
     )  # fmt: skip
-    if listener is not None:
+    if with_input:
         threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     server.run([listener] if listener is not None else None)
 

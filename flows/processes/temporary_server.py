@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from flows.processes.login import API, CLIENT, new_login
-from flows.processes.server_process import COMMAND, LOG, server_environment
+from flows.processes.server_process import COMMAND, LOG, WITH_INPUT, server_environment
 from tasks.common.errors import TaskError
 
 STARTUP = 180.0
@@ -47,7 +47,7 @@ class TemporaryServer:
                 log = stack.enter_context((root / LOG).open("ab"))
             kind = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
             self._process = subprocess.Popen(
-                [*COMMAND, str(listener.fileno())],
+                [*COMMAND, str(listener.fileno()), WITH_INPUT],
                 cwd=root, env={**server_environment(login), **kind}, pass_fds=(listener.fileno(),),
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip

@@ -43,23 +43,25 @@ class LocalServer:
     def __init__(self, root: Path, port: int, login: str, say: Say) -> None:
         self.root, self.port, self.say, self._login = root, port, say, login
         self.url = f"http://{HOST}:{port}/api"
+        self._listener: socket.socket | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_up, name="server")
 
     def start(self) -> None:
         """Returns when the server answers.
 
+        The port is ours from here to `stop`, also while no server process lives: whoever else listened there would be
+        sent the login by our clients and by the browser. Meanwhile requests wait.
+
         Raises:
             TaskError: the port is taken, or the server doesn't start.
         """
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.port))
-            except OSError as error:
-                step = f"use that server with PREFECT_API_URL={self.url}, or take another port with --port"
-                found = f"{error.strerror or error}"
-                raise TaskError(str(Fault(f"port {self.port}", HOST, found, "a free port", step))) from None
+        try:
+            self._listener = socket.create_server((HOST, self.port))
+        except OSError as error:
+            step = f"use that server with PREFECT_API_URL={self.url}, or take another port with --port"
+            found = os.strerror(error.errno or 0)
+            raise TaskError(str(Fault(f"port {self.port}", HOST, found, "a free port", step))) from None
         self._thread.start()
         end = time.monotonic() + STARTUP
         while not answers(self.url):
@@ -75,8 +77,12 @@ class LocalServer:
         stop_all()
         if self._thread.ident is not None:
             self._thread.join()
+        if self._listener is not None:
+            self._listener.close()
 
     def _keep_up(self) -> None:
+        assert self._listener is not None
+        socket_number = self._listener.fileno()
         log_path = self.root / LOG
         log_path.parent.mkdir(parents=True, exist_ok=True)
         place = {HOST_SETTING: HOST, PORT_SETTING: str(self.port)}
@@ -88,7 +94,10 @@ class LocalServer:
                     file.write(line + "\n")
                     file.flush()
 
-                code = stream(COMMAND, cwd=self.root, env=env, on_line=on_line)
+                code = stream(
+                    [*COMMAND, str(socket_number)], cwd=self.root, env=env, on_line=on_line,
+                    pass_fds=(socket_number,),
+                )  # fmt: skip
             if not self._stopping.is_set():
                 self.say(f"the server ended with code {code} ({LOG}); it is started again")
                 self._stopping.wait(RESTART)
@@ -206,9 +215,10 @@ def schedules(operate: OperateConfig) -> list[Any]:
 
 
 def answers(url: str, timeout: float = 5.0) -> bool:
-    """Whether a Prefect server answers at `url`, which ends in /api."""
+    """Whether a Prefect server of this machine answers at `url`, which ends in /api."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:  # noqa: S310 (the user's own URL)
+        with opener.open(f"{url}/health", timeout=timeout) as response:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError, ValueError):
         return False

@@ -44,7 +44,7 @@ from flows.processes.request_guard import NAMES, own_names
 from flows.processes.server_process import LOG
 from flows.serve import report_server
 from flows.serve.report_server import REPORT, ReportServer
-from flows.serve.serve import LocalServer
+from flows.serve.serve import LocalServer, answers
 from tasks.common.errors import TaskError
 from tests.attacks.attack import Attack, check
 from tests.attacks.browser import CHROMIUM, Tab, chromium, evil_server
@@ -352,6 +352,19 @@ def logs_in_as_client(login: str | None, host: str = "127.0.0.1") -> Act:
     return act
 
 
+def through_a_proxy(place: Place) -> str:
+    """Our client where the environment names a proxy, which would read the login."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy, pytest.MonkeyPatch.context() as patch:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            patch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        told = logs_in_as_client(RIGHT)(place) + logs_in_as_client(RIGHT, "localhost")(place)
+        assert answers(place.api)
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    return told
+
+
 def fetched(site: str, mode: str, dest: str) -> tuple[str, ...]:
     """What a browser says of a request that a page makes."""
     return f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}", f"Sec-Fetch-Dest: {dest}"
@@ -445,6 +458,7 @@ ATTACKS = [
     Attack("client with a wrong login", logs_in_as_client("anna:wrong"), (CLIENT, "of the login that is"), ("wrong",)),
     Attack("client of a server by another name", logs_in_as_client(RIGHT, "127.1"), (API, "403", NAMES)),
     Attack("client with the login", logs_in_as_client(RIGHT), ("let in: True",), refused=False),
+    Attack("proxy in the environment", through_a_proxy, ("True", "let in: True"), refused=False),
     Attack("another user's server on our port", shown_to_another_user, ("nothing",), SECRET, refused=False),
     Attack("login in command lines and logs", looked_for_in_processes, (), SECRET, refused=False),
     # the login's file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from flows.cli.main import app
 from flows.processes.children import GRACE, begin
 from flows.processes.login import SERVER, new_login
 from flows.processes.server_process import COMMAND, LOG, server_environment
+from flows.serve import serve as serve_module
 from flows.serve.serve import LocalServer, answers, schedules, serve, triggers
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
@@ -80,6 +82,37 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
         with pytest.raises(TaskError, match=rf"port {port}: 127.0.0.1: found .*in use.*--port"):
             LocalServer(Path.cwd(), port, new_login(), said.append).start()
     assert said == [] and not Path(".prefect").exists()
+
+
+def test_nobody_gets_the_port_while_no_server_process_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first answer, and after each death of the server: who listened there would be sent the login."""
+    deaths: list[str] = []
+    tried: list[int] = []
+    server = LocalServer(tmp_path, free_port(), new_login(), deaths.append)
+
+    def taken(url: str) -> bool:
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", server.port))
+        tried.append(len(deaths))
+        return False
+
+    for name, value in {
+        "COMMAND": (sys.executable, "-c", ""),
+        "RESTART": 0.1,
+        "STARTUP": 2,
+        "answers": taken,
+    }.items():
+        monkeypatch.setattr(serve_module, name, value)
+    try:
+        with pytest.raises(TaskError, match="doesn't start"):
+            server.start()
+    finally:
+        server.stop()
+    begin()  # other tests start processes too
+    assert tried[0] == 0 and tried[-1] > 1
+    socket.create_server(("127.0.0.1", server.port)).close()
 
 
 @pytest.mark.slow  # a server with a new database starts
