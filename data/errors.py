@@ -35,6 +35,8 @@ class DataError(Exception):
 
     passing = False
     """Whether the same may go well a little later, nothing being mended."""
+    has_lines = True
+    """The text may have several lines, in logs too."""
 
     def __init__(self, faults: Fault | Iterable[Fault] | str) -> None:
         # torch hands on a loader process's exception as TYPE(message): that text is all that is left of it.

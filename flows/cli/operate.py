@@ -129,16 +129,18 @@ def _params(console: Console) -> Params:
 def _login(console: Console, port: int) -> str:
     """The login of a server that is to be started; shown where it is new, to a terminal alone and to no log."""
     login, is_new = of_server(Path.cwd())
-    os.environ[API], os.environ[CLIENT] = f"http://127.0.0.1:{port}/api", login
+    address = f"http://127.0.0.1:{port}/api"
     say = _say(console)
     if SERVER in os.environ:
-        say(f"the UI asks for a login: {SERVER}; another terminal needs {API}={os.environ[API]} and {CLIENT}")
-        return login
-    if is_new and console.is_terminal:
-        say(f"the UI asks for a login, shown this once: {login}")
+        say(f"the UI asks for a login: {SERVER}; another terminal needs {API}={address} and {CLIENT}")
     else:
-        say(f"the UI asks for a login: it is in {FILE}")
-    say(f'another terminal here: export {API}={os.environ[API]} {CLIENT}="$(cat {FILE})"')
+        if is_new and console.is_terminal:
+            # It can be shown here alone: once it is in the environment, no message has it (data/messages.py).
+            say(f"the UI asks for a login, shown this once: {login}")
+        else:
+            say(f"the UI asks for a login: it is in {FILE}")
+        say(f'another terminal here: export {API}={address} {CLIENT}="$(cat {FILE})"')
+    os.environ[API], os.environ[CLIENT] = address, login
     return login
 
 

@@ -131,7 +131,7 @@ def take_in(root: Path, params: Params, log: Logger, before: Callable[[], bool] 
             waiting = lookout.look(params, fresh=True)
         return _Intake(root, params, log, waiting).run()
     except DataError as error:
-        log.warning("inbox: nothing was taken in: %s\nthe run goes on with the points that are here", error)
+        log.warning("inbox: nothing was taken in, the run goes on with the points that are here: %s", error)
         return Intake(source, problems=[f"nothing was taken in: {error}"])
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -8,6 +8,8 @@ class TaskError(Exception):
 
     passing = False
     """Whether the same may go well a little later, nothing being mended."""
+    has_lines = True
+    """The text may have several lines, in logs too."""
 
     def __str__(self) -> str:
         return plain(super().__str__(), lines=True)
