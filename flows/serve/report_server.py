@@ -34,10 +34,10 @@ _CONTENT = (  # a report has no script and loads nothing
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-ASKING, SENDING = 15.0, 120.0
+ASKING, SENDING = 5.0, 120.0
 """Seconds that a request and its answer may take."""
 MOST = 32
-"""Requests at once; a browser has few."""
+"""Connections at once; a browser has few."""
 
 
 class ReportServer(http.server.ThreadingHTTPServer):
@@ -48,6 +48,7 @@ class ReportServer(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, root: Path, login: str | None, host: str = HOST, port: int = PORT) -> None:
         """
@@ -68,24 +69,44 @@ class ReportServer(http.server.ThreadingHTTPServer):
             raise TaskError(
                 str(Fault("--host", host, "no login", "one, where other machines reach it", step))
             )
-        self.root, self.repo, self._slots = root, DvcRepo(root), threading.Semaphore(MOST)
+        self.root, self.repo = root, DvcRepo(root)
+        self._connections: dict[socket.socket, bool] = {}  # the oldest first; whether its request is read
+        self._lock = threading.Lock()
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         self._login = None if login is None else b"Basic " + base64.b64encode(login.encode())
         super().__init__((host, port), _Handler)
         self.names = own_names(host, self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread, while there are few."""
-        if self._slots.acquire(blocking=False):
+        """In a thread. Where there are many connections, the oldest one that waits for its request ends."""
+        with self._lock:
+            waiting = next((one for one, is_read in self._connections.items() if not is_read), None)
+            if len(self._connections) >= MOST and waiting is not None:
+                del self._connections[waiting]
+                with contextlib.suppress(OSError):
+                    waiting.shutdown(socket.SHUT_RDWR)
+            is_taken = len(self._connections) < MOST
+            if is_taken:
+                self._connections[request] = False
+        if is_taken:
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
+
+    def request_is_read(self, request: socket.socket) -> None:
+        """It isn't ended for a newer one from now on."""
+        with self._lock:
+            if request in self._connections:
+                self._connections[request] = True
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One request, from beginning to end."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._slots.release()
+            with self._lock:
+                self._connections.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that breaks off is no matter."""
@@ -103,7 +124,8 @@ class ReportServer(http.server.ThreadingHTTPServer):
     @property
     def address(self) -> str:
         """Of the newest report."""
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}/report.html"
+        host = f"{self.server_address[0]!s}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/report.html"
 
     def page(self, path: str) -> bytes | None:
         """What is to be found at a path; None for nothing."""
@@ -138,6 +160,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """A page, or why there is none."""
         self._late.cancel()
+        self.server.request_is_read(self.connection)
         self.connection.settimeout(SENDING)
         path = self.path.split("?", maxsplit=1)[0]
         why = refusal(self.server.names, lambda name: self.headers.get_all(name, []), self.command)
