@@ -13,12 +13,18 @@ def check_outputs(root: Path, diagnosis: Diagnosis) -> None:
     uses them. Reads only what changed since it was last found whole."""
     if not (root / "dvc.lock").is_file() or not (root / ".dvc/config").is_file():
         return
-    from flows.dvc.damage import damaged_outputs  # dvc takes a second
+    from flows.dvc.damage import DamageError, damaged_outputs  # dvc takes a second
     from flows.dvc.repo import DvcRepo, PipelineError
 
     try:
         repo = DvcRepo(root.resolve())
         found = damaged_outputs(repo, repo.stages())
+    except DamageError as error:
+        where, _, rest = str(error).partition(": ")
+        why = rest.partition(", so that")[0]
+        step = "look at the disk and the rights, or remove it; then `points2model run`"
+        diagnosis.warn("outputs", Fault(where, "output", f"a file that {why}", "one that can be read", step))
+        return
     except PipelineError:
         return  # other checks, or the run, say it
     for text in found:

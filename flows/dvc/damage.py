@@ -31,7 +31,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.state import StateNoop
 from dvc_data.hashfile.tree import Tree
 
-from data.storage import atomic_write, is_safe
+from data.storage import atomic_write
 from flows.dvc.repo import DvcRepo, PipelineError, check_vouched, is_hash
 
 RECORD = "points2model-checked.json"
@@ -98,6 +98,9 @@ def take_away_damaged(repo: DvcRepo, names: list[str], say: Say) -> list[str]:
 
     Returns:
         the paths taken away.
+
+    Raises:
+        DamageError: one can't be read, or can't be taken away.
     """
     record, gone = _Record(repo.dvc), []
     with lock_repo(repo.dvc):
@@ -115,7 +118,11 @@ def take_away_damaged(repo: DvcRepo, names: list[str], say: Say) -> list[str]:
 
 
 def damaged_outputs(repo: DvcRepo, names: list[str]) -> list[str]:
-    """What `take_away_damaged` would take away, in words, but for outputs that DVC sees are changed; nothing is."""
+    """What `take_away_damaged` would take away, in words, but for outputs that DVC sees are changed; nothing is.
+
+    Raises:
+        DamageError: one can't be read.
+    """
     with lock_repo(repo.dvc):
         return [
             _not_as_vouched(repo, stage, out)
@@ -125,12 +132,27 @@ def damaged_outputs(repo: DvcRepo, names: list[str]) -> list[str]:
 
 
 def _other_than_vouched(repo: DvcRepo, names: list[str], record: _Record) -> Iterator[tuple[Stage, Output]]:
-    """The outputs in the workspace whose bytes aren't those of dvc.lock or the .dvc file; notes those that are."""
+    """The outputs in the workspace whose bytes aren't those of dvc.lock or the .dvc file; notes those that are.
+
+    Raises:
+        DamageError: one can't be read, so nobody can say.
+    """
     for stage in repo.with_data(names):
         for out in stage.outs:
             if _is_ours(out) and os.path.lexists(out.fs_path) and not record.has(out):
                 row = record.row(out)
-                if _is_whole(out):
+                try:
+                    whole = _built(out).hash_info == out.hash_info
+                except FileNotFoundError:
+                    continue  # gone, or a link to what is gone: DVC notices it
+                except OSError as error:
+                    where, why = error.filename or out.fs_path, error.strerror or error
+                    raise DamageError(
+                        f"{_shown(repo.dvc, Path(where))}: can't be read ({why}), so that it can't be compared with "
+                        f"what {_source(stage)} says of {_shown(repo.dvc, Path(out.fs_path))}; look at the disk and "
+                        "the rights, or remove it, and run again"
+                    ) from None
+                if whole:
                     record.add(out, row)
                 else:
                     yield stage, out
@@ -166,9 +188,10 @@ def check_pointer(root: Path, pointer: str) -> list[Damaged]:
     Raises:
         PipelineError: the file names no hash, or a damaged one can't be taken away.
     """
-    repo = DvcRepo(root).dvc
+    opened = DvcRepo(root)
+    repo = opened.dvc
     with lock_repo(repo):
-        stages = repo.stage.collect(pointer)
+        stages = opened.pointed(pointer)
         for stage in stages:
             check_vouched(stage)
         wanted = {out.hash_info for stage in stages for out in stage.outs if out.hash_info}
@@ -249,12 +272,17 @@ def _files(repo: Repo, one: HashInfo) -> list[HashInfo]:
     except Exception as error:  # whoever made it named it by its hash: anything may be in it
         raise DamageError(f"{object_path(repo, one)}: not a list of files ({error})") from None
     for key, _, file in rows:
-        if not is_safe("/".join(key)) or not all(key) or not file or not is_hash(str(file.value)):
+        if not all(_is_part(part) for part in key) or not file or not is_hash(str(file.value)):
             raise DamageError(
                 f"{object_path(repo, one)}: a folder's list names {'/'.join(key)!r} with hash {file and file.value!r}, "
                 "expected a path below the folder and an MD5; nothing of it is used: do you trust who made it?"
             )
     return [file for _, _, file in rows]
+
+
+def _is_part(part: str) -> bool:
+    """Whether it is a name below a folder: as POSIX has them, since any may be under `dvc add`."""
+    return part not in ("", ".", "..") and not {"/", "\0"} & {*part}
 
 
 def _listed(repo: Repo, one: HashInfo) -> list[HashInfo]:
@@ -264,15 +292,6 @@ def _listed(repo: Repo, one: HashInfo) -> list[HashInfo]:
 
 def _is_ours(out: Output) -> bool:
     return bool(out.hash_info and out.use_cache and out.protocol == "local")
-
-
-def _is_whole(out: Output) -> bool:
-    """Whether its bytes are those of dvc.lock or the .dvc file, whatever DVC's state says. What can't be read DVC
-    tells better."""
-    try:
-        return bool(_built(out).hash_info == out.hash_info)
-    except OSError:
-        return True
 
 
 def _built(out: Output) -> Any:

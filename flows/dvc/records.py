@@ -19,10 +19,11 @@ from voluptuous import Invalid
 
 from data import strict_yaml
 from data.storage import atomic_write
-from flows.dvc.repo import is_lock
-from tasks.common.project_files import faults
+from flows.dvc.lock import TornError, parse_lock
+from flows.dvc.repo import PipelineError
+from tasks.common.project_files import LOCK_BYTES, faults
 
-LOCK, COPY = Path("dvc.lock"), Path(".prefect/dvc.lock.last")
+LOCK, COPY, REPLACED = Path("dvc.lock"), Path(".prefect/dvc.lock.last"), Path(".prefect/dvc.lock.torn")
 RWLOCK, GUARD = Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/rwlock.lock")
 PATIENCE_S = 2.0
 """How long a file may be half-written by a dvc that lives."""
@@ -36,19 +37,23 @@ def mend(root: Path) -> list[str]:
     done = []
     lock, copy = root / LOCK, root / COPY
     if lock.exists() and not faults(root):  # a merge is for people to end
-        if _within_patience(lambda: _is_whole_lock(lock)):
-            if not (copy.exists() and copy.read_bytes() == lock.read_bytes()):
-                with atomic_write(copy) as partial:
-                    shutil.copyfile(lock, partial)
-        elif _is_whole_lock(copy):
-            with atomic_write(lock) as partial:
-                shutil.copyfile(copy, partial)
-            done.append("dvc.lock was half-written by a dvc that was killed; the last whole one is back")
-        else:
-            done.append(
-                "dvc.lock can't be read, and there is no copy: `git checkout dvc.lock`, or remove it; what is done "
-                "comes back from DVC's cache of runs"
-            )
+        if not _within_patience(lambda: not _is_torn(lock)):
+            if _is_sound(copy):
+                shutil.copyfile(lock, root / REPLACED)
+                with atomic_write(lock) as partial:
+                    shutil.copyfile(copy, partial)
+                done.append(
+                    "dvc.lock was half-written by a dvc that was killed; the last whole one is back, and the other is "
+                    f"kept as {REPLACED}"
+                )
+            else:
+                done.append(
+                    "dvc.lock is half-written, and there is no copy: `git checkout dvc.lock`, or remove it; what is "
+                    "done comes back from DVC's cache of runs"
+                )
+        elif _is_sound(lock) and not (copy.exists() and copy.read_bytes() == lock.read_bytes()):
+            with atomic_write(copy) as partial:
+                shutil.copyfile(lock, partial)
     if (root / RWLOCK).exists() and not _within_patience(lambda: _is_rwlock(root / RWLOCK)):
         with (root / GUARD).open("a") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)  # dvc takes it to write that file
@@ -60,12 +65,23 @@ def mend(root: Path) -> list[str]:
     return done
 
 
-def _is_whole_lock(path: Path) -> bool:
-    """Whether it is all there; what is cut off between two lines may pass, which only costs DVC a look at its cache."""
+def _is_torn(path: Path) -> bool:
+    """Whether it is cut off. What is cut off between two lines may pass, which only costs DVC a look at its cache; what
+    is whole and at fault, or can't be read, is for whoever uses it to report."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return text.endswith("\n") and is_lock(strict_yaml.parse(text))
-    except (OSError, ValueError):
+        text = strict_yaml.read_text(path, max_bytes=LOCK_BYTES)
+        parse_lock(text)
+        return not text.endswith("\n")
+    except TornError:
+        return True
+    except (OSError, ValueError, PipelineError):
+        return False
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        return bool(parse_lock(strict_yaml.read_text(path, max_bytes=LOCK_BYTES)))
+    except (OSError, ValueError, PipelineError):
         return False
 
 

@@ -16,17 +16,11 @@ from typing import Any
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
-from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.stage import PipelineStage, Stage
-from voluptuous import Invalid
 
-from data import strict_yaml
 from flows.dvc.environment import config
 from tasks.common.errors import TaskError
-from tasks.common.project_files import LOCK_BYTES, faults
-
-Manifest = dict[str, Any]
-"""What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
+from tasks.common.project_files import faults
 
 
 class PipelineError(TaskError):
@@ -195,8 +189,12 @@ class DvcRepo:
     def is_cached(self, pointer: str) -> bool:
         """Whether what a .dvc file names lies in the working tree unchanged, and in the cache too."""
         with lock_repo(self._repo):
-            outs = [out for stage in self._repo.stage.collect(pointer) for out in stage.outs]
+            outs = [out for stage in self.pointed(pointer) for out in stage.outs]
             return all(not out.status() and not out.changed_cache() for out in outs)
+
+    def pointed(self, pointer: str) -> list[Stage]:
+        """What a .dvc file names, by the file's path in the project, wherever the current folder is."""
+        return list(self._repo.stage.collect(str(Path(self._repo.root_dir, pointer))))
 
     def key(self, name: str) -> str | None:
         """A hash of all that decides the stage's result: its command, its dependencies' content, its params.
@@ -251,33 +249,6 @@ def check_vouched(stage: Stage) -> None:
                 f"{source}: output {out.def_path}: found hash {str(value)[:100]!r}, expected 32 hex digits; bring the "
                 f"file back with `git checkout {source}`"
             )
-
-
-def read_manifest(root: Path, name: str) -> Manifest | None:
-    """What dvc.lock says of the stage, None where it isn't in there. Plain YAML: safe from any thread."""
-    path = root / "dvc.lock"
-    if not path.is_file():
-        return None
-    lock = strict_yaml.read(path, max_bytes=LOCK_BYTES) or {}
-    entry = lock.get("stages", {}).get(name)
-    if entry is None:
-        return None
-    return {
-        "stage": name,
-        "cmd": entry["cmd"],
-        "deps": {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])},
-        "params": entry.get("params", {}),
-        "outs": {out["path"]: out.get("md5") for out in entry.get("outs", [])},
-    }
-
-
-def is_lock(content: Any) -> bool:
-    """Whether DVC takes this, read from YAML, as a dvc.lock."""
-    try:
-        COMPILED_LOCKFILE_SCHEMA(content)
-    except Invalid:
-        return False
-    return True
 
 
 def _explain(error: BaseException) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.dvc.repo import DvcRepo, read_manifest
+from flows.dvc.lock import read_manifest
+from flows.dvc.repo import DvcRepo
 from flows.registry import git, versions
 from flows.registry.provenance import code_of, inputs_of, who
 from tasks.common.config import Params, load_params

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data import strict_yaml
+from flows.dvc.lock import read_lock
 from tasks.common.code_identity import PACKAGES
-from tasks.common.project_files import LOCK_BYTES
 from tasks.promotion.registry import Code
 
 _CODE = "workspace/code/"
@@ -30,8 +29,7 @@ class Inputs(NamedTuple):
 
 def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
     """Data hashes by path, the sections of params.yaml, and one hash of the code that decides them, of these stages."""
-    path = root / "dvc.lock"
-    lock = (strict_yaml.read(path, max_bytes=LOCK_BYTES) or {}) if path.is_file() else {}
+    lock = read_lock(root)
     data: dict[str, str | None] = {}
     params: dict[str, Any] = {}
     sources: dict[str, str | None] = {}

@@ -10,7 +10,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
-from flows.dvc.repo import DvcRepo, Manifest
+from flows.dvc.lock import Manifest
+from flows.dvc.repo import DvcRepo
 from flows.registry import decide
 from flows.run import notices
 from tasks.common.errors import TaskError

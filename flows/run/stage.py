@@ -22,8 +22,9 @@ from prefect.results import ResultStore, get_result_store
 from prefect.states import Completed, Failed
 
 from flows.dvc.environment import environment
+from flows.dvc.lock import Manifest, read_manifest
 from flows.dvc.records import mend
-from flows.dvc.repo import DvcRepo, Manifest, read_manifest
+from flows.dvc.repo import DvcRepo, PipelineError
 from flows.processes.children import stream, wait
 from flows.run.stage_failure import Cause, delays, examine
 from flows.run.stage_progress import StageProgress
@@ -178,12 +179,13 @@ def mirror(repo: DvcRepo, stage: str, key: str) -> None:
 
 def _manifest(root: Path, stage: str) -> Manifest:
     """The stage's entry. Another stage that ends now may be writing dvc.lock: a torn read is tried again."""
+    why = f"dvc.lock has no entry for {stage}, which dvc has just run; look at dvc.lock"
     for _ in range(100):
         try:
             manifest = read_manifest(root, stage)
-        except Exception:  # half-written YAML fails in many ways
-            manifest = None
+        except PipelineError as error:
+            manifest, why = None, str(error)
         if manifest is not None:
             return manifest
         time.sleep(0.05)
-    raise RuntimeError(f"dvc.lock has no entry for {stage}, which dvc has just run; look at dvc.lock")
+    raise PipelineError(why)

@@ -17,11 +17,11 @@ from data.errors import Fault
 
 LOCK_SCHEMA = "2.0"
 LOCK_BYTES = 2**26
-"""A larger dvc.lock isn't read."""
+"""A larger dvc.lock, or other file of these, isn't read."""
 CONFIGS = (".dvc/config", ".dvc/config.local")
 PARAMS = "params.yaml"
 _ALIAS = re.compile(r"[\s\[,{:]\*[^\s\[\]{},]")
-_MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
+MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
 _SCHEMA = re.compile(
     r"^schema: *['\"]?([0-9][^'\"\s#]*)['\"]?\s*\n", re.MULTILINE
 )  # of a whole line: it may be torn
@@ -38,7 +38,7 @@ def cache_folder(root: Path) -> Path:
     named = None
     for name in CONFIGS:
         try:
-            lines = (root / name).read_text(encoding="utf-8").splitlines()
+            lines = strict_yaml.read_text(root / name, max_bytes=LOCK_BYTES).splitlines()
             named = ConfigObj(lines, interpolation=False).get("cache", {}).get("dir", named)
         except (OSError, ValueError, AttributeError, ConfigObjError):
             continue  # there is none, or `faults` says why not
@@ -58,14 +58,14 @@ def _path(root: Path) -> Iterator[Fault]:
 
 def _file(root: Path, name: str) -> Iterator[Fault]:
     try:
-        text = (root / name).read_text(encoding="utf-8")
+        text = strict_yaml.read_text(root / name, max_bytes=LOCK_BYTES)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         found = f"a file that can't be read ({getattr(error, 'strerror', None) or error})"
         yield Fault(name, "file", found, "a text in UTF-8", f"correct it, or `git checkout {name}`")
         return
-    if (mark := _MERGE.search(text)) is not None:
+    if (mark := MERGE.search(text)) is not None:
         step = f"take one side, `git checkout --ours {name}` or --theirs, then `git add {name}`"
         if name == "dvc.lock":
             step += "; what the side lacks comes back from DVC's cache or is run again"

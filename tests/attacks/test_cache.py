@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from dvc_data.hashfile.build import build
 
-from flows.dvc.damage import RECORD, DamageError
+from flows.dvc.damage import RECORD, DamageError, take_away_damaged
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_setup import set_up
 from flows.dvc.repo import DvcRepo, PipelineError
@@ -162,6 +164,40 @@ def list_that_leads_out(whole: Whole) -> str:
     return "\n".join(whole.run(pull=False))
 
 
+def names_of_posix(whole: Whole) -> str:
+    """Data under DVC whose names are fine here, though no other system takes them."""
+    names = ("A:1.png", "a\\b.png", "c:\\x", "...", " ")
+    whole.path("data/odd").mkdir()
+    for name in names:
+        whole.path(f"data/odd/{name}").write_text(name)
+    whole.dvc("add", "data/odd")
+    text = whole.path("dvc.yaml").read_text().replace("data/in.txt]", "data/in.txt, data/odd]")
+    whole.path("dvc.yaml").write_text(text)
+    shutil.rmtree(whole.path("data/odd"))
+    said = same(whole, ["file"])
+    assert sorted(path.name for path in whole.path("data/odd").iterdir()) == sorted(names)
+    return said
+
+
+def disk_that_fails(whole: Whole) -> str:
+    """An output can't be read: it is neither noted as whole, nor removed."""
+    repo = DvcRepo(whole.root)
+
+    def read(odb: object, path: str, *rest: object, **options: object) -> object:
+        if path.endswith("ws/file"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return build(odb, path, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.dvc.damage.build", read)
+        try:
+            take_away_damaged(repo, STAGES, print)
+        finally:
+            assert not Path(repo.dvc.tmp_dir, RECORD).exists()
+            assert whole.outputs() == EXPECTED
+    return ""
+
+
 def another_result_of_the_run(whole: Whole) -> str:
     """The run-cache gives a stage what another one made."""
     for entry in whole.path(".dvc/cache/runs").glob("*/*/*"):
@@ -265,6 +301,12 @@ ATTACKS = (
         "a folder's list that leads out of the folder",
         list_that_leads_out,
         ("../../../evil", "expected a path below the folder"),
+    ),
+    Attack("data with names that Windows doesn't take", names_of_posix, refused=False),
+    Attack(
+        "an output on a disk that fails",
+        disk_that_fails,
+        ("ws/file: can't be read (Input/output error)", "what dvc.lock says", "look at the disk"),
     ),
     Attack(
         "an object that is a link to /etc/passwd",

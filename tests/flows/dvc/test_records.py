@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flows.dvc import records
-from flows.dvc.records import COPY, LOCK, RWLOCK, mend
-from flows.dvc.repo import is_lock
+from flows.dvc.lock import parse_lock
+from flows.dvc.records import COPY, LOCK, REPLACED, RWLOCK, mend
 from tests.flows.conftest import Toy
 
 ENTRY = """\
@@ -45,18 +44,35 @@ def test_wherever_the_writing_ended(tmp_path: Path) -> None:
         mend(tmp_path)
         # Where it ended between two lines it may be an older one: it stays, and DVC can read it.
         kept = lock.read_text()
-        assert kept == WHOLE or (
-            kept == WHOLE[:end] and kept.endswith("\n") and is_lock(yaml.safe_load(kept))
-        )
-        if kept != WHOLE:
+        assert kept == WHOLE or (kept == WHOLE[:end] and kept.endswith("\n") and parse_lock(kept))
+        if kept == WHOLE:
+            assert (tmp_path / REPLACED).read_text() == WHOLE[:end]
+        else:
             (tmp_path / COPY).write_text(WHOLE)
 
 
 def test_without_a_copy_it_stays(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("schema: '2.")
     (line,) = mend(tmp_path)
-    assert line.startswith("dvc.lock can't be read, and there is no copy: `git checkout dvc.lock`")
+    assert line.startswith("dvc.lock is half-written, and there is no copy: `git checkout dvc.lock`")
     assert (tmp_path / LOCK).read_text() == "schema: '2."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WHOLE + "".join(ENTRY.format(name=f"s{number}") for number in range(4200)),  # 109,000 values
+        WHOLE + ENTRY.format(name="a"),  # a stage twice
+        WHOLE.replace("size: 3", "size: 3\n      news: of a later version"),
+    ],
+    ids=["large", "doubled key", "unknown key"],
+)
+def test_what_is_not_torn_stays(tmp_path: Path, text: str) -> None:
+    (tmp_path / LOCK).write_text(WHOLE)
+    mend(tmp_path)
+    (tmp_path / LOCK).write_text(text)
+    assert mend(tmp_path) == []
+    assert (tmp_path / LOCK).read_text() == text
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from flows.dvc.repo import DvcRepo, PipelineError, StageNode, direct_upstream, read_manifest
+from flows.dvc.lock import read_manifest
+from flows.dvc.repo import DvcRepo, PipelineError, StageNode, direct_upstream
 from tests.flows.conftest import Toy
 
 

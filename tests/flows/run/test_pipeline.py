@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows.dvc.repo import DvcRepo, read_manifest
+from flows.dvc.lock import read_manifest
+from flows.dvc.repo import DvcRepo
 from tests.flows.conftest import Toy
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
