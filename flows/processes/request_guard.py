@@ -7,15 +7,19 @@ A browser sends requests to 127.0.0.1 for any page that is open in it. A page of
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 NAMES = "POINTS2MODEL_HOSTS"
 """Further names by which a server is reached, in its environment: `flows.example, server:4200`, as `Host` has them."""
+LOGIN_WITHIN = 10.0
+"""Seconds that a websocket has for its login."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ANY = ("", "0.0.0.0", "::")  # noqa: S104 (named, not bound)
 _UI = (
@@ -127,13 +131,21 @@ class Guard:
         return (200, None) if is_known else (401, "Unauthorized")
 
     def _with_login_first(self, receive: Any, send: Any) -> Any:
-        """`receive`, of a websocket that is closed unless its first message is the login."""
+        """`receive`, of a websocket that is closed unless its first message is the login, and comes soon."""
         is_known = False
+        end = time.monotonic() + LOGIN_WITHIN
 
         async def receives() -> Message:
             nonlocal is_known
-            message: Message = await receive()
-            if message["type"] == "websocket.receive" and not is_known:
+            message: Message
+            if is_known:
+                message = await receive()
+                return message
+            try:
+                message = await asyncio.wait_for(receive(), max(0, end - time.monotonic()))
+            except TimeoutError:
+                message = {"type": "websocket.receive"}
+            if message["type"] == "websocket.receive":
                 is_known = hmac.compare_digest(_token(message), self._token)
                 if not is_known:
                     await send({"type": "websocket.close", "code": 1008, "reason": "Unauthorized"})

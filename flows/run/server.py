@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import httpx
-from prefect.settings import get_current_settings
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
 from data.errors import Fault
 from flows.processes.login import API, CLIENT, FILE
@@ -20,15 +21,22 @@ def lets_us_in() -> bool:
         TaskError: it refuses our login, or the name that we call it by.
     """
     api = get_current_settings().api
-    login, key = (None if one is None else one.get_secret_value() for one in (api.auth_string, api.key))
-    auth = httpx.BasicAuth(*login.split(":", maxsplit=1)) if login and ":" in login else None
-    headers = {"Authorization": f"Bearer {key}"} if key and auth is None else {}
     try:
-        answer = httpx.get(f"{api.url}/admin/version", auth=auth, headers=headers, timeout=LOGIN_TIMEOUT)
-    except httpx.HTTPError:
+        # Prefect's client, for its settings: certificates, further headers. One request.
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(httpx_settings={"timeout": LOGIN_TIMEOUT}, sync_client=True) as client,
+        ):
+            client.request("GET", "/admin/version")
+        return True
+    except httpx.HTTPStatusError as error:
+        answer = error.response
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
     if answer.status_code == httpx.codes.UNAUTHORIZED:
-        found = f"a refusal (401) {'of the login that is set' if login or key else 'without it'}"
+        found = (
+            f"a refusal (401) {'of the login that is set' if api.auth_string or api.key else 'without it'}"
+        )
         step = f'export {CLIENT}="$(cat {FILE})" in the folder whose `points2model serve` that server is'
         raise TaskError(str(Fault(CLIENT, str(api.url), found, "the login of that server", step)))
     if answer.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN):

@@ -40,7 +40,7 @@ from flows.processes.login import (
     read,
     show_ours,
 )
-from flows.processes.request_guard import NAMES, own_names
+from flows.processes.request_guard import LOGIN_WITHIN, NAMES, own_names
 from flows.processes.server_process import LOG
 from flows.serve import report_server
 from flows.serve.report_server import REPORT, ReportServer
@@ -218,6 +218,21 @@ def over_websocket(path: str, token: Any = None, *, origin: Any = None, host: st
     return lambda place: asyncio.run(talk(place))
 
 
+def silent_websocket(place: Place) -> str:
+    """One that is open without a login."""
+
+    async def wait() -> str:
+        async with connect(
+            f"{place.api.replace('http', 'ws')}/events/in", subprotocols=["prefect"], proxy=None
+        ) as one:  # type: ignore[list-item]
+            try:
+                return str(await asyncio.wait_for(one.recv(), LOGIN_WITHIN + 20))
+            except ConnectionClosed as error:
+                raise Refused(str(error)) from None
+
+    return asyncio.run(wait())
+
+
 def wrong(login: Callable[[str], str | bytes]) -> Act:
     """A login that isn't the right one."""
     return lambda place: to_api(f"Authorization: {basic(login(place.login))}", with_login=False)(place)
@@ -374,6 +389,14 @@ def through_a_proxy(place: Place) -> str:
     return told
 
 
+def with_its_settings(place: Place) -> str:
+    """Our client's first request, whose headers a proxy before the server may need."""
+    from prefect.settings import PREFECT_CLIENT_CUSTOM_HEADERS, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_CUSTOM_HEADERS: {"Origin": EVIL}}):
+        return logs_in_as_client(RIGHT)(place)
+
+
 def fetched(site: str, mode: str, dest: str) -> tuple[str, ...]:
     """What a browser says of a request that a page makes."""
     return f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}", f"Sec-Fetch-Dest: {dest}"
@@ -461,12 +484,14 @@ ATTACKS = [
     Attack("events without a login", over_websocket("events/in"), ("1008",)),
     Attack("logs with a wrong login", over_websocket("logs/out", "points2model:x"), ("1008",)),
     Attack("events with a login that is no text", over_websocket("events/in", [1]), ("1008",)),
+    Attack("events without a message", silent_websocket, ("1008",)),
     Attack("our own client's events", over_websocket("events/in", RIGHT), ("auth_success",), refused=False),
     # our own client
     Attack("client without a login", logs_in_as_client(None), (CLIENT, "401", "without it", f"$(cat {FILE})")),
     Attack("client with a wrong login", logs_in_as_client("anna:wrong"), (CLIENT, "of the login that is"), ("wrong",)),
     Attack("client of a server by another name", logs_in_as_client(RIGHT, "127.1"), (API, "403", NAMES)),
     Attack("client with the login", logs_in_as_client(RIGHT), ("let in: True",), refused=False),
+    Attack("client with further headers", with_its_settings, ("403", "is another's")),
     Attack("proxy in the environment", through_a_proxy, ("True", "let in: True"), refused=False),
     Attack("another user's server on our port", shown_to_another_user, ("nothing",), SECRET, refused=False),
     Attack("login in command lines and logs", looked_for_in_processes, (), SECRET, refused=False),
