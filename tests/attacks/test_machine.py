@@ -583,6 +583,17 @@ def repository(place: Place) -> str:
     return " ".join(DvcRepo(place.root).stages())
 
 
+def piped(name: str, look: Callable[[Place], str]) -> Callable[[Place], str]:
+    """A file of DVC's is a named pipe, at which one would wait for ever."""
+
+    def act(place: Place) -> str:
+        (place.root / name).unlink(missing_ok=True)
+        os.mkfifo(place.root / name)
+        return look(place)
+
+    return act
+
+
 def push(place: Place) -> str:
     return send_all(place.root, lambda line: None)
 
@@ -667,6 +678,10 @@ ATTACKS = [
            hidden=("half-written",), refused=False),
     Attack("a dvc.lock of another schema", with_file("dvc.lock", "schema: '3.0'\nstages: {}\n"),
            ("dvc.lock: schema: found '3.0'", "install the version of dvc")),
+    Attack("a dvc.lock that is a pipe", piped("dvc.lock", repository), ("dvc.lock: ", "not a regular file")),
+    Attack("a dvc.lock that is a pipe, in the doctor", piped("dvc.lock", doctor), ("dvc.lock: ", "not a regular file")),
+    Attack("a .dvc/config that is a pipe", piped(".dvc/config", doctor), (".dvc/config: ", "not a regular file")),
+    Attack("a dvc.lock without end", with_file("dvc.lock", b"#" * (2**26 + 1)), ("dvc.lock: ", "more than 67,108,864")),
     Attack("a dvc.lock that is no text", with_file("dvc.lock", b"\xff\xfe\x00"), ("dvc.lock: ", "can't be read")),
     Attack("params that expand to billions, in a push", with_file("params.yaml", LAUGHS, repository),
            ("params.yaml: file: found no YAML that can be used", "more than 100,000 values")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import shutil
 import subprocess
@@ -278,6 +279,16 @@ def leaves_the_only_copy(place: Place) -> str:
     return decide.roll_back(place.root, None, "").text
 
 
+def from_elsewhere(place: Place) -> str:
+    """The current folder is another one than the project's."""
+    (place.root / "elsewhere").mkdir()
+    with contextlib.chdir(place.root / "elsewhere"):
+        assert DvcRepo(place.root).is_cached("registry/v1/model.dvc")
+        assert versions.keep_only(place.root, {"v2"}) == ["v1"]
+    assert not place.folder("v1").exists()
+    return ""
+
+
 def onto_a_damaged_object(place: Place) -> str:
     """The student is given to DVC, which has a damaged object of the same name."""
     source = model(place.root / "trained", "v1")
@@ -427,6 +438,7 @@ ATTACKS = (
     ),
     Attack("no Git", no_git, ("not a git repository",), refused=False),
     Attack("a promotion on a full disk", full_disk, ("File too large",), refused=False),
+    Attack("a model that leaves the tree, from another folder", from_elsewhere, refused=False),
     Attack(
         "the tree's copy of a former model is the last whole one",
         leaves_the_only_copy,
