@@ -1,7 +1,8 @@
 """YAML that says one thing and ends: no key twice, no alias to itself, no few lines that expand to billions.
 
-Numbers are those of YAML 1.2, as DVC reads them: `1e-4` is one, `1:30` is a text and not 90; `010`, which is 8 to one
-reader and 10 to another, is refused. Dates are texts. Tags that make objects are refused, as in any safe loader.
+Numbers are those of YAML 1.2, as DVC reads them: `1e-4` is one, `1:30` is a text and not 90. What is one thing to a
+reader of YAML 1.1 and another to DVC is refused unless it is quoted: `010`, which is 8 or 10; `yes`, `no`, `on` and
+`off`, which are true, false or texts. Dates are texts. Tags that make what JSON doesn't have are refused.
 """
 
 from __future__ import annotations
@@ -70,16 +71,17 @@ class _Loader(yaml.SafeLoader):
             )
 
     def _find_doubled(self, node: yaml.MappingNode) -> None:
-        lines: dict[tuple[str, str], list[int]] = {}
+        """By what keys are read as: 1, 0x1 and 1.0 are one key."""
+        found: dict[Any, list[yaml.ScalarNode]] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                lines.setdefault((key.tag, key.value), []).append(key.start_mark.line + 1)
-        for (_, name), places in lines.items():
-            if len(places) > 1:
-                path = ".".join([*self._path, name])
-                self.doubled.append(
-                    f"{path}: found {len(places)} times, in lines {', '.join(map(str, places))}"
-                )
+                is_merge = key.tag == f"{_TAG}merge"
+                found.setdefault(key.tag if is_merge else self.construct_object(key), []).append(key)
+        for keys in found.values():
+            if len(keys) > 1:
+                path = ".".join([*self._path, " and ".join(dict.fromkeys(key.value for key in keys))])
+                lines = ", ".join(str(key.start_mark.line + 1) for key in keys)
+                self.doubled.append(f"{path}: found {len(keys)} times, in lines {lines}")
 
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -94,6 +96,15 @@ def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
         raise yaml.MarkedYAMLError(
             problem="no whole number, or one too long", problem_mark=node.start_mark
         ) from None
+
+
+def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    if node.value.lower() in ("true", "false"):
+        return bool(node.value.lower() == "true")
+    raise _error(
+        f"{node.value} is read as true or false by some, as a text by others; write true or false, or put it in quotes",
+        node,
+    )
 
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
@@ -121,6 +132,12 @@ _Loader.add_implicit_resolver(
     ),
     list("-+.0123456789"),
 )
+_Loader.yaml_constructors = {
+    tag: made
+    for tag, made in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_TAG) in ("null", "float", "seq", "map")
+}
+_Loader.add_constructor(f"{_TAG}bool", _bool)
 _Loader.add_constructor(f"{_TAG}int", _int)
 _Loader.add_constructor(f"{_TAG}str", _text)
 

@@ -26,7 +26,10 @@ def test_our_own_files_are_read_as_before(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "content"),
     [
-        ("", None), ("x: 1:30", "1:30"), ("x: 2024-01-01", "2024-01-01"), ("x: no", False), ("x: 1e-4", 1e-4),
+        ("", None), ("x: 1:30", "1:30"), ("x: 2024-01-01", "2024-01-01"),
+        ("x: False", False), ("x: 'no'", "no"), ("x: [true, TRUE, y]", [True, True, "y"]),
+        ("x: {1: a, '1': b, 0: c, '': d}", {1: "a", "1": "b", 0: "c", "": "d"}),
+        ("x: 1e-4", 1e-4),
         ("x: 1_000", 1000), ("x: 0x10", 16), ("x: -5", -5), ("x: 0", 0), ("x: .5", 0.5), ("x: 1.", 1.0),
         ("x: '010'", "010"), ("\ufeffx: 1", 1), ("x: ~", None), ("a: &a {b: 1}\nx: {<<: *a, b: 2}", {"b": 2}),
         ("a: &a [1]\nx: [*a, *a]", [[1], [1]]), ('x: "\\U0001F989"', "🦉"),
@@ -54,7 +57,19 @@ def test_values(text: str, content: object) -> None:
         ('x: "\\ud800"', "half of a surrogate pair"), ('"\\ud800": x', "half of a surrogate pair"),
         ('x: "\\U00110000"', "0x110000"), ("a: \0b", "unacceptable character #x0000"),
         ("--- 1\n--- 2", "expected a single document"), ("? [a]\n: 1", "unhashable key"),
-        ("!!timestamp 2000-99-99: 1", "month"), ("x: !!bool maybe", "maybe"), ("a: *b", "undefined alias"),
+        ("!!timestamp 2000-99-99: 1", "timestamp"),
+        ("x: !!timestamp 2000-01-01", "line 1, column 4: could not determine a constructor for the tag"),
+        ("x: !!set {a, b}", "2002:set"), ("x: !!omap [a: 1]", "2002:omap"),
+        ("x: !!pairs [a: 1]", "2002:pairs"), ("x: !!binary YQ==", "2002:binary"),
+        *((f"x: {word}", f"line 1, column 4: {word} is read as true or false by some, as a text by others; write true "
+           "or false, or put it in quotes") for word in ("yes", "No", "ON", "off")),
+        ("on: 1", "line 1, column 1: on is read as true"), ("{yes: 1, on: 2}", "yes is read as true"),
+        ("a: {1: a,\n 0x1: b}", "a.1 and 0x1: found 2 times, in lines 1, 2"),
+        ("{1.0: a, 1.00: b}", "1.0 and 1.00: found 2 times"),
+        ("{1: a, 1.0: b, true: c}", "1 and 1.0 and true: found 3"),
+        ("{~: a, null: b}", "~ and null: found 2 times"), ("{'a': 1, a: 2}", "a: found 2 times"),
+        ("a: &a {b: 1}\nx: {<<: *a, <<: *a}", "x.<<: found 2 times"),
+        ("x: !!bool maybe", "maybe"), ("a: *b", "undefined alias"),
         ("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> main\n", "line 1: marks of a merge that isn't resolved"),
     ],
 )  # fmt: skip
