@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from flows.processes.login import LOOPBACK, show_ours
+from flows.processes.login import API, LOOPBACK, show_ours
 
 # Each can be overridden by the environment: with PREFECT_API_URL set, the same flow reports to a real server.
 LOCAL = {
@@ -36,7 +36,7 @@ def use_local_prefect(root: Path) -> None:
         TaskError: the login's file is at fault, or PREFECT_API_URL is, see `flows.processes.login.show_ours`.
         RuntimeError: prefect is imported already, so the settings would come too late.
     """
-    if "prefect" in sys.modules:
+    if "prefect" in sys.modules and not LOCAL.keys() <= os.environ.keys():
         raise RuntimeError("use_local_prefect() must run before prefect is imported")
     os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
     for name, value in LOCAL.items():
@@ -47,3 +47,28 @@ def use_local_prefect(root: Path) -> None:
         excepted = ",".join(dict.fromkeys([*filter(None, excepted.split(",")), *LOOPBACK]))
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = excepted
     show_ours(root)
+
+
+def has_server(root: Path) -> bool:
+    """Whether PREFECT_API_URL or a file of Prefect's settings names a server, for runs in the folder `root`.
+
+    Prefect, whose import takes a second, is imported only where there is such a file.
+
+    Raises:
+        TaskError: see `use_local_prefect`.
+    """
+    if os.environ.get(API):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or root / ".prefect")
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    named = ((profiles, ""), (root / "prefect.toml", ""), (root / "pyproject.toml", "tool.prefect"))
+    if not any(_holds(file, text) for file, text in (*named, (root / ".env", "prefect_"))):
+        return False
+    use_local_prefect(root)
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)
+
+
+def _holds(file: Path, text: str) -> bool:
+    return file.is_file() and text in file.read_text(encoding="utf-8", errors="replace").lower()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from flows.processes.login import API, CLIENT, new_login
+from flows.processes.prefect_local import has_server
 from flows.processes.server_process import COMMAND, LOG, WITH_INPUT, server_environment
 from tasks.common.errors import TaskError
 
@@ -79,12 +80,11 @@ class TemporaryServer:
 
 
 def server_if_none(root: Path) -> TemporaryServer | None:
-    """Starts a server where neither the environment nor a profile or file of Prefect's settings names one."""
-    from prefect.context import refresh_global_settings_context
-    from prefect.settings import get_current_settings
-
-    if get_current_settings().api.url is not None:
+    """Starts a server where there is none, see `has_server`."""
+    if has_server(root):
         return None
     server = TemporaryServer(root)
+    from prefect.context import refresh_global_settings_context  # while the server starts
+
     refresh_global_settings_context()
     return server

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flows.dvc.damage import take_away_damaged
 from flows.dvc.repo import DvcRepo, PipelineError
+from flows.processes.prefect_local import has_server
 from flows.registry.decide import is_settled
 from tasks.common.config import load_params
 from tasks.common.errors import TaskError
@@ -20,17 +20,17 @@ def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | Non
     """The stages up to `target` as rows of a run's result, if all are up to date and a run would neither take points
     in, nor promote, nor push.
 
-    None where there is something to do, or something at fault: then the run itself finds it. A Prefect server that
-    PREFECT_API_URL names is to see every run, so None too.
+    None where there is something to do, or something at fault: then the run itself finds it. Where there is a Prefect
+    server, it is to see every run, so None too.
 
     Args:
         root: the project's folder; the caller holds the run lock.
         target: a stage of dvc.yaml.
         say: takes a line about each output that was found damaged, which is taken away.
     """
-    if os.environ.get("PREFECT_API_URL"):
-        return None
     try:
+        if has_server(root):
+            return None
         params = load_params(root / "params.yaml")
         if params.operate.inbox.source is not None or params.operate.push:
             return None

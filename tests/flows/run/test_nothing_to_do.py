@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import yaml
 
 from flows.dvc.environment import environment
 from flows.run.nothing_to_do import done_stages
-from tests.tasks.conftest import tiny_recipe
+from tests.tasks.conftest import ROOT, tiny_recipe
 
 DVC_YAML = """\
 stages:
@@ -80,6 +81,38 @@ def test_else_the_run_itself_looks(project: Path, change: Callable[[Path], objec
 def test_a_server_sees_every_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     assert done_stages(project, "b", print) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "is_server"),
+    [
+        ("home/profiles.toml", 'active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://x:1/api"', True),
+        ("home/profiles.toml", 'active = "a"\n[profiles.a]\nPREFECT_LOGGING_LEVEL = "INFO"', False),
+        ("prefect.toml", '[api]\nurl = "http://x:1/api"', True),
+        ("pyproject.toml", '[tool.prefect.api]\nurl = "http://x:1/api"', True),
+        ("pyproject.toml", 'dependencies = ["prefect"]', False),
+        (".env", "PREFECT_API_URL=http://x:1/api", True),
+    ],
+)
+def test_so_does_one_that_a_file_of_settings_names(
+    project: Path, file: str, text: str, is_server: bool
+) -> None:
+    (project / "home").mkdir()
+    (project / file).write_text(text)
+    code = "from pathlib import Path; from flows.processes import prefect_local as p; p.use_local_prefect(Path.cwd())"
+    code += "; from flows.run.nothing_to_do import done_stages as d; a = d(Path.cwd(), 'b', print)"
+    code += "; import flows.processes.temporary_server as t; t.TemporaryServer = str; b = t.server_if_none(Path.cwd())"
+    code += "; print(a is None, b is None)"
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PREFECT_API_URL", "PREFECT_PROFILES_PATH")
+    }
+    env |= {"PREFECT_HOME": str(project / "home"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout.split() == [str(is_server)] * 2, done.stderr
 
 
 def test_another_stage_that_is_stale_is_no_matter(project: Path) -> None:
