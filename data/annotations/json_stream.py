@@ -29,8 +29,6 @@ _STEP[list(b"[{")] = 1
 _STEP[list(b"]}")] = -1
 _MARKED = _STEP != 0
 _MARKED[_QUOTE] = True
-_BEFORE_COLON = np.zeros(256, np.bool_)  # what may stand between a key's letters and its colon
-_BEFORE_COLON[list(b'" \t\n\r')] = True
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
@@ -124,14 +122,9 @@ def _parsed(text: bytes) -> list[Any]:
     except ValueError:
         pass
     else:
-        # As many colons as keys: none stands twice. Colons of texts (addresses, RLEs) are the exception: few of them
-        # follow what a key's follow, a quote or a blank, and else texts are taken out, which takes long.
+        # As many colons as keys: none stands twice. Colons of texts (addresses, RLEs) are the exception.
         keys = _count_keys(rows)
-        if (
-            text.count(b":") == keys
-            or _possible_keys(text) == keys
-            or _STRING.sub(b"", text).count(b":") == keys
-        ):
+        if text.count(b":") == keys or _STRING.sub(b"", text).count(b":") == keys:
             return rows
     rows, doubled = parse_json(text)
     return [_marked(row) for row in rows] if doubled else rows
@@ -151,12 +144,6 @@ def _count_keys(values: list[Any]) -> int:
         )
         values = list(itertools.chain(*map(dict.values, objects), *lists))
     return count
-
-
-def _possible_keys(text: bytes) -> int:
-    """Colons that may be a key's: all of these, and some of texts."""
-    code = np.frombuffer(text, np.uint8)
-    return int(_BEFORE_COLON[code[np.flatnonzero(code == ord(":")) - 1]].sum())
 
 
 def _marked(row: Any) -> Any:
