@@ -51,7 +51,7 @@ except KeyboardInterrupt:
 FLOW = """\
 import os, sys
 from pathlib import Path
-from flows import process
+from flows.processes import children as process
 process.GRACE = 2.0
 command = [sys.executable, "-c", sys.argv[1]]
 process.stream(command, cwd=Path(), env=os.environ, on_line=lambda line: print(line, flush=True))

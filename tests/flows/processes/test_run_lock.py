@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HOLDS = """\
 import os, sys, threading
 from pathlib import Path
-from flows import process, run_lock
+from flows.processes import children as process, run_lock
 process.GRACE = 3.0
 with run_lock.held(Path(), "a test", wait=False, say=print) as taken:
     taken.name("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "brisk-owl", "http://127.0.0.1/run")

@@ -52,7 +52,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "0 2 * * *",
             "Berlin",
-            "operate.timezone: found 'Berlin'; expected a name of the IANA time zone database",
+            "operate.timezone: found 'Berlin'; expected a time zone such as Europe/Berlin",
         ),
         ("0 2 * * *", "", "operate.timezone: found ''"),
     ],
