@@ -14,6 +14,7 @@ import yaml
 from dvc.repo import Repo
 
 from flows.dvc.repo import DvcRepo
+from flows.processes.children import begin
 from flows.registry import decide, versions
 from flows.registry import git as registry_git
 from flows.registry.current import promoted_model
@@ -72,6 +73,7 @@ def model(folder: Path, version: str) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    begin()  # other tests stop all processes
     root = tmp_path_factory.mktemp("registry") / "made"
     root.mkdir()
     blank_registry(root)
