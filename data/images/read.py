@@ -111,7 +111,8 @@ def _file(path: str | os.PathLike[str], opener: Opener = os.open) -> Iterator[Bi
 def _bytes(path: str | os.PathLike[str], opener: Opener = os.open, digest: str | None = None) -> bytes:
     """The file's content, whose SHA-256 is `digest` if one is given."""
     with _file(path, opener) as file:
-        content = file.read(MAX_BYTES)
+        # By its size: `read` reserves as much memory as it is given.
+        content = file.read(min(MAX_BYTES, os.fstat(file.fileno()).st_size))
         facts = os.fstat(file.fileno())
     if digest:
         seen = hash((digest, len(content), facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_dev))

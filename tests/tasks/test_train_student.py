@@ -79,7 +79,7 @@ def test_a_share_of_each_batch_is_strong(place: tuple[Path, Params], monkeypatch
         seen.extend(sum(i in strong for i in batch["image_ids"]) for batch in job.batches(0))
         train(job)
 
-    monkeypatch.setattr(tasks.detector, "train", watched)
+    monkeypatch.setattr(tasks.training.detector, "train", watched)
     run(student_with(params, strong_share=0.5), workspace)
     assert seen == [params.student.batch_size // 2] * params.student.steps
     mixed = (workspace / "student" / "model.safetensors").read_bytes()
@@ -103,7 +103,7 @@ def test_clicks_reach_the_students_batches(
                 clicked.add((image in strong, points is not None))
         train(job)
 
-    monkeypatch.setattr(tasks.detector, "train", watched)
+    monkeypatch.setattr(tasks.training.detector, "train", watched)
     made = []
     for classes_from in ("mask", "click"):
         clicked.clear()

@@ -181,7 +181,7 @@ def test_a_killed_flow_interrupts_before_it_kills(tmp_path: Path) -> None:
 def test_a_killed_supervisor_ends_the_group(tmp_path: Path) -> None:
     with flow(FAMILY, tmp_path) as (process, pid):
         (supervisor,) = psutil.Process(process.pid).children()
-        assert "lifeline.py" in " ".join(supervisor.cmdline())
+        assert "supervisor.py" in " ".join(supervisor.cmdline())
         supervisor.kill()
         assert gone(pid)
         assert process.wait(30) == 0

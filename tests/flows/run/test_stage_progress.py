@@ -83,11 +83,11 @@ STEPS = [f"train_teacher: {n}/20 steps, 2.2/s, 7 s left" for n in range(1, 19)]
 def test_what_the_server_knows_at_the_end(
     lines: list[str], well: bool, expected: tuple[float, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows.stage_progress, "EVERY_S", 0.2)
+    monkeypatch.setattr(flows.run.stage_progress, "EVERY_S", 0.2)
     updates = []
-    update = flows.stage_progress.update_progress_artifact
+    update = flows.run.stage_progress.update_progress_artifact
     monkeypatch.setattr(
-        flows.stage_progress,
+        flows.run.stage_progress,
         "update_progress_artifact",
         lambda *given, **named: (updates.append(named["progress"]), update(*given, **named)),
     )
@@ -109,7 +109,7 @@ def test_a_server_that_is_gone_holds_up_no_stage(
     def gone(*_: Any, **__: Any) -> None:
         raise ConnectionError("no server")
 
-    monkeypatch.setattr(flows.stage_progress, "create_progress_artifact", gone)
+    monkeypatch.setattr(flows.run.stage_progress, "create_progress_artifact", gone)
     started = time.monotonic()
     with StageProgress("train_teacher", logging.getLogger()) as progress:
         for line in STEPS:

@@ -67,7 +67,8 @@ def test_folders_without_room(tmp_path: Path) -> None:
     there = tmp_path / "small"
     there.mkdir()
     (tmp_path / "look.py").write_text(
-        "from pathlib import Path\nfrom tasks import disk\n[print(line) for line in disk.tight(Path('small'), Path())]"
+        "from pathlib import Path\nfrom tasks.common import disk\n"
+        "[print(line) for line in disk.tight(Path('small'), Path())]"
     )
     look = f"{sys.executable} look.py"
     fill = "head -c 2000000 /dev/zero > small/filler 2>/dev/null;"

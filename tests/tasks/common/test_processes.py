@@ -19,7 +19,7 @@ MEMBER = """
 import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tasks import processes
+from tasks.common import processes
 processes.start(2, "member", sys.argv[1:], 1)
 processes.join()
 out = Path(sys.argv[1])

@@ -20,7 +20,7 @@ def test_plain_lines_tell_rate_and_time_left(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 1000, 5))
-    monkeypatch.setattr(tasks.progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(tasks.common.progress.time, "monotonic", lambda: float(next(clock)))
     with caplog.at_level(logging.INFO), Bar("work", 6, "image", done=2) as bar:
         for _ in range(4):
             bar.advance(facts="loss 1.0")

@@ -77,14 +77,14 @@ def test_a_baseline_that_is_half_moved_has_not_moved(
     for version in ("v1", "v2"):
         registry.write_entry(entry(version))
     registry.write_baseline("v1")
-    write = tasks.registry.write_json
+    write = tasks.promotion.registry.write_json
 
     def full_at_baseline(path: Path, content: Any) -> None:
         if path.name == "baseline.json":
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(tasks.registry, "write_json", full_at_baseline)
+    monkeypatch.setattr(tasks.promotion.registry, "write_json", full_at_baseline)
     with pytest.raises(OSError, match="No space"):
         registry.write_baseline("v2")
     assert registry.baseline().version == "v1"

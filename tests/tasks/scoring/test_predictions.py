@@ -28,7 +28,8 @@ MEMBER = """
 import sys, time
 from pathlib import Path
 from data.tables import Split
-from tasks import processes, score_predictions
+from tasks.common import processes
+from tasks.scoring import predictions as score_predictions
 from tasks.common.config import load_params
 from tasks.inference.predict import Predictions
 

@@ -61,7 +61,7 @@ def test_the_hash_is_in_key_and_manifest(
         keys.setdefault(job.name, set()).add(job.key)
         train(job)
 
-    monkeypatch.setattr(tasks.detector, "train", watch)
+    monkeypatch.setattr(tasks.training.detector, "train", watch)
     monkeypatch.setattr(tasks.train_refiner, "train", watch)
     for seed in (0, 1):
         expected = save_resnet18(tmp_path / "resnet18.pth", seed)
