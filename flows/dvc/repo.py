@@ -177,6 +177,23 @@ class DvcRepo:
         except Exception:  # a missing dependency, a bucket out of reach: `dvc repro` will tell it better
             return False
 
+    def makes_the_same(self, names: list[str]) -> bool:
+        """Whether these stages, run again, make what dvc.lock has: nothing of them changed, though outputs may be gone.
+
+        False where one can't be looked at.
+        """
+        try:
+            found = self._repo.status()
+        except Exception:  # as in `is_done`
+            return False
+        changes = [change for name in names for change in found.get(name, [])]
+        lost = ("deleted", "not in cache")
+        return all(
+            isinstance(change, dict)
+            and all(state in lost for part in change.values() for state in part.values())
+            for change in changes
+        )
+
     def all_done(self, names: list[str]) -> bool:
         """Whether all of these stages are up to date; False where one can't be asked."""
         try:

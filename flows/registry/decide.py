@@ -40,9 +40,10 @@ class Outcome:
 def begin_round(repo: DvcRepo, names: Collection[str], force: Collection[str]) -> str | None:
     """Before the stages `names` run: moves the baseline to the promoted model if a new round begins.
 
-    It does where the student will be trained anew. And where there is a student that nobody has decided on, trained by
-    a plain `dvc repro`: it is to be compared with what is promoted now; but not if it started from the baseline, since
-    that would train it anew. Sees to it that the baseline's model is here where a stage will need it.
+    It does where the student will be trained anew, and not to make again one that was lost. And where there is a
+    student that nobody has decided on, trained by a plain `dvc repro`: it is to be compared with what is promoted now;
+    but not if it started from the baseline, since that would train it anew. Sees to it that the baseline's model is
+    here where a stage will need it.
 
     Returns:
         What was done, in words; None for nothing.
@@ -57,7 +58,11 @@ def begin_round(repo: DvcRepo, names: Collection[str], force: Collection[str]) -
     said = None
     if promoted not in (None, baseline.version):
         above = repo.graph(TRAINS)
-        if not set(above).isdisjoint(force) or not repo.all_done(list(above)) or _undecided(repo, registry):
+        if (
+            not set(above).isdisjoint(force)
+            or not repo.makes_the_same(list(above))
+            or _undecided(repo, registry)
+        ):
             assert promoted is not None
             registry.write_baseline(promoted)
             said = f"a new round begins: the student will be compared with {promoted}"

@@ -343,9 +343,11 @@ class TrainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _shares_of_steps(cls, values: Any) -> Any:
-        steps = values.get("steps") if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            return values
+        steps = values.get("steps")
         if not isinstance(steps, int) or steps < 1:
-            return values  # reported where it stands
+            steps = 1000  # reported by itself: shares of it aren't to be reported too
         found = dict(values)
         for key in SCHEDULED:
             value = values.get(key)

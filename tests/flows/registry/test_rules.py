@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flows.dvc.repo import DvcRepo, PipelineError
 from flows.registry import decide as promotion
@@ -228,6 +229,12 @@ def stale(rounds: Rounds, what: str) -> None:
         (rounds.root / "points.csv").write_text("x,y\n1,2\n")
     elif what == "promotion":
         rounds.set(V2, promotion={"ap_tolerance": 1.5})
+    elif what == "lost":  # with its bytes in the cache
+        out = yaml.safe_load((rounds.root / "dvc.lock").read_text())["stages"]["train_student"]["outs"][0][
+            "md5"
+        ]
+        shutil.rmtree(rounds.root / "workspace/student")
+        (rounds.root / f".dvc/cache/files/md5/{out[:2]}/{out[2:]}").unlink()
     elif what.startswith("undecided"):
         start = "promoted" if what.endswith("promoted") else "scratch"
         rounds.train(V2 + 1, student={"start": start})
@@ -242,6 +249,7 @@ def stale(rounds: Rounds, what: str) -> None:
         ("nothing", ["train_student"], True),
         ("nothing", ["report"], False),
         ("points", [], True),
+        ("lost", [], False),  # made again from what it was made from, it is the same one
         ("undecided", [], True),
         ("undecided from the promoted", [], False),  # that would train it anew
     ],

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tasks.common.config import Params, load_params
+from tasks.common.config import Params, ParamsError, load_params
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT, tiny_recipe
 
@@ -220,6 +220,18 @@ def test_how_points_are_read_is_checked(
     with pytest.raises(TaskError) as caught:
         params_of(recipe)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [0.5, -3, None, "many"])
+def test_steps_at_fault_are_one_fault(tmp_path: Path, steps: Any) -> None:
+    recipe = tiny_recipe()
+    recipe["teacher"] |= {"steps": steps, "milestones": [0.4, 0.8], "warmup_steps": 0.25}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(ParamsError) as raised:
+        load_params(path)
+    (fault,) = raised.value.faults
+    assert fault.startswith("teacher.steps: ")
 
 
 @pytest.mark.parametrize(
