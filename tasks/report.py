@@ -64,6 +64,7 @@ def run(params: Params, workspace: Path) -> None:
     steps = done_steps(workspace, splits["weak"].image_root, counts)
     class_rows, class_high = _class_rows(details)
     images = params.report.gallery_images
+    comparison = read_comparison(workspace)
     page = render(
         title=params.report.title,
         counts=counts,
@@ -91,8 +92,8 @@ def run(params: Params, workspace: Path) -> None:
         gate=gate_view(
             read_gate(workspace / "refiner"), counts["pseudo"]["refused"], metrics["pseudo"]["masks"]
         ),
-        promotion=promotion_view(read_comparison(workspace)),
-        fairness=fairness(models["teacher"], models["student"]),
+        promotion=promotion_view(comparison),
+        fairness=fairness(models["teacher"], models["student"], comparison.baseline.version is None),
         runs=[record for stage in _stages() if (record := run_record(workspace, stage)) is not None],
         settings=json.dumps(models, indent=1, ensure_ascii=False),
     )
@@ -102,21 +103,24 @@ def run(params: Params, workspace: Path) -> None:
     log.info("report: %s, %.1f MB", path, len(page.encode()) / 1e6)
 
 
-def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
+def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any], first: bool) -> dict[str, Any]:
     """From the two model.json: whether the difference of teacher and student is the labels' doing alone.
 
-    It is where network, seed (so initial weights too), training settings and steps are the same.
+    It is where network, seed (so initial weights too), training settings and steps are the same. The `first` student
+    that should start from the promoted model has none to start from: it starts from scratch, as the teacher.
     """
-    ours, theirs = ({"network": meta["config"], **_training(meta)} for meta in (teacher, student))
+    ours, theirs = ({"network": meta["config"], **_training(meta, first)} for meta in (teacher, student))
     unlike = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     return {"equal": not unlike, "steps": (ours["steps"], theirs["steps"]), "unlike": unlike}
 
 
-def _training(meta: Mapping[str, Any]) -> dict[str, Any]:
-    # Not part of how a network learns, or the labels themselves; images held out are told in words of their own.
+def _training(meta: Mapping[str, Any], first: bool) -> dict[str, Any]:
+    # Not part of how a network learns, or the labels themselves; images held out have words of their own.
     aside = {"stage", "milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
     aside |= {"holdout", "unusable", "strong_share", "classes_from"}
     training = {"start": "scratch", **meta["training"]}  # the teacher's only way
+    if first and training["start"] == "promoted":
+        training["start"] = "scratch"
     return {key: value for key, value in training.items() if key not in aside}
 
 

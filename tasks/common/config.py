@@ -651,7 +651,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         text = strict_yaml.read_text(path)
     except FileNotFoundError:
         raise TaskError(
-            f"{path}: no such file. Run in the project's folder, or name one with --params."
+            f"{path}: no such file. Run in the project's folder (cd to it first); `points2model use demo` writes one."
         ) from None
     except OSError as error:
         raise TaskError(

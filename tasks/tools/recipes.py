@@ -57,7 +57,9 @@ def find_recipe(name: str, folder: Path = FOLDER) -> Path:
     near = difflib.get_close_matches(stem.lower(), names, n=3, cutoff=0.5)
     near += [one for one in names if stem and one.startswith(stem.split("_")[0]) and one not in near]
     meant = f"; did you mean {' or '.join(near[:4])}?" if near else ""
-    raise TaskError(f"{folder}/{stem}.yaml: no such recipe{meant} There are {', '.join(names) or 'none'}")
+    raise TaskError(
+        f"{folder}/{stem}.yaml: no such recipe{meant or '.'} There are {', '.join(names) or 'none'}"
+    )
 
 
 def whole(recipe: Path) -> str:

@@ -88,9 +88,14 @@ def meta(**training: Any) -> dict[str, Any]:
     ],
 )
 def test_fairness(student: dict[str, Any], unlike: list[str]) -> None:
-    found = fairness(meta(milestones=[4]), student)
+    found = fairness(meta(milestones=[4]), student, first=False)
     assert found["unlike"] == unlike
     assert found["equal"] == (not unlike)
+
+
+@pytest.mark.parametrize(("first", "unlike"), [(True, []), (False, ["start"])])
+def test_the_first_student_has_no_promoted_model_to_start_from(first: bool, unlike: list[str]) -> None:
+    assert fairness(meta(), meta(start="promoted"), first)["unlike"] == unlike
 
 
 @pytest.mark.parametrize(
