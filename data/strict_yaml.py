@@ -15,7 +15,7 @@ import yaml
 
 from data.storage import open_regular
 
-_MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
+MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
 MAX_BYTES = 2**20
 MAX_DEPTH = 50
 MAX_NODES = 100_000
@@ -153,7 +153,7 @@ def parse(text: str, *, doubled: list[str] | None = None) -> Any:
         YamlError: it isn't YAML, or breaks one of the rules above.
     """
     found: list[str] = []
-    if (merge := _MERGE.search(text)) is not None:
+    if (merge := MERGE.search(text)) is not None:
         line = text.count("\n", 0, merge.start()) + 1
         raise YamlError(f"line {line}: marks of a merge that isn't resolved; take one side")
     try:

@@ -17,7 +17,7 @@ from voluptuous import Invalid
 
 from data import strict_yaml
 from flows.dvc.repo import PipelineError
-from tasks.common.project_files import LOCK_BYTES, MERGE
+from tasks.common.project_files import LOCK_BYTES
 
 Manifest = dict[str, Any]
 """What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
@@ -86,7 +86,7 @@ def parse_lock(text: str) -> dict[str, Any]:
     Raises:
         PipelineError: it can't be used. TornError: it is half-written.
     """
-    if MERGE.search(text) is not None:
+    if strict_yaml.MERGE.search(text) is not None:
         raise PipelineError(f"{LOCK}: marks of a merge that isn't resolved; take one side")
     try:
         loader = _Loader(text)

@@ -16,11 +16,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
+from flows.processes.login import LOOPBACK
+
 NAMES = "POINTS2MODEL_HOSTS"
 """Further names by which a server is reached, in its environment: `flows.example, server:4200`, as `Host` has them."""
 LOGIN_WITHIN = 10.0
 """Seconds that a websocket has for its login."""
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ANY = ("", "0.0.0.0", "::")  # noqa: S104 (named, not bound)
 _UI = (
     "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -47,14 +48,15 @@ App = Callable[
 def own_names(host: str, port: int) -> frozenset[str]:
     """What `Host` may be for a server that listens on an address and a port, with what POINTS2MODEL_HOSTS adds."""
     further = {name.strip().lower() for name in os.environ.get(NAMES, "").split(",")} - {""}
-    here = set(LOOPBACK) if host in ANY else {*LOOPBACK, f"[{host}]" if ":" in host else host.lower()}
+    hosts = {*LOOPBACK} if host in ANY else {*LOOPBACK, host.lower()}
+    here = {f"[{one}]" if ":" in one else one for one in hosts}
     plain = {f"{name}:{port}" for name in here} | (here if port == 80 else set())
     return frozenset(plain | further)
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens on an address."""
-    return host in (*LOOPBACK, "::1")
+    return host in LOOPBACK
 
 
 def origins(names: Iterable[str]) -> list[str]:

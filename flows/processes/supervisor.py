@@ -1,6 +1,6 @@
 """The process between us and a child: it ends the child, and all that the child started, when we are gone.
 
-    python -I -S lifeline.py SOCKET GRACE COMMAND...
+    python -I -S supervisor.py SOCKET GRACE COMMAND...
 
 A process that is killed with -9 can't end its children: a training would go on for hours, at work on files that the
 next run writes. So the child gets a parent of its own that waits for two things: the child's end, or the end of the

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from flows.dvc.lock import read_manifest
 from flows.dvc.repo import DvcRepo
@@ -89,10 +90,10 @@ def is_settled(repo: DvcRepo, names: Collection[str]) -> bool:
     promoted = registry.promoted()
     if promoted.version not in (None, registry.baseline().version) and _undecided(repo, registry):
         return False
-    entry = registry.entry_of(_comparison(repo.root).model)
-    if entry is None:
-        return load_params(repo.root / "params.yaml").operate.promote == "manual"
-    return entry.decision != "promoted" or entry.version in {event.version for event in promoted.history}
+    comparison = _comparison(repo.root)
+    entry = registry.entry_of(comparison.model)
+    manual = load_params(repo.root / "params.yaml").operate.promote == "manual"
+    return _due(comparison, entry, promoted, manual) not in ("promote", "refuse", "finish")
 
 
 def _undecided(repo: DvcRepo, registry: Registry) -> bool:
@@ -117,32 +118,49 @@ def decide(root: Path, reason: str) -> Outcome:
     comparison = _comparison(root)
     entry = registry.entry_of(comparison.model)
     promoted = registry.promoted()
-    if entry is not None and entry.decision == "promoted":
-        if entry.version not in {event.version for event in promoted.history}:  # killed in between
-            return _promote(root, params, entry, "promoted", entry.reason)
-        return Outcome(
-            "none", entry.version, f"nothing new: the student is {entry.version}, {_place(entry, promoted)}"
-        )
-    if comparison.baseline.version != promoted.version:
+    due = _due(comparison, entry, promoted, params.operate.promote == "manual")
+    version = entry.version if entry is not None else None
+    if due == "refuse":
+        return _refuse(root, params, comparison, reason)
+    if due == "promote":
+        entry = _enter(root, comparison, "promoted", version or registry.next_version(), reason)
+        return _promote(root, params, entry, "promoted", reason)
+    if due == "finish":
+        assert entry is not None
+        return _promote(root, params, entry, "promoted", entry.reason)
+    if due == "outdated":
         text = (
             f"not decided: the student was compared with {comparison.baseline.version or 'nothing'}, and "
             f"{promoted.version} is promoted now; `points2model run --force {TRAINS}` begins a new round"
         )
         return Outcome("none", None, text)
-    if comparison.verdict not in PROMOTABLE:
-        return _refuse(root, params, comparison, entry, reason)
-    version = entry.version if entry is not None else None
-    if params.operate.promote == "manual":
-        told = _verdict(comparison)
-        return Outcome("none", version, f"waits for `points2model promote` (operate.promote: manual): {told}")
-    entry = _enter(root, comparison, "promoted", version or registry.next_version(), reason)
-    return _promote(root, params, entry, "promoted", reason)
-
-
-def _refuse(root: Path, params: Params, comparison: Comparison, entry: Entry | None, reason: str) -> Outcome:
     told = _verdict(comparison)
-    if entry is not None:
-        return Outcome("none", entry.version, f"nothing new: {entry.version} stays refused: {told}")
+    if due == "wait":
+        text = f"waits for `points2model promote` (operate.promote: manual): {told}"
+    elif entry is not None and entry.decision == "promoted":
+        text = f"nothing new: the student is {version}, {_place(entry, promoted)}"
+    else:
+        text = f"nothing new: {version} stays refused: {told}"
+    return Outcome("none", version, text)
+
+
+Due = Literal["nothing", "finish", "outdated", "refuse", "wait", "promote"]
+
+
+def _due(comparison: Comparison, entry: Entry | None, promoted: Promoted, manual: bool) -> Due:
+    """What is to be done with the present student: `finish` what a kill left half-done; `wait` for a person; nothing
+    either where it is `outdated`, compared with another model than the one that is promoted."""
+    if entry is not None and entry.decision == "promoted":
+        return "nothing" if entry.version in {event.version for event in promoted.history} else "finish"
+    if comparison.baseline.version != promoted.version:
+        return "outdated"
+    if comparison.verdict not in PROMOTABLE:
+        return "refuse" if entry is None else "nothing"
+    return "wait" if manual else "promote"
+
+
+def _refuse(root: Path, params: Params, comparison: Comparison, reason: str) -> Outcome:
+    told = _verdict(comparison)
     entry = _enter(root, comparison, "refused", Registry(root / REGISTRY).next_version(), reason)
     noted = _commit(root, params, f"Refuse {entry.version}: {told}", None)
     return Outcome("refused", entry.version, f"{entry.version} is refused: {told}{noted}")

@@ -36,8 +36,7 @@ def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | Non
             return None
         repo = DvcRepo(root)
         names = list(repo.graph(target))
-        whole = not take_away_damaged(repo, names, say)
-        if not (whole and repo.all_done(names) and is_settled(repo, names)):
+        if not repo.all_done(names) or take_away_damaged(repo, names, say) or not is_settled(repo, names):
             return None
         outs = repo.outs(names)
         return [

@@ -21,7 +21,6 @@ LOCK_BYTES = 2**26
 CONFIGS = (".dvc/config", ".dvc/config.local")
 PARAMS = "params.yaml"
 _ALIAS = re.compile(r"[\s\[,{:]\*[^\s\[\]{},]")
-MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
 _SCHEMA = re.compile(
     r"^schema: *['\"]?([0-9][^'\"\s#]*)['\"]?\s*\n", re.MULTILINE
 )  # of a whole line: it may be torn
@@ -65,7 +64,7 @@ def _file(root: Path, name: str) -> Iterator[Fault]:
         found = f"a file that can't be read ({getattr(error, 'strerror', None) or error})"
         yield Fault(name, "file", found, "a text in UTF-8", f"correct it, or `git checkout {name}`")
         return
-    if (mark := MERGE.search(text)) is not None:
+    if (mark := strict_yaml.MERGE.search(text)) is not None:
         step = f"take one side, `git checkout --ours {name}` or --theirs, then `git add {name}`"
         if name == "dvc.lock":
             step += "; what the side lacks comes back from DVC's cache or is run again"

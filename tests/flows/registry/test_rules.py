@@ -10,6 +10,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -221,6 +222,42 @@ def test_a_commit_that_git_refuses_undoes_no_promotion(rounds: Rounds) -> None:
         "not committed: `git commit`: not on a Saturday; commit registry, dvc.lock, params.yaml"
         in outcome.text
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "settled"),
+    [
+        ("promoted", True),
+        ("new", False),
+        ("new and worse", False),
+        ("refused", True),
+        ("refused, and good enough since", False),
+        ("waits for a person", True),
+        ("half promoted", False),
+        ("compared with another model", True),
+    ],
+)
+def test_a_run_has_nothing_to_decide_where_deciding_does_nothing(
+    rounds: Rounds, state: str, settled: bool
+) -> None:
+    sections = {"operate": {"promote": "manual"}} if state == "waits for a person" else {}
+    if state.startswith(("new", "refused", "waits", "half")):
+        rounds.train(1 if "worse" in state or state.startswith("refused") else V2 + 1, **sections)
+    if state.startswith("refused"):
+        assert promotion.decide(rounds.root, "").decision == "refused"
+    if state == "refused, and good enough since":
+        rounds.train(1, promotion={"ap_tolerance": 5, "class_tolerance": 5})
+    elif state == "half promoted":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Registry, "write_promotion", Mock(side_effect=OSError("killed")))
+            with pytest.raises(OSError, match="killed"):
+                promotion.decide(rounds.root, "")
+    elif state == "compared with another model":
+        rounds.train(V2 + 1)
+        rounds.registry.write_promotion(event("v1"))
+    repo = DvcRepo(rounds.root)
+    assert promotion.is_settled(repo, STAGES) is settled
+    assert (promotion.decide(rounds.root, "").decision == "none") is settled
 
 
 def stale(rounds: Rounds, what: str) -> None:
