@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -15,7 +12,7 @@ import yaml
 from flows.dvc.damage import take_away_damaged
 from flows.dvc.fetch import bring_back, recall
 from flows.dvc.repo import DvcRepo
-from tests.flows.conftest import _environment
+from tests.flows.conftest import Toy
 
 DVC_YAML = """\
 stages:
@@ -55,32 +52,13 @@ STAGES = ["file", "folder", "last"]
 OUTS = {"file": "ws/file", "folder": "ws/folder", "last": "ws/last"}
 
 
-@dataclass
-class Whole:
+class Whole(Toy):
     """The pipeline file -> folder -> last in a folder of its own."""
 
-    root: Path
-
-    def path(self, name: str) -> Path:
-        return self.root / name
-
     def set(self, **params: object) -> None:
+        """Writes params.yaml; what isn't given is 1."""
         values = {"file": 1, "folder": 1, **params}
         self.path("params.yaml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
-
-    def ran(self) -> list[str]:
-        """The stages whose command ran since the last call."""
-        path = self.path("ran.txt")
-        names = path.read_text().split() if path.exists() else []
-        path.unlink(missing_ok=True)
-        return names
-
-    def dvc(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=self.root, env=_environment(self.root), capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout
 
     def links(self, kind: str) -> None:
         """How DVC lays outputs into the workspace from here on: copy, hardlink, symlink."""
