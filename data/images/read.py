@@ -129,9 +129,10 @@ def _bytes(path: str | os.PathLike[str], opener: Opener = os.open, digest: str |
                     "changed",
                 )
             _as_ingested.add(seen)
-    if _is_truncated(content):
+    scans = _scans(content) if content.startswith(b"\xff\xd8") else 0
+    if scans is None or _is_truncated(content):
         refuse(path, "truncated", "a truncated file")
-    if content.startswith(b"\xff\xd8") and (_scans(content) or 0) > MAX_SCANS:
+    if scans > MAX_SCANS:
         # Each goes over the whole image: a few kilobytes of them take hours.
         refuse(
             path,
@@ -223,7 +224,7 @@ def _has_more_frames(image: Image.Image) -> bool:
 
 
 def _is_truncated(content: bytes) -> bool:
-    """Whether the end is missing; older OpenCV fills what is missing with grey and only warns."""
+    """Whether the end of a PNG or WebP is missing; older OpenCV fills what is missing with grey and only warns."""
     if content.startswith(b"\x89PNG"):
         at = 8
         while at + 12 <= len(content):  # chunks: length, name, content, checksum
@@ -231,8 +232,6 @@ def _is_truncated(content: bytes) -> bool:
                 return False
             at += 12 + int.from_bytes(content[at : at + 4], "big")
         return True
-    if content.startswith(b"\xff\xd8"):
-        return _scans(content) is None
     if content.startswith(b"RIFF"):
         return len(content) < 8 + int.from_bytes(content[4:8], "little")
     return False
