@@ -164,10 +164,10 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def scans(count: int) -> bytes:
-    """A progressive JPEG with a scan many times over."""
+    """A progressive JPEG of so many scans, the last one many times over."""
     content = encoded("JPEG", progressive=True)
     at = content.rindex(b"\xff\xda")
-    return content[:at] + content[at:-2] * count + b"\xff\xd9"
+    return content[:at] + content[at:-2] * (count - content.count(b"\xff\xda", 0, at)) + b"\xff\xd9"
 
 
 def tiff(**entries: int) -> bytes:
@@ -413,6 +413,8 @@ ATTACKS = [
     Attack("a bomb for predict", predicted(bomb(10**5, 10**5)), ("photo.png", "pixels", "name an image file")),
     Attack("a PNG without a column", holding(bomb(0, 10)), ("4.png",)),
     Attack("a JPEG of 10,000 scans", holding(scans(10_000)), ("4.png", "more than 500 scans")),
+    Attack("a JPEG of a scan too many", holding(scans(501)), ("4.png", "more than 500 scans")),
+    Attack("a JPEG of as many scans as may be", holding(scans(500)), hidden=("scans",), refused=False),
     Attack("a JPEG of ten scans", holding(encoded("JPEG", progressive=True)), ("3 images",), refused=False),
     Attack("a profile that unpacks to 200 MB", holding(
         with_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(200 << 20)))

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from flows.dvc.environment import environment
+from flows.dvc.repo import DvcRepo
 from flows.run.nothing_to_do import done_stages
 from tests.tasks.conftest import ROOT, tiny_recipe
 
@@ -118,3 +119,13 @@ def test_so_does_one_that_a_file_of_settings_names(
 def test_another_stage_that_is_stale_is_no_matter(project: Path) -> None:
     assert done_stages(project, "other", print) is None
     assert done_stages(project, "a", print) is not None
+
+
+def test_what_dvc_wrongly_takes_for_whole_is_something_to_do(project: Path) -> None:
+    said: list[str] = []
+    damaged, facts = project / "b.txt", (project / "b.txt").stat()
+    damaged.write_text("2")  # of one size and time: DVC looks no further
+    os.utime(damaged, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert DvcRepo(project).all_done(["a", "b"])
+    assert done_stages(project, "b", said.append) is None
+    assert not damaged.exists() and "b.txt is damaged" in said[0]

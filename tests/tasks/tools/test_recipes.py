@@ -187,9 +187,10 @@ def test_a_params_file_must_be_whole(project: Path) -> None:
 
 def test_comments_are_those_of_the_recipe_and_of_what_it_extends(project: Path) -> None:
     (project / "recipes/top.yaml").write_text(
-        "# mine\nextends: demo\n\nseed: 7  # lucky\nreport:\n  score_threshold: 0.5\nstudent:\n  lr: 0.1  # high\n"
+        "# mine\nextends: demo\n\nseed: 7  # lucky\nreport:\n  score_threshold: 0.5  # few\n"
+        "student:\n  lr: 0.1  # high\n"
     )
     text = whole(Path("recipes/top.yaml"))
     assert text.startswith("# mine\nseed: 7  # lucky\n")
-    assert "\n  score_threshold: 0.5\n\n# Where things run; no step depends on it.\nruntime:\n" in text
+    assert "\n  score_threshold: 0.5  # few\n\n# Where things run; no step depends on it.\nruntime:\n" in text
     assert "\n  lr: 0.1  # high\n" in text and "precision: bf16  # fp32 in the paper" in text
