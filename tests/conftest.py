@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from flows.processes import children
 from flows.processes.prefect_local import use_local_prefect
 from tests.s3_server import Proxy, environment, proxy, s3_server
 
@@ -39,6 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; the order within a file stays, as some go through a project's life."""
     order = {name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(autouse=True)
+def processes_may_start() -> Iterator[None]:
+    """A test that stops everything, as Ctrl-C does, stops no later test's processes."""
+    yield
+    children.begin()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import string
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -303,12 +305,12 @@ class AugmentConfig(Section):
 SCHEDULED = ("warmup_steps", "decay_at", "milestones")
 
 
-def _step_number(key: str, value: Any, steps: int, least: int) -> Any:
+def _step_number(value: Any, steps: int, least: int) -> Any:
     """The step that a share of `steps` is, below the last one unless it is 1; what is no share stays as it is."""
-    if not isinstance(value, float) or (value > 1 and value.is_integer()):
+    if not isinstance(value, float) or not math.isfinite(value) or (value > 1 and value.is_integer()):
         return value
     if not 0 <= value <= 1:
-        raise ValueError(f"{key}: found {value:g}; a step number, or a share of steps from 0.0 to 1.0")
+        raise ValueError(f"found {value:g}; a step number, or a share of steps from 0.0 to 1.0")
     return steps if value == 1 else min(max(least, round(value * steps)), max(least, steps - 1))
 
 
@@ -340,26 +342,16 @@ class TrainConfig(Section):
     checkpoint_every: PositiveInt
     log_every: PositiveInt
 
-    @model_validator(mode="before")
+    @field_validator(*SCHEDULED, mode="before", check_fields=False)
     @classmethod
-    def _shares_of_steps(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        steps = values.get("steps")
-        if not isinstance(steps, int) or steps < 1:
-            steps = 1000  # reported by itself: shares of it aren't to be reported too
-        found = dict(values)
-        for key in SCHEDULED:
-            value = values.get(key)
-            if isinstance(value, list):
-                numbers = [_step_number(key, one, steps, least=1) for one in value]
-                # Of few steps two shares may be the same one.
-                found[key] = (
-                    list(dict.fromkeys(numbers)) if any(isinstance(one, float) for one in value) else numbers
-                )
-            elif value is not None:
-                found[key] = _step_number(key, value, steps, least=0)
-        return found
+    def _shares_of_steps(cls, value: Any, info: ValidationInfo) -> Any:
+        steps = info.data.get("steps", 1000)  # wrong steps are reported by themselves, not shares of them too
+        if not isinstance(value, list):
+            return _step_number(value, steps, least=0)
+        numbers = [_step_number(one, steps, least=1) for one in value]
+        if any(isinstance(one, float) and math.isfinite(one) for one in value):
+            return list(dict.fromkeys(numbers))  # of few steps two shares may be the same one
+        return numbers
 
     @model_validator(mode="after")
     def _steps_in_order(self) -> Self:
