@@ -26,7 +26,7 @@ from data.tables import Split
 from models.checkpoint import load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import rough_masks
-from models.inference.tiles import look
+from models.inference.tiles import forward_tiled
 from models.solov2.targets import measure, random_inner_points
 from tasks.common.config import Params, load_params
 from tasks.inference.batches import load_batches
@@ -63,7 +63,7 @@ def measure_rules(params: Params, workspace: Path, images: int, rules: dict[str,
     for batch, _ in load_batches(aside, rows, params.input, 1, 0):
         if batch is None:
             continue
-        outputs = look(teacher, batch.images, batch.content_sizes, params.input.tile)
+        outputs = forward_tiled(teacher, batch.images, batch.content_sizes, params.input.tile)
         input_size = (batch.images.shape[2], batch.images.shape[3])
         content, original = batch.content_sizes[0], batch.originals[0]
         size = (original.shape[1], original.shape[2])

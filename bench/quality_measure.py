@@ -14,7 +14,7 @@ from data.tables import Split
 from models.checkpoint import build_model, load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import rough_masks
-from models.inference.tiles import look
+from models.inference.tiles import forward_tiled
 from models.refiner.network import MaskRefineNet
 from models.refiner.refine import refined_masks
 from tasks.common.config import Params, load_params
@@ -82,7 +82,7 @@ def rules(params: Params) -> dict[str, Any]:
     ious: dict[str, list[float]] = {}
     for batch, _ in load_batches(weak, range(0, len(weak), EVERY), params.input, 8, 0):
         assert batch is not None
-        outputs = look(teacher, batch.images, batch.content_sizes, params.input.tile)
+        outputs = forward_tiled(teacher, batch.images, batch.content_sizes, params.input.tile)
         input_size = (batch.images.shape[2], batch.images.shape[3])
         for n, row in enumerate(batch.rows):
             original = batch.originals[n]
@@ -99,7 +99,7 @@ def rules(params: Params) -> dict[str, Any]:
                     final = refined_masks(
                         refiner, original, rough, points, labels, rule, params.pseudo.crop_batch_size,
                         enlarge=params.refiner.enlarge, rounds=params.refiner.rounds,
-                        wanted=torch.ones_like(labels, dtype=torch.bool),
+                        selected=torch.ones_like(labels, dtype=torch.bool),
                     )  # fmt: skip
                     for kind, found in (("rough", rough.masks), ("refined", final.masks)):
                         values = paired_iou(found, masks).tolist()

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from models.config import PromptConfig
 from models.inference.click_masks import Prompted
-from models.inference.tiles import Seen, prompt
+from models.inference.tiles import Outputs, prompt
 from models.masks.boxes import areas_in
-from models.masks.exclusive import Maps, disown, groups_of
+from models.masks.exclusive import Maps, groups_of, remove_overlaps_
 from models.masks.resize import resize_boxed
 
 
@@ -27,7 +27,7 @@ class Rough(NamedTuple):
 
 
 def rough_masks(
-    outputs: Seen,
+    outputs: Outputs,
     n: int,
     points_xy: Tensor,
     labels: Tensor,
@@ -47,7 +47,7 @@ def rough_masks(
     masks, boxes = resize_boxed(prompted.mask_prob, input_size, content_size, original_size, prompted.cut)
     drawn = areas_in(masks, boxes) > 0
     # Sureness is measured by where a mask is cut: small ones are less sure of all of their pixels.
-    sureness = config.mask_threshold / prompted.cut
-    maps = Maps.of_input(prompted.mask_prob, input_size, content_size, original_size, sureness)
-    disown(masks, boxes, maps.at, points_xy, groups_of(labels, config.exclusive))
+    scale = config.mask_threshold / prompted.cut
+    maps = Maps.of_input(prompted.mask_prob, input_size, content_size, original_size, scale)
+    remove_overlaps_(masks, boxes, maps.at, points_xy, groups_of(labels, config.exclusive))
     return Rough(masks, drawn, prompted, maps, boxes)

@@ -145,11 +145,11 @@ def candidates(
     n: int,
     config: InferenceConfig,
     input_size: tuple[int, int],
-    home_xyxy: tuple[float, float, float, float] | None = None,
+    core_xyxy: tuple[float, float, float, float] | None = None,
 ) -> Candidates:
     """What image `n`'s cells answer: those above the score threshold, large enough, the `nms_pre` best of them.
 
-    With `home_xyxy`, in pixels of the input, cells whose centres lie elsewhere aren't asked.
+    With `core_xyxy`, in pixels of the input, cells whose centres lie elsewhere aren't asked.
     """
     features = outputs.mask_features[n].float()
     h, w = features.shape[-2:]
@@ -158,8 +158,8 @@ def candidates(
         outputs.category_logits, outputs.kernels, outputs.strides, strict=True
     ):
         scores = point_nms(logits[n].float().sigmoid())
-        if home_xyxy is not None:
-            scores = scores * _cells_in(home_xyxy, (scores.shape[1], scores.shape[2]), input_size, scores)
+        if core_xyxy is not None:
+            scores = scores * _cells_in(core_xyxy, (scores.shape[1], scores.shape[2]), input_size, scores)
         label, row, column = (scores > config.score_threshold).nonzero(as_tuple=True)
         level_stride = torch.full_like(label, stride)
         found.append((scores[label, row, column], label, kernels[n].float()[:, row, column].T, level_stride))

@@ -2,7 +2,7 @@
 
 On a whole image such a network is asked for what it never learnt: to tell an object from one that is further away
 than a crop is wide, with group norms over another extent. So larger images are cut into overlapping tiles; each click,
-and each cell, is answered by the tile in whose middle it lies, its home.
+and each cell, is answered by the tile in whose middle it lies, its core.
 
 Legend: N images, T tiles, L levels, S grid side, K points, H x W pixels of the padded input, h x w its mask map.
 """
@@ -36,7 +36,7 @@ class Tile(NamedTuple):
     x: int
     """of its top-left corner, in pixels of the input"""
     y: int
-    home_xyxy: tuple[float, float, float, float]
+    core_xyxy: tuple[float, float, float, float]
     """what it answers for: up to half-way to the next tile's middle"""
 
 
@@ -52,7 +52,7 @@ class Tiled(NamedTuple):
     """pixels of input to one of the mask map"""
 
 
-Seen = RawOutputs | Tiled
+Outputs = RawOutputs | Tiled
 """A batch as the network saw it: whole, or in tiles."""
 
 
@@ -64,16 +64,16 @@ def starts(length: int, side: int, overlap: int) -> list[int]:
     return [round(i * (length - side) / steps / SIZE_DIVISOR) * SIZE_DIVISOR for i in range(steps + 1)]
 
 
-def homes(begins: Sequence[int], side: int) -> list[tuple[float, float]]:
+def tile_core_ranges(begins: Sequence[int], side: int) -> list[tuple[float, float]]:
     """From where to where each of the tiles answers; together they cover the line once."""
     borders = [(a + b + side) / 2 for a, b in pairwise(begins)]
     return list(zip([-torch.inf, *borders], [*borders, torch.inf], strict=True))
 
 
 @torch.no_grad()
-def look(
+def forward_tiled(
     model: SOLOv2, images: Tensor, content_sizes: list[tuple[int, int]], tile: TileConfig | None
-) -> Seen:
+) -> Outputs:
     """The network's outputs for images [N, 3, H, W], uint8 RGB, whose content ends at (h, w): in tiles if wanted.
 
     Raises CheckpointError where they aren't finite.
@@ -86,20 +86,20 @@ def look(
     down, across = (starts(length, tile.side, tile.overlap) for length in (height, width))
     places = [
         (x, y, (x0, y0, x1, y1))
-        for y, (y0, y1) in zip(down, homes(down, tile.side), strict=True)
-        for x, (x0, x1) in zip(across, homes(across, tile.side), strict=True)
+        for y, (y0, y1) in zip(down, tile_core_ranges(down, tile.side), strict=True)
+        for x, (x0, x1) in zip(across, tile_core_ranges(across, tile.side), strict=True)
     ]
     pieces, sizes, origins = [], [], []
     tiles: list[list[Tile]] = []
     for image, (h, w) in zip(images, content_sizes, strict=True):
         tiles.append([])
-        for x, y, home in places:
+        for x, y, core in places:
             piece = image[:, y : y + tile.side, x : x + tile.side]
             # In a small image: to a tile's full size, as crops of small images were padded in training.
             pieces.append(pad(piece, (0, tile.side - piece.shape[2], 0, tile.side - piece.shape[1])))
             sizes.append((min(max(h - y, 0), tile.side), min(max(w - x, 0), tile.side)))
             origins.append((float(x), float(y)))
-            tiles[-1].append(Tile(len(pieces) - 1, x, y, home))
+            tiles[-1].append(Tile(len(pieces) - 1, x, y, core))
     parts: list[RawOutputs] = [
         model(torch.stack(pieces[at:end]), sizes[at:end], origins[at:end])
         for at in range(0, len(pieces), TILES_AT_ONCE)
@@ -116,14 +116,14 @@ def look(
 
 
 def prompt(
-    seen: Seen,
+    seen: Outputs,
     n: int,
     points_xy: Tensor,
     labels: Tensor,
     input_size: tuple[int, int],
     config: PromptConfig,
 ) -> Prompted:
-    """`prompt_points` for image `n`, each click in its home tile.
+    """`prompt_points` for image `n`, each click in its core tile.
 
     Beyond that tile a mask's probabilities are 0.
     """
@@ -141,7 +141,7 @@ def prompt(
     )
     rows, parts = [], []
     for tile in seen.tiles[n]:
-        mine = _inside(points, tile.home_xyxy).nonzero()[:, 0]
+        mine = _inside(points, tile.core_xyxy).nonzero()[:, 0]
         if not len(mine):
             continue
         local = points[mine] - points.new_tensor([tile.x, tile.y])
@@ -159,7 +159,7 @@ def prompt(
 
 
 def predict(
-    seen: Seen,
+    seen: Outputs,
     n: int,
     config: InferenceConfig,
     input_size: tuple[int, int],
@@ -195,13 +195,13 @@ def predict(
 def _tile_candidates(
     seen: Tiled, n: int, config: InferenceConfig, input_size: tuple[int, int]
 ) -> tuple[Candidates, Tensor, Tensor]:
-    """The best of what each tile's home cells answer, in place on the image's mask map; the number of each one's
+    """The best of what each tile's core cells answer, in place on the image's mask map; the number of each one's
     tile, and its map [K, s, s] in that tile."""
     found = []
     for tile in seen.tiles[n]:
-        x0, y0, x1, y1 = tile.home_xyxy
-        home = (x0 - tile.x, y0 - tile.y, x1 - tile.x, y1 - tile.y)
-        found.append(candidates(seen.outputs, tile.row, config, (seen.side, seen.side), home))
+        x0, y0, x1, y1 = tile.core_xyxy
+        core = (x0 - tile.x, y0 - tile.y, x1 - tile.x, y1 - tile.y)
+        found.append(candidates(seen.outputs, tile.row, config, (seen.side, seen.side), core))
     scores = torch.cat([one.scores for one in found])
     best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
     labels = torch.cat([one.labels for one in found])[best]

@@ -1,9 +1,10 @@
-"""Every pixel has one owner: masks of different clicks don't claim each other's pixels.
+"""Exclusive masks: of masks that overlap, each pixel is assigned to one.
 
-Each click is another object's, so where masks of one group (a class, or all) claim a pixel only one can be right.
+Each click is on another object. So where masks of one group (a class, or all) overlap, only one can be right.
 
-Legend: K masks, H x W pixels of the image, h x w a map of probabilities, M claims of pixels. Points are x, y and
-boxes xyxy in pixels of the image; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
+Legend: K masks, H x W pixels of the image, h x w a map of probabilities, M claims: pairs of a mask and one of its
+pixels. Points are x, y and boxes xyxy in pixels of the image; (0, 0) is the outer corner of the top-left pixel, whose
+centre is (0.5, 0.5).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,27 +18,27 @@ from models.config import Exclusive
 from models.masks.boxes import mask_boxes
 
 CHUNK_ELEMENTS = 1 << 23
-"""Pixels of masks looked at together, the disputed of which take a few hundred bytes each."""
+"""Mask pixels processed at a time. A pixel in several masks takes a few hundred bytes."""
 Probability = Callable[[Tensor, Tensor], Tensor]
-"""How sure masks [M] are of points [M, 2]."""
+"""The probabilities of masks [M] at points [M, 2]."""
 
 
 def groups_of(labels: Tensor, exclusive: Exclusive) -> Tensor:
-    """Int64 [K]: masks and clicks of equal groups exclude each other; `none` puts each in its own."""
+    """Int64 [K]: masks of equal groups exclude each other; `none` gives each mask a group of its own."""
     if exclusive == "none":
         return torch.arange(len(labels), device=labels.device)
     return labels.long() if exclusive == "same_class" else torch.zeros_like(labels, dtype=torch.long)
 
 
 class Maps(NamedTuple):
-    """Probabilities that masks are cut from, and where in the image each map lies."""
+    """The probability maps of masks, and where each is in the image."""
 
     probabilities: Tensor
     """float [K, h, w]"""
     boxes_xyxy: Tensor
     """float32 [K, 4]"""
     scale: Tensor | None = None
-    """float32 [K]: what each map is to be multiplied by"""
+    """float32 [K]: the factor of each map"""
 
     @classmethod
     def of_input(
@@ -48,7 +49,7 @@ class Maps(NamedTuple):
         original_size: tuple[int, int],
         scale: Tensor | None = None,
     ) -> "Maps":
-        """Of mask maps, which cover the image with the batch's padding.
+        """Maps that cover the image and the batch's padding.
 
         Sizes are (height, width) of the padded batch, the resized and the original image.
         """
@@ -57,7 +58,7 @@ class Maps(NamedTuple):
         return cls(probabilities, box.expand(len(probabilities), 4), scale)
 
     def at(self, rows: Tensor, points_xy: Tensor) -> Tensor:
-        """Float32 [M]: maps `rows` [M], bilinearly, at points [M, 2] of the image; beyond its box, the map's edge."""
+        """Float32 [M]: maps `rows` [M] at points [M, 2] of the image, bilinear; outside a box, its edge's value."""
         h, w = self.probabilities.shape[-2:]
         box = self.boxes_xyxy.to(points_xy)[rows]
         side = points_xy.new_tensor([w, h])
@@ -75,110 +76,160 @@ class Maps(NamedTuple):
         return picked if self.scale is None else picked * self.scale[rows]
 
 
-def settle(masks: Tensor, probability: Probability, points_xy: Tensor, groups: Tensor) -> Tensor:
-    """A copy of the masks, bool [K, H, W], in which `disown` took from each what is likelier another's."""
-    owned = masks.clone()
-    disown(owned, mask_boxes(masks), probability, points_xy, groups)
-    return owned
+def make_exclusive(masks: Tensor, probability: Probability, points_xy: Tensor, groups: Tensor) -> Tensor:
+    """A copy of bool masks [K, H, W] without overlaps; see `remove_overlaps_`."""
+    copy = masks.clone()
+    remove_overlaps_(copy, mask_boxes(masks), probability, points_xy, groups)
+    return copy
 
 
-def disown(
+def remove_overlaps_(
     masks: Tensor, boxes_xyxy: Tensor, probability: Probability, points_xy: Tensor, groups: Tensor
 ) -> None:
-    """Takes from each of the masks, bool [K, H, W], the pixels that are likelier another's of its group.
+    """Removes overlaps inside each group of bool masks [K, H, W], in place.
 
-    A pixel goes to the mask that is surest of it, but never from one that holds its click to one that misses its
-    own, which seems to have drawn something else; where several are equally sure, to the one whose click is
-    nearest, then to the first. A click's own pixel, where its mask has it, stays its mask's: a mask that holds
-    its click never comes out empty, unless another click of its group is in the same pixel. Pixels that one
-    mask alone claims stay as they are.
+    A pixel of several masks is assigned to the one of these that comes first by:
+
+    1. the pixel holds the mask's click;
+    2. the mask holds its click (one that misses its click seems to be of another object);
+    3. the highest probability;
+    4. the nearest click;
+    5. the lowest index.
+
+    So a mask that holds its click stays non-empty, unless another click of its group is in the same pixel.
 
     Args:
-        masks: changed in place.
-        boxes_xyxy: int64 [K, 4]: whole pixels outside of which a mask is empty, the lower end outside; zeros for a
-            mask that is empty. Only where boxes of a group overlap is anything looked at.
-        probability: gives how sure masks [M] are of points [M, 2], 0 or more, as `Maps.at` does; asked for the
-            disputed pixels only.
+        boxes_xyxy: int64 [K, 4]: whole pixels outside of which a mask is empty, the upper end exclusive; zeros for an
+            empty mask. Only masks whose boxes overlap are compared.
+        probability: 0 or more, such as `Maps.at`; called for overlapping pixels only.
         points_xy: float [K, 2], the clicks.
         groups: int64 [K], see `groups_of`.
     """
     device, (_, height, width) = masks.device, masks.shape
-    rivals = _rivals(boxes_xyxy, groups)
-    if not rivals:
+    overlapping = _overlapping(boxes_xyxy, groups)
+    if not overlapping:
         return
     boxes = boxes_xyxy.tolist()
-    clicks = Clicked.of(masks, points_xy)
-    number = torch.empty(height * width, dtype=torch.long, device=device)
-    for rows in rivals:
-        claims = torch.zeros(height, width, dtype=torch.int32, device=device)
+    clicks = _Clicks.of(masks, points_xy)
+    scratch = torch.empty(height * width, dtype=torch.long, device=device)
+    for rows in overlapping:
+        counts = torch.zeros(height, width, dtype=torch.int32, device=device)
         for row in rows:
             x0, y0, x1, y1 = boxes[row]
-            claims[y0:y1, x0:x1] += masks[row, y0:y1, x0:x1]
-        disputed = claims > 1
+            counts[y0:y1, x0:x1] += masks[row, y0:y1, x0:x1]
+        shared = counts > 1
         for top, bottom in _bands(boxes, rows, height):
-            found = [_true(masks, disputed, row, boxes[row], (top, bottom)) for row in rows]
-            mine = torch.cat([torch.full_like(y, row) for row, (y, _) in zip(rows, found, strict=True)])
+            found = [_pixels(masks, shared, row, boxes[row], (top, bottom)) for row in rows]
+            mask = torch.cat([torch.full_like(y, row) for row, (y, _) in zip(rows, found, strict=True)])
             y, x = (torch.cat(part) for part in zip(*found, strict=True))
-            if not len(mine):
+            if not len(mask):
                 continue
-            value, distance = clicks.worth(mine, y, x, probability)
-            wins = winners(value, distance, mine, y * width + x, number)
-            masks[mine[~wins], y[~wins], x[~wins]] = False
+            value, distance = clicks.rank(mask, y, x, probability)
+            wins = _winners(value, distance, mask, y * width + x, scratch)
+            masks[mask[~wins], y[~wins], x[~wins]] = False
 
 
-class Clicked(NamedTuple):
-    """What the clicks of K masks say of their claims."""
+class PixelAssignment:
+    """`remove_overlaps_` for more masks of a group than fit in memory.
+
+    All chunks of masks are added first; then `exclusive` gives the assigned pixels of each chunk.
+    """
+
+    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
+        """`size` is the image's (height, width)."""
+        self.size = size
+        pixels = size[0] * size[1]
+        self._value = torch.full((pixels,), -torch.inf, device=device)
+        self._distance = torch.full((pixels,), torch.inf, device=device)
+        self._row = torch.full((pixels,), -1, dtype=torch.long, device=device)
+        self._scratch = torch.empty(pixels, dtype=torch.long, device=device)
+
+    def add(self, masks: Tensor, rows: Tensor, probability: Probability, points_xy: Tensor) -> None:
+        """Assigns the pixels of a chunk of masks to them, where no mask before them comes first.
+
+        Args:
+            masks: bool [K, H, W].
+            rows: int64 [K], ascending: the masks' indices in the group.
+            probability: takes indices 0..K-1 of this chunk.
+            points_xy: float [K, 2], their clicks.
+        """
+        clicks = _Clicks.of(masks, points_xy)
+        step = max(1, CHUNK_ELEMENTS // (self.size[0] * self.size[1]))
+        for at in range(0, len(masks), step):
+            mask, y, x = masks[at : at + step].nonzero(as_tuple=True)
+            if not len(mask):
+                continue
+            mask = mask + at
+            flat = y * self.size[1] + x
+            value, distance = clicks.rank(mask, y, x, probability)
+            wins = _winners(value, distance, mask, flat, self._scratch)
+            row, flat, value, distance = rows[mask[wins]], flat[wins], value[wins], distance[wins]
+            equal = value == self._value[flat]
+            far = self._distance[flat]
+            better = (value > self._value[flat]) | (equal & (distance < far))
+            better |= equal & (distance == far) & (row < self._row[flat])
+            flat = flat[better]
+            self._value[flat], self._distance[flat] = value[better], distance[better]
+            self._row[flat] = row[better]
+
+    def exclusive(self, masks: Tensor, rows: Tensor) -> Tensor:
+        """Bool [K, H, W]: the pixels assigned to masks that were added as `rows` [K]."""
+        return masks & (self._row.view(self.size) == rows[:, None, None])
+
+
+class _Clicks(NamedTuple):
+    """The clicks of K masks."""
 
     points_xy: Tensor
     """float [K, 2]"""
     pixels: Tensor
     """int64 [K, 2]: the x, y of the clicks' pixels"""
-    holds: Tensor
+    inside: Tensor
     """bool [K]: the mask holds its click"""
 
     @classmethod
-    def of(cls, masks: Tensor, points_xy: Tensor) -> "Clicked":
-        """Of bool masks [K, H, W] and their clicks [K, 2]."""
+    def of(cls, masks: Tensor, points_xy: Tensor) -> "_Clicks":
+        """The clicks [K, 2] of bool masks [K, H, W]."""
         points = points_xy.to(masks.device)
         side = torch.tensor([masks.shape[2], masks.shape[1]], device=masks.device)
         pixels = points.floor().long().clamp(min=torch.zeros_like(side), max=side - 1)
         rows = torch.arange(len(masks), device=masks.device)
         return cls(points, pixels, masks[rows, pixels[:, 1], pixels[:, 0]])
 
-    def worth(self, mine: Tensor, y: Tensor, x: Tensor, probability: Probability) -> tuple[Tensor, Tensor]:
-        """How much the claims [M] of masks `mine` on pixels y, x count, and the distances from their clicks, squared.
+    def rank(self, mask: Tensor, y: Tensor, x: Tensor, probability: Probability) -> tuple[Tensor, Tensor]:
+        """Value [M] of each claim, and the squared distance [M] of the pixel to the mask's click.
 
-        Of claims on a pixel the greater counts, of equals the nearer.
+        The claim of the greatest value comes first, of equal values the nearest.
         """
         pixel = torch.stack([x, y], 1)
-        value = probability(mine, pixel.float() + 0.5)
-        # Below 0, in the same order: behind all masks that hold their click.
-        value = torch.where(self.holds[mine], value, -1 / (1 + value))
-        value = torch.where((self.pixels[mine] == pixel).all(1), torch.inf, value)
-        distance = (self.points_xy.to(value)[mine] - pixel - 0.5).square().sum(1)
+        value = probability(mask, pixel.float() + 0.5)
+        # Below 0, in the same order: after all masks that hold their click.
+        value = torch.where(self.inside[mask], value, -1 / (1 + value))
+        value = torch.where((self.pixels[mask] == pixel).all(1), torch.inf, value)
+        distance = (self.points_xy.to(value)[mask] - pixel - 0.5).square().sum(1)
         return value, distance
 
 
-def winners(value: Tensor, distance: Tensor, mine: Tensor, flat: Tensor, number: Tensor) -> Tensor:
-    """Bool [M]: of the claims on each pixel the one that counts most (see `Clicked.worth`), of equals the least `mine`.
+def _winners(value: Tensor, distance: Tensor, mask: Tensor, flat: Tensor, scratch: Tensor) -> Tensor:
+    """Bool [M]: the claim of each pixel that comes first (see `_Clicks.rank`), of equal ones the lowest `mask`.
 
     Args:
-        flat: int64 [M], the pixels' places in the image.
-        number: int64 [H * W], room to write in.
+        flat: int64 [M], indices of the pixels in the image.
+        scratch: int64 [H * W], overwritten.
     """
-    # A pixel is known by one of its claims, whichever is written last.
+    # Each pixel gets the index of one of its claims, whichever is written last.
     count = len(flat)
-    number[flat] = torch.arange(count, device=flat.device)
-    place = number[flat]
+    scratch[flat] = torch.arange(count, device=flat.device)
+    place = scratch[flat]
     wins = value == _extreme(value, place, count, "amax")[place]
     wins &= distance == _extreme(distance.where(wins, torch.inf), place, count, "amin")[place]
-    first = mine.where(wins, torch.iinfo(mine.dtype).max)
-    wins &= mine == _extreme(first, place, count, "amin")[place]
+    first = mask.where(wins, torch.iinfo(mask.dtype).max)
+    wins &= mask == _extreme(first, place, count, "amin")[place]
     return wins
 
 
-def _rivals(boxes_xyxy: Tensor, groups: Tensor) -> list[list[int]]:
-    """Of each group the masks, in order, whose boxes overlap another's of it; groups without any are left out."""
+def _overlapping(boxes_xyxy: Tensor, groups: Tensor) -> list[list[int]]:
+    """For each group the masks whose box overlaps another one of the group, in order; without groups that have none."""
     found = []
     group = groups.cpu()
     for value, size in zip(*(part.tolist() for part in group.unique(return_counts=True)), strict=True):
@@ -198,14 +249,14 @@ def _rivals(boxes_xyxy: Tensor, groups: Tensor) -> list[list[int]]:
 
 
 def _bands(boxes: Sequence[Sequence[int]], rows: Sequence[int], height: int) -> list[tuple[int, int]]:
-    """Rows of pixels to look at together, so that boxes hold about CHUNK_ELEMENTS pixels in each band."""
-    line = [0] * (height + 1)
+    """Bands (first row, row after the last) in which the boxes have about CHUNK_ELEMENTS pixels."""
+    change = [0] * (height + 1)
     for row in rows:
         x0, y0, x1, y1 = boxes[row]
-        line[y0] += x1 - x0
-        line[y1] -= x1 - x0
+        change[y0] += x1 - x0
+        change[y1] -= x1 - x0
     bands, begin, held = [], 0, 0
-    for y, across in enumerate(accumulate(line[:-1])):
+    for y, across in enumerate(accumulate(change[:-1])):
         if held and held + across > CHUNK_ELEMENTS:
             bands.append((begin, y))
             begin, held = y, 0
@@ -213,17 +264,17 @@ def _bands(boxes: Sequence[Sequence[int]], rows: Sequence[int], height: int) -> 
     return [*bands, (begin, height)]
 
 
-def _true(
-    masks: Tensor, disputed: Tensor, row: int, box_xyxy: Sequence[int], band: tuple[int, int]
+def _pixels(
+    masks: Tensor, shared: Tensor, row: int, box_xyxy: Sequence[int], band: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """y and x of the disputed pixels of a mask in a band."""
+    """y and x of the pixels of a mask in a band that other masks have too."""
     x0, y0, x1, y1 = box_xyxy
     y0, y1 = max(y0, band[0]), max(y0, band[0], min(y1, band[1]))
-    y, x = (masks[row, y0:y1, x0:x1] & disputed[y0:y1, x0:x1]).nonzero(as_tuple=True)
+    y, x = (masks[row, y0:y1, x0:x1] & shared[y0:y1, x0:x1]).nonzero(as_tuple=True)
     return y + y0, x + x0
 
 
 def _extreme(values: Tensor, place: Tensor, count: int, reduce: str) -> Tensor:
-    """[count]: the greatest or the least value at each place; every place has one."""
+    """[count]: the greatest or the least value at each place; every place occurs."""
     found = values.new_zeros(count)
     return found.scatter_reduce_(0, place, values, reduce, include_self=False)

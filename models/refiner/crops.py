@@ -204,7 +204,7 @@ def refine(
     mask_threshold: float,
     rounds: int,
     labels: Tensor | None = None,
-    wanted: Tensor | None = None,
+    selected: Tensor | None = None,
 ) -> Refined:
     """Refined masks at all points of an image.
 
@@ -220,7 +220,7 @@ def refine(
         mask_threshold: object probability above which a pixel belongs to it [0.5].
         rounds: times that each mask is refined [1].
         labels: contiguous classes [K], needed when the network has a heatmap channel for each.
-        wanted: bool [K], the masks to refine; None means all.
+        selected: bool [K], the masks to refine; None means all.
 
     Raises ValueError for less than one round.
     """
@@ -234,7 +234,7 @@ def refine(
         crop_boxes(masks, points_xy, enlarge),
     )
     real = masks.flatten(1).any(1)
-    rows = (real if wanted is None else real & wanted).nonzero()[:, 0]
+    rows = (real if selected is None else real & selected).nonzero()[:, 0]
     image = image.float()
     boxes = refined.boxes_xyxy[rows]
     for done in range(rounds):

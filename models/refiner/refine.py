@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.config import PromptConfig
 from models.inference.coarse_masks import Rough
-from models.masks.exclusive import Maps, Probability, groups_of, settle
+from models.masks.exclusive import Maps, Probability, groups_of, make_exclusive
 from models.refiner.crops import Refined, refine
 from models.refiner.network import MaskRefineNet
 
@@ -37,7 +37,7 @@ def refined_masks(
     *,
     enlarge: float,
     rounds: int,
-    wanted: Tensor,
+    selected: Tensor,
 ) -> Final:
     """Refines the rough masks of an image at all its clicks [K, 2] of contiguous classes [K].
 
@@ -46,19 +46,21 @@ def refined_masks(
         batch_size: crops at a time; it doesn't alter results.
         enlarge: how much larger than the mask's box a crop is.
         rounds: times that each mask is refined.
-        wanted: bool [K]; the other rough masks stay.
+        selected: bool [K]; the other rough masks stay.
     """
     refined = refine(
         model, image, rough.masks, points_xy, model.config, batch_size,
-        enlarge=enlarge, mask_threshold=prompt.mask_threshold, rounds=rounds, labels=labels, wanted=wanted,
+        enlarge=enlarge, mask_threshold=prompt.mask_threshold, rounds=rounds, labels=labels, selected=selected,
     )  # fmt: skip
-    masks = settle(refined.masks, sureness(rough, refined), points_xy, groups_of(labels, prompt.exclusive))
+    masks = make_exclusive(
+        refined.masks, confidence(rough, refined), points_xy, groups_of(labels, prompt.exclusive)
+    )
     taken = ~refined.kept_rough & ~masks.flatten(1).any(1)
     stays = (refined.kept_rough | taken)[:, None, None]
     return Final(torch.where(stays, rough.masks, masks), refined.kept_rough, taken)
 
 
-def sureness(rough: Rough, refined: Refined) -> Probability:
+def confidence(rough: Rough, refined: Refined) -> Probability:
     """How sure masks are of places before they are settled: the refiner, or the teacher where a mask stays rough."""
     maps = Maps(refined.probabilities, refined.boxes_xyxy)
 

@@ -21,7 +21,7 @@ from data.masks import rle as mask_codec
 from data.masks.encoding import encode_many
 from data.tables import PREDICTIONS, Split, read_parquet, write_parquet
 from models.config import InferenceConfig
-from models.inference.tiles import look, predict
+from models.inference.tiles import forward_tiled, predict
 from models.solov2.network import SOLOv2
 from tasks.common import processes
 from tasks.common.config import InputConfig
@@ -105,7 +105,7 @@ class Finder:
     @torch.inference_mode()
     def _batch(self, batch: ImageBatch, image_ids: Sequence[int]) -> Iterator[Job]:
         images = batch.images.to(self.device, non_blocking=True)
-        outputs = look(self.model, images, batch.content_sizes, self.size.tile)
+        outputs = forward_tiled(self.model, images, batch.content_sizes, self.size.tile)
         for n, original in enumerate(batch.originals):
             found = predict(
                 outputs,

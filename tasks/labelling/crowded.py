@@ -17,10 +17,9 @@ from data.masks.encoding import encode_many
 from data.masks.rle import decode_many
 from models.inference.coarse_masks import Rough
 from models.masks.boxes import mask_boxes
-from models.masks.exclusive import groups_of
-from models.masks.owners import Owners
+from models.masks.exclusive import PixelAssignment, groups_of
 from models.refiner.crops import refine
-from models.refiner.refine import sureness
+from models.refiner.refine import confidence
 from tasks.labelling.parts import Clicks
 from tasks.labelling.types import Answer, Facts, Scene
 
@@ -57,14 +56,14 @@ class _Group:
         self.shared = labeller.params.prompt.exclusive == "none"
         """Pixels may have several owners."""
         self.alone = labeller.params.prompt.model_copy(update={"exclusive": "none"})
-        self.drawn, self.refined = (Owners(scene.size, labeller.device) for _ in range(2))
+        self.drawn, self.refined = (PixelAssignment(scene.size, labeller.device) for _ in range(2))
 
     def answers(self, chunks: list[Tensor]) -> Iterator[Answer]:
         if not self.shared:
             for rows in chunks:
                 mine, rough = self._draw(rows)
                 xy, _ = self.labeller.tensors(mine)
-                self.drawn.claim(rough.masks, rows.to(xy.device), rough.maps.at, xy)
+                self.drawn.add(rough.masks, rows.to(xy.device), rough.maps.at, xy)
         for packed in [self._pack(rows) for rows in chunks]:
             yield self._unpack(packed)
 
@@ -78,16 +77,16 @@ class _Group:
         xy, labels = labeller.tensors(mine)
         rows = rows.to(xy.device)
         if not self.shared:
-            owned = self.drawn.owned(rough.masks, rows)
+            owned = self.drawn.exclusive(rough.masks, rows)
             rough = rough._replace(masks=owned, boxes_xyxy=mask_boxes(owned))
         wanted, refusals = labeller.wanted(self.scene, rough)
         refined = refine(
             labeller.refiner, self.scene.original, rough.masks, xy, labeller.refiner.config,
             params.pseudo.crop_batch_size, enlarge=labeller.gate.enlarge, rounds=labeller.gate.rounds,
-            mask_threshold=params.prompt.mask_threshold, labels=labels, wanted=wanted,
+            mask_threshold=params.prompt.mask_threshold, labels=labels, selected=wanted,
         )  # fmt: skip
         if not self.shared:
-            self.refined.claim(refined.masks, rows, sureness(rough, refined), xy)
+            self.refined.add(refined.masks, rows, confidence(rough, refined), xy)
         taken = torch.zeros_like(refined.kept_rough)  # not known yet
         facts = Facts.of(rough.prompted, rough.drawn, refined.kept_rough, taken, refusals)
         nothing = torch.zeros(0, *self.scene.size, dtype=torch.bool)
@@ -102,7 +101,7 @@ class _Group:
         )
         facts = packed.answer.facts
         if not self.shared:
-            refined = self.refined.owned(refined, packed.rows)
+            refined = self.refined.exclusive(refined, packed.rows)
         taken = ~facts.kept_rough & ~refined.flatten(1).any(1).cpu()
         stays = (facts.kept_rough | taken).to(device)[:, None, None]
         return packed.answer._replace(

@@ -13,7 +13,7 @@ from data.tables import Split, class_indices
 from models.checkpoint import build_model, load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import Rough, rough_masks
-from models.inference.tiles import Seen, look
+from models.inference.tiles import Outputs, forward_tiled
 from models.masks.boxes import areas_in
 from models.refiner.network import MaskRefineNet
 from models.refiner.refine import refined_masks
@@ -55,15 +55,15 @@ class Labeller:
         images = batch.images.to(self.device)
         if self.params.input.tile is not None:
             # Tiles of several images would share forward passes, in numbers that depend on the others.
-            seen: list[tuple[Seen, int]] = [
-                (look(self.teacher, images[n : n + 1], [content], self.params.input.tile), 0)
+            seen: list[tuple[Outputs, int]] = [
+                (forward_tiled(self.teacher, images[n : n + 1], [content], self.params.input.tile), 0)
                 for n, content in enumerate(batch.content_sizes)
             ]
         else:
             # Convolutions of another number of images may round otherwise: there are always as many.
             missing = self.params.pseudo.batch_size - len(images)
             filled = pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
-            outputs = look(self.teacher, filled, [*batch.content_sizes, *[(0, 0)] * missing], None)
+            outputs = forward_tiled(self.teacher, filled, [*batch.content_sizes, *[(0, 0)] * missing], None)
             seen = [(outputs, n) for n in range(len(images))]
         size = (images.shape[2], images.shape[3])
         return [
@@ -94,7 +94,7 @@ class Labeller:
         wanted, refusals = self.wanted(scene, rough)
         final = refined_masks(
             self.refiner, scene.original, rough, xy, labels, prompt, self.params.pseudo.crop_batch_size,
-            enlarge=self.gate.enlarge, rounds=self.gate.rounds, wanted=wanted,
+            enlarge=self.gate.enlarge, rounds=self.gate.rounds, selected=wanted,
         )  # fmt: skip
         facts = Facts.of(rough.prompted, rough.drawn, final.kept_rough, final.taken, refusals)
         return Answer(clicks, facts, rough.masks, final.masks)

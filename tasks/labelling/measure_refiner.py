@@ -17,7 +17,7 @@ from torch import Tensor
 from data.masks.rle import decode_many
 from data.tables import Split, class_indices
 from models.inference.coarse_masks import rough_masks
-from models.inference.tiles import Seen, look
+from models.inference.tiles import Outputs, forward_tiled
 from models.masks.boxes import areas_in
 from models.refiner.network import MaskRefineNet
 from models.refiner.refine import refined_masks
@@ -69,7 +69,7 @@ def measure(
             faults += [str(one.fault) for one in failed]
             if batch is None or faults:
                 continue  # go on only to list what else can't be read
-            outputs = look(teacher, batch.images.to(device), batch.content_sizes, params.input.tile)
+            outputs = forward_tiled(teacher, batch.images.to(device), batch.content_sizes, params.input.tile)
             for n, row in enumerate(batch.rows):
                 objects = objects_of(strong, row, device)
                 if objects.ids:
@@ -101,7 +101,7 @@ def _measure_image(
     params: Params,
     batch: ImageBatch,
     n: int,
-    outputs: Seen,
+    outputs: Outputs,
     objects: Objects,
     image_id: int,
     refiners: Mapping[int, MaskRefineNet],
@@ -122,7 +122,7 @@ def _measure_image(
             final = refined_masks(
                 refiner, original, rough, points, objects.labels, params.prompt, params.refiner.crops,
                 enlarge=params.refiner.enlarge, rounds=params.refiner.rounds,
-                wanted=torch.ones_like(objects.labels, dtype=torch.bool),
+                selected=torch.ones_like(objects.labels, dtype=torch.bool),
             )  # fmt: skip
             refined_iou = paired_iou(final.masks, objects.masks)
             columns = (objects.ids, areas.tolist(), rough_iou.tolist(), refined_iou.tolist())

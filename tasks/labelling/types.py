@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from models.inference.click_masks import Prompted
-from models.inference.tiles import Seen
+from models.inference.tiles import Outputs
 from tasks.labelling.parts import Clicks
 
 
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
 class Scene(NamedTuple):
     """An image that the teacher has looked at."""
 
-    outputs: Seen
+    outputs: Outputs
     n: int
     """Its place in the outputs."""
     original: Tensor

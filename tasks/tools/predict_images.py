@@ -24,7 +24,7 @@ from data.tables import Category, Split
 from models.checkpoint import build_model, load_meta
 from models.config import MAX_SIDE, InferenceConfig, PromptConfig
 from models.inference.coarse_masks import rough_masks
-from models.inference.tiles import Seen, look, predict
+from models.inference.tiles import Outputs, forward_tiled, predict
 from models.masks.boxes import areas_in
 from models.masks.resize import resize_masks
 from models.reference.compat import predict_as_reference, prompt_as_reference, rounded_points
@@ -43,7 +43,7 @@ from tasks.common.stage_main import write_json
 from tasks.inference.predict import SCORE_DECIMALS
 from tasks.labelling.gate import Gate, read_gate
 from tasks.tools.predict_inputs import Ready, Rows, load, points_by_image, split_of
-from tasks.training.out_of_memory import is_memory
+from tasks.training.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 Network = TypeVar("Network", SOLOv2, MaskRefineNet)
@@ -117,14 +117,14 @@ class Predictor:
         check_outputs(outputs.tensors)
         return outputs
 
-    def _seen(self, image: Ready) -> Seen:
+    def _seen(self, image: Ready) -> Outputs:
         tile = None if self.rules.compat else self.rules.size.tile
-        return look(self.network, image.padded.to(self.device), [image.content_size], tile)
+        return forward_tiled(self.network, image.padded.to(self.device), [image.content_size], tile)
 
     def _draw(
         self,
         image: Ready,
-        outputs: Seen,
+        outputs: Outputs,
         points: Rows,
         xy: Tensor,
         labels: Tensor,
@@ -139,7 +139,7 @@ class Predictor:
             final = refined_masks(
                 self.refiner, image.original.to(self.device), rough, xy, labels, prompt, CROP_BATCH,
                 enlarge=self.gate.enlarge, rounds=self.gate.rounds,
-                wanted=torch.tensor([refusal is None for refusal in refusals], device=self.device),
+                selected=torch.tensor([refusal is None for refusal in refusals], device=self.device),
             )  # fmt: skip
             drawn = final.masks
             stays = (final.kept_rough | final.taken).tolist()
@@ -272,7 +272,7 @@ def _told_of(path: Path, predictor: Predictor) -> Iterator[None]:
     except CheckpointError as error:
         raise TaskError(f"{path}: {error}") from None
     except (RuntimeError, MemoryError) as error:
-        if not is_memory(error):
+        if not is_out_of_memory(error):
             raise
         size = predictor.rules.size
         raise TaskError(

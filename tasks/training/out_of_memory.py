@@ -22,7 +22,7 @@ def explained(stage: str, config: TrainConfig, device: torch.device) -> Iterator
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_memory(error):
+        if not is_out_of_memory(error):
             raise
         asked = str(error).splitlines()[0] if str(error) else "no memory left"
         raise TaskError(
@@ -30,7 +30,7 @@ def explained(stage: str, config: TrainConfig, device: torch.device) -> Iterator
         ) from None
 
 
-def is_memory(error: RuntimeError | MemoryError) -> bool:
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether memory ran out. On a CPU torch has no type of its own for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 

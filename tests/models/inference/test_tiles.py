@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from models.config import InferenceConfig, PromptConfig, TileConfig
 from models.inference.click_masks import prompt_points
 from models.inference.detect import candidates
-from models.inference.tiles import Tiled, _inside, homes, look, predict, prompt, starts
+from models.inference.tiles import Tiled, _inside, forward_tiled, predict, prompt, starts, tile_core_ranges
 from models.masks.boxes import mask_boxes
 from models.solov2.network import RawOutputs, SOLOv2
 
@@ -50,7 +50,7 @@ def test_tiles_cover_a_side_and_overlap(length: int, side: int, overlap: int) ->
     gaps = [b - a for a, b in pairwise(begins)]
     # Rounded to multiples of 32, a step may be longer than asked for by less than that.
     assert all(0 < gap < side - overlap + 32 for gap in gaps)
-    parts = homes(begins, side)
+    parts = tile_core_ranges(begins, side)
     assert parts[0][0] == -math.inf
     assert parts[-1][1] == math.inf
     assert [part[1] for part in parts[:-1]] == [part[0] for part in parts[1:]]
@@ -67,7 +67,7 @@ def test_tiles_that_can_t_be(side: int, overlap: int) -> None:
 
 def test_without_tiles_images_are_seen_whole(network: SOLOv2) -> None:
     batch = images(64, 96)
-    seen = look(network, batch, [(64, 96)], None)
+    seen = forward_tiled(network, batch, [(64, 96)], None)
     assert isinstance(seen, RawOutputs)
     assert torch.equal(seen.mask_features, network(batch, [(64, 96)]).mask_features)
 
@@ -75,7 +75,10 @@ def test_without_tiles_images_are_seen_whole(network: SOLOv2) -> None:
 @pytest.mark.parametrize("content", [(64, 64), (50, 41)])
 def test_an_image_of_one_tile_is_as_seen_whole(network: SOLOv2, content: tuple[int, int]) -> None:
     batch = images(64, 64)
-    whole, tiled = look(network, batch, [content], None), look(network, batch, [content], TILE)
+    whole, tiled = (
+        forward_tiled(network, batch, [content], None),
+        forward_tiled(network, batch, [content], TILE),
+    )
     xy, labels = torch.tensor([[5.0, 9.0], [30.0, 40.0], [31.0, 40.5]]), torch.tensor([0, 2, 2])
     for a, b in zip(
         prompt(whole, 0, xy, labels, (64, 64), CLICKS),
@@ -91,7 +94,7 @@ def test_an_image_of_one_tile_is_as_seen_whole(network: SOLOv2, content: tuple[i
 def test_a_small_image_is_padded_to_a_tile(network: SOLOv2) -> None:
     batch = images(32, 32)
     padded = torch.nn.functional.pad(batch, (0, 32, 0, 32))
-    small = look(network, batch, [(32, 32)], TILE)
+    small = forward_tiled(network, batch, [(32, 32)], TILE)
     xy, labels = torch.tensor([[5.0, 9.0]]), torch.tensor([0])
     expected = prompt_points(network(padded, [(32, 32)]), 0, xy, labels, (64, 64), CLICKS)
     found = prompt(small, 0, xy, labels, (32, 32), CLICKS)
@@ -106,7 +109,7 @@ def test_a_small_image_is_padded_to_a_tile(network: SOLOv2) -> None:
 def test_a_click_is_answered_by_its_home(points: list[tuple[float, float, int]]) -> None:
     network = _network()
     batch = images(96, 160, 2)
-    seen = look(network, batch, [(96, 160), (90, 150)], TILE)
+    seen = forward_tiled(network, batch, [(96, 160), (90, 150)], TILE)
     assert isinstance(seen, Tiled)
     xy = torch.tensor([point[:2] for point in points])
     labels = torch.tensor([point[2] for point in points])
@@ -116,7 +119,7 @@ def test_a_click_is_answered_by_its_home(points: list[tuple[float, float, int]])
         (tile,) = [
             t
             for t in seen.tiles[1]
-            if t.home_xyxy[0] <= x < t.home_xyxy[2] and t.home_xyxy[1] <= y < t.home_xyxy[3]
+            if t.core_xyxy[0] <= x < t.core_xyxy[2] and t.core_xyxy[1] <= y < t.core_xyxy[3]
         ]
         piece = batch[1:, :, tile.y : tile.y + 64, tile.x : tile.x + 64]
         size = (min(90 - tile.y, 64), min(150 - tile.x, 64))
@@ -141,13 +144,13 @@ def test_a_click_is_answered_by_its_home(points: list[tuple[float, float, int]])
 def test_a_click_between_two_homes_belongs_to_the_latter(network: SOLOv2) -> None:
     """Homes end at 48, 80 and 112 across, and at 48 down."""
     size = (96, 160)
-    seen = look(network, images(*size), [size], TILE)
+    seen = forward_tiled(network, images(*size), [size], TILE)
     assert isinstance(seen, Tiled)
-    assert {x for tile in seen.tiles[0] for x in tile.home_xyxy[::2]} == {-math.inf, 48, 80, 112, math.inf}
+    assert {x for tile in seen.tiles[0] for x in tile.core_xyxy[::2]} == {-math.inf, 48, 80, 112, math.inf}
     xy = torch.tensor([[48.0, 20.0], [20.0, 48.0], [48.0, 48.0], [112.0, 48.0], [79.5, 31.25]])
-    owners = torch.stack([_inside(xy, tile.home_xyxy) for tile in seen.tiles[0]])
-    assert owners.sum(0).tolist() == [1] * len(xy)
-    places = [(seen.tiles[0][row].x, seen.tiles[0][row].y) for row in owners.int().argmax(0).tolist()]
+    cores = torch.stack([_inside(xy, tile.core_xyxy) for tile in seen.tiles[0]])
+    assert cores.sum(0).tolist() == [1] * len(xy)
+    places = [(seen.tiles[0][row].x, seen.tiles[0][row].y) for row in cores.int().argmax(0).tolist()]
     assert places == [(32, 0), (0, 32), (32, 32), (96, 32), (32, 0)]
     found = prompt(seen, 0, xy, torch.tensor([0, 1, 2, 0, 1]), size, CLICKS)
     assert [len(column) for column in found] == [len(xy)] * len(found)
@@ -159,7 +162,7 @@ def test_a_click_between_two_homes_belongs_to_the_latter(network: SOLOv2) -> Non
 def test_a_click_on_the_border_has_a_row(network: SOLOv2, size: tuple[int, int]) -> None:
     """A click a hair inside an image may be rounded onto its border when it is scaled to the input."""
     height, width = size
-    seen = look(network, images(*size), [size], TILE)
+    seen = forward_tiled(network, images(*size), [size], TILE)
     labels = torch.tensor([0, 1, 2])
     xy = torch.tensor([[width, 20.0], [5.0, height], [width, height]])
     found = prompt(seen, 0, xy, labels, size, CLICKS)
@@ -180,13 +183,13 @@ def _network() -> SOLOv2:
 
 def test_each_cell_is_asked_once_and_its_mask_lies_in_its_tile(network: SOLOv2) -> None:
     batch, size = images(96, 160), (96, 160)
-    seen = look(network, batch, [size], TILE)
+    seen = forward_tiled(network, batch, [size], TILE)
     assert isinstance(seen, Tiled)
     every = FINDING.model_copy(update={"nms_pre": 100_000, "max_detections": 100_000})
     found = predict(seen, 0, every, size, size, size)
     asked = sum(
         len(candidates(seen.outputs, t.row, every, (64, 64), tuple(
-            side - corner for side, corner in zip(t.home_xyxy, (t.x, t.y, t.x, t.y), strict=True)
+            side - corner for side, corner in zip(t.core_xyxy, (t.x, t.y, t.x, t.y), strict=True)
         )).scores)
         for t in seen.tiles[0]
     )  # fmt: skip
@@ -203,7 +206,7 @@ def test_each_cell_is_asked_once_and_its_mask_lies_in_its_tile(network: SOLOv2) 
 def test_masks_are_drawn_alike_by_tile_and_whole(network: SOLOv2) -> None:
     """An image that is as large as its input goes another way than one that isn't."""
     batch, size = images(96, 160), (96, 160)
-    seen = look(network, batch, [size], TILE)
+    seen = forward_tiled(network, batch, [size], TILE)
     by_tile = predict(seen, 0, FINDING, size, size, size)
     whole = predict(seen, 0, FINDING, size, size, (192, 320))
     assert torch.equal(by_tile.scores, whole.scores)
@@ -218,6 +221,6 @@ def test_masks_are_drawn_alike_by_tile_and_whole(network: SOLOv2) -> None:
 
 @pytest.mark.parametrize("tile", [None, TILE])
 def test_a_click_that_is_nowhere_is_refused(network: SOLOv2, tile: TileConfig | None) -> None:
-    seen = look(network, images(96, 160), [(96, 160)], tile)
+    seen = forward_tiled(network, images(96, 160), [(96, 160)], tile)
     with pytest.raises(ValueError, match="finite"):
         prompt(seen, 0, torch.tensor([[5.0, 5.0], [math.nan, 3.0]]), torch.tensor([0, 0]), (96, 160), CLICKS)

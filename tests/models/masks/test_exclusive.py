@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.masks import exclusive
 from models.masks.boxes import mask_boxes
-from models.masks.exclusive import Maps, disown, groups_of, settle
+from models.masks.exclusive import Maps, PixelAssignment, groups_of, make_exclusive, remove_overlaps_
 
 SIZE = (24, 32)
 
@@ -48,7 +48,7 @@ def test_as_pixel_by_pixel(seed: int, count: int, rule: str) -> None:
     masks, maps, points = scene(seed, count)
     labels = torch.randint(0, 3, (count,), generator=torch.Generator().manual_seed(seed))
     groups = groups_of(labels, rule)  # type: ignore[arg-type]
-    owned = settle(masks, maps.at, points, groups)
+    owned = make_exclusive(masks, maps.at, points, groups)
     y, x = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
     spots = torch.stack([x, y], -1).view(-1, 2)
     rows = torch.arange(count).repeat_interleave(len(spots))
@@ -67,15 +67,17 @@ def test_as_pixel_by_pixel(seed: int, count: int, rule: str) -> None:
 def test_order_does_not_matter(seed: int, order: list[int]) -> None:
     masks, maps, points = scene(seed, 6)
     groups = torch.zeros(6, dtype=torch.long)
-    whole = settle(masks, maps.at, points, groups)
+    whole = make_exclusive(masks, maps.at, points, groups)
     mixed = Maps(maps.probabilities[order], maps.boxes_xyxy[order])
-    assert torch.equal(settle(masks[order], mixed.at, points[order], groups), whole[order])
+    assert torch.equal(make_exclusive(masks[order], mixed.at, points[order], groups), whole[order])
 
 
 def test_a_tie_is_cut_halfway_between_the_clicks() -> None:
     masks = torch.ones(2, 4, 10, dtype=torch.bool)
     maps = Maps(torch.full((2, 1, 1), 0.75), torch.tensor([[0.0, 0, 10, 4]]).expand(2, 4))
-    owned = settle(masks, maps.at, torch.tensor([[2.5, 2.0], [7.5, 2.0]]), torch.zeros(2, dtype=torch.long))
+    owned = make_exclusive(
+        masks, maps.at, torch.tensor([[2.5, 2.0], [7.5, 2.0]]), torch.zeros(2, dtype=torch.long)
+    )
     assert owned[0, :, :5].all() and not owned[0, :, 5:].any()
     assert torch.equal(owned[1], ~owned[0])
 
@@ -84,21 +86,21 @@ def test_a_mask_that_holds_its_click_keeps_it_from_a_surer_one() -> None:
     masks = torch.ones(2, 4, 10, dtype=torch.bool)
     maps = Maps(torch.tensor([0.9, 0.6]).view(2, 1, 1), torch.tensor([[0.0, 0, 10, 4]]).expand(2, 4))
     points = torch.tensor([[2.5, 2.0], [7.5, 2.0]])
-    owned = settle(masks, maps.at, points, torch.zeros(2, dtype=torch.long))
+    owned = make_exclusive(masks, maps.at, points, torch.zeros(2, dtype=torch.long))
     assert owned[1].nonzero().tolist() == [[2, 7]]
     missed = masks.clone()
     missed[1, 2, 7] = False
     # A mask that misses its click takes nothing from one that holds its own, however sure it is.
     surer = Maps(maps.probabilities.flip(0), maps.boxes_xyxy)
     for each in (maps, surer):
-        owned = settle(missed, each.at, points, torch.zeros(2, dtype=torch.long))
+        owned = make_exclusive(missed, each.at, points, torch.zeros(2, dtype=torch.long))
         assert owned[0].all() and not owned[1].any()
 
 
 def test_of_two_clicks_at_one_place_the_first_has_the_mask() -> None:
     masks = torch.ones(2, 4, 10, dtype=torch.bool)
     maps = Maps(torch.full((2, 1, 1), 0.75), torch.tensor([[0.0, 0, 10, 4]]).expand(2, 4))
-    owned = settle(masks, maps.at, torch.tensor([[2.5, 2.0]] * 2), torch.zeros(2, dtype=torch.long))
+    owned = make_exclusive(masks, maps.at, torch.tensor([[2.5, 2.0]] * 2), torch.zeros(2, dtype=torch.long))
     assert owned[0].all() and not owned[1].any()
 
 
@@ -106,16 +108,16 @@ def test_more_claims_of_a_pixel_than_a_byte_counts() -> None:
     masks = torch.ones(600, 2, 3, dtype=torch.bool)
     maps = Maps(torch.linspace(0.6, 0.9, 600).view(600, 1, 1), torch.tensor([[0.0, 0, 3, 2]]).expand(600, 4))
     points = torch.tensor([[0.5, 0.5]]).repeat(600, 1)
-    owned = settle(masks, maps.at, points, torch.zeros(600, dtype=torch.long))
+    owned = make_exclusive(masks, maps.at, points, torch.zeros(600, dtype=torch.long))
     assert torch.equal(owned.sum(0), torch.ones(2, 3, dtype=torch.long))
     assert owned[0].sum() == 1 and owned[599].sum() == 5
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     masks, maps, points = scene(3, 6)
-    whole = settle(masks, maps.at, points, torch.zeros(6, dtype=torch.long))
+    whole = make_exclusive(masks, maps.at, points, torch.zeros(6, dtype=torch.long))
     monkeypatch.setattr(exclusive, "CHUNK_ELEMENTS", 40)
-    assert torch.equal(settle(masks, maps.at, points, torch.zeros(6, dtype=torch.long)), whole)
+    assert torch.equal(make_exclusive(masks, maps.at, points, torch.zeros(6, dtype=torch.long)), whole)
 
 
 def test_maps_of_a_padded_and_scaled_batch_lie_on_the_original() -> None:
@@ -133,13 +135,13 @@ def test_boxes_that_are_not_tight_change_nothing(seed: int, count: int, loose: i
     around = discs(count, rng)
     _, maps, points = scene(seed, count)
     groups = torch.randint(0, 2, (count,), generator=rng)
-    expected = settle(around, maps.at, points, groups)
+    expected = make_exclusive(around, maps.at, points, groups)
     boxes = mask_boxes(around)
     real = boxes[:, 2] > 0
     boxes[real, :2] = (boxes[real, :2] - loose).clamp(min=0)
     boxes[real, 2:] = torch.minimum(boxes[real, 2:] + loose, torch.tensor([SIZE[1], SIZE[0]]))
     owned = around.clone()
-    disown(owned, boxes, maps.at, points, groups)
+    remove_overlaps_(owned, boxes, maps.at, points, groups)
     assert torch.equal(owned, expected)
     assert torch.equal(owned.any(0), around.any(0))
 
@@ -158,3 +160,30 @@ def test_a_scale_counts_as_if_the_maps_had_it() -> None:
     rows = torch.arange(5)
     scaled = maps._replace(probabilities=maps.probabilities * scale[:, None, None])
     assert torch.equal(maps._replace(scale=scale).at(rows, points), scaled.at(rows, points))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 9), chunk=st.integers(1, 9), rounded=st.booleans())
+def test_chunk_by_chunk_as_all_at_once(seed: int, count: int, chunk: int, rounded: bool) -> None:
+    masks, maps, points = scene(seed, count)
+    if rounded:  # so that many are equally sure, and equally near
+        maps = maps._replace(probabilities=torch.full_like(maps.probabilities, 0.5))
+        points = points.floor()
+    expected = make_exclusive(masks, maps.at, points, torch.zeros(count, dtype=torch.long))
+    found = PixelAssignment(SIZE, torch.device("cpu"))
+    parts = [slice(at, at + chunk) for at in range(0, count, chunk)]
+    rows = torch.arange(count)
+    for part in parts:
+        mine = maps._replace(probabilities=maps.probabilities[part], boxes_xyxy=maps.boxes_xyxy[part])
+        found.add(masks[part], rows[part], mine.at, points[part])
+    owned = torch.cat([found.exclusive(masks[part], rows[part]) for part in parts])
+    assert torch.equal(owned, expected)
+
+
+def test_a_chunk_of_many_pixels_is_processed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks, maps, points = scene(3, 8)
+    whole, pieces = (PixelAssignment(SIZE, torch.device("cpu")) for _ in range(2))
+    whole.add(masks, torch.arange(8), maps.at, points)
+    monkeypatch.setattr(exclusive, "CHUNK_ELEMENTS", 1)
+    pieces.add(masks, torch.arange(8), maps.at, points)
+    assert torch.equal(whole.exclusive(masks, torch.arange(8)), pieces.exclusive(masks, torch.arange(8)))

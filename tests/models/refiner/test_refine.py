@@ -53,7 +53,7 @@ def refined(refinenet_config, rectangles):
             8,
             enlarge=2.0,
             rounds=1,
-            wanted=torch.tensor(wanted),
+            selected=torch.tensor(wanted),
         )
 
     return run
@@ -88,7 +88,7 @@ def test_an_empty_rough_mask_is_kept_and_taken_by_nobody(refinenet_config, recta
         8,
         enlarge=2.0,
         rounds=1,
-        wanted=torch.ones(2, dtype=torch.bool),
+        selected=torch.ones(2, dtype=torch.bool),
     )
     assert found.kept_rough.tolist() == [False, True]
     assert found.taken.tolist() == [False, False]
@@ -109,7 +109,7 @@ def test_a_mask_that_is_all_another_s_falls_back_to_the_rough_one(refinenet_conf
         8,
         enlarge=1.0,
         rounds=1,
-        wanted=torch.ones(2, dtype=torch.bool),
+        selected=torch.ones(2, dtype=torch.bool),
     )
     assert found.taken.tolist() == [False, True] and not found.kept_rough.any()
     assert torch.equal(found.masks, masks)
