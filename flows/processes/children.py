@@ -1,4 +1,4 @@
-"""Child processes that stream their lines and never outlive us, however we end: see flows/processes/supervisor.py."""
+"""Child processes that stream their lines and never outlive this process: see flows/processes/supervisor.py."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.messages import plain
-from flows.processes import supervisor as lifeline
+from flows.processes import supervisor
 
 GRACE = 10.0
-"""Seconds that an interrupted child has before it is killed. A training writes nothing then: its states lie on disk."""
+"""Seconds between the interrupt and the kill of a child. A training writes nothing then: its states are on disk."""
 
 _running: set[_Child] = set()
 _lock = threading.Lock()
@@ -28,20 +28,23 @@ _stopped = threading.Event()
 
 @dataclass(eq=False)
 class _Child:
-    """A supervisor with the command below it, our end of the socket whose closing ends both, and whether we did so."""
+    """A supervisor process with the command below it.
 
-    supervisor: subprocess.Popen[str]
-    line: socket.socket
-    is_cut: bool = False
+    `socket`: this process's end of the pair; closing it ends both. `is_ended`: whether this process ended them.
+    """
+
+    process: subprocess.Popen[str]
+    socket: socket.socket
+    is_ended: bool = False
 
 
 def hold(descriptor: int) -> None:
-    """Children's supervisors hold this file descriptor open too: a lock on it ends when they have ended, not before."""
+    """Lets the supervisors of later children inherit this descriptor, so that a lock on it lasts until they end."""
     _held.add(descriptor)
 
 
 def let_go(descriptor: int) -> None:
-    """The end of `hold`, for children that start from now on."""
+    """Undoes `hold` for children that start from now on."""
     _held.discard(descriptor)
 
 
@@ -53,28 +56,27 @@ def stream(
     on_line: Callable[[str], None],
     pass_fds: tuple[int, ...] = (),
 ) -> int:
-    """Runs `command` in a process group of its own and hands over each line that it prints as it comes.
+    """Runs `command` in a process group of its own and passes each line of its output to `on_line` at once.
 
-    Killing a parent leaves its children running (`dvc repro` starts the stage as a child of its own), so the group is
-    ended as one: by what ends this call early, by `stop_all`, and by our own end, be it by SIGKILL.
+    Killing a parent leaves its children running (`dvc repro` starts the stage as its own child). So the whole group
+    ends when this call is interrupted, when `stop_all` is called, and when this process ends, even by SIGKILL.
 
     Args:
         command: the program and its arguments.
-        cwd: where it runs.
-        env: its environment.
-        on_line: takes each line.
+        cwd: the working directory.
+        env: the environment.
+        on_line: called with each line.
         pass_fds: file descriptors that the command inherits.
 
     Returns:
-        The exit code; negative where a signal ended it: -SIGINT wherever it was `stop_all`; 127 where there is no such
-        command.
+        The exit code; negative if a signal ended the command: -SIGINT after `stop_all`; 127 if the command isn't found.
     """
     ours, theirs = socket.socketpair()
     held = tuple(_held)
-    script = [sys.executable, "-I", "-S", lifeline.__file__, str(theirs.fileno()), str(GRACE)]
+    script = [sys.executable, "-I", "-S", supervisor.__file__, str(theirs.fileno()), str(GRACE)]
     with ours:
         with theirs:
-            supervisor = subprocess.Popen(
+            process = subprocess.Popen(
                 [*script, *command],
                 cwd=cwd,
                 env={**env, "POINTS2MODEL_HELD": " ".join(map(str, held))},
@@ -84,76 +86,75 @@ def stream(
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                start_new_session=True,  # Ctrl-C on the terminal goes to us, who then end the child
+                start_new_session=True,  # Ctrl-C on the terminal reaches this process, which then ends the child
                 pass_fds=(theirs.fileno(), *held, *pass_fds),
             )
-        child = _Child(supervisor, ours)
-        guard = threading.Thread(target=_outlive, args=(child,), daemon=True)
-        guard.start()
+        child = _Child(process, ours)
+        watcher = threading.Thread(target=_watch, args=(child,), daemon=True)
+        watcher.start()
         with _lock:
             _running.add(child)
         if _stopped.is_set():
-            _cut(child)
+            _end(child)
         try:
-            assert supervisor.stdout is not None
-            with supervisor.stdout:
-                for line in supervisor.stdout:
+            assert process.stdout is not None
+            with process.stdout:
+                for line in process.stdout:
                     on_line(plain(line.rstrip(), lines=True))
-            code = supervisor.wait()
-            return -signal.SIGINT if child.is_cut else code
+            code = process.wait()
+            return -signal.SIGINT if child.is_ended else code
         except BaseException:
-            _cut(child)
-            supervisor.wait()
+            _end(child)
+            process.wait()
             raise
         finally:
-            guard.join()
+            watcher.join()
             with _lock:
                 _running.discard(child)
 
 
 def begin() -> None:
-    """The end of `stop_all`: children may start again."""
+    """Allows children to start again after `stop_all`."""
     _stopped.clear()
 
 
 def wait(seconds: float) -> bool:
-    """Waits, or until `stop_all`; whether it was that."""
+    """Waits for `seconds` or until `stop_all`; returns whether `stop_all` ended the wait."""
     return _stopped.wait(seconds)
 
 
 def stop_all() -> None:
-    """Interrupts every running group (a training then says how to go on); kills what is left after `GRACE` seconds.
-    Ends every `wait` too, and lets nothing start until `begin`.
+    """Interrupts every running group and kills what is left after `GRACE` seconds; returns when all have ended.
 
-    Returns when all have ended.
+    Also ends every `wait`, and lets no child start until `begin`.
     """
     _stopped.set()
     with _lock:
         children = list(_running)
     for child in children:
-        _cut(child)
-    end = time.monotonic() + GRACE + 2 * lifeline.AFTERMATH + 5
+        _end(child)
+    end = time.monotonic() + GRACE + 2 * supervisor.AFTERMATH + 5
     for child in children:
         try:
-            child.supervisor.wait(max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:  # it hangs: without it, `_outlive` kills the group
-            child.supervisor.kill()
+            child.process.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:  # the supervisor hangs; once it is killed, `_watch` kills the group
+            child.process.kill()
 
 
-def _cut(child: _Child) -> None:
-    """Tells the supervisor what it would hear if we died."""
-    child.is_cut = True
-    with contextlib.suppress(OSError):  # it has ended
-        child.line.shutdown(socket.SHUT_WR)
+def _end(child: _Child) -> None:
+    """Shuts the socket down: to the supervisor, this is the same as the death of this process."""
+    child.is_ended = True
+    with contextlib.suppress(OSError):  # the supervisor has ended
+        child.socket.shutdown(socket.SHUT_WR)
 
 
-def _outlive(child: _Child) -> None:
-    """Waits for the supervisor's end; should someone have killed it, ends the group in its place."""
-    told = b""
+def _watch(child: _Child) -> None:
+    """Waits for the end of the supervisor; kills the group if the supervisor was killed before it could."""
+    received = b""
     with contextlib.suppress(OSError):
-        while chunk := child.line.recv(64):
-            told += chunk
-    pid, _, rest = told.partition(b"\n")
-    if pid and rest != lifeline.DONE:
+        while chunk := child.socket.recv(64):
+            received += chunk
+    pid, _, rest = received.partition(b"\n")
+    if pid and rest != supervisor.DONE:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(int(pid), signal.SIGKILL)

@@ -1,11 +1,11 @@
-"""The process between us and a child: it ends the child, and all that the child started, when we are gone.
+"""The process between a run and a child: it ends the child, and all that the child started, when the run has died.
 
     python -I -S supervisor.py SOCKET GRACE COMMAND...
 
-A process that is killed with -9 can't end its children: a training would go on for hours, at work on files that the
-next run writes. So the child gets a parent of its own that waits for two things: the child's end, or the end of the
-SOCKET whose other end we hold and which the kernel closes when we die, however we die. Run as a script, without
-packages: it starts in some 15 ms. See flows/processes/children.py, which starts it.
+A process that is killed with -9 can't end its children: a training would go on for hours and write files that the next
+run writes too. So each child gets a supervisor as its parent. It waits for the child to end, or for SOCKET to close:
+the run holds the other end, and the kernel closes that when the run dies, even by SIGKILL. flows/processes/children.py
+starts this file as a script without packages, which takes some 15 ms.
 """
 
 from __future__ import annotations
@@ -20,53 +20,52 @@ import time
 from pathlib import Path
 
 DONE = b"done"
-"""What is written into the socket when nothing is left to end; before it, the child's process id and a newline."""
+"""Written into the socket when nothing is left to end; before it, the child's process id and a newline."""
 AFTERMATH = 2.0
-"""Seconds that what a child left behind has to end, when the child itself has ended."""
+"""Seconds that processes of an ended child have to end."""
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code, negative where a signal ended it."""
-    lifeline, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
-    os.set_inheritable(lifeline, False)  # else the child would hold our death's sign open
+    socket, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
+    os.set_inheritable(socket, False)  # else the child would keep it open
     for inherited in os.environ.pop("POINTS2MODEL_HELD", "").split():
         os.set_inheritable(int(inherited), False)
-    # Signals of a terminal or a service manager go to us too; the socket alone tells us to end.
+    # A terminal or a service manager signals this process too; only the socket may end it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    _set(
-        _SET_CHILD_SUBREAPER, 1
-    )  # Linux: what loses its parent becomes our child, whatever session it fled to
+    # Linux: processes that lose their parent become children of this one, in whatever session they are.
+    _set(_SET_CHILD_SUBREAPER, 1)
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     child = os.fork()
     if child == 0:
-        _become(lifeline, command)
+        _become(socket, command)
     with contextlib.suppress(OSError):
-        os.setpgid(child, child)  # by both, for neither knows who is first
+        os.setpgid(child, child)  # parent and child both do this: either may run first
     code = None
     while code is None:
-        ready, _, _ = select.select([lifeline, wake], [], [])
+        ready, _, _ = select.select([socket, wake], [], [])
         if wake in ready:
             os.read(wake, 4096)
         code = _reap().get(child)
-        if code is None and lifeline in ready and not os.read(lifeline, 64):
+        if code is None and socket in ready and not os.read(socket, 64):
             code = _end(child, grace, everything=True).get(child, -signal.SIGKILL)
     _end(child, AFTERMATH, everything=False)
     with contextlib.suppress(OSError):
-        os.write(lifeline, DONE)
+        os.write(socket, DONE)
     return code
 
 
-def _become(lifeline: int, command: list[str]) -> None:
+def _become(socket: int, command: list[str]) -> None:
     """The child's side of the fork: a group of its own, then the command."""
     try:
         os.setpgid(0, 0)
-        _set(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)  # Linux: should someone kill this supervisor
-        os.write(lifeline, b"%d\n" % os.getpid())
+        _set(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)  # Linux: if this supervisor is killed
+        os.write(socket, b"%d\n" % os.getpid())
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -90,9 +89,10 @@ def _reap() -> dict[int, int]:
 
 
 def _end(group: int, grace: float, everything: bool) -> dict[int, int]:
-    """Interrupts the group, kills what is left of it after `grace` seconds; Linux: `everything` that descends from us.
+    """Interrupts the group and kills what is left of it after `grace` seconds.
 
-    Returns the exit codes of those that ended, by process id.
+    `everything`: on Linux, all descendants of this process too. Returns the exit codes of the ended ones, by process
+    id.
     """
     ended: dict[int, int] = {}
     for number, seconds in ((signal.SIGINT, grace), (signal.SIGKILL, AFTERMATH)):
@@ -101,11 +101,11 @@ def _end(group: int, grace: float, everything: bool) -> dict[int, int]:
             os.killpg(group, number)
         while time.monotonic() < end:
             ended |= _reap()
-            fled = _children() if everything else []
-            if not fled and not _alive(group):
+            others = _children() if everything else []
+            if not others and not _alive(group):
                 return ended
             if number == signal.SIGKILL:
-                for pid in fled:
+                for pid in others:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, number)
             time.sleep(0.02)
@@ -121,7 +121,7 @@ def _alive(group: int) -> bool:
 
 
 def _children() -> list[int]:
-    """Linux: our own children, among them those whose parents have ended."""
+    """Linux: the children of this process, with those whose own parents have ended."""
     try:
         return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     except OSError:
@@ -138,7 +138,7 @@ def _set(option: int, value: int) -> None:
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    if code < 0:  # a shell tells a signal so, and so do we
+    if code < 0:  # end by the same signal, as a shell does
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)

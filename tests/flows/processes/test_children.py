@@ -17,7 +17,7 @@ import pytest
 
 from flows.processes.children import begin, stop_all, stream, wait
 
-# A parent that starts a child, as `dvc repro` does, and tells the child's process id.
+# A parent that starts a child, as `dvc repro` does, and prints the child's process id.
 FAMILY = """\
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -27,10 +27,10 @@ child.wait()
 
 
 # The same, but the child has a session of its own, as torchrun gives its processes.
-FLED = FAMILY.replace("])", "], start_new_session=True)")
+DETACHED = FAMILY.replace("])", "], start_new_session=True)")
 # A parent that leaves its child behind.
 LEFT = FAMILY.replace("child.wait()", "")
-# A child that must be killed, since it doesn't listen.
+# A child that ignores SIGINT and must be killed.
 DEAF = """\
 import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -38,7 +38,7 @@ import os
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
-# One that tells of its interruption.
+# A child that records its interruption.
 POLITE = """\
 import os, sys, time
 from pathlib import Path
@@ -51,10 +51,10 @@ except KeyboardInterrupt:
 FLOW = """\
 import os, sys
 from pathlib import Path
-from flows.processes import children as process
-process.GRACE = 2.0
+from flows.processes import children
+children.GRACE = 2.0
 command = [sys.executable, "-c", sys.argv[1]]
-process.stream(command, cwd=Path(), env=os.environ, on_line=lambda line: print(line, flush=True))
+children.stream(command, cwd=Path(), env=os.environ, on_line=lambda line: print(line, flush=True))
 """
 ROOT = Path(__file__).resolve().parents[3]
 proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
@@ -62,7 +62,7 @@ proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to loo
 
 @contextmanager
 def flow(code: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that streams such a child, and the process id that the child told."""
+    """A process that streams such a child, and the process id that the child printed."""
     process = subprocess.Popen(
         [sys.executable, "-c", FLOW, code],
         cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
@@ -75,7 +75,7 @@ def flow(code: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 @pytest.fixture(autouse=True)
 def running() -> Iterator[None]:
-    """Children may start, whatever a test has stopped."""
+    """Lets children start again after each test."""
     yield
     begin()
 
@@ -85,7 +85,7 @@ def run(code: str, on_line: object, cwd: Path) -> int:
 
 
 def gone(pid: int, seconds: float = 10) -> bool:
-    """Whether a process ends within `seconds`; a zombie that nobody collects counts as ended."""
+    """Whether a process ends within `seconds`; a zombie counts as ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -113,9 +113,9 @@ def gone(pid: int, seconds: float = 10) -> bool:
     ],
 )
 def test_stream(tmp_path: Path, code: str, lines: list[str], exit_code: int) -> None:
-    seen: list[str] = []
-    assert run(code, seen.append, tmp_path) == exit_code
-    assert seen == lines
+    printed: list[str] = []
+    assert run(code, printed.append, tmp_path) == exit_code
+    assert printed == lines
 
 
 def test_lines_come_as_they_are_printed(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_an_error_in_the_reader_ends_the_group(tmp_path: Path) -> None:
 
 
 @proc
-@pytest.mark.parametrize("code", [FAMILY, FLED, DEAF], ids=["child", "own session", "deaf"])
+@pytest.mark.parametrize("code", [FAMILY, DETACHED, DEAF], ids=["child", "own session", "deaf"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_flow_leaves_nothing_running(tmp_path: Path, code: str, number: signal.Signals) -> None:
     with flow(code, tmp_path) as (process, pid):
@@ -195,13 +195,13 @@ def test_what_a_child_leaves_behind_ends_too(tmp_path: Path) -> None:
 
 
 def test_no_such_command(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert stream(["no-such-command"], cwd=tmp_path, env=os.environ, on_line=said.append) == 127
-    assert said == ["no-such-command: No such file or directory"]
+    printed: list[str] = []
+    assert stream(["no-such-command"], cwd=tmp_path, env=os.environ, on_line=printed.append) == 127
+    assert printed == ["no-such-command: No such file or directory"]
 
 
 def test_many_at_once_end_at_once(tmp_path: Path) -> None:
-    """Each has a lifeline of its own: none may hold another's open."""
+    """Each has a socket of its own: none may keep another's open."""
     begun: list[str] = []
     codes: list[int] = []
     sleep = "print(1, flush=True); import time; time.sleep(60)"
@@ -224,7 +224,7 @@ def test_many_at_once_end_at_once(tmp_path: Path) -> None:
     assert set(codes) == {1} or set(codes) == {-signal.SIGINT}
 
 
-def test_after_a_stop_nothing_starts_and_nobody_waits(tmp_path: Path) -> None:
+def test_after_a_stop_no_child_starts_and_no_wait_blocks(tmp_path: Path) -> None:
     stop_all()
     begun = time.monotonic()
     assert wait(60)
