@@ -91,7 +91,7 @@ class Unit(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What params.yaml says about reading: see section `points` of tasks/common/config.py."""
+    """What params.yaml says about reading: see section `points` of tasks/common/config/."""
 
     columns: Mapping[str, str] | None
     frame_name: str

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("data", "models", "tasks")
-PARAMS = ("tasks.common.config", "Params")
+PARAMS = ("tasks.common.config.params", "Params")
 """The class with a field for each section of params.yaml."""
 SHARED = (("tasks.common.processes", "start"), (PARAMS[0], ""))
 """What every stage passes before its `run`: it sets the number of threads."""

@@ -34,7 +34,7 @@ def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
         for fault in error.faults:
             key, _, found = fault.partition(": ")
             found = found.removeprefix("found ")
-            expected = "a value that tasks/common/config.py and models/config.py allow"
+            expected = "a value that tasks/common/config/ and models/config.py allow"
             step = f"correct it in {path}; recipes/ holds complete examples"
             diagnosis.error("params", Fault(str(path), key, found, expected, step))
     except TaskError as error:

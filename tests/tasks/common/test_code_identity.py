@@ -61,7 +61,8 @@ def reached(root: Path, files: dict[str, str]) -> dict[str, str]:
         ("class A(B):\n    x: C\n    def f(self, d: D): pass\nclass B: y = 1\nclass C: y = 1\nclass D: y = 1\n"
          "def run(): A()", {}, ["A", "B", "C", "run"]),
         ("def run(params): params.one.size; params.two; x.three",
-         {"tasks/common/config.py": PARAMS}, [f"tasks.common.config:{name}" for name in PARAMS_PARTS] + ["run"]),
+         {"tasks/common/config/params.py": PARAMS},
+         [f"tasks.common.config.params:{name}" for name in PARAMS_PARTS] + ["run"]),
     ],
 )  # fmt: skip
 def test_what_is_reached(tmp_path: Path, step: str, more: dict[str, str], expected: list[str]) -> None:
@@ -181,7 +182,7 @@ def real() -> tuple[Sources, dict[str, dict[str, str]]]:
         ("tasks/training/loop.py", "parts = _backward(", "# a comment\n            parts = _backward(", set()),
         ("tasks/common/disk.py", "free some there", "make room there", set()),
         ("models/solov2/losses.py", "V-Net (Milletari", "V-Net of 2016 (Milletari", set()),
-        ("tasks/common/config.py", "    git: bool\n", "    git: bool\n    review: bool\n", set()),
+        ("tasks/common/config/operation.py", "    git: bool\n", "    git: bool\n    review: bool\n", set()),
         ("data/points/__init__.py", "def importer_for", "def another() -> int:\n    return 1\n\ndef importer_for",
          set()),
         ("data/points/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = ", set()),
@@ -189,7 +190,7 @@ def real() -> tuple[Sources, dict[str, dict[str, str]]]:
         ("models/solov2/losses.py", "DICE_EPSILON = 0.001", "DICE_EPSILON = 0.002", {"train_teacher", "train_student"}),
         ("data/samples/placement.py", '"nearest-exact"', '"nearest"', TRAINING | LABELLING),
         ("models/inference/detect.py", "torch.exp(-sigma", "torch.exp(-2 * sigma", {"evaluate", "compare"}),
-        ("tasks/common/config.py", "    milestones: Steps\n\n    @model_validator",
+        ("tasks/common/config/training.py", "    milestones: Steps\n\n    @model_validator",
          "    milestones: Steps\n    rounds: PositiveInt\n\n    @model_validator",
          {"train_teacher"}),
     ],

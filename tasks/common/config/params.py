@@ -1,0 +1,49 @@
+"""The whole of params.yaml."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from models.config import PromptConfig, SOLOv2Config
+from tasks.common.config.inputs import DemoConfig, IngestConfig, InputConfig, PointsConfig
+from tasks.common.config.operation import OperateConfig, RuntimeConfig
+from tasks.common.config.results import EvaluateConfig, PromotionConfig, PseudoConfig, ReportConfig
+from tasks.common.config.section import Parallel, Section, WholeNumber
+from tasks.common.config.training import DetectorTrainConfig, RefinerConfig, StudentConfig, TeacherConfig
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[WholeNumber, Field(ge=0, lt=2**31)]
+    threads: Parallel
+    """CPU threads of a step. Sums differ in their last bits with it, so it isn't part of `runtime`."""
+    demo: DemoConfig
+    ingest: IngestConfig
+    points: PointsConfig
+    input: InputConfig
+    model: dict[str, Any]
+    teacher: TeacherConfig
+    prompt: PromptConfig
+    """How clicks become the teacher's masks: those the refiner learns from, and the pseudo labels."""
+    refiner: RefinerConfig
+    pseudo: PseudoConfig
+    student: StudentConfig
+    evaluate: EvaluateConfig
+    promotion: PromotionConfig
+    report: ReportConfig
+    runtime: RuntimeConfig
+    operate: OperateConfig
+
+    def detector(self, training: DetectorTrainConfig) -> SOLOv2Config:
+        """The network of a teacher or student: section `model` with that training's grids and ranges."""
+        whole = {**self.model, "grids": training.grids, "ranges": training.ranges}
+        return SOLOv2Config.model_validate_json(as_json(whole))
+
+
+def as_json(raw: Any) -> str:
+    """YAML has lists where the models have tuples; checked as JSON, one may stand for the other."""
+    return json.dumps(raw, default=str)

@@ -1,0 +1,67 @@
+"""Sections `pseudo`, `evaluate`, `promotion` and `report`: what is made with trained networks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.config import InferenceConfig
+from tasks.common.config.section import (
+    Batch,
+    Detections,
+    Draws,
+    Name,
+    NonNegative,
+    NonNegativeInt,
+    Number,
+    Positive,
+    PositiveInt,
+    Section,
+    Share,
+)
+
+
+class PseudoConfig(Section):
+    """Pseudo masks at the points: images a batch, crops a batch; images and points of a Parquet part, at most.
+    `on_failed`: where an image can't be read, `stop` or `report` its points as failed and go on."""
+
+    batch_size: Batch
+    crop_batch_size: Batch
+    part_images: PositiveInt
+    part_points: PositiveInt
+    on_failed: Literal["stop", "report"]
+
+
+Evaluator = Literal["pycocotools", "faster_coco_eval"]
+
+
+class EvaluateConfig(Section):
+    """COCO mask AP on the val split and pseudo-mask quality: images a batch, images a Parquet part of predictions,
+    whose code computes AP (`faster_coco_eval` is an optional package)."""
+
+    inference: InferenceConfig
+    batch_size: Batch
+    part_images: PositiveInt
+    evaluator: Evaluator
+    max_detections: Detections
+    size_bounds: tuple[Positive, Positive]
+
+
+class PromotionConfig(Section):
+    """When a new student takes the promoted model's place: `ap_tolerance` and `class_tolerance` are the AP points (of
+    100) that it may lose over all classes and in any one. `bootstrap`: how often the val images are drawn again for
+    the intervals beside the differences, which hold `confidence` of the draws; they inform, they don't decide."""
+
+    ap_tolerance: NonNegative
+    class_tolerance: NonNegative
+    bootstrap: Draws
+    confidence: Annotated[Number, Field(gt=0, lt=1)]
+
+
+class ReportConfig(Section):
+    """What report.html shows: images a gallery, and the least score of a detection to be drawn."""
+
+    title: Name
+    gallery_images: Annotated[NonNegativeInt, Field(le=10**4)]
+    score_threshold: Share
