@@ -1,12 +1,12 @@
-"""One run at a time in a workspace: a lock that the kernel takes back when its holder dies, and who holds it.
+"""One run at a time in a workspace: a lock that the kernel releases when its holder dies, and the name of the holder.
 
-The lock is `flock` on ROOT/.prefect/run.lock; the file tells who holds it, and which earlier runs died with it. It
-lies in the project, not in PREFECT_HOME: whatever server or worker a run belongs to, it writes this workspace. The
-supervisors of a run's stages hold it too (see flows/processes/children.py): it is free when they have ended, not
-before.
+The lock is `flock` on ROOT/.prefect/run.lock. The file names the holder and the earlier runs that died with the lock.
+It is in the project, not in PREFECT_HOME, because a run of any server or worker writes this workspace. The supervisors
+of a run's stages hold the lock too (flows/processes/children.py), so it is free only after they have ended. The library
+filelock can't do that: its release unlocks the file for the processes that inherited the descriptor too (tested).
 
-Over NFS the lock holds between machines where the server and its mount support locks; with `nolock` each machine is
-alone with its own.
+Over NFS the lock works between machines if the server and the mount support locks; with the mount option `nolock` it
+works on one machine only.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from tasks.common.errors import TaskError
 
 PATH = Path(".prefect/run.lock")
 POLL_S, REMIND_S = 0.5, 60.0
+UNKNOWN = "the lock file doesn't name its holder"
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _taken: dict[Path, Taken] = {}
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who runs: user, host, process, since when (ISO 8601, UTC), and why. Prefect's flow run, once there is one."""
+    """Who holds the lock, since when (ISO 8601, UTC), and why; and Prefect's flow run, once there is one."""
 
     user: str
     host: str
@@ -59,30 +60,28 @@ class Holder:
 
 
 class RunLockError(TaskError):
-    """This run can't have the workspace; the text says why and what to do next."""
+    """The workspace can't be locked; the text gives the reason and the next step."""
 
 
 class Busy(RunLockError):
-    """Another run has the workspace: `holder`, None where the file doesn't tell."""
+    """Another run has the workspace: `holder`, None if the file doesn't name it."""
 
     def __init__(self, path: Path, holder: Holder | None) -> None:
         self.holder = holder
-        gone = holder is not None and _is_gone(holder)
-        ending = (
-            " That process has been killed; what it started is being ended, which takes seconds."
-            if gone
-            else ""
-        )
+        ending = ""
+        if holder is not None and _is_gone(holder):
+            ending = (
+                " That process has been killed; its child processes are being ended, which takes seconds."
+            )
         super().__init__(
-            f"another run is under way: {holder or 'by whom isn’t told'}.{ending} Wait for its end, or run with --wait "
-            f"(the lock is {path})"
+            f"another run is under way: {holder or UNKNOWN}.{ending} Wait for its end, or run with --wait (the lock is "
+            f"{path})"
         )
 
 
 @dataclass
 class Taken:
-    """The lock while it is held. `died`: earlier runs that ended without giving it back, and that nobody has told
-    Prefect of yet."""
+    """The lock while it is held. `died`: earlier runs that died with the lock and aren't reported to Prefect yet."""
 
     path: Path
     descriptor: int
@@ -90,18 +89,18 @@ class Taken:
     died: list[Holder] = field(default_factory=list)
 
     def name(self, run_id: str, run_name: str, url: str | None) -> None:
-        """Tells which flow run this is."""
+        """Adds Prefect's flow run to the holder."""
         self.holder = replace(self.holder, run_id=run_id, run_name=run_name, url=url)
         self._write(self.holder)
 
-    def told(self, still: list[Holder]) -> None:
-        """The runs that died are known to Prefect, but for `still`."""
-        self.died = still
+    def keep_unreported(self, died: list[Holder]) -> None:
+        """Keeps only these of the dead runs: all others are reported to Prefect."""
+        self.died = died
         self._write(self.holder)
 
     def _write(self, holder: Holder | None) -> None:
         content = {"holder": asdict(holder) if holder else None, "died": [asdict(one) for one in self.died]}
-        # In place: the lock is on this very file. A full disk must not end the run here: the lock holds all the same.
+        # In place, since the lock is on this file. If the disk is full, the run goes on: it has the lock anyway.
         with contextlib.suppress(OSError):
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, json.dumps(content, indent=2).encode() + b"\n", 0)
@@ -109,17 +108,17 @@ class Taken:
 
 @contextmanager
 def held(root: Path, reason: str, *, wait: bool, say: Callable[[str], None]) -> Iterator[Taken]:
-    """Holds the lock of the project at `root` for the length of the block; within one process it may be held anew.
+    """Holds the lock of the project at `root` during the block. A nested call in the same process holds the same lock.
 
     Args:
         root: the project's folder.
-        reason: why this run was started, for others to read.
-        wait: until it is free; else another holder is an error at once.
-        say: takes lines about waiting, and about a file system without locks.
+        reason: why this run was started; shown to others.
+        wait: whether to wait while another run holds the lock.
+        say: called with lines about waiting, and about a file system without locks.
 
     Raises:
-        Busy: another run holds it, and `wait` is false.
-        RunLockError: the lock's file can't be written.
+        Busy: another run holds the lock, and `wait` is false.
+        RunLockError: the lock file can't be written.
     """
     path = _path(root)
     if path in _taken:
@@ -144,7 +143,7 @@ def held(root: Path, reason: str, *, wait: bool, say: Callable[[str], None]) -> 
 
 
 def holder(root: Path) -> Holder | None:
-    """Who runs in the project at `root` now, None where nobody does (or doesn't say so)."""
+    """The run that holds the lock of the project at `root`; None if there is none, or the file doesn't name it."""
     path = _path(root)
     if path in _taken:
         return _taken[path].holder
@@ -162,7 +161,7 @@ def holder(root: Path) -> Holder | None:
 
 
 def _path(root: Path) -> Path:
-    """Its folder may be a link to another disk; the file may not: what it led to would be written over."""
+    """The folder may be a link to another disk. The file may not be a link: its target would be overwritten."""
     return (root / PATH.parent).resolve() / PATH.name
 
 
@@ -177,47 +176,50 @@ def _open(path: Path) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENOTDIR):
             raise RunLockError(
-                f"{path}: found a link, a folder or a device, expected a file of ours; remove it, and run again"
+                f"{path}: found a link, a folder or a device, expected a regular file; remove it, and run again"
             ) from None
         raise RunLockError(
-            f"{path}: {error.strerror}; a run writes its lock, logs and results in this folder: give yourself the "
-            "right to write there, or run in a clone of your own"
+            f"{path}: {error.strerror}; a run writes its lock, logs and results into this folder: get the right to "
+            "write there, or run in a clone of your own"
         ) from None
 
 
 def _lock(path: Path, descriptor: int, wait: bool, say: Callable[[str], None]) -> None:
-    said = 0.0
-    patience = time.monotonic() + 0.2  # someone who only asks who holds it holds it for a moment
+    reported: float | None = None
+    patience = time.monotonic() + 0.2  # `holder` locks the file for a moment
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            other, _ = _read(descriptor)
             now = time.monotonic()
-            if not wait and now > patience:
-                raise Busy(path, other) from None
-            if now > patience and (not said or now - said > REMIND_S):
-                said = now
-                say(f"waiting for another run to end: {other or 'by whom isn’t told'}")
-            time.sleep(POLL_S if now > patience else 0.02)
+            if now <= patience:
+                time.sleep(0.02)
+                continue
         except OSError as error:
             if error.errno not in _NO_LOCKS_HERE:
                 raise RunLockError(f"{path}: can't be locked: {error.strerror}") from None
             say(
-                f"{path}: this file system knows no locks; see to it that only one run is under way at a time"
+                f"{path}: this file system supports no locks; make sure that only one run is under way at a time"
             )
             return
+        other, _ = _read(descriptor)
+        if not wait:
+            raise Busy(path, other)
+        if reported is None or now - reported > REMIND_S:
+            reported = now
+            say(f"waiting for another run to end: {other or UNKNOWN}")
+        time.sleep(POLL_S)
 
 
 def _died(descriptor: int) -> list[Holder]:
-    """Who held the lock and didn't give it back, of those that Prefect knows."""
+    """The runs with a flow run of Prefect that died with the lock."""
     last, before = _read(descriptor, patience=0)
     return [one for one in [*before, *([last] if last else [])] if one.run_id]
 
 
 def _read(descriptor: int, patience: float = 1.0) -> tuple[Holder | None, list[Holder]]:
-    """What the file says; read again for `patience` seconds while its holder is writing it."""
+    """The holder and the dead runs of the file; tries for `patience` seconds, since its holder may be writing it."""
     end = time.monotonic() + patience
     while True:
         try:
@@ -233,14 +235,10 @@ def _read(descriptor: int, patience: float = 1.0) -> tuple[Holder | None, list[H
 
 
 def _holder(content: dict[str, Any]) -> Holder:
-    """A holder as the file has it; raises ValueError or TypeError where somebody else wrote that."""
+    """Raises ValueError or TypeError if the content isn't a holder."""
     one = Holder(**content)
-    texts = (one.user, one.host, one.since, one.reason)
-    if (
-        not all(isinstance(text, str) for text in texts)
-        or type(one.pid) is not int
-        or not 0 < one.pid < 2**31
-    ):
+    has_texts = all(isinstance(text, str) for text in (one.user, one.host, one.since, one.reason))
+    if not has_texts or type(one.pid) is not int or not 0 < one.pid < 2**31:
         raise ValueError("no holder")
     return one
 
@@ -255,7 +253,7 @@ def _me(reason: str) -> Holder:
 
 
 def _is_gone(holder: Holder) -> bool:
-    """Whether the holder's own process has ended; of another machine's processes we know nothing."""
+    """Whether the holder's own process has ended; False on another machine, where this can't be checked."""
     if holder.host != socket.gethostname():
         return False
     try:

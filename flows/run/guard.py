@@ -35,7 +35,7 @@ def alone(root: Path, reason: str) -> Iterator[None]:
         url = flow_run.ui_url  # without an address where the temporary server has no UI
         taken.name(run_id, name, url if url and url.startswith("http") else None)
         if taken.died:
-            taken.told(_tell_crashed([one for one in taken.died if one.run_id != run_id]))
+            taken.keep_unreported(_tell_crashed([one for one in taken.died if one.run_id != run_id]))
         begin()
         for line in mend(root):
             log.warning("%s", line)

@@ -627,7 +627,10 @@ NOT_SENT = ("operate.notify: the webhook on 127.0.0.1 ",)
 FULL = ("output can't be written: No space left on device",)
 MERGED = "<<<<<<< HEAD\nschema: '2.0'\n=======\nschema: '2.0'\n>>>>>>> main\n"
 ONE_SIDE = ("line 1: found marks of a merge that isn't resolved", "git checkout --ours")
-NO_FILE_OF_OURS = ("run.lock: found a link, a folder or a device", "remove it, and run again")
+NOT_A_FILE = (
+    "run.lock: found a link, a folder or a device, expected a regular file",
+    "remove it, and run again",
+)
 
 ATTACKS = [
     *(Attack(f"signals amid {stage}", signals(stage), (f"{stage}: stopped; run it again to go on",), refused=False)
@@ -652,10 +655,10 @@ ATTACKS = [
         "name": "a", "sha256": "", "etag": None, "state": "taken", "reason": "", "points": 1, "inbox": "", "when": 5}),
         lambda place: str(Ledger(place.root))), ("a.json: found", "restore it with git")),
 
-    Attack("a lock that is a folder", lock_file(Path.mkdir), NO_FILE_OF_OURS),
-    Attack("a lock that is a link to a file", lock_that_leads_elsewhere, NO_FILE_OF_OURS),
-    Attack("a lock that is a pipe", lock_file(os.mkfifo), NO_FILE_OF_OURS),
-    Attack("a lock that is a link to itself", lock_file(lambda path: path.symlink_to(path)), NO_FILE_OF_OURS),
+    Attack("a lock that is a folder", lock_file(Path.mkdir), NOT_A_FILE),
+    Attack("a lock that is a link to a file", lock_that_leads_elsewhere, NOT_A_FILE),
+    Attack("a lock that is a pipe", lock_file(os.mkfifo), NOT_A_FILE),
+    Attack("a lock that is a link to itself", lock_file(lambda path: path.symlink_to(path)), NOT_A_FILE),
     Attack("a lock's folder that is a file", with_file(".prefect", "", hold), ("run.lock: ",)),
     Attack("a lock full of brackets", lock_file(lambda path: path.write_text("[" * 10**6)), ("attack",), refused=False),
     Attack("a lock whose holder's process is a word", lock_file(lambda path: path.write_text(json.dumps({"holder": {
