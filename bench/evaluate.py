@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.ingest import in_process
 from data.masks import rle as masks
+from data.masks.polygons import from_polygons
 from data.tables import IMAGES, INSTANCES, PREDICTIONS, Category, Split, write_parquet, write_split
 from tasks.common.config import EvaluateConfig
 from tasks.inference.predict import Predictions
@@ -46,7 +47,7 @@ def outline(centre_xy: np.ndarray, sides: np.ndarray) -> bytes:
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     x = np.clip(centre_xy[0] + sides[0] / 2 * np.cos(angles), 0, WIDTH)
     y = np.clip(centre_xy[1] + sides[1] / 2 * np.sin(angles), 0, HEIGHT)
-    return masks.from_polygons([np.stack([x, y], 1).ravel().tolist()], HEIGHT, WIDTH)
+    return from_polygons([np.stack([x, y], 1).ravel().tolist()], HEIGHT, WIDTH)
 
 
 def draw(folder: Path, images: int, detections: int, seed: int) -> None:

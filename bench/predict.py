@@ -26,7 +26,7 @@ from bench.answers import answer, scatter
 from bench.measure import Peak, Run, facts_of, in_turns, machine, parser, peak_of, show, work_of
 from bench.plain_prompting import Sizes, detect_plainly
 from bench.prompting import build, move, network_work, student_config
-from data.masks.encoding import encode_many
+from data.masks.rle import encode_many
 from models.config import InferenceConfig
 from models.inference.detect import candidates, predict, suppress
 from models.solov2.network import RawOutputs

@@ -27,8 +27,7 @@ from bench.answers import Answers, answer, scatter
 from bench.measure import Peak, Run, Work, facts_of, in_turns, machine, parser, peak_of, show, work_of
 from bench.perfect import teacher_config
 from bench.plain_prompting import Sizes, prompt_plainly
-from data.masks.encoding import encode_many
-from data.masks.rle import decode
+from data.masks.rle import decode, encode_many
 from models.config import PromptConfig, SOLOv2Config
 from models.inference.click_masks import prompt_points
 from models.inference.coarse_masks import rough_masks

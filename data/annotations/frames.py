@@ -17,7 +17,7 @@ from data.annotations.coco.checks import WrongAreas
 from data.annotations.coco.file import CocoFile
 from data.errors import DataError, Fault
 from data.images.read import image_size
-from data.masks import rle
+from data.masks.polygons import from_segmentation
 from data.storage import IMAGE_SUFFIXES, join, list_files
 from data.tables import Split
 from data.text import clean, is_text
@@ -143,7 +143,7 @@ def frames_of_file(coco: CocoFile) -> Iterator[Frame]:
     for image in coco.images:
         height, width = image["height"], image["width"]
         own = by_image.get(image["id"], [])
-        codes = [rle.from_segmentation(row["segmentation"], height, width) for row in own]
+        codes = [from_segmentation(row["segmentation"], height, width) for row in own]
         labels = tuple(
             Label(
                 label_id=row["id"],

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.annotations.strict_json import load_json
 from data.errors import DataError, Fault
-from data.masks import rle
+from data.masks.polygons import from_segmentation
 
 _FILE = "a list of COCO results, one object a detection: image_id, category_id, segmentation, score"
 _NO_MASK = "no segmentation"
@@ -90,7 +90,7 @@ def _checked(
         problem = (_NO_MASK, "a mask")
     else:
         try:
-            return None, rle.from_segmentation(row["segmentation"], *size)
+            return None, from_segmentation(row["segmentation"], *size)
         except ValueError as error:
             problem = (f"segmentation: {error}", "an RLE of the image's size")
     return (problem[0][:200], problem[1]), b""

@@ -64,6 +64,20 @@ def draw_click(
     return next((point for point in map(tuple, tries.tolist()) if holds(*point)), nearest(*tries[0]))
 
 
+def random_inner_point(mask: rle.BoolArray, rng: np.random.Generator) -> tuple[float, float]:
+    """A point x, y, uniform over the object's area: the centre of a pixel, moved by up to half a pixel.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    inner = np.flatnonzero(mask)
+    if inner.size == 0:
+        raise ValueError("an empty mask has no inner point")
+    row, column = divmod(int(inner[rng.integers(inner.size)]), mask.shape[1])
+    dx, dy = rng.random(2)
+    return column + float(dx), row + float(dy)
+
+
 def click_rng(seed: int, annotation_id: int) -> np.random.Generator:
     """The random stream of one object's click: it depends on no other object, so that other splits leave it alone."""
     digest = hashlib.sha256(f"click:{seed}:{annotation_id}".encode()).digest()

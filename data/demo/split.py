@@ -25,6 +25,7 @@ from data.demo.clicks import CLICK_KINDS, ClickKind, click_record, click_rng, dr
 from data.errors import DataError, Fault
 from data.images.read import sha256
 from data.masks import rle
+from data.masks.polygons import from_segmentation
 
 CLICKS = "points/clicks.json"
 FILES = frozenset({"strong.json", "weak.json", "kept_aside.json", "val.json", "split.json", CLICKS})
@@ -88,8 +89,7 @@ def write_split_files(
 
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
     rles = {
-        row["id"]: rle.from_segmentation(row["segmentation"], *sizes[row["image_id"]])
-        for row in coco.annotations
+        row["id"]: from_segmentation(row["segmentation"], *sizes[row["image_id"]]) for row in coco.annotations
     }
     held = {row["id"]: bool(rle.area(rles[row["id"]], *sizes[row["image_id"]])) for row in coco.annotations}
     classes: dict[int, set[int]] = {row["id"]: set() for row in coco.images}

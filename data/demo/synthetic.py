@@ -19,10 +19,10 @@ import numpy as np
 
 from data import storage
 from data.annotations.coco.file import write_json
-from data.demo.clicks import click_record
+from data.demo.clicks import click_record, random_inner_point
 from data.demo.scenes import SHAPES, Scene, SceneConfig, draw_scene
 from data.errors import DataError, Fault
-from data.masks import rle as mask_codec
+from data.masks import rle
 
 # First word of the random stream of each purpose; numbers, so that adding one changes no other.
 _SCENE = {"train": 1, "val": 2}
@@ -135,15 +135,15 @@ def _annotations(image_id: int, scene: Scene) -> list[dict[str, Any]]:
     annotations = []
     for k, (mask, shape) in enumerate(zip(scene.masks, scene.classes, strict=True)):
         height, width = mask.shape
-        counts = mask_codec.encode(mask)
+        counts = rle.encode(mask)
         annotations.append(
             {
                 "id": image_id * 1000 + k,
                 "image_id": image_id,
                 "category_id": shape + 1,
                 "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
-                "area": mask_codec.area(counts, height, width),
-                "bbox": list(mask_codec.bbox_xywh(counts, height, width)),
+                "area": rle.area(counts, height, width),
+                "bbox": list(rle.bbox_xywh(counts, height, width)),
                 "iscrowd": 0,
             }
         )
@@ -156,7 +156,7 @@ def _clicks(
     """One click an object, anywhere on what is seen of it; the ids are the objects'."""
     clicks = []
     for annotation, mask in zip(annotations, scene.masks, strict=True):
-        x, y = mask_codec.random_inner_point(mask, rng)
+        x, y = random_inner_point(mask, rng)
         clicks.append(click_record(annotation, x, y))
     return clicks
 

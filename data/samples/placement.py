@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 
-from data.masks.rle import IntArray
-from data.masks.window import decode_window
+from data.masks.rle import IntArray, decode_window
 
 
 class Placement(NamedTuple):

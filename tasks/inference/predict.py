@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from data.masks import rle as mask_codec
-from data.masks.encoding import encode_many
+from data.masks.rle import encode_many
 from data.tables import PREDICTIONS, Split, read_parquet, write_parquet
 from models.config import InferenceConfig
 from models.inference.tiles import forward_tiled, predict

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from data.masks.encoding import encode_many
-from data.masks.rle import decode_many
+from data.masks.rle import decode_many, encode_many
 from models.inference.coarse_masks import Rough
 from models.masks.boxes import mask_boxes
 from models.masks.exclusive import PixelAssignment, groups_of

@@ -9,8 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from data.masks.encoding import encode_many
-from data.masks.rle import area, bbox_xywh, iou_matrix
+from data.masks.rle import area, bbox_xywh, encode_many, iou_matrix
 from data.tables import PSEUDO
 from tasks.labelling.parts import Clicks
 from tasks.labelling.types import Answer

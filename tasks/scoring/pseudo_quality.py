@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pycocotools import mask as rle_tools
 
 from data.masks import rle as masks
 from data.tables import Split
@@ -138,20 +137,13 @@ def _contains(rles: list[bytes], xy: list[tuple[float, float]], height: int, wid
 
     Each point becomes a one-pixel mask, since pycocotools intersects run-length codes without decoding them.
     """
-    if not rles or not xy:
-        return np.zeros((len(xy), len(rles)), dtype=bool)
     pixels = []
     for x, y in xy:
         column, row = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
         before = column * height + row
         pixels.append(masks.from_runs([before, 1, height * width - before - 1], height, width))
-    size = [height, width]
-    share = rle_tools.iou(  # with iscrowd, the overlap is divided by the one pixel's area
-        [{"size": size, "counts": pixel} for pixel in pixels],
-        [{"size": size, "counts": rle} for rle in rles],
-        [1] * len(rles),
-    )
-    return np.asarray(share) > 0.5
+    share = masks.iou_matrix(pixels, rles, height, width, crowd=True)  # of the one pixel's area
+    return share > 0.5
 
 
 def _iou(found: list[bytes | None], true: list[bytes], height: int, width: int) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from data.masks import rle as mask_codec
-from data.masks.encoding import encode_many
+from data.masks.rle import encode_many
 from data.storage import atomic_write
 from data.tables import Category, Split
 from models.checkpoint import build_model, load_meta

@@ -9,8 +9,7 @@ from bench.answers import Answers, answer, scatter
 from bench.perfect import teacher_config
 from bench.plain_prompting import detect_plainly, prompt_plainly
 from bench.prompting import DEFAULT, PAPER, pixels_apart
-from data.masks.encoding import encode_many
-from data.masks.rle import decode_many
+from data.masks.rle import decode_many, encode_many
 from models.config import InferenceConfig
 from models.inference.coarse_masks import rough_masks
 from models.inference.detect import predict

@@ -12,6 +12,7 @@ from data import storage
 from data.annotations.strict_json import ONCE, Doubled
 from data.errors import Fault
 from data.masks import rle
+from data.masks.polygons import check_polygons, from_segmentation
 from data.text import TEXT, is_text
 
 HIGHEST = float(np.finfo(np.float32).max)  # of a number that the tables hold
@@ -248,6 +249,6 @@ def has_mask(row: dict[str, Any]) -> bool:
 def _check_segmentation(segmentation: Any, height: int, width: int) -> None:
     # Polygons are checked without being drawn, which to_instances does once.
     if isinstance(segmentation, list):
-        rle.check_polygons(segmentation, height, width)
+        check_polygons(segmentation, height, width)
     else:
-        rle.from_segmentation(segmentation, height, width)
+        from_segmentation(segmentation, height, width)

@@ -24,6 +24,7 @@ from data.annotations.coco.checks import (
     without_degenerate_parts,
 )
 from data.masks import rle
+from data.masks.polygons import MAX_OUTLINE, REACH, draw_polygons, from_segmentation
 from data.masks.rle import FloatArray, IntArray
 from data.schemas import INSTANCES
 
@@ -207,7 +208,7 @@ def _codes(segmentations: list[Any], sizes: IntArray) -> list[bytes] | None:
     try:
         for n, value in enumerate(segmentations):
             if type(value) is not list:
-                codes[n] = rle.from_segmentation(value, *sizes[n].tolist())
+                codes[n] = from_segmentation(value, *sizes[n].tolist())
         parts = list(chain.from_iterable(segmentations[n] for n in polygons))
         if not set(map(type, parts)) <= {list}:
             return None
@@ -219,15 +220,15 @@ def _codes(segmentations: list[Any], sizes: IntArray) -> list[bytes] | None:
         return codes
     counts = [len(segmentations[n]) for n in polygons]
     side = np.repeat(sizes[polygons].max(axis=1), counts)
-    if (lengths % 2).any() or lengths.min() < 6 or (lengths * 2 * side > rle.MAX_OUTLINE).any():
+    if (lengths % 2).any() or lengths.min() < 6 or (lengths * 2 * side > MAX_OUTLINE).any():
         return None
     stops = np.cumsum(lengths)
-    if (np.maximum.reduceat(np.abs(values), stops - lengths) > rle.REACH * side).any():
+    if (np.maximum.reduceat(np.abs(values), stops - lengths) > REACH * side).any():
         return None
     cut = np.split(values, stops[:-1])
     first = 0
     for n, count in zip(polygons, counts, strict=True):
-        codes[n] = rle.draw_polygons(cut[first : first + count], *sizes[n].tolist())
+        codes[n] = draw_polygons(cut[first : first + count], *sizes[n].tolist())
         first += count
     return codes
 
@@ -247,7 +248,7 @@ def instances_table(
         if not has_mask(row):
             continue
         height, width = sizes[row["image_id"]]
-        counts = rle.from_segmentation(row["segmentation"], height, width)
+        counts = from_segmentation(row["segmentation"], height, width)
         box = row.get("bbox") or None
         columns["instance_id"].append(row["id"])
         columns["image_id"].append(row["image_id"])

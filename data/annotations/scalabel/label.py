@@ -8,7 +8,8 @@ from typing import Any
 
 from data.annotations.frames import FLAGS
 from data.annotations.scalabel.classes import resolve
-from data.masks import bezier, rle
+from data.masks import bezier
+from data.masks.polygons import from_polygons, from_segmentation
 
 
 class LabelError(Exception):
@@ -94,14 +95,14 @@ def _mask(label: Mapping[str, Any], height: int, width: int) -> tuple[bytes, boo
     if label.get("rle") is not None:
         if not isinstance(label["rle"], dict):
             raise ValueError(f"rle of type {type(label['rle']).__name__}")
-        return rle.from_segmentation(label["rle"], height, width), False
+        return from_segmentation(label["rle"], height, width), False
     if label.get("poly2d"):
         parts = bezier.polygons(label["poly2d"], height, width)
-        return rle.from_polygons(parts, height, width), False
+        return from_polygons(parts, height, width), False
     if label.get("box2d") is None:
         raise ValueError("neither rle nor poly2d nor box2d")
     x1, y1, x2, y2 = _corners(label["box2d"])
-    return rle.from_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], height, width), True
+    return from_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], height, width), True
 
 
 def _corners(box: Any) -> list[float]:

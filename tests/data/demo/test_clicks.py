@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.demo.clicks import CLICK_KINDS, ClickKind, click_record, click_rng, draw_click
+from data.demo.clicks import CLICK_KINDS, ClickKind, click_record, click_rng, draw_click, random_inner_point
 from data.masks import rle
 
 any_mask = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30))
@@ -103,3 +103,25 @@ def test_a_record_stays_in_its_pixel() -> None:
     annotation = {"id": 5, "image_id": 2, "category_id": 3, "area": 9}
     found = click_record(annotation, 1.9999999, 0.0004)
     assert found == {"id": 5, "image_id": 2, "category_id": 3, "point": [1.999, 0.0]}
+
+
+@given(any_mask, st.integers(0, 2**32 - 1))
+def test_random_points_lie_on_the_object(mask: np.ndarray, seed: int) -> None:
+    if not mask.any():
+        with pytest.raises(ValueError, match="empty"):
+            random_inner_point(mask, np.random.default_rng(seed))
+        return
+    x, y = random_inner_point(mask, np.random.default_rng(seed))
+    assert mask[int(y), int(x)]
+    assert (x, y) == random_inner_point(mask, np.random.default_rng(seed))
+
+
+def test_random_points_reach_the_whole_object_evenly() -> None:
+    mask = np.zeros((4, 6), dtype=bool)
+    mask[1, 2] = mask[3, 5] = mask[0, 0] = mask[2, 2] = True
+    rng = np.random.default_rng(0)
+    xy = np.asarray([random_inner_point(mask, rng) for _ in range(4000)])
+    hits = np.zeros(mask.shape)
+    np.add.at(hits, (xy[:, 1].astype(int), xy[:, 0].astype(int)), 1)
+    assert hits[mask] == pytest.approx(np.full(4, 1000), abs=120)
+    assert (xy % 1).mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.02)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.masks import bezier, rle
+from data.masks import bezier, polygons, rle
 
 SQUARE = [[1.0, 1.0], [5.0, 1.0], [5.0, 5.0], [1.0, 5.0]]
 KAPPA = 4 / 3 * (np.sqrt(2) - 1)  # a quarter circle as a cubic curve, to 3 parts in 10,000
@@ -39,13 +39,13 @@ def test_a_circle_of_curves_is_a_circle() -> None:
     points = np.asarray(flat[0]).reshape(-1, 2)
     radii = np.hypot(points[:, 0] - 50, points[:, 1] - 40)
     assert np.abs(radii - 30).max() < 0.02
-    drawn = rle.decode(rle.from_polygons(flat, 100, 100), 100, 100)
+    drawn = rle.decode(polygons.from_polygons(flat, 100, 100), 100, 100)
     rows, columns = np.mgrid[:100, :100] + 0.5
     disc = np.hypot(columns - 50, rows - 40) < 30
     assert (drawn ^ disc).sum() < 0.02 * disc.sum()
     # Drawn through its control points it would be a square with its corners cut: the curves matter.
     straight = circle(50, 40, 30) | {"types": "L" * 12}
-    rough = rle.area(rle.from_polygons(bezier.polygons([straight], 100, 100), 100, 100), 100, 100)
+    rough = rle.area(polygons.from_polygons(bezier.polygons([straight], 100, 100), 100, 100), 100, 100)
     assert rough > 1.05 * disc.sum()
 
 
@@ -123,11 +123,11 @@ def test_bdd100ks_own_masks_agree(shared_dir: Path) -> None:
     straight: list[float] = []
     for frame in json.loads(path.read_text())[::4]:
         for label in frame["labels"]:
-            theirs = rle.from_segmentation(label["rle"], 720, 1280)
+            theirs = polygons.from_segmentation(label["rle"], 720, 1280)
             if rle.area(theirs, 720, 1280) < 5000:
                 continue
             has_curve = any("C" in part["types"] for part in label["poly2d"])
-            ours = rle.from_polygons(bezier.polygons(label["poly2d"], 720, 1280), 720, 1280)
+            ours = polygons.from_polygons(bezier.polygons(label["poly2d"], 720, 1280), 720, 1280)
             (curved if has_curve else straight).append(
                 float(rle.iou_matrix([theirs], [ours], 720, 1280)[0, 0])
             )

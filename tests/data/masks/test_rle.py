@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pycocotools import mask as coco_mask
 
 from data.masks import rle as masks
 
 any_mask = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
-SQUARE = [[1.0, 1.0, 5.0, 1.0, 5.0, 5.0, 1.0, 5.0]]
 
 
 @given(any_mask)
@@ -72,109 +70,9 @@ def test_iou_matrix_is_that_of_the_pixels(stack: np.ndarray) -> None:
     union = flat.sum(1)[:, None] + flat.sum(1)[None] - overlap
     expected = np.divide(overlap, union, out=np.zeros(overlap.shape), where=union > 0)
     assert masks.iou_matrix(rles, rles, 7, 6) == pytest.approx(expected)
-
-
-@given(any_mask, st.integers(0, 2**32 - 1))
-def test_random_points_lie_on_the_object(mask: np.ndarray, seed: int) -> None:
-    if not mask.any():
-        with pytest.raises(ValueError, match="empty"):
-            masks.random_inner_point(mask, np.random.default_rng(seed))
-        return
-    x, y = masks.random_inner_point(mask, np.random.default_rng(seed))
-    assert mask[int(y), int(x)]
-    assert (x, y) == masks.random_inner_point(mask, np.random.default_rng(seed))
-
-
-def test_random_points_reach_the_whole_object_evenly() -> None:
-    mask = np.zeros((4, 6), dtype=bool)
-    mask[1, 2] = mask[3, 5] = mask[0, 0] = mask[2, 2] = True
-    rng = np.random.default_rng(0)
-    xy = np.asarray([masks.random_inner_point(mask, rng) for _ in range(4000)])
-    hits = np.zeros(mask.shape)
-    np.add.at(hits, (xy[:, 1].astype(int), xy[:, 0].astype(int)), 1)
-    assert hits[mask] == pytest.approx(np.full(4, 1000), abs=120)
-    assert (xy % 1).mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.02)
-
-
-@given(
-    st.lists(
-        st.lists(st.tuples(st.floats(-5, 30), st.floats(-5, 25)), min_size=3, max_size=8),
-        min_size=1,
-        max_size=3,
-    )
-)
-def test_polygons_are_the_union_of_their_parts_as_pycocotools_draws_them(parts: list[list[Any]]) -> None:
-    polygons = [[value for xy in part for value in xy] for part in parts]
-    expected = coco_mask.decode(coco_mask.frPyObjects(polygons, 20, 25)).any(axis=2)
-    assert np.array_equal(masks.decode(masks.from_polygons(polygons, 20, 25), 20, 25), expected)
-
-
-def test_a_polygon_fills_its_pixels_exactly() -> None:
-    mask = np.zeros((8, 9), dtype=bool)
-    mask[1:5, 1:5] = True
-    assert np.array_equal(masks.decode(masks.from_polygons(SQUARE, 8, 9), 8, 9), mask)
-
-
-def test_all_forms_of_a_segmentation_give_the_same_mask() -> None:
-    counts = masks.from_polygons(SQUARE, 8, 9)
-    size = [8, 9]
-    for form in (
-        SQUARE,
-        {"size": size, "counts": masks.runs(counts).tolist()},
-        {"size": size, "counts": counts},
-        {"size": size, "counts": counts.decode()},
-    ):
-        assert masks.from_segmentation(form, 8, 9) == counts
-
-
-@pytest.mark.parametrize(
-    ("segmentation", "error"),
-    [
-        (None, "neither polygons nor an RLE"),
-        ("[[1, 2]]", "neither polygons nor an RLE"),
-        ([], "no polygon"),
-        ([[1, 2, 3, 4]], "4 numbers"),  # pycocotools takes four numbers for a box
-        ([[1, 2, 3, 4, 5]], "5 numbers"),
-        ([[1, 2, 3, 4, 5, 6], []], "part 1 with 0 numbers"),
-        ([1, 2, 3, 4, 5, 6], "part 0 with int"),
-        ([[1, 2, 3, 4, 5, "6"]], "not a finite number"),
-        ([[1, 2, 3, 4, 5, None]], "not a finite number"),
-        ([[1, 2, 3, 4, 5, [6]]], "not a finite number"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "not a finite number"),
-        ([[1, 2, 3, 4, 5, float("inf")]], "not a finite number"),
-        ([[1, 2, 3, 4, 5, 1e9]], "far outside"),
-        ({"counts": [72]}, "neither polygons nor an RLE"),
-        ({"size": [9, 8], "counts": [72]}, "size"),
-        ({"size": "89", "counts": [72]}, "size"),
-        ({"size": None, "counts": [72]}, "size"),
-        ({"size": [8, 9], "counts": [71]}, "71 pixels"),
-        ({"size": [8, 9], "counts": [80, -8]}, "whole number"),
-        ({"size": [8, 9], "counts": [36.0, 36.0]}, "whole number"),
-        ({"size": [8, 9], "counts": [True, 71]}, "whole number"),
-        ({"size": [8, 9], "counts": ""}, "empty"),
-        ({"size": [8, 9], "counts": "\u00e9"}, "outside '0'..'o'"),
-        ({"size": [8, 9], "counts": "~~"}, "outside '0'..'o'"),
-        ({"size": [8, 9], "counts": "o"}, "ends within a number"),
-        ({"size": [8, 9], "counts": "oooooooooo0"}, "more than 9 digits"),
-        ({"size": [8, 9], "counts": "1"}, "1 pixels"),
-        ({"size": [8, 9], "counts": "O1"}, "negative"),
-        ({"size": [8, 9], "counts": 5}, "type int"),
-    ],
-)
-def test_faulty_segmentations_are_refused(segmentation: Any, error: str) -> None:
-    with pytest.raises(ValueError, match=error):
-        masks.from_segmentation(segmentation, 8, 9)
-
-
-@pytest.mark.parametrize(("reach", "good"), [(300, True), (-300, True), (301, False), (-300.5, False)])
-def test_vertices_may_lie_three_sides_off_by_the_longer_side(reach: float, good: bool) -> None:
-    """Of an image much wider than high."""
-    polygons = [[1, 1, 90, 1, 90, 8, reach, 4.5]]
-    if good:
-        masks.check_polygons(polygons, 10, 100)
-    else:
-        with pytest.raises(ValueError, match="a vertex far outside the 100 x 10 image"):
-            masks.check_polygons(polygons, 10, 100)
+    areas = flat.sum(1)[:, None]
+    expected = np.divide(overlap, areas, out=np.zeros(overlap.shape), where=areas > 0)
+    assert masks.iou_matrix(rles, rles, 7, 6, crowd=True) == pytest.approx(expected)
 
 
 def test_masks_have_two_axes() -> None:
@@ -206,8 +104,145 @@ def test_label_maps_have_two_dimensions() -> None:
         masks.encode_labels(np.zeros((1, 2, 3), dtype=np.int32))
 
 
-def test_an_outline_that_would_take_all_memory_is_refused() -> None:
-    zigzag = [0.0, 0.0, 3000.0, 3000.0] * 2000  # 12 million pixels along, in 64 kB
-    with pytest.raises(ValueError, match=r"an outline of 1[12][0-9]+ pixels"):
-        masks.check_polygons([zigzag], 3000, 3000)
-    masks.check_polygons([zigzag[:400]], 3000, 3000)
+def drawn(seed: int, count: int, height: int, width: int) -> np.ndarray:
+    """Masks of all kinds: noise, rectangles up to the borders, full, empty."""
+    rng = np.random.default_rng(seed)
+    stack = np.zeros((count, height, width), np.bool_)
+    for mask in stack:
+        kind = rng.integers(5)
+        if kind == 0:
+            mask[:] = rng.random(mask.shape) < rng.random()
+        elif kind == 1:
+            mask[:] = True
+        elif kind > 2:
+            (y0, y1), (x0, x1) = (np.sort(rng.integers(0, side + 1, 2)) for side in mask.shape)
+            mask[y0:y1, x0:x1] = True
+            if kind == 4:
+                mask[y0:, x0:] ^= rng.random(mask[y0:, x0:].shape) < 0.1
+    return stack
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 40), st.integers(1, 40))
+def test_byte_for_byte_as_pycocotools(seed: int, count: int, height: int, width: int) -> None:
+    stack = drawn(seed, count, height, width)
+    expected = [masks.encode(mask) for mask in stack]
+    assert masks.encode_many(stack) == expected
+    assert masks.encode_many(torch.from_numpy(stack)) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 9))
+def test_boxes_may_be_loose(seed: int, loose: int) -> None:
+    stack = drawn(seed, 4, 20, 30)
+    boxes = masks._boxes(stack)
+    boxes[:, :2] = np.maximum(boxes[:, :2] - loose, 0)
+    boxes[:, 2:] = np.minimum(boxes[:, 2:] + loose, [30, 20])
+    expected = [masks.encode(mask) for mask in stack]
+    assert masks.encode_many(stack, boxes) == expected
+    assert masks.encode_many(stack, torch.from_numpy(boxes)) == expected
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 28])
+def test_the_way_of_a_gpu_is_the_same(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(masks, "CHUNK_PIXELS", chunk)
+    for seed in range(30):
+        stack = drawn(seed, 5, 17, 23)
+        mask_of, pixel = masks._ends_on_device(torch.from_numpy(stack))
+        assert masks._codes(mask_of, pixel, 5, 17 * 23) == [masks.encode(mask) for mask in stack]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    stack = drawn(3, 20, 60, 80)
+    assert masks.encode_many(torch.from_numpy(stack).cuda()) == [masks.encode(mask) for mask in stack]
+
+
+def test_numbers_of_many_digits() -> None:
+    """Runs of more than 2^20 pixels, and differences below 0 of that size."""
+    mask = np.zeros((1500, 2000), np.bool_)
+    mask[700:705, 3] = True
+    mask[:, 1000:1900] = True
+    mask[10, 1950] = True
+    (code,) = masks.encode_many(mask[None])
+    assert code == masks.encode(mask)
+    assert (masks.decode(code, 1500, 2000) == mask).all()
+
+
+def test_no_masks_to_encode() -> None:
+    assert masks.encode_many(np.zeros((0, 4, 5), np.bool_)) == []
+
+
+@pytest.mark.parametrize("stack", [np.zeros((4, 5), np.bool_), np.zeros((1, 4, 5), np.uint8)])
+def test_masks_of_other_shapes_and_types_are_refused(stack: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="bool"):
+        masks.encode_many(stack)
+
+
+@st.composite
+def some_masks(draw: st.DrawFn) -> list[np.ndarray]:
+    """Up to six masks [H, W] of one size: noise, boxes, full, empty."""
+    height, width = draw(st.integers(1, 30)), draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    made = []
+    for kind in draw(st.lists(st.sampled_from(["noise", "box", "full", "empty"]), max_size=6)):
+        mask = np.zeros((height, width), bool)
+        if kind == "noise":
+            mask = rng.random((height, width)) < rng.random()
+        elif kind == "box":
+            top, left = rng.integers(height), rng.integers(width)
+            mask[top : top + rng.integers(1, height + 1), left : left + rng.integers(1, width + 1)] = True
+        elif kind == "full":
+            mask[:] = True
+        made.append(mask)
+    return made or [np.zeros((height, width), bool)]
+
+
+def ascending(draw: st.DrawFn, side: int) -> np.ndarray:
+    return np.sort(np.array(draw(st.lists(st.integers(0, side - 1), min_size=1, max_size=40)), np.int64))
+
+
+@settings(deadline=None, max_examples=200)
+@given(some_masks())
+def test_runs_are_those_of_one_code_after_the_other(drawn: list[np.ndarray]) -> None:
+    codes = [masks.encode(mask) for mask in drawn]
+    lengths, counts = masks.runs_of_many(codes)
+    parts = np.split(lengths, np.cumsum(counts)[:-1])
+    assert all(np.array_equal(part, masks.runs(code)) for part, code in zip(parts, codes, strict=True))
+
+
+@settings(deadline=None, max_examples=300)
+@given(some_masks(), st.data())
+def test_a_window_is_the_decoded_mask_at_these_rows_and_columns(
+    drawn: list[np.ndarray], data: st.DataObject
+) -> None:
+    height, width = drawn[0].shape
+    rows, columns = data.draw(st.composite(ascending)(height)), data.draw(st.composite(ascending)(width))
+    found, kept = masks.decode_window([masks.encode(mask) for mask in drawn], height, width, rows, columns)
+    expected = np.stack(drawn)[:, rows][:, :, columns]
+    assert np.array_equal(kept, np.flatnonzero(expected.any(axis=(1, 2))))
+    assert found.dtype == np.bool_
+    assert np.array_equal(found, expected[kept])
+
+
+def test_runs_of_length_0_draw_nothing() -> None:
+    """Other tools write them: inside, at the end, and as an object's."""
+    for runs in ([2, 3, 0, 1, 6], [0, 0, 5, 7], [12, 0], [3, 0, 2, 4, 3, 0], [0, 12, 0]):
+        code = masks.from_runs(runs, 3, 4)
+        expected = masks.decode(code, 3, 4)
+        found, kept = masks.decode_window([code], 3, 4, np.arange(3), np.arange(4))
+        assert np.array_equal(found[0] if kept.size else np.zeros((3, 4)), expected)
+
+
+def test_no_masks_in_a_window() -> None:
+    found, kept = masks.decode_window([], 5, 6, np.arange(2), np.arange(3))
+    assert found.shape == (0, 2, 3)
+    assert kept.shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [masks.encode(np.ones((3, 5), bool)), b"", b"P", b"0\x80"])
+def test_codes_that_do_not_fill_the_image_are_refused(bad: bytes) -> None:
+    good = masks.encode(np.ones((3, 4), bool))
+    for codes in ([bad], [good, bad], [bad, good]):
+        with pytest.raises(ValueError, match="run"):
+            masks.decode_window(codes, 3, 4, np.arange(3), np.arange(4))

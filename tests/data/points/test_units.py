@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.masks import rle
+from data.masks.polygons import from_segmentation
 from data.points import read_points
 from data.points.units import MIN_CLICKS, Clicks, find_doubts
 
@@ -37,7 +38,7 @@ def real(path: Path) -> Clicks:
     rows = []
     for one in document["annotations"]:
         width, height = sizes[one["image_id"]]
-        pixels = rle.object_pixels(rle.from_segmentation(one["segmentation"], height, width), height)
+        pixels = rle.object_pixels(from_segmentation(one["segmentation"], height, width), height)
         at = rng.integers(len(pixels[0]))
         x, y = (int(axis[at]) + rng.random() for axis in pixels[::-1])
         rows.append((one["image_id"], width, height, x, y))

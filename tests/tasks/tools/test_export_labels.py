@@ -15,6 +15,7 @@ from data.annotations.coco.file import read_coco, write_results
 from data.annotations.frames import frames_of_file
 from data.annotations.read import read_annotations
 from data.masks import rle as masks
+from data.masks.polygons import from_segmentation
 from data.tables import IMAGES, INSTANCES, PSEUDO, Category, write_parquet, write_split
 from flows.cli.main import app
 from tasks.common.errors import TaskError
@@ -86,7 +87,7 @@ def test_pseudo_labels_carry_score_and_point(workspace: Path, tmp_path: Path) ->
     assert [(row["point_id"], row["score"], row["category_id"]) for row in coco.annotations] == [
         ("aa", 0.7, 4), ("bb", 0.9, 4), ("cc", 0.2, 9),
     ]  # fmt: skip
-    refined = [masks.from_segmentation(row["segmentation"], HEIGHT, WIDTH) for row in coco.annotations]
+    refined = [from_segmentation(row["segmentation"], HEIGHT, WIDTH) for row in coco.annotations]
     assert refined == [rle(1, 1, 5), rle(3, 3, 5), rle(1, 1, 4)]
     assert [row["area"] for row in coco.annotations] == [25, 25, 16]
     assert json.loads((tmp_path / "out/export.json").read_text()) == summary

@@ -20,6 +20,7 @@ from data.annotations.coco.file import (
 )
 from data.errors import DataError
 from data.masks import rle as masks
+from data.masks.polygons import from_polygons
 from data.tables import IMAGES, Category, Split
 
 SQUARE = [[1.0, 1.0, 5.0, 1.0, 5.0, 5.0, 1.0, 5.0]]
@@ -242,7 +243,7 @@ def test_numbers_are_written_as_they_were_read(tmp_path: Path) -> None:
 
 def test_results_are_what_cocoeval_loads(tmp_path: Path) -> None:
     path = written(tmp_path, document(info={}))
-    counts = masks.from_polygons(SQUARE, 8, 9)
+    counts = from_polygons(SQUARE, 8, 9)
     row = {"image_id": 2, "category_id": 5, "score": np.float32(0.25), "height": 8, "width": 9}
     write_results(tmp_path / "results.json", [row | {"rle_counts": counts}] * 2)
     loaded = COCO(str(path)).loadRes(str(tmp_path / "results.json"))
