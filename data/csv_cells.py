@@ -1,4 +1,4 @@
-"""Cells of CSV files that we write: a text from somebody's file must not become a formula in somebody's spreadsheet."""
+"""Cells of CSV files that we write: text from a user's file must not become a formula in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def safe_cell(value: Any) -> Any:
-    """The value, a text that a spreadsheet would take for a formula with an apostrophe before it; numbers as they are.
+    """The value; text that a spreadsheet would read as a formula gets a leading apostrophe.
 
-    Spaces before the sign don't help: spreadsheets pass over them.
+    Spreadsheets ignore spaces before the sign, so text with leading spaces gets one too.
     """
     if isinstance(value, str) and (
         value.startswith(("\t", "\r")) or value.lstrip().startswith(FORMULA_STARTS)

@@ -1,4 +1,4 @@
-"""Faults in data: each says where, what was found, what was expected and what to do next."""
+"""Faults in data: where, what was found, what was expected, and what to do next."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ class Fault:
 
 
 class DataError(Exception):
-    """Every fault that was found, not only the first one.
+    """All faults that were found.
 
     The message shows at most ``SHOWN_FAULTS`` of them; ``faults`` holds all.
     """
 
     passing = False
-    """Whether the same may go well a little later, nothing being mended."""
+    """Whether a later retry may succeed without any fix."""
     has_lines = True
-    """The text may have several lines, in logs too."""
+    """Whether the text may have several lines, also in logs."""
 
     def __init__(self, faults: Fault | Iterable[Fault] | str) -> None:
-        # torch hands on a loader process's exception as TYPE(message): that text is all that is left of it.
-        self._told = faults if isinstance(faults, str) else None
+        # torch re-raises an exception of a loader process as TYPE(message): only the text is left of it.
+        self._text = faults if isinstance(faults, str) else None
         self.faults: list[Fault] = (
             [] if isinstance(faults, str) else [faults] if isinstance(faults, Fault) else list(faults)
         )
         super().__init__(faults if isinstance(faults, str) else self.faults)
 
     def __str__(self) -> str:
-        if self._told is not None:
-            return plain(self._told, lines=True)
+        if self._text is not None:
+            return plain(self._text, lines=True)
         if len(self.faults) == 1:
             return str(self.faults[0])
         lines = [f"{len(self.faults)} faults:"]

@@ -1,7 +1,7 @@
-"""Text for people out of text that isn't trusted: names of files, values of params.yaml, what a server said.
+"""Safe text from untrusted text: file names, values of params.yaml, replies of a server.
 
-Every message of ours goes through `plain` where it becomes text (`data.errors.Fault`,
-`tasks.common.errors.TaskError`, log records, the console), so that whoever writes one needn't think of it.
+Each message passes through `plain` where it becomes text (`data.errors.Fault`, `tasks.common.errors.TaskError`, log
+records, the console), so code that raises or logs need not call it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SECRETS = (
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "PREFECT_API_KEY", "POINTS2MODEL_NOTIFY",
     *LOGINS,
 )  # fmt: skip
-"""Variables of the environment whose values are in no message; of `LOGINS`, user:password, the password alone too."""
+"""Environment variables whose values no message shows; of `LOGINS` (user:password) neither the password alone."""
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's classes of what a terminal or log does something with, or shows nothing of: control characters (ESC),
-formats (bidirectional overrides, zero width), lone surrogates, separators of lines and paragraphs."""
+_ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that a terminal interprets or doesn't show: control characters (ESC), formats (bidirectional
+overrides, zero width), lone surrogates, line and paragraph separators."""
 
-# Lengths are bounded, so that no text takes long. One slash is enough: a path that was an address has lost the other.
-# A password may have any character but blanks, a user none of / ? # :. A number after the colon is a port only where
-# the host can't be a user, or where the @ belongs to a picture's name (a@2x.png): rather too much is hidden.
+# Lengths are bounded, so the time is bounded for any text. One slash is enough: pathlib turns "//" of a URL into "/".
+# A password has any characters but blanks; a user name none of / ? # :. A number after the colon counts as a port only
+# if the host can't be a user name, or the @ belongs to an image name (a@2x.png). In doubt, text is hidden.
 _USER = re.compile(
     r"\b([a-z][a-z0-9+.-]{1,20}:/{1,3})"
     r"(?!(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]{2,40}\]):\d{1,5}(?:[/?#\s\"']|$))"
@@ -54,11 +54,11 @@ _WEBHOOK = re.compile(r"\b(https?://[^\s\"'<>]{0,256}?hook[^\s\"'<>/]{0,64}/)[^\
 
 
 def plain(text: str, *, lines: bool = False) -> str:
-    """Text as it may be shown: characters that aren't seen are escaped as in Python's strings, secrets are hidden.
+    """Text that is safe to show: invisible characters escaped as in Python strings, secrets hidden.
 
     Args:
-        text: any text, lone surrogates among it.
-        lines: line breaks and tabs stay, where the text is ours and may have several lines.
+        text: any text, also with lone surrogates.
+        lines: keep line breaks and tabs, for text of our own.
     """
     return _escaped(redact(text), lines)
 
@@ -68,15 +68,18 @@ def _escaped(text: str, lines: bool = False) -> str:
         return text
     return "".join(
         one.encode("unicode_escape").decode()
-        if unicodedata.category(one) in _UNSEEN and not (lines and one in "\n\t")
+        if unicodedata.category(one) in _ESCAPED and not (lines and one in "\n\t")
         else one
         for one in text
     )
 
 
 def redact(text: str) -> str:
-    """Text without credentials: what stands before the @ of an address of whatever scheme; values of a query or of a
-    connection string that sign or authorise; headers that do; what follows the host of a webhook; `SECRETS`."""
+    """Text with credentials hidden.
+
+    These are: the part of a URL before its @; keys and signatures in a query or a connection string; authorization
+    headers; the path of a webhook URL; values of the variables `SECRETS`.
+    """
     for name in SECRETS:
         value = os.environ.get(name, "")
         for secret in (value, value.partition(":")[2] if name in LOGINS else ""):
@@ -91,21 +94,21 @@ def redact(text: str) -> str:
 
 
 class LogRecord(logging.LogRecord):
-    """A log line that no name can break, with a traceback that shows no secret.
+    """A log record whose arguments can't add lines and whose traceback shows no secret.
 
-    Only an error of ours keeps its lines: its class has `has_lines`. Those of a traceback are indented.
+    Only errors whose class sets `has_lines` keep their line breaks. Tracebacks are indented.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         if self.exc_info:
-            # Formatters take this in place of a text of their own.
+            # Formatters use this text if it is set.
             self.exc_text = _indented(logging.Formatter().formatException(self.exc_info))
         if self.stack_info:
             self.stack_info = _indented(self.stack_info)
 
     def getMessage(self) -> str:
-        """The line."""
+        """The message with its arguments, safe to show."""
         text = _line(self.msg)
         if isinstance(self.args, Mapping):
             text %= {name: _argument(one) for name, one in self.args.items()}
@@ -114,8 +117,8 @@ class LogRecord(logging.LogRecord):
         return plain(text, lines=True)
 
 
-class _Shown:
-    """What stands for an argument of a log line: as a text it is one line, as a number it is itself."""
+class _Argument:
+    """An argument of a log line: formatted as text it is one line, as a number it is unchanged."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -138,7 +141,11 @@ class _Shown:
 
 def _argument(value: object) -> object:
     return (
-        value if type(value) in (int, float, bool) else _line(value) if type(value) is str else _Shown(value)
+        value
+        if type(value) in (int, float, bool)
+        else _line(value)
+        if type(value) is str
+        else _Argument(value)
     )
 
 
@@ -151,5 +158,5 @@ def _indented(text: str) -> str:
 
 
 def guard_logs() -> None:
-    """All log lines of this process, of whatever library, are `plain` from now on."""
+    """Make all log lines of this process `plain`, those of libraries too."""
     logging.setLogRecordFactory(LogRecord)

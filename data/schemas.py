@@ -7,7 +7,7 @@ import pyarrow as pa
 IMAGES = pa.schema(
     [
         ("image_id", pa.int64()),
-        ("file_name", pa.string()),  # as the annotation file says it
+        ("file_name", pa.string()),  # as in the annotation file
         ("uri", pa.string()),  # relative to the split's image_root
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -33,7 +33,7 @@ INSTANCES = pa.schema(
 CLICKED_INSTANCES = pa.schema(
     [
         *INSTANCES,
-        ("point_x", pa.float32()),  # the click that the mask was made from; null for an annotator's mask
+        ("point_x", pa.float32()),  # click that the mask was made from; null for an annotator's mask
         ("point_y", pa.float32()),
     ]
 )
@@ -58,7 +58,7 @@ REJECTED = pa.schema(
         ("found", pa.string()),
         ("expected", pa.string()),
         ("point_id", pa.string()),
-        ("image", pa.string()),  # image and category as the point file says them
+        ("image", pa.string()),  # image and category as in the point file
         ("category", pa.string()),
         ("image_id", pa.int64()),
         ("category_id", pa.int64()),
@@ -91,7 +91,7 @@ PREDICTIONS = pa.schema(
     [
         ("image_id", pa.int64()),
         ("category_id", pa.int64()),
-        ("score", pa.float64()),  # as COCO results have it, with 6 decimals
+        ("score", pa.float64()),  # as in COCO results, with 6 decimals
         ("bbox_xywh", pa.list_(pa.float32(), 4)),
         ("area", pa.float32()),  # pixels
         ("height", pa.int32()),  # of the image

@@ -1,6 +1,6 @@
-"""Where files lie: listing, reading under a root, and writing whole or not at all.
+"""Local files: listing, reading below a root, and atomic writing.
 
-Files in S3 are brought here first: see ``data.remote.fetch``.
+Files in S3 are downloaded first: see ``data.remote.fetch``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from data.text import TEXT, clean, is_text
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 S3 = "s3://"
-# Letters of either case and underscores, which old buckets and other servers than Amazon's have.
+# Upper case and underscores: old buckets and servers other than Amazon's allow them.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
@@ -33,16 +33,16 @@ def is_s3(source: str) -> bool:
 
 
 def split_s3(source: str) -> tuple[str, str]:
-    """Bucket, and prefix without slashes at its ends, of ``s3://BUCKET/PREFIX``.
+    """Bucket, and prefix without outer slashes, of ``s3://BUCKET/PREFIX``.
 
     Raises:
-        ValueError: not such an address. The text doesn't repeat it: it may hold a password.
+        ValueError: another form. The message doesn't repeat the address, which may contain a password.
     """
     bucket, _, prefix = source[len(S3) :].partition("/")
     if not is_s3(source) or not _BUCKET.fullmatch(bucket):
         raise ValueError(
-            "an address in S3 is s3://BUCKET/PREFIX; credentials and endpoint are not part of it, boto3 finds them "
-            "in AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws and so on"
+            "an address in S3 is s3://BUCKET/PREFIX; credentials and endpoint are not part of it: boto3 reads them "
+            "from AWS_PROFILE, AWS_ENDPOINT_URL, ~/.aws and so on"
         )
     return bucket, prefix.strip("/")
 
@@ -54,10 +54,10 @@ def _partial_name(path: Path) -> Path:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write a file at; move it to ``path`` when the block ends well.
+    """Yield a temporary path for a file, and move the file to ``path`` when the block succeeds.
 
-    Readers see the old file or the new one, never half of one. If the block raises, or leaves no
-    file, ``path`` is untouched and the temporary file is gone. Missing parent folders are made.
+    Readers see the old file or the new one, never a part of one. If the block raises, or writes no file, ``path`` is
+    unchanged and the temporary file is removed. Missing parent folders are made.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,10 +71,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary folder to fill; it replaces ``path`` when the block ends well.
+    """Yield a temporary folder, which replaces ``path`` when the block succeeds.
 
-    An existing folder at ``path`` is replaced as a whole, files that the new one lacks included.
-    If the block raises, ``path`` is untouched.
+    All files of an existing folder at ``path`` are removed. If the block raises, ``path`` is unchanged.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +82,7 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield partial
         if target.exists():
-            # A folder can't be renamed onto a full one: step aside, swap, then remove the old one.
+            # A folder can't be renamed onto a non-empty one: move the old one away first, remove it last.
             old = _partial_name(target)
             target.replace(old)
             try:
@@ -99,8 +98,10 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def discard_partials(folder: Path, name: str = "*") -> None:
-    """Removes what killed processes left half-written in a folder, of `name` or of anything. Not while another one may
-    be writing there."""
+    """Remove unfinished files and folders that killed processes left in a folder: of the target `name`, or all.
+
+    Not safe while another process writes there.
+    """
     for path in folder.glob(f".{name}.*.partial"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -111,18 +112,18 @@ def discard_partials(folder: Path, name: str = "*") -> None:
 def walk(root: str | os.PathLike[str]) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
     """Each folder at or below ``root`` with its files by name; hidden and unreadable folders are left out.
 
-    Links to folders are followed, after everything that lies here without them. No folder comes twice, whatever leads
-    to it: links may lead in a circle, or to what is listed already.
+    Links to folders are followed, after all folders that are reached without links. Each folder comes once: links may
+    form a loop, or lead to a folder that is listed already.
     """
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     here, links = [Path(root)], deque[Path]()
     while here or links:
         at = here.pop() if here else links.popleft()
         try:
-            facts = at.stat()
-            if (facts.st_dev, facts.st_ino) in seen:
+            status = at.stat()
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            seen.add((facts.st_dev, facts.st_ino))
+            visited.add((status.st_dev, status.st_ino))
             with os.scandir(at) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
@@ -149,8 +150,8 @@ def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = 
     """All files under ``root``, as sorted posix paths relative to it.
 
     Args:
-        root: a folder; searched to any depth, links to other folders followed. What lies behind one leaves ``root``:
-            `join` refuses it, so that images there are rejected and not overlooked.
+        root: a folder; searched to any depth, links to other folders followed. Files behind a link to a folder outside
+            of ``root`` are listed, so that images there are rejected by `join` and not overlooked.
         suffixes: keep only these endings (lower case, with the dot); None keeps every file.
             Hidden files and folders are always left out.
 
@@ -172,18 +173,18 @@ def list_files(root: str | os.PathLike[str], suffixes: tuple[str, ...] | None = 
 
 
 def open_regular(path: str | os.PathLike[str], opener: Callable[[str, int], int] = os.open) -> BinaryIO:
-    """Opens a file to read its bytes.
+    """Open a file to read its bytes.
 
     Args:
         path: the file.
-        opener: as `open` takes it; see `opener_inside`.
+        opener: see the built-in `open`, and `opener_inside`.
 
     Raises:
-        OSError: it isn't there or can't be read; or it is a named pipe or a device, at which one would wait for ever.
+        OSError: missing, unreadable, or a named pipe or a device, where reading could block for ever.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError("not a regular file")
-    # It may be another one by now: what is opened isn't waited for, and is looked at again.
+    # The file may have been replaced since: opening doesn't block, and the opened file is checked again.
     file = open(path, "rb", opener=lambda at, flags: opener(at, flags | os.O_NONBLOCK))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -192,7 +193,7 @@ def open_regular(path: str | os.PathLike[str], opener: Callable[[str, int], int]
 
 
 def is_safe(relative: str) -> bool:
-    """Whether a path from an annotation file stays under the folder that it will be joined to, and is a text."""
+    """Whether a path from an annotation file is text and stays below the folder that it will be joined to."""
     if not is_text(relative) or "\0" in relative:
         return False
     posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
@@ -201,8 +202,7 @@ def is_safe(relative: str) -> bool:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a key's name can be a file's, the same one that annotation files would name: below the folder, of
-    characters that can be written down, no part too long."""
+    """Whether a name in S3 can be that of a file below a folder: printable, in normal form, no part too long."""
     return (
         is_safe(name)
         and PurePosixPath(name).as_posix() == name
@@ -212,21 +212,19 @@ def is_file_name(name: str) -> bool:
 
 
 def join(root: str | os.PathLike[str], relative: str) -> Path:
-    """``root / relative``, refusing what leaves ``root``: absolute paths, ``..``, links that lead out.
-
-    Paths in annotation files are data, not trusted.
+    """``root / relative``. Paths in annotation files are not trusted.
 
     Raises:
-        DataError: the path leaves ``root``.
+        DataError: the path leaves ``root``: it is absolute, has a ``..``, or passes a link that leads out.
     """
     path = Path(root) / relative
     try:
         inside = is_safe(relative) and path.resolve().is_relative_to(Path(root).resolve())
-    except (OSError, RuntimeError):  # links that lead in a circle
+    except (OSError, RuntimeError):  # links that form a loop
         inside = False
     if not inside and relative and not is_text(relative):
         raise DataError(
-            Fault(clean(str(root)), f"path {relative!r}", "a name that is no UTF-8", TEXT, "rename the file")
+            Fault(clean(str(root)), f"path {relative!r}", "a name that is not UTF-8", TEXT, "rename the file")
         )
     if not inside:
         raise DataError(
@@ -242,18 +240,18 @@ def join(root: str | os.PathLike[str], relative: str) -> Path:
 
 
 def opener_inside(root: str | os.PathLike[str]) -> Callable[[str, int], int]:
-    """An `opener` for `open`, of files below ``root`` alone: it follows no link that is laid after the check.
+    """An `opener` for `open` that raises OSError for files outside of ``root``.
 
-    It raises OSError for what leads out.
+    It follows no link that is made after the check.
     """
 
     def opener(path: str, flags: int) -> int:
         top = Path(root).resolve()
         try:
             *folders, name = Path(path).resolve().relative_to(top).parts
-        except (ValueError, RuntimeError):  # outside, a circle
-            raise PermissionError(errno.EPERM, "it leads out of the image root") from None
-        # From here on every part is what it is called, or the opening fails.
+        except (ValueError, RuntimeError):  # outside, or links that form a loop
+            raise PermissionError(errno.EPERM, "outside of the image root") from None
+        # A part that is a link by now makes the opening fail.
         at = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for folder in folders:

@@ -1,8 +1,8 @@
-"""YAML that says one thing and ends: no key twice, no alias to itself, no few lines that expand to billions.
+"""YAML without ambiguity: no duplicate keys, no recursive aliases, no aliases that expand without limit.
 
-Numbers are those of YAML 1.2, as DVC reads them: `1e-4` is one, `1:30` is a text and not 90. What is one thing to a
-reader of YAML 1.1 and another to DVC is refused unless it is quoted: `010`, which is 8 or 10; `yes`, `no`, `on` and
-`off`, which are true, false or texts. Dates are texts. Tags that make what JSON doesn't have are refused.
+Numbers are those of YAML 1.2, as DVC reads them: `1e-4` is a number, `1:30` is text and not 90. Values that YAML 1.1
+and DVC read differently are refused unless they are quoted: `010`, which is 8 or 10; `yes`, `no`, `on` and `off`, which
+are booleans or text. Dates are text. Tags of types that JSON doesn't have are refused.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ MERGE = re.compile(r"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
 MAX_BYTES = 2**20
 MAX_DEPTH = 50
 MAX_NODES = 100_000
-"""Values, those of aliases counted wherever they are used."""
+"""Values; those of an alias count at each use."""
 
 
 class YamlError(ValueError):
-    """Not one document of YAML that can be used; the text says where and why, in a line."""
+    """Not a valid document; the message says where and why, in one line."""
 
 
 def _error(problem: str, at: Any) -> yaml.MarkedYAMLError:
@@ -31,11 +31,11 @@ def _error(problem: str, at: Any) -> yaml.MarkedYAMLError:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses while it reads, before anything is expanded. `doubled`: keys that stand twice, each with its lines."""
+    """Checks while it parses, before anything is expanded. `duplicates`: duplicate keys, each with its lines."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.doubled: list[str] = []
+        self.duplicates: list[str] = []
         self._sizes: dict[int, int] = {}  # of whole nodes, by id
         self._path: list[str] = []
         self._nodes = self._depth = 0
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             target = self.anchors.get(event.anchor)
             if target is not None and id(target) not in self._sizes:
-                raise _error(f"alias *{event.anchor} holds itself", event)
+                raise _error(f"alias *{event.anchor} contains itself", event)
             self._count(self._sizes.get(id(target), 1), event)
             return super().compose_node(parent, index)
         before = self._nodes
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
         self._path += [index.value] if named else []
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.MappingNode):
-            self._find_doubled(node)
+            self._find_duplicates(node)
         del self._path[len(self._path) - named :]
         self._depth -= 1
         self._sizes[id(node)] = self._nodes - before
@@ -66,12 +66,10 @@ class _Loader(yaml.SafeLoader):
     def _count(self, more: int, event: yaml.Event) -> None:
         self._nodes += more
         if self._nodes > MAX_NODES:
-            raise _error(
-                f"more than {MAX_NODES:,} values, those of aliases counted wherever they are used", event
-            )
+            raise _error(f"more than {MAX_NODES:,} values, those of an alias counted at each use", event)
 
-    def _find_doubled(self, node: yaml.MappingNode) -> None:
-        """By what keys are read as: 1, 0x1 and 1.0 are one key."""
+    def _find_duplicates(self, node: yaml.MappingNode) -> None:
+        """Keys are compared by value: 1, 0x1 and 1.0 are one key."""
         found: dict[Any, list[yaml.ScalarNode]] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -81,20 +79,20 @@ class _Loader(yaml.SafeLoader):
             if len(keys) > 1:
                 path = ".".join([*self._path, " and ".join(dict.fromkeys(key.value for key in keys))])
                 lines = ", ".join(str(key.start_mark.line + 1) for key in keys)
-                self.doubled.append(f"{path}: found {len(keys)} times, in lines {lines}")
+                self.duplicates.append(f"{path}: found {len(keys)} times, in lines {lines}")
 
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
     digits = node.value.replace("_", "")
     if re.fullmatch(r"[-+]?0[0-9]+", digits):
         raise _error(
-            f"{node.value} is read as octal by some; write it without the leading 0, or in quotes", node
+            f"{node.value} is octal for some parsers; write it without the leading 0, or in quotes", node
         )
     try:
         return int(digits, 0)
     except ValueError:
         raise yaml.MarkedYAMLError(
-            problem="no whole number, or one too long", problem_mark=node.start_mark
+            problem="not a whole number, or too long", problem_mark=node.start_mark
         ) from None
 
 
@@ -102,7 +100,7 @@ def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
     if node.value.lower() in ("true", "false"):
         return bool(node.value.lower() == "true")
     raise _error(
-        f"{node.value} is read as true or false by some, as a text by others; write true or false, or put it in quotes",
+        f"{node.value} is a boolean for some parsers, text for others; write true or false, or put it in quotes",
         node,
     )
 
@@ -110,7 +108,7 @@ def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     text = str(loader.construct_scalar(node))
     if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
-        raise _error("half of a surrogate pair in a text", node)
+        raise _error("a lone surrogate in a text", node)
     return text
 
 
@@ -142,15 +140,16 @@ _Loader.add_constructor(f"{_TAG}int", _int)
 _Loader.add_constructor(f"{_TAG}str", _text)
 
 
-def parse(text: str, *, doubled: list[str] | None = None) -> Any:
-    """The content of one document, None of an empty one.
+def parse(text: str, *, duplicates: list[str] | None = None) -> Any:
+    """The content of one document; None if it is empty.
 
     Args:
         text: YAML.
-        doubled: takes the keys that stand twice, `a.b: found 2 times, in lines 3 and 9`; without it they are errors.
+        duplicates: a list to which duplicate keys are added, as `a.b: found 2 times, in lines 3, 9`. None: they are an
+            error.
 
     Raises:
-        YamlError: it isn't YAML, or breaks one of the rules above.
+        YamlError: not YAML, or against one of the rules of this module.
     """
     found: list[str] = []
     if (merge := MERGE.search(text)) is not None:
@@ -160,11 +159,11 @@ def parse(text: str, *, doubled: list[str] | None = None) -> Any:
         loader = _Loader(text)
         try:
             content = loader.get_single_data()
-            found = loader.doubled
+            found = loader.duplicates
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        # Of an error with two places the second is the one at fault; PyYAML's own text takes six lines.
+        # If an error has two places, the second is the faulty one. PyYAML's own message has six lines.
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
         why = " ".join(filter(None, (error.context, error.problem)))
@@ -180,29 +179,29 @@ def parse(text: str, *, doubled: list[str] | None = None) -> Any:
         RecursionError,
     ) as error:
         raise YamlError(" ".join(str(error).split()) or type(error).__name__) from None
-    if doubled is not None:
-        doubled += found
+    if duplicates is not None:
+        duplicates += found
     elif found:
         raise YamlError("; ".join(found))
     return content
 
 
-def read(path: Path, *, doubled: list[str] | None = None, max_bytes: int = MAX_BYTES) -> Any:
-    """The content of a file, as `parse` gives it.
+def read(path: Path, *, duplicates: list[str] | None = None, max_bytes: int = MAX_BYTES) -> Any:
+    """The content of a file; see `parse`.
 
     Raises:
-        OSError: it can't be read.
-        YamlError: as in `read_text` and `parse`.
+        OSError: the file can't be read.
+        YamlError: see `read_text` and `parse`.
     """
-    return parse(read_text(path, max_bytes=max_bytes), doubled=doubled)
+    return parse(read_text(path, max_bytes=max_bytes), duplicates=duplicates)
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
     """The text of a file.
 
     Raises:
-        OSError: it can't be read.
-        YamlError: it is larger than `max_bytes`, or isn't UTF-8.
+        OSError: the file can't be read.
+        YamlError: larger than `max_bytes`, or not UTF-8.
     """
     with open_regular(path) as file:
         raw = file.read(max_bytes + 1)

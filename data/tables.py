@@ -1,8 +1,7 @@
 """The tables: reading and writing them, and a split of a data set as a folder.
 
-Arrow IPC, uncompressed and memory-mapped, where loaders read at random (images, instances);
-Parquet where people read (points, rejects, pseudo labels). Written files depend on the rows alone:
-the same table gives the same bytes.
+Images and instances, which loaders read at random, are uncompressed, memory-mapped Arrow IPC files. Points, rejected
+records and pseudo labels, which people read, are Parquet. The same table always gives the same bytes.
 
 Coordinates are pixels of the original image, x to the right and y down; (0, 0) is the outer corner
 of the top-left pixel, whose centre is (0.5, 0.5). Masks are COCO compressed RLE (column-major runs).
@@ -47,7 +46,11 @@ def class_indices(categories: Sequence[Category]) -> dict[int, int]:
 
 
 def _checked(table: pa.Table, schema: pa.Schema, path: str | os.PathLike[str]) -> pa.Table:
-    """``table`` without file metadata, once its columns are exactly those of ``schema``; instances may have clicks."""
+    """``table`` without file metadata.
+
+    Raises:
+        DataError: its columns aren't those of ``schema``; instances may have the columns of a click too.
+    """
     found = {field.name: field.type for field in table.schema}
     if schema is INSTANCES and POINT_COLUMNS[0] in found:
         schema = CLICKED_INSTANCES
@@ -62,7 +65,7 @@ def _checked(table: pa.Table, schema: pa.Schema, path: str | os.PathLike[str]) -
                         f"column {name!r}",
                         str(found.get(name, "none")),
                         str(expected.get(name, "none")),
-                        "run the stage that writes this file again; this version reads another format",
+                        "this version reads another format; run the stage that writes this file again",
                     )
                 )
         raise DataError(faults)
@@ -82,10 +85,10 @@ def write_arrow(table: pa.Table, path: str | os.PathLike[str]) -> None:
 
 
 def read_arrow(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
-    """Memory-map an Arrow IPC file; rows are read from the page cache, shared by all processes.
+    """Memory-map an Arrow IPC file; all processes share its pages.
 
     Raises:
-        DataError: missing or unreadable file, or columns that are not those of ``schema``.
+        DataError: missing or unreadable file, or columns other than those of ``schema``.
     """
     try:
         with pa.memory_map(str(path)) as source:
@@ -106,10 +109,10 @@ def read_parquet(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
     """Read a Parquet file.
 
     Raises:
-        DataError: missing or unreadable file, or columns that are not those of ``schema``.
+        DataError: missing or unreadable file, or columns other than those of ``schema``.
     """
     try:
-        # ParquetFile, not read_table: a folder named like year=2024 must not add a column.
+        # ParquetFile, not read_table: a folder named year=2024 must not add a column.
         table = pq.ParquetFile(path).read()
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error, "a Parquet file") from error
@@ -119,7 +122,7 @@ def read_parquet(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
 def stream_parquet(
     path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Some columns of a Parquet file, at most `rows` rows at a time, in memory that doesn't grow with the file.
+    """Some columns of a Parquet file, at most `rows` rows at a time; memory doesn't grow with the file.
 
     Raises:
         DataError: as `read_parquet`.
@@ -138,10 +141,10 @@ def stream_parquet(
 
 
 def concat_instances(tables: Sequence[pa.Table]) -> pa.Table:
-    """Rows of several INSTANCES tables in the order a split needs: by image_id, then instance_id.
+    """Rows of several INSTANCES tables by image_id, then instance_id, the order of a split.
 
-    If any of them has the columns point_x and point_y (float32, the point a pseudo mask was made
-    from), the result has them too, null where a table has none.
+    If a table has the columns point_x and point_y (float32, the click of a pseudo mask), the result has them too, null
+    for the rows of other tables.
     """
     with_points = any("point_x" in table.column_names for table in tables)
     parts = []
@@ -179,9 +182,9 @@ class Split:
         self.categories = categories
         self.image_root = image_root
         image_ids = images["image_id"].to_numpy()
-        owners = instances["image_id"].to_numpy()
-        self._begin = np.searchsorted(owners, image_ids, side="left")
-        self._end = np.searchsorted(owners, image_ids, side="right")
+        image_of = instances["image_id"].to_numpy()
+        self._begin = np.searchsorted(image_of, image_ids, side="left")
+        self._end = np.searchsorted(image_of, image_ids, side="right")
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> Split:
@@ -204,7 +207,7 @@ class Split:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A loader worker that starts afresh maps the files again; it is not sent a copy of the rows.
+        # A spawned loader worker maps the files again instead of receiving a copy of the rows.
         return Split.open, (self.root,)
 
     def __len__(self) -> int:
@@ -220,7 +223,7 @@ class Split:
         return self.instances.slice(self._begin[i], self._end[i] - self._begin[i])
 
     def image_path(self, i: int) -> Path:
-        """Where the file of image ``i`` lies.
+        """The path of the file of image ``i``.
 
         Raises:
             DataError: its ``uri`` leaves the image root.
@@ -239,7 +242,7 @@ def _reference_faults(
             f"{column} {unknown}",
             f"instances of {column} {unknown}, which the split doesn't have",
             f"instances of the split's own {column}s",
-            "make the instances from this same split",
+            "make the instances from this split",
         )
         for column, ids in known.items()
         for unknown in np.setdiff1d(instances[column].to_numpy(), ids)
@@ -263,10 +266,10 @@ def write_split(
     categories: Sequence[Category],
     image_root: str,
 ) -> None:
-    """Write a split's folder, whole or not at all; rows are sorted, files deterministic.
+    """Write a split's folder atomically and deterministically; rows are sorted.
 
     Raises:
-        DataError: columns of another schema, a repeated id, or an instance of no known image or category.
+        DataError: columns of another schema, a repeated id, or an instance of an unknown image or category.
     """
     images = _checked(images, IMAGES, "images").sort_by("image_id")
     instances = concat_instances([instances])

@@ -1,11 +1,11 @@
-"""Texts of untrusted documents. JSON and file names may hold halves of surrogate pairs; UTF-8 and Arrow can't."""
+"""Text of untrusted documents. JSON and file names may contain lone surrogates; UTF-8 and Arrow can't."""
 
 from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-TEXT = "a text that UTF-8 can hold, without halves of surrogate pairs"
-"""What is expected where `is_text` says no."""
+TEXT = "text that UTF-8 can hold, without lone surrogates"
+"""The expected value where `is_text` is false."""
 
 
 def clean(value: str) -> str:
@@ -16,5 +16,5 @@ def clean(value: str) -> str:
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """Whether a value is a text that isn't empty and that UTF-8 can hold."""
+    """Whether a value is a non-empty string that UTF-8 can hold."""
     return isinstance(value, str) and value != "" and (value.isascii() or clean(value) == value)

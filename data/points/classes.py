@@ -57,13 +57,15 @@ def _fault(path: Path, record: str, found: str, expected: str) -> Fault:
 
 
 def _yaml_pairs(file: PointFile) -> list[tuple[str, str, str | None]]:
-    doubled: list[str] = []
+    duplicates: list[str] = []
     try:
-        document = strict_yaml.parse(file.text or "", doubled=doubled)
+        document = strict_yaml.parse(file.text or "", duplicates=duplicates)
     except strict_yaml.YamlError as error:
         raise file.fault(f"no YAML ({str(error)[:200]})", EXPECTED, "correct the file") from None
-    if doubled:
-        raise DataError(_fault(file.path, "file", f"name {name[:300]}", "each name once") for name in doubled)
+    if duplicates:
+        raise DataError(
+            _fault(file.path, "file", f"name {name[:300]}", "each name once") for name in duplicates
+        )
     if not isinstance(document, dict):
         raise file.fault(shown(document), EXPECTED, "correct the file")
     faults = [

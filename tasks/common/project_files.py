@@ -77,7 +77,7 @@ def _file(root: Path, name: str) -> Iterator[Fault]:
             yield Fault(name, "schema", repr(schema[1]), f"{LOCK_SCHEMA!r}, which this dvc reads", step)
     elif name == PARAMS and _ALIAS.search(text) is not None:
         try:
-            strict_yaml.parse(text, doubled=[])
+            strict_yaml.parse(text, duplicates=[])
         except strict_yaml.YamlError as error:  # dvc would copy what aliases expand to, without end
             yield Fault(
                 name, "file", f"no YAML that can be used ({error})", "a params file", "correct it there"

@@ -61,7 +61,7 @@ def parse_params(text: str, path: Path) -> Params:
     """
     faults: list[str] = []
     try:
-        raw = strict_yaml.parse(text, doubled=faults)
+        raw = strict_yaml.parse(text, duplicates=faults)
     except strict_yaml.YamlError as error:
         raise _not_yaml(path, error) from None
     if not isinstance(raw, dict):
