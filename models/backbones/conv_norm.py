@@ -8,6 +8,9 @@ torchvision's FrozenBatchNorm2d would give it back in float32.
 Legend: N images, H x W places of the map.
 """
 
+from collections.abc import Callable
+from functools import partial
+from math import gcd
 from typing import Any
 
 import torch
@@ -15,6 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.ops.misc import FrozenBatchNorm2d
+
+from models.backbones.config import NormKind
+
+
+def norm_layer(kind: NormKind, groups: int, epsilon: float = 1e-5) -> Callable[[int], nn.Module]:
+    """The constructor, from a channel count, of one kind of normalisation; `epsilon` is batch norm's."""
+    if kind == "frozen_bn":
+        return partial(FrozenBatchNorm2d, eps=epsilon)
+    if kind == "batch_norm":
+        return partial(nn.BatchNorm2d, eps=epsilon)
+    return lambda channels: nn.GroupNorm(gcd(groups, channels), channels)
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models._utils import _make_divisible
 
-from models.backbones.conv_norm import ConvNorm
+from models.backbones.config import BackboneConfig
+from models.backbones.conv_norm import ConvNorm, norm_layer
 from models.backbones.freezing import Freezable
 
+STEM = "stem.0.weight"
 STEM_CHANNELS = 32
 NORM_EPSILON = 1e-3
 
@@ -39,6 +41,12 @@ CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 """The published weights' last part, which has no place in a backbone."""
 
 Norm = Callable[[int], nn.Module]
+
+
+def build(config: BackboneConfig, in_channels: int) -> "EfficientNetLite0":
+    """The network of `config` with random weights."""
+    norm = norm_layer(config.norm, config.norm_groups, NORM_EPSILON)
+    return EfficientNetLite0(in_channels=in_channels, width=config.widths[1], norm=norm)
 
 
 def pad_same(x: Tensor, kernel: int) -> Tensor:
@@ -164,7 +172,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def published_file() -> Path:
+def imagenet_file(name: str) -> Path:
     """The ImageNet weights in the installed package; none of its code is run.
 
     Raises FileNotFoundError, with the command that installs it.
@@ -172,7 +180,7 @@ def published_file() -> Path:
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
-            f"weights imagenet of efficientnet_lite0: package {WEIGHTS_PACKAGE} isn't installed; {INSTALL} "
+            f"weights imagenet of {name}: package {WEIGHTS_PACKAGE} isn't installed; {INSTALL} "
             "(18 MB, no download beyond it), or set weights: null"
         )
     path = Path(spec.origin).parent / WEIGHTS_FILE

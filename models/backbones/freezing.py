@@ -11,6 +11,8 @@ class Freezable(nn.Module):
     """A backbone that learns from some stage on."""
 
     frozen_stages = 0
+    channels: list[int]
+    """of the maps"""
 
     def freeze(self, stages: int) -> None:
         """Stop the learning of the first `stages` parts, the stem being one; see the backbone's `frozen_parts`."""

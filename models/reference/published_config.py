@@ -12,7 +12,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.config import BackboneConfig, InferenceConfig, RefineNetConfig, SOLOv2Config
+from models.backbones.config import BackboneConfig
+from models.config import InferenceConfig, RefineNetConfig, SOLOv2Config
 from models.reference.published import DEPTHS, PublishedError
 
 Kind = Literal["solov2", "refinenet", "backbone"]
@@ -129,7 +130,7 @@ def solov2_config(found: Mapping[str, Tensor], settings: ReferenceSettings) -> t
     }
     config = SOLOv2Config(
         backbone=BackboneConfig(
-            name=resnet_of(found),  # type: ignore[arg-type]  # one of the names in DEPTHS
+            name=resnet_of(found),
             width=_width(stem, planes),
             norm="frozen_bn",
             norm_groups=32,

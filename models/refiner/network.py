@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.backbone import build_backbone, norm_layer
-from models.backbones.conv_norm import ConvNorm
+from models.backbones.build import build_backbone
+from models.backbones.conv_norm import ConvNorm, norm_layer
 from models.config import RefineNetConfig
 
 DICE_EPSILON = 1e-5

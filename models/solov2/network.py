@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.backbone import BackboneFPN
+from models.backbones.fpn import BackboneFPN
 from models.config import SIZE_DIVISOR, SOLOv2Config
 from models.solov2.heads import Frame, InstanceHead, MaskBranch
 

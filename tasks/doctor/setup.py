@@ -15,7 +15,7 @@ from typing import Any
 
 from data.errors import Fault
 from data.storage import is_s3
-from models.config import BackboneConfig
+from models.backbones.config import BackboneConfig
 from tasks.common import project_files
 from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError

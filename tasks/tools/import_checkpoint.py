@@ -23,9 +23,9 @@ from data.annotations.categories import load_categories, numbered
 from data.images.read import sha256
 from data.storage import atomic_write
 from data.tables import Category
-from models.backbones.backbone import build_backbone
+from models.backbones.build import build_backbone
+from models.backbones.config import BackboneConfig
 from models.checkpoint import FORMAT, save_checkpoint
-from models.config import BackboneConfig
 from models.reference.pickled_arrays import NUMBERS, UnsafePickleError, load_arrays
 from models.reference.published import (
     FROZEN,
@@ -170,7 +170,7 @@ def _import_refinenet(
 def _import_backbone(file: Path, out: Path, found: dict[str, Tensor]) -> Imported:
     name = resnet_of(found)
     config = BackboneConfig(
-        name=name,  # type: ignore[arg-type]  # one of the names in DEPTHS
+        name=name,
         width=1.0,
         norm="frozen_bn",
         norm_groups=32,

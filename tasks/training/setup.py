@@ -15,8 +15,9 @@ from data.samples.dataset import Batch, InstanceDataset, Key, MixedSampler, Step
 from data.samples.sharding import StepDataset
 from data.samples.transforms import AugmentConfig
 from data.tables import Split
+from models.backbones.config import BackboneConfig
 from models.checkpoint import FORMAT, save_checkpoint
-from models.config import BackboneConfig, RefineNetConfig, SOLOv2Config
+from models.config import RefineNetConfig, SOLOv2Config
 from tasks.common import processes
 from tasks.common.config import DetectorTrainConfig, Params, RefinerConfig, TrainConfig
 from tasks.common.device import hardware

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from data.images.read import sha256
-from models.backbones.backbone import weights_file
-from models.config import BackboneConfig
+from models.backbones.build import weights_file
+from models.backbones.config import BackboneConfig
 
 
 def weights_sha256(backbone: BackboneConfig) -> str | None:

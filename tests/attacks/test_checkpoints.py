@@ -25,8 +25,9 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from data.errors import DataError
+from models.backbones.config import BackboneConfig
 from models.checkpoint import load_teacher, save_checkpoint
-from models.config import BackboneConfig, RefineNetConfig, SOLOv2Config
+from models.config import RefineNetConfig, SOLOv2Config
 from models.reference.published import solov2_names
 from models.reference.published_config import STUDENT, solov2_config
 from models.refiner.network import MaskRefineNet

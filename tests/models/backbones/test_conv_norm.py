@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from models.backbones import conv_norm as folding
-from models.backbones.backbone import build_backbone
+from models.backbones.build import build_backbone
+from models.backbones.config import BackboneConfig
 from models.backbones.conv_norm import conv_norm
-from models.config import BackboneConfig
 
 BACKBONE: dict[str, Any] = {
     "name": "resnet18", "width": 0.125, "norm": "group_norm", "norm_groups": 4, "frozen_stages": 0,

@@ -9,9 +9,9 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from models.backbones.backbone import build_backbone
-from models.backbones.efficientnet import EfficientNetLite0, from_published, pad_same, published_file
-from models.config import BackboneConfig
+from models.backbones.build import build_backbone
+from models.backbones.config import BackboneConfig
+from models.backbones.efficientnet import EfficientNetLite0, from_published, imagenet_file, pad_same
 
 LAST_BLOCKS = (0, 2, 4, 10, 15)
 """Of each of the five maps, counted through the network."""
@@ -32,7 +32,9 @@ def config(**changes: object) -> BackboneConfig:
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
-    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(published_file())).eval()
+    return EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=str(imagenet_file("efficientnet_lite0"))
+    ).eval()
 
 
 @torch.no_grad()

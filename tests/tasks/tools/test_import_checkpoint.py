@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.backbones.backbone import build_backbone
+from models.backbones.build import build_backbone
+from models.backbones.config import BackboneConfig
 from models.checkpoint import build_model, load_meta
-from models.config import BackboneConfig
 from models.reference.published import AFFINE, msra_names, refinenet_names, solov2_names
 from models.reference.published_config import STUDENT, TEACHER, refinenet_config, solov2_config
 from models.refiner.network import MaskRefineNet

