@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from models.config import SOLOv2Config
+from models.masks.geometry import measure, random_inner_points
 from models.solov2.network import RawOutputs
-from models.solov2.targets import assign_targets, measure, random_inner_points
+from models.solov2.targets import assign_targets
 
 SIZE = (480, 640)
 CLASSES = 2

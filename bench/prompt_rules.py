@@ -27,7 +27,7 @@ from models.checkpoint import load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import rough_masks
 from models.inference.tiles import forward_tiled
-from models.solov2.targets import measure, random_inner_points
+from models.masks.geometry import measure, random_inner_points
 from tasks.common.config import Params, load_params
 from tasks.inference.batches import load_batches
 from tasks.labelling.measure_refiner import objects_of, paired_iou

@@ -19,10 +19,10 @@ from data.tables import Split
 from models.checkpoint import load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import rough_masks
+from models.masks.geometry import inner_points
 from models.refiner.crops import crop_boxes, crop_inputs, crop_masks
 from models.refiner.network import MaskRefineNet, refine_loss, spare_channels
 from models.solov2.network import SOLOv2
-from models.solov2.targets import inner_points
 from tasks.common import processes
 from tasks.common.config import Params, RefinerConfig
 from tasks.common.device import set_up

@@ -1,9 +1,11 @@
-"""A click becomes a mask. The paper's rule (PointWSSIS, arXiv 2303.15062, section 3.2): at every level the cell
-that holds the point gives a kernel, hence a mask; the level whose mask scores best wins. Ours blends the kernels of
-all levels and of the cells around, each by how well its mask fits the click: masks are linear in their kernels up to
-the sigmoid, so a blend is a mask that the cells agree upon, and holds for clicks far from an object's centre.
+"""Masks at clicks.
 
-Every point gets exactly one answer, whatever the others are.
+The paper's rule (PointWSSIS, arXiv 2303.15062, section 3.2): at every level the cell that holds the point gives a
+kernel, hence a mask; the mask with the best score is taken. Ours averages the kernels of all levels and of the cells
+around, weighted by how well each mask fits the click. Mask logits are linear in the kernel, so this averages the cells'
+logits. It works for clicks far from an object's centre too.
+
+Each point gets exactly one mask, which doesn't depend on the other points.
 
 Legend: K points, L levels, S grid side, T cells of all levels, E kernel channels, M candidate cells a point, h x w the
 mask map. Points are x, y in pixels of the padded input, (0, 0) its outer top-left corner.
@@ -22,20 +24,20 @@ from models.solov2.network import RawOutputs
 from models.solov2.targets import cells_of
 
 CHUNK_ELEMENTS = 1 << 26
-"""Mask values held at a time."""
+"""Mask values in memory at a time."""
 
 
 class Prompted(NamedTuple):
     """One row a point, in the order given."""
 
     level: Tensor
-    """int64 [K]: of the cell that counts most, 0 the finest"""
+    """int64 [K]: of the cell of greatest weight, 0 the finest"""
     class_score: Tensor
-    """float32 [K]: probability of the point's class in the cells, by what they count"""
+    """float32 [K]: mean probability of the point's class in the cells, by their weights"""
     maskness: Tensor
-    """float32 [K]: mean probability above mask_threshold; of a small mask without any, its greatest; else 0"""
+    """float32 [K]: mean probability above mask_threshold; where none is above, the greatest for a small mask, else 0"""
     score: Tensor
-    """float32 [K]: their product"""
+    """float32 [K]: class_score x maskness"""
     click_prob: Tensor
     """float32 [K]: the mask's probability at the point"""
     cut: Tensor
@@ -55,10 +57,10 @@ def prompt_points(
 ) -> Prompted:
     """Masks of image `n` at points [K, 2] of contiguous classes [K].
 
-    A cell fits a click by class probability ^ class_power x its mask's probability at the click ^ click_power, for
-    which its mask needn't be drawn. `blend` adds the kernels up by their share in that sum, and draws one mask a
-    point; `best` draws them all and takes the one of the greatest fit x maskness, the nearer cell of equals, of
-    these the finer level. All masks are one matrix product (several where memory wouldn't hold it).
+    A cell's fit is its class probability ^ class_power x its mask's probability at the click ^ click_power; it takes
+    the mask features at the click only. `blend` averages the kernels, weighted by fit, and computes one mask a point.
+    `best` computes the masks of all cells and takes the one of greatest fit x maskness; of equal ones the nearest
+    cell's, then the finest level's. All masks are one matrix product (or several, as memory allows).
 
     Raises ValueError for a point that isn't finite or a class the network doesn't have.
     """
@@ -70,7 +72,7 @@ def prompt_points(
     if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         raise ValueError(f"labels: found {labels.tolist()}, expected classes 0..{classes - 1}")
 
-    # Autocast, as trainings have, would round: the rough masks there are to be those of pseudo_label.
+    # Without the autocast of trainings: their rough masks must equal those of pseudo_label.
     with torch.autocast(device.type, enabled=False):
         prompter = _Prompter(outputs, n, input_size, config)
         h, w = prompter.map_size
@@ -88,7 +90,7 @@ def prompt_points(
 
 
 class _Prompter:
-    """One image's outputs, laid out for lookups by cell and by place."""
+    """One image's outputs, indexed by cell and by place of the mask map."""
 
     def __init__(
         self, outputs: RawOutputs, n: int, input_size: tuple[int, int], config: PromptConfig
@@ -96,14 +98,14 @@ class _Prompter:
         self.input_size, self.config = input_size, config
         self.grids = [(logits.shape[-2], logits.shape[-1]) for logits in outputs.category_logits]
         self.logits = torch.cat([logits[n].flatten(1) for logits in outputs.category_logits], 1)  # [C, T]
-        # A cell's kernel lies in one piece: most of the cells are looked up many times.
+        # Contiguous per cell, since most cells are read many times.
         self.kernels = torch.cat([kernels[n].flatten(1).T for kernels in outputs.kernels]).float()  # [T, E]
         features = outputs.mask_features[n].float()
         self.map_size = (features.shape[1], features.shape[2])
         self.features = features.flatten(1)
 
     def prompt(self, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-        """Level, class_score, maskness, click_prob and cut [k] of points [k, 2]; their masks go into [k, h, w]."""
+        """Level, class_score, maskness, click_prob and cut [k] of points [k, 2]; writes their masks into [k, h, w]."""
         cells, on_grid = self._cells_around(points)
         taps = self._taps(points)
         logits = self.logits[labels[:, None], cells].float()
@@ -122,10 +124,10 @@ class _Prompter:
             class_score = (share * logits.sigmoid()).sum(1)
         else:
             drawn = (kernels.flatten(0, 1) @ self.features).unflatten(0, cells.shape)
-            measured, *known = (fact.view(cells.shape) for fact in self._draw(drawn.flatten(0, 1)))
+            measured, *known = (one.view(cells.shape) for one in self._draw(drawn.flatten(0, 1)))
             best = (measured * fit.exp()).masked_fill(~on_grid, -1).argmax(1)
             kernel, certainty = kernels[rows, best], measured[rows, best]
-            area, peak = (fact[rows, best] for fact in known)
+            area, peak = (one[rows, best] for one in known)
             flat.copy_(drawn[rows, best])
             class_score = logits[rows, best].sigmoid()
         config = self.config
@@ -149,7 +151,7 @@ class _Prompter:
         return torch.stack(cells, 2).flatten(1), torch.stack(on_grid, 2).flatten(1)
 
     def _at_click(self, kernels: Tensor, taps: tuple[Tensor, Tensor]) -> Tensor:
-        """[k, M]: what the masks of kernels [k, M, E] have at the points, bilinearly, as masks are resized."""
+        """[k, M]: probabilities at the points of the masks of kernels [k, M, E], bilinear, as masks are resized."""
         features, weights = taps
         return ((kernels @ features).sigmoid_() * weights[:, None]).sum(-1).clamp(min=1e-30)
 
@@ -175,7 +177,7 @@ class _Prompter:
         for part in masks.split(rows_at_once(masks)):
             part.sigmoid_()
             measured.append((*maskness(part, self.config.mask_threshold), part.amax(1)))
-        certainty, area, peak = (torch.cat(facts) for facts in zip(*measured, strict=True))
+        certainty, area, peak = (torch.cat(column) for column in zip(*measured, strict=True))
         if self.config.small_area:
             certainty = torch.where((area == 0) & (peak > self.config.faint), peak, certainty)
         return certainty, area, peak

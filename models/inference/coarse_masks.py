@@ -1,4 +1,4 @@
-"""Rough masks: what the teacher draws at clicks, at the size of the image, each pixel at most one click's."""
+"""Rough masks: the teacher's masks at clicks, at the size of the image, without overlaps."""
 
 from typing import NamedTuple
 
@@ -18,12 +18,12 @@ class Rough(NamedTuple):
     masks: Tensor
     """bool [K, H, W] of the original image"""
     drawn: Tensor
-    """bool [K]: the teacher drew something; where the mask is empty nevertheless, all of it is likelier another's"""
+    """bool [K]: the teacher's mask isn't empty; `masks` may be, where all its pixels are assigned to other masks"""
     prompted: Prompted
     maps: Maps
-    """the probabilities, in place on the original image, times mask_threshold / cut: a mask is where they pass it"""
+    """the probabilities on the original image, times mask_threshold / cut, so that all masks have one threshold"""
     boxes_xyxy: Tensor
-    """int64 [K, 4], on the CPU: whole pixels outside of which a mask is empty; zeros where nothing was drawn"""
+    """int64 [K, 4], on the CPU: whole pixels outside of which a mask is empty; zeros for an empty one"""
 
 
 def rough_masks(
@@ -46,7 +46,7 @@ def rough_masks(
     prompted = prompt(outputs, n, scaled, labels, input_size, config)
     masks, boxes = resize_boxed(prompted.mask_prob, input_size, content_size, original_size, prompted.cut)
     drawn = areas_in(masks, boxes) > 0
-    # Sureness is measured by where a mask is cut: small ones are less sure of all of their pixels.
+    # Small masks, cut at a lower level, have lower probabilities throughout.
     scale = config.mask_threshold / prompted.cut
     maps = Maps.of_input(prompted.mask_prob, input_size, content_size, original_size, scale)
     remove_overlaps_(masks, boxes, maps.at, points_xy, groups_of(labels, config.exclusive))

@@ -17,13 +17,13 @@ from models.solov2.network import RawOutputs
 CHUNK_ELEMENTS = 1 << 25
 """Values of mask maps held at a time."""
 CACHED = 1 << 18
-"""Values measured at a time on a CPU."""
+"""Values processed at a time on a CPU: they fit its cache."""
 PIECE = 32
-"""Side of the pieces of a map in which many masks are compared."""
+"""Side of the blocks of the map in which many masks are compared."""
 MANY = 48
-"""Masks from which on such pieces pay."""
+"""Masks from which on blocks are faster."""
 REFERENCE_STRIDE = 4
-"""`min_area` counts pixels of a map at this stride, the paper's, whatever the network's."""
+"""`min_area` counts pixels of a map at this stride, the paper's, whatever the stride of the network."""
 
 
 class Predictions(NamedTuple):
@@ -36,18 +36,18 @@ class Predictions(NamedTuple):
     labels: Tensor
     """int64 [D], contiguous classes"""
     boxes_xyxy: Tensor
-    """int64 [D, 4], on the CPU: whole pixels outside of which a mask is empty, the lower end outside; not always tight,
-    zeros where a mask is empty"""
+    """int64 [D, 4], on the CPU: whole pixels outside of which a mask is empty, the upper end exclusive; not always
+    tight, zeros for an empty mask"""
 
 
 def point_nms(scores: Tensor) -> Tensor:
-    """Scores [C, S, S], 0 wherever the cell to the left, above, or above left has a greater one."""
+    """Scores [C, S, S], set to 0 where the cell to the left, above, or above left has a greater one."""
     most = F.max_pool2d(scores[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
     return scores * (most == scores)
 
 
 def maskness(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Mean probability inside each mask of [..., h * w], and the masks' areas; 0 where a mask is empty."""
+    """Mean probability inside each mask of [..., h * w], 0 for an empty one, and the masks' areas."""
     rows = probabilities.flatten(0, -2)
     measured = [_maskness(part, threshold) for part in rows.split(rows_at_once(rows))]
     certainty, area = (
@@ -64,14 +64,14 @@ def _maskness(rows: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 
 def rows_at_once(rows: Tensor) -> int:
-    """How many rows of [K, n] to measure at a time: on the CPU as many as its caches hold, else all."""
+    """How many rows of [K, n] to process at a time: on the CPU as many as its cache holds, else all."""
     return max(1, CACHED // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
 
 
 def mask_ious(masks: Tensor, groups: Tensor | None = None) -> Tensor:
-    """Float32 [K, K]: intersection over union of each two of bool masks [K, h, w]; 0 of empty ones.
+    """Float32 [K, K]: intersection over union of bool masks [K, h, w]; 0 for empty ones.
 
-    With `groups`, int [K], it is 0 of masks of unlike groups.
+    With `groups`, int [K], it is 0 for masks of different groups.
     """
     overlap = torch.zeros(len(masks), len(masks), device=masks.device)
     kinds = (
@@ -90,9 +90,10 @@ def mask_ious(masks: Tensor, groups: Tensor | None = None) -> Tensor:
 
 
 def _add_overlaps(overlap: Tensor, masks: Tensor, rows: Tensor) -> None:
-    """Adds to overlap [K, K] the pixels that each two of some masks [K, h, w] share, piece of the map after piece.
+    """Adds to overlap [K, K] the number of pixels that two masks of [K, h, w] share, for all pairs of `rows`.
 
-    Of hundreds of masks a piece holds few. Numbers of pixels are exact in float32, so the order doesn't matter.
+    Works in blocks of the map, each of which meets few of many masks. Pixel counts are exact in float32, so the order
+    doesn't matter.
     """
     boxes = mask_boxes(masks[rows])
     rows, boxes = rows[boxes[:, 2] > 0], boxes[boxes[:, 2] > 0]
@@ -112,24 +113,25 @@ def _add_overlaps(overlap: Tensor, masks: Tensor, rows: Tensor) -> None:
 def matrix_nms(
     masks: Tensor, labels: Tensor, scores: Tensor, kernel: Literal["gaussian", "linear"], sigma: float
 ) -> Tensor:
-    """Decayed scores [K] of bool masks [K, ...] sorted by falling score (SOLOv2, section 3.4, equations 4-5).
+    """Decayed scores [K] of bool masks [K, ...] sorted by descending score (SOLOv2, section 3.4, equations 4-5).
 
-    Each mask decays by its overlap with every better one of its class, less what that one had lost itself.
+    Each score decays by the mask's IoU with every better mask of its class, compensated by that mask's own largest IoU
+    with a better one.
     """
     if not len(masks):
         return scores
-    iou = mask_ious(masks, labels).triu(diagonal=1)  # row: the better one, column: the worse
-    lost = iou.amax(0)[:, None]
+    iou = mask_ious(masks, labels).triu(diagonal=1)  # row: the better mask, column: the worse
+    largest = iou.amax(0)[:, None]
     if kernel == "gaussian":
-        decay = torch.exp(-sigma * (iou.square() - lost.square()))
+        decay = torch.exp(-sigma * (iou.square() - largest.square()))
     else:
-        # A mask identical to a better one has lost all: its share left is 0, not a divisor.
-        decay = (1 - iou) / (1 - lost).clamp(min=1e-6)
+        # 0 for a duplicate of a better mask: no divisor.
+        decay = (1 - iou) / (1 - largest).clamp(min=1e-6)
     return scores * decay.amin(0)
 
 
 class Candidates(NamedTuple):
-    """Masks that wait for non-maximum suppression, best first."""
+    """Masks before non-maximum suppression, best first."""
 
     scores: Tensor
     """float32 [K]: class probability x maskness"""
@@ -147,9 +149,9 @@ def candidates(
     input_size: tuple[int, int],
     core_xyxy: tuple[float, float, float, float] | None = None,
 ) -> Candidates:
-    """What image `n`'s cells answer: those above the score threshold, large enough, the `nms_pre` best of them.
+    """The `nms_pre` best masks of image `n`'s cells, of those above the score threshold and the least area.
 
-    With `core_xyxy`, in pixels of the input, cells whose centres lie elsewhere aren't asked.
+    With `core_xyxy`, in pixels of the input, cells whose centres are outside are skipped.
     """
     features = outputs.mask_features[n].float()
     h, w = features.shape[-2:]
@@ -165,7 +167,7 @@ def candidates(
         found.append((scores[label, row, column], label, kernels[n].float()[:, row, column].T, level_stride))
     scores, labels, weights, strides = (torch.cat(parts) for parts in zip(*found, strict=True))
 
-    # Maskness only lowers scores, yet all candidates get it before the best are kept: the paper's order.
+    # As in the paper, maskness counts for all candidates before the best are kept.
     area_unit = (input_size[0] / h / REFERENCE_STRIDE) * (input_size[1] / w / REFERENCE_STRIDE)
     flat = features.flatten(1)
     parts = weights.split(max(1, CHUNK_ELEMENTS // (h * w)))
@@ -174,7 +176,7 @@ def candidates(
     for part in parts:
         drawn = _draw(part, flat)
         measured.append(maskness(drawn, config.mask_threshold))
-    certainty, area = (torch.cat(facts) for facts in zip(*measured, strict=True))
+    certainty, area = (torch.cat(column) for column in zip(*measured, strict=True))
     kept = (area > 0) & (area * area_unit > config.min_area * strides)
     scores = (scores * certainty)[kept]
     order = scores.argsort(descending=True, stable=True)[: config.nms_pre]
@@ -194,7 +196,7 @@ def _draw(kernels: Tensor, features: Tensor) -> Tensor:
 def _cells_in(
     box_xyxy: tuple[float, float, float, float], grid: tuple[int, int], size: tuple[int, int], like: Tensor
 ) -> Tensor:
-    """[rows, columns] of 0 and 1: cells of a grid over an input of (height, width) whose centres lie in the box."""
+    """[rows, columns] of 0 and 1: cells of a grid over an input of (height, width) whose centres are in the box."""
     x0, y0, x1, y1 = box_xyxy
     y, x = (
         (torch.arange(count, device=like.device) + 0.5) * (length / count)
@@ -222,7 +224,7 @@ def predict(
 
 
 def suppress(found: Candidates, config: InferenceConfig) -> tuple[Tensor, Tensor]:
-    """Scores [D] after matrix NMS, best first, and int64 [D], the candidates that they are of."""
+    """Scores [D] after matrix NMS, best first, and int64 [D], the indices of the candidates."""
     inside = found.probabilities > config.mask_threshold
     scores = matrix_nms(inside, found.labels, found.scores, config.nms_kernel, config.nms_sigma)
     order = scores.argsort(descending=True, stable=True)[: config.max_detections]

@@ -1,8 +1,9 @@
-"""Where a map of probabilities is cut into a mask.
+"""The thresholds at which probability maps become masks.
 
-A place of the map learns the share of itself that an object covers (see `models.solov2.targets.shrink_masks`). At a
-fixed threshold an object as small as a few places then comes out too small, or vanishes. The sum of its probabilities
-is its area whatever its size: a small mask is cut where its area is that sum.
+The target of each place of the map is the fraction of it that an object covers (see
+`models.solov2.targets.shrink_masks`). At a fixed threshold an object of a few places comes out too small, or vanishes.
+But the sum of its probabilities is its area, whatever its size. So a small mask gets the threshold at which its area
+equals that sum.
 
 Legend: K masks, h x w places of the map.
 """
@@ -16,7 +17,7 @@ from torch import Tensor
 from models.inference.detect import rows_at_once
 
 FINER = 4
-"""Areas are measured on a map so many times finer, where they have few steps."""
+"""Areas are measured on a map so many times finer, so that they change in small steps."""
 
 
 def cut_levels(
@@ -28,11 +29,11 @@ def cut_levels(
 ) -> Tensor:
     """Float32 [K]: the probability above which a pixel belongs to each mask of [K, h, w].
 
-    It is `threshold` but for small masks: those with at most `small_area` places above the threshold, whose
-    probabilities, all above `faint`, sum to at most `small_area` around the greatest. These have the level at
-    which their area, resized bilinearly as masks are, equals that sum.
+    It is `threshold`, except for small masks: those of at most `small_area` places above the threshold, whose
+    probabilities above `faint` around the greatest one sum to at most `small_area`. Their level is the one at which
+    their area, resized bilinearly as masks are, equals that sum.
 
-    `known` are the masks' areas and greatest values [K], if they were measured already.
+    `known` are the masks' areas and greatest values [K], if they are measured already.
     """
     levels = torch.full((len(probabilities),), threshold, device=probabilities.device)
     if small_area == 0 or not len(probabilities):
@@ -47,7 +48,7 @@ def cut_levels(
     at_once = rows_at_once(probabilities.flatten(1))
     place = torch.cat([probabilities[part].flatten(1).max(1).indices for part in rows.split(at_once)])
 
-    # A window around the peak: long enough for a bar two places wide, and what is further off isn't counted.
+    # A window around the peak: long enough for a bar two places wide.
     reach = math.ceil(small_area / 4) + 2
     span = torch.arange(-reach, reach + 1, device=probabilities.device)
     y, x = (place // w)[:, None] + span, (place % w)[:, None] + span
@@ -61,7 +62,7 @@ def cut_levels(
     )
     most = min(math.ceil(small_area * FINER**2) + 1, finer.shape[1])
     ranked = finer.topk(most, dim=1).values
-    # As many values as the area has lie above the mean of the last one inside and the first one outside.
+    # The mean of the last value inside and the first one outside leaves as many values as the area above it.
     last = (expected * FINER**2).round().long().clamp(1, most - 1)[:, None]
     level = (ranked.gather(1, last - 1) + ranked.gather(1, last))[:, 0] / 2
     small = expected <= small_area

@@ -1,8 +1,8 @@
-"""Images seen in tiles: a network that learnt from crops answers for pieces of their size, and the pieces make one.
+"""Tiled inference, for networks that were trained on crops.
 
-On a whole image such a network is asked for what it never learnt: to tell an object from one that is further away
-than a crop is wide, with group norms over another extent. So larger images are cut into overlapping tiles; each click,
-and each cell, is answered by the tile in whose middle it lies, its core.
+On a whole image such a network meets what it never saw in training: objects further apart than a crop is wide, and
+group norm statistics over a larger area. So larger images are cut into overlapping tiles of the crops' size. Each tile
+is used for the clicks and cells in its core, the region nearest to its centre.
 
 Legend: N images, T tiles, L levels, S grid side, K points, H x W pixels of the padded input, h x w its mask map.
 """
@@ -25,23 +25,23 @@ from models.solov2.network import RawOutputs, SOLOv2
 from models.weights import check_outputs
 
 TILES_AT_ONCE = 32
-"""In a forward pass."""
+"""Batch size of a forward pass."""
 
 
 class Tile(NamedTuple):
     """One tile of an image."""
 
     row: int
-    """in the outputs"""
+    """its index in the outputs"""
     x: int
     """of its top-left corner, in pixels of the input"""
     y: int
     core_xyxy: tuple[float, float, float, float]
-    """what it answers for: up to half-way to the next tile's middle"""
+    """in pixels of the input: up to the middle of the overlap with the next tile"""
 
 
 class Tiled(NamedTuple):
-    """What the network says of a batch, tile by tile."""
+    """The network's outputs for the tiles of a batch."""
 
     outputs: RawOutputs
     """of T tiles"""
@@ -53,11 +53,11 @@ class Tiled(NamedTuple):
 
 
 Outputs = RawOutputs | Tiled
-"""A batch as the network saw it: whole, or in tiles."""
+"""The network's outputs for a batch of whole images, or for their tiles."""
 
 
 def starts(length: int, side: int, overlap: int) -> list[int]:
-    """Where tiles begin along a padded side: evenly, at multiples of 32, the first at 0 and the last at the end."""
+    """First pixels of the tiles along a padded side: evenly spaced multiples of 32; the last tile ends at its end."""
     if length <= side:
         return [0]
     steps = -(-(length - side) // (side - overlap))
@@ -65,7 +65,7 @@ def starts(length: int, side: int, overlap: int) -> list[int]:
 
 
 def tile_core_ranges(begins: Sequence[int], side: int) -> list[tuple[float, float]]:
-    """From where to where each of the tiles answers; together they cover the line once."""
+    """(begin, end) of each tile's core along a side; together they cover it without overlap."""
     borders = [(a + b + side) / 2 for a, b in pairwise(begins)]
     return list(zip([-torch.inf, *borders], [*borders, torch.inf], strict=True))
 
@@ -74,7 +74,7 @@ def tile_core_ranges(begins: Sequence[int], side: int) -> list[tuple[float, floa
 def forward_tiled(
     model: SOLOv2, images: Tensor, content_sizes: list[tuple[int, int]], tile: TileConfig | None
 ) -> Outputs:
-    """The network's outputs for images [N, 3, H, W], uint8 RGB, whose content ends at (h, w): in tiles if wanted.
+    """The network's outputs for images [N, 3, H, W], uint8 RGB, whose content ends at (h, w); in tiles with `tile`.
 
     Raises CheckpointError where they aren't finite.
     """
@@ -95,7 +95,7 @@ def forward_tiled(
         tiles.append([])
         for x, y, core in places:
             piece = image[:, y : y + tile.side, x : x + tile.side]
-            # In a small image: to a tile's full size, as crops of small images were padded in training.
+            # In a small image: to the full size of a tile, as crops of small images are padded in training.
             pieces.append(pad(piece, (0, tile.side - piece.shape[2], 0, tile.side - piece.shape[1])))
             sizes.append((min(max(h - y, 0), tile.side), min(max(w - x, 0), tile.side)))
             origins.append((float(x), float(y)))
@@ -116,50 +116,52 @@ def forward_tiled(
 
 
 def prompt(
-    seen: Outputs,
+    outputs: Outputs,
     n: int,
     points_xy: Tensor,
     labels: Tensor,
     input_size: tuple[int, int],
     config: PromptConfig,
 ) -> Prompted:
-    """`prompt_points` for image `n`, each click in its core tile.
+    """`prompt_points` for image `n`, each click in the tile whose core holds it.
 
-    Beyond that tile a mask's probabilities are 0.
+    Outside that tile a mask's probabilities are 0.
     """
-    if isinstance(seen, RawOutputs):
-        return prompt_points(seen, n, points_xy, labels, input_size, config)
-    features = seen.outputs.mask_features
+    if isinstance(outputs, RawOutputs):
+        return prompt_points(outputs, n, points_xy, labels, input_size, config)
+    features = outputs.outputs.mask_features
     points, labels = points_xy.to(features.device, torch.float32), labels.to(features.device)
     if not bool(points.isfinite().all()):
         raise ValueError("points_xy: found a value that isn't finite, expected pixels of the input")
-    # No tile holds the outermost border, onto which scaling may round a click.
+    # Scaling may round a click onto the image's far border, which is in no core.
     end = points.new_tensor([input_size[1], input_size[0]])
     points = points.clamp(min=torch.zeros_like(end), max=end.nextafter(torch.zeros_like(end)))
     canvas = torch.zeros(
-        len(points), *(length // seen.stride for length in input_size), device=features.device
+        len(points), *(length // outputs.stride for length in input_size), device=features.device
     )
     rows, parts = [], []
-    for tile in seen.tiles[n]:
+    for tile in outputs.tiles[n]:
         mine = _inside(points, tile.core_xyxy).nonzero()[:, 0]
         if not len(mine):
             continue
         local = points[mine] - points.new_tensor([tile.x, tile.y])
-        answer = prompt_points(seen.outputs, tile.row, local, labels[mine], (seen.side, seen.side), config)
-        _paste(canvas, mine, answer.mask_prob, tile, seen.stride)
-        rows.append(mine)
-        parts.append(answer[:-1])
-    if not rows:
-        return prompt_points(seen.outputs, 0, points, labels, (seen.side, seen.side), config)._replace(
-            mask_prob=canvas
+        prompted = prompt_points(
+            outputs.outputs, tile.row, local, labels[mine], (outputs.side, outputs.side), config
         )
+        _paste(canvas, mine, prompted.mask_prob, tile, outputs.stride)
+        rows.append(mine)
+        parts.append(prompted[:-1])
+    if not rows:
+        return prompt_points(
+            outputs.outputs, 0, points, labels, (outputs.side, outputs.side), config
+        )._replace(mask_prob=canvas)
     order = torch.cat(rows).argsort()
     columns = [torch.cat(column)[order] for column in zip(*parts, strict=True)]
     return Prompted._make([*columns, canvas])
 
 
 def predict(
-    seen: Outputs,
+    outputs: Outputs,
     n: int,
     config: InferenceConfig,
     input_size: tuple[int, int],
@@ -167,9 +169,9 @@ def predict(
     original_size: tuple[int, int],
 ) -> Predictions:
     """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
-    if isinstance(seen, RawOutputs):
-        return predict_whole(seen, n, config, input_size, content_size, original_size)
-    found, source, local = _tile_candidates(seen, n, config, input_size)
+    if isinstance(outputs, RawOutputs):
+        return predict_whole(outputs, n, config, input_size, content_size, original_size)
+    found, source, local = _tile_candidates(outputs, n, config, input_size)
     scores, order = suppress(found, config)
     if content_size != original_size:
         masks, boxes = resize_boxed(
@@ -179,8 +181,8 @@ def predict(
     # Drawn tile by tile: an object is much smaller than the image.
     masks = empty_masks(len(order), input_size, scores.device)
     boxes = torch.zeros(len(order), 4, dtype=torch.long)
-    size = (seen.side, seen.side)
-    for at, tile in enumerate(seen.tiles[n]):
+    size = (outputs.side, outputs.side)
+    for at, tile in enumerate(outputs.tiles[n]):
         mine = (source[order] == at).nonzero()[:, 0]
         drawn = resize_boxed(local[order[mine]], size, size, size, config.mask_threshold)
         _paste(masks, mine, drawn.masks, tile, 1)
@@ -193,24 +195,24 @@ def predict(
 
 @torch.no_grad()
 def _tile_candidates(
-    seen: Tiled, n: int, config: InferenceConfig, input_size: tuple[int, int]
+    tiled: Tiled, n: int, config: InferenceConfig, input_size: tuple[int, int]
 ) -> tuple[Candidates, Tensor, Tensor]:
-    """The best of what each tile's core cells answer, in place on the image's mask map; the number of each one's
-    tile, and its map [K, s, s] in that tile."""
+    """The best candidates of all tiles' core cells, pasted into the image's mask map; the index of each one's tile,
+    and its map [K, s, s] in that tile."""
     found = []
-    for tile in seen.tiles[n]:
+    for tile in tiled.tiles[n]:
         x0, y0, x1, y1 = tile.core_xyxy
         core = (x0 - tile.x, y0 - tile.y, x1 - tile.x, y1 - tile.y)
-        found.append(candidates(seen.outputs, tile.row, config, (seen.side, seen.side), core))
+        found.append(candidates(tiled.outputs, tile.row, config, (tiled.side, tiled.side), core))
     scores = torch.cat([one.scores for one in found])
     best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
     labels = torch.cat([one.labels for one in found])[best]
     source = torch.cat([torch.full_like(one.labels, at) for at, one in enumerate(found)])[best]
     local = torch.cat([one.probabilities for one in found])[best]
-    canvas = torch.zeros(len(best), *(length // seen.stride for length in input_size), device=scores.device)
-    for at, tile in enumerate(seen.tiles[n]):
+    canvas = torch.zeros(len(best), *(length // tiled.stride for length in input_size), device=scores.device)
+    for at, tile in enumerate(tiled.tiles[n]):
         mine = (source == at).nonzero()[:, 0]
-        _paste(canvas, mine, local[mine], tile, seen.stride)
+        _paste(canvas, mine, local[mine], tile, tiled.stride)
     return Candidates(scores[best], labels, canvas), source, local
 
 
@@ -221,7 +223,7 @@ def _inside(points: Tensor, box_xyxy: tuple[float, float, float, float]) -> Tens
 
 
 def _paste(canvas: Tensor, rows: Tensor, maps: Tensor, tile: Tile, stride: int) -> None:
-    """Puts maps [k, s, s] of a tile into rows of the canvas [K, h, w]; what lies beyond it is padding."""
+    """Pastes maps [k, s, s] of a tile into rows of the canvas [K, h, w]; what is outside the canvas is padding."""
     top, left = tile.y // stride, tile.x // stride
     h, w = min(maps.shape[1], canvas.shape[1] - top), min(maps.shape[2], canvas.shape[2] - left)
     canvas[rows, top : top + h, left : left + w] = maps[:, :h, :w].to(canvas.dtype)

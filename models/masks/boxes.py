@@ -1,6 +1,6 @@
-"""Boxes around masks: of an image of hundreds of objects, masks are mostly empty.
+"""Boxes around masks. In an image of hundreds of objects masks are mostly empty, so work is limited to their boxes.
 
-Legend: K masks, H x W pixels. Boxes are xyxy in whole pixels, the lower end outside.
+Legend: K masks, H x W pixels. Boxes are xyxy in whole pixels, the upper end exclusive.
 """
 
 import mmap
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 LAZY = 1 << 20
-"""Pixels from which on asking the system for pages pays."""
+"""Pixels from which on memory-mapped pages are faster."""
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Int64 [K, 4], on the CPU: the tight boxes of bool masks [K, H, W]; zeros of an empty one."""
+    """Int64 [K, 4], on the CPU: the tight boxes of bool masks [K, H, W]; zeros for an empty one."""
     boxes = torch.zeros(len(masks), 4, dtype=torch.long)
     if masks.device.type != "cpu":
         held = torch.cat([masks.any(1), masks.any(2)], 1).cpu().numpy()
@@ -33,18 +33,18 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def span(held: np.ndarray) -> tuple[int, int]:
-    """The first of some that are true, and one past the last."""
+    """Index of the first true value, and one past the last; at least one is true."""
     return int(held.argmax()), len(held) - int(held[::-1].argmax())
 
 
 def empty_masks(count: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Bool [count, H, W], all false; on the CPU memory is taken for the pages that are written alone."""
+    """Bool [count, H, W], all false; on the CPU only pages that are written take memory."""
     pixels = count * size[0] * size[1]
     if device.type != "cpu" or pixels < LAZY or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.zeros(count, *size, dtype=torch.bool, device=device)
     pages = mmap.mmap(-1, pixels, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        pages.madvise(mmap.MADV_NOHUGEPAGE)  # else a written pixel takes two megabytes
+        pages.madvise(mmap.MADV_NOHUGEPAGE)  # with huge pages a written pixel takes two megabytes
     return torch.frombuffer(pages, dtype=torch.bool).view(count, *size)
 
 

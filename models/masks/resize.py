@@ -1,10 +1,10 @@
-"""Mask maps become masks of the original image.
+"""Resizes mask maps to masks of the original image.
 
-On the CPU only inside boxes: an object is much smaller than the image. On a GPU whole masks are faster than boxes of
-unlike size.
+On the CPU only inside boxes, since an object is much smaller than the image. On a GPU whole masks are faster than boxes
+of different sizes.
 
 Legend: K masks, h x w the mask map, H x W pixels. Sizes are (height, width); boxes are xyxy in whole pixels, the
-lower end outside.
+upper end exclusive.
 """
 
 from itertools import starmap
@@ -17,9 +17,9 @@ from torch import Tensor
 from models.masks.boxes import empty_masks, mask_boxes, span
 
 CHUNK_ELEMENTS = 1 << 25
-"""Values of full-size masks held at a time."""
+"""Values of full-size masks in memory at a time."""
 ROUNDING = 1e-5
-"""Between values below a threshold a pixel may pass it by rounding, by far less than this share."""
+"""Rounding may lift a pixel between values below a threshold above it, by much less than this fraction."""
 
 
 class Boxed(NamedTuple):
@@ -28,7 +28,7 @@ class Boxed(NamedTuple):
     masks: Tensor
     """bool [K, H, W]"""
     boxes_xyxy: Tensor
-    """int64 [K, 4], on the CPU; not always tight, zeros where a mask is sure to be empty"""
+    """int64 [K, 4], on the CPU; not always tight, zeros for a mask without a value above the threshold"""
 
 
 def resize_masks(
@@ -40,8 +40,8 @@ def resize_masks(
 ) -> Tensor:
     """Mask map values [K, h, w] to bool masks [K, H, W] of the original image.
 
-    Up to the padded input, the padding cut off, then to the original; bilinear. The threshold is a number, or one a
-    mask [K].
+    Resized to the padded input, cropped to the content, resized to the original; bilinear. The threshold is a number,
+    or one per mask [K].
     """
     sizes = (input_size, content_size, original_size)
     if probabilities.device.type == "cpu":
@@ -97,7 +97,7 @@ def _whole(
     original_size: tuple[int, int],
     levels: Tensor,
 ) -> Tensor:
-    """Every pixel of every mask, in chunks of masks."""
+    """All pixels of all masks, in chunks of masks."""
     (height, width), (ch, cw) = original_size, content_size
     masks = torch.empty(len(probabilities), height, width, dtype=torch.bool, device=probabilities.device)
     step = max(1, CHUNK_ELEMENTS // max(height * width, input_size[0] * input_size[1]))
@@ -114,7 +114,7 @@ Span = tuple[int, int]
 
 
 def _held(maps: Tensor, levels: Tensor) -> list[tuple[Span, Span] | None]:
-    """Rows and columns of the places of each map that may pass its level; None where no place does."""
+    """Row and column ranges of each map's places that may pass its level; None where no place does."""
     least = (levels - levels.abs() * ROUNDING).numpy()
     spans: list[tuple[Span, Span] | None] = []
     for places, rows, level in zip(maps.numpy(), maps.amax(2).numpy(), least, strict=True):
@@ -128,10 +128,10 @@ def _held(maps: Tensor, levels: Tensor) -> list[tuple[Span, Span] | None]:
 
 
 def _enlarged(places: Tensor, held: tuple[Span, Span], scales: tuple[int, int]) -> tuple[Span, Tensor]:
-    """Top left pixel, and values, of the piece of a map [h, w], enlarged by whole numbers, that held places reach.
+    """Top left pixel, and values, of the part of a map [h, w] around `held` places, enlarged by whole factors.
 
-    They are those of the whole map enlarged, to the last bit, wherever they pass the level: only at the piece's ends
-    do they differ, where no place does.
+    Wherever they pass the level, the values equal those of the whole map enlarged, bit for bit: they differ only at the
+    part's border, where no place passes it.
     """
     rows, columns = (
         slice(max(0, low - 1), min(high + 1, length))
@@ -144,9 +144,9 @@ def _enlarged(places: Tensor, held: tuple[Span, Span], scales: tuple[int, int]) 
 
 
 class _Axis:
-    """Along one side: how places of a map make pixels of the original image.
+    """Along one axis: the weights of a map's places in the pixels of the original image.
 
-    Both resizings are linear, so they are one matrix, here [pixels, places], with two or three values above 0 a row.
+    Both resizings are linear, so they are one matrix [pixels, places], with two or three non-zero values per row.
     """
 
     def __init__(self, places: int, padded: int, content: int, original: int) -> None:
@@ -159,7 +159,7 @@ class _Axis:
         self.places_of = [span(row) for row in reached]
 
     def reach(self, low: int, high: int) -> tuple[slice, slice]:
-        """Pixels that places low..high - 1 have a part in, and all places that have a part in these."""
+        """Pixels that depend on places low..high - 1, and all places that these depend on."""
         first = min(begin for begin, _ in self.pixels_of[low:high])
         last = max(end for _, end in self.pixels_of[low:high])
         if first >= last:
@@ -168,7 +168,7 @@ class _Axis:
 
 
 def _sampled(places: Tensor, held: tuple[Span, Span], axes: list[_Axis]) -> tuple[Span, Tensor]:
-    """Top left pixel, and values, of the pixels of the original image that held places of a map [h, w] reach."""
+    """Top left pixel, and values, of the pixels of the original image that depend on `held` places of a map [h, w]."""
     (y, rows), (x, columns) = (axis.reach(*ends) for axis, ends in zip(axes, held, strict=True))
     drawn = axes[0].weights[y, rows] @ places[rows, columns] @ axes[1].weights[x, columns].T
     return (y.start, x.start), drawn

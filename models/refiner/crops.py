@@ -1,4 +1,4 @@
-"""Crops for MaskRefineNet and the way back: boxes, network inputs, pasting; all of an image's points at once.
+"""Crops for MaskRefineNet, for all points of an image at once: boxes, network inputs, and pasting the results.
 
 Legend: K instances, S crop side, P heatmap channels, H x W pixels of the image. Boxes are xyxy, points x, y,
 in pixels; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
@@ -18,20 +18,20 @@ from models.refiner.network import MaskRefineNet
 from models.weights import check_outputs
 
 CHUNK_ELEMENTS = 1 << 22
-"""Pixels pasted at a time, each of which takes a few hundred bytes while it is."""
+"""Pixels pasted at a time; each takes a few hundred bytes meanwhile."""
 
 
 def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tensor:
     """Float32 xyxy [K, 4]: each mask's box, grown to hold the point's pixel, with context around it.
 
     The context is (scale - 1) / 2 of the mask's own width and height on each side: the box of a mask that
-    holds its point becomes `scale` times as large. Boxes are cut to the image, and of whole pixels so that no
-    crop is empty. An empty mask counts as its point's pixel.
+    holds its point becomes `scale` times as large. Boxes are clipped to the image, and of whole pixels, so that no
+    crop is empty. The box of an empty mask is its point's pixel.
 
     Args:
         masks: bool [K, H, W].
         points_xy: float [K, 2].
-        scale: a number, or one an instance [K].
+        scale: a number, or one per instance [K].
     """
     height, width = masks.shape[-2:]
     limit = torch.tensor([width, height], dtype=torch.float32, device=masks.device)
@@ -47,7 +47,7 @@ def crop_boxes(masks: Tensor, points_xy: Tensor, scale: float | Tensor) -> Tenso
 
 
 def _tight_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Float32 xyxy [K, 4] of bool masks [K, H, W], and bool [K]: whether a mask has a pixel; else its box is void."""
+    """Float32 xyxy [K, 4] of bool masks [K, H, W], and bool [K]: the mask isn't empty; else its box is undefined."""
     if masks.device.type == "cpu":
         boxes = mask_boxes(masks)
         return boxes.float(), boxes[:, 2] > boxes[:, 0]
@@ -60,7 +60,7 @@ def _tight_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def heatmaps(points_xy: Tensor, boxes_xyxy: Tensor, size: int, sigma: float) -> Tensor:
-    """Float32 [K, S, S]: exp(-d^2 / (2 sigma^2)), d each pixel's distance to the point in the crop."""
+    """Float32 [K, S, S]: exp(-d^2 / (2 sigma^2)), d the distance of each pixel to the point, in pixels of the crop."""
     low, side = boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     place = (points_xy - low) / side * size
     span = torch.arange(size, device=points_xy.device, dtype=torch.float32) + 0.5
@@ -93,7 +93,7 @@ def crop_inputs(
     Args:
         image: RGB 0..255 [3, H, W].
         masks: bool [K, H, W].
-        labels: heatmap channels [K], the contiguous classes, needed when config has a channel a class.
+        labels: heatmap channels [K], the contiguous classes; needed when config has a channel per class.
     """
     size = config.crop_size
     mean = torch.tensor(config.pixel_mean, device=image.device).view(3, 1, 1)
@@ -113,10 +113,9 @@ def crop_inputs(
 
 
 def paste_masks(probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """Bool [K, H, W]: where crops [K, S, S], put back in place by bilinear sampling, exceed the threshold.
+    """Bool [K, H, W]: where crops [K, S, S], resized to their boxes (bilinear), exceed the threshold.
 
-    Only the pixels inside the boxes, which are of whole pixels, are computed: an image of hundreds of small objects
-    is hundreds of times larger than what they cover.
+    Only pixels inside the boxes are computed: an image is hundreds of times larger than a small object.
     """
     if probabilities.device.type != "cpu":
         return paste_sampled(probabilities, boxes_xyxy, size, threshold)
@@ -129,7 +128,7 @@ def paste_masks(probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int]
 def paste_sampled(
     probabilities: Tensor, boxes_xyxy: Tensor, size: tuple[int, int], threshold: float
 ) -> Tensor:
-    """`paste_masks` of all crops in a few kernels, which a GPU likes; equal to it up to rounding."""
+    """`paste_masks` of all crops in a few kernels, for a GPU; equal to it up to rounding."""
     masks = torch.zeros(len(probabilities), *size, dtype=torch.bool, device=probabilities.device)
     low, high = boxes_xyxy[:, :2].long(), boxes_xyxy[:, 2:].long()
     width, height = (high - low).unbind(1)
@@ -162,7 +161,7 @@ def _drawn(probability: Tensor, box: list[int], threshold: float) -> Tensor:
 def _put_back(
     masks: Tensor, rows: Tensor, probabilities: Tensor, boxes_xyxy: Tensor, threshold: float
 ) -> Tensor:
-    """Bool [K]: which crops [K, S, S] aren't empty; these replace `masks` [rows], which lie inside the boxes."""
+    """Bool [K]: which crops [K, S, S] aren't empty; these replace `masks` [rows], which are inside the boxes."""
     if masks.device.type != "cpu":
         new = paste_masks(probabilities, boxes_xyxy, (masks.shape[1], masks.shape[2]), threshold)
         held = new.flatten(1).any(1)
@@ -173,7 +172,7 @@ def _put_back(
         drawn = _drawn(probability, box, threshold)
         found.append(bool(drawn.any()))
         if found[-1]:
-            # No copy of whole masks: nothing of the old one lies outside.
+            # No copy of whole masks: the old one has no pixel outside the box.
             _inside(masks[row], box).copy_(drawn)
     return torch.tensor(found, dtype=torch.bool)
 
@@ -182,13 +181,13 @@ class Refined(NamedTuple):
     """Masks of an image after refinement, one a point."""
 
     masks: Tensor
-    """bool [K, H, W]; the rough one where refinement wasn't wanted or came out empty"""
+    """bool [K, H, W]; the rough mask where `kept_rough`"""
     kept_rough: Tensor
-    """bool [K]: that is so"""
+    """bool [K]: not selected for refinement, or the refined mask is empty"""
     probabilities: Tensor
-    """float32 [K, S, S]: the crops that the refined masks were pasted from; 0 where kept_rough"""
+    """float32 [K, S, S]: the crops from which the refined masks are pasted; 0 where kept_rough"""
     boxes_xyxy: Tensor
-    """float32 [K, 4]: where in the image the crops lie"""
+    """float32 [K, 4]: the crops' places in the image"""
 
 
 @torch.no_grad()
@@ -208,18 +207,18 @@ def refine(
 ) -> Refined:
     """Refined masks at all points of an image.
 
-    A further round takes the last round's mask for the rough one, with a new crop around it. Where it comes out
-    empty the mask it was given stands, so a mask that was refined once is never lost.
+    Each further round refines the mask of the round before, in a new crop around it. Where the result is empty, the
+    mask before it stays.
 
     Args:
         image: uint8 RGB [3, H, W].
         masks: the rough ones, bool [K, H, W] of the same size; an empty one stays empty.
         points_xy: float [K, 2] in pixels of `image`.
-        batch_size: crops at a time; it doesn't alter results.
+        batch_size: crops at a time; doesn't affect results.
         enlarge: how much larger than the mask's box the crop is [2 in the paper].
         mask_threshold: object probability above which a pixel belongs to it [0.5].
-        rounds: times that each mask is refined [1].
-        labels: contiguous classes [K], needed when the network has a heatmap channel for each.
+        rounds: how often each mask is refined [1].
+        labels: contiguous classes [K]; needed when the network has a heatmap channel per class.
         selected: bool [K], the masks to refine; None means all.
 
     Raises ValueError for less than one round.
@@ -240,7 +239,7 @@ def refine(
     for done in range(rounds):
         if done:
             boxes = crop_boxes(refined.masks[rows], points_xy[rows], enlarge)
-        # A mask that came out empty would do so again: only those that came out go on.
+        # Where the result is empty, further rounds would repeat it.
         rows = _refine_once(
             model, image, refined, rows, boxes, points_xy, config, batch_size, mask_threshold, labels
         )
@@ -260,7 +259,7 @@ def _refine_once(
     mask_threshold: float,
     labels: Tensor | None,
 ) -> Tensor:
-    """Refines rows in place where the result isn't empty; returns the rows where it isn't."""
+    """Replaces the masks of `rows` where the result isn't empty; returns these rows."""
     masks = refined.masks
     found = torch.zeros(len(rows), dtype=torch.bool, device=masks.device)
     for at in range(0, len(rows), batch_size):
@@ -279,7 +278,7 @@ def _object_probabilities(model: MaskRefineNet, inputs: Tensor, config: RefineNe
     """Float32 [K, S, S] of inputs [K, 3 + P + 1, S, S]."""
     low = config.infer_precision == "bf16"
     if low or inputs.device.type == "cpu":
-        # The layout that these kernels compute in: else each convolution turns its maps there and back.
+        # The layout of these kernels; from another one, each convolution would convert its maps twice.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=low):
         logits = model(inputs)

@@ -1,4 +1,4 @@
-"""MaskRefineNet (PointWSSIS, arXiv 2303.15062, section 3.3): image, point and rough mask give a better mask.
+"""MaskRefineNet (PointWSSIS, arXiv 2303.15062, section 3.3): from image, point and rough mask to a better mask.
 
 A U-Net with atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) on a crop around an instance.
 
@@ -16,7 +16,7 @@ from models.backbones.conv_norm import ConvNorm, norm_layer
 from models.config import RefineNetConfig
 
 DICE_EPSILON = 1e-5
-"""Added above and below in the Dice loss: a class absent from truth and answer costs nothing."""
+"""Added to numerator and denominator of the Dice loss: a class absent from truth and prediction costs nothing."""
 
 
 def conv_norm_relu(
@@ -48,12 +48,12 @@ class ASPP(nn.Module):
 def spare_channels(config: RefineNetConfig, classes: int) -> int:
     """Heatmap channels before the first class's: one in the reference's layout, none in ours.
 
-    Training and use must agree on it. Raises ValueError for channels that no layout of so many classes has.
+    Raises ValueError for a number of channels that fits neither layout.
     """
     if config.heatmap_channels not in (1, classes, classes + 1):
         raise ValueError(
-            f"heatmap_channels: found {config.heatmap_channels} with {classes} classes, expected 1 (the network isn't "
-            f"told the class), {classes} (a channel a class) or {classes + 1} (the reference's, whose first is unused)"
+            f"heatmap_channels: found {config.heatmap_channels} with {classes} classes, expected 1 (no class "
+            f"input), {classes} (a channel per class) or {classes + 1} (the reference's, whose first is unused)"
         )
     return 0 if config.heatmap_channels == 1 else config.heatmap_channels - classes
 
@@ -85,7 +85,7 @@ class MaskRefineNet(nn.Module):
 
     @property
     def spare_channels(self) -> int:
-        """Of this network; see the function."""
+        """See the function `spare_channels`."""
         return spare_channels(self.config, len(self.categories)) if self.categories else 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class MaskRefineNet(nn.Module):
 
 
 def soft_dice(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """[M, 2]: 1 - 2 sum(p g) / (sum p + sum g) of each crop and class; both arguments are [M, 2, S, S]."""
+    """[M, 2]: 1 - 2 sum(p g) / (sum p + sum g) per crop and class; both arguments are [M, 2, S, S]."""
     overlap = (probabilities * targets).sum((2, 3))
     total = probabilities.sum((2, 3)) + targets.sum((2, 3))
     return 1 - (2 * overlap + DICE_EPSILON) / (total + DICE_EPSILON)
@@ -116,16 +116,16 @@ def soft_dice(probabilities: Tensor, targets: Tensor) -> Tensor:
 def refine_loss(
     logits: Tensor, targets: Tensor, dice_weight: float, cross_entropy_weight: float, total: int | None = None
 ) -> dict[str, Tensor]:
-    """`loss` and its parts `loss_dice` and `loss_cross_entropy`, scalars, each with its weight.
+    """`loss` and its weighted parts `loss_dice` and `loss_cross_entropy`, scalars.
 
-    The Dice term is the mean over crops, background and object alike (PointWSSIS, section 3.3). Alone it
-    collapses on small objects; the cross-entropy, the mean over pixels, is the usual remedy.
+    The Dice term is the mean over crops, of background and object (PointWSSIS, section 3.3). Alone it collapses on
+    small objects; the cross-entropy, the mean over pixels, prevents that.
 
     Args:
         logits: [M, 2, S, S].
         targets: bool [M, S, S].
-        total: crops of the larger batch that these, maybe none, are a piece of. The sum over its pieces is then the
-            loss of the whole.
+        total: number of crops of the whole batch, of which these (maybe none) are a part. The losses of its parts sum
+            to the loss of the whole batch.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()

@@ -1,6 +1,6 @@
-"""Refined masks: rough ones that MaskRefineNet looked at again, each pixel at most one refined mask's of its group.
+"""Refined masks: MaskRefineNet's masks, without overlaps inside a group.
 
-Those that stay rough keep all their pixels, and may overlap a refined neighbour.
+Masks that stay rough keep all their pixels, and may overlap a refined neighbour.
 """
 
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from models.refiner.network import MaskRefineNet
 
 
 class Final(NamedTuple):
-    """What came of all clicks of an image, a row a click."""
+    """The final masks of all clicks of an image, one row per click."""
 
     masks: Tensor
-    """bool [K, H, W]; the rough one where either of these is true"""
+    """bool [K, H, W]; the rough mask where `kept_rough` or `taken`"""
     kept_rough: Tensor
-    """bool [K]: refinement wasn't wanted, or came out empty"""
+    """bool [K]: not selected for refinement, or the refined mask is empty"""
     taken: Tensor
-    """bool [K]: all pixels of the refined mask are likelier another's"""
+    """bool [K]: all pixels of the refined mask are assigned to other masks"""
 
 
 def refined_masks(
@@ -43,9 +43,9 @@ def refined_masks(
 
     Args:
         image: uint8 RGB [3, H, W], the original.
-        batch_size: crops at a time; it doesn't alter results.
-        enlarge: how much larger than the mask's box a crop is.
-        rounds: times that each mask is refined.
+        batch_size: crops at a time; doesn't affect results.
+        enlarge: size of a crop relative to the mask's box.
+        rounds: how often each mask is refined.
         selected: bool [K]; the other rough masks stay.
     """
     refined = refine(
@@ -61,7 +61,7 @@ def refined_masks(
 
 
 def confidence(rough: Rough, refined: Refined) -> Probability:
-    """How sure masks are of places before they are settled: the refiner, or the teacher where a mask stays rough."""
+    """The probabilities by which overlaps are removed: the refiner's, or the teacher's where a mask stays rough."""
     maps = Maps(refined.probabilities, refined.boxes_xyxy)
 
     def probability(rows: Tensor, places_xy: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a batch lies in the plane of the coordinate channels."""
+    """The place of a batch in the plane of the coordinate channels."""
 
     input_size: tuple[int, int]
     """H, W"""
     reference: int | None
-    """Pixels from -1 to 1; None: the ends of the map are -1 and 1, whatever its size."""
+    """Pixels from -1 to 1; None: the map's ends are -1 and 1, whatever its size."""
     origins: Tensor
     """float32 [N, 2]: x, y of each input's top-left corner, for crops of a larger image; only with a reference."""
 
@@ -30,7 +30,7 @@ def coordinate_channels(like: Tensor, frame: Frame) -> Tensor:
     Without a reference they go from -1 at the first column (row) to 1 at the last. With one, the centre of a place
     at pixel p of the image is 2 p / reference - 1: crop and whole image agree, and so do maps of all strides.
 
-    CoordConv (Liu et al., NeurIPS 2018): it lets a convolution know where it is.
+    CoordConv (Liu et al., NeurIPS 2018): a convolution can depend on the position.
     """
     n, _, h, w = like.shape
     if frame.reference is None:
@@ -91,7 +91,7 @@ class InstanceHead(nn.Module):
         self.category_predictor = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.kernel_predictor = nn.Conv2d(channels, kernel_channels, 3, padding=1)
         initialise(self)
-        # Every cell starts by answering "nothing here" with probability 1 - prior_prob (focal loss paper).
+        # An untrained cell predicts each class with probability prior_prob (focal loss paper).
         nn.init.constant_(self.category_predictor.get_parameter("bias"), -log((1 - prior_prob) / prior_prob))
 
     def forward(
@@ -109,7 +109,7 @@ class InstanceHead(nn.Module):
             elif frame.reference is not None:
                 placed = torch.cat([plain, coordinate_channels(plain, frame)], dim=1)
             else:
-                # Resized like the features, because cells of a wide map are wide too.
+                # Resized as the features are, because cells of a wide map are wide too.
                 coordinates = F.interpolate(
                     coordinate_channels(x, frame), size=grid, mode="bilinear", align_corners=False
                 )
@@ -123,7 +123,7 @@ class MaskBranch(nn.Module):
     """One map of mask features for the whole image, from P2..P5 (section 3.2, "mask feature branch").
 
     Level P(2 + i) passes i convolutions, each followed by bilinear up-sampling by 2; the sum is at stride 4.
-    With `stride` 2 one more up-sampling and convolution follow: small objects want a finer map.
+    With `stride` 2 one more up-sampling and convolution follow, for small objects.
     """
 
     LEVELS = (2, 3, 4, 5)

@@ -17,10 +17,10 @@ from models.solov2.network import RawOutputs
 from models.solov2.targets import Targets
 
 DICE_EPSILON = 0.001
-"""Added to each squared sum of the Dice loss; SOLO's."""
+"""Added to each squared sum of the Dice loss, as in SOLO."""
 CHUNK_ELEMENTS = 1 << 25
-"""Mask values held at a time by the mask loss; more are computed in chunks, and again in the backward pass.
-It bounds memory and doesn't alter results beyond rounding."""
+"""Mask values that the mask loss has in memory at a time; more are computed in chunks, and again in the backward pass.
+It affects results by rounding only."""
 
 
 def dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
     """Elementwise sigmoid focal loss (Lin et al., ICCV 2017, equation 5); targets are 0 or 1."""
-    # Written with logsigmoid, so that a confident error stays finite.
+    # logsigmoid stays finite for confident errors.
     positive = -alpha * torch.sigmoid(-logits).pow(gamma) * F.logsigmoid(logits)
     negative = -(1 - alpha) * torch.sigmoid(logits).pow(gamma) * F.logsigmoid(-logits)
     return targets * positive + (1 - targets) * negative
@@ -43,16 +43,16 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
 
 @dataclass(frozen=True)
 class Totals:
-    """What the loss's sums are divided by."""
+    """The divisors of the loss's sums."""
 
     pairs: Tensor
-    """float32 scalar: weights of the mask loss's (cell, object) pairs"""
+    """float32 scalar: sum of the weights of the mask loss's (cell, object) pairs"""
     positives: Tensor
-    """float32 scalar: weights of the cells that hold an object"""
+    """float32 scalar: sum of the weights of the cells that hold an object"""
 
     @classmethod
     def of(cls, targets: Targets) -> Totals:
-        """Sums of one batch or piece."""
+        """Those of one batch, or of a part of one."""
         held = torch.cat([x.flatten(1) for x in targets.categories], 1) >= 0
         weights = torch.cat([x.flatten(1) for x in targets.cell_weights], 1)
         return cls(targets.weights[targets.instance].sum(), weights[held].sum())
@@ -63,11 +63,10 @@ def solov2_loss(
 ) -> dict[str, Tensor]:
     """`loss` and its two parts `loss_mask` (weighted mean Dice over the pairs) and `loss_category`, scalars.
 
-    A batch with no object has loss_mask 0 and finite gradients in every parameter. Both parts are means by weight: half
-    the weight is half the pull of another object, and doubtful objects don't make the sure ones count less.
+    A batch with no object has loss_mask 0 and finite gradients in every parameter. Both parts are weighted means, so
+    objects of low weight don't lower the influence of the others.
 
-    With `totals` of a larger batch, of which this is a piece, it is the piece's share of that batch's loss: the sum
-    over the pieces is the loss of the whole.
+    With the `totals` of a whole batch, of which this is a part, the losses of its parts sum to the loss of the whole.
     """
     if totals is None:
         totals = Totals.of(targets)
@@ -85,21 +84,21 @@ def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config, 
     weight = torch.cat([x.flatten(1) for x in targets.cell_weights], 1)
     hot = (category[:, None] == torch.arange(classes, device=category.device)[:, None]).float()
     loss = focal_loss(logits, hot, config.focal_alpha, config.focal_gamma) * weight[:, None]
-    if targets.silent.shape[1]:
-        image, of_class, cell = targets.silent
+    if targets.untaught.shape[1]:
+        image, of_class, cell = targets.untaught
         loss = loss.index_put((image, of_class, cell), loss.new_zeros(()))
     return loss.sum() / (positives + 1)
 
 
 def _mask_loss(outputs: RawOutputs, targets: Targets, total: Tensor) -> Tensor:
-    """Sum over the pairs of weight x Dice, / `total`, their weights (at least 1: a doubtful pair alone isn't sure)."""
+    """Sum over the pairs of weight x Dice / `total`, the sum of weights (at least 1: a low weight stays low)."""
     maps = outputs.mask_features.float().flatten(2)  # [N, E, h * w]
     joined = torch.cat([k.float().flatten(2) for k in outputs.kernels], 2)  # [N, E, cells of all levels]
     pairs = len(targets.cell)
     if not pairs:
-        # Still a function of every parameter: distributed training waits for all gradients.
+        # A function of every parameter: distributed training waits for all gradients.
         return 0.0 * (maps.sum() + joined.sum())
-    # Taken apart once: the gradient of one image picked from a batch is a whole batch of zeros but for it.
+    # Unbound once: the gradient of one image indexed from a batch is as large as the batch.
     features, kernels = maps.unbind(0), joined.unbind(0)
     first = torch.tensor([0, *(k.shape[2] * k.shape[3] for k in outputs.kernels)], device=maps.device).cumsum(
         0
@@ -122,6 +121,6 @@ def _mask_loss(outputs: RawOutputs, targets: Targets, total: Tensor) -> Tensor:
 
 
 def _pair_dice(kernels: Tensor, features: Tensor, truth: Tensor, instance: Tensor, weights: Tensor) -> Tensor:
-    """Sum of weighted Dice of kernels [E, P] on one image's features [E, h * w]."""
+    """Sum of the weighted Dice losses of kernels [E, P] on one image's features [E, h * w]."""
     probabilities = torch.sigmoid(kernels.T @ features)
     return (dice_loss(probabilities, truth[instance]) * weights[instance]).sum()

@@ -1,10 +1,10 @@
 """SOLOv2: dynamic and fast instance segmentation (Wang et al., NeurIPS 2020, arXiv 2003.10152).
 
-Every cell of an S x S grid answers what object has its centre there (category logits) and how to find its
-pixels (a kernel): the mask is the kernel applied, as a 1x1 convolution, to one shared map of mask features.
+Every cell of an S x S grid predicts the class of the object whose centre it holds (category logits) and a kernel: the
+mask is the kernel applied, as a 1x1 convolution, to one shared map of mask features.
 
 Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input. With
-`grid_reference` a level has S H / R rows and S W / R columns, where this package's shapes say S x S.
+`grid_reference` R, read S x S as S H / R rows and S W / R columns.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from models.solov2.heads import Frame, InstanceHead, MaskBranch
 
 
 class RawOutputs(NamedTuple):
-    """What the network says of a batch, before any decision."""
+    """The network's outputs for a batch."""
 
     category_logits: list[Tensor]
     """L x [N, C, S, S]"""
@@ -33,7 +33,6 @@ class RawOutputs(NamedTuple):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All of them."""
         return [*self.category_logits, *self.kernels, self.mask_features]
 
 
@@ -73,7 +72,7 @@ class SOLOv2(nn.Module):
     def normalise(self, images: Tensor, content_sizes: list[tuple[int, int]] | None) -> Tensor:
         """RGB 0..255 [N, 3, H, W] to the network's channel order, zero mean and unit deviation.
 
-        With `content_sizes`, the (h, w) of each image in the batch, padding becomes 0, the mean colour.
+        With `content_sizes`, the (h, w) of each image in the batch, padding is set to 0, the mean colour.
         """
         x = images.float()
         if self.config.bgr:
@@ -93,8 +92,8 @@ class SOLOv2(nn.Module):
     ) -> RawOutputs:
         """Images [N, 3, H, W], uint8 or float, RGB 0..255, padded at the bottom and right, to raw outputs.
 
-        `origins` are the x, y of crops in the images that they were cut from; they count with `grid_reference`,
-        which alone lets crops be learnt from and whole images be seen.
+        `origins` are the x, y of crops in their images; they have an effect with `grid_reference` only, which allows
+        to train on crops and to predict on whole images.
 
         Raises ValueError for another shape, or H or W not a multiple of 32.
         """

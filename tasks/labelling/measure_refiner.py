@@ -19,10 +19,10 @@ from data.tables import Split, class_indices
 from models.inference.coarse_masks import rough_masks
 from models.inference.tiles import Outputs, forward_tiled
 from models.masks.boxes import areas_in
+from models.masks.geometry import random_inner_points
 from models.refiner.network import MaskRefineNet
 from models.refiner.refine import refined_masks
 from models.solov2.network import SOLOv2
-from models.solov2.targets import random_inner_points
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar

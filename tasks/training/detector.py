@@ -17,9 +17,10 @@ from data.storage import atomic_dir, discard_partials
 from data.tables import Category, Split
 from models.checkpoint import WEIGHTS, load_checkpoint
 from models.config import SOLOv2Config
+from models.masks.geometry import inner_points
 from models.solov2.losses import Totals, solov2_loss
 from models.solov2.network import SOLOv2
-from models.solov2.targets import Targets, assign_targets, draw_pairs, inner_points, keep_pairs
+from models.solov2.targets import Targets, assign_targets, draw_pairs, keep_pairs
 from models.weights import CheckpointError, listed, misfits
 from tasks.common import processes
 from tasks.common.config import DetectorTrainConfig, Params

@@ -15,6 +15,7 @@ from torch import Tensor
 from models.config import PromptConfig
 from models.inference.click_masks import prompt_points
 from models.inference.detect import maskness, predict
+from models.masks.geometry import Shapes, measure
 from models.masks.resize import resize_masks
 from models.reference.compat import mask_nms, predict_as_reference, prompt_as_reference, rounded_points
 from models.reference.compat_refine import reference_boxes, reference_inputs
@@ -26,7 +27,7 @@ from models.refiner.network import soft_dice
 from models.solov2 import targets as targets_module
 from models.solov2.losses import solov2_loss
 from models.solov2.network import SOLOv2
-from models.solov2.targets import Shapes, Targets, assign_targets, measure
+from models.solov2.targets import Targets, assign_targets
 
 SIZE = (256, 320)
 LEVELS = 5

@@ -11,18 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.config import SOLOv2Config
+from models.masks.geometry import inner_points, measure, random_inner_points
 from models.solov2.targets import (
     NO_CLASS,
     Targets,
     assign_targets,
     cells_of,
     draw_pairs,
-    inner_points,
     keep_pairs,
     levels_of,
-    measure,
     positive_cells,
-    random_inner_points,
     shrink_masks,
 )
 
@@ -445,7 +443,7 @@ def test_a_guessed_mask_teaches_no_background_of_its_own_class(
                 if touches and targets.categories[level][0, row, column] != 1:
                     expected.add((0, 1, before + row * side + column))
         before += side * side
-    assert set(zip(*targets.silent.tolist(), strict=True)) == expected
+    assert set(zip(*targets.untaught.tolist(), strict=True)) == expected
     assert expected
 
 
@@ -458,7 +456,7 @@ def test_without_clicks_nothing_is_silent_and_true_masks_change_nothing(
         assign_targets(*arguments),
         assign_targets(*arguments, clicks_xy=[torch.full((2, 2), torch.nan)]),
     )
-    assert plain.silent.shape == true.silent.shape == (3, 0)
+    assert plain.untaught.shape == true.untaught.shape == (3, 0)
     assert torch.equal(plain.cell, true.cell)
     for name in ("categories", "cell_weights"):
         for a, b in zip(getattr(plain, name), getattr(true, name), strict=True):

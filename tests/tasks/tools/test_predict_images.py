@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from data.errors import DataError
 from flows.cli.main import app
 from models.config import SOLOv2Config
+from models.masks.geometry import measure
 from models.reference.published import refinenet_names, solov2_names
 from models.reference.published_config import STUDENT, refinenet_config, solov2_config
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
-from models.solov2.targets import measure
 from tasks.common.errors import TaskError
 from tasks.tools.import_checkpoint import import_checkpoint
 from tasks.tools.predict_images import predict_images
