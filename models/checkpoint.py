@@ -1,7 +1,7 @@
-"""Our checkpoints: a folder of model.safetensors and model.json. Reading one never executes code.
+"""Checkpoints: a folder of model.safetensors and model.json. Reading one never executes code.
 
-model.json: {"format": 1, "kind": "solov2" | "refinenet", "config": {...}, "categories": [{"id", "name"},
-...]} and whatever else the writer noted. Contiguous class i is categories[i]: the table is sorted by id.
+model.json: {"format": 1, "kind": "solov2" | "refinenet", "config": {...}, "categories": [{"id", "name"}, ...]} and
+further keys. Contiguous class i is categories[i]; the table is sorted by id.
 """
 
 import json
@@ -36,7 +36,7 @@ from models.weights import (
 FORMAT = 1
 WEIGHTS, META = "model.safetensors", "model.json"
 MAX_BYTES = 2**24
-"""Of model.json. That of 80 classes has 8 KB."""
+"""Of model.json; with 80 classes it has 8 KB."""
 MAX_CLASSES = 2**16
 
 
@@ -54,7 +54,7 @@ class _Imported(BaseModel):
 
 
 class _Meta(BaseModel):
-    """What a reader goes by in model.json; `input` belongs to the steps that resize images."""
+    """The keys of model.json that readers use, except `input`, which is the resizing steps'."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -67,7 +67,7 @@ class _Meta(BaseModel):
 
     @model_validator(mode="after")
     def _one_row_a_class(self) -> Self:
-        """Class i is row i: a table in another order gives every mask a wrong name."""
+        """Class i is row i, so ids must ascend."""
         for one, other in pairwise(row.id for row in self.categories):
             if one >= other:
                 raise ValueError(f"categories: found id {other} after {one}, expected ids that rise")
@@ -78,10 +78,10 @@ class _Meta(BaseModel):
 
 
 def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write a checkpoint folder, all or nothing: the same weights and meta give the same bytes.
+    """Writes a checkpoint folder, all or nothing; the same weights and meta give the same bytes.
 
-    An older checkpoint in `directory` is replaced; other files in it stay. Raises CheckpointError for what
-    `load_checkpoint` wouldn't read.
+    Replaces an older checkpoint in `directory`; other files in it stay. Raises CheckpointError for what
+    `load_checkpoint` would refuse.
     """
     faults = _faults(meta) + [
         f"{key}: {fault}"
@@ -94,12 +94,12 @@ def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: 
     target.mkdir(parents=True, exist_ok=True)
     tensors = {key: state_dict[key].detach().cpu().contiguous() for key in sorted(state_dict)}
     text = json.dumps(meta, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    # Written beside their final place, since a rename across file systems isn't atomic.
+    # In the same file system, since a rename across file systems isn't atomic.
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         (scratch / WEIGHTS).write_bytes(save(tensors))
         (scratch / META).write_text(text, encoding="utf-8")
-        # model.json goes last and is taken away first: without it there is no checkpoint.
+        # model.json is removed first and written last: without it there is no checkpoint.
         (target / META).unlink(missing_ok=True)
         (scratch / WEIGHTS).replace(target / WEIGHTS)
         (scratch / META).replace(target / META)
@@ -108,7 +108,7 @@ def save_checkpoint(directory: str | Path, state_dict: dict[str, Tensor], meta: 
 
 
 def load_meta(directory: str | Path) -> dict[str, Any]:
-    """model.json of a checkpoint folder, all of which can be used: kind, config, categories, `inference` if it's there.
+    """The checked model.json of a checkpoint folder.
 
     Raises CheckpointError, which lists every fault by its key.
     """
@@ -164,7 +164,7 @@ def _no_number(name: str) -> None:
 
 
 def _faults(meta: dict[str, Any]) -> list[str]:
-    """Of a model.json of this format, each with its key."""
+    """The faults of a model.json of this format, each with its key."""
     faults = []
     try:
         _Meta.model_validate(meta)
@@ -184,7 +184,7 @@ def _keyed(error: ValidationError, inside: tuple[str, ...]) -> list[str]:
         place = ".".join(map(str, (*inside, *one["loc"])))
         if one["type"] == "missing":
             faults.append(f"{place}: missing")
-        elif one["type"] == "value_error":  # says what it found
+        elif one["type"] == "value_error":  # its text has the found value
             faults.append(": ".join(filter(None, (place, one["msg"].removeprefix("Value error, ")))))
         else:
             faults.append(f"{place}: found {_short(one['input'])}; {one['msg'][0].lower()}{one['msg'][1:]}")
@@ -201,7 +201,7 @@ def _short(value: Any) -> str:
 def _config(meta: dict[str, Any]) -> SOLOv2Config | RefineNetConfig:
     config = dict(meta["config"])
     if isinstance(config.get("backbone"), dict):
-        # The weights that training began with are of no use here, and may be gone.
+        # The initial weights of the training aren't needed, and may not exist any more.
         config["backbone"] = {**config["backbone"], "weights": None}
     kind = RefineNetConfig if meta.get("kind") == "refinenet" else SOLOv2Config
     return kind.model_validate(config)
@@ -215,10 +215,10 @@ def _network(meta: dict[str, Any]) -> SOLOv2 | MaskRefineNet:
 
 
 def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights (on the CPU; float32, whatever floats the file has) and meta of a checkpoint folder.
+    """Weights (on the CPU, floats as float32) and meta of a checkpoint folder.
 
-    They are those of the config's network, finite, and of the types that it has: whatever else is in the folder, it is
-    refused here. Raises CheckpointError, which lists every fault.
+    Raises CheckpointError, which lists every fault: weights must have the names, shapes and types of the config's
+    network and be finite.
     """
     meta = load_meta(directory)
     path = Path(directory) / WEIGHTS
@@ -244,7 +244,7 @@ def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str,
 def build_model(directory: str | Path) -> SOLOv2 | MaskRefineNet:
     """The network of a checkpoint folder on the CPU, in eval mode, with `.categories` [{"id", "name"}, ...].
 
-    Raises CheckpointError when the folder isn't a checkpoint, or its weights aren't those of its config.
+    Raises CheckpointError; see `load_checkpoint`.
     """
     state, meta = load_checkpoint(directory)
     model = _network(meta)
@@ -257,7 +257,7 @@ def load_teacher(folder: str | Path, device: torch.device) -> SOLOv2:
     """A SOLOv2 checkpoint in eval mode on the device.
 
     Raises:
-        CheckpointError: see `build_model`; or it is another network's.
+        CheckpointError: see `load_checkpoint`; or it is another network's.
     """
     model = build_model(folder)
     if not isinstance(model, SOLOv2):

@@ -10,7 +10,7 @@ from models.backbones.config import PYRAMID_LEVELS, BackboneConfig, Groups
 SIZE_DIVISOR = 32
 """Height and width of a batch must be multiples of this (the coarsest backbone stage's stride)."""
 
-# Upper bounds lie far above what anybody trains, and below what takes a machine down or a loop for ever.
+# Upper bounds are far above useful values, and low enough to keep memory and time bounded.
 MAX_LEVELS = 16
 Channels = Annotated[int, Field(ge=1, le=2**14)]
 Depth = Annotated[int, Field(ge=1, le=64)]
@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1, le=10**5)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
-# A YAML file has lists where Python has tuples; their entries stay strict.
+# YAML has lists for tuples; the entries stay strict.
 Mean = Annotated[float, Field(ge=-1e4, le=1e4)]
 Means = Annotated[tuple[Mean, Mean, Mean], Strict(False)]
 Deviation = Annotated[float, Field(ge=1e-3, le=1e4)]
@@ -38,7 +38,7 @@ Exclusive = Literal["none", "same_class", "all"]
 
 
 class SOLOv2Config(BaseModel):
-    """Every size and every constant of the loss; the paper's in brackets. All fields are required."""
+    """Sizes of the network and constants of its loss; the paper's in brackets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -61,27 +61,27 @@ class SOLOv2Config(BaseModel):
     """S of each level, finest first [40, 36, 24, 16, 12]."""
     grid_reference: Annotated[int, Field(ge=SIZE_DIVISOR, le=MAX_SIDE)] | None
     """R: `grids` are those of an input of R x R pixels; one of H x W has S H / R rows and S W / R columns, and
-    coordinate channels count in R too. So a cell spans the same R / S pixels, and an object's kernel and mask
-    features the same coordinates, whatever the size of the image, of a crop of it, or of the batch; it takes cells
-    of 32, 16, 32/3, 8, ... pixels. [null: S x S cells and coordinates from -1 to 1 over the padded input]"""
+    coordinates are relative to R too. So cells of R / S pixels and coordinates are the same for all sizes of images,
+    crops and batches. Cells must be of 32, 16, 32/3, 8, ... pixels. [null: S x S cells and coordinates from -1 to 1
+    over the padded input]"""
     level_sources: LevelPairs
-    """For each level (pyramid level, pyramid level at whose size it is read) [(2, 3), (3, 3), (4, 4), (5, 5),
+    """For each level (pyramid level, pyramid level to whose size it is resized) [(2, 3), (3, 3), (4, 4), (5, 5),
     (6, 5)]: P2 is halved and P6 doubled, so the strides are 8, 8, 16, 32, 32."""
     ranges: Ranges
-    """For each level the sizes sqrt(w h), in pixels of the input, lower <= size < upper, of the objects it
-    learns [(1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)]. No size between the ends may be left out;
-    smaller and larger objects go where the nearest size goes."""
+    """For each level the sizes sqrt(w h), in pixels of the input, lower <= size < upper, of the objects it learns
+    [(1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)], without a gap. Smaller and larger objects are learnt with
+    the nearest size."""
     coord_conv: bool
     """[true]"""
     pixel_mean: Means
     """Subtracted from 0..255 pixels, in the network's channel order."""
     pixel_std: Deviations
     bgr: bool
-    """The network sees blue first (Caffe's weights), though it's always given RGB."""
+    """The network's channel order is BGR (Caffe's weights); the input is RGB always."""
     centre_shrink: Annotated[float, Field(ge=0, le=1)]
-    """The part of an object's box, around its mass centre, whose cells learn it [0.2]."""
+    """Cells in the object's box, shrunk by this factor around its mass centre, learn it [0.2]."""
     prior_prob: Fraction
-    """An untrained cell's class probability [0.01]."""
+    """Class probability of an untrained cell [0.01]."""
     dice_weight: Weight
     """[3]"""
     focal_weight: Weight
@@ -145,7 +145,7 @@ class SOLOv2Config(BaseModel):
 
 
 class RefineNetConfig(BaseModel):
-    """Every size of the network and its input; the paper's in brackets. All fields are required."""
+    """Sizes of the network and its input; the paper's in brackets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -156,14 +156,14 @@ class RefineNetConfig(BaseModel):
     pixel_std: Deviations
     """[58.395, 57.12, 57.375]"""
     norm: Literal["batch_norm", "group_norm"]
-    """Of the parts below, which start from random weights: there is nothing to freeze. Group norm has the
-    backbone's norm_groups [batch_norm]."""
+    """Of the parts after the backbone, which start from random weights. Group norm has the backbone's norm_groups
+    [batch_norm]."""
     aspp_channels: Channels
     """[512]"""
     aspp_rates: Annotated[
         tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(max_length=MAX_LEVELS), Strict(False)
     ]
-    """Dilations of the 3x3 branches, beside the 1x1 and the pooling branch [3, 6, 9]."""
+    """Dilations of the 3x3 branches; there are a 1x1 and a pooling branch too [3, 6, 9]."""
     decoder_channels: Annotated[tuple[Channels, Channels, Channels, Channels], Strict(False)]
     """After joining the maps at strides 16, 8, 4 and 2 [256, 128, 64, 64]."""
     crop_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
@@ -171,15 +171,14 @@ class RefineNetConfig(BaseModel):
     heatmap_sigma: Annotated[float, Field(ge=0.01, le=1024)]
     """Of the point's Gaussian, in pixels of the crop [6]."""
     heatmap_channels: Channels
-    """1: the network isn't told the class; C: one channel a class; C + 1: the same, the first channel unused
-    [C + 1]."""
+    """1: no class input; C: one channel per class; C + 1: the same, with an unused first channel [C + 1]."""
     infer_precision: Literal["fp32", "bf16"]
-    """Of the network in use, whatever it was trained in [fp32]. bf16 is about twice as fast where the processor
-    computes in it, and masks differ in a few pixels at their edges (bench/RESULTS.md)."""
+    """Precision of inference, whatever that of the training [fp32]. bf16 is about twice as fast where the hardware
+    supports it; masks differ in a few pixels at their edges (bench/RESULTS.md)."""
 
 
 class InferenceConfig(BaseModel):
-    """How detections are picked. The paper's values are in brackets; all fields are required."""
+    """Selection of detections; the paper's values in brackets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -188,7 +187,7 @@ class InferenceConfig(BaseModel):
     min_area: Annotated[float, Field(ge=0, le=1e9)]
     """Least mask area, as a multiple of the level's stride, in pixels of a stride-4 map [1]; 0 keeps all."""
     nms_pre: Count
-    """Best candidates that enter matrix NMS [500]."""
+    """Candidates that enter matrix NMS, the best ones [500]."""
     nms_kernel: Literal["gaussian", "linear"]
     """[gaussian]"""
     nms_sigma: Annotated[float, Field(gt=0, le=1e6)]
@@ -202,14 +201,14 @@ class InferenceConfig(BaseModel):
 
 
 class TileConfig(BaseModel):
-    """Overlapping tiles that the network sees one by one: `side` is the crops' that it learnt from."""
+    """Overlapping tiles of the input, each a forward pass: of the crops' size in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     side: Annotated[int, Field(ge=SIZE_DIVISOR, le=MAX_SIDE, multiple_of=SIZE_DIVISOR)]
     """Pixels of the input."""
     overlap: Annotated[int, Field(ge=0, le=MAX_SIDE)]
-    """Pixels that neighbours share at least: an object at the border of a tile's part should lie whole in it."""
+    """Pixels that neighbours share at least: a tile should contain the objects of its core whole."""
 
     @model_validator(mode="after")
     def _overlap_below_side(self) -> Self:
@@ -220,28 +219,27 @@ class TileConfig(BaseModel):
 
 
 class PromptConfig(BaseModel):
-    """How a click becomes a mask. All fields are required; `paper` is what PointWSSIS does (section 3.2)."""
+    """Masks at clicks; PointWSSIS's values (section 3.2) in brackets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     mask_threshold: Share
     """Pixel probability above which it belongs to the object [0.5]."""
     kernel: Literal["best", "blend"]
-    """`best`: the kernel of one cell; `blend`: all candidates' kernels, each by its fit to the click [best]."""
+    """`best`: one cell's kernel; `blend`: the mean of all candidates' kernels, weighted by fit to the click [best]."""
     neighbourhood: Annotated[int, Field(ge=0, le=1024)]
-    """Cells up to this many away from the click's, at every level, are candidates too [0]."""
+    """Cells up to this many from the click's, at every level, are candidates too [0]."""
     class_power: Weight
-    """A cell's probability of the click's class counts to this power [1]."""
+    """Power of the cell's probability of the click's class in the fit [1]."""
     click_power: Weight
-    """The probability of a cell's mask at the click counts to this power [0]."""
+    """Power of the probability of the cell's mask at the click in the fit [0]."""
     small_area: Weight
-    """Masks of up to so many places of the mask map are cut where their area is the sum of their probabilities, not
-    at `mask_threshold`, at which what is as small as a place vanishes (see models/inference/thresholds.py) [0:
-    none]."""
+    """Masks of up to so many places of the mask map get the threshold at which their area equals the sum of their
+    probabilities; at `mask_threshold` objects of a place's size vanish (models/inference/thresholds.py) [0: none]."""
     faint: Share
-    """Lesser probabilities don't count in that sum."""
+    """Lower probabilities are left out of that sum."""
     exclusive: Exclusive
-    """Whose masks share no pixel, each going to the likelier owner: no one's, those of a class, or all [none]."""
+    """Masks that may not overlap: none, those of a class, or all; a pixel is assigned to the most probable [none]."""
 
     @classmethod
     def paper(cls, mask_threshold: float) -> Self:

@@ -1,6 +1,6 @@
-"""Weights in files that aren't trusted: read without executing code, and the rule for which tensors can be used.
+"""Reads weights from untrusted files without executing code, and checks whether the tensors are usable.
 
-Every file of weights comes through here: checkpoints, published weights, backbones to start from.
+All weights are read here: checkpoints, published weights, initial backbones.
 """
 
 import zipfile
@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 MAX_WEIGHTS = 2**30
-"""Of a network: 4 GiB. The largest here, with a ResNet-101, has a sixteenth of that."""
+"""Of a network, 4 GiB. With a ResNet-101 it has a sixteenth of that."""
 COUNTER = "num_batches_tracked"
-"""Ends the name of batch norm's counter of steps, the only whole number in a network."""
+"""Suffix of batch norm's step counter, the only integer tensor of a network."""
 VARIANCE = "running_var"
 SHOWN = 20
 
@@ -26,15 +26,15 @@ AGAIN = "train again or copy the checkpoint anew"
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged, or of another format; says which file and what to do."""
+    """A checkpoint that is missing, damaged, or of another format; the text names the file and the next step."""
 
 
 class WeightsError(ValueError):
-    """A file that can't be read as weights; its text names the file."""
+    """A file that can't be read as weights; the text names the file."""
 
 
 def check_regular(path: Path) -> None:
-    """Raises WeightsError where there is no file that can be read whole: a pipe would make us wait for ever."""
+    """Raises WeightsError for anything but a regular file (reading a pipe might never end), FileNotFoundError."""
     try:
         found = path.is_file()
         there = found or path.exists() or path.is_symlink()
@@ -49,9 +49,9 @@ def check_regular(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file by name, on the CPU, their values not looked at.
+    """The tensors of a .safetensors file by name, on the CPU; values aren't checked.
 
-    Raises WeightsError when it is damaged, FileNotFoundError when it isn't there.
+    Raises WeightsError when it is damaged, FileNotFoundError.
     """
     check_regular(path)
     try:
@@ -61,20 +61,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path, safe_globals: Iterable[Any] = ()) -> Any:
-    """What torch saved in a .pth or .pt file, on the CPU; `safe_globals` may be named in it beside tensors.
+    """The content of a .pth or .pt file, on the CPU; it may use `safe_globals`.
 
-    Raises WeightsError when it is damaged or unpacks to more than it is, UnpicklingError when it holds what could run
-    code, FileNotFoundError when it isn't there.
+    Raises WeightsError when it is damaged or unpacks to more than its size, UnpicklingError when it could execute code,
+    FileNotFoundError.
     """
     check_regular(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 unpacked = sum(entry.file_size for entry in archive.infolist())
-            # torch stores, it never packs.
+            # torch doesn't compress.
             if unpacked > path.stat().st_size:
                 raise WeightsError(
-                    f"{path}: a file of {path.stat().st_size} bytes that says it holds {unpacked}; fetch it anew"
+                    f"{path}: a file of {path.stat().st_size} bytes that would unpack to {unpacked}; fetch it anew"
                 )
         with torch.serialization.safe_globals(list(safe_globals)):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -86,7 +86,7 @@ def read_pickle(path: Path, safe_globals: Iterable[Any] = ()) -> Any:
 
 
 def shapes_of(build: Callable[[], nn.Module]) -> dict[str, torch.Size]:
-    """The shapes of a network's tensors by name. It takes no memory: a file says how large the network is.
+    """The shapes of a network's tensors by name. Allocates nothing, since the network's size comes from a file.
 
     Raises WeightsError for more than `MAX_WEIGHTS`.
     """
@@ -99,10 +99,10 @@ def shapes_of(build: Callable[[], nn.Module]) -> dict[str, torch.Size]:
 
 
 def fault_of(name: str, tensor: Tensor) -> str | None:
-    """Why a network can't work with a tensor of this name of ours, or None: the one rule for all weights that are read.
+    """Why a tensor of this name isn't usable, or None; the same check for all weights.
 
-    Floats of any size will do, they become float32; but not whole numbers, complex ones or truth values in their place,
-    none that isn't finite in float32, and no variance below 0. Shapes are to be checked before: a file may say any.
+    Usable are floats of any size (converted to float32 later) that are finite in float32, variances of 0 or more, and
+    integers for a step counter. Check shapes before.
     """
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return "found a sparse, quantised or empty tensor, expected plain numbers"
@@ -113,7 +113,7 @@ def fault_of(name: str, tensor: Tensor) -> str | None:
     if not tensor.is_floating_point():
         return f"found numbers of type {kind}, expected float32"
     values = tensor.detach().float()
-    # One pass without memory of its own. A sum is finite only where all are; the reverse needn't hold.
+    # One pass without extra memory: if the sum is finite, all values are. The reverse needn't hold.
     if not values.sum().isfinite():
         wrong = ~values.isfinite()
         if wrong.any():
@@ -129,7 +129,7 @@ def _first(tensor: Tensor, wrong: Tensor) -> str:
 
 
 def misfits(found: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> list[str]:
-    """All that keeps tensors from being those of a network with `shapes`: names, shapes, and values by `fault_of`."""
+    """Faults of tensors as the weights of a network with `shapes`: names, shapes, and values by `fault_of`."""
     faults = [f"{key}: missing; expected {list(shapes[key])}" for key in sorted(shapes.keys() - found.keys())]
     faults += [f"{key}: not in this network" for key in sorted(found.keys() - shapes.keys())]
     for key in sorted(found.keys() & shapes.keys()):
@@ -141,15 +141,15 @@ def misfits(found: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> li
 
 
 def listed(faults: list[str]) -> str:
-    """As lines, the first `SHOWN` of them."""
+    """The first `SHOWN`, one a line."""
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
     return "\n".join(f"  - {fault}" for fault in [*faults[:SHOWN], *more])
 
 
 def check_outputs(outputs: Iterable[Tensor]) -> None:
-    """Raises CheckpointError where a network's outputs aren't finite: each of its weights is, but they are too large.
+    """Raises CheckpointError where a network's outputs aren't finite, which finite but too large weights cause.
 
-    Such outputs pass no threshold, so they would look like an image in which there is nothing.
+    Such outputs pass no threshold, so they would look like an empty image.
     """
     held = [one for one in outputs if one.numel()]
     if not held or torch.stack([one.sum(dtype=torch.float32) for one in held]).isfinite().all():

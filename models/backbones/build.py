@@ -41,7 +41,7 @@ def weights_file(name: str, weights: str) -> Path:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file by name. Never executes code.
 
-    Raises ValueError when it is damaged, or holds anything but named tensors.
+    Raises ValueError when it is damaged, or doesn't contain named tensors only.
     """
     try:
         state = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
@@ -59,9 +59,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: Freezable, name: str, weights: str) -> None:
-    """Load `imagenet`, or a file of weights with the published ones' names; the classifier's are left out.
+    """Loads `imagenet`, or a file of weights with the published names; the classifier's are left out.
 
-    Raises ValueError that lists every fault, FileNotFoundError when there is no such file.
+    Raises ValueError that lists every fault, FileNotFoundError when the file doesn't exist.
     """
     module = BACKBONES[name].load()
     state, stem = module.from_published(read_weights(weights_file(name, weights))), module.STEM
@@ -70,7 +70,7 @@ def load_weights(network: Freezable, name: str, weights: str) -> None:
         widened = own[stem].clone()
         widened[:, : state[stem].shape[1]] = state[stem]
         state = {**state, stem: widened}
-    # Group norm has no running statistics, step counters are of no use.
+    # Group norm has no running statistics; step counters aren't used.
     spare = ("num_batches_tracked", "running_mean", "running_var")
     faults = [f"{key}: missing" for key in own.keys() - state.keys() if "num_batches" not in key]
     for key, value in state.items():

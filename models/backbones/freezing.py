@@ -1,4 +1,4 @@
-"""Backbones whose first parts don't learn."""
+"""Backbones with frozen stages."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from torch import nn
 
 
 class Freezable(nn.Module):
-    """A backbone that learns from some stage on."""
+    """A backbone whose first stages can be frozen: images [N, C, H, W] to a list of maps."""
 
     frozen_stages = 0
     channels: list[int]
     """of the maps"""
 
     def freeze(self, stages: int) -> None:
-        """Stop the learning of the first `stages` parts, the stem being one; see the backbone's `frozen_parts`."""
+        """Freezes the first `stages` parts; the stem counts as one."""
         self.frozen_stages = stages
         for part in self.frozen_parts():
             part.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As any module's, but what is frozen stays in eval mode: its batch norms take no statistics."""
+        """Sets the mode of all but the frozen parts, which stay in eval mode: their batch norms take no statistics."""
         super().train(mode)
         for part in self.frozen_parts():
             part.eval()
         return self
 
     def frozen_parts(self) -> list[nn.Module]:
-        """What `frozen_stages` freezes."""
+        """The parts that `frozen_stages` freezes."""
         raise NotImplementedError

@@ -90,7 +90,7 @@ class ResNet(Freezable):
         self.channels = [stem_channels]
 
         def stage(i: int) -> nn.Sequential:
-            """Stage i; its first block changes depth and, but for stage 0, halves the map."""
+            """Stage i; its first block changes the channels and, except for stage 0, halves the map."""
             inside, stride = planes * 2**i, 1 if i == 0 else 2
             before, after = self.channels[-1], inside * block.expansion
             downsample = None

@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all processes that train together."""
+"""Batch norm over the batches of all processes of a training."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor, distributed, nn
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """What each process has, added up; so is the gradient, since every process's loss depends on the sum."""
+    """The sum over all processes; the gradient is summed too, since the loss of each process depends on the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -22,8 +22,8 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
-class JoinedBatchNorm(nn.BatchNorm2d):
-    """As nn.SyncBatchNorm, which needs a GPU; a process's batch may be empty."""
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """nn.SyncBatchNorm for the CPU; a process's batch may be empty."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to the same shape; in training by the mean and variance over all processes' values."""
@@ -32,9 +32,9 @@ class JoinedBatchNorm(nn.BatchNorm2d):
         values = x.float()
         shape, axes = (1, -1, 1, 1), (0, 2, 3)
         count = values.new_full((1,), values.numel() / values.shape[1])
-        joined: Tensor = _SumOverProcesses.apply(torch.cat([values.sum(axes), count]))
-        total = joined[-1].detach()
-        mean = joined[:-1] / total
+        summed: Tensor = _SumOverProcesses.apply(torch.cat([values.sum(axes), count]))
+        total = summed[-1].detach()
+        mean = summed[:-1] / total
         centred = values - mean.view(shape)
         squares: Tensor = _SumOverProcesses.apply(centred.square().sum(axes))
         variance = squares / total
@@ -54,9 +54,11 @@ class JoinedBatchNorm(nn.BatchNorm2d):
         return scaled.to(x.dtype)
 
 
-def join_batch_norms(network: nn.Module, device: torch.device) -> None:
-    """Has every nn.BatchNorm2d inside the network take its statistics over all processes; nothing where only one
-    trains. In place; parameters and buffers stay the same objects of the same names."""
+def sync_batch_norms(network: nn.Module, device: torch.device) -> None:
+    """Makes every nn.BatchNorm2d of the network take its statistics over all processes, in place; no change with one.
+
+    Parameters and buffers stay the same objects of the same names.
+    """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return
     if device.type == "cuda":
@@ -64,4 +66,4 @@ def join_batch_norms(network: nn.Module, device: torch.device) -> None:
         return
     for module in list(network.modules()):
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = JoinedBatchNorm
+            module.__class__ = CpuSyncBatchNorm

@@ -1,8 +1,8 @@
-"""What the public PointWSSIS implementation does after its network has spoken, where ours does better.
+"""The post-processing of the public PointWSSIS implementation (the reference).
 
-Only for comparison, and to get from published weights what they gave there: the default is
-models/inference/click_masks.py and models/inference/detect.py. docs/method.md lists the differences. Written from its
-measured behaviour (METHOD.md).
+For comparisons, and to reproduce its results with its published weights; the default is
+models/inference/click_masks.py and models/inference/detect.py. docs/method.md lists the differences. Written from the
+reference's measured behaviour.
 
 Legend: K points, D masks that come out, L levels, S grid side, h x w the mask map. Points are x, y in pixels of the
 padded input, (0, 0) its outer top-left corner; the reference counts from the centre of the top-left pixel.
@@ -19,19 +19,19 @@ from models.masks.resize import resize_boxed
 from models.solov2.network import RawOutputs
 
 NMS_IOU = 0.5
-"""Of two masks of a class that overlap by more, the lesser is dropped."""
+"""Of two masks of a class that overlap by more, the one of lower score is dropped."""
 POINT_STEPS = 10_000
-"""The place of a point is kept in so many steps a side of the image, rounded down."""
+"""Points are rounded down to such a fraction of the image's sides."""
 KEPT = "kept"
 
 
 class ReferencePrompted(NamedTuple):
-    """The masks that come out, best first, and what became of each point."""
+    """The resulting masks, best first, and the fate of each point."""
 
     prompt: Tensor
-    """int64 [D]: the point whose mask it is (of several, the first)"""
+    """int64 [D]: the mask's point (the first of several)"""
     carried: Tensor
-    """int64 [D]: the point that the reference reports with it, the last one in that cell whatever its class"""
+    """int64 [D]: the point that the reference reports with the mask, the last one in its cell, of any class"""
     level: Tensor
     """int64 [D], 0 the finest"""
     labels: Tensor
@@ -41,14 +41,14 @@ class ReferencePrompted(NamedTuple):
     mask_prob: Tensor
     """float32 [D, h, w]"""
     fates: list[str]
-    """Of each of the K points: `kept`, or how it was lost."""
+    """[K]: `kept`, or why the point has no mask"""
 
 
 def reference_cells(points_xy: Tensor, grid: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
-    """Int64 [K, 2]: column and row of each point's cell, int(x // (1 / S)) of its share x of the padded size.
+    """Int64 [K, 2]: column and row of each point's cell, int(x // (1 / S)) for its place x relative to the padded size.
 
-    `grid` is the number of rows and of columns. At cells' borders rounding makes this another cell than floor(x S)
-    does, often the one before.
+    `grid` is the number of rows and of columns. At cells' borders rounding makes this differ from floor(x S), often by
+    one cell less.
     """
     height, width = input_size
     share = (points_xy.double() - 0.5) / points_xy.new_tensor([width, height], dtype=torch.float64)
@@ -67,11 +67,11 @@ def prompt_as_reference(
     input_size: tuple[int, int],
     config: InferenceConfig,
 ) -> ReferencePrompted:
-    """Masks of image `n` at points [K, 2] of contiguous classes [K], as the reference picks them.
+    """Masks of image `n` at points [K, 2] of contiguous classes [K], as the reference selects them.
 
-    For each point the level of greatest maskness x class probability. Then, as if they were detections: points that
-    share class and cell become one; masks not larger than their level's stride go; the others score by maskness
-    alone and pass mask NMS; the best `max_detections` stay.
+    Each point takes the level of greatest maskness x class probability. Then masks are treated as detections: points of
+    one class and cell are merged; masks not larger than their level's stride are dropped; the others, with maskness as
+    score, pass mask NMS; the best `max_detections` stay.
     """
     device = outputs.mask_features.device
     points, labels = points_xy.to(device), labels.to(device)
@@ -124,10 +124,10 @@ def prompt_as_reference(
 
 
 def mask_nms(masks: Tensor, labels: Tensor) -> Tensor:
-    """Int64 [K]: for each of the bool masks [K, h, w], best first, the kept one that it gives way to, or -1."""
+    """Int64 [K]: for each of bool masks [K, h, w], best first, the kept one that suppresses it, or -1."""
     rivals = (mask_ious(masks) > NMS_IOU) & (labels[:, None] == labels)
     loses_to = torch.full_like(labels, -1)
-    for k in range(len(masks)):  # each decision rests on those before it
+    for k in range(len(masks)):  # each decision depends on those before it
         above = rivals[k, :k] & (loses_to[:k] < 0)
         if bool(above.any()):
             loses_to[k] = above.int().argmax()
@@ -135,7 +135,7 @@ def mask_nms(masks: Tensor, labels: Tensor) -> Tensor:
 
 
 def rounded_points(points_xy: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Float32 [K, 2]: where the reference takes points [K, 2] to be: counted from the first pixel's centre, cut off
+    """Float32 [K, 2]: points [K, 2] as the reference rounds them: measured from the first pixel's centre, rounded down
     to ten-thousandths of the image (height, width)."""
     height, width = image_size
     side = points_xy.new_tensor([width, height], dtype=torch.float64)
@@ -152,9 +152,9 @@ def predict_as_reference(
     content_size: tuple[int, int],
     original_size: tuple[int, int],
 ) -> Predictions:
-    """Instances of image `n` without points, by mask NMS, which the reference's teachers use.
+    """Instances of image `n` without points, by mask NMS, as the reference's teachers.
 
-    Its students use matrix NMS: that is `postprocess.predict`.
+    Its students use matrix NMS: `models.inference.detect.predict`.
     """
     scores, labels, probabilities = candidates(outputs, n, config, input_size)
     better = mask_nms(probabilities > config.mask_threshold, labels)
@@ -166,7 +166,7 @@ def predict_as_reference(
 
 
 def _leaders(place: Tensor) -> Tensor:
-    """Int64 [K]: the first row that is equal to each row of [K, ...]."""
+    """Int64 [K]: for each row of [K, ...] the first row that equals it."""
     if not len(place):
         return torch.zeros(0, dtype=torch.long, device=place.device)
     return (place[:, None] == place).all(-1).int().argmax(1)

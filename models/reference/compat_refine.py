@@ -1,7 +1,7 @@
-"""How the public PointWSSIS implementation crops, asks MaskRefineNet and pastes; ours is models/refiner/crops.py.
+"""Cropping, MaskRefineNet and pasting as in the public PointWSSIS implementation; ours is models/refiner/crops.py.
 
-For published MaskRefineNets, which know no other crops, under `--compat`. Written from its measured behaviour
-(METHOD.md).
+For published MaskRefineNets, which were trained with these crops, under `--compat`. Written from the reference's
+measured behaviour.
 
 Legend: K instances, S crop side, P heatmap channels, H x W pixels of the image. Points are x, y in pixels, (0, 0)
 the outer corner of the top-left pixel; boxes are xyxy of whole pixels, the last ones included.
@@ -17,10 +17,9 @@ from models.weights import check_outputs
 
 
 def reference_boxes(masks: Tensor, points_xy: Tensor, scale: float) -> Tensor:
-    """Int64 [K, 4]: each mask's box `scale` times as large, and on to its point where that lies beyond.
+    """Int64 [K, 4]: each non-empty mask's box, `scale` times as large, and extended where its point is outside.
 
-    Beyond a point it leaves as much room again as between the box's middle and its side. A mask without pixels
-    isn't allowed.
+    An extended side is half the enlarged box beyond the point.
 
     Args:
         masks: bool [K, H, W].
@@ -48,13 +47,13 @@ def reference_inputs(
 ) -> Tensor:
     """Network inputs float32 [K, 3 + P + 1, S, S]: image crop (bilinear), heatmap, rough mask (nearest).
 
-    The heatmap's peak is a whole pixel, and it ends 3 sigma + 1 pixels from there.
+    The heatmap's peak is at a whole pixel; it is 0 from 3 sigma + 1 pixels on.
 
     Args:
         image: uint8 RGB [3, H, W].
         masks: bool [K, H, W].
         points_xy: float [K, 2].
-        boxes: as `reference_boxes` makes them.
+        boxes: of `reference_boxes`.
         channels: int64 [K], the heatmap channel of each one's class.
     """
     size = config.crop_size
@@ -90,15 +89,15 @@ def refine_as_reference(
     *,
     enlarge: float,
 ) -> tuple[Tensor, Tensor]:
-    """Refined masks bool [K, H, W], and bool [K]: where refinement came out empty and the rough mask stayed.
+    """Refined masks bool [K, H, W], and bool [K]: the refined mask is empty and the rough one stays.
 
     Args:
         image: uint8 RGB [3, H, W].
         masks: the rough ones, bool [K, H, W]; an empty one stays empty.
         points_xy: float [K, 2] in pixels of `image`.
         labels: contiguous classes [K].
-        batch_size: crops at a time; it doesn't alter results.
-        enlarge: how much larger than the mask's box the crop is.
+        batch_size: crops at a time; doesn't affect results.
+        enlarge: size of a crop relative to the mask's box.
     """
     refined, kept_rough = masks.clone(), torch.ones(len(masks), dtype=torch.bool, device=masks.device)
     rows = masks.flatten(1).any(1).nonzero()[:, 0]

@@ -1,9 +1,9 @@
-"""Pickles of numeric arrays, read without trust: nothing but these is ever built, no code in the file can run.
+"""Reads untrusted pickles of numeric arrays: builds nothing else, executes no code of the file.
 
 detectron2's `.pkl` backbones are such files, written by Python 2.
 
-NumPy's own names aren't handed to the file: `numpy.ndarray` takes any buffer for an array of objects, and the state
-of a `numpy.dtype` may say that numbers are objects. Either way a file could forge pointers.
+The file gets stand-ins for NumPy's names, not NumPy's objects: `numpy.ndarray` accepts any buffer as an array of
+objects, and the state of a `numpy.dtype` can declare numbers to be objects. Either would let a file forge pointers.
 """
 
 import math
@@ -16,11 +16,11 @@ import numpy as np
 
 
 class UnsafePickleError(Exception):
-    """A pickle that asks for more than arrays, or none at all; says what it asked for."""
+    """No pickle, or one that requests more than arrays; the text names what."""
 
 
 class _Latin1:
-    """Stands in for `_codecs.encode`, by which Python 3 writes bytes into pickles that Python 2 can read."""
+    """Stand-in for `_codecs.encode`, with which Python 3 writes bytes into pickles for Python 2."""
 
     __slots__ = ()
 
@@ -31,7 +31,7 @@ class _Latin1:
 
 
 class _NoBytes:
-    """Stands in for `bytes`, which is how Python 3 writes an empty buffer for Python 2."""
+    """Stand-in for `bytes`, with which Python 3 writes an empty buffer for Python 2."""
 
     __slots__ = ()
 
@@ -40,13 +40,13 @@ class _NoBytes:
 
 
 class _ArrayKind:
-    """Stands in for `numpy.ndarray`, which pickles of arrays name but never call."""
+    """Stand-in for `numpy.ndarray`, which pickles of arrays name but never call."""
 
     __slots__ = ()
 
 
 class _Numbers:
-    """Stands in for a `numpy.dtype`: numbers of one kind and size, in the byte order that its state tells."""
+    """Stand-in for a `numpy.dtype`: numbers of one kind and size, in the byte order of its state."""
 
     __slots__ = ("dtype",)
 
@@ -65,7 +65,7 @@ class _Numbers:
 
 
 class _MakeNumbers:
-    """Stands in for the class `numpy.dtype`; the flags `align` and `copy` mean nothing here."""
+    """Stand-in for the class `numpy.dtype`; ignores the flags `align` and `copy`."""
 
     __slots__ = ()
 
@@ -74,7 +74,7 @@ class _MakeNumbers:
 
 
 class _Array(np.ndarray):
-    """An array that takes from a pickle its shape and its numbers, and nothing else."""
+    """An array that takes only its shape and numbers from a pickle."""
 
     def __setstate__(self, state: Any, /) -> None:
         if not isinstance(state, tuple) or len(state) not in (4, 5):
@@ -85,12 +85,11 @@ class _Array(np.ndarray):
         dtype = _dtype(numbers)
         if not _fits(shape, dtype, data):
             raise UnsafePickleError(f"an array of shape {shape!r:.200} that its numbers don't fill")
-        # A bool of Python, whatever the stub says.
-        super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
+        super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]  # wrong stub
 
 
 class _EmptyArray:
-    """Stands in for NumPy's `_reconstruct`: the array that the pickle fills next."""
+    """Stand-in for NumPy's `_reconstruct`: the array that the pickle fills next."""
 
     __slots__ = ()
 
@@ -103,7 +102,7 @@ class _EmptyArray:
 
 
 class _FromBuffer:
-    """Stands in for NumPy's `_frombuffer`, of arrays pickled by protocol 5."""
+    """Stand-in for NumPy's `_frombuffer`, for arrays pickled with protocol 5."""
 
     __slots__ = ()
 
@@ -115,7 +114,7 @@ class _FromBuffer:
 
 
 class _Number:
-    """Stands in for NumPy's `scalar`: a number, as Python's own."""
+    """Stand-in for NumPy's `scalar`: returns a Python number."""
 
     __slots__ = ()
 
@@ -153,8 +152,8 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.numeric", "_frombuffer"): _FromBuffer(),
     ("numpy._core.numeric", "_frombuffer"): _FromBuffer(),
 }
-"""What a pickled array names, whichever NumPy wrote it, and what stands for it here. The stand-ins have no
-attributes, so a pickle can't change them."""
+"""The names in pickled arrays of all NumPy versions, and their stand-ins. These have no attributes, so a pickle can't
+change them."""
 
 
 NUMBERS: list[Any] = [
@@ -165,11 +164,11 @@ NUMBERS: list[Any] = [
     ),
     (_Numbers, f"{__name__}._Numbers"),  # whose state torch only sets if it is among them
 ]
-"""What stands for the names of NumPy's numbers in a file of torch's, as `torch.serialization.safe_globals` takes it."""
+"""Stand-ins for the names of NumPy's numbers in torch's files, for `torch.serialization.safe_globals`."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Finds the names that arrays need, and no other."""
+    """Resolves the names of `ALLOWED` only."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")  # Python 2's strings are bytes
@@ -181,10 +180,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(path: Path) -> dict[str, Any]:
-    """The dict that a pickle of arrays holds: plain containers, strings, numbers and numeric arrays.
+    """The dict in a pickle of arrays: plain containers, strings, numbers and numeric arrays.
 
     Raises:
-        UnsafePickleError: the file asks for anything else, is damaged, or isn't a pickle of a dict.
+        UnsafePickleError: the file requests anything else, is damaged, or isn't a pickle of a dict.
         OSError: it can't be read.
     """
     with path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""The names that published weights have, as ours, and the check that a file holds all of them and nothing else.
+"""Translates the names of published weights to ours, and checks that a file has all of them and nothing else.
 
-Three families (METHOD.md, "Checkpoint names of the reference"): SOLOv2 of the public PointWSSIS implementation,
-its MaskRefineNet, and the MSRA ResNets that its training starts from. Each is a table {their name: our name},
-made from the sizes of the network; its shapes are those of our own network.
+Three families: SOLOv2 of the public PointWSSIS implementation (the reference), its MaskRefineNet, and the MSRA ResNets
+that its training starts from. Each has a table {published name: our name}, made from the network's sizes; the shapes
+are those of our network.
 """
 
 import difflib
@@ -23,17 +23,17 @@ CAFFE2_ENDINGS = (
     dict(zip(FROZEN, ("_bn_s", "_bn_b", "_bn_rm", "_bn_riv"), strict=True)),
     dict(zip(FROZEN, ("_bn_gamma", "_bn_beta", "_bn_running_mean", "_bn_running_var"), strict=True)),
 )
-"""How Caffe2's files spell what belongs to a norm."""
+"""Suffixes of a norm's tensors in Caffe2's files."""
 MSRA_UNUSED = re.compile(r"(conv1_b|(fc1000|pred)_[wb]|weight_order|lr|.*_momentum)")
-"""What MSRA files hold beside the backbone: a bias that its norm makes idle, the classifier, the solver's state."""
+"""The rest of MSRA's files: a bias without effect before a norm, the classifier, the solver's state."""
 
 
 class PublishedError(Exception):
-    """A file that isn't the published network it is taken for; its text lists every fault."""
+    """A file that isn't the expected published network; the text lists every fault."""
 
 
 def solov2_names(backbone: str, head_convs: int) -> dict[str, str]:
-    """{reference's name: ours} of every tensor of a SOLOv2 with `backbone` and `head_convs` a tower."""
+    """{reference's name: ours} of every tensor of a SOLOv2 with `backbone` and `head_convs` convolutions per tower."""
     names = _resnet_names(backbone, "backbone.bottom_up.", "backbone.body.")
     for i in range(4):
         for kind in AFFINE:
@@ -62,7 +62,7 @@ def refinenet_names(rates: int) -> dict[str, str]:
     names = {"layer0.0.weight": "encoder.conv1.weight"} | _each("layer0.1", "encoder.bn1", BATCH_NORM)
     for stage, blocks in enumerate(DEPTHS["resnet101"], start=1):
         for block in range(blocks):
-            # Their first stage holds the pooling before it as item 0.
+            # Item 0 of their first stage is the pooling before it.
             theirs = f"layer1.1.{block}" if stage == 1 else f"layer{stage}.{block}"
             ours = f"encoder.layer{stage}.{block}"
             for conv in (1, 2, 3):
@@ -83,8 +83,8 @@ def refinenet_names(rates: int) -> dict[str, str]:
 def msra_names(backbone: str, keys: Iterable[str]) -> dict[str, str]:
     """{name in the file: torchvision's} of every tensor of a ResNet without its classifier.
 
-    Files spell names in Caffe2's way (`res2_0_branch2a_bn_s`, or `..._bn_gamma`) or detectron2's
-    (`res2.0.conv1.norm.weight`): in the way that `keys`, those of the file, are spelt.
+    Files have Caffe2's names (`res2_0_branch2a_bn_s`, or `..._bn_gamma`) or detectron2's (`res2.0.conv1.norm.weight`),
+    as the file's `keys` show.
     """
     keys = list(keys)
     names = _resnet_names(backbone, "", "")
@@ -111,20 +111,20 @@ def renamed(
     file: str,
     network: str,
 ) -> dict[str, Tensor]:
-    """`found` under our names, once it holds every name of `names`, no other, and each in our shape.
+    """`found` by our names, checked: exactly the names of `names`, each with our shape.
 
     Args:
         found: tensors by the published names.
         names: {published name: ours}.
         shapes: of our tensors, by our names.
-        file: what the error names.
-        network: what the file was taken for, for the error.
+        file: for the error.
+        network: the expected network, for the error.
 
     Returns:
         Tensors by our names; floating ones as float32.
 
     Raises:
-        PublishedError: unknown, missing and misshapen names, and values that no network can work with, all of them.
+        PublishedError: lists all unknown and missing names, wrong shapes and unusable values.
     """
     missing = sorted(names.keys() - found.keys())
     faults = []
@@ -146,7 +146,7 @@ def renamed(
             f"{file}: taken for {network}, it has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listed}\n"
             "Fetch the file again; a network that was changed can't be imported"
         )
-    # Each in memory of its own: names in a file may share theirs.
+    # Copies, since tensors of a file may share memory.
     return {
         ours: (found[key].float() if found[key].is_floating_point() else found[key]).clone(
             memory_format=torch.contiguous_format
@@ -156,7 +156,7 @@ def renamed(
 
 
 def _partner(key: str, found: Mapping[str, Tensor]) -> str:
-    """The weight of a bias, or the bias of a weight, where they disagree: it may be the one that is wrong."""
+    """The shape of a bias's weight, or of a weight's bias, where they disagree: it may be the wrong one."""
     place, _, kind = key.rpartition(".")
     other = f"{place}.{'bias' if kind == 'weight' else 'weight'}"
     if kind not in AFFINE or other not in found or found[other].shape[:1] == found[key].shape[:1]:
@@ -165,7 +165,7 @@ def _partner(key: str, found: Mapping[str, Tensor]) -> str:
 
 
 def _resnet_names(backbone: str, theirs: str, ours: str) -> dict[str, str]:
-    """Of detectron2's ResNet below prefix `theirs`, torchvision's below `ours`."""
+    """{detectron2's name after the prefix `theirs`: torchvision's after `ours`} of a ResNet."""
     names = {f"{theirs}stem.conv1.weight": f"{ours}conv1.weight"}
     names |= _each(f"{theirs}stem.conv1.norm", f"{ours}bn1", FROZEN)
     for stage, blocks in enumerate(DEPTHS[backbone], start=1):

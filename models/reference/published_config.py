@@ -1,7 +1,7 @@
-"""What published weights leave unsaid: which network they are, its sizes (from the shapes), its settings.
+"""The configuration of published weights: kind of network, its sizes (from the shapes), its settings.
 
-A checkpoint of the reference holds tensors alone. Channel counts, depth and class count follow from their shapes;
-grids, size ranges, pixel statistics and thresholds don't, and come from its configuration (METHOD.md).
+A checkpoint of the reference has tensors only. Channel counts, depth and class count follow from their shapes; grids,
+size ranges, pixel statistics and thresholds don't, and come from its configuration.
 """
 
 import re
@@ -20,14 +20,14 @@ Kind = Literal["solov2", "refinenet", "backbone"]
 Nms = Literal["matrix", "mask"]
 
 CAFFE_MEAN, CAFFE_STD = (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
-"""Of blue, green, red in 0..255: what MSRA's weights were trained with."""
+"""Of blue, green, red in 0..255, for MSRA's weights."""
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of red, green, blue in 0..255: MaskRefineNet's."""
 LEVEL_SOURCES = ((2, 3), (3, 3), (4, 4), (5, 5), (6, 5))
 REFINER_ENLARGE = 2.0
-"""The reference's crop is so many times as large as the rough mask's box."""
+"""Size of the reference's crop relative to the rough mask's box."""
 REFINER_SPARE_CHANNELS = 1
-"""Heatmap channels before the first class's: class c is told in channel c + 1, as the reference does in use."""
+"""Heatmap channels before the first class's: class c has channel c + 1, as in the reference's inference."""
 
 _KEYS: dict[Kind, re.Pattern[str]] = {
     "solov2": re.compile(r"backbone\.(bottom_up|fpn_)|ins_head\.|mask_head\."),
@@ -38,13 +38,13 @@ _KEYS: dict[Kind, re.Pattern[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSettings:
-    """What the reference's configuration says of a SOLOv2; `STUDENT` and `TEACHER` are the published ones."""
+    """Settings of a SOLOv2 in the reference's configuration; `STUDENT` and `TEACHER` are the published ones."""
 
     name: str
     grids: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
     nms: Nms
-    """`matrix`: SOLOv2's; `mask`: greedy, between masks of a class that overlap by more than an IoU of 0.5."""
+    """`matrix`: SOLOv2's; `mask`: greedy, for masks of a class with an IoU above 0.5."""
     pixel_mean: tuple[float, float, float] = CAFFE_MEAN
     pixel_std: tuple[float, float, float] = CAFFE_STD
     bgr: bool = True
@@ -67,7 +67,6 @@ class ReferenceSettings:
 
     @property
     def inference(self) -> InferenceConfig:
-        """How detections are picked."""
         return InferenceConfig(
             score_threshold=self.score_threshold,
             min_area=1.0,
@@ -96,9 +95,9 @@ SETTINGS = {settings.name: settings for settings in (STUDENT, TEACHER)}
 
 
 def kind_of(keys: Iterable[str], file: str) -> Kind:
-    """What network tensors of these names are: the one that most of them speak for.
+    """The kind of network whose names most tensors have.
 
-    Raises PublishedError when none does.
+    Raises PublishedError when none has.
     """
     keys = list(keys)
     votes = Counter({kind: sum(bool(pattern.match(key)) for key in keys) for kind, pattern in _KEYS.items()})
@@ -113,7 +112,7 @@ def kind_of(keys: Iterable[str], file: str) -> Kind:
 
 
 def resnet_of(keys: Iterable[str]) -> str:
-    """resnet50 or resnet101: by the number of blocks in `res4`."""
+    """resnet50 or resnet101, by the number of blocks in `res4`."""
     blocks = {int(match[1]) for key in keys if (match := re.search(r"\bres4[._](\d+)[._]", key))}
     return "resnet101" if max(blocks, default=0) >= DEPTHS["resnet50"][2] else "resnet50"
 
@@ -121,7 +120,7 @@ def resnet_of(keys: Iterable[str]) -> str:
 def solov2_config(found: Mapping[str, Tensor], settings: ReferenceSettings) -> tuple[SOLOv2Config, int]:
     """The network of these tensors (reference's names), and its number of classes.
 
-    Each size is what most of the tensors that tell it say, so that one misshapen tensor is found out by the others.
+    Each size is that of most tensors that depend on it, so that a single wrong shape is detected as a fault.
     """
     stem = _size(found, r"backbone\.bottom_up\.stem\.conv1\.norm\.", 64)
     planes = _size(found, r"backbone\.bottom_up\.res2\.\d+\.conv[12]\.norm\.", 64)
@@ -201,7 +200,7 @@ def _width(stem: int, planes: int) -> float | tuple[float, float]:
 
 
 def _size(found: Mapping[str, Tensor], pattern: str, published: int, axis: int = 0) -> int:
-    """The size along `axis` that most tensors whose name begins like `pattern` have; of equals the published one."""
+    """The most common size along `axis` of tensors whose name begins with `pattern`; in a tie the published one."""
     sizes = Counter(
         tensor.shape[axis] for key, tensor in found.items() if re.match(pattern, key) and tensor.ndim > axis
     )

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from data.storage import atomic_write
-from models.backbones.sync_norm import join_batch_norms
+from models.backbones.sync_norm import sync_batch_norms
 from models.weights import WeightsError, listed, misfits, read_safetensors
 from tasks.common import processes
 from tasks.common.config import TrainConfig
@@ -125,7 +125,7 @@ def _begin(job: Job) -> _Run:
     job.model.to(job.device).train()
     if config.channels_last:
         job.model.to(memory_format=torch.channels_last)
-    join_batch_norms(job.model, job.device)
+    sync_batch_norms(job.model, job.device)
     optimizer = build_optimizer(job.model, config)
     average = None
     if config.ema is not None and processes.is_first():

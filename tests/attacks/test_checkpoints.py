@@ -512,7 +512,7 @@ ATTACKS = [
         {k: s["ins_head.cate_tower.1.weight"] for k in s if k.startswith("ins_head.cate_tower.1.")}
     )), ("3 classes",), refused=False),
     Attack("sizes without numbers", published(wide), ("student.pth",)),
-    Attack("a packed file that grows", packed, ("bomb.pth", "says it holds")),
+    Attack("a packed file that grows", packed, ("bomb.pth", "would unpack to")),
     Attack("code in a .pth", lambda p: trap(p, p.root / "x.pth", lambda: p.take(p.root / "x.pth")), ("run code",)),
     Attack("code in a .pkl", lambda p: trap(p, p.root / "x.pkl", lambda: p.take(p.root / "x.pkl")), ("Don't trust",)),
     Attack("tensors in two places", published(lambda s: s.update(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
-from models.backbones.sync_norm import JoinedBatchNorm, join_batch_norms
+from models.backbones.sync_norm import CpuSyncBatchNorm, sync_batch_norms
 
 
 def network(momentum: float | None) -> nn.Sequential:
@@ -37,8 +37,8 @@ def member(index: int, folder: str, sizes: tuple[int, ...], momentum: float | No
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{folder}/meet", rank=index, world_size=len(sizes))
     net = network(momentum)
-    join_batch_norms(net, torch.device("cpu"))
-    assert [type(net[1]), type(net[2][1])] == [JoinedBatchNorm] * 2  # type: ignore[index]
+    sync_batch_norms(net, torch.device("cpu"))
+    assert [type(net[1]), type(net[2][1])] == [CpuSyncBatchNorm] * 2  # type: ignore[index]
     outputs = [step(net, *batch(sizes, index)) for _ in range(2)]
     gradients = [parameter.grad for parameter in net.parameters()]
     torch.save([outputs, gradients, net.state_dict(), net.eval()(batch(sizes)[0])], f"{folder}/{index}.pt")
@@ -69,5 +69,5 @@ def test_two_processes_are_one_on_the_joined_batch(
 
 def test_alone_nothing_changes() -> None:
     net = network(0.1)
-    join_batch_norms(net, torch.device("cpu"))
+    sync_batch_norms(net, torch.device("cpu"))
     assert type(net[1]) is nn.BatchNorm2d
