@@ -82,7 +82,7 @@ def run(params: Params, workspace: Path) -> None:
     faults = list(dict.fromkeys(one.fault for name in SPLITS for one in rejected[name]))
     if config.on_reject == "stop":
         sources.faults += faults
-    faults = [fault for coco in sources.files.values() if coco for fault in coco.set_aside] + faults
+    faults = [fault for coco in sources.files.values() if coco for fault in coco.rejected] + faults
     instances = {name: _instances(name, sources, images, config) for name in SPLITS}
     for name in ("strong", "val"):
         sources.faults += _used_up(name, sources, rejected[name], instances[name], config)
@@ -97,7 +97,7 @@ def run(params: Params, workspace: Path) -> None:
         coco = sources.files[name]
         lost = coco is not None and name != "weak" and rejected[name]
         owners = Counter(to_instances(coco)["image_id"].to_pylist() if coco is not None and lost else ())
-        aside = coco.set_aside if coco is not None else ()
+        aside = coco.rejected if coco is not None else ()
         out = rejected_table(rejected[name], owners, aside)
         folder = workspace / "dataset" / name
         write_split(folder, images[name], instances[name], categories, origin.image_root().as_posix())
@@ -173,14 +173,14 @@ def _used_up(
     # Faults of the file, or (with `stop`) of its images, are listed by themselves.
     if coco is None or (rejected and config.on_reject == "stop") or _has_object(instances):
         return []
-    lost = [*coco.set_aside, *(one.fault for one in rejected)]
+    lost = [*coco.rejected, *(one.fault for one in rejected)]
     crowds, count = len(instances), len(sources.images[name])
     found = f"no object with a mask on {count:,} images"
     step = f"give images with masks in ingest.{name}"
     if lost:
         reasons = Counter(fault.found[:80] for fault in lost)
         told = "; ".join(f"{reason}: {some:,}" for reason, some in reasons.most_common(SHOWN_REASONS))
-        found += f": {len(coco.set_aside):,} annotations and {len(rejected):,} images were rejected ({told})"
+        found += f": {len(coco.rejected):,} annotations and {len(rejected):,} images were rejected ({told})"
         step = "correct what was rejected"
     elif crowds:
         found += f": all {crowds:,} annotations are crowds, or empty"
@@ -214,7 +214,7 @@ def _read(config: IngestConfig, origin: Sources) -> _Sources:
                 folder=getattr(config.folders, name),
                 keep_unsized=config.on_reject == "report",
                 keep_annotations=False,
-                set_aside=config.on_reject == "report",
+                reject=config.on_reject == "report",
             )
         except DataError as error:
             sources.faults += error.faults

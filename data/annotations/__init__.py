@@ -1,1 +1,1 @@
-"""Annotation files of COCO, Scalabel and BDD100K, in and out."""
+"""Annotation files of COCO, Scalabel and BDD100K: readers and writers."""

@@ -1,7 +1,7 @@
 """BDD100K's bitmasks: one RGBA PNG an image, in which each pixel belongs to at most one object.
 
 R is the class id (0: background), G the flags (truncated 8, occluded 4, crowd 2, ignored 1), B * 256 + A the object's
-number in the image, from 1. Where we write them, `categories.json` beside them has the classes, and `scores.json` the
+number in the image, from 1. Exports have two more files: `categories.json` with the classes, and `scores.json` with the
 scores, as Scalabel frames whose labels have the object's number as `index`.
 """
 
@@ -31,18 +31,18 @@ from data.text import TEXT, is_text
 MAX_PIXELS = 89_000_000  # of a bitmask; 360 MB decoded
 CATEGORIES, SCORES = "categories.json", "scores.json"
 _BITS = {"truncated": 8, "occluded": 4, "crowd": 2, "ignored": 1}
-_EXPORT_AGAIN = "export this bitmask again, or take it out"
+_EXPORT_AGAIN = "export this bitmask again, or remove it"
 
 
 @dataclass
 class Drawn:
-    """What became of the labels in bitmasks, where masks can't overlap.
+    """What bitmasks hold of the labels, and what is lost, since masks can't overlap in them.
 
     Attributes:
         images: files written.
-        labels: masks of which at least a pixel was written.
-        hidden: (image file name, label id) of masks that others cover, or that are empty.
-        covered_pixels: of all masks, given to one that lies over them.
+        labels: masks of which at least one pixel was written.
+        hidden: (image file name, label id) of masks that are empty or entirely covered by others.
+        covered_pixels: pixels of masks that are covered by other masks.
     """
 
     images: int = 0
@@ -58,15 +58,15 @@ def read_bitmasks(
 
     Args:
         path: the folder. Classes are those of its `categories.json`, else BDD100K's.
-        images: where the image of a bitmask is looked up, which has its name but for the suffix; without, it is
-            taken to be a .jpg, as BDD100K's are.
-        folder: set before each name; the folder below the image root that holds the images.
+        images: where the image of a bitmask is looked up: it has the same name but for the suffix. None: each image is
+            a .jpg, as BDD100K's are.
+        folder: the folder of the images below the image root; prepended to each name.
 
     Returns:
-        Images have a hash of their name as id, annotations numbers from 1 in the order of files and objects.
+        Image ids are hashes of the names; annotation ids are numbers from 1 in the order of files and objects.
 
     Raises:
-        DataError: all faults of all files: no RGBA PNG, more than `MAX_PIXELS` pixels, pixels of an object that
+        DataError: all faults of all files: not an RGBA PNG, more than `MAX_PIXELS` pixels, pixels of an object that
             differ in class or flags, unknown classes or flags, a bitmask without an image or with several.
     """
     root = Path(path)
@@ -86,7 +86,7 @@ def read_bitmasks(
     for name in names:
         if not is_text(name):
             faults.append(
-                Fault(str(root), f"file {name!r}", "a name that is no UTF-8", TEXT, "rename the file")
+                Fault(str(root), f"file {name!r}", "a name that is not UTF-8", TEXT, "rename the file")
             )
             continue
         stem = PurePosixPath(folder) / PurePosixPath(name).with_suffix("")
@@ -95,7 +95,7 @@ def read_bitmasks(
             shown = ", ".join(found[:5]) or "none"
             faults.append(
                 Fault(str(root / name), "image", shown, f"one image {stem}.* below the image root",
-                      "correct the image root or ingest.folders, or take this bitmask out")
+                      "correct the image root or ingest.folders, or remove this bitmask")
             )  # fmt: skip
             continue
         try:
@@ -168,11 +168,11 @@ def _read(path: Path, known: set[int]) -> tuple[int, int, list[tuple[int, int, b
 
 
 def _pixels(path: Path) -> npt.NDArray[np.uint8]:
-    """uint8 RGBA [H, W, 4] of a file whose size was checked before anything was decoded."""
+    """uint8 RGBA [H, W, 4] of a file; its size is checked before it is decoded."""
     expected = f"an RGBA PNG of 8 bits and at most {MAX_PIXELS:,} pixels"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said by us, below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked below
             with Image.open(path, formats=("PNG",)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     found = f"{image.width} x {image.height} pixels"
@@ -186,18 +186,19 @@ def _pixels(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def write_bitmasks(folder: Path, frames: Iterable[Frame], categories: Sequence[Category]) -> Drawn:
-    """Write a bitmask for each frame, beside them the classes and, where there are any, the scores.
+    """Write a bitmask for each frame, the classes, and the scores if there are any.
 
-    Masks can't overlap here. Later ones lie over earlier ones: by score, then by id, as BDD100K's own tools draw.
+    Where masks overlap, the one of the higher score covers the others, then the one of the higher id, as in BDD100K's
+    own tools.
 
     Args:
-        folder: to write into; the caller's, to be discarded if this raises (`data.storage.atomic_dir`).
+        folder: to write into; the caller discards it if this raises (`data.storage.atomic_dir`).
         frames: images and their masks.
         categories: ids from 1 to 255.
 
     Raises:
-        DataError: class ids that a byte can't hold, more than 65,535 masks on an image, two images whose names
-            differ in their suffix alone.
+        DataError: class ids that a byte can't hold, more than 65,535 masks on an image, two images whose names differ
+            only in their suffix.
     """
     faults = [
         Fault(
@@ -219,7 +220,7 @@ def write_bitmasks(folder: Path, frames: Iterable[Frame], categories: Sequence[C
         target = folder / PurePosixPath(frame.file_name).with_suffix(".png")
         problem = None
         if target.exists():
-            problem = ("a second image of this name but for its suffix", "names that differ without it")
+            problem = ("a second image of this name, with another suffix", "names that differ without it")
         elif len(frame.labels) > 65_535:
             problem = (f"{len(frame.labels)} masks", "at most 65,535")
         if problem is not None:
@@ -240,19 +241,22 @@ def write_bitmasks(folder: Path, frames: Iterable[Frame], categories: Sequence[C
 
 
 def _draw(frame: Frame, drawn: Drawn) -> tuple[npt.NDArray[np.uint8], dict[int, int]]:
-    """uint8 RGBA [H, W, 4] of a frame, and the number in it of each label id that is to be seen."""
-    order = sorted(frame.labels, key=_height)
-    owner = np.zeros((frame.height, frame.width), dtype=np.int32)
+    """uint8 RGBA [H, W, 4] of a frame, and the object number of each label id that is visible in it."""
+    # Lowest first; without a score (annotators' masks) before those with one.
+    order = sorted(
+        frame.labels, key=lambda label: (-1.0 if label.score is None else label.score, label.label_id)
+    )
+    label_of = np.zeros((frame.height, frame.width), dtype=np.int32)
     for n, label in enumerate(order, start=1):
         rows, columns = rle.object_pixels(label.counts, frame.height)
-        drawn.covered_pixels += int(np.count_nonzero(owner[rows, columns]))
-        owner[rows, columns] = n
-    seen = set(np.unique(owner).tolist())
+        drawn.covered_pixels += int(np.count_nonzero(label_of[rows, columns]))
+        label_of[rows, columns] = n
+    present = set(np.unique(label_of).tolist())
     table = np.zeros((len(order) + 1, 4), dtype=np.uint8)
     numbers = {}
-    # Numbers go by the labels' own order, without gaps.
+    # Numbers follow the order of the labels, without gaps.
     ranks = {id(label): n for n, label in enumerate(order, start=1)}
-    visible = [label for label in frame.labels if ranks[id(label)] in seen]
+    visible = [label for label in frame.labels if ranks[id(label)] in present]
     for number, label in enumerate(visible, start=1):
         bits = sum(_BITS[flag] for flag in label.flags)
         table[ranks[id(label)]] = (label.category_id, bits, number >> 8, number & 255)
@@ -261,12 +265,7 @@ def _draw(frame: Frame, drawn: Drawn) -> tuple[npt.NDArray[np.uint8], dict[int, 
     drawn.hidden += [
         (frame.file_name, label.label_id) for label in frame.labels if label.label_id not in numbers
     ]
-    return table[owner], numbers
-
-
-def _height(label: Label) -> tuple[float, int]:
-    """What decides which mask lies over which: those without a score, the annotators', lowest."""
-    return (-1.0 if label.score is None else label.score, label.label_id)
+    return table[label_of], numbers
 
 
 def _scores(frame: Frame, scored: list[tuple[int, Label]], names: dict[int, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Class lists: those of COCO and BDD100K, and those that files hold."""
+"""Class lists of COCO, of BDD100K and of files."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ BDD100K_NAMES = {
     "van": "car",
     "caravan": "car",
 }
-"""What BDD100K's label files call some of the classes: its instance masks say person, never pedestrian."""
+"""Other names of classes in BDD100K's label files: its instance masks have person, never pedestrian."""
 
 BDD100K_IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
-"""Classes that BDD100K neither trains nor evaluates: regions of the given class to ignore."""
+"""Classes that BDD100K neither trains nor evaluates: they are regions to ignore of the given class."""
 
 
 def numbered(count: int) -> list[Category]:
@@ -53,12 +53,12 @@ def numbered(count: int) -> list[Category]:
 
 
 def load_categories(source: str | os.PathLike[str]) -> list[Category]:
-    """The classes of a list by name (`coco`, `bdd100k`) or of a JSON file, sorted by id.
+    """The classes of a known list (`coco`, `bdd100k`) or of a JSON file, sorted by id.
 
-    The file is a COCO one with `categories`, or a list of {"id", "name"}.
+    The file is a COCO file with `categories`, or a list of {"id", "name"}.
 
     Raises:
-        DataError: no such file, not JSON, or any record without an id or a name, or with one that another has.
+        DataError: a missing file, not JSON, or all records without id or name, or with one of another record.
     """
     if str(source) in KNOWN:
         return KNOWN[str(source)]
@@ -72,7 +72,7 @@ def load_categories(source: str | os.PathLike[str]) -> list[Category]:
             str(source),
             f"category #{n}",
             repr(row)[:200],
-            "a whole number as id, a text that UTF-8 can hold as name",
+            "a whole number as id, text that UTF-8 can hold as name",
             "correct it",
         )
         for n, row in enumerate(rows)

@@ -1,8 +1,7 @@
-"""Writers of label files, by format: they take frames one at a time, so that their memory doesn't grow with them."""
+"""Writers of label files. They read frames one at a time, so memory doesn't grow with their number."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from data import storage
 from data.annotations.bitmasks import write_bitmasks
 from data.annotations.frames import Frame, Label
 from data.annotations.scalabel.out import write_scalabel
+from data.annotations.strict_json import to_json
 from data.masks import rle
 from data.tables import Category
 
@@ -23,10 +23,10 @@ def write_frames(
     """Write frames in one of the formats `EXPORTS`: `folder`/`name`.json, or a folder of bitmasks `folder`/`name`.
 
     Returns:
-        Counts: images, labels, and for bitmasks what they could not hold (hidden labels, covered pixels).
+        Counts: images, labels, and for bitmasks what they can't hold (hidden labels, covered pixels).
 
     Raises:
-        DataError: what the format can't hold: see `write_scalabel`, `write_bitmasks`.
+        DataError: labels that the format can't hold; see `write_scalabel`, `write_bitmasks`.
     """
     counted = _Counted(frames)
     if format == "bdd-bitmask":
@@ -46,7 +46,7 @@ def write_frames(
 
 
 class _Counted:
-    """Frames, counted as they pass."""
+    """Frames, counted while they are read."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self._frames = frames
@@ -63,8 +63,8 @@ class _Counted:
 def write_coco_frames(path: Path, frames: Iterable[Frame], categories: Iterable[Category]) -> None:
     """Write a COCO instances file, masks as compressed RLE, one annotation a line.
 
-    What COCO has no place for are fields of their own: `attributes` for the flags (as CVAT has them), `score` and
-    `point_id` of pseudo labels.
+    Fields that COCO doesn't have are added: `attributes` for the flags, as CVAT does, and `score` and `point_id` of
+    pseudo labels.
     """
     images: list[dict[str, Any]] = []
     with storage.atomic_write(path) as partial, partial.open("w", encoding="utf-8") as out:
@@ -74,18 +74,18 @@ def write_coco_frames(path: Path, frames: Iterable[Frame], categories: Iterable[
             size = {"width": frame.width, "height": frame.height}
             images.append({"id": frame.image_id, "file_name": frame.file_name, **size})
             for label in frame.labels:
-                out.write(("\n" if first else ",\n") + _json(_annotation(label, frame)))
+                out.write(("\n" if first else ",\n") + to_json(_annotation(label, frame)))
                 first = False
-        out.write('\n],"images":' + _json(images))
+        out.write('\n],"images":' + to_json(images))
         table = [{"id": category.id, "name": category.name} for category in sorted(categories)]
-        out.write(',"categories":' + _json(table) + "}\n")
+        out.write(',"categories":' + to_json(table) + "}\n")
 
 
 def _annotation(label: Label, frame: Frame) -> dict[str, Any]:
     row = _mask(label, frame)
     area = rle.area(label.counts, frame.height, frame.width) if label.area is None else label.area
     row = {"id": label.label_id, **row, "area": area, "iscrowd": int(label.iscrowd)}
-    if label.flags - {"crowd"}:  # iscrowd says that one
+    if label.flags - {"crowd"}:  # iscrowd holds that one
         row["attributes"] = dict.fromkeys(sorted(label.flags), True)
     if label.score is not None:
         row["score"] = label.score
@@ -95,7 +95,7 @@ def _annotation(label: Label, frame: Frame) -> dict[str, Any]:
 
 
 def write_results_frames(path: Path, frames: Iterable[Frame]) -> None:
-    """Write COCO results, one detection a line; labels without a score count as sure (1.0)."""
+    """Write COCO results, one detection a line; labels without a score get 1.0."""
     with storage.atomic_write(path) as partial, partial.open("w", encoding="utf-8") as out:
         out.write("[")
         first = True
@@ -103,7 +103,7 @@ def write_results_frames(path: Path, frames: Iterable[Frame]) -> None:
             for label in frame.labels:
                 row = _mask(label, frame) | {"score": 1.0 if label.score is None else label.score}
                 row |= {} if label.point_id is None else {"point_id": label.point_id}
-                out.write(("" if first else ",\n") + _json(row))
+                out.write(("" if first else ",\n") + to_json(row))
                 first = False
         out.write("]\n")
 
@@ -116,7 +116,3 @@ def _mask(label: Label, frame: Frame) -> dict[str, Any]:
         "segmentation": {"size": [frame.height, frame.width], "counts": label.counts.decode("ascii")},
         "bbox": list(rle.bbox_xywh(label.counts, frame.height, frame.width) if box is None else box),
     }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,10 +1,9 @@
-"""Labelled images as every writer of label files takes them, one image at a time, and where they come from."""
+"""Labelled images, one at a time, as the writers of label files read them, and their sources."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from data.annotations.coco.checks import WrongAreas
-from data.annotations.coco.file import CocoFile
+from data.annotations.coco.file import CocoFile, tidy
+from data.annotations.strict_json import is_number
 from data.errors import DataError, Fault
 from data.images.read import image_size
 from data.masks.polygons import from_segmentation
@@ -25,8 +25,8 @@ from data.text import clean, is_text
 log = logging.getLogger(__name__)
 
 FLAGS = ("truncated", "occluded", "crowd", "ignored")
-"""What an annotator may say of an object. `crowd` and `ignored` both make it a region that is neither learnt nor
-scored, which our tables and COCO call iscrowd."""
+"""Flags of an object. `crowd` and `ignored` both make it a region that is neither trained on nor scored; our tables and
+COCO call it iscrowd."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Label:
         label_id: unique in its file.
         category_id: the data set's own.
         counts: compressed RLE, of the frame's size.
-        flags: those of `FLAGS` that hold.
+        flags: those of `FLAGS` that are set.
         score: of a prediction or a pseudo label, else None.
         point_id: the click that a pseudo label was made from, else None.
-        area: pixels, as an annotation file says it, which COCO's evaluation goes by; None: the mask's.
-        bbox_xywh: pixels, as an annotation file says it; None: the mask's.
+        area: pixels, as in an annotation file, used by COCO's evaluation; None: the mask's.
+        bbox_xywh: pixels, as in an annotation file; None: the mask's.
     """
 
     label_id: int
@@ -71,20 +71,20 @@ class Frame:
 
 
 class ImageFiles(Protocol):
-    """Where label files find what they don't say: which images there are, and their sizes."""
+    """The image files of a data set and their sizes, which label files may lack."""
 
     def names(self) -> frozenset[str]:
         """All image files, as paths relative to the image root."""
 
     def prepare(self, names: Collection[str]) -> None:
-        """Told once which files' sizes will be asked for, so that they can be brought together."""
+        """Called once with the files whose `size` will be read, so that they can be downloaded together."""
 
     def size(self, file_name: str) -> tuple[int, int]:
-        """(width, height) in pixels. Raises DataError where the file isn't there or isn't an image."""
+        """(width, height) in pixels. Raises DataError if the file is missing or no image."""
 
 
 class ImageFolder:
-    """The image files below a local folder; listed once, when first asked for."""
+    """The image files below a local folder, which is listed once, at the first use."""
 
     def __init__(self, root: str | Path) -> None:
         self._root = root
@@ -97,7 +97,7 @@ class ImageFolder:
         return self._names
 
     def prepare(self, names: Collection[str]) -> None:
-        """See `ImageFiles`; they are here."""
+        """See `ImageFiles`; nothing to do for local files."""
 
     def size(self, file_name: str) -> tuple[int, int]:
         """See `ImageFiles`."""
@@ -105,7 +105,7 @@ class ImageFolder:
 
 
 def name_id(file_name: str) -> int:
-    """The image_id of an image whose label file has names only: a hash of its path below the image root, 48 bits.
+    """The image_id of an image whose label file has only names: a hash of its path below the image root, 48 bits.
 
     It is the same in every file and doesn't change when images are added.
     """
@@ -135,7 +135,7 @@ def frames_of_file(coco: CocoFile) -> Iterator[Frame]:
             "correct it",
         )
         for row in coco.annotations
-        if row.get("score") is not None and not _is_score(row["score"])
+        if row.get("score") is not None and not is_number(row["score"])
     ]
     if faults:
         raise DataError(faults)
@@ -162,21 +162,17 @@ def frames_of_file(coco: CocoFile) -> Iterator[Frame]:
         log.warning("%s: %s", coco.path, areas)
 
 
-def _is_score(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
 def _flags(row: Mapping[str, Any]) -> frozenset[str]:
     """Flags of a COCO annotation: its `attributes` (as CVAT writes them too) and iscrowd."""
-    said = row.get("attributes")
-    flags = {name for name in FLAGS if isinstance(said, dict) and said.get(name) is True}
+    given = row.get("attributes")
+    flags = {name for name in FLAGS if isinstance(given, dict) and given.get(name) is True}
     if row.get("iscrowd") and not flags & {"crowd", "ignored"}:
         flags.add("crowd")
     return frozenset(flags)
 
 
 def frames_of_split(split: Split) -> Iterator[Frame]:
-    """The frames of a split of our tables; of the flags they keep one, so that what was to ignore is a crowd."""
+    """The frames of a split. Tables hold one flag, so regions to ignore are crowds."""
     for i in range(len(split)):
         image = split.image(i)
         labels = tuple(
@@ -211,14 +207,14 @@ def frames_of_pseudo(weak: Split, pseudo: pa.Table, masks: str, min_score: float
     Args:
         weak: the split that the points lie on.
         pseudo: PSEUDO rows, of any order; label ids are numbers from 1 by image and point.
-        masks: `refined` where refinement gave a mask, else the rough one; or `rough` throughout.
+        masks: `refined`: the refined mask, or the rough one where there is none; `rough`: always the rough one.
         min_score: masks of a lower score are left out.
     """
     order = pseudo.sort_by([("image_id", "ascending"), ("point_id", "ascending")])
-    owners = order["image_id"].to_numpy()
+    image_of = order["image_id"].to_numpy()
     next_id = 1
     for image in weak.images.to_pylist():
-        begin, end = np.searchsorted(owners, [image["image_id"], image["image_id"] + 1])
+        begin, end = np.searchsorted(image_of, [image["image_id"], image["image_id"] + 1])
         labels = []
         for row in order.slice(begin, end - begin).to_pylist():
             counts = (row["refined_rle"] if masks == "refined" else None) or row["rough_rle"]
@@ -230,8 +226,3 @@ def frames_of_pseudo(weak: Split, pseudo: pa.Table, masks: str, min_score: float
                 next_id += 1
         if labels:
             yield Frame(image["image_id"], image["file_name"], image["width"], image["height"], tuple(labels))
-
-
-def tidy(value: Any) -> Any:
-    """The shortest decimal that is the same float32: 39.74, not 39.74000167846; None stays None."""
-    return None if value is None else float(str(np.float32(value)))

@@ -1,7 +1,7 @@
-"""Large JSON files read a part at a time: an object whose lists are given in batches, never as a whole.
+"""Large JSON files in parts: the lists of the outermost object are read in batches.
 
-A first pass finds where the lists of the outermost object begin and end and where their elements do, by counting
-brackets outside of strings; a second one parses batches of elements. What is not of that shape is parsed as a whole.
+The first pass finds where these lists and their elements begin and end, by counting brackets outside of strings. The
+second pass parses batches of elements. A file of another shape is parsed as a whole.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from data.annotations.strict_json import Doubled, doubled_keys, load_json, parse_json
+from data.annotations.strict_json import DuplicateKeys, duplicate_keys, load_json, parse_json
 from data.masks.rle import IntArray
 from data.storage import open_regular
 
-CHUNK = 4 << 20  # bytes that are looked through at once
+CHUNK = 4 << 20  # bytes that are scanned at once
 _QUOTE, _BACKSLASH, _OPEN_LIST, _CLOSE_LIST, _OPEN_OBJECT = b'"\\[]{'
-_STEP = np.zeros(256, np.int8)  # what a byte outside of strings does to the depth
+_STEP = np.zeros(256, np.int8)  # change of depth by a byte outside of strings
 _STEP[list(b"[{")] = 1
 _STEP[list(b"]}")] = -1
 _MARKED = _STEP != 0
@@ -46,23 +46,23 @@ class JsonFile:
 
     Attributes:
         path: the file.
-        is_object: whether it holds an object.
-        lists: by name the lists of the outermost object, where they stand in the file, or parsed.
-        doubled: (record, keys) where keys stand twice outside of the lists; of two lists of a name the last counts.
+        is_object: whether its value is an object.
+        lists: the lists of the outermost object by name: their place in the file, or their parsed values.
+        duplicates: (record, keys) of duplicate keys outside of the lists; of two lists of a name the last one is read.
     """
 
     path: Path
     is_object: bool
     lists: dict[str, _List | list[Any]]
-    doubled: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> JsonFile:
         """Find the lists of a file.
 
         Raises:
-            DataError: missing, unreadable or not JSON; what isn't of the expected shape and has keys twice. Faults
-                inside of the lists show when these are read.
+            DataError: missing, unreadable or not JSON; or of another shape, with duplicate keys. Faults inside of the
+                lists are raised when these are read.
         """
         try:
             with open_regular(path) as file:
@@ -70,8 +70,8 @@ class JsonFile:
         except OSError:
             found = None
         if found is not None:
-            lists, doubled = found
-            return cls(Path(path), True, dict(lists), tuple(doubled))
+            lists, duplicates = found
+            return cls(Path(path), True, dict(lists), tuple(duplicates))
         document = load_json(path)
         if not isinstance(document, dict):
             return cls(Path(path), False, {})
@@ -80,7 +80,7 @@ class JsonFile:
         )
 
     def batches(self, name: str, size: int) -> Iterator[list[Any]]:
-        """The elements of a list in order, about `size` at a time; those with keys that stand twice are `Doubled`.
+        """The elements of a list in order, about `size` at a time; those with duplicate keys are `DuplicateKeys`.
 
         Raises:
             DataError: not JSON.
@@ -98,12 +98,12 @@ class JsonFile:
                 text = file.read(end - begin)
                 if end != where.end:
                     text = text.rstrip(b" \t\r\n")
-                    # What doesn't end in the comma before the next element must not parse.
+                    # Text that doesn't end in the comma before the next element must not parse.
                     text = text[:-1] if text.endswith(b",") else text + b","
                 try:
                     rows = _parsed(b"[" + text + b"]")
                 except ValueError:
-                    # Says what is wrong and where in the file; should it find nothing, it has the rest.
+                    # This raises with the place of the error in the file; if it succeeds, it has the rest.
                     yield load_json(self.path)[name][done:]
                     return
                 done += len(rows)
@@ -111,10 +111,10 @@ class JsonFile:
 
 
 def _parsed(text: bytes) -> list[Any]:
-    """A list by orjson, or by the standard library where orjson is stricter (NaN, half of a surrogate pair) or where
-    keys stand twice, of which orjson keeps the last without a word.
+    """A list, parsed by orjson, or by the standard library where orjson is stricter (NaN, lone surrogates) or where there
+    are duplicate keys, of which orjson silently keeps the last.
 
-    orjson makes floats of whole numbers beyond 64 bits, which are no ids either way.
+    orjson makes floats of whole numbers beyond 64 bits, which are invalid as ids either way.
     """
     rows: list[Any]
     try:
@@ -122,16 +122,16 @@ def _parsed(text: bytes) -> list[Any]:
     except ValueError:
         pass
     else:
-        # As many colons as keys: none stands twice. Colons of texts (addresses, RLEs) are the exception.
+        # As many colons as keys: no key is duplicate. Strings with colons (URLs, RLEs) are removed first.
         keys = _count_keys(rows)
         if text.count(b":") == keys or _STRING.sub(b"", text).count(b":") == keys:
             return rows
-    rows, doubled = parse_json(text)
-    return [_marked(row) for row in rows] if doubled else rows
+    rows, duplicates = parse_json(text)
+    return [_marked(row) for row in rows] if duplicates else rows
 
 
 def _count_keys(values: list[Any]) -> int:
-    """Keys of all objects in there; fewer where lists hold objects in lists of their own."""
+    """Number of keys of all objects in the values; objects in lists of lists may be missed."""
     count = 0
     while values:
         kinds = set(map(type, values))
@@ -147,22 +147,21 @@ def _count_keys(values: list[Any]) -> int:
 
 
 def _marked(row: Any) -> Any:
-    """The row; `Doubled` with all keys that stand twice anywhere in it."""
-    twice = tuple(keys + (f" of {place}" if place else "") for place, keys in doubled_keys(row))
-    if not twice or not isinstance(row, dict):
+    """The row, as `DuplicateKeys` if it has any at any depth."""
+    keys = tuple(keys + (f" of {place}" if place else "") for place, keys in duplicate_keys(row))
+    if not keys or not isinstance(row, dict):
         return row
-    marked = Doubled(row)
-    marked.keys_twice = twice
+    marked = DuplicateKeys(row)
+    marked.duplicates = keys
     return marked
 
 
 def _lists(file: BinaryIO) -> tuple[dict[str, _List], list[tuple[str, str]]] | None:
-    """Where the outermost object's lists stand, and (record, keys) where keys stand twice outside of them; None unless
-    the file is such an object, as far as can be seen here."""
+    """The outermost object's lists, and (record, keys) of duplicate keys outside of them; None for another shape."""
     spans = _spans(file)
     if spans is None:
         return None
-    # The file without what is inside of the lists, each numbered, is small and tells the names.
+    # The file with a number in place of each list's content is small; it gives the names.
     pieces, at = [], 0
     for n, span in enumerate(spans):
         file.seek(at)
@@ -170,16 +169,16 @@ def _lists(file: BinaryIO) -> tuple[dict[str, _List], list[tuple[str, str]]] | N
         at = span.end + 1
     file.seek(at)
     try:
-        outline, doubled = parse_json(b"".join([*pieces, file.read()]))
+        outline, duplicates = parse_json(b"".join([*pieces, file.read()]))
     except ValueError:
         return None
     if not isinstance(outline, dict):
         return None
-    return {name: spans[value[0]] for name, value in outline.items() if isinstance(value, list)}, doubled
+    return {name: spans[value[0]] for name, value in outline.items() if isinstance(value, list)}, duplicates
 
 
 def _spans(file: BinaryIO) -> list[_List] | None:
-    """The lists at depth 2 of brackets; None where the brackets don't fit."""
+    """The lists at depth 2 of brackets; None where the brackets don't match."""
     depth, in_string, escaping, offset = 0, False, False, 0
     begins: list[IntArray] = []
     ends: list[IntArray] = []
@@ -224,11 +223,11 @@ def _spans(file: BinaryIO) -> list[_List] | None:
 
 
 def _escaped(code: npt.NDArray[np.uint8], first: bool) -> tuple[npt.NDArray[np.bool_], bool]:
-    """Which bytes follow an odd number of backslashes, and whether the next chunk's first one does.
+    """Which bytes follow an odd number of backslashes, and whether the next chunk's first byte does.
 
     Args:
         code: a chunk.
-        first: whether its first byte follows such a number.
+        first: whether its first byte does.
     """
     escaped = np.zeros(len(code) + 1, np.bool_)
     slashes = np.flatnonzero(code == _BACKSLASH)

@@ -1,4 +1,4 @@
-"""One way to read masks in any format: COCO instances, Scalabel frames, BDD100K's bitmasks."""
+"""Masks of any format: COCO instances, Scalabel frames, BDD100K's bitmasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data.errors import DataError, Fault
 from data.storage import is_safe, list_files, open_regular
 
 FORMATS = ("coco", "scalabel", "bdd-bitmask")
-_HEAD = 4096  # bytes in which the first key of a JSON file stands
+_HEAD = 4096  # bytes in which the first key of a JSON file is searched
 _FIRST_KEYS = {
     "frames": "scalabel", "groups": "scalabel", "config": "scalabel", "images": "coco", "annotations": "coco",
     "categories": "coco", "info": "coco", "licenses": "coco",
@@ -32,19 +32,19 @@ def read_annotations(
     folder: str = "",
     keep_unsized: bool = False,
     keep_annotations: bool = True,
-    set_aside: bool = False,
+    reject: bool = False,
 ) -> CocoFile:
     """Read and validate images and masks as the records of a COCO file.
 
     Args:
         path: a COCO or Scalabel JSON file, or a folder: of bitmasks, or of Scalabel files.
-        format: one of `FORMATS`, or `auto`: found by content.
+        format: one of `FORMATS`, or `auto`: detected from the content.
         need_masks: whether an annotation without a mask is a fault.
-        images: where sizes and names are looked up that the file doesn't say.
-        folder: set before each file name; the folder below the image root that holds the images.
+        images: where sizes and names that the file lacks are looked up.
+        folder: the folder of the images below the image root; prepended to each file name.
         keep_unsized: see `read_scalabel`.
-        keep_annotations: see `read_coco`; files of another format keep them always.
-        set_aside: see `read_coco`; in files of another format an annotation at fault is a fault always.
+        keep_annotations: see `read_coco`; other formats always keep them.
+        reject: see `read_coco`; in other formats a faulty annotation is always a fault of the file.
 
     Raises:
         DataError: every fault of the file, or an unknown format.
@@ -65,7 +65,7 @@ def read_annotations(
     if found != "coco":
         expected = f"auto, {', '.join(FORMATS)}"
         raise DataError(Fault(str(path), "format", repr(format), expected, "correct the format"))
-    coco = read_coco(path, need_masks=need_masks, keep_annotations=keep_annotations, set_aside=set_aside)
+    coco = read_coco(path, need_masks=need_masks, keep_annotations=keep_annotations, reject=reject)
     if not folder:
         return coco
     rows = [row | {"file_name": (PurePosixPath(folder) / row["file_name"]).as_posix()} for row in coco.images]
@@ -73,13 +73,13 @@ def read_annotations(
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The format of a file or folder, by its content.
+    """The format of a file or folder, detected from its content.
 
-    A folder with a PNG has bitmasks, another one Scalabel files. A JSON list has Scalabel frames, an object is what
-    its keys say; only where the first key is a strange one is the file read as a whole.
+    A folder with a PNG has bitmasks, any other folder Scalabel files. A JSON list has Scalabel frames; the format of an
+    object is detected from its keys. The whole file is read only if the first key is unknown.
 
     Raises:
-        DataError: no such file, or a JSON file of another kind.
+        DataError: a missing file, or a JSON file of another kind.
     """
     where = Path(path)
     if where.is_dir():
@@ -88,7 +88,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
         with open_regular(where) as file:
             head = file.read(_HEAD).decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
     except OSError:
-        load_json(where)  # says what is wrong
+        load_json(where)  # raises a DataError with the reason
         raise
     if head.startswith("["):
         return "scalabel"

@@ -1,19 +1,17 @@
-"""COCO results: the detections of a model, read with every fault listed. `data.annotations.coco.file` writes them."""
+"""COCO results, the detections of a model: read, with all faults listed. `data.annotations.coco.file` writes them."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from data.annotations.strict_json import load_json
+from data.annotations.strict_json import is_number, load_json
 from data.errors import DataError, Fault
 from data.masks.polygons import from_segmentation
 
 _FILE = "a list of COCO results, one object a detection: image_id, category_id, segmentation, score"
 _NO_MASK = "no segmentation"
-_HIGHEST = sys.float_info.max  # JSON's whole numbers have no end
 
 
 def read_results(
@@ -27,12 +25,12 @@ def read_results(
         category_ids: the data set's own.
 
     Returns:
-        One a detection, in the file's order: image_id, category_id, score (float) and segmentation, a compressed
-        RLE with size [height, width] and counts (bytes). Polygons and uncompressed RLEs are turned into that.
+        A row for each detection, in the file's order: image_id, category_id, score (float) and segmentation, a
+        compressed RLE with size [height, width] and counts (bytes). Polygons and uncompressed RLEs are converted.
 
     Raises:
-        DataError: every fault of the file: an image or a class that the data set doesn't have, a score that is no
-            finite number, no mask, a mask that isn't of its image's size.
+        DataError: all faults of the file: an image or a class that the data set doesn't have, a score that is no finite
+            number, no mask, a mask of another size than its image.
     """
     document = load_json(path)
     if not isinstance(document, list):
@@ -61,7 +59,7 @@ def read_results(
             }
         )
     if maskless:
-        # One fault: a box detector's thousand lines would bury the others.
+        # One fault for all: the thousand lines of a box detector would hide the others.
         record = f"result #{maskless[0]}" + (f" and {len(maskless) - 1:,} more" if len(maskless) > 1 else "")
         expected = "a mask (boxes alone can't be scored here)"
         faults.append(Fault(str(path), record, _NO_MASK, expected, "predict masks, or name another file"))
@@ -73,7 +71,7 @@ def read_results(
 def _checked(
     row: Any, sizes: Mapping[int, tuple[int, int]], category_ids: Collection[int], known: str
 ) -> tuple[tuple[str, str] | None, bytes]:
-    """What is wrong with a result and what was expected, or None and its compressed RLE."""
+    """(what is wrong with a result, what was expected) or None; and its compressed RLE."""
     if not isinstance(row, dict):
         return (type(row).__name__, "an object with image_id, category_id, segmentation, score"), b""
     image_id, score = row.get("image_id"), row.get("score")
@@ -84,7 +82,7 @@ def _checked(
         problem = (f"image_id {image_id!r}", "the id of an image of the ground truth")
     elif isinstance(category_id, bool | list | dict) or category_id not in category_ids:
         problem = (f"category_id {category_id!r}", f"the id of a class of the ground truth ({known})")
-    elif isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= _HIGHEST:
+    elif not is_number(score):
         problem = (f"score {score!r}", "a finite number")
     elif row.get("segmentation") in (None, [], {}):
         problem = (_NO_MASK, "a mask")

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from data.annotations.strict_json import doubled_fault, parse_json
+from data.annotations.strict_json import duplicate_fault, parse_json
 from data.errors import DataError, Fault
 from data.storage import open_regular
 
@@ -81,11 +81,11 @@ class PointFile:
     @cached_property
     def _parsed_json(self) -> tuple[Any, str | None]:
         try:
-            value, doubled = parse_json(self.content)
+            value, duplicates = parse_json(self.content)
         except ValueError as error:
             return None, str(error)
-        if doubled:
-            raise DataError(doubled_fault(str(self.path), *one) for one in doubled)
+        if duplicates:
+            raise DataError(duplicate_fault(str(self.path), *one) for one in duplicates)
         return value, None
 
     @property

@@ -242,7 +242,7 @@ ATTACKS = [
     Attack("a result of two scores", results_twice, ("found.json: record #0", "key 'score' twice")),
     Attack("a class of two ids", classes_twice, ("categories.json: record #0 (id 2)", "key 'id' twice")),
     Attack("areas of another resolution", area_of_another_size,
-           ("area of 2 annotations can't be their masks'", "annotation 10: area 40000, of a mask of 100 pixels",
+           ("2 annotations have an area that can't be their mask's", "annotation 10: area 40000, of a mask of 100 pixels",
             '"areas_replaced"'), refused=False),
     Attack("areas of boxes, which some tools write, stay", area_of_the_box, hidden=("area",), refused=False),
     Attack("a strong file all of whose annotations are rejected",

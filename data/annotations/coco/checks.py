@@ -1,4 +1,4 @@
-"""Checks of a COCO file's records, one by one: each fault names the record, what was found and what was expected."""
+"""Checks of single records of a COCO file. Each fault names the record, what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data import storage
-from data.annotations.strict_json import ONCE, Doubled
+from data.annotations.strict_json import ONCE, DuplicateKeys
 from data.errors import Fault
 from data.masks import rle
 from data.masks.polygons import check_polygons, from_segmentation
 from data.text import TEXT, is_text
 
-HIGHEST = float(np.finfo(np.float32).max)  # of a number that the tables hold
+HIGHEST = float(np.finfo(np.float32).max)  # largest number that the tables can hold
 _SMALLEST_POLYGON = 6  # numbers: three corners
 SHOWN_CHARACTERS = 300  # of what was found
 SHOWN_AREAS = 3
-MAX_PIXELS = 2**29  # of an image as annotated; more is a mistake, or meant to exhaust memory
+MAX_PIXELS = 2**29  # of an image; more is a mistake or an attack on the memory
 
 
 class Faults:
@@ -34,8 +34,9 @@ class Faults:
         self.found.append(Fault(self.path, record[:100], found[:SHOWN_CHARACTERS], expected, next_step))
 
     def add_size(self, annotation_id: int, wrong: WrongSize) -> None:
-        """An RLE of another size than its image. All those of an image are one fault: its record is the likelier
-        culprit, and a thousand lines would bury the others.
+        """An RLE of another size than its image.
+
+        All of one image are one fault: its record is more likely wrong, and a thousand lines would hide other faults.
         """
         key = (wrong.image_id, wrong.found)
         if key not in self._of_image:
@@ -49,47 +50,50 @@ class Faults:
             self.path,
             f"image {wrong.image_id}",
             f"RLEs of size [height, width] = {wrong.found} in {count + 1} annotations, the first {first}",
-            f"{wrong.expected}, as the image's record says",
+            f"{wrong.expected}, as in the image's record",
             "correct the record of the image, or these annotations",
         )
 
 
 @dataclass
 class WrongAreas:
-    """Areas that a file says and that can't be its masks'. The masks' own are used in their place.
+    """Areas in a file that can't be those of its masks; the masks' own areas replace them.
 
-    A polygon's area and that of its pixels differ a little, and some tools write the box's: both are kept, since COCO's
-    evaluation goes by the file's. Of 33,414 annotations of COCO and two other sets none is beyond these bounds.
+    A polygon's area differs a little from that of its pixels, and some tools write the area of the box. Both are kept,
+    since COCO's evaluation uses the area in the file. None of 33,414 annotations of COCO and two other data sets is
+    outside of these bounds.
     """
 
     count: int = 0
     first: list[str] = field(default_factory=list)
 
-    def usable(self, annotation_id: int, said: float | None, counts: bytes, height: int, width: int) -> float:
-        """The area to use, in pixels: as said, unless it is less than half the mask's or more than twice its box's.
+    def usable(
+        self, annotation_id: int, given: float | None, counts: bytes, height: int, width: int
+    ) -> float:
+        """The area to use, in pixels: the given one, unless it is below half the mask's or above twice its box's.
 
         Args:
-            annotation_id: to name it.
-            said: by the file, if it says one.
+            annotation_id: for the message.
+            given: the area in the file, if any.
             counts: the mask, of `height` x `width` pixels.
         """
         own = rle.area(counts, height, width)
-        if said is None:
+        if given is None:
             return own
-        if own <= 2 * said <= 4 * own:
-            return said
+        if own <= 2 * given <= 4 * own:
+            return given
         w, h = rle.bbox_xywh(counts, height, width)[2:]
-        # A pixel around: outlines lie between pixels.
-        if own <= 2 * said + w + h and said <= 2 * (w + 1) * (h + 1):
-            return said
+        # With a tolerance of a pixel, since outlines run between pixels.
+        if own <= 2 * given + w + h and given <= 2 * (w + 1) * (h + 1):
+            return given
         self.count += 1
         if len(self.first) < SHOWN_AREAS:
-            self.first.append(f"annotation {annotation_id}: area {said:g}, of a mask of {own} pixels")
+            self.first.append(f"annotation {annotation_id}: area {given:g}, of a mask of {own} pixels")
         return own
 
     def __str__(self) -> str:
         return (
-            f"area of {self.count:,} annotations can't be their masks', whose own is used; the first: "
+            f"{self.count:,} annotations have an area that can't be their mask's; the mask's own is used; the first: "
             f"{'; '.join(self.first)}"
         )
 
@@ -107,20 +111,20 @@ def valid_rows(
     kind: str,
     problem: Callable[[dict[str, Any]], tuple[str, str] | WrongSize | None],
     faults: Faults,
-    seen: set[int],
+    known: set[int],
     first: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """The rows without a fault; the others are reported.
+    """The rows without a fault; faults of the others are added to `faults`.
 
-    An image or category at fault gives a row of its id with an empty name and size, so that what refers to it isn't
-    reported too.
+    A faulty image or category is replaced by a row with its id, an empty name and size 0, so that annotations which
+    refer to it are no faults.
 
     Args:
         rows: of one kind.
         kind: image, category or annotation.
-        problem: what is wrong with a row and what was expected, or None.
-        faults: where faults are added.
-        seen: the ids of earlier rows; those of the rows given are added.
+        problem: returns what is wrong with a row and what was expected, or None.
+        faults: extended.
+        known: the ids of earlier rows; extended.
         first: the number of the first row among all.
     """
     for n, row in enumerate(rows, start=first):
@@ -128,17 +132,17 @@ def valid_rows(
             faults.add(f"{kind} #{n}", type(row).__name__, "a JSON object")
         elif not is_id(row.get("id")):
             faults.add(f"{kind} #{n}", f"id {row.get('id')!r}", "a whole number as id")
-        elif row["id"] in seen:
+        elif row["id"] in known:
             faults.add(f"{kind} {row['id']} (#{n})", "an id that an earlier record has", "ids that differ")
         elif isinstance(wrong := keys_problem(row) or problem(row), WrongSize):
             faults.add_size(row["id"], wrong)
         elif wrong is not None:
             faults.add(f"{kind} {row['id']}", *wrong)
             if kind != "annotation":
-                seen.add(row["id"])
+                known.add(row["id"])
                 yield {"id": row["id"], "name": "", "height": 0, "width": 0}
         else:
-            seen.add(row["id"])
+            known.add(row["id"])
             yield row
 
 
@@ -152,8 +156,8 @@ def _is_number(value: Any) -> bool:
 
 
 def keys_problem(row: dict[str, Any]) -> tuple[str, str] | None:
-    """That keys of a record stand there twice."""
-    return (f"key {', '.join(row.keys_twice)} twice", ONCE) if isinstance(row, Doubled) else None
+    """The problem of a record with duplicate keys."""
+    return (f"key {', '.join(row.duplicates)} twice", ONCE) if isinstance(row, DuplicateKeys) else None
 
 
 def image_problem(row: dict[str, Any]) -> tuple[str, str] | None:
@@ -198,16 +202,16 @@ def annotation_problem(
             return f"{name} {row[name]!r}", expected
     if not has_mask(row):
         return ("no segmentation", "polygons or an RLE") if need_masks else None
-    # Where the size is 0 the image itself is at fault, and reported.
+    # Size 0: the image itself is faulty and reported.
     return None if 0 in size else _mask_problem(row["segmentation"], int(row["image_id"]), size)
 
 
 def _mask_problem(
     segmentation: Any, image_id: int, size: tuple[int, int]
 ) -> tuple[str, str] | WrongSize | None:
-    said = segmentation.get("size") if isinstance(segmentation, dict) else None
-    if isinstance(said, list) and all(map(is_id, said)) and said != list(size):
-        return WrongSize(image_id, str(said)[:60], str(list(size)))
+    given = segmentation.get("size") if isinstance(segmentation, dict) else None
+    if isinstance(given, list) and all(map(is_id, given)) and given != list(size):
+        return WrongSize(image_id, str(given)[:60], str(list(size)))
     try:
         _check_segmentation(segmentation, *size)
     except ValueError as error:
@@ -227,7 +231,7 @@ _OPTIONAL_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def without_degenerate_parts(row: Any, faults: Faults) -> Any:
-    """The annotation without polygons of less than three corners, where others are left; adds a fault of each."""
+    """The annotation without polygons of fewer than three corners, if others remain; each is added to `faults`."""
     segmentation = row.get("segmentation") if isinstance(row, dict) else None
     if not isinstance(segmentation, list):
         return row
@@ -242,12 +246,12 @@ def without_degenerate_parts(row: Any, faults: Faults) -> Any:
 
 
 def has_mask(row: dict[str, Any]) -> bool:
-    """Whether an annotation says anything of a mask."""
+    """Whether an annotation has a segmentation."""
     return row.get("segmentation") not in (None, [], {})
 
 
 def _check_segmentation(segmentation: Any, height: int, width: int) -> None:
-    # Polygons are checked without being drawn, which to_instances does once.
+    # Polygons are only checked here; to_instances draws them.
     if isinstance(segmentation, list):
         check_polygons(segmentation, height, width)
     else:

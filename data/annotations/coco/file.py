@@ -1,11 +1,10 @@
-"""COCO instances and results: read with every fault listed, and written.
+"""COCO instances and results: read, with all faults listed, and written.
 
-Masks come as polygons, uncompressed or compressed RLE; crowds, empty images and empty masks are kept.
+Masks may be polygons, uncompressed or compressed RLE. Crowds, empty images and empty masks are kept.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
@@ -21,7 +20,6 @@ import pyarrow as pa
 
 from data import storage
 from data.annotations.coco.checks import (
-    MAX_PIXELS,
     Faults,
     WrongAreas,
     category_problem,
@@ -31,7 +29,7 @@ from data.annotations.coco.checks import (
 )
 from data.annotations.coco.table import AnnotationReader, instances_table
 from data.annotations.json_stream import JsonFile
-from data.annotations.strict_json import DELETE, doubled_fault
+from data.annotations.strict_json import DELETE, duplicate_fault, to_json
 from data.errors import DataError, Fault
 from data.masks import rle
 from data.tables import Category, concat_instances
@@ -39,7 +37,7 @@ from data.tables import Category, concat_instances
 log = logging.getLogger(__name__)
 
 __all__ = [
-    "MAX_PIXELS", "CocoFile", "read_coco", "to_instances", "write_coco", "write_json", "write_results",
+    "CocoFile", "read_coco", "to_instances", "write_coco", "write_json", "write_results",
 ]  # fmt: skip
 
 BATCH = 4096  # records read at once
@@ -48,27 +46,25 @@ _IMAGE_KEYS = ("id", "file_name", "width", "height")
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A validated COCO instances file: its records as they are, sorted by id."""
+    """A validated COCO instances file: its records, sorted by id."""
 
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
-    """Empty where they were read as rows."""
+    """Empty if they were read as INSTANCES rows."""
     categories: list[Category]
     path: str
     instances: pa.Table | None = None
-    """The annotations with a mask as INSTANCES rows, where they were read as such."""
-    set_aside: tuple[Fault, ...] = ()
-    """What is wrong with the annotations that were left out, where they don't end the reading."""
+    """The annotations with a mask as INSTANCES rows, if they were read as such."""
+    rejected: tuple[Fault, ...] = ()
+    """Faults of the annotations that were left out."""
     wrong_areas: WrongAreas = field(default_factory=WrongAreas)
-    """Of the annotations that were read as rows."""
+    """Of the annotations that were read as INSTANCES rows."""
 
 
 def write_json(value: Any, path: str | os.PathLike[str]) -> None:
     """Write compact JSON, atomically; the same value gives the same bytes."""
     with storage.atomic_write(path) as partial:
-        partial.write_text(
-            json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n", "utf-8"
-        )
+        partial.write_text(to_json(value) + "\n", "utf-8")
 
 
 def read_coco(
@@ -76,30 +72,29 @@ def read_coco(
     *,
     need_masks: bool = True,
     keep_annotations: bool = True,
-    set_aside: bool = False,
+    reject: bool = False,
 ) -> CocoFile:
-    """Read and validate a COCO instances file, a part at a time.
+    """Read and validate a COCO instances file in parts.
 
     Args:
         path: the JSON file.
-        need_masks: whether an annotation without ``segmentation`` is a fault. Files of weak images
-            may carry boxes or points instead, which only point importers read.
-        keep_annotations: keep the records as they are, some kilobytes each. Without, annotations
-            become INSTANCES rows as they are read, and images keep id, file_name, width and height
-            alone: for files of COCO's size.
-        set_aside: leave out annotations at fault, and degenerate parts of polygons beside sound ones, and tell them in
-            `CocoFile.set_aside`; else they are faults.
+        need_masks: whether an annotation without ``segmentation`` is a fault. Files of weak images may have boxes or
+            points instead, which only point importers read.
+        keep_annotations: return the records themselves, some kilobytes each. False is for files of COCO's size:
+            annotations become INSTANCES rows, and images keep only id, file_name, width and height.
+        reject: leave out faulty annotations, and degenerate parts of polygons if other parts remain, and list them in
+            `CocoFile.rejected`. False: they are faults of the file.
 
     Raises:
-        DataError: all faults of the file: missing or wrong fields, repeated ids, unknown image or
-            category ids, degenerate polygons, RLEs that don't fit their image.
+        DataError: all faults of the file: missing or wrong fields, repeated ids, unknown image or category ids,
+            degenerate polygons, RLEs of another size than their image.
     """
     file = JsonFile.open(path)
     faults = Faults(str(path))
     for name in ("images", "annotations", "categories"):
         if name not in file.lists:
             faults.add("file", f"no list {name!r}", "a COCO file: images, annotations, categories")
-    faults.found += [doubled_fault(str(path), *one) for one in file.doubled]
+    faults.found += [duplicate_fault(str(path), *one) for one in file.duplicates]
     images: dict[int, dict[str, Any]] = {}
     categories: dict[int, dict[str, Any]] = {}
     for kind, name, problem, by_id in (
@@ -110,8 +105,8 @@ def read_coco(
             kept = row if keep_annotations else {key: row[key] for key in _IMAGE_KEYS if key in row}
             by_id[row["id"]] = kept if kind == "image" else row
     sizes = {i: (row["height"], row["width"]) for i, row in images.items()}
-    aside = Faults(str(path))
-    reader = AnnotationReader(sizes, categories, need_masks, faults, aside if set_aside else None)
+    rejected = Faults(str(path))
+    reader = AnnotationReader(sizes, categories, need_masks, faults, rejected if reject else None)
     annotations = []
     for rows in _batches(file, "annotations"):
         if keep_annotations:
@@ -119,7 +114,7 @@ def read_coco(
         else:
             reader.add(rows)
     for name in sorted(file.lists.keys() - {"images", "annotations", "categories"}):
-        # Of no use, but to be JSON.
+        # Not used, but it must be valid JSON.
         for n, row in enumerate(chain.from_iterable(_batches(file, name))):
             if (wrong := keys_problem(row)) is not None:
                 faults.add(f"{name[:50]} #{n}", *wrong, DELETE)
@@ -134,15 +129,16 @@ def read_coco(
         categories=sorted(Category(i, row["name"]) for i, row in categories.items()),
         path=str(path),
         instances=None if keep_annotations else concat_instances(reader.tables),
-        set_aside=tuple(aside.found),
+        rejected=tuple(rejected.found),
         wrong_areas=reader.wrong_areas,
     )
 
 
 def _drop_parents(categories: dict[int, dict[str, Any]], used: Set[int], faults: Faults) -> None:
-    """Leaves out a category that only groups a class of the same name: that class's supercategory, and no annotation's.
+    """Remove categories that only group a class of the same name, as in Roboflow's class tables.
 
-    Roboflow writes its class table so. Any other two categories of one name are a fault.
+    Such a category is the supercategory of the class, and no annotation has it. Any other two categories of one name
+    are a fault.
     """
     names = Counter(row["name"] for row in categories.values())
     for name in sorted(name for name, count in names.items() if name and count > 1):
@@ -163,8 +159,8 @@ def _batches(file: JsonFile, name: str) -> Iterator[list[Any]]:
 def to_instances(coco: CocoFile) -> pa.Table:
     """Annotations with a mask as INSTANCES rows (source "annotator"), by image_id, then instance_id.
 
-    Box and area are the file's own where it has them (COCO's evaluation goes by the given area), else the mask's; an
-    area that can't be the mask's is not taken (`WrongAreas`).
+    Box and area are those in the file (COCO's evaluation uses that area), else the mask's own; the mask's own also
+    replaces an area that can't be right (`WrongAreas`).
     """
     if coco.instances is not None:
         return coco.instances
@@ -177,7 +173,7 @@ def write_coco(
 ) -> None:
     """Write IMAGES and INSTANCES rows as a COCO instances file, masks as compressed RLE.
 
-    ``source`` and ``score`` of pseudo labels are kept as fields of their own.
+    ``source`` and ``score`` of pseudo labels are additional fields.
     """
     sizes = {
         row["image_id"]: [row["height"], row["width"]]
@@ -190,12 +186,12 @@ def write_coco(
             "image_id": row["image_id"],
             "category_id": row["category_id"],
             "segmentation": {"size": sizes[row["image_id"]], "counts": row["rle_counts"].decode("ascii")},
-            "area": _tidy(row["area"]),
-            "bbox": [_tidy(value) for value in row["bbox_xywh"]],
+            "area": tidy(row["area"]),
+            "bbox": [tidy(value) for value in row["bbox_xywh"]],
             "iscrowd": int(row["iscrowd"]),
         }
         if row["source"] != "annotator":
-            annotation |= {"source": row["source"], "score": _tidy(row["score"])}
+            annotation |= {"source": row["source"], "score": tidy(row["score"])}
         annotations.append(annotation)
     document = {
         "images": [
@@ -208,20 +204,20 @@ def write_coco(
     write_json(document, path)
 
 
-def _tidy(value: float | None) -> float | None:
-    """The shortest decimal that is the same float32: 39.74, not 39.74000167846."""
+def tidy(value: Any) -> Any:
+    """The shortest decimal that is the same float32: 39.74, not 39.74000167846; None for None."""
     return None if value is None else float(str(np.float32(value)))
 
 
 def write_results(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write detections as a COCO results file, one after the other: their number doesn't matter to memory.
+    """Write detections as a COCO results file, in memory that doesn't grow with their number.
 
     Args:
         path: the JSON file to write.
         rows: image_id, category_id (the data set's own), score, height, width, rle_counts (bytes).
     """
     with storage.atomic_write(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
-        # One detection a line: long files stay diffable and can be read in part.
+        # One detection a line: long files can be diffed and read in part.
         file.write("[")
         for n, row in enumerate(rows):
             height, width = int(row["height"]), int(row["width"])
@@ -232,5 +228,5 @@ def write_results(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]
                 "bbox": list(rle.bbox_xywh(row["rle_counts"], height, width)),
                 "score": float(row["score"]),
             }
-            file.write((",\n" if n else "") + json.dumps(result, allow_nan=False, separators=(",", ":")))
+            file.write((",\n" if n else "") + to_json(result))
         file.write("]\n")

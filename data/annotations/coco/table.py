@@ -1,7 +1,7 @@
 """Annotations of a COCO file as INSTANCES rows, in batches.
 
-A batch without any fault is checked as a whole, column by column, and its polygons are drawn from one array; a batch
-that isn't so plain goes row by row through `data.annotations.coco.checks`, which tells what is wrong.
+A batch without faults is checked column by column, and its polygons are drawn from one array. A batch with faults or
+unusual values is checked row by row by `data.annotations.coco.checks`, which reports what is wrong.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class AnnotationReader:
     """Checks annotations and turns them into rows, batch by batch.
 
     Args:
-        sizes: (height, width) in pixels of each image, by id; (0, 0) of one at fault.
+        sizes: (height, width) in pixels of each image, by id; (0, 0) of a faulty one.
         category_ids: of the file.
         need_masks: whether an annotation without a mask is a fault.
-        faults: where faults are added.
-        aside: where those of annotations are added instead: these are left out, and end nothing.
+        faults: extended by faults that end the reading.
+        rejected: extended by faults of annotations, which are then left out; None: `faults` is extended instead.
     """
 
     def __init__(
@@ -48,25 +48,25 @@ class AnnotationReader:
         category_ids: Collection[int],
         need_masks: bool,
         faults: Faults,
-        aside: Faults | None = None,
+        rejected: Faults | None = None,
     ) -> None:
         self.used: set[int] = set()
-        """Category ids that annotations have."""
+        """Category ids of the annotations."""
         self.wrong_areas = WrongAreas()
         self.sizes = sizes
         self.categories = dict.fromkeys(sorted(category_ids))
         self.need_masks = need_masks
         self.faults = faults
-        self.aside = aside
+        self.rejected = rejected
         self.tables = [INSTANCES.empty_table()]
-        self._seen: set[int] = set()
+        self._ids: set[int] = set()
         self._count = 0
         self._image_ids = np.array(sorted(sizes), dtype=np.int64)
         self._sizes = np.array([sizes[i] for i in self._image_ids.tolist()], dtype=np.int64).reshape(-1, 2)
         self._category_ids = np.array(list(self.categories), dtype=np.int64)
 
     def add(self, rows: list[Any]) -> None:
-        """Check the next annotations and keep those with a mask, unless a fault was found so far."""
+        """Check the next annotations; keep those with a mask unless the file has a fault."""
         batch = _plain(rows)
         table = None if batch is None else self._drawn(batch)
         if batch is None or table is None or not self._are_new(batch.ids):
@@ -81,30 +81,30 @@ class AnnotationReader:
             self.tables.append(table)
 
     def valid(self, rows: list[Any]) -> list[dict[str, Any]]:
-        """The annotations without a fault, as they are; the others are reported."""
+        """The annotations without a fault; faults of the others are added."""
 
         def problem(row: dict[str, Any]) -> tuple[str, str] | WrongSize | None:
             return annotation_problem(row, self.sizes, self.categories, self.need_masks)
 
         faults = self.faults
-        if self.aside is not None:
-            faults = self.aside
+        if self.rejected is not None:
+            faults = self.rejected
             rows = [without_degenerate_parts(row, faults) for row in rows]
-        good = list(valid_rows(rows, "annotation", problem, faults, self._seen, self._count))
+        good = list(valid_rows(rows, "annotation", problem, faults, self._ids, self._count))
         self._count += len(rows)
         self.used.update(row["category_id"] for row in good)
         return good
 
     def _are_new(self, ids: IntArray) -> bool:
-        """Whether no id came before; if so, they are noted."""
+        """Whether all ids are new; if so, they are recorded."""
         values = set(ids.tolist())
-        if len(values) < len(ids) or not self._seen.isdisjoint(values):
+        if len(values) < len(ids) or not self._ids.isdisjoint(values):
             return False
-        self._seen |= values
+        self._ids |= values
         return True
 
     def _drawn(self, batch: _Batch) -> pa.Table | None:
-        """The rows of a batch with a mask, or None if anything is wrong or unusual."""
+        """The rows of a batch that have a mask; None if anything is wrong or unusual."""
         if not (self._image_ids.size and self._category_ids.size):
             return None
         at = np.minimum(np.searchsorted(self._image_ids, batch.image_ids), self._image_ids.size - 1)
@@ -158,8 +158,8 @@ class _Batch(NamedTuple):
 
 
 def _plain(rows: list[Any]) -> _Batch | None:
-    """The rows by column; None if any value isn't what COCO's own files have."""
-    if not set(map(type, rows)) <= {dict}:  # `Doubled` is none
+    """The rows by column; None if any value is unusual for a COCO file."""
+    if not set(map(type, rows)) <= {dict}:  # not `DuplicateKeys`
         return None
     try:
         ids, image_ids, category_ids = (
@@ -187,7 +187,11 @@ def _whole_numbers(values: list[Any]) -> IntArray:
 
 
 def _numbers(values: Iterable[Any]) -> FloatArray:
-    """float64, all such that the tables hold them."""
+    """The values as float64.
+
+    Raises:
+        TypeError: a value that is no number, or that the tables can't hold.
+    """
     listed = list(values)
     if not set(map(type, listed)) <= {int, float}:
         raise TypeError
@@ -202,7 +206,7 @@ def _are_void(segmentations: list[Any]) -> bool:
 
 
 def _codes(segmentations: list[Any], sizes: IntArray) -> list[bytes] | None:
-    """Compressed RLEs of segmentations of images of these sizes [n, 2]; None if one is at fault or unusual."""
+    """Compressed RLEs of segmentations, given image sizes [n, 2]; None if one is faulty or unusual."""
     polygons = [n for n, value in enumerate(segmentations) if type(value) is list]
     codes: list[bytes] = [b""] * len(segmentations)
     try:
@@ -236,12 +240,12 @@ def _codes(segmentations: list[Any], sizes: IntArray) -> list[bytes] | None:
 def instances_table(
     rows: Iterable[dict[str, Any]], sizes: Mapping[int, tuple[int, int]], wrong_areas: WrongAreas
 ) -> pa.Table:
-    """Valid annotations with a mask as INSTANCES rows, in their order.
+    """Valid annotations with a mask as INSTANCES rows, in the given order.
 
     Args:
         rows: of one file.
-        sizes: (height, width) by image id.
-        wrong_areas: where areas are counted that can't be their masks'.
+        sizes: (height, width) in pixels by image id.
+        wrong_areas: extended.
     """
     columns: dict[str, list[Any]] = {name: [] for name in INSTANCES.names}
     for row in rows:

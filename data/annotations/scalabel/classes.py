@@ -1,4 +1,4 @@
-"""The classes of Scalabel files: those of config.categories, or BDD100K's, whose files use further names."""
+"""The classes of Scalabel files: those of config.categories, or BDD100K's, whose files have further names for them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.annotations.categories import BDD100K_IGNORED, BDD100K_NAMES, KNOWN
+from data.annotations.coco.checks import is_id
 from data.errors import Fault
 from data.tables import Category
 from data.text import is_text
@@ -15,11 +16,10 @@ _LISTED = 20
 
 
 def classes_of(config: Any, where: str) -> tuple[list[Category], list[Fault]]:
-    """The classes of a file's config, numbered from 1 as Scalabel does, and what is wrong with it.
+    """The classes of a file's config, numbered from 1 as in Scalabel, and its faults.
 
-    Categories are names, or objects with a name that may hold further ones (`subcategories`); the innermost are the
-    classes. Where each has a whole number as `id`, as in files that we write, that is its id. Without
-    config the classes are BDD100K's.
+    Categories are names, or objects with a name and possibly `subcategories`; the innermost are the classes. If each
+    has a whole number as `id`, as in files that we write, these are the ids. Without config the classes are BDD100K's.
     """
     given = config.get("categories") if isinstance(config, dict) else config
     if given is None or given == []:
@@ -47,20 +47,17 @@ def classes_of(config: Any, where: str) -> tuple[list[Category], list[Fault]]:
         else:
             names.append(name)
             ids.append(row.get("id"))
-    whole = all(
-        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 for value in ids
-    )
-    if not whole or len(set(ids)) != len(ids):
+    if not all(map(is_id, ids)) or len(set(ids)) != len(ids):
         ids = list(range(1, len(names) + 1))
     return [Category(id, name) for id, name in zip(ids, names, strict=True)], faults
 
 
 def resolve(name: str, ids: Mapping[str, int]) -> tuple[int | None, bool, str]:
-    """What a label's category stands for.
+    """The class of a label's category.
 
     Returns:
-        The class id (None where it isn't known), whether the label is a region to ignore, and the classes that were
-        expected, the nearest one first.
+        The class id (None if unknown), whether the label is a region to ignore, and the expected classes, the nearest
+        name first.
     """
     if name in ids:
         return ids[name], False, ""

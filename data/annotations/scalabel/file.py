@@ -1,9 +1,9 @@
-"""Scalabel frames, the JSON of BDD100K's instance masks: read with every fault listed.
+"""Scalabel frames, the JSON of BDD100K's instance masks: read, with all faults listed.
 
 A file is a list of frames, or {frames, config}; a folder of such files is one data set (BDD100K's tracking masks).
-Masks come as RLE, or as outlines with Bezier curves (`data.masks.bezier`); the RLE is the one that counts, since it
-is exact. A label with a box and no mask becomes a region to ignore, as large as the box: an object is there, but nobody
-knows its outline. `data.annotations.scalabel.out` writes the format.
+Masks are RLEs, or outlines with Bezier curves (`data.masks.bezier`); a label with both uses the RLE, which is exact. A
+label with a box and no mask becomes a region to ignore of the size of the box, since the outline of its object is
+unknown. `data.annotations.scalabel.out` writes the format.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.annotations.coco.file import MAX_PIXELS, CocoFile
+from data.annotations.coco.checks import MAX_PIXELS, is_id
+from data.annotations.coco.file import CocoFile
 from data.annotations.frames import ImageFiles, name_id
 from data.annotations.scalabel.classes import classes_of
-from data.annotations.scalabel.label import LabelError, UnknownClassError, annotation_of
+from data.annotations.scalabel.label import LabelError, UnknownClassError, annotation_of, short
 from data.annotations.strict_json import load_json
 from data.errors import DataError, Fault
 from data.storage import is_safe, list_files
 
 log = logging.getLogger(__name__)
 
-_MEND = "correct this record"
+_CORRECT = "correct this record"
 
 
 @dataclass
 class _Reading:
-    """What is known of a data set while its frames are read."""
+    """State while the frames of a data set are read."""
 
     need_masks: bool
     images: ImageFiles | None
     folder: str
     keep_unsized: bool
-    size: tuple[int, int] | None  # (height, width) that config gives all images
+    size: tuple[int, int] | None  # (height, width) of all images, from config
     ids: dict[str, int]  # class ids by name
     faults: list[Fault] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
@@ -57,18 +58,18 @@ def read_scalabel(
 
     Args:
         path: a JSON file, or a folder of them.
-        need_masks: whether a label without mask and box is a fault. Without, no label is read and no size looked up:
-            only the frames' names count.
-        images: where an image's size is looked up that the file doesn't say, and where the images of videos lie.
-        folder: set before each name; the folder below the image root that holds the images.
-        keep_unsized: a frame whose size nothing tells, since its image is missing or broken, is an image record
-            without size and labels, for a caller that rejects the image; else it is a fault.
+        need_masks: whether a label without mask and box is a fault. False: only the names of frames are read, no labels
+            and no sizes.
+        images: where sizes that the file lacks, and the images of videos, are looked up.
+        folder: the folder of the images below the image root; prepended to each name.
+        keep_unsized: a frame of unknown size, since its image is missing or damaged, becomes an image record without
+            size and labels, which the caller rejects. False: it is a fault.
 
     Returns:
-        Images have a hash of their name as id, annotations numbers from 1 in the order of the file, unless the file
-        was written by us and carries ids. Class ids are 1, 2, ... in the order of ``config.categories`` (its leaves),
-        as Scalabel counts them, or BDD100K's where there is no config. ``attributes`` keeps the flags of
-        `data.annotations.frames.FLAGS`; ``iscrowd`` is 1 for crowd or ignored regions.
+        Image ids are hashes of the names, annotation ids numbers from 1 in the order of the file, unless the file has
+        ids, as those that we write. Class ids are 1, 2, ... in the order of the leaves of ``config.categories``, as in
+        Scalabel, or BDD100K's without config. ``attributes`` has the flags of `data.annotations.frames.FLAGS`;
+        ``iscrowd`` is 1 for crowd or ignored regions.
 
     Raises:
         DataError: all faults of the file or files.
@@ -77,7 +78,7 @@ def read_scalabel(
     if faults:
         raise DataError(faults)
     where = str(path)
-    # A list of names says nothing of classes, and must not bring BDD100K's into another data set.
+    # A list of names has no classes, and must not add BDD100K's to another data set.
     categories, class_faults = classes_of(config, where) if need_masks or config is not None else ([], [])
     size, size_faults = _config_size(config, where)
     reading = _Reading(need_masks, images, folder, keep_unsized, size, {c.name: c.id for c in categories})
@@ -86,7 +87,7 @@ def read_scalabel(
     labels: list[list[dict[str, Any]]] = []
     if need_masks and images is not None:
         sound = [frame for _, _, frame in frames if _frame_problem(frame) is None]
-        unsized = [_file_name(frame, reading) for frame in sound if _said_size(frame, reading) is None]
+        unsized = [_file_name(frame, reading) for frame in sound if _given_size(frame, reading) is None]
         if unsized:
             images.prepare(unsized)
     for file, n, frame in frames:
@@ -103,7 +104,7 @@ def read_scalabel(
     if reading.faults:
         raise DataError(reading.faults)
     if reading.boxes:
-        log.warning("%s: %d labels have a box but no mask; regions to ignore", where, reading.boxes)
+        log.warning("%s: %d labels have a box but no mask; they are regions to ignore", where, reading.boxes)
     return CocoFile(
         images=sorted(rows, key=lambda row: row["id"]),
         annotations=sorted((row for own in labels for row in own), key=lambda row: row["id"]),
@@ -113,7 +114,7 @@ def read_scalabel(
 
 
 def _load(path: Path) -> tuple[list[tuple[str, int, Any]], Any, list[Fault]]:
-    """(file, number, frame) of all frames, and the config; the faults of the files as wholes."""
+    """(file, number, frame) of all frames, the config, and the faults of whole files."""
     files = [path / name for name in list_files(path, (".json",))] if path.is_dir() else [path]
     frames: list[tuple[str, int, Any]] = []
     config: Any = None
@@ -141,9 +142,9 @@ def _load(path: Path) -> tuple[list[tuple[str, int, Any]], Any, list[Fault]]:
                 Fault(
                     str(file),
                     "config",
-                    "another one than earlier files have",
+                    "another one than in earlier files",
                     "one config",
-                    "make them agree",
+                    "use one config in all files",
                 )
             )
         config = config if config is not None else own
@@ -158,7 +159,7 @@ def _config_size(config: Any, where: str) -> tuple[tuple[int, int] | None, list[
         return None, []
     size = _size(given)
     if size is None:
-        return None, [Fault(where, "config.imageSize", _short(given), _SIZE, "correct it")]
+        return None, [Fault(where, "config.imageSize", short(given), _SIZE, "correct it")]
     return size, []
 
 
@@ -166,7 +167,7 @@ _SIZE = f"width and height, whole numbers above 0, at most {MAX_PIXELS} pixels"
 
 
 def _size(value: Any) -> tuple[int, int] | None:
-    """(height, width) of {width, height}; None where it isn't one that an image can have."""
+    """(height, width) of {width, height}; None if it can't be an image's size."""
     if not isinstance(value, dict):
         return None
     height, width = value.get("height"), value.get("width")
@@ -182,11 +183,11 @@ def _frame(
     record = f"frame #{n}" + (f" {name!r}" if isinstance(name, str) else "")
     problem = _frame_problem(frame)
     if problem is not None:
-        reading.faults.append(Fault(file, record, *problem, _MEND))
+        reading.faults.append(Fault(file, record, *problem, _CORRECT))
         return None, []
     row: dict[str, Any] = {"file_name": _file_name(frame, reading), "record": (file, record)}
-    said = frame.get("attributes")
-    row["said_id"] = said.get("image_id") if isinstance(said, dict) else None
+    attributes = frame.get("attributes")
+    row["given_id"] = attributes.get("image_id") if isinstance(attributes, dict) else None
     if not reading.need_masks:
         size = _size(frame["size"]) if frame.get("size") else reading.size
         return row if size is None else row | {"height": size[0], "width": size[1]}, []
@@ -210,23 +211,23 @@ def _frame(
 
 
 def _frame_problem(frame: Any) -> tuple[str, str] | None:
-    """What is wrong with a frame, its labels aside, and what was expected."""
+    """What is wrong with a frame, apart from its labels, and what was expected."""
     if not isinstance(frame, dict):
         return type(frame).__name__, "an object with name and labels"
     name, video = frame.get("name"), frame.get("videoName")
     if not isinstance(name, str) or not is_safe(name):
-        return f"name {_short(name)}", "the name of an image file below the image root"
+        return f"name {short(name)}", "the name of an image file below the image root"
     if video is not None and not (isinstance(video, str) and is_safe(video or ".")):
-        return f"videoName {_short(video)}", "the name of a folder below the image root"
+        return f"videoName {short(video)}", "the name of a folder below the image root"
     if not isinstance(frame.get("labels"), list | None):
         return f"labels of type {type(frame['labels']).__name__}", "a list of labels"
     if frame.get("size") is not None and _size(frame["size"]) is None:
-        return f"size {_short(frame['size'])}", _SIZE
+        return f"size {short(frame['size'])}", _SIZE
     return None
 
 
 def _file_name(frame: dict[str, Any], reading: _Reading) -> str:
-    """The frame's image below the image root. Videos' images lie in a folder a video, or beside each other."""
+    """The frame's image below the image root. Images of a video are in a folder of its name, or all in one folder."""
     parts = [reading.folder.strip("/")] if reading.folder.strip("/") else []
     plain = "/".join([*parts, frame["name"]])
     if frame.get("videoName") and reading.images is not None and plain not in reading.images.names():
@@ -236,8 +237,8 @@ def _file_name(frame: dict[str, Any], reading: _Reading) -> str:
     return plain
 
 
-def _said_size(frame: dict[str, Any], reading: _Reading) -> tuple[int, int] | None:
-    """(height, width): of the frame, of config, of its masks, the first that is there; else None."""
+def _given_size(frame: dict[str, Any], reading: _Reading) -> tuple[int, int] | None:
+    """(height, width) of the frame, of config or of a mask, the first that is given; else None."""
     size = _size(frame["size"]) if frame.get("size") is not None else reading.size
     if size is not None:
         return size
@@ -252,8 +253,8 @@ def _said_size(frame: dict[str, Any], reading: _Reading) -> tuple[int, int] | No
 
 
 def _frame_size(frame: dict[str, Any], file_name: str, reading: _Reading) -> tuple[int, int]:
-    """(height, width) that the file says, else that of the image file."""
-    size = _said_size(frame, reading)
+    """(height, width) given in the file, else that of the image file."""
+    size = _given_size(frame, reading)
     if size is not None:
         return size
     if reading.images is None:
@@ -267,7 +268,7 @@ def _frame_size(frame: dict[str, Any], file_name: str, reading: _Reading) -> tup
 def _label(
     file: str, record: str, k: int, label: Any, size: tuple[int, int], reading: _Reading
 ) -> dict[str, Any] | None:
-    """A label as a COCO annotation (without ids); None where it is at fault."""
+    """A label as a COCO annotation (without ids); None if it is faulty."""
     name = label.get("id") if isinstance(label, dict) else None
     record = (f"{record}, label {name!r}" if isinstance(name, str | int) else f"{record}, label #{k}")[:300]
     try:
@@ -279,45 +280,41 @@ def _label(
         reading.first.setdefault(error.name, fault)
         return None
     except LabelError as error:
-        reading.faults.append(Fault(file, record, error.found, error.expected, _MEND))
+        reading.faults.append(Fault(file, record, error.found, error.expected, _CORRECT))
         return None
     reading.boxes += is_box
-    return annotation | {"said_id": name}
+    return annotation | {"given_id": name}
 
 
 def _number(
     rows: list[dict[str, Any]], labels: list[list[dict[str, Any]]], where: str, faults: list[Fault]
 ) -> None:
-    """Sets the ids of images and annotations in place; names must differ."""
-    said = [_whole(row.pop("said_id")) for row in rows]
-    given = [number for number in said if number is not None]
-    keep = len(set(given)) == len(rows)  # ids that we wrote; else names are all there is
+    """Set the ids of images and annotations in place; names must differ."""
+    numbers = [_whole(row.pop("given_id")) for row in rows]
+    keep = len({number for number in numbers if number is not None}) == len(rows)  # a file that we wrote
     first: dict[Any, str] = {}
-    for row, number, own in zip(rows, said, labels, strict=True):
+    for row, number, own in zip(rows, numbers, labels, strict=True):
         file, record = row.pop("record")
         other = first.setdefault(row["file_name"], record)
         row["id"] = number if keep else name_id(row["file_name"])
         if other is not record:
-            faults.append(Fault(file, record, f"a name that {other} has too", "names that differ", _MEND))
-        elif first.setdefault(row["id"], record) is not record:  # once in 10,000 data sets of 200,000 images
+            faults.append(Fault(file, record, f"the name of {other}", "names that differ", _CORRECT))
+        elif (
+            first.setdefault(row["id"], record) is not record
+        ):  # expected in one of 10,000 data sets of 200,000 images
             found = f"a name with the same hash as that of {first[row['id']]}"
             faults.append(Fault(file, record, found, "names whose hashes differ", "rename this image"))
         for annotation in own:
             annotation["image_id"] = row["id"]
     flat = [annotation for own in labels for annotation in own]
-    numbers = [_whole(annotation.pop("said_id")) for annotation in flat]
+    numbers = [_whole(annotation.pop("given_id")) for annotation in flat]
     known = {number for number in numbers if number is not None}
     for n, (annotation, number) in enumerate(zip(flat, numbers, strict=True)):
         annotation["id"] = number if len(known) == len(flat) else n + 1
 
 
 def _whole(value: Any) -> int | None:
-    """The number that a text says in its plainest form, as ids that we write are; else None."""
+    """A whole number, or text that is one in its shortest form, as ids that we write; else None."""
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value) and str(int(value)) == value:
         value = int(value)
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_whole and abs(value) < 2**63 else None
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:100]
+    return value if is_id(value) else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from data.annotations.frames import FLAGS
 from data.annotations.scalabel.classes import resolve
+from data.annotations.strict_json import is_number
 from data.masks import bezier
 from data.masks.polygons import from_polygons, from_segmentation
 
@@ -22,7 +22,7 @@ class LabelError(Exception):
 
 
 class UnknownClassError(LabelError):
-    """A label of a class that the data set doesn't have; `expected` names the nearest one."""
+    """A label of a class that the data set doesn't have; `expected` has the nearest name."""
 
     def __init__(self, name: str, expected: str) -> None:
         super().__init__(f"category {name!r}", expected)
@@ -30,7 +30,7 @@ class UnknownClassError(LabelError):
 
 
 def annotation_of(label: Any, ids: Mapping[str, int], height: int, width: int) -> tuple[dict[str, Any], bool]:
-    """A label as a COCO annotation without ids, and whether its mask is only its box, as a region to ignore.
+    """A label as a COCO annotation without ids, and whether it has only a box, which becomes a region to ignore.
 
     Args:
         label: the JSON object.
@@ -45,13 +45,13 @@ def annotation_of(label: Any, ids: Mapping[str, int], height: int, width: int) -
         raise LabelError(type(label).__name__, "an object with category and rle or poly2d")
     category = label.get("category")
     if not isinstance(category, str):
-        raise LabelError(f"category {_short(category)}", "the name of a class")
+        raise LabelError(f"category {short(category)}", "the name of a class")
     category_id, to_ignore, expected = resolve(category, ids)
     if category_id is None:
         raise UnknownClassError(category, expected)
     score = label.get("score")
-    if score is not None and not _is_number(score):
-        raise LabelError(f"score {_short(score)}", "a finite number, or none")
+    if score is not None and not is_number(score):
+        raise LabelError(f"score {short(score)}", "a finite number, or none")
     attributes = label.get("attributes") or {}
     flags = _flags(attributes)
     try:
@@ -78,16 +78,16 @@ def _flags(attributes: Any) -> set[str]:
         raise LabelError(f"attributes of type {type(attributes).__name__}", "an object")
     flags = set()
     for key, value in attributes.items():
-        if key.lower() in FLAGS:  # BDD100K's tracking labels say Occluded
+        if key.lower() in FLAGS:  # BDD100K's tracking labels have Occluded
             if not isinstance(value, bool | None):
-                raise LabelError(f"{key} {_short(value)}", "true or false")
+                raise LabelError(f"{key} {short(value)}", "true or false")
             if value:
                 flags.add(key.lower())
     return flags
 
 
 def _mask(label: Mapping[str, Any], height: int, width: int) -> tuple[bytes, bool]:
-    """Compressed RLE of a label, and whether it is only its box.
+    """Compressed RLE of a label, and whether it is that of its box.
 
     Raises:
         ValueError: what is wrong with it.
@@ -106,17 +106,14 @@ def _mask(label: Mapping[str, Any], height: int, width: int) -> tuple[bytes, boo
 
 
 def _corners(box: Any) -> list[float]:
-    """x1, y1, x2, y2 of a box2d in pixels, as outer edges: Scalabel's x2 and y2 are the last pixels within."""
+    """x1, y1, x2, y2 of a box2d in pixels, as outer edges: Scalabel's x2 and y2 are the last pixels inside."""
     given = [box.get(key) for key in ("x1", "y1", "x2", "y2")] if isinstance(box, dict) else []
-    corners = [float(value) for value in given if value is not None and _is_number(value)]
+    corners = [float(value) for value in given if is_number(value)]
     if len(corners) != 4 or corners[2] < corners[0] or corners[3] < corners[1]:
-        raise ValueError(f"box2d {_short(box)}, not numbers with x1 <= x2 and y1 <= y2")
+        raise ValueError(f"box2d {short(box)}, not numbers with x1 <= x2 and y1 <= y2")
     return [*corners[:2], corners[2] + 1, corners[3] + 1]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as messages show it."""
     return repr(value)[:100]

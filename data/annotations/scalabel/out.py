@@ -1,14 +1,14 @@
-"""Scalabel frames written: masks as RLE, which is exact; flags, scores, ids and clicks kept."""
+"""Writer of Scalabel frames: masks as RLE, which is exact; flags, scores, ids and clicks are kept."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from typing import Any
 
 from data import storage
 from data.annotations.frames import FLAGS, Frame, Label
+from data.annotations.strict_json import to_json
 from data.errors import DataError, Fault
 from data.masks import rle
 from data.tables import Category
@@ -17,12 +17,11 @@ from data.tables import Category
 def write_scalabel(
     path: str | os.PathLike[str], frames: Iterable[Frame], categories: Iterable[Category]
 ) -> int:
-    """Write {frames, config} whole or not at all, one frame a line; `data.annotations.scalabel.file.read_scalabel`
-    reads the same back.
+    """Write {frames, config} atomically, one frame a line; `data.annotations.scalabel.file.read_scalabel` restores it.
 
-    Scalabel has no place for the ids of images and classes: they stand in a frame's attributes, as text, and as `id`
-    of the classes where these aren't 1, 2, ... as Scalabel counts them. Boxes are the masks', their last pixels
-    within, as Scalabel's own; what a COCO file says of box and area is not written.
+    Scalabel has no ids of images and classes. Image ids are written as text into a frame's attributes, class ids as
+    `id` of the classes unless they are 1, 2, ... as in Scalabel. Boxes are computed from the masks, up to their last
+    pixels, as in Scalabel; box and area of a COCO file are not written.
 
     Returns:
         How many labels were written.
@@ -32,20 +31,20 @@ def write_scalabel(
     """
     table = sorted(categories)
     names = {category.id: category.name for category in table}
-    seen: set[str] = set()
+    names_written: set[str] = set()
     count = 0
     with storage.atomic_write(path) as partial, partial.open("w", encoding="utf-8") as out:
         out.write('{"frames":[')
         for frame in frames:
-            if frame.file_name in seen:
+            if frame.file_name in names_written:
                 raise DataError(
                     Fault(str(path), f"image {frame.image_id}", f"a second frame {frame.file_name!r}",
                           "names that differ", "give all labels of an image one image_id")
                 )  # fmt: skip
-            out.write((",\n" if seen else "\n") + _json(_frame(frame, names)))
-            seen.add(frame.file_name)
+            out.write((",\n" if names_written else "\n") + to_json(_frame(frame, names)))
+            names_written.add(frame.file_name)
             count += len(frame.labels)
-        out.write('\n],"groups":null,"config":' + _json(_config(table)) + "}\n")
+        out.write('\n],"groups":null,"config":' + to_json(_config(table)) + "}\n")
     return count
 
 
@@ -79,7 +78,3 @@ def _config(table: list[Category]) -> dict[str, Any]:
         "attributes": [{"name": flag, "type": "switch", "tag": flag[0]} for flag in FLAGS],
         "categories": [{"name": c.name} if as_counted else {"name": c.name, "id": c.id} for c in table],
     }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

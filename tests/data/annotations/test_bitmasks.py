@@ -228,7 +228,7 @@ def test_what_bitmasks_can_not_hold_is_refused(tmp_path: Path) -> None:
     frame = Frame(1, "x.jpg", 6, 4, ())
     with pytest.raises(DataError, match="id 256"):
         write_bitmasks(tmp_path, [frame], [Category(256, "far")])
-    with pytest.raises(DataError, match="but for its suffix"):
+    with pytest.raises(DataError, match="of this name, with another suffix"):
         write_bitmasks(tmp_path, [frame, Frame(2, "x.png", 6, 4, ())], CLASSES)
 
 

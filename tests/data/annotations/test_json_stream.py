@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.annotations import json_stream
 from data.annotations.json_stream import JsonFile
-from data.annotations.strict_json import Doubled, load_json
+from data.annotations.strict_json import DuplicateKeys, load_json
 from data.errors import DataError
 
 VALUES = st.recursive(
@@ -58,7 +58,7 @@ def test_lists_are_those_of_the_standard_library(
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_what_the_standard_library_refuses_is_refused(tmp_path: Path, data: st.DataObject) -> None:
-    """A valid file with a piece taken out, doubled or put in."""
+    """A valid file with a piece removed, doubled or inserted."""
     document = {"info": {"a": [1]}, "images": [{"id": 1, "n": 'x\\"[y'}, {"id": 2}, None, {"id": 3}], "b": []}
     text = json.dumps(document)
     at = data.draw(st.integers(0, len(text)))
@@ -113,12 +113,12 @@ def test_a_key_that_stands_twice_is_found_in_its_record(
     texts = [json.dumps(row, separators=(",", f"{space}:")) for row in rows]
     at %= len(rows)
     key = next(iter(rows[at]))
-    doubled = f'{{{json.dumps(key)}{space}: ":",' + texts[at][1:]
-    texts[at] = f'{{"in": [[{{"a": 1}}, {doubled}]]}}' if deep else doubled
+    duplicate = f'{{{json.dumps(key)}{space}: ":",' + texts[at][1:]
+    texts[at] = f'{{"in": [[{{"a": 1}}, {duplicate}]]}}' if deep else duplicate
     path = written(tmp_path, f'{{"list": [{", ".join(texts)}]}}')
     found = read(path, size)["list"]
-    assert [isinstance(row, Doubled) for row in found] == [n == at for n in range(len(rows))]
-    assert found[at].keys_twice[0].startswith(repr(key)[:100])
+    assert [isinstance(row, DuplicateKeys) for row in found] == [n == at for n in range(len(rows))]
+    assert found[at].duplicates[0].startswith(repr(key)[:100])
     with pytest.raises(DataError, match=rf"list #{at}\D.* twice"):
         load_json(path)
 
@@ -136,9 +136,9 @@ def test_good_records_are_parsed_by_the_fast_parser_alone(
 
 
 @pytest.mark.parametrize("blank", [" ", "\t", "\n", "\r", ""])
-def test_a_doubled_key_is_not_made_up_for_by_another_colon(tmp_path: Path, blank: str) -> None:
+def test_a_duplicate_key_is_not_made_up_for_by_another_colon(tmp_path: Path, blank: str) -> None:
     path = written(tmp_path, f'{{"list": [{{"a"{blank}: 1, "a": 2, "b": "x:y"}}]}}')
-    assert isinstance(read(path, 1)["list"][0], Doubled)
+    assert isinstance(read(path, 1)["list"][0], DuplicateKeys)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_rles_of_another_size_than_their_image_are_one_fault_an_image(tmp_path: 
     with pytest.raises(DataError) as caught:
         read_coco(path)
     one, alone = caught.value.faults
-    assert (one.record, one.expected) == ("image 1", "[20, 10], as the image's record says")
+    assert (one.record, one.expected) == ("image 1", "[20, 10], as in the image's record")
     assert one.found == "RLEs of size [height, width] = [10, 20] in 8 annotations, the first 1"
     assert (alone.record, alone.found) == (
         "annotation 9", "segmentation: an RLE of size [10, 20], for [height, width] = [20, 10]",

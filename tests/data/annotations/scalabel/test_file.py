@@ -111,7 +111,7 @@ def test_a_folder_of_files_is_one_data_set(tmp_path: Path) -> None:
     assert len(read_scalabel(tmp_path / "set").images) == 2
     written(tmp_path / "set/3.json", {"frames": [], "config": {"categories": ["nut"]}})
     written(tmp_path / "set/4.json", {"frames": [], "config": {"categories": ["bolt"]}})
-    with pytest.raises(DataError, match="another one than earlier files have"):
+    with pytest.raises(DataError, match="another one than in earlier files"):
         read_scalabel(tmp_path / "set")
 
 
