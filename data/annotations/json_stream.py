@@ -111,8 +111,8 @@ class JsonFile:
 
 
 def _parsed(text: bytes) -> list[Any]:
-    """A list, parsed by orjson, or by the standard library where orjson is stricter (NaN, lone surrogates) or where there
-    are duplicate keys, of which orjson silently keeps the last.
+    """A list, parsed by orjson, or by the standard library if orjson is stricter (NaN, lone surrogates) or if there are
+    duplicate keys, of which orjson silently keeps the last.
 
     orjson makes floats of whole numbers beyond 64 bits, which are invalid as ids either way.
     """

@@ -1,8 +1,7 @@
-"""Point importers: one format a file, one registry.
+"""Point importers: a module a format, and their registry.
 
-An importer turns a point file into ``PointRecord``s, as the file says them; ``data.points.merge``
-then finds each one's image and class, and rejects what has none. To add a format, write a module
-with an ``Importer`` and list it in ``IMPORTERS``.
+An importer reads a point file as ``PointRecord``s; ``data.points.merge`` then looks up the image and class of each
+record, and rejects records without one. To add a format, write a module with an ``Importer`` and list it in ``_ORDER``.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ __all__ = [
 
 AUTO = "auto"
 SNIFFED = Options(columns=None, frame_name="frame_{frame:06d}")
-"""For files that come without params: usual headers, CVAT's own names of frames."""
+"""Options of files that are read without params.yaml: usual headers, CVAT's own names of frames."""
 
-# Those that know their files surely come first; a plain CSV is known by two words in its header.
+# In the order of sniffing. The most specific come first: two words in its header are enough for a CSV.
 _ORDER = (
     parquet.IMPORTER, cvat.IMPORTER, coco.IMPORTER, label_studio.IMPORTER, labelme.IMPORTER, via.IMPORTER,
     via3.IMPORTER, via.CSV_IMPORTER, delimited.IMPORTER,
@@ -32,10 +31,10 @@ IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ORDER
 
 
 def importer_for(file: PointFile, name: str = AUTO, options: Options = SNIFFED) -> Importer:
-    """The importer called ``name``; with "auto", the first that knows the file by its content.
+    """The importer called ``name``; with "auto", the first that recognises the file's content.
 
     Raises:
-        DataError: no importer of that name, or none that knows the content.
+        DataError: no importer of that name, or none that recognises the content.
     """
     known = ", ".join(sorted(IMPORTERS))
     if name == AUTO:
@@ -46,7 +45,7 @@ def importer_for(file: PointFile, name: str = AUTO, options: Options = SNIFFED) 
             f"{file.described()}: content of no known format",
             f"a point file in one of the formats {known}",
             "move it out of the folder if it is no point file; else export the points in one of these formats, or "
-            "name the format in points.format",
+            "set points.format",
         )
     if name not in IMPORTERS:
         raise DataError(
@@ -58,10 +57,10 @@ def importer_for(file: PointFile, name: str = AUTO, options: Options = SNIFFED) 
 def read_points(
     paths: str | os.PathLike[str] | Sequence[str], format_name: str = AUTO, images: Split | None = None
 ) -> list[PointRecord]:
-    """All records of some point files, without params; see ``data.points.folder.read_folder``.
+    """All records of some point files, without params.yaml; see ``data.points.folder.read_folder``.
 
     Raises:
-        DataError: all files that are missing, unreadable, of no known format, or of one name.
+        DataError: all files that are missing, unreadable, of no known format, or have the name of another.
     """
     from data.points.folder import read_folder
 

@@ -1,4 +1,4 @@
-"""The file of `points.classes`: names of classes in point files -> names in the data set."""
+"""The file `points.classes`: class names in point files -> class names in the data set."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ EXPECTED = "YAML of `name in point files: name in the data set`, or a CSV of the
 
 
 def load_classes(path: Path, categories: Sequence[Category]) -> dict[str, str | None]:
-    """Name in point files -> name in the data set; None (an empty value) leaves the class out; "" is no class.
+    """Name in point files -> name in the data set. A value None (empty in the file) leaves the class out; the name ""
+    is that of points without a class.
 
     Raises:
-        DataError: no such file, neither YAML nor CSV, names twice, names that the data set doesn't have; all of them.
+        DataError: a missing file, neither YAML nor CSV, or all names that are there twice or not in the data set.
     """
     file = PointFile(path)
     if file.text is None:
@@ -36,9 +37,9 @@ def load_classes(path: Path, categories: Sequence[Category]) -> dict[str, str | 
     first: dict[str, tuple[str, str | None]] = {}
     for record, name, value in pairs:
         name, value = clean(name), None if value is None else clean(value)
-        # Two spellings that look the same are one name to whoever wrote the file.
-        other, said = first.setdefault(unicodedata.normalize("NFC", name).strip(), (name, value))
-        if said != value:
+        # Two spellings that look the same are one name to a person.
+        other, given = first.setdefault(unicodedata.normalize("NFC", name).strip(), (name, value))
+        if given != value:
             which = "" if other == name else f": here, and as {other!a}"
             faults.append(_fault(path, record, f"{name!r} twice{which}"[:300], "each name once"))
         if value is not None and value not in known:
@@ -61,7 +62,7 @@ def _yaml_pairs(file: PointFile) -> list[tuple[str, str, str | None]]:
     try:
         document = strict_yaml.parse(file.text or "", duplicates=duplicates)
     except strict_yaml.YamlError as error:
-        raise file.fault(f"no YAML ({str(error)[:200]})", EXPECTED, "correct the file") from None
+        raise file.fault(f"invalid YAML ({str(error)[:200]})", EXPECTED, "correct the file") from None
     if duplicates:
         raise DataError(
             _fault(file.path, "file", f"name {name[:300]}", "each name once") for name in duplicates
@@ -86,7 +87,7 @@ def _csv_pairs(file: PointFile) -> list[tuple[str, str, str | None]]:
     try:
         rows = [row for row in csv.reader(io.StringIO(file.text or "", newline=""), strict=True) if row]
     except csv.Error as error:
-        raise file.fault(f"no CSV ({error})", EXPECTED, "correct the file") from None
+        raise file.fault(f"invalid CSV ({error})", EXPECTED, "correct the file") from None
     faults = [
         _fault(file.path, f"row {n}", shown(row), "two cells")
         for n, row in enumerate(rows, 1)

@@ -1,7 +1,7 @@
 """Points in COCO style: annotations with ``"point": [x, y]``, or keypoints with one visible point.
 
 A ``point`` is in pixels from the image's outer corner. Whole-numbered COCO keypoints are pixel
-indices; where every keypoint of the file is whole, each is moved to its pixel's centre (+0.5).
+indices: if all keypoints of the file are whole, each is moved to its pixel's centre (+0.5).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def sniff(file: PointFile, _: Options) -> bool:
 
 
 def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
-    """One record an annotation, in the file's order, those at fault with their ``problem``.
+    """One record an annotation, in the file's order; faulty ones with a ``problem``.
 
-    Images and classes go by the names that the file gives their ids; an id that it doesn't list is
-    taken for the data set's own.
+    Images and classes are identified by the names that the file has for their ids; an id without a name is used as the
+    data set's own.
 
     Raises:
-        DataError: the file is not JSON, or has no list of annotations.
+        DataError: not JSON, or no list of annotations.
     """
     if file.json is None:
         raise file.fault(
-            f"no JSON ({file.json_error or 'null'})", "a COCO-style JSON file", "export the file again"
+            f"invalid JSON ({file.json_error or 'null'})", "a COCO-style JSON file", "export the file again"
         )
     document = file.json
     if not isinstance(document, dict) or not isinstance(document.get("annotations"), list):
@@ -58,9 +58,9 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
 
 
 def _by_id(rows: Any, field: str) -> dict[str, dict[str, Any]]:
-    """COCO records by their id as text, those that have an id and a name; malformed ones are passed over.
+    """COCO records with an id and a name, by their id as text; malformed ones are skipped.
 
-    Tools write 7 in one list and "7" in the other.
+    As text, since tools write 7 in one list and "7" in the other.
     """
     return {
         str(row["id"]): row
@@ -85,10 +85,10 @@ def _record(
     shift: float,
 ) -> PointRecord:
     has_id = name_or_id(row.get("id")) is not None
-    told = name_or_id(row.get("image_id", row.get("file_name")))
-    image, also = id_first(told) if "image_id" in row else (told, ())
-    if str(told) in names:
-        image, also = names[str(told)], ()
+    given = name_or_id(row.get("image_id", row.get("file_name")))
+    image, also = id_first(given) if "image_id" in row else (given, ())
+    if str(given) in names:
+        image, also = names[str(given)], ()
     category = name_or_id(row.get("category_id", row.get("category")))
     xy = _point(row, shift)
     return PointRecord(
@@ -102,7 +102,7 @@ def _record(
         labelled_at=text(row.get("labelled_at")),
         problem=xy if isinstance(xy, Problem) else None,
         also=also,
-        size=sizes.get(str(told)),
+        size=sizes.get(str(given)),
     )
 
 
@@ -125,7 +125,7 @@ def _point(row: dict[str, Any], shift: float) -> tuple[float, float] | Problem:
 
 
 def _visible(keypoints: Any) -> list[tuple[float, float]] | None:
-    """The labelled keypoints (visibility above 0); None where they are malformed."""
+    """The labelled keypoints x, y (visibility above 0); None if they are malformed."""
     if not isinstance(keypoints, list) or len(keypoints) % 3:
         return None
     values = [value for value in map(number, keypoints) if value is not None]

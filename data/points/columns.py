@@ -1,4 +1,4 @@
-"""Which column of a table holds what: by the names that params give, or by those that are usual."""
+"""The columns of a table: by the names in `points.columns`, else by usual names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.points.record import Lacking, PointFile, PointRecord, Problem
+from data.points.record import MissingColumns, PointFile, PointRecord, Problem
 from data.points.values import id_first, name_or_id
 
 FIELDS = ("x", "y", "image", "category", "id", "annotator", "labelled_at")
@@ -25,10 +25,10 @@ USUAL: dict[str, tuple[str, ...]] = {
     "labelled_at": ("labelled_at", "labeled_at", "annotated_at", "created_at", "updated_at", "timestamp",
                     "datetime", "date", "time"),
 }  # fmt: skip
-"""Header names that are known without being told, the first that is there; case, spaces and hyphens don't matter."""
+"""Usual header names; the first that is there is used. Case, spaces and hyphens are ignored."""
 
-NAME_COLUMN = "a column that says it, named in points.columns"
-"""What is expected beside a known image or class where a table has no column for it."""
+NAME_COLUMN = "a column for it, named in points.columns"
+"""The expected value, after a known image or class, if a table has no column for it."""
 
 
 def _plain(name: str) -> str:
@@ -36,21 +36,21 @@ def _plain(name: str) -> str:
 
 
 def find_columns(header: Sequence[str], named: Mapping[str, str] | None) -> dict[str, int]:
-    """The position of each field's column that the header has.
+    """The position of the column of each field that the header has.
 
     Args:
         header: the table's column names.
-        named: field -> column name, as `points.columns` says; fields that it doesn't name, or whose column isn't
-            there (points.columns is one for all files), are sniffed.
+        named: field -> column name, from `points.columns`. Fields without a name there, or whose column is missing
+            (points.columns applies to all files), are found by usual names.
     """
     plain, stripped = [_plain(name) for name in header], [name.strip() for name in header]
-    told = {field: name.strip() for field, name in (named or {}).items()}
-    found = {field: stripped.index(told[field]) for field in FIELDS if told.get(field) in stripped}
+    names = {field: name.strip() for field, name in (named or {}).items()}
+    found = {field: stripped.index(names[field]) for field in FIELDS if names.get(field) in stripped}
     given = set(found.values())
     for field in FIELDS:
         place = next((plain.index(name) for name in USUAL[field] if name in plain), None)
-        # What is named for one field is no other named field's.
-        if field not in found and place is not None and not (field in told and place in given):
+        # A column named for one field is not used for another named field.
+        if field not in found and place is not None and not (field in names and place in given):
             found[field] = place
     return found
 
@@ -58,10 +58,10 @@ def find_columns(header: Sequence[str], named: Mapping[str, str] | None) -> dict
 def checked_columns(
     file: PointFile, header: Sequence[str], named: Mapping[str, str] | None
 ) -> dict[str, int]:
-    """``find_columns``, once x and y, all that params name, and no two of one name are there.
+    """`find_columns`, checked.
 
     Raises:
-        DataError: else; it shows the header.
+        DataError: no column for x, y or a field in `named`, or several columns of one name; it shows the header.
     """
     found = find_columns(header, named)
     shown = ", ".join(header[:20])[:300] or "nothing"
@@ -69,13 +69,13 @@ def checked_columns(
     if missing:
         unless = {"image": ", unless it is the file's name", "category": ", unless there is one class"}
         missing += [field for field in unless if field not in found and field not in missing]
-        wanted = {field: (named or {}).get(field, " or ".join(USUAL[field][:4])) for field in missing}
+        expected = {field: (named or {}).get(field, " or ".join(USUAL[field][:4])) for field in missing}
         raise file.fault(
             f"header {shown}",
             "; ".join(
                 f"a column for {field} ({names})"
                 + (unless.get(field, "") if field not in (named or {}) else "")
-                for field, names in wanted.items()
+                for field, names in expected.items()
             ),
             "name the columns in points.columns, e.g. {x: col, y: row, image: file, category: type}",
             "header",
@@ -93,14 +93,14 @@ def checked_columns(
 
 
 def has_ids(header: Sequence[str], columns: Mapping[str, int]) -> bool:
-    """Whether the column that says the image is called image_id."""
+    """Whether the image column is called image_id."""
     return "image" in columns and _plain(header[columns["image"]]) == "image_id"
 
 
-def lacking(header: Sequence[str], columns: Mapping[str, int]) -> Lacking | None:
-    """What a table has no column for; None where images and classes have theirs."""
+def missing_columns(header: Sequence[str], columns: Mapping[str, int]) -> MissingColumns | None:
+    """The missing columns of a table; None if image and class have theirs."""
     fields = tuple(field for field in ("image", "category") if field not in columns)
-    return Lacking(fields, f"its header ({', '.join(header[:20])[:300]})") if fields else None
+    return MissingColumns(fields, f"its header ({', '.join(header[:20])[:300]})") if fields else None
 
 
 def row_record(
@@ -110,18 +110,18 @@ def row_record(
     x: float | None,
     y: float | None,
     ids: bool,
-    lacks: Lacking | None,
+    missing: MissingColumns | None,
 ) -> PointRecord:
-    """One row as a record. Without a column for images the file's own name says the image.
+    """One row as a record. Without an image column, the image is that of the file's own name.
 
     Args:
         file: the table.
-        place: where the row stands, for people.
-        values: field -> value, for the columns that there are.
-        x: None where the value is no finite number.
+        place: the row's place in the file, for messages.
+        values: field -> value, for the columns of the table.
+        x: pixels; None if the value is no finite number.
         y: likewise.
-        ids: see ``has_ids``.
-        lacks: see ``lacking``.
+        ids: see `has_ids`.
+        missing: see `missing_columns`.
     """
     image = name_or_id(values.get("image")) if "image" in values else _stem(file.name)
     category = name_or_id(values.get("category"))
@@ -137,7 +137,7 @@ def row_record(
     image, also = id_first(image) if ids else (image, ())
     return PointRecord(
         file.name, where, image, category, x, y, annotator, labelled_at, problem, also=also, key=key,
-        may_be_id="image" in values and not ids, lacking=lacks,
+        may_be_id="image" in values and not ids, missing=missing,
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _stem(name: str) -> str:
 
 
 def at_centres(records: list[PointRecord]) -> list[PointRecord]:
-    """Whole coordinates in all of a file are pixel indices: moved to the pixels' centres; else as they are."""
+    """Records moved to their pixels' centres (+0.5) if all coordinates of the file are whole, so pixel indices."""
     whole = all(
         record.x is None or record.y is None or (record.x.is_integer() and record.y.is_integer())
         for record in records

@@ -1,8 +1,9 @@
 """Points in CVAT XML 1.1, for images and for video: <points> elements; several coordinates in one are several records.
 
-Elements have no ids in this format: a record is named by its image, label and coordinates, so that its id stays when
-others come and go. An image (or a video's tracks) of one task is a unit: a later dump of the task, of its project or of
-the job that holds it replaces it, whatever the file's name. Coordinates are pixels from the image's outer corner.
+Elements have no ids in this format. A record's key consists of its image, label and coordinates, so its id doesn't
+change when other elements are added or removed. An image of a task (or the tracks of its video) is a unit: a later
+export of the task, of its project or of the job that has it replaces it, in a file of any name. Coordinates are pixels
+from the image's outer corner.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ EXPECTED = "CVAT XML 1.1: <annotations> with <image> or <track> elements"
 assert {"not_a_point", "outside_frame"} <= SET_ASIDE
 
 
-class _Owner(NamedTuple):
-    """The task, or the job as the file's only content, that images and tracks are of."""
+class _Task(NamedTuple):
+    """The task of images and tracks, or the job, if the file is the export of one."""
 
     name: str | None  # its kind, number and time of creation: numbers alone repeat from server to server
-    segments: tuple[tuple[str, int, int], ...]  # id, first and last frame: what its jobs hold
+    segments: tuple[tuple[str, int, int], ...]  # id, first and last frame: those of its jobs
     first: int  # frames count from here, in these steps
     step: int
     is_job: bool
@@ -33,19 +34,19 @@ class _Owner(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """What the file's <meta> says."""
+    """The file's <meta>."""
 
-    tasks: dict[str, _Owner]  # a project's, by id
-    only: _Owner  # the one task or job, where it is one
+    tasks: dict[str, _Task]  # of a project, by id
+    only: _Task  # the one task or job, where it is one
     dumped: str | None
     annotator: str | None
 
-    def owner(self, task: str | None) -> _Owner:
-        """Of an element that names its ``task``, or none."""
-        return self.tasks.get(task or "", self.only)
+    def task(self, number: str | None) -> _Task:
+        """The task of an element with this ``task_id``, or with none."""
+        return self.tasks.get(number or "", self.only)
 
 
-NOBODY = _Owner(None, (), 0, 1, False, "", None)
+NO_TASK = _Task(None, (), 0, 1, False, "", None)
 
 
 def sniff(file: PointFile, _: Options) -> bool:
@@ -59,14 +60,16 @@ def sniff(file: PointFile, _: Options) -> bool:
 
 
 def read(file: PointFile, options: Options) -> Iterator[PointRecord | Unit]:
-    """One record a coordinate of a <points> element, and one for each other shape, set aside as no point.
+    """One record a coordinate of a <points> element, and one for each other shape, set aside as not a point.
 
     Raises:
-        DataError: no XML, another root, document types or entities.
+        DataError: not XML, another root, a document type or entities.
     """
     root = file.xml
     if root is None:
-        raise file.fault(f"no XML ({file.xml_error})", EXPECTED, "export it again as CVAT for images 1.1")
+        raise file.fault(
+            f"invalid XML ({file.xml_error})", EXPECTED, "export it again as CVAT for images 1.1"
+        )
     if root.tag != "annotations":
         raise file.fault(f"root <{root.tag}>"[:100], EXPECTED, "export it again as CVAT for images 1.1")
     source = _source(root)
@@ -76,23 +79,23 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord | Unit]:
     for track in root.iterfind("track"):
         tracks.setdefault(track.get("task_id"), []).append(track)
     _check_frames(file, list(tracks), source, options)
-    for task, own in tracks.items():
-        owner = source.owner(task)
-        unit = _unit(file, owner, source, "tracks")
+    for number, own in tracks.items():
+        task = source.task(number)
+        unit = _unit(file, task, source, "tracks")
         if unit is not None:
             yield unit
         for track in own:
-            yield from _track(file, track, source, options, owner, None if unit is None else unit.name)
+            yield from _track(file, track, source, options, task, None if unit is None else unit.name)
 
 
 def _check_frames(file: PointFile, tasks: list[str | None], source: _Source, options: Options) -> None:
     """Frames of several videos must have names that differ."""
-    unnamed = "{video}" not in options.frame_name or any(not source.owner(task).video for task in tasks)
+    unnamed = "{video}" not in options.frame_name or any(not source.task(number).video for number in tasks)
     if (len(tasks) > 1 and unnamed) or (None in tasks and len(source.tasks) > 1):
         raise file.fault(
-            f"tracks of a project of {max(len(tasks), len(source.tasks))} tasks; which one's frame an image is can't "
-            f"be told by points.frame_name, {options.frame_name!r}"[:300],
-            "frames whose names hold their video's, or a file of one task",
+            f"tracks of a project of {max(len(tasks), len(source.tasks))} tasks; points.frame_name gives frames of "
+            f"different videos the same name, {options.frame_name!r}"[:300],
+            "frames with the name of their video, or a file of one task",
             "put {video} into points.frame_name, as in '{video}/frame_{frame:06d}', or export each task by itself",
         )
 
@@ -103,21 +106,21 @@ def _text(root: Element, path: str) -> str | None:
 
 def _source(root: Element) -> _Source:
     tasks = {
-        number: _owner(element, root)
+        number: _task(element, root)
         for element in root.iterfind("meta/project/tasks/task")
         if (number := _text(element, "id")) is not None
     }
     elements = [element for kind in ("job", "task") if (element := root.find(f"meta/{kind}")) is not None]
     return _Source(
         tasks=tasks,
-        only=_owner(elements[0], root) if elements else NOBODY,
+        only=_task(elements[0], root) if elements else NO_TASK,
         dumped=_text(root, "meta/dumped"),
         annotator=_text(root, "meta/job/assignee/username") or _text(root, "meta/task/assignee/username"),
     )
 
 
-def _owner(element: Element, root: Element) -> _Owner:
-    """What a <task> or <job> says; older files say the video beside it."""
+def _task(element: Element, root: Element) -> _Task:
+    """A <task> or <job>; in older files the video is a separate element of <meta>."""
     number = _text(element, "id")
     width, height = (_size(element.findtext(f"original_size/{side}")) for side in ("width", "height"))
     segments = []
@@ -126,7 +129,7 @@ def _owner(element: Element, root: Element) -> _Owner:
         if name is not None and (start := _whole(first)) is not None and (stop := _whole(last)) is not None:
             segments.append((name, start, stop))
     step = (_text(element, "frame_filter") or "").replace(" ", "").removeprefix("step=")
-    return _Owner(
+    return _Task(
         name=None if number is None else f"{element.tag} {number} of {_text(element, 'created')}",
         segments=tuple(segments),
         first=_whole(_text(element, "start_frame")) or 0,
@@ -139,31 +142,31 @@ def _owner(element: Element, root: Element) -> _Owner:
 
 def _unit(
     file: PointFile,
-    owner: _Owner,
+    task: _Task,
     source: _Source,
     what: str,
     frame: int | None = None,
-    told: str | None = None,
+    called: str | None = None,
 ) -> Unit | None:
     """The unit of an image, or (frame None) of all tracks.
 
     Args:
         file: the point file.
-        owner: without a number it has no units.
-        source: says when the file was written.
-        what: names the unit among its owner's, in each file.
+        task: of the unit; without a number it has no units.
+        source: has the time of the export.
+        what: the unit's name within its task, the same in all files.
         frame: the image's number.
-        told: how the unit is called in ids, where that is not ``what``.
+        called: the unit's name in ids, if that is not ``what``.
     """
-    if owner.name is None:
+    if task.name is None:
         return None
-    parts = list(owner.segments)
-    if frame is not None and not owner.is_job:
-        parts = [part for part in parts if part[1] <= (frame - owner.first) // owner.step <= part[2]]
+    parts = list(task.segments)
+    if frame is not None and not task.is_job:
+        parts = [part for part in parts if part[1] <= (frame - task.first) // task.step <= part[2]]
     jobs = tuple(f"cvat segment {number} {first}-{last}: {what}" for number, first, last in parts)
-    # An image of several jobs has points of each, and the task has all: neither replaces the other.
-    also = (f"cvat {owner.name}: {what}", *(jobs if len(jobs) == 1 else ()))
-    name = f"cvat {owner.name}: {told or what}"
+    # An image of several jobs has points of each, and the task has all of them: neither file replaces the other.
+    also = (f"cvat {task.name}: {what}", *(jobs if len(jobs) == 1 else ()))
+    name = f"cvat {task.name}: {called or what}"
     return Unit(
         file.name, name, source.dumped,
         also=tuple(other for other in also if other != name), parts=jobs if len(jobs) > 1 else (),
@@ -182,12 +185,12 @@ def _size(value: str | None) -> int | None:
 def _image(file: PointFile, image: Element, source: _Source) -> Iterator[PointRecord | Unit]:
     name = image.get("name") or None
     subset = image.get("subset")
-    # Tasks of a project may have images of one name; exported with their images they lie in the subset's folder.
+    # Tasks of a project may have images of the same name; an export with images puts them into the subset's folder.
     names = tuple(n for n in (f"{subset}/{name}" if subset and name else None, name) if n)
     unit = None
     if name is not None:
-        owner = source.owner(image.get("task_id"))
-        unit = _unit(file, owner, source, f"image {name}", _whole(image.get("id")), f"image {names[0]}")
+        task = source.task(image.get("task_id"))
+        unit = _unit(file, task, source, f"image {name}", _whole(image.get("id")), f"image {names[0]}")
     if unit is not None:
         yield unit
     width, height = _size(image.get("width")), _size(image.get("height"))
@@ -202,22 +205,22 @@ def _image(file: PointFile, image: Element, source: _Source) -> Iterator[PointRe
 
 
 def _track(
-    file: PointFile, track: Element, source: _Source, options: Options, owner: _Owner, unit: str | None
+    file: PointFile, track: Element, source: _Source, options: Options, task: _Task, unit: str | None
 ) -> Iterator[PointRecord]:
     for shape in track:
         if shape.tag not in SHAPES:
             continue
         frame = shape.get("frame") or ""
         number = _whole(frame)
-        image = None if number is None else options.frame_name.format(frame=number, video=owner.video)
+        image = None if number is None else options.frame_name.format(frame=number, video=task.video)
         place = f"track {track.get('id')}, frame {frame}"[:100]
         like = PointRecord(
             file.name, place, image, None, None, None,
-            annotator=source.annotator, size=owner.size, unit=unit, key=f"{place} outside",
+            annotator=source.annotator, size=task.size, unit=unit, key=f"{place} outside",
         )  # fmt: skip
         if shape.get("outside") == "1" and shape.tag == "points":
-            said = Problem("outside_frame", "outside=1", "an object that is in the frame")
-            yield like._replace(category=track.get("label") or None, problem=said)
+            problem = Problem("outside_frame", "outside=1", "an object that is in the frame")
+            yield like._replace(category=track.get("label") or None, problem=problem)
         else:
             yield from _shape(like, shape, track.get("label"), place)
 

@@ -1,6 +1,6 @@
-"""Points in CSV: a header, then a row a point; comma, semicolon, tab or bar; UTF-8, or what its mark says.
+"""Points in CSV: a header, then a row a point; comma, semicolon, tab or bar; UTF-8, or as its byte order mark says.
 
-Where every coordinate of the file is whole, they are pixel indices and moved to the pixels' centres (+0.5).
+If all coordinates of the file are whole, they are pixel indices and moved to the pixels' centres (+0.5).
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ import csv
 import io
 from collections.abc import Iterator
 
-from data.points.columns import at_centres, checked_columns, find_columns, has_ids, lacking, row_record
+from data.points.columns import (
+    at_centres,
+    checked_columns,
+    find_columns,
+    has_ids,
+    missing_columns,
+    row_record,
+)
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import parse_number, shown
 
@@ -26,7 +33,7 @@ def _header(file: PointFile, delimiter: str) -> list[str]:
 
 
 def delimiter_of(file: PointFile, options: Options) -> str:
-    """The delimiter that makes most known columns of the header; of equal ones that with most columns."""
+    """The delimiter that gives the most known columns of the header, then the most columns."""
 
     def score(delimiter: str) -> tuple[int, int]:
         header = _header(file, delimiter)
@@ -36,7 +43,7 @@ def delimiter_of(file: PointFile, options: Options) -> str:
 
 
 def sniff(file: PointFile, options: Options) -> bool:
-    """Text whose header has x and y; or any text whose name ends like a CSV's, for a better message."""
+    """Text whose header has x and y; also any text with a CSV's suffix, for a better message."""
     if file.text is None or not file.text.strip():
         return False
     found = find_columns(_header(file, delimiter_of(file, options)), options.columns)
@@ -44,16 +51,16 @@ def sniff(file: PointFile, options: Options) -> bool:
 
 
 def rows_of(file: PointFile, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that aren't blank, with the number of the line that each ends on.
+    """The non-blank rows, each with the number of its last line.
 
     Raises:
-        DataError: no text, or quotes that don't match.
+        DataError: not text, or unmatched quotes.
     """
     if file.text is None:
         raise file.fault(
             str(file.text_error), "text in UTF-8, or with a byte order mark", "save it as CSV in UTF-8"
         )
-    # newline="" as the csv module wants it: it looks after line ends in quotes itself.
+    # newline="": the csv module handles line ends in quotes itself.
     reader = csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter, strict=True)
     while True:
         try:
@@ -72,10 +79,10 @@ def rows_of(file: PointFile, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
-    """One record a row; a row of another length than the header is at fault.
+    """One record a row; a row of another length than the header is faulty.
 
     Raises:
-        DataError: no text, no header, columns that are missing or there twice, unmatched quotes.
+        DataError: not text, no header, missing or repeated columns, unmatched quotes.
     """
     delimiter = delimiter_of(file, options)
     rows = rows_of(file, delimiter)
@@ -83,7 +90,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
     if not header:
         raise file.fault("an empty file", "a header and a row a point", "export the points again")
     columns = checked_columns(file, header, options.columns)
-    ids, lacks = has_ids(header, columns), lacking(header, columns)
+    ids, missing = has_ids(header, columns), missing_columns(header, columns)
     records = []
     for line, row in rows:
         place = f"line {line}"
@@ -94,7 +101,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
             continue
         values = {field: row[i].strip() for field, i in columns.items()}
         x, y = (parse_number(values[axis], decimal_comma=delimiter != ",") for axis in ("x", "y"))
-        records.append(row_record(file, place, values, x, y, ids, lacks))
+        records.append(row_record(file, place, values, x, y, ids, missing))
     yield from at_centres(records)
 
 

@@ -1,4 +1,4 @@
-"""Which points say an object that an earlier point says: the same pixel, or another annotator's click close by."""
+"""Points on an object that has an earlier point: in the same pixel, or another annotator's click close by."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def find_duplicates(
     category_ids: NDArray[np.int64],
     radius: float,
 ) -> dict[int, Problem]:
-    """The problem of each record that says an object again; the earliest by time, then by order, stays.
+    """The problem of each duplicate record, by its index; the earliest by time, then by order, is kept.
 
-    - "same_record": another file says the very same point of the same annotator (exports that overlap);
-    - "duplicate_annotator": another annotator clicked in the same pixel, or within ``radius``. Each point stands for
-      at most one click of each other annotator: two clicks of one annotator are two objects;
-    - "duplicate_point": the same pixel otherwise; objects don't share one (a double click, say).
+    - "same_record": another file has the same point of the same annotator (exports that overlap);
+    - "duplicate_annotator": another annotator clicked in the same pixel, or within ``radius``. A point absorbs at most
+      one click of each other annotator, since two clicks of one annotator are two objects;
+    - "duplicate_point": the same pixel otherwise, such as a double click; objects don't share a pixel.
 
-    All of the same image and class: another class in a pixel is another object.
+    Only points of the same image and class are compared.
 
     Args:
         records: with x and y, in the order of import. K points.
-        image_ids: [K] int64.
-        category_ids: [K] int64.
-        radius: in pixels; 0 looks at the same pixel alone.
+        image_ids: int64 [K].
+        category_ids: int64 [K].
+        radius: in pixels; 0 compares pixels only.
     """
     if not records:
         return {}
@@ -39,16 +39,16 @@ def find_duplicates(
     y = np.array([record.y for record in records], np.float64)
     times = {time: moment(time) for time in {record.labelled_at for record in records}}
     when = np.array([times[record.labelled_at] for record in records])
-    when[np.isneginf(when)] = np.inf  # without a time after those that have one
+    when[np.isneginf(when)] = np.inf  # records without a time come last
     columns, rows = np.floor(x), np.floor(y)
     order = np.lexsort((np.arange(len(records)), when, columns, rows, category_ids, image_ids))
     key = np.stack([image_ids, category_ids, rows.astype(np.int64), columns.astype(np.int64)], axis=1)[order]
-    again = np.zeros(len(records), bool)
-    again[1:] = (key[1:] == key[:-1]).all(axis=1)
-    firsts = np.maximum.accumulate(np.where(again, 0, np.arange(len(records))))
+    repeated = np.zeros(len(records), bool)
+    repeated[1:] = (key[1:] == key[:-1]).all(axis=1)
+    firsts = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(records))))
     problems = {
         int(n): _same_pixel(records[n], records[first])
-        for n, first in zip(order[again], order[firsts[again]], strict=True)
+        for n, first in zip(order[repeated], order[firsts[repeated]], strict=True)
     }
     if radius > 0:
         rest = np.array([n for n in np.lexsort((np.arange(len(records)), when)) if n not in problems])
@@ -56,21 +56,21 @@ def find_duplicates(
     return problems
 
 
-def _said(record: PointRecord) -> str:
+def _described(record: PointRecord) -> str:
     return f"{record.source_file}: {record.source_record}, at ({record.x:g}, {record.y:g})"
 
 
-def _others(a: PointRecord, b: PointRecord) -> bool:
+def _other_annotator(a: PointRecord, b: PointRecord) -> bool:
     return a.annotator is not None and b.annotator is not None and a.annotator != b.annotator
 
 
 def _same_pixel(record: PointRecord, first: PointRecord) -> Problem:
-    found = f"the pixel of {_said(first)}"
-    if _others(record, first):
+    found = f"the pixel of {_described(first)}"
+    if _other_annotator(record, first):
         return Problem("duplicate_annotator", found, "one point an object; the earlier one counts")
     exactly = (record.x, record.y, record.annotator) == (first.x, first.y, first.annotator)
     if exactly and record.source_file != first.source_file:
-        return Problem("same_record", found, "one file that says a point; the first counts")
+        return Problem("same_record", found, "each point in one file; the first counts")
     return Problem("duplicate_point", found, "one point an object")
 
 
@@ -81,9 +81,9 @@ def _close_by(
     category_ids: NDArray[np.int64],
     radius: float,
 ) -> dict[int, Problem]:
-    """Clicks within ``radius`` of an earlier kept one of another annotator, that stands for none of theirs yet."""
+    """Clicks within ``radius`` of an earlier kept one of another annotator that has absorbed none of theirs yet."""
     problems: dict[int, Problem] = {}
-    kept: dict[tuple[Any, ...], list[int]] = {}  # cells of the radius' side: neighbours lie in 3 x 3 of them
+    kept: dict[tuple[Any, ...], list[int]] = {}  # cells of side `radius`: neighbours are in 3 x 3 of them
     absorbed: dict[int, set[str]] = {}
     for n in order.tolist():
         record = records[n]
@@ -98,12 +98,12 @@ def _close_by(
                     assert o.x is not None and o.y is not None
                     distance = np.hypot(o.x - record.x, o.y - record.y)
                     taken = record.annotator in absorbed.get(other, ())
-                    if distance <= radius and _others(o, record) and not taken:
+                    if distance <= radius and _other_annotator(o, record) and not taken:
                         near.append((float(distance), other))
         if near:
             distance, other = min(near)
             absorbed.setdefault(other, set()).add(str(record.annotator))
-            found = f"{distance:.1f} px from {_said(records[other])}"
+            found = f"{distance:.1f} px from {_described(records[other])}"
             problems[n] = Problem("duplicate_annotator", found, "one point an object; the earlier one counts")
         else:
             kept.setdefault((*group, column, row), []).append(n)

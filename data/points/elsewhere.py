@@ -1,4 +1,4 @@
-"""Images of the data set that take no clicks, so that a click on one isn't taken for a misspelt name."""
+"""Images of the data set that can't have clicks: a click on one is reported as such, not as a misspelt name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from data.tables import Split
 
 
 class Elsewhere(NamedTuple):
-    """Images that take no clicks.
+    """Images that can't have clicks.
 
     Attributes:
-        rejected: weak images that can't be used: image id -> (file_name, why in a word).
-        splits: those that have masks, by name.
+        rejected: weak images that can't be used: image id -> (file_name, reason in one word).
+        splits: splits that have masks, by name.
     """
 
     rejected: Mapping[int, tuple[str, str]]
@@ -24,10 +24,10 @@ class Elsewhere(NamedTuple):
 
 
 class WeakImages(Images):
-    """The images of the weak split, beside those that take no clicks.
+    """The images of the weak split, and those that can't have clicks.
 
-    A name that stands for a weak image and for one that was rejected stands for neither: mending the image must not
-    move a point. A name of a weak image and of one in another split stands for the weak one.
+    A name that fits a weak image and a rejected one is ambiguous: fixing the image must not move a point. A name that
+    fits a weak image and one of another split is the weak image's.
     """
 
     def __init__(self, split: Split, elsewhere: Elsewhere) -> None:
@@ -53,6 +53,6 @@ class WeakImages(Images):
         for split, images in self._others.items():
             found = images.find(values[0], tuple(map(str, values[1:])), may_be_id)
             if isinstance(found, int):
-                said = f"image {images.name(found)!r}"[:300] + f", which is in {split}"
-                return Problem("other_split", said, "a weak image: clicks are used on these only")
+                shown = f"image {images.name(found)!r}"[:300] + f", which is in {split}"
+                return Problem("other_split", shown, "a weak image: only these can have clicks")
         return super()._unknown(values, may_be_id)

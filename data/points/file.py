@@ -1,4 +1,4 @@
-"""A point file: its bytes, and these as JSON, XML or text; each parsed once, whoever looks at it."""
+"""A point file: its bytes, and their content as JSON, XML or text, each parsed once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAGIC = (
 )
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -41,8 +41,8 @@ class PointFile:
     """A file of points.
 
     Args:
-        path: where it lies.
-        name: what it is called in tables and ids: its path below the folder of point files. Default: the bare name.
+        path: of the file.
+        name: its name in tables and ids: the path below the folder of point files. Default: the bare name.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
@@ -54,7 +54,7 @@ class PointFile:
         return DataError(Fault(str(self.path), record, found, expected, next_step))
 
     def forget(self) -> None:
-        """Lets go of the bytes and what was parsed of them; the hash stays."""
+        """Free the bytes and the parsed content; the hash is kept."""
         for name in ("content", "_parsed_json", "_parsed_xml", "_decoded"):
             self.__dict__.pop(name, None)
 
@@ -90,10 +90,10 @@ class PointFile:
 
     @property
     def json(self) -> Any:
-        """The parsed content, None where it isn't JSON.
+        """The parsed content; None if it isn't JSON.
 
         Raises:
-            DataError: keys stand twice in it.
+            DataError: duplicate keys.
         """
         return self._parsed_json[0]
 
@@ -112,14 +112,14 @@ class PointFile:
             raise self.fault(
                 f"an XML document type or entity, which is refused ({type(error).__name__})",
                 "plain XML: entities may read other files or fill the memory",
-                "export the file again, or take out its <!DOCTYPE ...>",
+                "export the file again, or remove its <!DOCTYPE ...>",
             ) from None
         except (ParseError, ValueError, LookupError) as error:
             return None, str(error)
 
     @property
     def xml(self) -> Element | None:
-        """The root element, None where the content isn't XML.
+        """The root element; None if the content isn't XML.
 
         Raises:
             DataError: it has a document type, entities or references to other files.
@@ -137,23 +137,23 @@ class PointFile:
         try:
             decoded = self.content.decode(encoding)
         except UnicodeDecodeError as error:
-            return None, f"bytes that are no {encoding.upper()} text (at byte {error.start})"
+            return None, f"bytes that are not {encoding.upper()} text (at byte {error.start})"
         if "\0" in decoded:
             return None, f"binary data (a null character at {decoded.index(chr(0))})"
         return decoded, None
 
     @property
     def text(self) -> str | None:
-        """The content as text: UTF-8, or as its byte order mark says; None where it is none."""
+        """The content as text, UTF-8 or as its byte order mark says; None if it isn't text."""
         return self._decoded[0]
 
     @property
     def text_error(self) -> str | None:
-        """Why the content is no text."""
+        """Why the content isn't text."""
         return self._decoded[1]
 
     def described(self) -> str:
-        """What the file seems to be, for a message that it is no point file."""
+        """The apparent kind of a file that is no point file, for a message."""
         kind = next((kind for magic, kind in MAGIC if self.content.startswith(magic)), None)
         if kind is not None:
             return kind

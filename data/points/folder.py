@@ -1,9 +1,9 @@
-"""All point files of a folder as one set of records: the folder is the truth, whenever and however often it is read.
+"""All point files of a folder as one set of records, which depends only on the content of the folder.
 
-- Files of equal bytes count once: as the one with the shortest name, the first by the alphabet among those. Where a
-  file's own name says the image, and so puts their points on different images, they are different files.
-- Of a unit (an annotation of a tool that numbers them) that several files hold, the newest version counts.
-- Ids don't depend on where the folder lies, nor on the order in which files came into it.
+- Files of equal bytes count once, under the shortest name, then the first by the alphabet. They are different files
+  if the image is that of the file's own name, so that their points are on different images.
+- Of a unit (an annotation of a tool that numbers them) in several files, the newest version counts.
+- Ids depend neither on the place of the folder nor on the order in which files were added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class FileRead(NamedTuple):
-    """One file: its format and number of records, or the file whose content it has."""
+    """One file: its format and number of records, or the name of the file with the same content."""
 
     name: str
     format: str | None
@@ -37,13 +37,13 @@ class FileRead(NamedTuple):
 
 
 class PointSet(NamedTuple):
-    """What the files say.
+    """The records of all files.
 
     Attributes:
-        records: in the order of the files' names, then of each file.
-        holders: for each unit, the file whose version of it counts.
-        files: all that could be read.
-        faults: of those that couldn't, and of paths without files.
+        records: by file name, then in the order of the file.
+        holders: for each unit, the file whose version counts.
+        files: all files that could be read.
+        faults: of files that couldn't be read, and of paths without files.
     """
 
     records: list[PointRecord]
@@ -53,7 +53,7 @@ class PointSet(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What one file says."""
+    """The content of one file."""
 
     format: str
     records: list[PointRecord]
@@ -70,11 +70,12 @@ def read_folder(
     """All records of some point files.
 
     Args:
-        paths: files and folders (all files in them, to any depth, but hidden ones).
-        format_name: a name in IMPORTERS, or "auto" to tell each file's format by its content.
+        paths: files and folders (all files in them, to any depth, except hidden ones).
+        format_name: a name in IMPORTERS, or "auto" to detect each file's format from its content.
         options: for the importers.
-        leave_out: a file that is no point file, e.g. the one of `points.classes`.
-        weak: the images, to tell a copy from a file of equal bytes about another image; without, their names do.
+        leave_out: a file that is no point file, such as `points.classes`.
+        weak: the images; they distinguish a copy from a file of equal bytes with points on another image. None: the
+            names of images in the files do.
     """
     faults: list[Fault] = []
     sources = _sources(paths, leave_out, faults)
@@ -84,7 +85,7 @@ def read_folder(
             alike.setdefault(source.sha256, []).append(source)
         except DataError as error:
             faults += error.faults
-        source.forget()  # of all files together, memory may hold the points, not the documents
+        source.forget()  # points of all files fit into memory, their documents may not
     contents: dict[str, _Content] = {}
     same_as: dict[str, str] = {}
     bad: dict[str, list[Fault]] = {}
@@ -92,7 +93,7 @@ def read_folder(
     for group in alike.values():
         try:
             found = {file.name: _read(file, format_name, options) for file in group}
-        except DataError as error:  # as it would be for each of them
+        except DataError as error:  # the same for each file of the group
             bad[group[0].name] = error.faults
             same_as |= dict.fromkeys((file.name for file in group[1:]), group[0].name)
         else:
@@ -128,26 +129,26 @@ def _read(file: PointFile, format_name: str, options: Options) -> _Content:
 def _copies(
     found: Mapping[str, Sequence[PointRecord]], images: Callable[[], Images] | None
 ) -> dict[str, str]:
-    """Of files of equal bytes those that say nothing new, and the file that says it.
+    """Which of some files of equal bytes are copies, and of which file.
 
     Args:
-        found: records by the file's name, the one that counts first.
-        images: None compares the images' names.
+        found: records by file name, in order of precedence.
+        images: to look images up; None compares the images' names.
     """
-    said: dict[str, tuple[Any, ...]] = {
+    places: dict[str, tuple[Any, ...]] = {
         name: tuple((record.image, record.also) for record in records) for name, records in found.items()
     }
-    if images is not None and len(set(said.values())) > 1:
-        said = {
+    if images is not None and len(set(places.values())) > 1:
+        places = {
             name: tuple(_place(record, images()) for record in records) for name, records in found.items()
         }
     counted: dict[tuple[Any, ...], str] = {}
     copies: dict[str, str] = {}
-    # A copy's name may say an image that isn't there, `a (1)`: it is a copy of any that says one.
-    for name in sorted(said, key=lambda name: _nowhere(said[name])):
-        first = next(iter(counted.values()), None) if _nowhere(said[name]) else counted.get(said[name])
+    # The name of a copy, such as `a (1)`, may fit no image: it is a copy of any file that fits one.
+    for name in sorted(places, key=lambda name: _nowhere(places[name])):
+        first = next(iter(counted.values()), None) if _nowhere(places[name]) else counted.get(places[name])
         if first is None:
-            counted[said[name]] = name
+            counted[places[name]] = name
         else:
             copies[name] = first
     return copies
@@ -174,7 +175,7 @@ def _sources(
         if leave_out is not None:
             inside = {name: file for name, file in inside.items() if file.resolve() != leave_out.resolve()}
         for name, file in inside.items():
-            # Ids are hashes of this name where a format has none of its own: it must be unique.
+            # Of formats without ids, point ids are hashes of this name: it must be unique.
             other = files.setdefault(clean(name), PointFile(file, clean(name)))
             if other.path != file:
                 faults.append(
@@ -198,13 +199,13 @@ def _clean_unit(unit: Unit) -> Unit:
 
 
 def _cleaned(record: PointRecord) -> PointRecord:
-    """The record with texts that UTF-8 can hold."""
+    """The record with its text as UTF-8 can hold it."""
     problem = record.problem
-    said = (
+    texts_of = (
         record.source_record, record.image, record.category, record.annotator, record.labelled_at, record.unit,
         record.key, *record.also, *record.choices,
     )  # fmt: skip
-    if problem is None and "".join([value for value in said if isinstance(value, str)]).isascii():
+    if problem is None and "".join([value for value in texts_of if isinstance(value, str)]).isascii():
         return record
     texts: dict[str, Any] = {
         name: clean(value)
@@ -220,7 +221,7 @@ def _cleaned(record: PointRecord) -> PointRecord:
 
 
 def _holders(units: Iterable[Unit]) -> dict[str, str]:
-    """For each unit the file with its newest version, by any of its names; of equal versions the first file."""
+    """The file with the newest version of each unit, under any of its names; of equal versions the first file."""
     units = list(units)
     names_of: dict[str, set[str]] = {}
     for unit in units:
@@ -237,7 +238,7 @@ def _holders(units: Iterable[Unit]) -> dict[str, str]:
 
 
 def _warn_of_parts(units: Iterable[Unit]) -> None:
-    """Files that may say the same points, which nothing in them tells."""
+    """Log files that may have the same points, which can't be detected."""
     units = list(units)
     files: dict[str, set[str]] = {}
     for unit in units:
@@ -249,6 +250,6 @@ def _warn_of_parts(units: Iterable[Unit]) -> None:
     for file, part in sorted(pairs):
         if file != part:
             log.warning(
-                "%s: holds what a part of it, %s, holds too; a point that was moved between the two counts twice: "
-                "delete one of them", file, part,
+                "%s has the points of its part %s; a point that was moved between the two exports counts twice: "
+                "delete one of the files", file, part,
             )  # fmt: skip

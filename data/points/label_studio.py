@@ -1,8 +1,8 @@
 """Points in Label Studio's JSON and JSON_MIN: KeyPointLabels, in percent of the image's width and height.
 
-Several annotations of a task (annotators) are several records of one object each. An annotation is a unit: a later
-export that holds it in a newer version replaces it, whatever the file's name. `image_rotation` turns the view alone:
-coordinates and `original_width` x `original_height` are of the image as it is stored.
+Each annotation of a task, one an annotator, gives records of its own. An annotation is a unit: a later export with a
+newer version replaces it, in a file of any name. `image_rotation` turns only the view: coordinates and
+`original_width` x `original_height` are of the image as it is stored.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from data.points.record import Importer, Options, PointFile, PointRecord, Proble
 from data.points.values import number, shown, text
 from data.storage import IMAGE_SUFFIXES
 
-LOOKED_AT = 100
+SNIFFED_TASKS = 100
 EXPECTED = "Label Studio's JSON: a list of tasks with their annotations"
-ANSWERS = ("labels", "choices")
-"""Kinds of results that say something of a region."""
+LABEL_KINDS = ("labels", "choices")
+"""Types of results that label a region."""
 
 SHAPES = ("height", "points", "radiusX", "rle", "vertices")
-"""Fields of regions that are no points."""
+"""Fields of regions that are not points."""
 
 ENDING = re.compile(rf"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})(\?|$)", re.IGNORECASE)
 IMAGE_KEYS = ("image", "img", "picture", "photo", "url", "image_url")
@@ -43,19 +43,19 @@ def sniff(file: PointFile, _: Options) -> bool:
     tasks = file.json
     return isinstance(tasks, list) and any(
         isinstance(task, dict) and (_annotations(task) is not None or bool(_min_rows(task)))
-        for task in tasks[:LOOKED_AT]
+        for task in tasks[:SNIFFED_TASKS]
     )
 
 
 def read(file: PointFile, _: Options) -> Iterator[PointRecord | Unit]:
-    """One record a region: keypoints; others are set aside as no points. Predictions and drafts are not read.
+    """One record a region; those that aren't keypoints are set aside. Predictions and drafts are not read.
 
     Raises:
-        DataError: the file is not JSON, or no list.
+        DataError: not JSON, or no list.
     """
     if not isinstance(file.json, list):
         raise file.fault(
-            f"no JSON list ({file.json_error or type(file.json).__name__})", EXPECTED, "export it as JSON"
+            f"not a JSON list ({file.json_error or type(file.json).__name__})", EXPECTED, "export it as JSON"
         )
     for n, task in enumerate(file.json):
         if not isinstance(task, dict):
@@ -107,15 +107,15 @@ def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> It
         yield like._replace(problem=problem)
         return
     cancelled = annotation.get("was_cancelled") is True
-    answers = _answers(results)
+    labels = _region_labels(results)
     for n, region in enumerate(results):
         if not isinstance(region, dict):
             yield _bad(file, f"{place} result #{n}", region)
             continue
         value = region.get("value")
         kind = region.get("type")
-        if not isinstance(value, dict) or kind in ("relation", *ANSWERS):
-            continue  # no region: relations, and answers about regions or the image
+        if not isinstance(value, dict) or kind in ("relation", *LABEL_KINDS):
+            continue  # not a region: a relation, or labels of a region or of the image
         own = text(region.get("id"))
         found = image_names(tuple(_image_of(task, region)))
         record = like._replace(
@@ -134,43 +134,43 @@ def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> It
             )
         else:
             record = _located(record, region | value)
-        yield _labelled(record, value.get("keypointlabels"), answers.get(own or ""))
+        yield _labelled(record, value.get("keypointlabels"), labels.get(own or ""))
 
 
-class _Answers(NamedTuple):
-    """What stands apart from a region: <KeyPoint> beside <Labels> or <Choices>."""
+class _Labels(NamedTuple):
+    """Labels of a region in separate results, as of <KeyPoint> with <Labels> or <Choices>."""
 
     labels: list[Any]
     choices: list[Any]
 
 
-def _add(answers: _Answers, value: Json) -> None:
-    for known, said in ((answers.labels, value.get("labels")), (answers.choices, value.get("choices"))):
-        known += [one for one in (said if isinstance(said, list) else [said]) if one and one not in known]
+def _add(labels: _Labels, value: Json) -> None:
+    for known, new in ((labels.labels, value.get("labels")), (labels.choices, value.get("choices"))):
+        known += [one for one in (new if isinstance(new, list) else [new]) if one and one not in known]
 
 
-def _answers(results: list[Any]) -> dict[str, _Answers]:
-    """By the id that they share with their region; there may be several controls of a kind."""
-    found: dict[str, _Answers] = {}
+def _region_labels(results: list[Any]) -> dict[str, _Labels]:
+    """By the id of the region, which its labels share; there may be several controls of a kind."""
+    found: dict[str, _Labels] = {}
     for row in results:
-        if isinstance(row, dict) and row.get("type") in ANSWERS and isinstance(row.get("value"), dict):
+        if isinstance(row, dict) and row.get("type") in LABEL_KINDS and isinstance(row.get("value"), dict):
             own = row.get("id")
             if isinstance(own, str):
-                _add(found.setdefault(own, _Answers([], [])), row["value"])
+                _add(found.setdefault(own, _Labels([], [])), row["value"])
     return found
 
 
-def _labelled(record: PointRecord, labels: Any, answers: _Answers | None) -> PointRecord:
-    """The record with its one label; with its problem, where there are several.
+def _labelled(record: PointRecord, labels: Any, separate: _Labels | None) -> PointRecord:
+    """The record with its label, or with a problem if there are several.
 
-    Labels of its own count before those that stand apart, and these before choices, which may be about anything.
+    Its own labels precede labels in separate results, and these precede choices, which may be about something else.
     """
-    if not labels and answers is not None:
-        labels = answers.labels
+    if not labels and separate is not None:
+        labels = separate.labels
     if isinstance(labels, str):
         labels = [labels]
     if not isinstance(labels, list) or not labels:
-        choices = tuple(said for choice in (answers.choices if answers else []) if (said := text(choice)))
+        choices = tuple(name for choice in (separate.choices if separate else []) if (name := text(choice)))
         return record._replace(category=choices[0] if len(choices) == 1 else None, choices=choices)
     if len(labels) == 1:
         return record._replace(category=text(labels[0]))
@@ -179,21 +179,21 @@ def _labelled(record: PointRecord, labels: Any, answers: _Answers | None) -> Poi
 
 
 def _located(record: PointRecord, region: Mapping[str, Any]) -> PointRecord:
-    """The record with its place in pixels."""
+    """The record with its coordinates in pixels."""
     x, y = number(region.get("x")), number(region.get("y"))
     width, height = number(region.get("original_width")), number(region.get("original_height"))
     if x is None or y is None:
-        said = f"x {shown(region.get('x'))}, y {shown(region.get('y'))}"
-        return record._replace(problem=Problem("bad_point", said, "x and y in percent of the image"))
+        found = f"x {shown(region.get('x'))}, y {shown(region.get('y'))}"
+        return record._replace(problem=Problem("bad_point", found, "x and y in percent of the image"))
     if width is None or height is None or not (0 < width < 1e9 and 0 < height < 1e9):
         sides = ("original_width", "original_height")
-        said = ", ".join(f"{side} {shown(region.get(side))}" for side in sides)
-        return record._replace(problem=Problem("bad_point", said, "the image's size in pixels"))
+        found = ", ".join(f"{side} {shown(region.get(side))}" for side in sides)
+        return record._replace(problem=Problem("bad_point", found, "the image's size in pixels"))
     return record._replace(x=x / 100 * width, y=y / 100 * height, size=(int(width), int(height)))
 
 
 def _image_of(task: Json, region: Json) -> list[str]:
-    """The image's address in the task's data, and the name of the uploaded file: the first that fits counts."""
+    """The image's address in the task's data, the first that fits, and the name of the uploaded file."""
     data: Json = task["data"]
     usual = [data.get(key) for key in (str(region.get("to_name"))[:100], *IMAGE_KEYS)]
     named = [value for value in data.values() if isinstance(value, str) and ENDING.search(value)]
@@ -208,7 +208,7 @@ def _image_of(task: Json, region: Json) -> list[str]:
 
 
 def _min_rows(task: Json) -> list[tuple[str, Json]]:
-    """What a task in JSON_MIN says of places in its image, with the name of the control."""
+    """The regions and labels of a task in JSON_MIN, with the name of their control."""
     return [
         (name, row)
         for name, rows in task.items()
@@ -218,22 +218,22 @@ def _min_rows(task: Json) -> list[tuple[str, Json]]:
     ]
 
 
-def _min_regions(rows: list[tuple[str, Json]]) -> list[tuple[str, Json, _Answers]]:
-    """The regions among the rows, and what other rows say of them: first the points that have a label of their own.
+def _min_regions(rows: list[tuple[str, Json]]) -> list[tuple[str, Json, _Labels]]:
+    """The regions among the rows, with their labels in other rows; points with a label of their own come first.
 
-    JSON_MIN has no ids: <Labels> beside <KeyPoint> are a row of the same outline.
+    JSON_MIN has no ids: the <Labels> of a <KeyPoint> are a row of the same outline.
     """
-    answers: dict[str, _Answers] = {}
+    labels: dict[str, _Labels] = {}
     plain = set()
     for _, row in rows:
-        if row.keys() & ANSWERS:
-            _add(answers.setdefault(_outline(row), _Answers([], [])), row)
+        if row.keys() & LABEL_KINDS:
+            _add(labels.setdefault(_outline(row), _Labels([], [])), row)
         else:
             plain.add(_outline(row))
     regions = [
-        (name, row, answers.get(_outline(row), _Answers([], [])))
+        (name, row, labels.get(_outline(row), _Labels([], [])))
         for name, row in rows
-        if not row.keys() & ANSWERS or ("x" in row and _outline(row) not in plain)
+        if not row.keys() & LABEL_KINDS or ("x" in row and _outline(row) not in plain)
     ]
     return sorted(regions, key=lambda region: "keypointlabels" not in region[1])
 
@@ -253,10 +253,10 @@ def _read_min(file: PointFile, task: Json, n: int) -> Iterator[PointRecord | Uni
         file.name, place, found[0] if found else None, None, None, None,
         annotator=text(task.get("annotator")), labelled_at=text(task.get("created_at")), also=found[1:], unit=unit,
     )  # fmt: skip
-    for k, (name, row, answers) in enumerate(_min_regions(_min_rows(task))):
+    for k, (name, row, labels) in enumerate(_min_regions(_min_rows(task))):
         record = like._replace(source_record=f"{place} {name[:50]} #{k}")
         if "keypointlabels" in row or ("x" in row and not row.keys() & set(SHAPES)):
-            record = _labelled(_located(record, row), row.get("keypointlabels"), answers)
+            record = _labelled(_located(record, row), row.get("keypointlabels"), labels)
             yield record._replace(key=f"{name} {record.category} {record.x},{record.y}")
         else:
             problem = Problem("not_a_point", f"a region of {shown(sorted(row))}", "keypointlabels")
@@ -265,14 +265,14 @@ def _read_min(file: PointFile, task: Json, n: int) -> Iterator[PointRecord | Uni
 
 @lru_cache(maxsize=1024)
 def image_names(addresses: tuple[str, ...]) -> tuple[str, ...]:
-    """The names that an image may have in the data set, the likeliest first.
+    """The names that an image may have in the data set, the most likely first.
 
     - `/data/local-files/?d=folder/a.jpg`: `folder/a.jpg`
     - `/data/upload/18/1a2b3c4d-a.jpg`: the path, then `1a2b3c4d-a.jpg`, then `a.jpg` (the upload's prefix)
     - `https://host/folder/a.jpg?token`: `folder/a.jpg`
-    - `s3://bucket/folder/a#2.jpg?b`: the key, in which `#` and `?` are usual characters; then what is before them, if
-      that ends like an image: a name that was cut must not be taken for a stem
-    - `/tasks/7/presign/?fileuri=BASE64`: as the address that it holds
+    - `s3://bucket/folder/a#2.jpg?b`: the key, in which `#` and `?` are ordinary characters; then the part before them,
+      if it has an image's suffix: a cut name must not be looked up as a stem
+    - `/tasks/7/presign/?fileuri=BASE64`: as the address inside
     """
     names: dict[str, None] = {}
     for address in addresses:
@@ -284,7 +284,7 @@ def image_names(addresses: tuple[str, ...]) -> tuple[str, ...]:
 def _names(address: str) -> list[str]:
     try:
         parts = urlsplit(address)
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets without an IPv6 address
         return [address]
     query = dict(part.partition("=")[::2] for part in reversed(parts.query.split("&")))
     if query.get("d"):
@@ -304,13 +304,13 @@ def _names(address: str) -> list[str]:
     for path in paths:
         upload = _UPLOAD.fullmatch(unquote(path))
         if upload:
-            # The folder is the server's, and so is the prefix that it gives to a name. Others are the data set's.
+            # Folder and prefix of an upload are the server's. Other prefixes are part of the name in the data set.
             found += [upload[1], _PREFIXED.sub(r"\1", upload[1])]
     return [name for name in found if name]
 
 
 def _of_local_file(whole: str, cut: str) -> list[str]:
-    """Names in Label Studio's `?d=`, of which the server reads + as a space; by hand they are written unquoted."""
+    """Names in Label Studio's `?d=`, in which the server reads + as a space; users write them unquoted."""
     names = [unquote_plus(cut), unquote(cut)]
     if cut != whole:
         names = [unquote_plus(whole), unquote(whole), *_whole_names(names)]
@@ -318,17 +318,17 @@ def _of_local_file(whole: str, cut: str) -> list[str]:
 
 
 def _whole_names(names: list[str]) -> list[str]:
-    """Of names that were cut at a `#`, `?` or `&` those that look complete."""
+    """The names, cut at a `#`, `?` or `&`, that look complete."""
     return [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def _decoded(value: str) -> str | None:
     try:
-        # Of base64's two alphabets Label Studio takes that for URLs.
+        # Label Studio uses the URL alphabet of base64.
         inner = base64.b64decode(value.replace("-", "+").replace("_", "/"), validate=True).decode("utf-8")
     except ValueError:
         return None
-    # One level is what Label Studio writes: an address in an address in an address is somebody's joke.
+    # Label Studio writes one level; deeper ones are not followed.
     return None if "fileuri=" in inner else inner
 
 

@@ -1,7 +1,7 @@
 """Points in labelme's JSON, a file an image: shapes of type "point".
 
-Shapes have no ids: a record is named by its label and coordinates, so that its id stays when others come and go.
-Coordinates are pixels from the image's outer corner.
+Shapes have no ids. A record's key consists of its label and coordinates, so its id doesn't change when other shapes are
+added or removed. Coordinates are pixels from the image's outer corner.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXPECTED = "labelme's JSON with 'shapes' and 'imagePath'"
 
 
 def sniff(file: PointFile, _: Options) -> bool:
-    """JSON object with a list of shapes and what labelme writes beside them."""
+    """JSON object with a list of shapes and other keys of labelme."""
     document = file.json
     return (
         isinstance(document, dict)
@@ -28,14 +28,14 @@ def sniff(file: PointFile, _: Options) -> bool:
 
 
 def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
-    """One record a shape; those that are no points are set aside.
+    """One record a shape; those that aren't points are set aside.
 
     Raises:
-        DataError: the file is not JSON, or has no list of shapes.
+        DataError: not JSON, or no list of shapes.
     """
     document = file.json
     if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
-        found = f"no JSON ({file.json_error})" if file.json_error else "no list 'shapes'"
+        found = f"invalid JSON ({file.json_error})" if file.json_error else "no list 'shapes'"
         raise file.fault(found, EXPECTED, "save it again with labelme")
     names = _image_names(file, text(document.get("imagePath")))
     width, height = number(document.get("imageWidth")), number(document.get("imageHeight"))
@@ -54,8 +54,8 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
             continue
         xy = _point(shape.get("points"))
         if xy is None:
-            said = f"points {shown(shape.get('points'))}"
-            yield like._replace(problem=Problem("bad_point", said, "points [[x, y]] in pixels"))
+            found = f"points {shown(shape.get('points'))}"
+            yield like._replace(problem=Problem("bad_point", found, "points [[x, y]] in pixels"))
         else:
             yield like._replace(x=xy[0], y=xy[1], key=f"{like.category} {xy[0]},{xy[1]}")
 
@@ -70,14 +70,14 @@ def _point(points: Any) -> tuple[float, float] | None:
 
 
 def _image_names(file: PointFile, path: str | None) -> tuple[str, ...]:
-    """imagePath is relative to the file: first as lying beside it, then by itself; without one the file's own stem."""
+    """imagePath joined to the file's folder, then as it is; without imagePath the file's own stem."""
     if path is None:
         return (PurePosixPath(file.name).with_suffix("").as_posix(),)
     path = path.replace("\\", "/")
-    beside = posixpath.normpath(posixpath.join(posixpath.dirname(file.name), path))
-    # A folder beside the file's own one may be called anything in the data set.
+    joined = posixpath.normpath(posixpath.join(posixpath.dirname(file.name), path))
+    # The folder of the images may have another name in the data set.
     bare = [posixpath.basename(path)] if path.startswith("../") else []
-    return tuple(dict.fromkeys(name for name in (beside, path, *bare) if name))
+    return tuple(dict.fromkeys(name for name in (joined, path, *bare) if name))
 
 
 IMPORTER = Importer("labelme", sniff, read)

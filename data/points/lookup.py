@@ -1,4 +1,4 @@
-"""Images and classes of the data set, found by id or by name; an unknown name comes with the nearest known ones."""
+"""Images and classes of the data set by id or name; for an unknown name the nearest known ones are reported."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NEAREST_NAMES = 3
 NEIGHBOURS = 20
 SHOWN_NAMES = 10
 COMPARED = 200
-"""Unknown names that are compared with the known ones; of more, a hundred thousand say, nobody reads the hints."""
+"""Number of unknown names that are compared with the known ones; further ones get no hints, to bound the time."""
 ALIKE, ALIKE_HASHES = 0.5, 0.9
-"""How alike a known name must be (difflib's ratio) to be a hint. Any two hashes have half their digits in common."""
+"""Similarity (difflib's ratio) from which a known name is a hint. Two hashes always have many digits in common."""
 HASH = re.compile(r"[0-9a-f][0-9a-f-]{14}", re.IGNORECASE)
 
 Value = str | int | None
@@ -43,7 +43,7 @@ class Names:
         return sorted(name[::-1] for name in self.ids)
 
     def known(self, value: Value) -> int | None:
-        """The id, for an id or for the name itself; a name that is a number may be an id too."""
+        """The id, for an id or a name; a text of digits that is no name is looked up as an id."""
         if isinstance(value, str):
             if value in self.ids:
                 return self.ids[value]
@@ -53,7 +53,7 @@ class Names:
         return value if value in self.names else None
 
     def problem(self, value: Value) -> Problem:
-        """That there is none of this name."""
+        """The problem of an unknown name."""
         found = f"no {self.kind}" if value is None else f"{self.kind} {value!r}"[:300]
         return Problem(
             f"unknown_{self.kind}", found, self._expected("" if value is None else str(value)[:300])
@@ -71,12 +71,12 @@ class Names:
         return f"a known {self.kind}: {', '.join(some)}" + (", ..." if len(self.ids) > len(some) else "")
 
     def _likely(self, value: str) -> list[str]:
-        """Names to compare with: all of a few, of many those that begin or end alike. 100,000 would take a second."""
+        """Names to compare with: all if they are few, else those that begin or end alike (100,000 take a second)."""
         if len(self._sorted) <= 4 * NEIGHBOURS:
             return self._sorted
         found: dict[str, None] = {}
-        for names, wanted, step in ((self._sorted, value, 1), (self._backwards, value[::-1], -1)):
-            at = bisect.bisect(names, wanted)
+        for names, key, step in ((self._sorted, value, 1), (self._backwards, value[::-1], -1)):
+            at = bisect.bisect(names, key)
             found.update(
                 dict.fromkeys(name[::step] for name in names[max(at - NEIGHBOURS, 0) : at + NEIGHBOURS])
             )
@@ -84,13 +84,13 @@ class Names:
 
 
 class Categories:
-    """Classes of a split, by the data set's id or name, or by a name that a mapping gives them.
+    """Classes of a split by id, by name, or by a name in a mapping.
 
-    Where no name is the very one, the only one that differs in upper and lower case alone is taken.
+    If no name is equal, a single name that differs only in case is used.
 
     Args:
-        split: whose classes.
-        classes: name in point files -> name in the data set; None leaves the class out; "" stands for no class.
+        split: with the classes.
+        classes: name in point files -> name in the data set; None leaves the class out; the name "" means no class.
     """
 
     def __init__(self, split: Split, classes: Mapping[str, str | None] | None) -> None:
@@ -99,16 +99,15 @@ class Categories:
         self._found: dict[Value, int | Problem] = {}
 
     def find(self, value: Value) -> int | Problem:
-        """The id, or why there is none. Without a class, it is the only one of a data set that has one."""
+        """The id, or why there is none. No class means the only class of a data set that has one."""
         if value not in self._found:
             self._found[value] = self._find(value)
         return self._found[value]
 
     def choose(self, choices: tuple[str, ...]) -> int | Problem:
-        """The one class among answers about a point, which may be about anything else; without one, as of no class."""
-        found = {
-            self.find(choice) for choice in choices if self._named(choice) is not None
-        }  # five stars are no id
+        """The one class among choices, which may be about something else too; without one, as for no class."""
+        # Only by name: a rating of 5 is no id.
+        found = {self.find(choice) for choice in choices if self._named(choice) is not None}
         if len(found) == 1:
             return found.pop()
         if found:
@@ -119,21 +118,21 @@ class Categories:
         unknown = isinstance(none, Problem) and none.reason == "unknown_category"
         return self._names.problem(choices[0]) if unknown else none
 
-    def _named(self, said: str) -> str | None:
-        """The name of a class or in the mapping, but for upper and lower case where only one differs in that."""
+    def _named(self, text: str) -> str | None:
+        """The name of a class or in the mapping that is equal, or the only one that differs only in case."""
         names = {*self._classes, *self._names.ids}
-        alike = [said] if said in names else [name for name in names if name.casefold() == said.casefold()]
+        alike = [text] if text in names else [name for name in names if name.casefold() == text.casefold()]
         return alike[0] if len(alike) == 1 else None
 
     def _find(self, value: Value) -> int | Problem:
-        said = "" if value is None else str(value)
+        name = "" if value is None else str(value)
         if isinstance(value, str) and self._names.known(value) is None:
-            value = said = self._named(said) or said
-        if said in self._classes:
-            mapped = self._classes[said]
+            value = name = self._named(name) or name
+        if name in self._classes:
+            mapped = self._classes[name]
             if mapped is None:
                 return Problem(
-                    "ignored_class", f"category {said!r}"[:300], "a class that points.classes keeps"
+                    "ignored_class", f"category {name!r}"[:300], "a class that points.classes keeps"
                 )
             value = mapped
         elif value is None and len(self._names.names) == 1:
@@ -143,7 +142,7 @@ class Categories:
 
 
 class _Endings:
-    """Images by their path and by every end of it."""
+    """Images by their path and by each suffix of its parts."""
 
     def __init__(self) -> None:
         self._whole: dict[str, list[int]] = {}
@@ -156,7 +155,7 @@ class _Endings:
             self._ends.setdefault("/".join(parts[n:]), []).append(image_id)
 
     def alike(self, path: str) -> list[int]:
-        """Images whose path and ``path`` end alike, as far as the shorter of the two goes; the longest such ends."""
+        """Images whose path ends with ``path``, else those with which ``path`` ends, by the longest match."""
         if path.rpartition("/")[2] in ("", "."):  # a folder
             return []
         parts = PurePosixPath(path).parts
@@ -169,15 +168,15 @@ class _Endings:
 
 
 class Images:
-    """Images of a split, by the data set's id, file name, or a path that ends alike.
+    """Images of a split by id, by file_name, or by a part of its path.
 
-    A path in a point file stands for the image whose file_name it ends with, or which ends with it, if there is only
-    one: tools write bare names, or folders of their own before them. A name without an ending stands for the only
-    image of that stem (frames of a video, tables of one image).
+    A path in a point file matches the only image whose file_name ends with it, or with whose file_name it ends: tools
+    write bare names, or prepend folders of their own. A name without a suffix matches the only image of that stem
+    (frames of a video, tables of one image).
 
     Args:
-        split: whose images.
-        more: further ones, id -> file_name.
+        split: with the images.
+        more: further images, id -> file_name.
     """
 
     def __init__(self, split: Split, more: Mapping[int, str] | None = None) -> None:
@@ -195,9 +194,9 @@ class Images:
         """The id, or why there is none.
 
         Args:
-            value: the image's id, a number; or its name, a text.
-            also: other names, tried in this order after it.
-            may_be_id: a text of digits may be an id too. Where the two readings differ it says no image.
+            value: the image's id (a number) or name (text).
+            also: other names, tried in this order after `value`.
+            may_be_id: a text of digits may be an id too; if name and id are two images, neither is used.
         """
         key = (value, also, may_be_id)
         if key not in self._found:
@@ -225,7 +224,7 @@ class Images:
         return ambiguous or self._unknown(values, may_be_id)
 
     def _unknown(self, values: list[Value], may_be_id: bool) -> Problem:
-        """Why no image is called by any of the values."""
+        """The problem of values that match no image."""
         return self._names.problem(values[0])
 
     def name(self, image_id: int) -> str:
@@ -235,14 +234,14 @@ class Images:
     def _two_readings(self, value: str, known: int, same: list[int]) -> Problem:
         found = f"image {value!r}: the id of {self._names.names[known]}, and a name of {self._some(same)}"
         return Problem(
-            "unknown_image", found[:300], "a file_name with its ending; or ids in a column image_id"
+            "unknown_image", found[:300], "a file_name with its suffix; or ids in a column image_id"
         )
 
     def _some(self, image_ids: list[int]) -> str:
         return ", ".join(self._names.names[i] for i in image_ids[:SHOWN_NAMES])
 
     def _alike(self, path: str) -> list[int]:
-        """Images of a path that ends alike; of such a stem, where no path does and it has no image's ending."""
+        """Images whose path ends alike; if there are none and ``path`` has no image suffix, those whose stem does."""
         return self._paths.alike(path) or (
             [] if path.lower().endswith(IMAGE_SUFFIXES) else self._stems.alike(path)
         )

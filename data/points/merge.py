@@ -1,4 +1,4 @@
-"""From points as their files say them to points of the data set, none lost: each is kept or rejected."""
+"""Records of point files as points of the data set: each is kept or rejected, none is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["point_id", "resolve"]
 
 SHOWN_CHARACTERS = 1000
 ROUNDING = 0.01
-"""In pixels: more than float32 rounds by, for images of up to 100,000 of them a side."""
+"""Pixels, more than the rounding error of float32 in images of up to 100,000 pixels a side."""
 
 
 def resolve(
@@ -34,22 +34,22 @@ def resolve(
     scale: tuple[float, float] = (1.0, 1.0),
     doubts: list[Fault] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
-    """Look up each record's image and class; keep it as a point, or reject it with the reason.
+    """Look up each record's image and class; keep it as a point, or reject it with a reason.
 
-    Reasons: what the importer found wrong, "superseded", "unknown_image", "rejected_image" and "other_split" (see
+    Reasons: those of the importer, "superseded", "unknown_image", "rejected_image" and "other_split" (see
     ``data.points.elsewhere``), "unknown_category", "ignored_class", "other_size" (of the annotated image),
     "outside_image", those of ``find_duplicates``, and "duplicate_record" (a second record of that name in the file).
-    SET_ASIDE says which ask for no correction.
+    Those in SET_ASIDE need no correction.
 
     Args:
-        records: in any order; of duplicates the earliest stays.
-        weak_split: the images that points may lie on.
-        holders: for units that several files hold, the one that counts.
+        records: in any order; of duplicates the earliest is kept.
+        weak_split: the images that points may be on.
+        holders: for units that several files have, the file that counts.
         classes: see ``data.points.classes.load_classes``.
-        radius: within which two annotators' clicks are one object's, in pixels; 0 is off.
-        elsewhere: images that take no clicks, to tell clicks on them from misspelt names.
-        scale: factors that make pixels of x and of y.
-        doubts: takes what is likely wrong with the coordinates of all together; see ``data.points.units``.
+        radius: distance in pixels within which two annotators' clicks are on one object; 0 compares pixels only.
+        elsewhere: images that can't have clicks, to distinguish clicks on them from misspelt names.
+        scale: factors from x and y to pixels.
+        doubts: extended by likely errors of the coordinates of whole files; see ``data.points.units``.
 
     Returns:
         Table POINTS sorted by image_id and point_id, and table REJECTED in the order of the records.
@@ -75,15 +75,15 @@ def resolve(
     good = [n for n, problem in enumerate(problems) if problem is None]
     image_ids = np.array([found_images[n] for n in good], np.int64)
     category_ids = np.array([found_categories[n] for n in good], np.int64)
-    again = find_duplicates([records[n] for n in good], image_ids, category_ids, radius)
-    for place, problem in again.items():
+    duplicates = find_duplicates([records[n] for n in good], image_ids, category_ids, radius)
+    for place, problem in duplicates.items():
         problems[good[place]] = problem
     ids = [record.point_id for record in records]
     by_id: set[str] = set()
     for n in good:
         if problems[n] is None and ids[n] in by_id:
-            said = "the name of an earlier record of the file"
-            problems[n] = Problem("duplicate_record", said, "names that differ")
+            found = "the name of an earlier record of the file"
+            problems[n] = Problem("duplicate_record", found, "names that differ")
         elif problems[n] is None:
             by_id.add(ids[n])
     order = [("image_id", "ascending"), ("point_id", "ascending")]
@@ -99,7 +99,7 @@ def resolve(
 
 
 def _scaled(record: PointRecord, x: float, y: float) -> PointRecord:
-    """The record in pixels; the size of the image that was annotated too."""
+    """The record with coordinates and annotated size in pixels."""
     size = record.size
     return record._replace(
         x=None if record.x is None else record.x * x,
@@ -114,7 +114,7 @@ def _doubts(
     problems: Sequence[Problem | None],
     sizes: Mapping[int, tuple[int, int]],
 ) -> list[Fault]:
-    """What is likely wrong with the coordinates of all clicks that have an image, whether they lie on it or not."""
+    """Likely errors of the coordinates of all clicks whose image is known, also of those outside of it."""
     files: dict[str, int] = {}
     rows = [
         (files.setdefault(record.source_file, len(files)), image, *sizes[image], record.x, record.y)
@@ -126,7 +126,7 @@ def _doubts(
     ]
     if not rows:
         return []
-    # Image ids are beyond what a float holds exactly.
+    # A float can't hold image ids exactly.
     ids = np.array([row[1] for row in rows], np.int64)
     values = np.array([(row[0], *row[2:]) for row in rows], np.float64)
     clicks = Clicks(values[:, 0].astype(np.int64), ids, values[:, 1:3], np.clip(values[:, 3:], -1e12, 1e12))
@@ -153,29 +153,29 @@ def _problem(
 
 
 def _explained(problem: Problem, record: PointRecord, field: str) -> Problem:
-    """With the table's header, where the name is unknown because no column of it was known."""
-    lacking = record.lacking
-    if lacking is None or field not in lacking.fields or problem.reason != f"unknown_{field}":
+    """The problem; with the table's header, if the name is unknown because the table has no known column for it."""
+    missing = record.missing
+    if missing is None or field not in missing.fields or problem.reason != f"unknown_{field}":
         return problem
     own = ", the file's own name" if field == "image" else ""
-    found = f"{problem.found}{own}: no column of {lacking.header} is known for {' or '.join(lacking.fields)}"
+    found = f"{problem.found}{own}: no column of {missing.header} is known for {' or '.join(missing.fields)}"
     return problem._replace(found=found, expected=f"{problem.expected}; or {NAME_COLUMN}")
 
 
 def _misplaced(record: PointRecord, width: int, height: int) -> Problem | None:
     """Why the point isn't on its image, of ``width`` x ``height`` pixels."""
     if record.size is not None and record.size != (width, height):
-        said = f"an image annotated at {record.size[0]} x {record.size[1]}"[:300]
-        return Problem("other_size", said, f"{width} x {height}, the image's size")
+        found = f"an image annotated at {record.size[0]} x {record.size[1]}"[:300]
+        return Problem("other_size", found, f"{width} x {height}, the image's size")
     if record.x is None or record.y is None:
         return Problem("bad_point", "no coordinates", "x and y in pixels")
     if not (0 <= record.x < width - ROUNDING and 0 <= record.y < height - ROUNDING):
-        # A hair under the border must not be rounded onto it by float32, which the table keeps.
+        # The table's float32 must not round a point just inside the border onto it.
         with np.errstate(over="ignore"):
             x, y = np.float32(record.x), np.float32(record.y)
         if not (0 <= x < width and 0 <= y < height):
-            said = f"point ({record.x}, {record.y})"
-            return Problem("outside_image", said, f"0 <= x < {width} and 0 <= y < {height}")
+            found = f"point ({record.x}, {record.y})"
+            return Problem("outside_image", found, f"0 <= x < {width} and 0 <= y < {height}")
     return None
 
 
@@ -185,7 +185,7 @@ def _columns(
     images: Sequence[int | Problem],
     categories: Sequence[int | Problem],
 ) -> dict[str, list[object]]:
-    """The columns that a record itself fills, of both tables, as lists over all records."""
+    """The columns of both tables that records fill, as lists over all records."""
     return {
         "point_id": list(ids),
         "image_id": [None if isinstance(i, Problem) else i for i in images],
@@ -208,7 +208,9 @@ def _take(columns: Mapping[str, list[object]], rows: Sequence[int], schema: pa.S
 
 
 def _rejected(table: pa.Table, problems: Sequence[Problem | None], rows: Sequence[int]) -> pa.Table:
-    said = [problem for n in rows if (problem := problems[n]) is not None]
+    found = [problem for n in rows if (problem := problems[n]) is not None]
     for name in Problem._fields:
-        table = table.append_column(name, pa.array([getattr(problem, name) for problem in said], pa.string()))
+        table = table.append_column(
+            name, pa.array([getattr(problem, name) for problem in found], pa.string())
+        )
     return table.select(REJECTED.names)

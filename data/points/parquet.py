@@ -1,6 +1,6 @@
-"""Points in Parquet: a row a point, columns as in CSV; our own points.parquet reads too.
+"""Points in Parquet: a row a point, columns as in CSV; also our own points.parquet.
 
-Where every coordinate of the file is whole, they are pixel indices and moved to the pixels' centres (+0.5).
+If all coordinates of the file are whole, they are pixel indices and moved to the pixels' centres (+0.5).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.points.columns import at_centres, checked_columns, has_ids, lacking, row_record
+from data.points.columns import at_centres, checked_columns, has_ids, missing_columns, row_record
 from data.points.record import Importer, Options, PointFile, PointRecord
 
 MAGIC = b"PAR1"
-MAX_ROWS = 10_000_000  # a kilobyte may say a billion equal ones
+MAX_ROWS = 10_000_000  # a kilobyte can encode a billion equal rows
 
 
 def sniff(file: PointFile, _: Options) -> bool:
@@ -28,7 +28,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
     """One record a row.
 
     Raises:
-        DataError: no Parquet file, columns that are missing or of a type that can't hold their values; all of them.
+        DataError: no Parquet file, or columns that are missing or of a wrong type.
     """
     expected = "a Parquet file of a row a point"
     try:
@@ -46,14 +46,14 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
         raise file.fault(f"unreadable ({error})"[:300], expected, "write the file again") from None
     values = {field: _values(file, field, header[i], table) for field, i in columns.items()}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    ids, lacks = has_ids(header, columns), lacking(header, columns)
+    ids, missing = has_ids(header, columns), missing_columns(header, columns)
     yield from at_centres(
-        [row_record(file, f"row {n}", row, row["x"], row["y"], ids, lacks) for n, row in enumerate(rows)]
+        [row_record(file, f"row {n}", row, row["x"], row["y"], ids, missing) for n, row in enumerate(rows)]
     )
 
 
 def _values(file: PointFile, field: str, name: str, table: pa.Table) -> list[Any]:
-    """A column's values: finite floats or None for x and y, texts or ids for image and class, else texts."""
+    """A column's values: finite floats or None for x and y, text or ids for image and class, else text."""
     column = table.column(name)
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -75,8 +75,8 @@ def _values(file: PointFile, field: str, name: str, table: pa.Table) -> list[Any
     except (pa.ArrowException, ValueError) as error:
         found = f"values that can't be read ({error})"[:300]
         raise file.fault(found, str(kind), "write the file again", f"column {name!r}") from None
-    wanted = "numbers" if field in ("x", "y") else "texts or whole numbers"
-    raise file.fault(f"type {kind}", wanted, "write the column with that type", f"column {name!r}")
+    expected = "numbers" if field in ("x", "y") else "text or whole numbers"
+    raise file.fault(f"type {kind}", expected, "write the column with that type", f"column {name!r}")
 
 
 IMPORTER = Importer("parquet", sniff, read)

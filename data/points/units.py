@@ -1,8 +1,8 @@
-"""Coordinates that can't be pixels of their images, which no click shows by itself, only many together.
+"""Coordinates that can't be pixels of their images, which is visible only in many clicks together.
 
-Good clicks fill their images from border to border, or keep away from all borders alike, as objects in the middle do.
-A rectangle that begins at the origin and ends well before the other two borders, or behind them, is neither: the
-clicks are in another unit, or of copies of another size, and one factor (`points.scale`) makes pixels of them.
+Valid clicks fill their images from border to border, or keep the same distance from all borders, as with objects in the
+middle. If they fill a rectangle that begins at the origin and ends well before or beyond the other two borders, they
+are in another unit, or on copies of another size, and one factor (`points.scale`) converts them to pixels.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ IntArray = npt.NDArray[np.int64]
 
 MIN_CLICKS, MIN_IMAGES = 30, 3
 LOW, MIDDLE, HIGH = 0.02, 0.5, 0.98
-"""Quantiles: where clicks begin, lie and end, but for a few strays."""
+"""Quantiles of clicks: beginning, middle and end, without a few outliers."""
 CORNER_SIDE, CORNER_AREA = 0.7, 0.4
-"""Of clicks in a corner: the shares of the sides that they fill, and the share of the area, at most."""
+"""Clicks in a corner: the largest share of each side, and of the area, that they fill."""
 BEYOND_SIDE, BEYOND = 1.2, 0.2
-"""Of clicks on larger copies: the share of each side that they reach, and that of the clicks outside, at least."""
-MOST = 0.5  # of the clicks
-SMALLEST_SIDE = 20  # of images on which clicks from 0 to 1 are odd
-MIN_EXCHANGED = 10  # clicks that lie outside, and inside once x and y are exchanged
+"""Clicks on larger copies: the smallest share of each side that they reach, and of clicks outside."""
+MOST = 0.5  # share of clicks outside from which they are on other images
+SMALLEST_SIDE = 20  # of images on which clicks from 0 to 1 are suspicious
+MIN_EXCHANGED = 10  # clicks that are outside, and inside if x and y are exchanged
 EVEN = 1.15
-"""Factors of x and y that differ by less are one."""
+"""Largest ratio of the factors of x and y that are reported as one."""
 USUAL_FACTORS = (0.25, 0.5, 2.0, 4.0)
-SLACK = 0.03  # within which a factor is a usual one
+SLACK = 0.03  # relative deviation from a usual factor
 
 
 class Clicks(NamedTuple):
     """K clicks whose image is known.
 
     Attributes:
-        files: int64 [K], the number of the file that each stands in.
+        files: int64 [K], the number of the file.
         images: int64 [K], image_id.
         sides: float64 [K, 2], the image's width and height in pixels.
-        xy: float64 [K, 2], in pixels, as far as the file is right.
+        xy: float64 [K, 2], in pixels, if the file is right.
     """
 
     files: IntArray
@@ -56,9 +56,9 @@ class _Doubt(NamedTuple):
 
 
 def find_doubts(clicks: Clicks, names: Sequence[str]) -> list[Fault]:
-    """What is likely wrong with the coordinates of files, those at fault with one cause together.
+    """Likely errors of the coordinates of files, one fault a cause.
 
-    Files of many clicks are looked at by themselves, all others as one.
+    Each file of `MIN_CLICKS` clicks or more is checked by itself, all others together.
 
     Args:
         clicks: of all files.
@@ -79,7 +79,7 @@ def find_doubts(clicks: Clicks, names: Sequence[str]) -> list[Fault]:
         step = (_doubt(own) or _doubt(_of(clicks, some[0])) or _Doubt(cause, "")).step
         if len(own.xy) < len(clicks.xy):
             step += (
-                "; points.scale and points.columns are for all files: convert these, if the others are right"
+                "; points.scale and points.columns apply to all files: convert these if the others are right"
             )
         shown = names[files[0]] + (f" and {len(files) - 1:,} more files" if len(files) > 1 else "")
         faults.append(
@@ -110,7 +110,7 @@ def _exchanged(sides: FloatArray, xy: FloatArray) -> _Doubt | None:
     outside = _outside(xy, sides)
     if outside * len(xy) < MIN_EXCHANGED or _outside(xy[:, ::-1], sides) > outside / 20:
         return None
-    step = "exchange points.columns.x and points.columns.y, or x and y in the file where it is no table"
+    step = "exchange points.columns.x and points.columns.y, or x and y in the file if it is no table"
     return _Doubt("x and y exchanged", step)
 
 
@@ -120,7 +120,7 @@ def _in_a_corner(sides: FloatArray, xy: FloatArray) -> _Doubt | None:
     if (ends > CORNER_SIDE).any() or ends.prod() > CORNER_AREA or _outside(xy, sides) > SLACK:
         return None
     factor, step = _scale(shares)
-    # A factor of 2 on images of 200 pixels is rather that of smaller copies.
+    # A factor of 2 on images of 200 pixels rather means smaller copies.
     if (
         _fills(xy)
         and (np.abs(np.quantile(xy, HIGH, axis=0) - 90) <= 10).all()
@@ -145,7 +145,7 @@ def _beyond(sides: FloatArray, xy: FloatArray) -> _Doubt | None:
 
 
 def _outside(xy: FloatArray, sides: FloatArray) -> float:
-    """The share of clicks that lie beyond their image."""
+    """The share of clicks outside of their image."""
     return float(((xy < 0) | (xy >= sides)).any(axis=1).mean())
 
 
@@ -157,21 +157,23 @@ def _fills(places: FloatArray) -> bool:
 
 
 def _scale(shares: FloatArray) -> tuple[float | None, str]:
-    """The factor, None where x and y have their own; and the advice to set it."""
+    """The factor, or None if x and y differ; and the advice to set it."""
     x, y = (1 / np.quantile(shares, 0.995, axis=0)).tolist()
     if max(x, y) > EVEN * min(x, y):
-        said, factor = f"{{x: {x:.3g}, y: {y:.3g}}}", None
+        value, factor = f"{{x: {x:.3g}, y: {y:.3g}}}", None
     else:
         mean = (x + y) / 2
         factor = next((usual for usual in USUAL_FACTORS if abs(mean / usual - 1) <= SLACK), mean)
-        said = f"{factor:.3g}"
-    return factor, f"set points.scale: {said} (about what would fit; take the exact figure)"
+        value = f"{factor:.3g}"
+    return factor, f"set points.scale: {value} (an estimate; use the exact figure)"
 
 
 def _multiply(sides: FloatArray, whole: int) -> str:
-    """The advice for shares of the sides, of which `whole` is all."""
+    """The advice for coordinates that are shares of the sides, from 0 to `whole`."""
     if np.ptp(sides, axis=0).any():
-        return "multiply each by its image's width or height; the images' sizes differ, so that no points.scale fits"
+        return (
+            "multiply each by its image's width or height; the images' sizes differ, so no points.scale fits"
+        )
     x, y = (sides[0] / whole).tolist()
     return f"set points.scale: {{x: {x:g}, y: {y:g}}}"
 

@@ -1,4 +1,4 @@
-"""Values of untrusted documents: numbers, texts, and how to show what was found."""
+"""Values of untrusted documents: numbers, text, and their display in messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 100
 
 
 def shown(value: Any) -> str:
-    """What was found, short: a document may hold megabytes or thousands of levels at any place."""
+    """A short text of any value, which may have megabytes or thousands of levels."""
     return _repr.repr(value)[:SHOWN_CHARACTERS]
 
 
 def number(value: Any) -> float | None:
-    """A finite JSON number; None for anything else: texts, true, NaN, infinities, what no float holds."""
+    """A finite JSON number as float; None for anything else, also for true, NaN and numbers beyond a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -34,11 +34,11 @@ def number(value: Any) -> float | None:
 
 
 def parse_number(cell: str, decimal_comma: bool = False) -> float | None:
-    """A finite number written as text: digits, sign, point, exponent; `nan`, `inf` and `1_000` are none.
+    """A finite number written as digits, sign, point and exponent; None for others, also `nan`, `inf` and `1_000`.
 
     Args:
         cell: the text.
-        decimal_comma: also read `12,5`; for tables whose delimiter is no comma.
+        decimal_comma: also read `12,5`, for tables whose delimiter isn't a comma.
     """
     cell = cell.strip()
     if decimal_comma and _DECIMAL_COMMA.fullmatch(cell):
@@ -50,7 +50,7 @@ def parse_number(cell: str, decimal_comma: bool = False) -> float | None:
 
 
 def text(value: Any) -> str | None:
-    """A name, a time or an id as text; None where there is none, or something that is neither text nor number."""
+    """A name, a time or an id as text; None for an empty text, or a value that is neither text nor number."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -66,14 +66,14 @@ def name_or_id(value: Any) -> str | int | None:
 
 
 def id_first(value: str | int | None) -> tuple[str | int | None, tuple[str, ...]]:
-    """What a field of ids says: the id, and what else it may be, where it is text: a name."""
+    """The value of a field of ids: the id, and for a text of digits also the text, which may be a name."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value), (value,)
     return value, ()
 
 
 def moment(time: str | None) -> float:
-    """An ISO 8601 time in seconds, taken as UTC where it has no zone; minus infinity where it is none."""
+    """An ISO 8601 time in seconds, UTC without a zone; minus infinity if it is no time."""
     try:
         found = datetime.fromisoformat(time or "")
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

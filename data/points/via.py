@@ -1,9 +1,9 @@
 """Points of the VGG Image Annotator, versions 1 and 2: projects, annotations as JSON and as CSV.
 
-Regions have no ids: a record is named by its image, class and coordinates, so that its id stays when others come and
-go. VIA writes the pixel that was clicked: where every coordinate of the file is whole, each is moved to its pixel's
-centre (+0.5). The class is the region attribute that `points.columns.category` names, else the only attribute, else
-the first of the usual names.
+Regions have no ids. A record's key consists of its image, class and coordinates, so its id doesn't change when other
+regions are added or removed. VIA writes the clicked pixel: if all coordinates of the file are whole, each is moved to
+its pixel's centre (+0.5). The class is the region attribute named in `points.columns.category`, else the only
+attribute, else the first with a usual name.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def sniff(file: PointFile, _: Options) -> bool:
 
 
 def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
-    """One record a region; those that are no points are set aside.
+    """One record a region; those that aren't points are set aside.
 
     Raises:
-        DataError: the file is not JSON, or no object of images.
+        DataError: not JSON, or no object of images.
     """
     entries = _entries(file.json)
     if entries is None:
         raise file.fault(
-            f"no JSON object ({file.json_error or 'another value'})", EXPECTED, "save it again with VIA"
+            f"not a JSON object ({file.json_error or 'another value'})", EXPECTED, "save it again with VIA"
         )
     named = (options.columns or {}).get("category")
     records = []
@@ -87,17 +87,17 @@ def _region(
         else record._replace(category=category)
     )
     if shape.get("name") != "point":
-        said = f"a region {shown(shape.get('name'))}"
-        return record._replace(problem=Problem("not_a_point", said, "a region 'point'"))
+        found = f"a region {shown(shape.get('name'))}"
+        return record._replace(problem=Problem("not_a_point", found, "a region 'point'"))
     x, y = number(shape.get("cx")), number(shape.get("cy"))
     if x is None or y is None:
-        said = f"cx {shown(shape.get('cx'))}, cy {shown(shape.get('cy'))}"
-        return record._replace(problem=Problem("bad_point", said, "two finite numbers, in pixels"))
+        found = f"cx {shown(shape.get('cx'))}, cy {shown(shape.get('cy'))}"
+        return record._replace(problem=Problem("bad_point", found, "two finite numbers, in pixels"))
     return record._replace(x=x, y=y, key=f"{image} {record.category} {x},{y}")
 
 
 def class_of(attributes: Any, named: str | None) -> str | Problem | None:
-    """The class among a region's attributes; a checkbox's value is an object of the options that are ticked."""
+    """The class among a region's attributes; the value of a checkbox is an object of its ticked options."""
     if not isinstance(attributes, Mapping) or not attributes:
         return None
     name = named
@@ -108,7 +108,9 @@ def class_of(attributes: Any, named: str | None) -> str | Problem | None:
     if name is None:
         found = f"attributes {shown(list(attributes))}"
         return Problem(
-            "bad_point", found, "one attribute; or name the class's in points.columns: {category: NAME}"
+            "bad_point",
+            found,
+            "one attribute; or the class attribute's name in points.columns: {category: NAME}",
         )
     value = attributes.get(name)
     if isinstance(value, Mapping):
@@ -128,10 +130,10 @@ def sniff_csv(file: PointFile, _: Options) -> bool:
 
 
 def read_csv(file: PointFile, options: Options) -> Iterator[PointRecord]:
-    """One record a region; images without regions have a row that says so, which is passed over.
+    """One record a region; the rows of images without regions are skipped.
 
     Raises:
-        DataError: no text, other columns, unmatched quotes.
+        DataError: not text, other columns, unmatched quotes.
     """
     rows = rows_of(file, ",")
     header = [name.strip().lstrip("#") for name in next(rows, (0, []))[1]]
@@ -160,7 +162,7 @@ def read_csv(file: PointFile, options: Options) -> Iterator[PointRecord]:
 
 
 def _json(cell: str) -> tuple[Any, list[tuple[str, str]]]:
-    """A cell's value, the text itself where it is no JSON; and where keys stand twice in it."""
+    """A cell's value, or the text itself if it isn't JSON; and its duplicate keys."""
     try:
         return parse_json(cell)
     except ValueError:

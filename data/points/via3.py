@@ -1,7 +1,7 @@
 """Points of the VGG Image Annotator, version 3: project files. Earlier versions: via.py.
 
-Where every coordinate of the file is whole, they are the pixels that were clicked and moved to the pixels' centres
-(+0.5). The class is chosen among a region's attributes as in via.py; an option's id stands for its text.
+If all coordinates of the file are whole, they are the clicked pixels and moved to the pixels' centres (+0.5). The class
+is chosen among a region's attributes as in via.py; the id of an option is replaced by its text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data.points.values import number, shown, text
 from data.points.via import class_of
 
 POINT = 1
-"""The number that stands for a point before its coordinates; rectangles, circles and so on have others."""
+"""The number of a point before its coordinates; rectangles, circles and so on have others."""
 
 EXPECTED = "a project of VIA 3: 'metadata', 'view', 'file' and 'attribute'"
 
@@ -32,15 +32,15 @@ def _parts(document: Any) -> tuple[dict[str, Any], ...] | None:
 
 
 def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
-    """One record a region; those that are no points are set aside.
+    """One record a region; those that aren't points are set aside.
 
     Raises:
-        DataError: the file is not JSON, or no project.
+        DataError: not JSON, or no project.
     """
     parts = _parts(file.json)
     if parts is None:
         raise file.fault(
-            f"no project ({file.json_error or 'other JSON'})", EXPECTED, "save it again with VIA 3"
+            f"not a project ({file.json_error or 'other JSON'})", EXPECTED, "save it again with VIA 3"
         )
     metadata, views, files, attributes = parts
     names = {key: _image(view, files) for key, view in views.items()}
@@ -54,7 +54,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
             continue
         image = names.get(text(row.get("vid")) or "")
         record = PointRecord(file.name, place, image, None, None, None)
-        category = class_of(_answers(row.get("av"), attributes), named)
+        category = class_of(_attribute_values(row.get("av"), attributes), named)
         if isinstance(category, Problem):
             record = record._replace(problem=category)
         else:
@@ -64,7 +64,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
 
 
 def _image(view: Any, files: dict[str, Any]) -> str | None:
-    """The file of a view; None for views of several files, or of none."""
+    """The file of a view; None if it has several or none."""
     ids = view.get("fid_list") if isinstance(view, dict) else None
     if not isinstance(ids, list) or len(ids) != 1:
         return None
@@ -72,16 +72,16 @@ def _image(view: Any, files: dict[str, Any]) -> str | None:
     return (text(file.get("fname")) or text(file.get("src"))) if isinstance(file, dict) else None
 
 
-def _answers(answers: Any, attributes: dict[str, Any]) -> dict[str, Any]:
-    """A region's attributes by name, with the texts of their options."""
-    told = {}
-    for key, value in answers.items() if isinstance(answers, dict) else ():
+def _attribute_values(given: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+    """A region's attributes by name, with the text of their options."""
+    values = {}
+    for key, value in given.items() if isinstance(given, dict) else ():
         attribute = attributes.get(key)
         if isinstance(attribute, dict):
             choices = attribute.get("options")
             known = choices.get(value) if isinstance(choices, dict) and isinstance(value, str) else None
-            told[text(attribute.get("aname")) or key] = known if isinstance(known, str) else value
-    return told
+            values[text(attribute.get("aname")) or key] = known if isinstance(known, str) else value
+    return values
 
 
 def _placed(record: PointRecord, xy: list[Any]) -> PointRecord:

@@ -163,7 +163,7 @@ XML_CASES = (
         "bytes that are not its encoding",
         "a.xml",
         _cvat('<points label="bolt" points="1,2"/>').replace(b"bolt", b"\xff\xfe"),
-        refused="no UTF-8 text",
+        refused="not UTF-8 text",
     ),
     Bad(
         "null bytes",

@@ -30,14 +30,14 @@ def test_yaml_and_csv(tmp_path: Path, name: str, content: str, expected: dict[st
     [
         ("c.yaml", "Screw: bold\nNut: x\n", r"2 faults.*'bold'.*bolt.*'x'"),
         ("c.yaml", "- a\n- b\n", "expected YAML"),
-        ("c.yaml", "a: [", "no YAML"),
-        ("c.yaml", "a: !!python/object/apply:os.system [ls]\n", "no YAML"),
+        ("c.yaml", "a: [", "invalid YAML"),
+        ("c.yaml", "a: !!python/object/apply:os.system [ls]\n", "invalid YAML"),
         ("c.yaml", "a: {b: c}\n", "or nothing to leave the class out"),
         ("c.yaml", "", "expected YAML"),
         ("c.csv", "from,to\na,bolt,x\n", "two cells"),
         ("c.csv", "from,to\na,bolt\na,washer\n", "'a' twice"),
         ("c.csv", "", "no row"),
-        ("c.csv", 'from,to\n"a', "no CSV"),
+        ("c.csv", 'from,to\n"a', "invalid CSV"),
         ("c.yaml", "a: \xff", "UTF-8"),
     ],
 )

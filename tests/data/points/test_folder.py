@@ -217,7 +217,7 @@ def test_where_jobs_overlap_a_warning_says_what_may_count_twice(
     place.put("task.xml", cvat_of("task", "2024-01-01", cvat_image(3, frame=5), "4-0-6", "5-5-9"))
     place.put("job.xml", cvat_of("job", "2024-01-02", cvat_image(9, frame=5), "4-0-6"))
     assert sorted(place.points().values()) == [(3.0, 2.0), (9.0, 2.0)]
-    assert "task.xml: holds what a part of it, job.xml, holds too" in caplog.text
+    assert "task.xml has the points of its part job.xml" in caplog.text
     caplog.clear()
     place.put("task.xml", cvat_of("task", "2024-01-01", cvat_image(3), "4-0-6", "5-5-9"))
     assert list(place.points().values()) == [(9.0, 2.0)]

@@ -91,7 +91,7 @@ def test_a_name_that_is_the_file_s_own_says_so(read: Read, weak: Split) -> None:
         "image 'maria', the file's own name: no column of its header (Bild, Pos_X [px], Pos_Y [px], Zelltyp) "
         "is known for image or category"
     )
-    assert row["expected"].endswith("; or a column that says it, named in points.columns")
+    assert row["expected"].endswith("; or a column for it, named in points.columns")
     _, rejected = resolve(points(read("csv", text, "a.csv", named)), weak)
     (row,) = rejected.to_pylist()
     assert row["reason"] == "unknown_category" and "no category: no column of its header" in row["found"]

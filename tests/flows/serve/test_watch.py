@@ -161,7 +161,7 @@ def test_a_corrupt_file_is_told_at_once_and_called_for_by_its_age(project: Calla
     assert desk.events == [] and said[-1].startswith(
         "inbox inbox: bad.json can't be used: file: found broken JSON"
     )
-    assert said[-1].endswith("or name the format in points.format")
+    assert said[-1].endswith("or set points.format")
     project(max_wait_seconds=0)
     watcher.look()
     assert desk.events[0]["reason"] == "1 file that can't be used"
