@@ -14,9 +14,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from data.images.read import read_image
+from data.images.resize import resize_shape
 from data.masks.rle import decode_many
 from data.samples.dataset import InstanceDataset, Sample
-from data.samples.transforms import AugmentConfig, recolour, resize_shape
+from data.samples.transforms import AugmentConfig, recolour
 from data.tables import class_indices
 
 

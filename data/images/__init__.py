@@ -1,1 +1,1 @@
-"""Image files: read, checked, compared."""
+"""Image files: read, checked, resized, compared."""

@@ -1,8 +1,8 @@
-"""Image files: reading as 8-bit RGB, checking that they can be read, content hash.
+"""Image files: read as 8-bit RGB, checked, hashed.
 
-EXIF orientation is applied: pixels, size and labels are all those of the image as it is shown.
-What a file is, its first bytes say; its suffix is not believed. Files are not trusted: only the
-decoders of `FORMATS` ever see them, and only once the header's size is within `MAX_PIXELS`.
+EXIF orientation is applied: pixels, size and labels are those of the image as shown. The format is detected from the
+first bytes, not from the suffix. Files are not trusted: only the decoders of `FORMATS` read them, and only after the
+header's size was found to be within `MAX_PIXELS`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 import cv2
 import numpy as np
@@ -26,14 +26,17 @@ from PIL import Image, UnidentifiedImageError
 from data.errors import DataError, Fault
 from data.storage import open_regular
 
+if TYPE_CHECKING:
+    from data.tables import Split
+
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""As Pillow names them. It calls a JPEG with an appended preview MPO; the preview is not read."""
+"""Pillow's names. It calls a JPEG with an appended preview MPO; the preview is not read."""
 MAX_PIXELS = 2**29
-"""Of an image. More is a mistake, or meant to exhaust memory. Pillow's own limit, a third of this, would
+"""Per image. More is a mistake, or an attempt to exhaust memory. Pillow's own limit is a third of this and would
 refuse large scans."""
 MAX_BYTES = 2**31
 MAX_SCANS = 500
-"""Of a progressive JPEG."""
+"""Per progressive JPEG. Each scan covers the whole image: a few kilobytes of scans take hours to decode."""
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -41,21 +44,27 @@ _FLIPPED = {  # up-down, left-right; after transposing
     1: (False, False), 2: (False, True), 3: (True, True), 4: (True, False),
     5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False),
 }  # fmt: skip
-_JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # not a stuffed, a restart or a fill byte
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # not stuffed, restart or fill bytes
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"}
-_LARGE = 2**25  # pixels: decoded one at a time, so that a pool of threads needs no pool of gigabytes
+_LARGE = 2**25  # pixels: threads decode such images one at a time, to bound the memory
 _one_large = threading.Lock()
-_as_ingested: set[int] = set()
-"""Files whose content was checked in this process, by the hash it must have, size, time and place: an epoch later they
-needn't be hashed again, unless they were written to."""
+_verified: set[int] = set()
+"""Files whose content this process has hashed, by expected hash, size, modification time and inode: training doesn't
+hash them again at each epoch, unless they are written to."""
+_FLAGS = {  # by reduction: colour, grey
+    1: (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE),
+    2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+    4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+}
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, which we don't use
-cv2.utils.logging.setLogLevel(0)  # what it would print to stderr is told as a fault, with the file's name
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata, which is not used
+cv2.utils.logging.setLogLevel(0)  # instead of OpenCV's lines on stderr an error names the file
 
 
 class ImageError(DataError):
-    """An image file that can't be used; `reason` is one word for counting, such as "truncated"."""
+    """An image file that can't be used; `reason` is one word to count by, such as "truncated"."""
 
     def __init__(self, fault: Fault | str, reason: str = "") -> None:
         super().__init__(fault)
@@ -63,7 +72,7 @@ class ImageError(DataError):
 
 
 class CheckedImage(NamedTuple):
-    """An image that can be read: its size in pixels as shown, its EXIF orientation, its bytes' SHA-256 (hex)."""
+    """An image that can be read: size in pixels as shown, EXIF orientation, SHA-256 (hex) of the file."""
 
     width: int
     height: int
@@ -88,12 +97,12 @@ def refuse(path: str | os.PathLike[str], reason: str, found: str, expected: str 
 
 
 Opener = Callable[[str, int], int]
-"""As `open` takes it: opens a path with flags; see `data.storage.opener_inside`."""
+"""The `opener` of `open`; see `data.storage.opener_inside`."""
 
 
 @contextmanager
-def _file(path: str | os.PathLike[str], opener: Opener = os.open) -> Iterator[BinaryIO]:
-    """The file, once it is known to be one that can be read whole."""
+def _file(path: str | os.PathLike[str], opener: Opener) -> Iterator[BinaryIO]:
+    """Opens a regular file that is neither empty nor larger than MAX_BYTES."""
     try:
         with open_regular(path, opener) as file:
             size = os.fstat(file.fileno()).st_size
@@ -108,44 +117,33 @@ def _file(path: str | os.PathLike[str], opener: Opener = os.open) -> Iterator[Bi
         refuse(path, "unreadable", f"unreadable ({error.strerror or error})")
 
 
-def _bytes(path: str | os.PathLike[str], opener: Opener = os.open, digest: str | None = None) -> bytes:
+def _bytes(path: str | os.PathLike[str], opener: Opener, digest: str | None) -> bytes:
     """The file's content, whose SHA-256 is `digest` if one is given."""
     with _file(path, opener) as file:
-        # By its size: `read` reserves as much memory as it is given.
+        # With the file's size: `read` allocates as much memory as its argument.
         content = file.read(min(MAX_BYTES, os.fstat(file.fileno()).st_size))
-        facts = os.fstat(file.fileno())
+        stat = os.fstat(file.fileno())
     if digest:
-        seen = hash((digest, len(content), facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_dev))
-        if seen not in _as_ingested:
+        key = hash((digest, len(content), stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev))
+        if key not in _verified:
             if hashlib.sha256(content).hexdigest() != digest:
-                raise ImageError(
-                    Fault(
-                        str(path),
-                        "image",
-                        "another content",
-                        "that of its ingest",
-                        "run the ingest stage again",
-                    ),
-                    "changed",
+                fault = Fault(
+                    str(path), "image", "another content", "that of its ingest", "run the ingest stage again"
                 )
-            _as_ingested.add(seen)
+                raise ImageError(fault, "changed")
+            _verified.add(key)
     scans = _scans(content) if content.startswith(b"\xff\xd8") else 0
     if scans is None or _is_truncated(content):
         refuse(path, "truncated", "a truncated file")
     if scans > MAX_SCANS:
-        # Each goes over the whole image: a few kilobytes of them take hours.
-        refuse(
-            path,
-            "too_large",
-            f"a JPEG of more than {MAX_SCANS} scans",
-            f"at most {MAX_SCANS}; others have ten",
-        )
+        expected = f"at most {MAX_SCANS}; others have ten"
+        refuse(path, "too_large", f"a JPEG of more than {MAX_SCANS} scans", expected)
     return content
 
 
 @contextmanager
 def _opened(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """The file in Pillow, header read, pixels not."""
+    """The image with its header read, its pixels not."""
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:
@@ -154,16 +152,14 @@ def _opened(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Image.Imag
         file.seek(0)
         found = f"not an image ({_kind(file.read(12))})"
         refuse(path, "not_an_image", found, f"one of {', '.join(FORMATS)}")
-    except (
-        Exception
-    ) as error:  # Pillow's parsers raise all sorts on damaged headers: struct.error, KeyError ...
+    except Exception as error:  # Pillow raises struct.error, KeyError and others on damaged headers
         refuse(path, "undecodable", f"no image header ({type(error).__name__})")
     with image:
         yield image
 
 
 def _kind(content: bytes) -> str:
-    """What the first bytes are, to be told."""
+    """A description of a file by its first bytes, for messages."""
     for start, name in (
         (b"GIF8", "a GIF"), (b"%PDF", "a PDF"), (b"PK\3\4", "a zip archive"), (b"\x1f\x8b", "a gzip archive"),
         (b"<", "markup, such as a web page or SVG"),
@@ -176,14 +172,14 @@ def _kind(content: bytes) -> str:
 
 
 def _header(image: Image.Image, path: str | os.PathLike[str]) -> _Header:
-    """Size, kind and orientation of an opened file, all that can be refused without decoding refused."""
+    """Format, mode, size and orientation of an opened file; raises all errors that need no decoding."""
     width, height = image.size
     try:
         orientation = _orientation(image)
         frames = image.format != "MPO" and _has_more_frames(image)
-    except Exception:  # as above; damaged metadata doesn't harm the pixels
+    except Exception:  # as in `_opened`; damaged metadata doesn't affect the pixels
         orientation, frames = 1, False
-    # Pillow gives the size as stored, but for TIFF the size as shown.
+    # Pillow returns the size as stored, but of TIFF files the size as shown.
     if image.format != "TIFF" and orientation in _TRANSPOSED:
         width, height = height, width
     if width * height > MAX_PIXELS:
@@ -198,9 +194,10 @@ def _header(image: Image.Image, path: str | os.PathLike[str]) -> _Header:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, by the EXIF segment of a JPEG or WebP, a PNG's eXIf chunk, a TIFF's tag.
+    """1 to 8, from the EXIF segment of a JPEG or WebP, the eXIf chunk of a PNG, the tag of a TIFF.
 
-    Not by what Pillow falls back to, XMP and ImageMagick's profiles in PNG: browsers and annotation tools don't.
+    XMP and ImageMagick's profiles in PNG, which Pillow falls back to, don't count: browsers and annotation tools ignore
+    them.
     """
     if image.format == "TIFF":
         value = image.tag_v2.get(_EXIF_ORIENTATION)  # type: ignore[attr-defined]
@@ -215,7 +212,7 @@ def _has_more_frames(image: Image.Image) -> bool:
     if image.format != "TIFF":
         return bool(getattr(image, "is_animated", False))
     try:
-        image.seek(1)  # not n_frames, which would count a million of them
+        image.seek(1)  # n_frames would walk through all frames
     except EOFError:
         return False
     finally:
@@ -224,7 +221,7 @@ def _has_more_frames(image: Image.Image) -> bool:
 
 
 def _is_truncated(content: bytes) -> bool:
-    """Whether the end of a PNG or WebP is missing; older OpenCV fills what is missing with grey and only warns."""
+    """Whether the end of a PNG or WebP is missing; older OpenCV versions fill the rest with grey and only warn."""
     if content.startswith(b"\x89PNG"):
         at = 8
         while at + 12 <= len(content):  # chunks: length, name, content, checksum
@@ -238,48 +235,75 @@ def _is_truncated(content: bytes) -> bool:
 
 
 def _scans(content: bytes) -> int | None:
-    """How many scans a JPEG has before its end mark; None where that is missing.
+    """The number of scans of a JPEG before its end marker; None without an end marker.
 
-    Cameras append data, phones whole films, in which any mark may stand: so from segment to segment, each skipped by
-    its length, to the first end mark.
+    Cameras append data and phones whole films, which may contain any marker. So segments are skipped by their length,
+    up to the first end marker.
     """
     at, scans = 2, 0
-    while (mark := _JPEG_MARK.search(content, at)) is not None:
-        at = mark.end()
-        if mark[0] == b"\xff\xd9":
+    while (marker := _JPEG_MARKER.search(content, at)) is not None:
+        at = marker.end()
+        if marker[0] == b"\xff\xd9":
             return scans
-        scans += mark[0] == b"\xff\xda"
-        if mark[0] not in (b"\xff\x01", b"\xff\xd8"):  # those have no length
+        scans += marker[0] == b"\xff\xda"
+        if marker[0] not in (b"\xff\x01", b"\xff\xd8"):  # those have no length
             at += int.from_bytes(content[at : at + 2], "big")
     return None
 
 
-def _turned(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
-    """[h, w, 3] as stored -> [H, W, 3] as shown."""
-    if orientation in _TRANSPOSED:
-        pixels = pixels.transpose(1, 0, 2)
-    down, right = _FLIPPED[orientation]
-    return pixels[:: -1 if down else 1, :: -1 if right else 1]
+class _Decoded(NamedTuple):
+    pixels: npt.NDArray[np.uint8]
+    """BGR [h, w, 3] or grey [h, w], as shown"""
+    header: _Header
+    content: bytes
 
 
 def _decode(
-    content: bytes, image: Image.Image, header: _Header, path: str | os.PathLike[str], flags: int
+    path: str | os.PathLike[str],
+    *,
+    reduction: int = 1,
+    grey: bool = False,
+    opener: Opener = os.open,
+    digest: str | None = None,
+) -> _Decoded:
+    """Reads, checks and decodes a file; a JPEG at 1 / `reduction` of its sides and, if `grey`, as its luminance."""
+    content = _bytes(path, opener, digest)
+    with _opened(io.BytesIO(content), path) as image:
+        header = _header(image, path)
+        scale = reduction if header.format in ("JPEG", "MPO") else 1
+        with _one_large if header.width * header.height > _LARGE else nullcontext():
+            if header.format == "TIFF":
+                pixels = _decode_tiff(image, header, path)
+            else:
+                is_jpeg = header.format in ("JPEG", "MPO")
+                pixels = _decode_opencv(content, _FLAGS[scale][grey and is_jpeg], header, path)
+    height, width = pixels.shape[:2]
+    if (height, width) != (-(-header.height // scale), -(-header.width // scale)):
+        expected = f"{header.width} x {header.height}, as its header says"
+        refuse(path, "undecodable", f"{width * scale} x {height * scale} pixels", expected)
+    if grey and pixels.ndim == 3:
+        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
+    return _Decoded(pixels, header, content)
+
+
+def _decode_opencv(
+    content: bytes, flags: int, header: _Header, path: str | os.PathLike[str]
 ) -> npt.NDArray[np.uint8]:
-    """uint8 BGR [H, W, 3] as shown."""
-    if header.format == "TIFF":
-        return _decode_tiff(image, header, path)
     try:
-        # We turn it ourselves: which images OpenCV turns differs between its versions and formats.
+        # OpenCV's versions differ in which formats they turn.
         pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         refuse(path, "undecodable", f"undecodable ({error.err})")
     if pixels is None:
         refuse(path, "undecodable", "an image that can't be decoded: damaged or cut")
-    return _turned(np.asarray(pixels, dtype=np.uint8), header.orientation)
+    if header.orientation in _TRANSPOSED:
+        pixels = pixels.swapaxes(0, 1)
+    down, right = _FLIPPED[header.orientation]
+    return np.asarray(pixels, np.uint8)[:: -1 if down else 1, :: -1 if right else 1]
 
 
 def _decode_tiff(image: Image.Image, header: _Header, path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Through Pillow: OpenCV multiplies colours by alpha, and returns a half where a strip is damaged."""
+    """By Pillow: OpenCV multiplies colours by alpha, and returns half an image where a strip is damaged."""
     try:
         if header.mode.startswith("I;16"):
             image.load()
@@ -288,75 +312,80 @@ def _decode_tiff(image: Image.Image, header: _Header, path: str | os.PathLike[st
         if header.mode in ("LA", "PA"):
             return np.ascontiguousarray(np.asarray(image.convert("RGBA"))[:, :, 2::-1])
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-    except Exception as error:  # libtiff's and Pillow's, of many types
+    except Exception as error:  # of many types, from libtiff and Pillow
         refuse(path, "undecodable", f"undecodable ({type(error).__name__}: {error})")
 
 
 def read_image(path: str | os.PathLike[str], digest: str | None = None) -> npt.NDArray[np.uint8]:
-    """Decode an image file as uint8 RGB [H, W, 3].
+    """Decodes an image file as uint8 RGB [H, W, 3].
+
+    Grey is repeated, a palette applied, CMYK converted, alpha dropped, 16 bits become 8 (the upper ones), EXIF
+    orientation applied.
 
     Args:
-        path: the file.
-        digest: the SHA-256 (hex) that its bytes must have; None or empty takes any.
-
-    Grey is repeated, a palette looked up, CMYK converted, alpha dropped, 16 bits scaled to 8 (the upper
-    eight are kept), EXIF orientation applied.
+        digest: the SHA-256 (hex) that the file must have; None or empty accepts any.
 
     Raises:
-        ImageError: missing, empty, truncated, damaged, not an image of `FORMATS`, of several frames, of
-            samples that aren't 8 or 16 bits, too large, or of other bytes.
+        ImageError: missing, empty, truncated, damaged, not an image of `FORMATS`, of several frames, of samples that
+            aren't 8 or 16 bits, too large, or of another digest.
     """
-    content = _bytes(path, digest=digest)
-    with _opened(io.BytesIO(content), path) as image:
-        header = _header(image, path)
-        bgr = _decode(content, image, header, path, cv2.IMREAD_COLOR)
-    if bgr.shape[:2] != (header.height, header.width):
-        refuse(path, "undecodable", f"{bgr.shape[1]} x {bgr.shape[0]} pixels", _size_said(header))
-    return np.ascontiguousarray(bgr[:, :, ::-1])
+    return np.ascontiguousarray(_decode(path, digest=digest).pixels[:, :, ::-1])
+
+
+def read_ingested(split: Split, i: int) -> npt.NDArray[np.uint8]:
+    """Image `i` of a split, uint8 RGB [H, W, 3]; its file must have the content and the size that ingest found.
+
+    Raises:
+        DataError: the file can't be read, is outside the image root, or has changed.
+    """
+    path = split.image_path(i)
+    row = split.images.slice(i, 1)
+    width, height, digest, image_id = (
+        row[name][0].as_py() for name in ("width", "height", "sha256", "image_id")
+    )
+    image = read_image(path, digest)
+    if image.shape[:2] != (height, width):
+        found = f"{image.shape[1]} x {image.shape[0]} pixels"
+        expected = f"{width} x {height} pixels, as when it was ingested"
+        raise DataError(Fault(str(path), f"image {image_id}", found, expected, "run the ingest stage again"))
+    return image
+
+
+def read_grey(path: str | os.PathLike[str], reduction: int) -> npt.NDArray[np.uint8]:
+    """Decodes an image file as uint8 grey [h, w], for comparisons; a JPEG at 1 / `reduction` (1, 2, 4, 8) of its sides.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    return _decode(path, reduction=reduction, grey=True).pixels
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(width, height) in pixels as shown, from the header alone.
 
     Raises:
-        ImageError: as `read_image`, as far as the header tells.
+        ImageError: as `read_image`, for all errors that the header shows.
     """
-    with _file(path) as file, _opened(file, path) as image:
+    with _file(path, os.open) as file, _opened(file, path) as image:
         header = _header(image, path)
     return header.width, header.height
 
 
 def check_image(path: str | os.PathLike[str], opener: Opener = os.open) -> CheckedImage:
-    """Reads an image file once, makes sure that `read_image` can decode it, and hashes its bytes.
+    """Checks that `read_image` can decode an image file, and hashes it; reads it once.
 
-    A JPEG is decoded at an eighth of its size: its code is read to the end all the same, which is what can
-    fail, in a third of the time. For many threads at once: the decoders release Python's lock.
+    A JPEG is decoded at an eighth of its sides: its code is read to the end all the same, which is what can fail, in a
+    third of the time. Safe in many threads at once: the decoders release the GIL.
 
     Raises:
         ImageError: as `read_image`.
     """
-    content = _bytes(path, opener)
-    with _opened(io.BytesIO(content), path) as image:
-        header = _header(image, path)
-        is_jpeg = header.format in ("JPEG", "MPO")
-        flags = cv2.IMREAD_REDUCED_COLOR_8 if is_jpeg else cv2.IMREAD_COLOR
-        if header.width * header.height > _LARGE:
-            with _one_large:
-                shape = _decode(content, image, header, path, flags).shape[:2]
-        else:
-            shape = _decode(content, image, header, path, flags).shape[:2]
-    scale = 8 if is_jpeg else 1
-    if shape != (-(-header.height // scale), -(-header.width // scale)):
-        refuse(path, "undecodable", f"{shape[1] * scale} x {shape[0] * scale} pixels", _size_said(header))
+    _, header, content = _decode(path, reduction=8, opener=opener)
     return CheckedImage(header.width, header.height, header.orientation, hashlib.sha256(content).hexdigest())
 
 
-def _size_said(header: _Header) -> str:
-    return f"{header.width} x {header.height}, as its header says"
-
-
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file's bytes.
+    """Hex SHA-256 of a file.
 
     Raises:
         ImageError: the file is missing or unreadable.

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data.images.read import read_image
+from data.images.read import read_grey
 
 SIDE = 32
 """Of a thumbnail, in pixels."""
@@ -41,11 +40,6 @@ Hashes = npt.NDArray[np.uint64]
 Pairs = npt.NDArray[np.int64]
 
 _FREQUENCIES = 8  # a side of the square of frequencies that a hash takes: 64 bits
-_REDUCED = {
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
 
 
 def thumbnail(path: str | os.PathLike[str], size: tuple[int, int]) -> Thumbnails:
@@ -58,14 +52,7 @@ def thumbnail(path: str | os.PathLike[str], size: tuple[int, int]) -> Thumbnails
     Raises:
         DataError: not an image that can be read.
     """
-    content = Path(path).read_bytes()
-    grey = None
-    if content.startswith(b"\xff\xd8"):  # of other formats all pixels are decoded whatever is asked for
-        fits = [factor for factor in _REDUCED if min(size) // factor >= 4 * SIDE]
-        flag = _REDUCED[max(fits)] if fits else cv2.IMREAD_GRAYSCALE
-        grey = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
-    if grey is None:
-        grey = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    grey = read_grey(path, max(n for n in (1, 2, 4, 8) if n == 1 or min(size) // n >= 4 * SIDE))
     return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 

@@ -1,1 +1,1 @@
-"""Samples for training: placed, varied, shared out to ranks."""
+"""Samples for training: loaded, resized, augmented, split across ranks."""

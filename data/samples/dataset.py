@@ -1,4 +1,4 @@
-"""Splits as a torch Dataset: samples, batches and the order of training steps.
+"""Splits as a torch Dataset: samples, batches, and the order of training steps.
 
 N images, K instances, H0 x W0 original size, h x w after resizing, H x W padded in a batch.
 """
@@ -9,41 +9,37 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler
 
 from data.errors import DataError, Fault
-from data.images.read import read_image
+from data.images.read import read_ingested
+from data.images.resize import pad_to, padded_shape, resize_shape
 from data.samples.placement import Placement, whole
-from data.samples.transforms import AugmentConfig, draw_placement, recolour, resize_shape
+from data.samples.transforms import AugmentConfig, draw_placement, recolour
 from data.tables import POINT_COLUMNS, Split, class_indices
 
-PAD_MULTIPLE = 32  # the stride of the coarsest feature map that networks compute without rounding
-
-
 Key = tuple[int, int]
-"""Which sample, and the seed of its draws."""
+"""The index of a sample and the seed of its draws."""
 
 
 class Sample(TypedDict):
     """One image with its instances, resized and augmented."""
 
     image: Tensor  # uint8 [3, h, w], RGB
-    masks: Tensor  # bool [K, h, w], crowds excluded, none empty
+    masks: Tensor  # bool [K, h, w], none empty, without crowds
     labels: Tensor  # int64 [K], contiguous class indices
     weights: Tensor  # float32 [K], 1 for an annotator's mask, the score of a pseudo mask
-    points_xy: Tensor | None  # float32 [K, 2], input pixels: clicks of guessed masks, NaN for true masks
+    points_xy: Tensor | None  # float32 [K, 2], input pixels: clicks of pseudo masks, NaN for true masks
     crowd: Tensor | None  # bool [h, w], union of the crowds
     image_id: int
     original_size: tuple[int, int]  # (H0, W0)
-    crop_origin: tuple[int, int]  # x, y of the image's corner in the whole resized one, where it's a crop
+    crop_origin: tuple[int, int]  # x, y of the crop in the whole resized image
 
 
 class Batch(TypedDict):
-    """N samples; images and masks zero-padded at the bottom and right to a common H x W."""
+    """N samples; images and masks padded with zeros at the bottom and right to a common H x W."""
 
     images: Tensor  # uint8 [N, 3, H, W]
     masks: list[Tensor]  # bool [K, H, W] each
@@ -57,41 +53,20 @@ class Batch(TypedDict):
     crop_origins: list[tuple[int, int]]  # (x, y)
 
 
-def read_ingested(split: Split, i: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Image ``i`` of a split, uint8 RGB [H0, W0, 3], once it is known to be the one that was ingested.
-
-    Raises:
-        DataError: it can't be read, leads out of the image root, or hasn't the bytes or the size (H0, W0) that it had.
-    """
-    path = split.image_path(i)
-    image = read_image(path, split.images["sha256"][i].as_py())
-    if image.shape[:2] != size:
-        raise DataError(
-            Fault(
-                str(path),
-                f"image {split.images['image_id'][i].as_py()}",
-                f"{image.shape[1]} x {image.shape[0]} pixels",
-                f"{size[1]} x {size[0]} pixels, as when it was ingested",
-                "run the ingest stage again",
-            )
-        )
-    return image
-
-
 class InstanceDataset(Dataset[Sample]):
-    """The usable images (status "ok") of one or several splits, one after the other.
+    """The usable images (status "ok") of one or more splits, one split after the other.
 
     Args:
         split: a split, or several with the same categories.
         short_side: the shorter side after plain resizing, in pixels.
         max_side: the longer side never exceeds this.
-        enlarge: images smaller than that are enlarged; else they stay as they are.
-        augment: training augmentation; None resizes only.
+        enlarge: whether smaller images are enlarged.
+        augment: None resizes only.
         cache_images: keep decoded images in memory (per process).
-        leave_out: ids of images that are not among the samples.
+        leave_out: ids of images to leave out.
 
     Raises:
-        DataError: splits of unlike categories.
+        DataError: the splits' categories differ.
     """
 
     def __init__(
@@ -122,7 +97,7 @@ class InstanceDataset(Dataset[Sample]):
         self.max_side = max_side
         self.enlarge = enlarge
         self.augment = augment
-        # Class index of each category id, looked up by searchsorted: class_indices goes by sorted id.
+        # Sorted, as class_indices counts: searchsorted gives the class index of a category id.
         self._category_ids = np.asarray(list(class_indices(self.categories)), dtype=np.int64)
         self._where = np.concatenate(
             [
@@ -134,30 +109,30 @@ class InstanceDataset(Dataset[Sample]):
         self._cache: dict[int, np.ndarray] | None = {} if cache_images else None
 
     def samples_of(self, n: int) -> int:
-        """How many of the samples come from the n-th split; the splits' samples follow each other."""
+        """The number of samples from the n-th split."""
         return int((self._where[:, 0] == n).sum())
 
     def __len__(self) -> int:
         return len(self._where)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that starts afresh maps the tables again and reads images itself: it is sent none of them.
+        # A worker process maps the tables and reads images itself; cached ones aren't sent to it.
         return self.__dict__ | {"_cache": None if self._cache is None else {}}
 
-    def _image(self, index: int, split: Split, i: int, size: tuple[int, int]) -> np.ndarray:
+    def _image(self, index: int, split: Split, i: int) -> np.ndarray:
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        image = read_ingested(split, i, size)
+        image = read_ingested(split, i)
         if self._cache is not None:
             self._cache[index] = image
         return image
 
     def _place(self, size: tuple[int, int], draw_seed: int) -> Placement:
-        """Where the pixels of a sample come from; seeds torch's global generator, which `recolour` goes on with."""
+        """The geometry of a sample. Seeds torch's global generator, from which `recolour` draws next."""
         shape = resize_shape(size, self.short_side, self.max_side, self.enlarge)
         if self.augment is None:
             return whole(size, shape)
-        # torch.manual_seed would reset the accelerators' generators too, and not put them back.
+        # torch.manual_seed would also reset the accelerators' generators, which fork_rng doesn't restore.
         torch.default_generator.manual_seed(draw_seed)
         return draw_placement(size, shape, self.augment)
 
@@ -171,10 +146,10 @@ class InstanceDataset(Dataset[Sample]):
     def __getitem__(self, key: int | Key) -> Sample:
         """The sample at ``index``, or at (index, draw_seed); a bare index draws with seed 0.
 
-        All randomness comes from ``draw_seed``, so neither the worker nor earlier draws matter.
+        All randomness comes from ``draw_seed``: neither the worker nor earlier draws matter.
 
         Raises:
-            DataError: the image file is missing, unreadable or of another size than ingested.
+            DataError: the image file is missing, unreadable or has changed since its ingest.
         """
         index, draw_seed = key if isinstance(key, tuple) else (key, 0)
         n, i = (int(value) for value in self._where[index])
@@ -182,7 +157,7 @@ class InstanceDataset(Dataset[Sample]):
         row = split.image(i)
         size = (row["height"], row["width"])
         instances = split.instances_of(i)
-        image = torch.from_numpy(self._image(index, split, i, size)).permute(2, 0, 1)
+        image = torch.from_numpy(self._image(index, split, i)).permute(2, 0, 1)
         with torch.random.fork_rng(devices=[]):
             placement = self._place(size, draw_seed)
             image = placement.image(image)
@@ -220,28 +195,27 @@ class InstanceDataset(Dataset[Sample]):
 
 
 def _usable(split: Split, leave_out: Collection[int]) -> np.ndarray:
-    """Bool, one an image."""
+    """Bool, one per image."""
     ok: np.ndarray = split.images["status"].to_numpy(zero_copy_only=False) == "ok"
     return ok & ~np.isin(split.images["image_id"].to_numpy(), list(leave_out))
 
 
 def collate(samples: Sequence[Sample], others: Sequence[tuple[int, int]] = ()) -> Batch:
-    """Pad samples to the largest height and width among them and `others`, (h, w) of samples that are padded alike
-    elsewhere; rounded up to ``PAD_MULTIPLE``."""
+    """Pads samples to the largest height and width among them and `others`, rounded up to ``PAD_MULTIPLE``.
+
+    Args:
+        others: (h, w) of samples that other processes pad to the same size.
+    """
     sizes = [(int(s["image"].shape[1]), int(s["image"].shape[2])) for s in samples]
-    sides = zip(*sizes, *others, strict=True)
-    height, width = (-(-max(side) // PAD_MULTIPLE) * PAD_MULTIPLE for side in sides)
-
-    def padded(planes: Tensor) -> Tensor:
-        return pad(planes, (0, width - planes.shape[-1], 0, height - planes.shape[-2]))
-
+    height, width = (max(sides) for sides in zip(*sizes, *others, strict=True))
+    shape = padded_shape((height, width))
     return Batch(
-        images=torch.stack([padded(s["image"]) for s in samples]),
-        masks=[padded(s["masks"]) for s in samples],
+        images=torch.stack([pad_to(s["image"], shape) for s in samples]),
+        masks=[pad_to(s["masks"], shape) for s in samples],
         labels=[s["labels"] for s in samples],
         weights=[s["weights"] for s in samples],
         points_xy=[s["points_xy"] for s in samples],
-        crowds=[None if (crowd := s["crowd"]) is None else padded(crowd) for s in samples],
+        crowds=[None if (crowd := s["crowd"]) is None else pad_to(crowd, shape) for s in samples],
         image_ids=[s["image_id"] for s in samples],
         original_sizes=[s["original_size"] for s in samples],
         content_sizes=sizes,
@@ -252,15 +226,14 @@ def collate(samples: Sequence[Sample], others: Sequence[tuple[int, int]] = ()) -
 class StepSampler(Sampler[list[Key]]):
     """The keys (index, draw_seed) of each training step: a batch sampler for a DataLoader.
 
-    Steps walk through one shuffled epoch after the other, batches running on over the border, so no
-    image comes twice before all came once. A step's keys depend on (n, batch_size, seed, step)
-    alone: training resumed at ``start_step`` goes on exactly as if it had never stopped.
+    Epochs are shuffled and joined end to end, so no image comes twice before all came once; a batch may span two
+    epochs. A step's keys depend on (n, batch_size, seed, step) alone: a resumed training continues exactly.
 
     Args:
         n: number of samples in the data set, at least 1.
-        batch_size: samples a step.
+        batch_size: samples per step.
         seed: of the shuffling and of the draws.
-        steps: number of steps in all.
+        steps: total number of steps.
         start_step: the first step to yield.
         stream: samplers of one seed and different streams draw independently.
     """
@@ -296,14 +269,14 @@ class StepSampler(Sampler[list[Key]]):
 
 
 class MixedSampler(Sampler[list[Key]]):
-    """Batches of which a fixed part comes from the first `first` samples of a data set, the rest from the others.
+    """Batches of a fixed number of samples from each of two parts of a data set.
 
-    Each part walks through its own shuffled epochs, as StepSampler does: few samples come often, many seldom.
+    Each part has its own shuffled epochs, as in StepSampler: samples of a small part repeat more often.
 
     Args:
         first: number of samples of the first part, 1 to n - 1.
-        n: number of samples in all.
-        first_size: samples a step from the first part, 1 to batch_size - 1.
+        n: total number of samples.
+        first_size: samples per step from the first part, 1 to batch_size - 1.
         batch_size, seed, steps, start_step: as StepSampler's.
     """
 

@@ -1,8 +1,8 @@
-"""Where the pixels of a sample come from: an image resized, flipped, turned and cut, its masks and points with it.
+"""The geometry of a sample: an image, its masks and points resized, flipped, turned and cropped together.
 
-Resizing by the nearest pixel, flips, a quarter turn and a crop take each output pixel from one source pixel, by a
-map of rows and a map of columns. So masks are decoded from their run lengths straight into the crop, and what lies
-outside it costs nothing but reading its runs.
+Nearest-pixel resizing, flips, a quarter turn and a crop take each output pixel from one source pixel, by a map of rows
+and a map of columns. So masks are decoded from their run lengths directly into the crop; outside of it only runs are
+read.
 
 K instances of an image of H x W pixels; h x w: the sample's size.
 """
@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms import v2
 
+from data.images.resize import resize
 from data.masks.rle import IntArray, decode_window
 
 
 class Placement(NamedTuple):
-    """How a sample is made of an image, in this order: resize, flips, quarter turn, crop.
+    """What is done to an image, in this order: resize, flips, quarter turn, crop.
 
-    Points are x, y pixels, (0, 0) the outer corner of the top-left pixel; they move exactly with the image.
+    Points are x, y in pixels; (0, 0) is the outer corner of the top-left pixel.
     """
 
     source: tuple[int, int]
@@ -33,7 +33,7 @@ class Placement(NamedTuple):
     flip: bool
     vertical_flip: bool
     turn: bool
-    """A quarter turn counter-clockwise, as one sees it: the right edge becomes the upper one."""
+    """A quarter turn counter-clockwise: the right edge becomes the upper one."""
     origin: tuple[int, int]
     """x, y of the top-left pixel in the whole resized, flipped and turned image."""
     size: tuple[int, int]
@@ -41,22 +41,19 @@ class Placement(NamedTuple):
 
     def image(self, image: Tensor) -> Tensor:
         """uint8 [3, h, w] of the image uint8 [3, H, W]: bilinear with antialiasing."""
-        if self.resized != self.source:
-            # All of it: the filter's weights depend on the place, so that a part would come out a little different.
-            image = v2.functional.resize(
-                image, list(self.resized), v2.InterpolationMode.BILINEAR, antialias=True
-            )
+        # The whole image: the filter's weights depend on the position, so a part alone would differ slightly.
+        image = resize(image, self.resized)
         rows, columns = self._cut()
         return self._turned(image[:, rows, columns])
 
     def masks(self, codes: Sequence[bytes]) -> tuple[Tensor, IntArray]:
-        """Masks of K compressed RLEs: those that reach into the sample, and which they are.
+        """The masks of K compressed RLEs that have a pixel in the sample.
 
         Returns:
-            bool [k, h, w], none empty, nearest pixels; their numbers int64 [k] among the K, ascending.
+            bool [k, h, w], nearest pixels; their indices among the K, int64 [k], ascending.
 
         Raises:
-            ValueError: an RLE that doesn't fill H x W pixels.
+            ValueError: an RLE is not of H x W pixels.
         """
         rows, columns = self._cut()
         masks, kept = decode_window(
@@ -68,7 +65,7 @@ class Placement(NamedTuple):
         return self._turned(torch.from_numpy(masks)).contiguous(), kept
 
     def points(self, points_xy: Tensor) -> Tensor:
-        """float32 [K, 2]; points that the crop cuts off keep their coordinates, now outside the sample."""
+        """float32 [K, 2]; points outside the crop get coordinates outside the sample."""
         height, width = self.resized
         if self.resized != self.source:
             ratio = [width / self.source[1], height / self.source[0]]
@@ -83,7 +80,7 @@ class Placement(NamedTuple):
         return torch.stack([x - self.origin[0], y - self.origin[1]], dim=1)
 
     def _cut(self) -> tuple[slice, slice]:
-        """Rows and columns of the resized image, before flips and turn, that the sample is made of."""
+        """The sample's rows and columns in the resized image, before flips and turn."""
         (left, top), (h, w) = self.origin, self.size
         height, width = self.resized
         if self.turn:
@@ -103,15 +100,15 @@ class Placement(NamedTuple):
 
 
 def whole(source: tuple[int, int], resized: tuple[int, int]) -> Placement:
-    """An image resized and left as it is."""
+    """Resizing alone."""
     return Placement(source, resized, False, False, False, (0, 0), resized)
 
 
 def _nearest(source: int, resized: int) -> IntArray:
-    """The source pixel of each resized one along one side, int64 [resized], ascending."""
+    """The source pixel of each resized pixel along one side, int64 [resized], ascending."""
     if source == resized:
         return np.arange(source)
-    # By the function that resizes whole masks, so that both round alike. float32 holds whole numbers to 2**24.
+    # By the function that resizes whole masks, for equal rounding. float32 is exact for integers up to 2**24.
     places = torch.arange(source, dtype=torch.float32)[None, None]
     nearest: IntArray = interpolate(places, size=resized, mode="nearest-exact")[0, 0].long().numpy()
     return nearest

@@ -80,7 +80,7 @@ def objects_of(split: Split, size: InputConfig) -> Objects:
 
 def _scales(split: Split, size: InputConfig) -> Floats:
     """[N, 2]: by how much each image's width and height are multiplied."""
-    from data.samples.transforms import resize_shape  # imports torch, which takes seconds
+    from data.images.resize import resize_shape  # imports torch, which takes seconds
 
     rows = zip(split.images["width"].to_pylist(), split.images["height"].to_pylist(), strict=True)
     scales = []

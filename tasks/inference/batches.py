@@ -1,82 +1,87 @@
-"""Images for inference: read once, resized for the network, batched only with images of equal padded size.
+"""Images for inference: read, resized, batched with images of equal padded size.
 
-An image is padded to its own next multiple of 32 and never to its neighbours' size, so its result doesn't depend
-on which batch it is in.
+An image is padded to its own next multiple of 32, never to its neighbours' size, so its result doesn't depend on its
+batch.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from data.samples.dataset import PAD_MULTIPLE, read_ingested
-from data.samples.placement import whole
-from data.samples.transforms import resize_shape
+from data.images.read import read_ingested
+from data.images.resize import pad_to, padded_shape, resize, resize_shape
 from data.tables import DataError, Split
 from tasks.common.config import InputConfig
 
 log = logging.getLogger(__name__)
 
 
-class Loaded(NamedTuple):
-    """One image ready for the network, or the reason why it isn't."""
+class InputImage(NamedTuple):
+    """An image and its resized copy for the network."""
+
+    original: Tensor
+    """uint8 RGB [3, H0, W0]"""
+    resized: Tensor
+    """uint8 RGB [3, h, w]"""
+
+
+class UnreadImage(NamedTuple):
+    """An image that can't be read."""
 
     row: int
-    """Its row in the split's images table."""
-    original: Tensor | None
-    """uint8 RGB [3, H0, W0]"""
-    resized: Tensor | None
-    """uint8 RGB [3, h, w]"""
-    fault: str | None
+    """in the split's images table"""
+    fault: str
 
 
 class ImageBatch(NamedTuple):
-    """Images of one padded size."""
+    """N images of one padded size."""
 
     rows: list[int]
+    """in the split's images table"""
     originals: list[Tensor]
+    """uint8 RGB [3, H0, W0] each"""
     images: Tensor
-    """uint8 [N, 3, H, W]"""
+    """uint8 RGB [N, 3, H, W], padded at the bottom and right"""
     content_sizes: list[tuple[int, int]]
+    """(h, w) of each image without its padding"""
 
 
-class _Images(Dataset[Loaded]):
-    def __init__(self, split: Split, size: InputConfig) -> None:
-        self.split, self.size = split, size
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, row: int) -> Loaded:
-        try:
-            facts = self.split.image(row)
-            pixels = read_ingested(self.split, row, (facts["height"], facts["width"]))
-        except DataError as error:
-            return Loaded(row, None, None, str(error))
-        original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-        shape = resize_shape((pixels.shape[0], pixels.shape[1]), *_limits(self.size))
-        resized = whole((pixels.shape[0], pixels.shape[1]), shape).image(original)
-        return Loaded(row, original, resized, None)
+def resized_shape(original: tuple[int, int], size: InputConfig) -> tuple[int, int]:
+    """(h, w) of an image (H0, W0) after resizing."""
+    return resize_shape(original, size.short_side, size.max_side, size.enlarge)
 
 
-def _limits(size: InputConfig) -> tuple[int, int, bool]:
-    return size.short_side, size.max_side, size.enlarge
+def prepare(pixels: npt.NDArray[np.uint8], size: InputConfig, *, like_reference: bool = False) -> InputImage:
+    """Resizes an image uint8 RGB [H0, W0, 3]; `like_reference` by Pillow's bilinear filter."""
+    original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    height, width = shape = resized_shape((pixels.shape[0], pixels.shape[1]), size)
+    if like_reference:
+        picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+        return InputImage(original, torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+    return InputImage(original, resize(original, shape))
+
+
+def stack(rows: list[int], images: Sequence[InputImage]) -> ImageBatch:
+    """A batch of images of one padded size, which are these rows of a split."""
+    sizes = [(int(one.resized.shape[1]), int(one.resized.shape[2])) for one in images]
+    padded = torch.stack([pad_to(one.resized, padded_shape(sizes[0])) for one in images])
+    return ImageBatch(rows, [one.original for one in images], padded, sizes)
 
 
 def padded_size(split: Split, row: int, size: InputConfig) -> tuple[int, int]:
     """(H, W) that image `row` has in a batch."""
-    facts = split.image(row)
-    shape = resize_shape((facts["height"], facts["width"]), *_limits(size))
-    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in shape)
-    return height, width
+    image = split.image(row)
+    return padded_shape(resized_shape((image["height"], image["width"]), size))
 
 
 def grouped(split: Split, rows: Sequence[int], size: InputConfig, batch_size: int) -> list[list[int]]:
@@ -93,50 +98,47 @@ def grouped(split: Split, rows: Sequence[int], size: InputConfig, batch_size: in
 
 def load_batches(
     split: Split, rows: Sequence[int], size: InputConfig, batch_size: int, workers: int
-) -> Iterator[tuple[ImageBatch | None, list[Loaded]]]:
-    """Batches of the images `rows`, grouped by padded size, each with the images of it that could not be read.
-
-    A batch is None when none of its images could be read.
-    """
+) -> Iterator[tuple[ImageBatch | None, list[UnreadImage]]]:
+    """`read_batches` of the images `rows`, grouped by padded size."""
     return read_batches(split, grouped(split, rows, size, batch_size), size, workers)
+
+
+class _Images(Dataset[tuple[int, InputImage] | UnreadImage]):
+    def __init__(self, split: Split, size: InputConfig) -> None:
+        self.split, self.size = split, size
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> tuple[int, InputImage] | UnreadImage:
+        try:
+            return row, prepare(read_ingested(self.split, row), self.size)
+        except DataError as error:
+            return UnreadImage(row, str(error))
 
 
 def read_batches(
     split: Split, batches: Iterable[list[int]], size: InputConfig, workers: int
-) -> Iterator[tuple[ImageBatch | None, list[Loaded]]]:
-    """`load_batches` of batches that are asked for one by one, as many ahead as the workers read ahead.
+) -> Iterator[tuple[ImageBatch | None, list[UnreadImage]]]:
+    """Each batch of rows, and those of its images that can't be read; the batch is None if none can.
 
-    No worker starts where there is no batch.
+    `batches` is iterated only as far as the workers read ahead. Without a batch no worker starts.
     """
-    asked: deque[list[int]] = deque()
-
-    def ask(first: list[int], rest: Iterator[list[int]]) -> Iterator[list[int]]:
-        for batch in chain([first], rest):
-            asked.append(batch)
-            yield batch
-
     rest = iter(batches)
     first = next(rest, None)
     if first is None:
         return
     loader: DataLoader[Any] = DataLoader(
         _Images(split, size),
-        batch_sampler=ask(first, rest),
+        batch_sampler=chain([first], rest),
         collate_fn=list,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
     )
     for loaded in loader:
-        shape = padded_size(split, asked.popleft()[0], size)
-        failed = [one for one in loaded if one.fault is not None]
-        for one in failed:
+        unread = [one for one in loaded if isinstance(one, UnreadImage)]
+        for one in unread:
             log.warning("%s", one.fault)
-        rows_read, originals, images, sizes = [], [], [], []
-        for one in loaded:
-            if one.original is not None and one.resized is not None:
-                h, w = one.resized.shape[-2:]
-                rows_read.append(one.row)
-                originals.append(one.original)
-                images.append(pad(one.resized, (0, shape[1] - w, 0, shape[0] - h)))
-                sizes.append((int(h), int(w)))
-        yield (ImageBatch(rows_read, originals, torch.stack(images), sizes) if images else None), failed
+        read = [one for one in loaded if not isinstance(one, UnreadImage)]
+        batch = stack([row for row, _ in read], [image for _, image in read]) if read else None
+        yield batch, unread

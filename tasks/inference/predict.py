@@ -96,7 +96,7 @@ class Finder:
         ]
         read = read_batches(self.split, (batch for _, batch in batches), self.size, self.workers)
         for (n, _), (loaded, failed) in zip(batches, read, strict=True):
-            faults[n] += [str(one.fault) for one in failed]
+            faults[n] += [one.fault for one in failed]
             if loaded is not None and not any(faults):
                 for size, job in self._batch(loaded, [image_ids[row].as_py() for row in loaded.rows]):
                     yield size, partial(_of_part, n, job)

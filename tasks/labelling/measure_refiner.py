@@ -66,7 +66,7 @@ def measure(
     with Bar("train_refiner: held-out images", len(rows), "image") as bar:
         batches = load_batches(strong, rows, params.input, params.refiner.batch_size, params.runtime.workers)
         for batch, failed in batches:
-            faults += [str(one.fault) for one in failed]
+            faults += [one.fault for one in failed]
             if batch is None or faults:
                 continue  # go on only to list what else can't be read
             outputs = forward_tiled(teacher, batch.images.to(device), batch.content_sizes, params.input.tile)

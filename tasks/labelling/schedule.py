@@ -19,7 +19,7 @@ from data.masks.rle import BoolArray, IntArray
 from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.progress import Bar
-from tasks.inference.batches import ImageBatch, Loaded, grouped, read_batches
+from tasks.inference.batches import ImageBatch, UnreadImage, grouped, read_batches
 from tasks.labelling.cache import Found, Keys, Ledger, image_keys
 from tasks.labelling.labeller import Labeller
 from tasks.labelling.parts import Clicks, Part, PointParts
@@ -147,11 +147,11 @@ class Maker:
         self.images["carried"] += images
         bar.advance(images)
 
-    def _fail(self, window: Window, unread: list[Loaded], encoders: ThreadPoolExecutor) -> None:
+    def _fail(self, window: Window, unread: list[UnreadImage], encoders: ThreadPoolExecutor) -> None:
         for one in unread:
-            self.faults.append(str(one.fault))
+            self.faults.append(one.fault)
             window.failed.add(one.row)
-            window.made[one.row] = [encoders.submit(failed_rows, window.clicks[one.row], str(one.fault))]
+            window.made[one.row] = [encoders.submit(failed_rows, window.clicks[one.row], one.fault)]
 
     def _label(
         self,

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
+from data.images.read import read_ingested
 from data.masks import rle
-from data.samples.dataset import read_ingested
 from data.tables import POINTS, PREDICTIONS, PSEUDO, DataError, Split, read_parquet, stream_parquet
 from tasks.reporting.gallery import LONGEST_SIDE, Dot, Panel, Shape, colours, image_definition, panel, spread
 from tasks.scoring.pseudo_quality import QUALITY
@@ -148,7 +148,7 @@ def _row(split: Split, id: int, rank: str, facts: list[str], panels: list[Panel]
     name, size = facts_of_image["file_name"], (facts_of_image["height"], facts_of_image["width"])
     key = f"image-{facts_of_image['split']}-{id}"
     try:
-        definition, fault = image_definition(read_ingested(split, i, size), key, longest), None
+        definition, fault = image_definition(read_ingested(split, i), key, longest), None
     except DataError as error:  # the page is still worth having
         definition, fault = Markup(""), str(error)
     return Row(rank, name, facts, definition, [(one.caption, panel(key, size, one)) for one in panels], fault)

@@ -10,23 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
 
 from data.images.read import image_size, read_image
 from data.points import read_points
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, PointRecord
-from data.samples.dataset import PAD_MULTIPLE
-from data.samples.placement import whole
-from data.samples.transforms import resize_shape
 from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, Split
 from tasks.common.config import InputConfig
 from tasks.common.errors import TaskError
+from tasks.inference.batches import prepare, stack
 
 log = logging.getLogger(__name__)
 
@@ -92,17 +86,8 @@ def load(path: Path, size: InputConfig, *, like_reference: bool) -> Ready:
     """
     with _told_for_predict():
         pixels = read_image(path)
-    original = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    height, width = resize_shape(
-        (pixels.shape[0], pixels.shape[1]), size.short_side, size.max_side, size.enlarge
-    )
-    if like_reference:
-        picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
-        resized = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    else:
-        resized = whole((pixels.shape[0], pixels.shape[1]), (height, width)).image(original)
-    below, right = (-side % PAD_MULTIPLE for side in (height, width))
-    return Ready(original, pad(resized, (0, right, 0, below))[None], (height, width))
+    batch = stack([0], [prepare(pixels, size, like_reference=like_reference)])
+    return Ready(batch.originals[0], batch.images, batch.content_sizes[0])
 
 
 @contextmanager

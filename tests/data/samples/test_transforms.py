@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.plain_samples import Whole
 from data.masks.rle import encode
-from data.samples.transforms import AugmentConfig, draw_placement, recolour, resize_shape
+from data.samples.transforms import AugmentConfig, draw_placement, recolour
 
 STILL = AugmentConfig(
     flip=0.0, vertical_flip=0.0, rotate90=0.0, scale_min=1.0, scale_max=1.0, crop=False, crop_side=None,
@@ -59,36 +59,7 @@ def drawn(config: AugmentConfig, seed: int, shape: tuple[int, int] = (40, 60)) -
     return augment(sample(), shape, config)
 
 
-@pytest.mark.parametrize(
-    ("size", "short_side", "max_side", "expected"),
-    [
-        ((480, 640), 800, 1333, (800, 1067)),
-        ((480, 640), 800, 900, (675, 900)),
-        ((640, 480), 800, 1333, (1067, 800)),
-        ((128, 128), 128, 128, (128, 128)),
-        ((1000, 10), 100, 200, (200, 2)),
-        ((3000, 1), 100, 200, (200, 1)),
-    ],
-)
-def test_resize_shape(
-    size: tuple[int, int], short_side: int, max_side: int, expected: tuple[int, int]
-) -> None:
-    assert resize_shape(size, short_side, max_side, True) == expected
-
-
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(16, 1000), st.integers(16, 2000))
-def test_resize_shape_keeps_the_ratio_and_the_limits(h: int, w: int, short_side: int, max_side: int) -> None:
-    new_h, new_w = resize_shape((h, w), short_side, max_side, True)
-    scale = min(short_side / min(h, w), max_side / max(h, w))
-    assert abs(new_h - h * scale) <= 0.5 or new_h == 1
-    assert abs(new_w - w * scale) <= 0.5 or new_w == 1
-    assert max(new_h, new_w) <= max_side
-    assert resize_shape((w, h), short_side, max_side, True) == (new_w, new_h)
-    kept = resize_shape((h, w), short_side, max_side, False)
-    assert kept == ((new_h, new_w) if scale <= 1 else (h, w))
-
-
-def test_nothing_changes_where_nothing_is_asked_for() -> None:
+def test_without_augmentation_nothing_changes() -> None:
     result = drawn(STILL, 0)
     assert torch.equal(result.image, sample().image)
     assert torch.equal(result.masks, sample().masks)

@@ -56,7 +56,7 @@ def test_what_cannot_be_read_comes_with_its_reason(split: Split) -> None:
     split.image_path(1).unlink()
     cv2.imwrite(str(split.image_path(2)), np.zeros((7, 7, 3), np.uint8))
     failed = [one for _, bad in load_batches(split, range(5), SIZE, 2, 0) for one in bad]
-    reasons = {one.row: one.fault or "" for one in failed}
+    reasons = {one.row: one.fault for one in failed}
     assert reasons.keys() == {1, 2}
     assert "no such file" in reasons[1]
     assert "image 2: found 7 x 7 pixels; expected 40 x 40" in reasons[2]
