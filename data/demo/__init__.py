@@ -1,1 +1,1 @@
-"""The drawn demo data set, and splits of real ones."""
+"""The synthetic demo data set, and splits of real data sets."""

@@ -1,4 +1,4 @@
-"""Clicks drawn from masks, for experiments: where an annotator might have clicked on an object.
+"""Clicks sampled from masks, for experiments: where an annotator might have clicked on an object.
 
 Points are x, y in pixels; (0, 0) is the outer corner of the top-left pixel, whose centre is (0.5, 0.5).
 """
@@ -18,7 +18,7 @@ ClickKind = Literal["centre", "random", "jittered"]
 CLICK_KINDS: tuple[ClickKind, ...] = get_args(ClickKind)
 
 DRAWS = 32
-"""Of a jittered click, before it is moved onto the object."""
+"""Draws of a jittered click before it is moved onto the object."""
 
 
 def draw_click(
@@ -26,16 +26,16 @@ def draw_click(
 ) -> tuple[float, float] | None:
     """A point x, y on the object; None for an empty mask.
 
-    - centre: the mass centre, or where that isn't on the object (a C, a ring) the centre of the object's pixel
-      nearest to it;
-    - random: the centre of any of the object's pixels, all alike likely;
-    - jittered: the centre, moved by a Gaussian whose deviation is `jitter` times the object's size, the square root
-      of its box's area; draws that miss the object are drawn again.
+    - centre: the centre of mass, or if that isn't on the object (a C, a ring) the centre of the nearest pixel of the
+      object;
+    - random: the centre of a pixel of the object, uniformly drawn;
+    - jittered: the centre plus a Gaussian whose deviation is `jitter` times the object's size, the square root of its
+      box's area; a draw that misses the object is repeated, at most `DRAWS` times.
 
     Args:
         counts: compressed RLE of the mask.
-        height: of the image.
-        jitter: of no effect on the other kinds.
+        height: of the image, pixels.
+        jitter: not used by the other kinds.
     """
     rows, columns = rle.object_pixels(counts, height)
     if not rows.size:
@@ -43,7 +43,7 @@ def draw_click(
     if kind == "random":
         n = int(rng.integers(rows.size))
         return float(columns[n]) + 0.5, float(rows[n]) + 0.5
-    flat = columns * height + rows  # they rise
+    flat = columns * height + rows  # ascending
 
     def holds(x: float, y: float) -> bool:
         column, row = math.floor(x), math.floor(y)
@@ -79,13 +79,13 @@ def random_inner_point(mask: rle.BoolArray, rng: np.random.Generator) -> tuple[f
 
 
 def click_rng(seed: int, annotation_id: int) -> np.random.Generator:
-    """The random stream of one object's click: it depends on no other object, so that other splits leave it alone."""
+    """The random stream of one object's click; it depends on no other object, so it is the same in every split."""
     digest = hashlib.sha256(f"click:{seed}:{annotation_id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
 
 
 def click_record(annotation: Mapping[str, Any], x: float, y: float) -> dict[str, Any]:
-    """A click as the COCO point importer reads it: id, image and class are the object's."""
+    """A click in the format of the COCO point importer, with the id, image and class of its object."""
     click = {name: annotation[name] for name in ("id", "image_id", "category_id")}
     # Rounded down, so that it stays in its pixel.
     return click | {"point": [math.floor(x * 1000) / 1000, math.floor(y * 1000) / 1000]}

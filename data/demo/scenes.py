@@ -1,10 +1,9 @@
-"""Drawn scenes: shapes on a textured ground, with the exact visible mask of each.
+"""Synthetic scenes: shapes on a textured ground, with the exact visible mask of each.
 
-A shape is a signed distance function: pixels, negative inside. A pixel belongs to the object whose
-shape holds its centre and that no later object covers; colours are anti-aliased at the edges.
-What class an object has shows in its outline: texture, shading, size and place are drawn from the
-same distributions for every class, and so is colour, but for the share ``colour_cue`` of the objects,
-whose colour is near their class's own, as a car is more often red than a tree is.
+A shape is a signed distance function in pixels, negative inside. A pixel belongs to the last drawn object whose shape
+contains its centre; colours are anti-aliased at the edges. The class is visible in the outline: texture, shading, size
+and place have the same distribution for every class. So has colour, except for the share ``colour_cue`` of the objects,
+whose colour is near that of their class, as cars are more often red than trees.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 MIN_VISIBLE_PIXELS = 12
-MIN_VISIBLE_SHARE = 0.4  # below it not even an annotator could name the shape
+MIN_VISIBLE_SHARE = 0.4  # below it an annotator couldn't recognise the shape
 PLACING_TRIES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """What scenes look like; lengths in pixels, strengths as a share of the full 0-255 range."""
+    """Appearance of scenes; lengths in pixels, strengths as shares of the range 0-255."""
 
     image_size: int  # side of the square image
     shapes: tuple[str, ...]  # classes, names in SHAPES
@@ -37,11 +36,11 @@ class SceneConfig:
     size_min: float  # largest extent of an object; log-uniform between the two
     size_max: float
     overlap: float  # share of objects placed on the edge of an earlier one
-    contrast: float  # typical distance of an object's colour from that of the ground beneath it
-    colour_cue: float  # share of the objects that have about their class's own colour
+    contrast: float  # typical distance of an object's colour from that of the ground below it
+    colour_cue: float  # share of the objects with about the colour of their class
     texture: float  # strength of the ground's and the objects' textures
     noise: float  # standard deviation of the pixel noise
-    distractors: int  # most marks on the ground that are no objects: smudges and scribbles
+    distractors: int  # largest number of marks on the ground that are no objects: smudges and scribbles
 
 
 class Scene(NamedTuple):
@@ -52,8 +51,8 @@ class Scene(NamedTuple):
     classes: list[int]
 
 
-# Shapes: from a radius r (half the largest extent) and pixel coordinates u, v about the centre,
-# [h, w] each, to signed distance [h, w].
+# Shapes: signed distance [h, w] from a radius r (half the largest extent) and pixel coordinates u, v [h, w] relative to
+# the centre.
 
 
 def disc(rng: Rng, r: float, u: Floats, v: Floats) -> Floats:
@@ -63,7 +62,7 @@ def disc(rng: Rng, r: float, u: Floats, v: Floats) -> Floats:
 
 
 def ring(rng: Rng, r: float, u: Floats, v: Floats) -> Floats:
-    """An ellipse with a hole, through which the ground shows."""
+    """An ellipse with a hole."""
     short = rng.uniform(0.75, 1.0)
     inner = rng.uniform(0.4, 0.6) * r
     distance = np.hypot(u, v / short)
@@ -101,7 +100,7 @@ SHAPES: dict[str, Callable[[Rng, float, Floats, Floats], Floats]] = {
 
 
 def _polygon(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], u: Floats, v: Floats) -> Floats:
-    """Signed distance to a polygon: the nearest edge's, negative where a ray crosses an odd number."""
+    """Signed distance to a polygon: to the nearest edge, negative where a ray crosses an odd number of edges."""
     nearest = np.full(u.shape, np.inf)
     inside = np.zeros(u.shape, dtype=np.bool_)
     for x0, y0, x1, y1 in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
@@ -161,7 +160,7 @@ def _ground(rng: Rng, config: SceneConfig) -> Floats:
 
 
 def _smudge(rng: Rng, size: int) -> Floats:
-    """A blurred spot [size, size] in [0, 1]: no outline, so no shape."""
+    """A blurred spot [size, size] in [0, 1], without an outline."""
     v, u = np.mgrid[:size, :size].astype(np.float32)
     x, y = rng.uniform(0, size, 2)
     width, height = rng.uniform(0.04, 0.15, 2) * size
@@ -169,20 +168,20 @@ def _smudge(rng: Rng, size: int) -> Floats:
 
 
 def _scribble(rng: Rng, size: int) -> Floats:
-    """A wandering hair-line [size, size] in [0, 1], longer and thinner than any bar."""
+    """A winding line [size, size] in [0, 1], longer and thinner than any bar."""
     steps, turn = int(rng.integers(12, 30)), rng.normal(0, 0.7, 30)
     heading = np.cumsum(turn)[:steps] + rng.uniform(0, 2 * np.pi)
     path = rng.uniform(0, size, 2) + np.cumsum(
         np.stack([np.cos(heading), np.sin(heading)], axis=1) * size / 20, axis=0
     )
     mark = np.zeros((size, size), dtype=np.uint8)
-    # Coordinates in 1/16 pixel, as OpenCV's shift=4 wants them.
+    # Coordinates in 1/16 pixel: OpenCV's shift is 4.
     cv2.polylines(mark, [np.round(path * 16).astype(np.int32)], False, 255, 1, cv2.LINE_AA, 4)
     return mark.astype(np.float32) / np.float32(255)
 
 
 def _class_colour(rng: Rng, chosen: int, classes: int) -> Floats:
-    """A colour about the class's own: hues evenly apart, with a wide spread of hue and lightness."""
+    """A colour near that of the class: evenly spaced hues, with a wide spread of hue and lightness."""
     hue = 2 * np.pi * (chosen + rng.normal(0, 0.15)) / classes
     chroma = np.cos(hue + np.asarray([0.0, -2.0, 2.0]) * np.pi / 3)
     return (128 + rng.normal(0, 25) + rng.uniform(45, 85) * chroma).astype(np.float32)
@@ -191,13 +190,13 @@ def _class_colour(rng: Rng, chosen: int, classes: int) -> Floats:
 def _paint(
     rng: Rng, canvas: Floats, distance: Floats, radius: float, chosen: int, config: SceneConfig
 ) -> None:
-    """Draw one object, given its signed distance over the whole canvas [S, S], onto the canvas."""
+    """Draw one object onto the canvas, given its signed distance over the whole canvas [S, S]."""
     rows, columns = np.nonzero(distance < 1.0)
     box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     cover = np.clip(0.5 - distance[box], 0, 1)[..., None]
     patch = canvas[box]
 
-    if rng.random() < 0.3:  # a soft shadow beside the object; it belongs to the ground
+    if rng.random() < 0.3:  # a soft shadow next to the object; it is part of the ground
         shift = (0.15 * radius + 1) * np.asarray([np.cos(a := rng.uniform(0, 2 * np.pi)), np.sin(a)])
         move = np.asarray([[1, 0, shift[0]], [0, 1, shift[1]]], dtype=np.float32)
         shadow = np.clip(0.5 - distance / (1 + 0.1 * radius), 0, 1)
@@ -208,10 +207,10 @@ def _paint(
     step = _direction(rng) * 255 * config.contrast * rng.uniform(0.6, 1.6)
     if rng.random() < config.colour_cue:
         away = _class_colour(rng, chosen, len(config.shapes)) - beneath
-        # At least as far from the ground as the random step is, so that the cue costs no contrast.
+        # At least as long as the random step, so that the contrast doesn't depend on the cue.
         length, least = (float(np.linalg.norm(x)) for x in (away, step))
         step = away * max(1.0, least / max(length, 1e-6))
-    # Mirror a channel that would leave the range, so that clipping doesn't eat the contrast.
+    # Invert the step of a channel that would leave the range: clipping would reduce the contrast.
     step = np.where((beneath + step < 15) | (beneath + step > 240), -step, step)
 
     height, width = cover.shape[:2]
@@ -226,13 +225,12 @@ def _paint(
 def draw_scene(rng: Rng, config: SceneConfig) -> Scene:
     """Draw one scene; all randomness comes from ``rng``.
 
-    An object that finds no place where it and all earlier ones stay recognisable (at least
-    ``MIN_VISIBLE_PIXELS`` and ``MIN_VISIBLE_SHARE`` of it seen) is left out altogether: nothing
-    unlabelled is in the picture.
+    An object is left out if no place is found where it and all earlier ones are recognisable, with at least
+    ``MIN_VISIBLE_PIXELS`` and ``MIN_VISIBLE_SHARE`` of each visible. So no object of the image is unlabelled.
     """
     size = config.image_size
     canvas = _ground(rng, config)
-    # Full areas are counted on a wider canvas, so that the image's border hides like an object does.
+    # Full areas are counted on a wider canvas, so that pixels beyond the border count as hidden.
     margin = int(np.ceil(config.size_max))
     wide_v, wide_u = np.mgrid[-margin : size + margin, -margin : size + margin].astype(np.float32) + 0.5
     inner = np.s_[margin : margin + size, margin : margin + size]
@@ -245,7 +243,7 @@ def draw_scene(rng: Rng, config: SceneConfig) -> Scene:
         chosen = int(rng.integers(len(config.shapes)))
         radius = float(np.exp(rng.uniform(np.log(config.size_min), np.log(config.size_max)))) / 2
         angle = rng.uniform(0, 2 * np.pi)
-        form = int(rng.integers(2**32))  # the same outline at every try
+        form = int(rng.integers(2**32))  # seed of the outline, the same at each try
         for _ in range(PLACING_TRIES):
             x, y = _place(rng, radius, placed, config)
             reach = radius + 2
@@ -264,7 +262,7 @@ def draw_scene(rng: Rng, config: SceneConfig) -> Scene:
             mask = distance[inner] < 0
             full = int(np.count_nonzero(distance < 0))
             left = [earlier & ~mask for earlier in masks]
-            if all(_is_seen(m, f) for m, f in zip([*left, mask], [*full_areas, full], strict=True)):
+            if all(_is_visible(m, f) for m, f in zip([*left, mask], [*full_areas, full], strict=True)):
                 masks, full_areas = [*left, mask], [*full_areas, full]
                 classes.append(chosen)
                 placed.append((x, y, radius))
@@ -282,7 +280,7 @@ def draw_scene(rng: Rng, config: SceneConfig) -> Scene:
 def _place(
     rng: Rng, radius: float, placed: list[tuple[float, float, float]], config: SceneConfig
 ) -> tuple[float, float]:
-    """A centre x, y: anywhere in the image, or (``overlap``) across the edge of an earlier object."""
+    """A centre x, y: anywhere in the image, or for the share ``overlap`` near the edge of an earlier object."""
     x, y = rng.uniform(0, config.image_size, 2)
     if placed and rng.random() < config.overlap:
         other_x, other_y, other_radius = placed[int(rng.integers(len(placed)))]
@@ -292,6 +290,6 @@ def _place(
     return float(np.clip(x, 0, config.image_size)), float(np.clip(y, 0, config.image_size))
 
 
-def _is_seen(mask: Bools, full_area: int) -> bool:
-    seen = int(np.count_nonzero(mask))
-    return seen >= max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * full_area)
+def _is_visible(mask: Bools, full_area: int) -> bool:
+    visible = int(np.count_nonzero(mask))
+    return visible >= max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * full_area)

@@ -1,12 +1,12 @@
-"""Strong and weak subsets of a COCO file whose masks are all known, for experiments.
+"""Strong and weak subsets of a COCO file that has all masks, for experiments.
 
-Files that it writes, as `ingest` and `import_points` read them:
+Files, in the formats that `ingest` and `import_points` read:
     strong.json          images with masks
     weak.json            images only
-    kept_aside.json      the weak images with their masks, to measure pseudo masks with
-    val.json             images to validate with, where they are given
+    kept_aside.json      the weak images with their masks, to evaluate pseudo masks
+    val.json             validation images, if given
     points/clicks.json   COCO style: one click an object of a weak image
-    split.json           how it was made, and what couldn't be done
+    split.json           the request, counts, and what the split lacks
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FILES = frozenset({"strong.json", "weak.json", "kept_aside.json", "val.json", "s
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """How to split: see `write_split_files`."""
+    """Settings of a split: see `write_split_files`."""
 
     strong: float | int
     seed: int
@@ -49,26 +49,91 @@ def write_split_files(
     request: SplitRequest,
     val: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Split a COCO file and write the parts into folder `out`, all or nothing.
+    """Split a COCO file and write the parts into folder `out` atomically.
 
-    One seed gives the same bytes. The strong images of a smaller share are among those of a larger one, and a
-    click is the same in every share whose weak images have its object.
+    The same seed gives the same bytes. The strong images of a smaller share are among those of a larger one, and an
+    object's click is the same in every share in which its image is weak.
 
     Args:
         annotations: a COCO file in which every annotation has a mask.
-        out: a folder; what an earlier split wrote there is replaced.
+        out: a folder; an earlier split in it is replaced.
         request: `strong`: a share of the images (float, above 0 up to 1, at least one image) or a count of them
-            (int). `clicks` and `jitter`: see `draw_click`; crowds and empty masks get none. `folder` and
-            `val_folder`: set before each file name, where images lie in folders of their own below the image root.
-        val: another COCO file, to be `val.json`.
+            (int). `clicks` and `jitter`: see `draw_click`; crowds and empty masks get no click. `folder` and
+            `val_folder`: prepended to each file name, for images in folders below the image root.
+        val: another COCO file, for `val.json`.
 
     Returns:
-        What split.json holds: the request, counts, classes without a strong image, ids of empty masks.
+        The content of split.json: the request, counts, classes without a strong image, ids of empty masks.
 
     Raises:
-        DataError: every fault of the request, of the files, and of what else lies in `out`.
+        DataError: all faults of the request, of the files, and of other files in `out`.
     """
     out = Path(out)
+    coco, val_coco = _read(annotations, out, request, val)
+    sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
+    codes = {
+        row["id"]: from_segmentation(row["segmentation"], *sizes[row["image_id"]]) for row in coco.annotations
+    }
+    empty = {row["id"] for row in coco.annotations if not rle.area(codes[row["id"]], *sizes[row["image_id"]])}
+    classes: dict[int, set[int]] = {row["id"]: set() for row in coco.images}
+    for row in coco.annotations:
+        if row["id"] not in empty and not row.get("iscrowd", 0):
+            classes[row["image_id"]].add(row["category_id"])
+    strong = set(image_order(classes, request.seed)[: strong_count(request.strong, len(classes))])
+
+    of_strong = [row for row in coco.annotations if row["image_id"] in strong]
+    of_weak = [row for row in coco.annotations if row["image_id"] not in strong]
+    clicks = [
+        click_record(row, *point)
+        for row in of_weak
+        if not row.get("iscrowd", 0)
+        if (point := _click(row, codes[row["id"]], sizes[row["image_id"]][0], request)) is not None
+    ]
+    documents = {
+        "strong.json": _part(coco, request.folder, of_strong, strong),
+        "weak.json": _part(coco, request.folder, [], classes.keys() - strong),
+        "kept_aside.json": _part(coco, request.folder, of_weak, classes.keys() - strong),
+        CLICKS: _part(coco, request.folder, clicks, classes.keys() - strong),
+    }
+    counts = {
+        "strong_images": len(strong),
+        "strong_objects": len(of_strong),
+        "weak_images": len(classes) - len(strong),
+        "weak_objects": len(of_weak),
+        "clicks": len(clicks),
+    }
+    if val_coco is not None:
+        documents["val.json"] = _part(val_coco, request.val_folder, val_coco.annotations)
+        counts |= {"val_images": len(val_coco.images), "val_objects": len(val_coco.annotations)}
+    covered = set().union(*(classes[image] for image in strong))
+    with_mask = set().union(*classes.values())
+    summary = {
+        "format": 1,
+        "source_sha256": sha256(annotations),
+        **request.__dict__,
+        "counts": counts,
+        "classes_without_strong_image": [c.name for c in coco.categories if c.id in with_mask - covered],
+        "classes_without_mask": [c.name for c in coco.categories if c.id not in with_mask],
+        "empty_masks": [row["id"] for row in coco.annotations if row["id"] in empty],
+        "crowds_without_click": sum(bool(row.get("iscrowd", 0)) for row in of_weak),
+    }
+    with storage.atomic_dir(out) as partial:
+        for name, document in (documents | {"split.json": summary}).items():
+            write_json(document, partial / name)
+    return summary
+
+
+def _read(
+    annotations: str | os.PathLike[str],
+    out: Path,
+    request: SplitRequest,
+    val: str | os.PathLike[str] | None,
+) -> tuple[CocoFile, CocoFile | None]:
+    """The COCO files of a valid request.
+
+    Raises:
+        DataError: see `write_split_files`.
+    """
     faults = _request_faults(request) + _strangers(out)
     files: list[CocoFile | None] = []
     for path in (annotations, val):
@@ -81,86 +146,40 @@ def write_split_files(
     total = len(coco.images) if coco is not None else None
     if total is not None and not faults and strong_count(request.strong, total) > total:
         found = f"{request.strong} of {total} images"
-        faults.append(
-            Fault(str(annotations), "strong", found, f"at most {total}", "ask for fewer strong images")
-        )
+        step = "request fewer strong images"
+        faults.append(Fault(str(annotations), "strong", found, f"at most {total}", step))
     if faults or coco is None:
         raise DataError(faults)
+    return coco, val_coco
 
-    sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
-    rles = {
-        row["id"]: from_segmentation(row["segmentation"], *sizes[row["image_id"]]) for row in coco.annotations
-    }
-    held = {row["id"]: bool(rle.area(rles[row["id"]], *sizes[row["image_id"]])) for row in coco.annotations}
-    classes: dict[int, set[int]] = {row["id"]: set() for row in coco.images}
-    for row in coco.annotations:
-        if held[row["id"]] and not row.get("iscrowd", 0):
-            classes[row["image_id"]].add(row["category_id"])
-    order = image_order(classes, request.seed)
-    strong = set(order[: strong_count(request.strong, len(order))])
 
-    clicks = [
-        click_record(row, *point)
-        for row in coco.annotations
-        if row["image_id"] not in strong and not row.get("iscrowd", 0)
-        if (point := _click(row, rles[row["id"]], sizes[row["image_id"]][0], request)) is not None
-    ]
-    categories = [{"id": category.id, "name": category.name} for category in coco.categories]
-    images = [_renamed(row, request.folder) for row in coco.images]
-    weak_images = [row for row in images if row["id"] not in strong]
-    of_weak = [row for row in coco.annotations if row["image_id"] not in strong]
-    of_strong = [row for row in coco.annotations if row["image_id"] in strong]
-    documents: dict[str, list[list[dict[str, Any]]]] = {
-        "strong.json": [[row for row in images if row["id"] in strong], of_strong],
-        "weak.json": [weak_images, []],
-        "kept_aside.json": [weak_images, of_weak],
-        CLICKS: [weak_images, clicks],
+def _part(
+    coco: CocoFile, folder: str, annotations: list[dict[str, Any]], only: AbstractSet[int] | None = None
+) -> dict[str, Any]:
+    """A COCO document of all images or `only` those of some ids; `folder` is prepended to their names."""
+    return {
+        "images": [
+            {**row, "file_name": (PurePosixPath(folder) / row["file_name"]).as_posix()}
+            for row in coco.images
+            if only is None or row["id"] in only
+        ],
+        "annotations": annotations,
+        "categories": [{"id": category.id, "name": category.name} for category in coco.categories],
     }
-    covered = set().union(*(classes[name] for name in strong))
-    known = set().union(*classes.values())
-    summary: dict[str, Any] = {
-        "format": 1,
-        "source_sha256": sha256(annotations),
-        **request.__dict__,
-        "counts": {
-            "strong_images": len(strong),
-            "strong_objects": len(of_strong),
-            "weak_images": len(weak_images),
-            "weak_objects": len(of_weak),
-            "clicks": len(clicks),
-        },
-        "classes_without_strong_image": [c.name for c in coco.categories if c.id in known - covered],
-        "classes_without_mask": [c.name for c in coco.categories if c.id not in known],
-        "empty_masks": [row["id"] for row in coco.annotations if not held[row["id"]]],
-        "crowds_without_click": sum(bool(row.get("iscrowd", 0)) for row in of_weak),
-    }
-    with storage.atomic_dir(out) as partial:
-        for name, (rows, annotation_rows) in documents.items():
-            write_json(
-                {"images": rows, "annotations": annotation_rows, "categories": categories}, partial / name
-            )
-        if val_coco is not None:
-            summary["counts"]["val_images"] = len(val_coco.images)
-            summary["counts"]["val_objects"] = len(val_coco.annotations)
-            rows = [_renamed(row, request.val_folder) for row in val_coco.images]
-            own = [{"id": category.id, "name": category.name} for category in val_coco.categories]
-            document = {"images": rows, "annotations": val_coco.annotations, "categories": own}
-            write_json(document, partial / "val.json")
-        write_json(summary, partial / "split.json")
-    return summary
 
 
 def strong_count(strong: float | int, images: int) -> int:
-    """How many images a share (float) or a count (int) of `images` is; at least one."""
+    """Number of strong images for a share (float, at least one image) or a count (int) of `images`."""
     return strong if isinstance(strong, int) else max(1, round(strong * images))
 
 
 def image_order(classes: Mapping[int, AbstractSet[int]], seed: int) -> list[int]:
-    """All image ids, in the order in which they become strong: the first n are the strong ones, whatever n is.
+    """All image ids in a random order; for any n, the first n are the strong images.
 
-    Drawn by a hash of seed and image id, so that further images leave the others' order as it is; but first come
-    images that give every class one: for each class that has none yet, the rarest first, the first drawn that holds
-    it. Images are thus not chosen for their many classes, which would make the strong ones unlike the weak.
+    The order is that of a hash of seed and image id, so additional images don't change the order of the others. Images
+    that cover every class come first: for each class without an image so far, the rarest first, the first image in the
+    random order that has it. Images aren't chosen for having many classes, which would make strong images unlike weak
+    ones.
 
     Args:
         classes: the class ids on each image, by image id.
@@ -192,10 +211,6 @@ def _click(
     return draw_click(counts, height, request.clicks, request.jitter, click_rng(request.seed, row["id"]))
 
 
-def _renamed(image: dict[str, Any], folder: str) -> dict[str, Any]:
-    return {**image, "file_name": (PurePosixPath(folder) / image["file_name"]).as_posix()}
-
-
 def _request_faults(request: SplitRequest) -> list[Fault]:
     share = isinstance(request.strong, float)
     tests = [
@@ -215,10 +230,12 @@ def _request_faults(request: SplitRequest) -> list[Fault]:
 
 
 def _strangers(out: Path) -> list[Fault]:
-    """What lies in `out` that no split wrote: the folder is replaced as a whole, and nobody's files with it."""
+    """A fault if `out` has other files than those of a split, since the whole folder is replaced."""
     if out.exists() and not out.is_dir():
         return [
-            Fault(str(out), "out", "a file", "a folder, new or an earlier split's", "name another folder")
+            Fault(
+                str(out), "out", "a file", "a new folder, or one of an earlier split", "name another folder"
+            )
         ]
     if not out.exists():
         return []
@@ -232,7 +249,7 @@ def _strangers(out: Path) -> list[Fault]:
             str(out),
             f"{len(strange)} files",
             ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else ""),
-            "a new folder, or one that holds an earlier split and nothing else",
+            "a new folder, or one with only an earlier split",
             "name another folder, or move these files out of it",
         )
     ] * bool(strange)

@@ -1,10 +1,10 @@
-"""The demo data set: drawn scenes with strong, weak and validation images, masks and clicks.
+"""The demo data set: synthetic scenes with strong, weak and validation images, masks and clicks.
 
 Files under the set's root:
     dataset/images/*.png
     dataset/annotations/strong.json, val.json    COCO instances
     dataset/annotations/weak.json                images only
-    dataset/annotations/kept_aside.json          the weak images with their masks, to measure with
+    dataset/annotations/kept_aside.json          the weak images with their masks, for evaluation
     points/clicks.json                           COCO style: one click an object of a weak image
 """
 
@@ -24,7 +24,7 @@ from data.demo.scenes import SHAPES, Scene, SceneConfig, draw_scene
 from data.errors import DataError, Fault
 from data.masks import rle
 
-# First word of the random stream of each purpose; numbers, so that adding one changes no other.
+# First word of the seed of each random stream; a new stream changes no other.
 _SCENE = {"train": 1, "val": 2}
 _CLICKS = 3
 
@@ -35,32 +35,21 @@ def draw_dataset(
     train_images: int,
     val_images: int,
     strong_share: float,
-    image_size: int,
-    shapes: tuple[str, ...],
-    objects_min: int,
-    objects_max: int,
-    size_min: float,
-    size_max: float,
-    overlap: float,
-    contrast: float,
-    colour_cue: float,
-    texture: float,
-    noise: float,
-    distractors: int,
     seed: int,
+    **scene: Any,
 ) -> dict[str, int]:
-    """Draw the data set into ``root/dataset`` and ``root/points``, each whole or not at all.
+    """Draw the data set into ``root/dataset`` and ``root/points``, each atomically.
 
-    Image i of a split depends on (seed, split, i) and the look alone: a larger set begins with the
-    smaller one's images, and the share of strong images changes no picture.
+    Image i of a split depends only on seed, split, i and the scene's settings: a larger set begins with the images of a
+    smaller one, and the share of strong images changes no image.
 
     Args:
         root: folder to fill.
-        train_images: strong and weak images together.
-        val_images: images to validate with.
+        train_images: number of strong and weak images.
+        val_images: number of validation images.
         strong_share: share of the train images that are strong, in (0, 1); at least one is.
-        image_size to distractors: see ``SceneConfig``.
-        seed: of everything drawn.
+        seed: of all random numbers.
+        scene: the fields of ``SceneConfig``.
 
     Returns:
         Counts of images, objects and clicks.
@@ -68,20 +57,8 @@ def draw_dataset(
     Raises:
         DataError: values out of range.
     """
-    config = SceneConfig(
-        image_size=image_size,
-        shapes=tuple(shapes),
-        objects_min=objects_min,
-        objects_max=objects_max,
-        size_min=size_min,
-        size_max=size_max,
-        overlap=overlap,
-        contrast=contrast,
-        colour_cue=colour_cue,
-        texture=texture,
-        noise=noise,
-        distractors=distractors,
-    )
+    config = SceneConfig(**scene | {"shapes": tuple(scene["shapes"])})
+    size = config.image_size
     _check(config, train_images, val_images, strong_share)
     strong_images = max(1, round(train_images * strong_share))
     documents = {name: _document(config.shapes) for name in ("strong", "weak", "kept_aside", "val")}
@@ -92,11 +69,11 @@ def draw_dataset(
             split, i = (
                 ("train", image_id - 1) if image_id <= train_images else ("val", image_id - 1 - train_images)
             )
-            scene = draw_scene(np.random.default_rng([seed, _SCENE[split], i]), config)
+            drawn = draw_scene(np.random.default_rng([seed, _SCENE[split], i]), config)
             file_name = f"{split}_{i:06d}.png"
-            (folder / "images" / file_name).write_bytes(_png(scene))
-            image = {"id": image_id, "file_name": file_name, "width": image_size, "height": image_size}
-            annotations = _annotations(image_id, scene)
+            (folder / "images" / file_name).write_bytes(_png(drawn))
+            image = {"id": image_id, "file_name": file_name, "width": size, "height": size}
+            annotations = _annotations(image_id, drawn)
             name = "val" if split == "val" else "strong" if i < strong_images else "kept_aside"
             documents[name]["images"].append(image)
             documents[name]["annotations"] += annotations
@@ -104,7 +81,7 @@ def draw_dataset(
                 documents["weak"]["images"].append(image)
                 clicks["images"].append(image)
                 clicks["annotations"] += _clicks(
-                    annotations, scene, np.random.default_rng([seed, _CLICKS, i])
+                    annotations, drawn, np.random.default_rng([seed, _CLICKS, i])
                 )
         for name, document in documents.items():
             write_json(document, folder / "annotations" / f"{name}.json")
@@ -153,7 +130,7 @@ def _annotations(image_id: int, scene: Scene) -> list[dict[str, Any]]:
 def _clicks(
     annotations: list[dict[str, Any]], scene: Scene, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """One click an object, anywhere on what is seen of it; the ids are the objects'."""
+    """One click an object, anywhere on its visible part, with the id of the object."""
     clicks = []
     for annotation, mask in zip(annotations, scene.masks, strict=True):
         x, y = random_inner_point(mask, rng)

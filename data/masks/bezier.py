@@ -1,7 +1,8 @@
-"""Scalabel's outlines (poly2d): straight edges and cubic Bezier curves, made into the polygons of `data.masks.rle`.
+"""Scalabel's outlines (poly2d), of straight edges and cubic Bezier curves, as COCO polygons (`data.masks.polygons`).
 
-``types`` has a letter a vertex: "L" is a point of the outline, "C" a control point. Two control points stand between
-the ends of each curve; a closed outline that ends in them curves back to its first point (BDD100K has both).
+``types`` has a letter a vertex: "L" is a point of the outline, "C" a control point. A curve has two control points
+between its ends. An outline that ends with two control points is closed by a curve to its first point (BDD100K has
+both).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-TOLERANCE = 0.1  # pixels; a polygon this near to the curve rounds to the same pixels but for a few
+TOLERANCE = 0.1  # pixels; a polygon this close to the curve covers the same pixels except for a few
 MAX_SEGMENTS = 256  # of one curve
-MAX_POINTS = 1_000_000  # of one flattened outline; a real one has some hundreds
+MAX_POINTS = 1_000_000  # of one flattened outline; a real one has a few hundred
 _TYPES = re.compile(r"L(?:L|CCL)*(?:CC)?")
 
 
@@ -51,8 +52,8 @@ def _outline(part: Any, n: int, height: int, width: int) -> list[float]:
     points = _points(part["vertices"], n, height, width)
     types = "L" * len(points) if part.get("types") is None else part["types"]
     if not isinstance(types, str) or len(types) != len(points):
-        said = f"{len(types)} types" if isinstance(types, str) else f"types {types!r}"[:80]
-        raise ValueError(f"outline {n} with {len(points)} vertices and {said}")
+        given = f"{len(types)} types" if isinstance(types, str) else f"types {types!r}"[:80]
+        raise ValueError(f"outline {n} with {len(points)} vertices and {given}")
     if not _TYPES.fullmatch(types):
         raise ValueError(
             f"outline {n} with types {types[:80]!r}, not points L and pairs of control points C between them"
@@ -64,10 +65,10 @@ def _outline(part: Any, n: int, height: int, width: int) -> list[float]:
 
 
 def _points(vertices: list[Any], n: int, height: int, width: int) -> npt.NDArray[np.float64]:
-    """float64 [K, 2], the vertices x, y; near enough to the image to be drawn."""
+    """float64 [K, 2], the vertices x, y; not far outside of the image."""
     try:
         points = np.asarray(vertices)
-    except (OverflowError, ValueError):  # lists of unlike length, say
+    except (OverflowError, ValueError):  # such as lists of different lengths
         points = np.asarray(None)
     if points.shape != (len(vertices), 2) or points.dtype.kind not in "iuf" or not np.isfinite(points).all():
         raise ValueError(f"outline {n} with a vertex that is not two finite numbers x, y")
@@ -77,7 +78,7 @@ def _points(vertices: list[Any], n: int, height: int, width: int) -> npt.NDArray
 
 
 def flatten(points: npt.NDArray[np.float64], types: str) -> npt.NDArray[np.float64]:
-    """float64 [P, 2]: the outline's points x, y, each curve as a chain of edges at most `TOLERANCE` from it.
+    """float64 [P, 2]: the outline's points x, y; each curve is replaced by edges at most `TOLERANCE` from it.
 
     Args:
         points: float64 [K, 2], points and control points.
@@ -102,9 +103,8 @@ def flatten(points: npt.NDArray[np.float64], types: str) -> npt.NDArray[np.float
         raise ValueError(f"curves of {total} points when drawn, more than {MAX_POINTS}")
     pieces, at = [], 0
     for k, start in enumerate(starts):
-        t = (np.arange(1, segments[k]) / segments[k])[
-            :, None
-        ]  # the ends are points of the outline themselves
+        # Without the ends, which are points of the outline.
+        t = (np.arange(1, segments[k]) / segments[k])[:, None]
         u = 1 - t
         curve = u**3 * begin[k] + 3 * u**2 * t * first[k] + 3 * u * t**2 * second[k] + t**3 * end[k]
         pieces += [points[at : start + 1], curve]

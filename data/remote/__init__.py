@@ -1,1 +1,1 @@
-"""Files in S3: listed, fetched, watched."""
+"""Files in S3: listing, downloads, and the inbox."""

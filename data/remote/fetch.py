@@ -1,7 +1,7 @@
-"""Files of a folder in S3 brought here: in parallel, verified, each content once.
+"""Downloads of folders in S3: in parallel, verified, each content once.
 
-A cache folder keeps every content under its hash, whatever its key, and trees of hard links to it are what others
-read: an object that is renamed, copied, or in two sources is not downloaded again, and a killed download goes on.
+A cache folder has every content under its hash; readers use trees of hard links to it. So an object that is renamed,
+copied, or in two sources is downloaded once, and a killed download is resumed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from data.storage import atomic_dir, discard_partials, is_file_name, is_s3, spli
 
 
 class Refused(NamedTuple):
-    """Why one file could not be brought here; `reason` is one word for counting."""
+    """Why a file could not be downloaded; `reason` is one word for counting."""
 
     reason: str
     found: str
@@ -47,8 +47,8 @@ class RemoteFolder:
 
     Attributes:
         source: its address, s3://BUCKET/PREFIX.
-        objects: by name, the key's part below the folder.
-        unsafe: keys whose names can't be those of files below a folder: with `..`, an empty part, a control character.
+        objects: by name, the part of the key below the folder.
+        unsafe: keys that can't be names of files below a folder: with `..`, an empty part, a control character.
     """
 
     source: str
@@ -59,10 +59,10 @@ class RemoteFolder:
 
 
 def open_remote(source: str) -> RemoteFolder:
-    """Lists `s3://BUCKET/PREFIX`: all objects below it, or the one object of that key.
+    """List `s3://BUCKET/PREFIX`: all objects below it, or the one object of that key.
 
     Raises:
-        S3Error: no such bucket, nothing there, no credentials, no network, and the like.
+        S3Error: a missing bucket, no objects, no credentials, no network or similar.
     """
     try:
         bucket, prefix = split_s3(source)
@@ -94,34 +94,34 @@ def fetch(
     into: Path,
     on_object: Callable[[int], None] = lambda size: None,
 ) -> dict[str, Refused]:
-    """Makes the folder `into` of the named files of `remote`, whole or not at all.
+    """Download the named files of `remote` into the folder `into`, atomically.
 
     Args:
         remote: from `open_remote`.
-        names: relative to it; each may be there or not.
-        cache: the folder of contents; may be shared by all sources, and by processes: they take turns.
+        names: relative to it; a name may be missing there.
+        cache: the folder of contents; all sources may share it, and processes, of which one runs at a time.
         into: replaced as a whole.
-        on_object: called in this thread with each object's size in bytes, once it is here.
+        on_object: called in this thread with the size in bytes of each finished object.
 
     Returns:
         Why a name isn't in `into`, for each that isn't.
 
     Raises:
-        S3Error: the server can't be used; what has come stays in the cache.
-        DataError: the disk is full, say.
+        S3Error: the server can't be used; finished downloads stay in the cache.
+        DataError: files can't be written, for example on a full disk.
     """
-    wanted = {name: remote.objects[name] for name in sorted(set(names)) if name in remote.objects}
+    requested = {name: remote.objects[name] for name in sorted(set(names)) if name in remote.objects}
     refused = {
         name: Refused("missing", "no such object", f"an object below {remote.source}")
-        for name in sorted(set(names) - wanted.keys())
+        for name in sorted(set(names) - requested.keys())
     }
     try:
         with _locked(cache):
             discard_partials(into.parent)
-            contents, lost = _contents(remote, list(wanted.values()), cache, on_object)
-            refused |= {name: lost[one.identity] for name, one in wanted.items() if one.identity in lost}
+            contents, lost = _contents(remote, list(requested.values()), cache, on_object)
+            refused |= {name: lost[one.identity] for name, one in requested.items() if one.identity in lost}
             with atomic_dir(into) as folder:
-                for name, one in wanted.items():
+                for name, one in requested.items():
                     if one.identity in contents:
                         problem = _link(contents[one.identity], folder / name)
                         refused |= {name: problem} if problem else {}
@@ -130,18 +130,24 @@ def fetch(
         free = shutil.disk_usage(there).free / 2**20
         found = f"{error.strerror or error} at {error.filename or cache}, {free:,.1f} MiB free"
         raise DataError(
-            Fault(remote.source, "download", found, "room and rights to write here", "mend it and run again")
+            Fault(
+                remote.source,
+                "download",
+                found,
+                "disk space and write permission here",
+                "fix it and run again",
+            )
         ) from None
     return refused
 
 
 def local_copy(source: str, cache: Path) -> Path:
-    """Where the files of a source lie here: a local path as it is, or a copy of all files of s3://BUCKET/PREFIX.
+    """The local path of a source: a local path itself, or a download of all files of s3://BUCKET/PREFIX.
 
-    The one object, where the address is an object's.
+    If the address is that of an object, the path is that of its file.
 
     Raises:
-        S3Error: as `open_remote` and `fetch`, or objects that can't be had; all of them.
+        S3Error: see `open_remote` and `fetch`; also if any object can't be downloaded, with all of them.
     """
     if not is_s3(source):
         return Path(source)
@@ -154,7 +160,7 @@ def local_copy(source: str, cache: Path) -> Path:
     }
     if refused:
         raise S3Error(
-            Fault(remote.source, key, one.found, one.expected, "mend or remove the object, then run again")
+            Fault(remote.source, key, one.found, one.expected, "fix or remove the object, then run again")
             for key, one in sorted(refused.items())
         )
     only = list(remote.objects.items())
@@ -172,19 +178,19 @@ def _locked(cache: Path) -> Iterator[None]:
 def _contents(
     remote: RemoteFolder, objects: list[S3Object], cache: Path, on_object: Callable[[int], None]
 ) -> tuple[dict[str, Path], dict[str, Refused]]:
-    """The file in the cache of each object, by identity, and why those that aren't there aren't."""
+    """The file in the cache of each object by identity; and for those that could not be downloaded, why."""
     known = {path.name.partition("-")[0]: path for path in (cache / "objects").glob("??/*-*")}
     partial = cache / "partial"
     partial.mkdir(exist_ok=True)
     stopped = threading.Event()
 
-    def bring(one: S3Object) -> Path:
-        there = known.get(one.identity)
-        if there is not None:
-            # Verified anew: hard links share their bytes, and someone may have written to one.
-            if file_digest(there, "sha256") == there.name.partition("-")[2]:
-                return there
-            there.unlink()
+    def get(one: S3Object) -> Path:
+        cached = known.get(one.identity)
+        if cached is not None:
+            # Verified again: hard links share their bytes, and a program may have written to one.
+            if file_digest(cached, "sha256") == cached.name.partition("-")[2]:
+                return cached
+            cached.unlink()
         digest = download(remote.client, remote.bucket, one, partial / one.identity, stopped)
         path = cache / "objects" / one.identity[:2] / f"{one.identity}-{digest}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +202,7 @@ def _contents(
     keys = Counter(one.identity for one in objects)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         try:
-            waiting = {pool.submit(bring, one): one for one in first.values()}
+            waiting = {pool.submit(get, one): one for one in first.values()}
             for done in as_completed(waiting):
                 one = waiting[done]
                 try:
@@ -214,16 +220,16 @@ def _contents(
 
 
 def _link(content: Path, path: Path) -> Refused | None:
-    """Gives a content in the cache its name in a tree."""
+    """Link a content of the cache into a tree."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        found = f"an object {path.parent.name!r} beside objects below {path.parent.name + '/'!r}"
+        found = f"an object {path.parent.name!r} and objects below {path.parent.name + '/'!r}"
         return Refused("name_clash", found, "a name that is either a file's or a folder's")
     try:
         os.link(content, path)
     except IsADirectoryError:
         return Refused("name_clash", "a file and a folder of one name", "different names")
-    except OSError:  # a file system without links, or of another device
+    except OSError:  # a file system without hard links, or another device
         shutil.copyfile(content, path)
     return None

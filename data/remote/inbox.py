@@ -1,7 +1,7 @@
-"""An inbox: a folder, or a prefix in S3, where other programs put files: what lies there, and since when unchanged.
+"""An inbox: a folder, or a prefix in S3, where other programs put files. It is listed with the age of each file.
 
-Only whole files should be taken from it, and nothing tells that a writer is done. So a file counts as complete when it
-hasn't changed for a while, by the clock of whoever stores it, and while it has the name that it is meant to keep.
+Only complete files may be taken from it, but nothing signals the end of writing. So a file counts as complete if it
+hasn't changed for some time, by the clock of its storage, and doesn't have the name of an unfinished file.
 """
 
 from __future__ import annotations
@@ -11,34 +11,32 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from data import storage
 from data.errors import DataError, Fault
 from data.remote.fetch import RemoteFolder, fetch
-from data.remote.s3 import S3Error, S3Object, explain, make_client
+from data.remote.s3 import S3Object, list_objects, make_client
 from data.storage import is_file_name, is_s3, split_s3
 
 CLOCK_BACK_S = 3600.0
-"""A file that is this far in the future was written before the clock was set back; servers' clocks differ by less."""
+"""A file this far in the future was written before the clock was set back; clocks of servers differ by less."""
 UNFINISHED = (
     ".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", ".download", ".swp", "~",
 )  # fmt: skip
-"""Endings (in any case) that programs give to files which they still write, and editors to their copies."""
+"""Suffixes (in any case) of files that programs are still writing, and of editors' copies."""
 
 
 class InboxFile(NamedTuple):
-    """A file as a listing tells it.
+    """A file in a listing.
 
     Attributes:
         name: its path below the inbox, with slashes.
         size: bytes.
         age: seconds since it was last written, renamed or replaced.
-        identity: changes when the file does.
-        etag: of an object in S3, which names its content wherever it is listed; None for local files.
+        identity: changes with the file.
+        etag: of an object in S3; None for local files.
     """
 
     name: str
@@ -49,7 +47,7 @@ class InboxFile(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """All files of an inbox by name, and names that can't be those of files below a folder, which are never taken."""
+    """All files of an inbox by name; `unsafe` are names that can't be those of files below a folder."""
 
     files: dict[str, InboxFile]
     unsafe: list[str]
@@ -61,7 +59,7 @@ class Inbox:
     def __init__(self, source: str) -> None:
         """
         Raises:
-            DataError: s3://... isn't an address in S3.
+            DataError: an invalid address in S3.
         """
         self.source = source
         self.is_s3 = is_s3(source)
@@ -76,29 +74,29 @@ class Inbox:
                 raise DataError(fault) from None
 
     def list(self) -> Listing:
-        """What lies there now, but hidden and unfinished names; an empty prefix in S3 is an empty inbox.
+        """The current files, without hidden and unfinished ones; an empty prefix in S3 is an empty inbox.
 
         Raises:
-            DataError: no such folder, or (an S3Error) the server can't be used.
+            DataError: a missing folder, or (an S3Error) the server can't be used.
         """
         found = self._objects() if self.is_s3 else self._paths()
         named = {one.name: one for one in found if not is_unfinished(one.name)}
         unsafe = sorted(name for name in named if not is_file_name(name))
         return Listing({name: named[name] for name in sorted(named.keys() - set(unsafe))}, unsafe)
 
-    def bring(self, files: Iterable[InboxFile], cache: Path, into: Path) -> dict[str, str]:
-        """Copies files, as they were listed, into a new folder `into`; S3's are verified.
+    def copy(self, files: Iterable[InboxFile], cache: Path, into: Path) -> dict[str, str]:
+        """Copy files, as they were listed, into a new folder `into`; downloads from S3 are verified.
 
         Args:
             files: of a listing of this inbox.
-            cache: a folder for what comes from S3, which isn't downloaded again while it is there.
+            cache: a folder for downloads, which are not repeated while they are in it.
             into: replaced as a whole.
 
         Returns:
-            Why a file isn't in `into`, for each that isn't: it changed or went meanwhile, say.
+            Why a file isn't in `into`, for each that isn't, such as one that has changed since.
 
         Raises:
-            DataError: the disk is full, say, or (an S3Error) the server can't be used.
+            DataError: files can't be written, for example on a full disk, or (an S3Error) the server can't be used.
         """
         if self.is_s3:
             objects = {
@@ -113,18 +111,24 @@ class Inbox:
                 for one in files:
                     target = folder / one.name
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    if (problem := self._copy(one, target)) is not None:
+                    if (problem := self._copy_file(one, target)) is not None:
                         target.unlink(missing_ok=True)
                         lost[one.name] = problem
         except OSError as error:
             found = f"{error.strerror or error} at {error.filename or into}"
             raise DataError(
-                Fault(self.source, "inbox", found, "room and rights to write here", "mend it and run again")
+                Fault(
+                    self.source,
+                    "inbox",
+                    found,
+                    "disk space and write permission here",
+                    "fix it and run again",
+                )
             ) from None
         return lost
 
     def digest(self, one: InboxFile) -> str | None:
-        """SHA-256 (hex) of a local file's bytes as listed; None where it isn't local, has changed or can't be read."""
+        """SHA-256 (hex) of a local file as listed; None if it is in S3, has changed or can't be read."""
         if self.is_s3:
             return None
         try:
@@ -134,7 +138,7 @@ class Inbox:
         except OSError:
             return None
 
-    def _copy(self, one: InboxFile, target: Path) -> str | None:
+    def _copy_file(self, one: InboxFile, target: Path) -> str | None:
         try:
             source = (Path(self.source) / one.name).open("rb")
         except OSError as error:
@@ -156,37 +160,20 @@ class Inbox:
             for entry in entries:
                 try:
                     stat = entry.stat()
-                except OSError:  # gone, or a link to nothing
+                except OSError:  # removed since, or a broken link
                     continue
                 name = (at.relative_to(root) / entry.name).as_posix()
-                # Not the time of modification: copies keep their original's, and unpacking sets any.
+                # Not the time of modification, which copying and unpacking may preserve.
                 age = now - stat.st_ctime
                 if age < -CLOCK_BACK_S:
-                    age = -age  # else it would be settling until the clock is there again
+                    age = -age  # else it would be too young until the clock reaches that time again
                 yield InboxFile(name, stat.st_size, age, _identity(stat), None)
 
     def _objects(self) -> Iterable[InboxFile]:
-        import botocore.exceptions
-
         below = self._key("")
-        try:
-            pages = (
-                self._connect().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=below)
-            )
-            for page in pages:
-                now = _answered_at(page)
-                for row in page.get("Contents", []):
-                    if row["Key"].endswith("/"):
-                        continue
-                    # A server without ETags: the time of writing stands for the content.
-                    etag = row.get("ETag", "").strip('"') or f"{row['Key']} {row['LastModified'].isoformat()}"
-                    changed: datetime = row["LastModified"]
-                    age = now - changed.timestamp()
-                    yield InboxFile(
-                        row["Key"][len(below) :], int(row["Size"]), age, f"{etag} {row['Size']}", etag
-                    )
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise S3Error(explain(error, self.source)) from None
+        for one in list_objects(self._connect(), self._bucket, below):
+            identity = f"{one.etag} {one.size}"
+            yield InboxFile(one.key[len(below) :], one.size, one.age, identity, one.etag)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
@@ -205,12 +192,3 @@ def is_unfinished(name: str) -> bool:
 
 def _identity(stat: os.stat_result) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
-
-
-def _answered_at(page: dict[str, Any]) -> float:
-    """The server's own clock (s since 1970): ours may be minutes off. Ours where it doesn't tell."""
-    date = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    try:
-        return parsedate_to_datetime(date).timestamp() if date else time.time()
-    except ValueError:
-        return time.time()

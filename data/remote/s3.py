@@ -1,7 +1,7 @@
-"""Objects in S3: listed, and downloaded so that what breaks off goes on and what comes is what was sent.
+"""Objects in S3: listing, and downloads that are resumed and verified.
 
-Any server that speaks S3: endpoint, region and credentials are found by boto3's own chain (AWS_ENDPOINT_URL,
-AWS_PROFILE, ~/.aws, instance roles), never by us, and are not logged.
+Any S3 server: boto3 itself finds endpoint, region and credentials (AWS_ENDPOINT_URL, AWS_PROFILE, ~/.aws, instance
+roles). They are not logged.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import logging
 import random
 import re
 import threading
+import time
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,7 +24,7 @@ from data.errors import DataError, Fault
 
 CONNECTIONS = 16
 ATTEMPTS = 8
-"""Of one object in a row without a further byte; botocore's own attempts of each request come on top."""
+"""Attempts of one object in a row without a new byte; botocore retries each request in addition."""
 BACKOFF_S, BACKOFF_MAX_S = 0.25, 20.0
 _CHUNK = 1 << 20
 _TRANSIENT = {"429", "500", "502", "503", "504", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown",
@@ -30,37 +33,38 @@ _GONE = {"404", "NoSuchKey", "412", "PreconditionFailed"}
 
 
 class S3Object(NamedTuple):
-    """An object as a listing tells it. `etag` is its MD5 (hex) where it was sent in one part and without KMS."""
+    """An object in a listing."""
 
     key: str
     size: int  # bytes
-    etag: str
+    etag: str  # MD5 (hex) of an object that was uploaded in one part and without KMS
+    age: float = 0.0  # seconds since it was written, by the server's clock
 
     @property
     def identity(self) -> str:
-        """32 hex digits that are the same for the same content, as far as the listing tells."""
+        """32 hex digits, a hash of ETag and size: the same for the same content."""
         return hashlib.sha256(f"{self.etag}\n{self.size}".encode()).hexdigest()[:32]
 
 
 class ObjectError(Exception):
-    """One object can't be had, others may: it is gone, has changed, or never comes whole. `args` is found, expected."""
+    """A single object can't be downloaded: it is gone, has changed, or is never complete. `args` is found, expected."""
 
 
 class S3Error(DataError):
-    """The server can't be used at all: wrong address, no credentials, no network."""
+    """The server can't be used: wrong address, no credentials, no network."""
 
 
 class S3Away(S3Error):
-    """The server doesn't answer, or says "later": another try may go well."""
+    """The server doesn't respond or is overloaded; a later retry may succeed."""
 
     passing = True
 
 
 def make_client() -> Any:
-    """A boto3 client by boto3's own chain, safe for many threads.
+    """A boto3 client, configured by boto3's own rules and safe for many threads.
 
     Raises:
-        S3Error: the configuration (a profile, a region) is wrong.
+        S3Error: an invalid configuration (a profile, a region).
     """
     import boto3
     import botocore.config
@@ -78,7 +82,7 @@ def make_client() -> Any:
             connect_timeout=10,
             read_timeout=60,
             max_pool_connections=CONNECTIONS,
-            response_checksum_validation="when_required",  # what comes is verified as a file, whole
+            response_checksum_validation="when_required",  # whole files are verified instead
         )
         return session.client("s3", config=config)
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
@@ -86,35 +90,46 @@ def make_client() -> Any:
 
 
 def list_objects(client: Any, bucket: str, prefix: str) -> Iterator[S3Object]:
-    """All objects whose key begins with `prefix`, in the order of their keys; "folders" of size 0 are left out.
+    """All objects whose key begins with `prefix`, by key; placeholders of folders (keys with a final /) are left out.
 
     Raises:
-        S3Error: no such bucket, no credentials, no network, and the like.
+        S3Error: a missing bucket, no credentials, no network or similar.
     """
     import botocore.exceptions
 
     try:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            now = _server_time(page)
             for row in page.get("Contents", []):
                 if not row["Key"].endswith("/"):
-                    # A server without ETags: the time of writing stands for the content.
-                    etag = row.get("ETag", "").strip('"') or f"{row['Key']} {row['LastModified'].isoformat()}"
-                    yield S3Object(row["Key"], int(row["Size"]), etag)
+                    written: datetime = row["LastModified"]
+                    # Without an ETag, the time of writing identifies the content.
+                    etag = row.get("ETag", "").strip('"') or f"{row['Key']} {written.isoformat()}"
+                    yield S3Object(row["Key"], int(row["Size"]), etag, now - written.timestamp())
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise as_error(error, f"s3://{bucket}/{prefix}") from None
 
 
-def download(client: Any, bucket: str, one: S3Object, path: Path, stopped: threading.Event) -> str:
-    """Brings an object to `path` whole, and verified; returns its SHA-256 (hex).
+def _server_time(page: dict[str, Any]) -> float:
+    """The server's clock in seconds since 1970, since ours may be minutes off; ours if the response has no date."""
+    date = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return parsedate_to_datetime(date).timestamp() if date else time.time()
+    except ValueError:
+        return time.time()
 
-    What an earlier attempt, or a killed process, left at `path` is kept and the rest asked for. Verified are size and
-    content: by the ETag (MD5, or MD5 of parts' MD5s) or the checksum that the server has; where it has neither, by a
-    second download, which must be the same. `stopped`, once set, ends it soon.
+
+def download(client: Any, bucket: str, one: S3Object, path: Path, stopped: threading.Event) -> str:
+    """Download an object to `path` and verify it; returns its SHA-256 (hex).
+
+    Bytes that an earlier attempt, or a killed process, left at `path` are kept, and only the rest is requested. Size
+    and content are verified: by the ETag (MD5, or MD5 of the parts' MD5s) or the checksum of the server; if there is
+    none, by a second download, which must be equal. The download stops soon after `stopped` is set.
 
     Raises:
-        ObjectError: this object can't be had.
-        S3Error: the server didn't answer, `ATTEMPTS` times in a row.
-        OSError: the disk is full, say.
+        ObjectError: this object can't be downloaded.
+        S3Error: the server didn't respond, `ATTEMPTS` times in a row.
+        OSError: the file can't be written, for example on a full disk.
     """
     where = f"s3://{bucket}/{one.key}"
     failures = 0
@@ -136,11 +151,11 @@ def download(client: Any, bucket: str, one: S3Object, path: Path, stopped: threa
                     raise as_error(error, where) from None
             else:
                 _empty(file)
-                failures += right is not None  # the first of two downloads is no failure
+                failures += right is not None  # the first of two downloads isn't a failure
                 unproven |= {digest} if right is None else set()
                 if failures >= ATTEMPTS:
                     raise ObjectError(
-                        f"content that isn't what its ETag {one.etag} says, {ATTEMPTS} times over",
+                        f"content that doesn't match its ETag {one.etag}, {ATTEMPTS} times in a row",
                         f"the {one.size} bytes that were stored",
                     )
             pause = random.uniform(0.5, 1) * min(BACKOFF_MAX_S, BACKOFF_S * 2 ** (failures - 1))
@@ -149,14 +164,14 @@ def download(client: Any, bucket: str, one: S3Object, path: Path, stopped: threa
 
 
 def _append(client: Any, bucket: str, one: S3Object, file: BinaryIO, stopped: threading.Event) -> None:
-    """Asks for what is missing and writes it as it comes: what a broken connection leaves is kept."""
+    """Request the missing bytes and write them as they arrive; those before a broken connection are kept."""
     start = file.tell()
-    some = {"Range": f"bytes={start}-"} if start else {}
+    rest = {"Range": f"bytes={start}-"} if start else {}
     same = {"IfMatch": f'"{one.etag}"'} if " " not in one.etag else {}
-    response = client.get_object(Bucket=bucket, Key=one.key, **some, **same)
+    response = client.get_object(Bucket=bucket, Key=one.key, **rest, **same)
     body = response["Body"]
     if start and not str(response.get("ContentRange", "")).startswith(f"bytes {start}-"):
-        _empty(file)  # a server that knows no ranges sends all of it
+        _empty(file)  # a server without ranges sends the whole object
     try:
         while not stopped.is_set() and (chunk := body.read(_CHUNK)):
             file.write(chunk)
@@ -172,7 +187,7 @@ def _empty(file: BinaryIO) -> None:
 
 
 def _is_right(client: Any, bucket: str, one: S3Object, path: Path) -> bool | None:
-    """Whether a downloaded file is what the server has; None where nothing tells."""
+    """Whether a downloaded file is the server's object; None if that can't be verified."""
     kind = re.fullmatch(r"([0-9a-f]{32})(?:-(\d+))?", one.etag)
     if kind is not None and kind[2] is None and file_digest(path, "md5") == one.etag:
         return True
@@ -187,25 +202,25 @@ def _is_right(client: Any, bucket: str, one: S3Object, path: Path) -> bool | Non
     if kind[2] is None:
         return False
     part = int(_head(client, bucket, one, PartNumber=1).get("ContentLength", 0))
-    # Parts needn't be of one size: only where it fits is it proof.
+    # Parts may differ in size, so only a match is proof.
     return True if _parts_etag(path, part) == one.etag else None
 
 
 def _head(client: Any, bucket: str, one: S3Object, **more: Any) -> dict[str, Any]:
-    """What the server tells of an object; nothing where it doesn't know such a question."""
+    """The server's metadata of an object; empty if it doesn't support the request."""
     import botocore.exceptions
 
     try:
-        answer: dict[str, Any] = client.head_object(Bucket=bucket, Key=one.key, **more)
+        response: dict[str, Any] = client.head_object(Bucket=bucket, Key=one.key, **more)
     except botocore.exceptions.ClientError as error:
         if str(error.response.get("Error", {}).get("Code", "")) in _TRANSIENT | _GONE:
             raise
         return {}
-    return answer
+    return response
 
 
 def _parts_etag(path: Path, part: int) -> str:
-    """The ETag of an object sent in parts of `part` bytes: the MD5 of their MD5s, and their number."""
+    """The ETag of an object uploaded in parts of `part` bytes: the MD5 of their MD5s, and their number."""
     digests = []
     with path.open("rb") as file:
         while chunk := file.read(max(part, 1)):
@@ -214,7 +229,7 @@ def _parts_etag(path: Path, part: int) -> str:
 
 
 def file_digest(path: Path, name: str) -> str:
-    """Hex digest of a file's bytes by a hash that hashlib knows by that name."""
+    """Hex digest of a file by the hash of that name in hashlib."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
 
@@ -231,7 +246,7 @@ def _crc32(path: Path) -> str:
     return b64encode(value.to_bytes(4, "big")).decode()
 
 
-# CRC32C and CRC64NVME would need a library of their own; an object that has one has an ETag too.
+# CRC32C and CRC64NVME need another library; objects with one have an ETag too.
 _CHECKSUMS: dict[str, Callable[[Path], str]] = {
     "SHA256": _in_base64("sha256"), "SHA1": _in_base64("sha1"), "CRC32": _crc32,
 }  # fmt: skip
@@ -246,7 +261,7 @@ def _transient_errors() -> tuple[type[Exception], ...]:
 
 
 def _raise_if_final(error: Exception, where: str) -> None:
-    """Raises where another attempt is of no use."""
+    """Raise if another attempt can't help."""
     import botocore.exceptions
 
     if isinstance(error, botocore.exceptions.ClientError):
@@ -263,7 +278,7 @@ def _raise_if_final(error: Exception, where: str) -> None:
 
 
 def as_error(error: Exception, where: str) -> S3Error:
-    """An error of boto3 as ours: an `S3Away` where it is one of those that pass."""
+    """An error of boto3 as an `S3Error`; an `S3Away` if it is transient."""
     import botocore.exceptions
     import urllib3.exceptions
 
@@ -280,7 +295,7 @@ def as_error(error: Exception, where: str) -> S3Error:
 
 
 def explain(error: Exception, where: str) -> Fault:
-    """An error of boto3 as a fault, in a line; `Fault` hides what a URL may carry."""
+    """An error of boto3 as a fault, on one line; `Fault` hides credentials in URLs."""
     code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
     steps = {
         "NoSuchBucket": "correct the bucket's name, or AWS_ENDPOINT_URL",
@@ -299,8 +314,8 @@ def explain(error: Exception, where: str) -> Fault:
         ),
         **dict.fromkeys(
             ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"),
-            "check the network and AWS_ENDPOINT_URL, then run again: what has come is kept",
+            "check the network and AWS_ENDPOINT_URL, then run again: finished downloads are kept",
         ),
     }
-    step = steps.get(code) or steps.get(type(error).__name__, "run again: what has come is kept")
-    return Fault(where, "S3", str(error), "an S3 server that answers", step)
+    step = steps.get(code) or steps.get(type(error).__name__, "run again: finished downloads are kept")
+    return Fault(where, "S3", str(error), "an S3 server that responds", step)

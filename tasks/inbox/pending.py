@@ -91,7 +91,7 @@ class Lookout:
             return Waiting(open_, None, digests, self._tried[1], settling, lost)
         into = self.place / "files"
         if open_:
-            lost |= inbox.bring(open_.values(), self.place / "cache", into)
+            lost |= inbox.copy(open_.values(), self.place / "cache", into)
         else:
             shutil.rmtree(self.place, ignore_errors=True)  # what came from S3 before is of no more use
         open_ = {name: one for name, one in open_.items() if name not in lost}

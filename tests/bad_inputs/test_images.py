@@ -234,7 +234,7 @@ BUCKETS: list[tuple[str, Callable[[Bucket], None], dict[str, str], str]] = [
     ("object gone", gone, {}, "images/1.png: image 1: found no such object"),
     ("empty object", empty, {}, "images/1.png: image 1: found an empty file"),
     ("cut object", cut, {}, "images/1.png: image 1: found a truncated file"),
-    ("always another byte", flipped, {}, "content that isn't what its ETag"),
+    ("always another byte", flipped, {}, "content that doesn't match its ETag"),
     ("server always fails", failing, {}, "InternalError"),
     ("no bucket", nothing, {"images": "s3://no-such-bucket-at-all/x"}, "correct the bucket's name"),
     ("no prefix", nothing, {"images": "s3://{bucket}/pictures"}, "found no object there"),

@@ -218,7 +218,7 @@ def test_a_folder_with_other_files_is_left_alone(source: Path, tmp_path: Path) -
     assert len(ids(tmp_path / "strong.json")) == 25
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(
-        DataError, match=r"found mine.json; expected a new folder, or one that holds an earlier"
+        DataError, match=r"found mine.json; expected a new folder, or one with only an earlier split"
     ):
         write_split_files(source, tmp_path, REQUEST)
     assert len(ids(tmp_path / "strong.json")) == 25

@@ -170,7 +170,7 @@ def test_an_object_that_never_comes_whole_is_refused_and_the_others_are_not(
     _, refused = bring(bucket, tmp_path)
     assert refused.keys() == {"b"} and refused["b"].reason == "download"
     assert len([path for path in bucket.proxy.gets() if path.endswith("/b")]) == 8
-    assert "8 times over" in refused["b"].found
+    assert "8 times in a row" in refused["b"].found
     assert contents(tmp_path / "tree").keys() == {"a", "c"}
     assert list((tmp_path / "cache" / "partial").iterdir()) == []
 
@@ -284,7 +284,7 @@ def test_an_outage_ends_the_download_and_keeps_what_came(
     bucket.fill({f"imgs/{n}": noise(100, n) for n in range(40)})
     kept = tmp_path / "cache" / "objects"
     bucket.proxy.plan = lambda method, path, nth: "500" if len(list(kept.glob("??/*-*"))) >= 8 else None
-    with pytest.raises(S3Away, match="run again: what has come is kept"):
+    with pytest.raises(S3Away, match="run again: finished downloads are kept"):
         bring(bucket, tmp_path)
     assert not (tmp_path / "tree").exists()
     before = len(bucket.proxy.gets())
@@ -297,7 +297,7 @@ def test_an_outage_ends_the_download_and_keeps_what_came(
 def test_a_full_disk_is_a_fault_not_an_outage(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fill({"imgs/a": b"a"})
     (tmp_path / "cache").write_text("a file where the cache should be")
-    with pytest.raises(DataError, match=r"MiB free; expected room and rights to write"):
+    with pytest.raises(DataError, match=r"MiB free; expected disk space and write permission"):
         bring(bucket, tmp_path)
 
 

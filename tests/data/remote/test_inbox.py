@@ -94,7 +94,7 @@ def test_files_are_brought_as_they_were_listed(tmp_path: Path) -> None:
     listed = inbox.list().files
     (box / "b.json").write_text("written to meanwhile")
     (box / "c.json").unlink()
-    lost = inbox.bring(listed.values(), tmp_path / "cache", tmp_path / "into")
+    lost = inbox.copy(listed.values(), tmp_path / "cache", tmp_path / "into")
     assert lost.keys() == {"b.json", "c.json"}
     assert "changed meanwhile" in lost["b.json"] and "No such file" in lost["c.json"]
     assert [path.name for path in (tmp_path / "into").rglob("*.json")] == ["a.json"]
@@ -113,11 +113,11 @@ def test_a_prefix_in_s3(bucket: Bucket, tmp_path: Path) -> None:
     assert all(-5 < one.age < 60 for one in found.files.values())
     again = inbox.list().files["a.json"]
     assert (again.identity, again.etag) == (found.files["a.json"].identity, found.files["a.json"].etag)
-    assert inbox.bring(found.files.values(), tmp_path / "cache", tmp_path / "into") == {}
+    assert inbox.copy(found.files.values(), tmp_path / "cache", tmp_path / "into") == {}
     assert (tmp_path / "into/june/b.csv").read_bytes() == b"x"
     bucket.fill({"in/a.json": b"[]"})
     assert inbox.list().files["a.json"].identity != again.identity
-    lost = inbox.bring([again._replace(etag="0" * 32)], tmp_path / "cache", tmp_path / "into")
+    lost = inbox.copy([again._replace(etag="0" * 32)], tmp_path / "cache", tmp_path / "into")
     assert "replaced or removed meanwhile" in lost["a.json"]
 
 

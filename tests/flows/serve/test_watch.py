@@ -176,7 +176,7 @@ def test_errors_are_told_once_and_tried_again_less_and_less_often(
     bucket.proxy.plan = lambda method, path, nth: "503"
     assert [watcher.look(), watcher.look()] == [1, 2]
     assert (
-        len(said) == 1 and "can't look: s3://" in said[0] and "expected an S3 server that answers" in said[0]
+        len(said) == 1 and "can't look: s3://" in said[0] and "expected an S3 server that responds" in said[0]
     )
     bucket.proxy.plan = lambda method, path, nth: None
     bucket.fill({"in/a.csv": put("a.csv")})
