@@ -34,7 +34,7 @@ def tiny_masks() -> dict[str, np.ndarray]:
 
 
 def instances_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """INSTANCES from rows that say instance_id, image_id, category_id, mask, and what is unusual."""
+    """INSTANCES from rows with instance_id, image_id, category_id, mask, and unusual values."""
     full = []
     for row in rows:
         mask = row.pop("mask")

@@ -1,4 +1,4 @@
-"""A small Scalabel data set as its files say it."""
+"""A small Scalabel data set as files."""
 
 from __future__ import annotations
 

@@ -158,10 +158,10 @@ def test_a_traceback_shows_no_secret_and_begins_no_line(restored_factory: None) 
             raise RuntimeError("a\nERROR forged") from error
     except RuntimeError:
         log.exception("it failed", stack_info=True)
-    told = stream.getvalue()
-    assert "https://*****@host\\x1b" in told and "SECRET" not in told.replace("KEY:SECRET@host\\\\x1b", "")
-    assert [one for one in told.splitlines() if one and not one.startswith("  ")] == ["it failed"]
-    assert "RuntimeError: a" in told and "Stack (most recent call last)" in told
+    shown = stream.getvalue()
+    assert "https://*****@host\\x1b" in shown and "SECRET" not in shown.replace("KEY:SECRET@host\\\\x1b", "")
+    assert [one for one in shown.splitlines() if one and not one.startswith("  ")] == ["it failed"]
+    assert "RuntimeError: a" in shown and "Stack (most recent call last)" in shown
 
 
 @pytest.fixture

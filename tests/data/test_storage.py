@@ -105,7 +105,7 @@ def test_files_are_listed_sorted_without_hidden_ones(tmp_path: Path) -> None:
         list_files(tmp_path / "absent")
 
 
-def test_linked_folders_are_listed_once_and_after_what_lies_here(tmp_path: Path) -> None:
+def test_linked_folders_are_listed_once_and_after_those_without_links(tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     for path in (root / "real/1.png", root / "z/2.png", outside / "3.png", outside / "deep/4.png"):
         path.parent.mkdir(parents=True, exist_ok=True)

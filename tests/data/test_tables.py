@@ -114,7 +114,7 @@ def pseudo(**change: int) -> pa.Table:
     return instances_table([row | {"source": "pseudo", "score": 0.5} | change])
 
 
-def test_points_of_pseudo_masks_are_kept_beside_instances_without(
+def test_points_of_pseudo_masks_are_kept_with_instances_without(
     make_split: Callable[..., Split], tmp_path: Path
 ) -> None:
     with_points = pseudo()

@@ -126,10 +126,10 @@ def test_all_faults_of_all_files_are_listed(tmp_path: Path) -> None:
     images = Images("1.jpg", "2.jpg", "3.jpg", "4.jpg", "4.png", "6.jpg", "7.jpg", "8.jpg")
     with pytest.raises(DataError) as caught:
         read_bitmasks(tmp_path, images=images)
-    said = [(Path(fault.file).name, fault.found) for fault in caught.value.faults]
-    assert [name for name, _ in said] == [f"{n}.png" for n in (1, 1, 2, 3, 4, 5, 6, 7, 8)]
+    found = [(Path(fault.file).name, fault.found) for fault in caught.value.faults]
+    assert [name for name, _ in found] == [f"{n}.png" for n in (1, 1, 2, 3, 4, 5, 6, 7, 8)]
     for n, part in ((2, "mode RGB"), (3, "mode L"), (4, "4.jpg, 4.png"), (5, "none"), (6, "not readable")):
-        assert part in said[n][1]
+        assert part in found[n][1]
 
 
 def test_absurd_sizes_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_masks_that_do_not_overlap_come_back_the_same(tmp_path: Path, frame: Fra
     assert found == [(label.category_id, label.counts, set(label.flags)) for label in frame.labels]
 
 
-def test_the_higher_score_lies_on_top_and_what_is_hidden_is_told(tmp_path: Path) -> None:
+def test_the_higher_score_is_on_top_and_hidden_masks_are_reported(tmp_path: Path) -> None:
     mask = np.zeros((4, 6), dtype=bool)
     low, high, small = mask.copy(), mask.copy(), mask.copy()
     low[:, :4], high[:, 2:], small[1, 1] = True, True, True

@@ -110,7 +110,7 @@ def test_one_format_to_the_next_loses_nothing(tmp_path: Path, frames: list[Frame
     assert (tmp_path / "0.json").read_bytes() == (tmp_path / "2.json").read_bytes()
 
 
-def test_bitmasks_of_overlapping_masks_tell_what_they_lost(tmp_path: Path) -> None:
+def test_bitmasks_of_overlapping_masks_report_what_they_lost(tmp_path: Path) -> None:
     full = masks.encode(np.ones((4, 6), dtype=bool))
     labels = (Label(1, 3, full), Label(2, 7, full, frozenset({"ignored"})))
     counts = write_frames(tmp_path, "out", "bdd-bitmask", [Frame(1, "x.jpg", 6, 4, labels)], CLASSES)

@@ -25,7 +25,7 @@ NAMES = st.sampled_from(["images", "annotations", "a]", '"', "\\", "é", ""])
 
 @pytest.fixture(params=[7, 1 << 20])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files read some bytes at a time, so that strings and escapes lie across the borders, or at once."""
+    """Files are read some bytes at a time, so that strings and escapes cross the borders, or at once."""
     monkeypatch.setattr(json_stream, "CHUNK", request.param)
 
 

@@ -128,7 +128,7 @@ documents = st.lists(record | value, max_size=4) | value
 
 
 def read_or_refuse(folder: Path, document: Any) -> None:
-    """Any JSON gives masks of their image's size, or a DataError whose faults say where and what."""
+    """Any JSON gives masks of their image's size, or a DataError whose faults have a place and a reason."""
     try:
         rows = read_results(written(folder, document), SIZES, CLASSES)
     except DataError:

@@ -20,7 +20,7 @@ def click(
 
 @settings(max_examples=300)
 @given(any_mask, st.sampled_from(CLICK_KINDS), st.floats(0, 3), st.integers(0, 5))
-def test_every_click_lies_on_its_mask(mask: np.ndarray, kind: ClickKind, jitter: float, seed: int) -> None:
+def test_every_click_is_on_its_mask(mask: np.ndarray, kind: ClickKind, jitter: float, seed: int) -> None:
     point = click(mask, kind, jitter, seed)
     if not mask.any():
         assert point is None
@@ -106,7 +106,7 @@ def test_a_record_stays_in_its_pixel() -> None:
 
 
 @given(any_mask, st.integers(0, 2**32 - 1))
-def test_random_points_lie_on_the_object(mask: np.ndarray, seed: int) -> None:
+def test_random_points_are_on_the_object(mask: np.ndarray, seed: int) -> None:
     if not mask.any():
         with pytest.raises(ValueError, match="empty"):
             random_inner_point(mask, np.random.default_rng(seed))

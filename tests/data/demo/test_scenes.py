@@ -62,7 +62,7 @@ def test_outlines_tell_the_classes_apart(name: str) -> None:
         assert guess == name
 
 
-def test_masks_are_what_is_seen_of_each_object() -> None:
+def test_masks_are_the_visible_part_of_each_object() -> None:
     for scene in SCENES:
         assert scene.image.shape == (96, 96, 3)
         assert scene.image.dtype == np.uint8

@@ -170,7 +170,7 @@ def test_images_without_a_rare_class_keep_their_order_when_others_come(
     assert [image for image in image_order(more, seed) if image < 1000] == image_order(plain, seed)
 
 
-def test_too_few_images_for_every_class_are_told(source: Path, tmp_path: Path) -> None:
+def test_too_few_images_for_every_class_are_reported(source: Path, tmp_path: Path) -> None:
     summary = write_split_files(source, tmp_path / "out", replace(REQUEST, strong=1))
     strong = load(tmp_path / "out/strong.json")
     shown = {row["category_id"] for row in strong["annotations"]}
@@ -197,12 +197,12 @@ def test_folders_go_before_the_names_and_val_comes_along(source: Path, tmp_path:
     assert clicks["images"] == load(tmp_path / "out/weak.json")["images"]
 
 
-def test_all_faults_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps({"images": [{"id": 1}], "annotations": []}))
     request = SplitRequest(strong=1.5, seed=-1, clicks="centre", jitter=-1, folder="../x", val_folder="/y")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         write_split_files(tmp_path / "train.json", tmp_path / "out", request, val=tmp_path / "none.json")
-    records = [fault.record for fault in told.value.faults]
+    records = [fault.record for fault in caught.value.faults]
     assert records == ["strong", "seed", "jitter", "folder", "val_folder", "file", "image 1", "file"]
     assert not (tmp_path / "out").exists()
 

@@ -51,7 +51,7 @@ def test_every_file_is_valid_and_the_splits_share_no_image(drawn: Path) -> None:
         assert read_image(drawn / "dataset/images" / row["file_name"]).shape == (64, 64, 3)
 
 
-def test_each_weak_object_has_one_click_that_lies_on_it(drawn: Path) -> None:
+def test_each_weak_object_has_one_click_on_it(drawn: Path) -> None:
     objects = {row["id"]: row for row in load(drawn, "dataset/annotations/kept_aside.json")["annotations"]}
     clicks = load(drawn, "points/clicks.json")["annotations"]
     assert sorted(click["id"] for click in clicks) == sorted(objects)

@@ -44,7 +44,7 @@ def test_ids_that_the_file_does_not_list_stay_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listed", "said", "expected"),
+    ("listed", "given", "expected"),
     [
         ("x1", "x1", ("a.png",)),
         ("7", "7", ("a.png",)),
@@ -54,9 +54,9 @@ def test_ids_that_the_file_does_not_list_stay_ids(tmp_path: Path) -> None:
         (7, "b.png", ("b.png",)),
     ],
 )
-def test_ids_may_be_texts(tmp_path: Path, listed: Any, said: Any, expected: tuple[Any, ...]) -> None:
+def test_ids_may_be_texts(tmp_path: Path, listed: Any, given: Any, expected: tuple[Any, ...]) -> None:
     image = {"id": listed, "file_name": "a.png", "width": 40, "height": 24}
-    row = {"id": 1, "image_id": said, "category_id": "c", "point": [1, 2]}
+    row = {"id": 1, "image_id": given, "category_id": "c", "point": [1, 2]}
     (record,) = records(tmp_path, row, images=[image], categories=[{"id": "c", "name": "cell"}])
     assert ((record.image, *record.also), record.category) == (expected, "cell")
     assert record.size == ((40, 24) if expected == ("a.png",) else None)

@@ -11,8 +11,8 @@ META = "<meta><{0}><id>7</id><created>2024-01-01</created>{1}</{0}><dumped>2024-
 
 
 def image(body: str, meta: str = "", **attributes: str) -> str:
-    said = " ".join(f'{name}="{value}"' for name, value in attributes.items())
-    head = f'<image id="3" name="in/a.png" width="40" height="24" {said}>'
+    given = " ".join(f'{name}="{value}"' for name, value in attributes.items())
+    head = f'<image id="3" name="in/a.png" width="40" height="24" {given}>'
     return f"<annotations>{meta}{head}{body}</image></annotations>"
 
 
@@ -47,7 +47,7 @@ def test_an_id_does_not_shift_when_shapes_before_it_go(read: Read) -> None:
     assert before.point_id == after.point_id
 
 
-def test_images_of_a_project_s_tasks_of_one_name_are_told_apart(read: Read) -> None:
+def test_images_of_a_project_s_tasks_of_one_name_are_distinguished(read: Read) -> None:
     meta = (
         "<meta><project><tasks><task><id>7</id><created>then</created></task></tasks></project>"
         "<dumped>2024</dumped></meta>"
@@ -70,8 +70,10 @@ def test_tracks_say_frames(read: Read) -> None:
         <box frame="9" outside="1"/></track></annotations>"""
     unit, *records = read("cvat", document, options=Options(None, "{video}/{frame:03d}"))
     assert isinstance(unit, Unit) and unit.name == "cvat task 7 of 2024-01-01: tracks"
-    told = [(r.source_record, r.image, r.x, r.problem) for r in records if isinstance(r, PointRecord)]
-    assert told == [
+    found_records = [
+        (r.source_record, r.image, r.x, r.problem) for r in records if isinstance(r, PointRecord)
+    ]
+    assert found_records == [
         ("track 2, frame 7, point 0", "film/007", 1.0, None),
         ("track 2, frame 7, point 1", "film/007", 3.0, None),
         ("track 2, frame 8", "film/008", None, Problem("outside_frame", "outside=1", "an object that is in the frame")),
@@ -95,8 +97,8 @@ FIRST, SECOND = 'task_id="1" subset="default"', 'task_id="2" subset="default"'
 
 def test_tracks_of_a_project_are_of_their_tasks(read: Read) -> None:
     found = read("cvat", videos(FIRST, SECOND, FIRST), options=Options(None, "{video}/{frame}"))
-    told = [(r.source_record, r.image, r.size, r.unit) for r in found if isinstance(r, PointRecord)]
-    assert told == [
+    found_records = [(r.source_record, r.image, r.size, r.unit) for r in found if isinstance(r, PointRecord)]
+    assert found_records == [
         ("track 0, frame 0", "v1/0", (40, 24), "cvat task 1 of A: tracks"),
         ("track 2, frame 0", "v1/0", (40, 24), "cvat task 1 of A: tracks"),
         ("track 1, frame 0", "v2/0", None, "cvat task 2 of B: tracks"),
@@ -117,7 +119,7 @@ def test_tracks_of_a_project_are_of_their_tasks(read: Read) -> None:
         (videos(""), "{video}_{frame}", False),  # of which video?
     ],
 )
-def test_frames_of_several_videos_must_be_told_apart(
+def test_frames_of_several_videos_must_be_distinguished(
     read: Read, document: str, pattern: str, good: bool
 ) -> None:
     if good:

@@ -21,7 +21,7 @@ def split_of(weak: Split, names: dict[int, str]) -> Split:
 
 @pytest.fixture
 def images(weak: Split) -> WeakImages:
-    """Beside a.png, night/b.png, day/b.png and night/c.png: rejected ones, and those of strong and val."""
+    """Rejected images and those of strong and val, in addition to a.png, night/b.png, day/b.png and night/c.png."""
     rejected = {20: ("dusk/d.png", "truncated"), 21: ("a.jpg", "empty"), 22: ("day/c.png", "size")}
     others = {
         "strong": split_of(weak, {30: "s.png", 31: "masks/a.png"}),
@@ -66,9 +66,11 @@ def test_other_images_change_no_point(weak: Split) -> None:
         PointRecord("c.csv", f"line {n}", name, "bolt", 1.5 + n, 2.0)
         for n, name in enumerate(("a.png", "night/b.png", "x/night/c.png", 2, "v.png", "d.png"))
     ]
-    beside = Elsewhere({20: ("d.png", "empty")}, {"val": split_of(weak, {1040: "v.png", 1041: "val/a.png"})})
+    excluded = Elsewhere(
+        {20: ("d.png", "empty")}, {"val": split_of(weak, {1040: "v.png", 1041: "val/a.png"})}
+    )
     plain, lost = resolve(records, weak)
-    kept, told = resolve(records, weak, elsewhere=beside)
+    kept, rejected = resolve(records, weak, elsewhere=excluded)
     assert kept == plain and len(kept) == 4
     assert lost["reason"].to_pylist() == ["unknown_image", "unknown_image"]
-    assert told["reason"].to_pylist() == ["other_split", "rejected_image"]
+    assert rejected["reason"].to_pylist() == ["other_split", "rejected_image"]

@@ -54,7 +54,7 @@ class Place:
         (self.root / name).write_text(content, encoding="utf-8")
 
     def points(self) -> dict[str, tuple[float, float]]:
-        """Each point's place by its id; what isn't a point must ask for no correction."""
+        """Each point's place by its id; other records must need no correction."""
         found = read_folder(self.root, "auto", SNIFFED, weak=self.weak)
         assert not found.faults
         kept, rejected = resolve(found.records, self.weak, holders=found.holders)
@@ -141,7 +141,7 @@ def test_a_corrected_file_replaces_its_own_points(place: Place) -> None:
     assert after.keys() <= before.keys()
 
 
-def test_of_an_annotation_in_several_exports_the_newest_counts_whatever_the_names(place: Place) -> None:
+def test_of_an_annotation_in_several_exports_the_newest_counts_under_any_name(place: Place) -> None:
     place.put("a newer one.json", studio("2024-05-03T10:00:00Z", ("r1", 30, 4)))
     place.put("march.json", studio("2024-05-02T10:00:00Z", ("r1", 3, 4), ("r2", 5, 6)))
     assert list(place.points().values()) == [(30.0, 4.0)]  # r2 is gone in the newer one
@@ -211,9 +211,7 @@ def test_a_later_export_of_a_project_its_task_or_its_job_replaces_an_older_one(
     assert list(place.points().values()) == [(9.0, 2.0)]
 
 
-def test_where_jobs_overlap_a_warning_says_what_may_count_twice(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_overlapping_jobs_are_warned_of(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.put("task.xml", cvat_of("task", "2024-01-01", cvat_image(3, frame=5), "4-0-6", "5-5-9"))
     place.put("job.xml", cvat_of("job", "2024-01-02", cvat_image(9, frame=5), "4-0-6"))
     assert sorted(place.points().values()) == [(3.0, 2.0), (9.0, 2.0)]

@@ -1,4 +1,4 @@
-"""Fuzzing: whatever bytes or documents come, an importer gives records or raises our own error, and so does merging.
+"""Fuzzing: for any bytes or documents, an importer returns records or raises our own error, and so does merging.
 
 Each importer is fed with arbitrary trees of its own keys, whole documents with values changed, documents cut or with
 bytes changed, and arbitrary bytes. `pytest -m slow` tries 10,000 of each importer.
@@ -114,8 +114,8 @@ def changed(document: Any, path: list[int], value: Any) -> Any:
 
 
 def element(tag: str, attributes: dict[str, str], inside: list[str]) -> str:
-    said = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
-    return f"<{tag} {said}>{''.join(inside)}</{tag}>"
+    attrs = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
+    return f"<{tag} {attrs}>{''.join(inside)}</{tag}>"
 
 
 XML_TEXT = st.one_of(

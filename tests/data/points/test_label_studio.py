@@ -74,7 +74,7 @@ def test_cancelled_annotations_and_other_regions_are_set_aside(read: Read) -> No
     ]
 
 
-def test_labels_beside_a_plain_keypoint(read: Read) -> None:
+def test_labels_separate_from_a_keypoint(read: Read) -> None:
     plain = keypoint(type="keypoint", value={"x": 25, "y": 50})
     label = keypoint(type="labels", value={"x": 25, "y": 50, "labels": ["washer"]})
     (record,) = points(read("label_studio", [task({"id": 1, "result": [plain, label]})]))
@@ -82,7 +82,7 @@ def test_labels_beside_a_plain_keypoint(read: Read) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "category", "choices"),
+    ("results_of_region", "category", "choices"),
     [
         ([("labels", "washer"), ("choices", "bolt")], "washer", ()),  # in either order
         ([("choices", "bolt"), ("labels", "washer")], "washer", ()),
@@ -92,11 +92,11 @@ def test_labels_beside_a_plain_keypoint(read: Read) -> None:
     ],
 )
 def test_labels_count_before_choices(
-    read: Read, answers: list[tuple[str, str]], category: str | None, choices: tuple[str, ...]
+    read: Read, results_of_region: list[tuple[str, str]], category: str | None, choices: tuple[str, ...]
 ) -> None:
     place = {"x": 25, "y": 50}
     results = [keypoint(type="keypoint", value=place)]
-    results += [keypoint(type=kind, value=place | {kind: [said]}) for kind, said in answers]
+    results += [keypoint(type=kind, value=place | {kind: [name]}) for kind, name in results_of_region]
     (record,) = points(read("label_studio", [task({"id": 1, "result": results})]))
     assert (record.category, record.choices, record.problem) == (category, choices, None)
 

@@ -35,7 +35,7 @@ def test_points_and_other_shapes(read: Read) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "expected"),
     [
-        ("night/a.json", "a.png", ("night/a.png", "a.png")),  # beside the file, then by itself
+        ("night/a.json", "a.png", ("night/a.png", "a.png")),  # in the file's folder, then as it is
         ("night/a.json", "..\\images\\a.png", ("images/a.png", "../images/a.png", "a.png")),
         ("a.json", "../../../etc/a.png", ("../../../etc/a.png", "a.png")),
         ("night/a.json", None, ("night/a",)),

@@ -140,22 +140,22 @@ def test_categories_go_through_the_mapping(weak: Split) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "said", "expected"),
+    ("classes", "given", "expected"),
     [
         (None, "Bolt", 5),
         (None, "WASHER", 9),
         (None, "bolts", None),
         ({"Screw": "bolt"}, "screw", 5),  # names of the mapping too
         ({"dirt": None}, "Dirt", "ignored_class"),
-        ({"bolt": "washer"}, "Bolt", 9),  # as the mapping says of `bolt`
+        ({"bolt": "washer"}, "Bolt", 9),  # as in the mapping for `bolt`
         ({"BOLT": "washer"}, "Bolt", None),  # bolt or BOLT?
         ({"BOLT": "washer"}, "bolt", 5),  # the very name
     ],
 )
 def test_a_class_that_differs_in_case_alone(
-    weak: Split, classes: dict[str, str | None] | None, said: str, expected: int | str | None
+    weak: Split, classes: dict[str, str | None] | None, given: str, expected: int | str | None
 ) -> None:
-    found = Categories(weak, classes).find(said)
+    found = Categories(weak, classes).find(given)
     if isinstance(expected, int):
         assert found == expected
     else:

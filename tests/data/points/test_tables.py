@@ -81,7 +81,7 @@ def test_the_first_message_names_all_that_is_missing(read: Read) -> None:
     assert "points.columns" in fault.next_step and "image: " in fault.next_step
 
 
-def test_a_name_that_is_the_file_s_own_says_so(read: Read, weak: Split) -> None:
+def test_a_name_that_is_the_file_s_own_is_reported_as_such(read: Read, weak: Split) -> None:
     named = Options({"x": "Pos_X [px]", "y": "Pos_Y [px]"}, "")
     text = "Bild;Pos_X [px];Pos_Y [px];Zelltyp\na.png;1,5;2;bolt\n"
     _, rejected = resolve(points(read("csv", text, "maria.csv", named)), weak)

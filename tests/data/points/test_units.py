@@ -56,8 +56,8 @@ def test_real_clicks_are_doubted_where_they_are_no_pixels_alone(shared_dir: Path
     good = real(shared_dir / name)
     assert find_doubts(good, ["a.csv"]) == []
     for factor in (0.1, 0.31, 0.5, 1.5, 2.0, 10.0):
-        said = advised(good._replace(xy=good.xy * factor))
-        fits = float(said.partition("points.scale: ")[2].split()[0])
+        step = advised(good._replace(xy=good.xy * factor))
+        fits = float(step.partition("points.scale: ")[2].split()[0])
         assert fits * factor == pytest.approx(1, abs=DEVIATION)
     assert "fractions" in advised(good._replace(xy=good.xy / good.sides))
     assert "percent" in advised(good._replace(xy=100 * good.xy / good.sides))

@@ -1,4 +1,4 @@
-"""Against a real S3 server, through a proxy that breaks answers."""
+"""Against a real S3 server, through a proxy that breaks responses."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_names_that_would_leave_the_folder_stay_outside(bucket: Bucket, tmp_path
     ("fault", "size"),
     [("500", 5), ("503", 5), ("drop", 1), ("drop", 3 * MIB), ("flip", 1), ("flip", 3 * MIB)],
 )
-def test_what_breaks_is_asked_for_again(bucket: Bucket, tmp_path: Path, fault: str, size: int) -> None:
+def test_broken_downloads_are_retried(bucket: Bucket, tmp_path: Path, fault: str, size: int) -> None:
     bucket.fill({"imgs/a": noise(size)})
     bucket.proxy.plan = lambda method, path, nth: fault if nth < 3 and "list-type" not in path else None
     _, refused = bring(bucket, tmp_path)
@@ -91,12 +91,12 @@ def test_what_breaks_is_asked_for_again(bucket: Bucket, tmp_path: Path, fault: s
     assert len(bucket.proxy.gets()) == 4
 
 
-def test_what_came_before_a_break_is_not_asked_for_again(bucket: Bucket, tmp_path: Path) -> None:
+def test_bytes_before_a_break_are_not_requested_again(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fill({"imgs/a": noise(4 * MIB)})
     bucket.proxy.plan = lambda method, path, nth: "drop" if nth < 2 and "list-type" not in path else None
     bring(bucket, tmp_path)
     assert contents(tmp_path / "tree") == {"a": noise(4 * MIB)}
-    ranges = [asked for method, path, asked in bucket.proxy.requests if path in bucket.proxy.gets()]
+    ranges = [byte_range for method, path, byte_range in bucket.proxy.requests if path in bucket.proxy.gets()]
     assert ranges == [None, f"bytes={2 * MIB}-", f"bytes={3 * MIB}-"]
 
 
@@ -131,7 +131,7 @@ def test_a_listing_survives_throttling(bucket: Bucket, tmp_path: Path) -> None:
 
 def upload_in_parts(bucket: Bucket, key: str, parts: list[bytes]) -> None:
     sent = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=key)["UploadId"]
-    told = [
+    uploaded = [
         {
             "PartNumber": n,
             "ETag": bucket.client.upload_part(
@@ -141,7 +141,7 @@ def upload_in_parts(bucket: Bucket, key: str, parts: list[bytes]) -> None:
         for n, part in enumerate(parts, start=1)
     ]
     bucket.client.complete_multipart_upload(
-        Bucket=bucket.name, Key=key, UploadId=sent, MultipartUpload={"Parts": told}
+        Bucket=bucket.name, Key=key, UploadId=sent, MultipartUpload={"Parts": uploaded}
     )
 
 
@@ -209,13 +209,13 @@ def test_a_download_goes_on_where_a_killed_one_ended(bucket: Bucket, tmp_path: P
     partial.mkdir(parents=True)
     (partial / remote.objects["a"].identity).write_bytes(noise(2 * MIB)[:777])
     bring(bucket, tmp_path)
-    assert [asked for _, path, asked in bucket.proxy.requests if path in bucket.proxy.gets()] == [
+    assert [byte_range for _, path, byte_range in bucket.proxy.requests if path in bucket.proxy.gets()] == [
         "bytes=777-"
     ]
     assert contents(tmp_path / "tree") == {"a": noise(2 * MIB)}
 
 
-def test_what_a_killed_fetch_left_beside_the_tree_is_removed(bucket: Bucket, tmp_path: Path) -> None:
+def test_files_of_a_killed_fetch_are_removed(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fill({"imgs/a": b"a"})
     (tmp_path / ".tree.0123.partial" / "imgs").mkdir(parents=True)
     (tmp_path / ".tree.0123.partial" / "imgs" / "a").write_text("half")
@@ -258,7 +258,7 @@ def test_many_objects_through_a_bad_connection(bucket: Bucket, tmp_path: Path) -
     ],
     ids=["bucket", "prefix", "password", "no bucket", "endpoint", "profile", "no credentials"],
 )
-def test_a_server_that_can_t_be_used_is_told_with_what_to_do(
+def test_an_unusable_server_is_reported_with_the_next_step(
     bucket: Bucket,
     monkeypatch: pytest.MonkeyPatch,
     source: str,

@@ -71,7 +71,7 @@ def test_age_is_of_arrival_not_of_the_content(tmp_path: Path) -> None:
     assert after.identity != before.identity
 
 
-def test_names_that_json_cannot_hold_are_told(tmp_path: Path) -> None:
+def test_names_that_json_cannot_hold_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a\nb.json").write_text("{}")
     (tmp_path / "c.json").write_text("{}")
     found = Inbox(str(tmp_path)).list()
@@ -85,7 +85,7 @@ def test_no_folder_is_a_fault_with_a_next_step(tmp_path: Path) -> None:
         Inbox("s3://user:secret@host/x")
 
 
-def test_files_are_brought_as_they_were_listed(tmp_path: Path) -> None:
+def test_files_are_copied_as_they_were_listed(tmp_path: Path) -> None:
     box = tmp_path / "box"
     (box / "june").mkdir(parents=True)
     for name in ("june/a.json", "b.json", "c.json"):

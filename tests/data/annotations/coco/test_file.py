@@ -60,7 +60,7 @@ def written(folder: Path, value: Any) -> Path:
 
 
 def read_both(path: Path, **options: Any) -> CocoFile:
-    """What record by record reading gives, once reading by the batch was seen to give the same rows and faults."""
+    """The result of reading record by record, after a check that reading in batches gives the same rows and faults."""
     outcomes: list[Any] = []
     for keep in (False, True):
         try:
@@ -203,7 +203,7 @@ def test_all_bad_records_are_reported_together(tmp_path: Path) -> None:
     good = document()
     bad = [ANNOTATION | {"id": n, "category_id": 4} for n in range(100, 180)]
     images = [*good["images"], IMAGE | {"width": -1}]
-    on_bad_image = ANNOTATION | {"image_id": 9}  # the image is at fault, not what lies on it
+    on_bad_image = ANNOTATION | {"image_id": 9}  # the image is faulty, not the annotations on it
     value = good | {"images": images, "annotations": [*good["annotations"], on_bad_image, *bad]}
     with pytest.raises(DataError) as caught:
         read_both(written(tmp_path, value))
@@ -311,6 +311,6 @@ def test_areas_of_real_files_stay(shared_dir: Path, name: str) -> None:
     """Of polygons, of masks, and (facade) of boxes."""
     coco = read_coco(shared_dir / name, keep_annotations=False)
     assert coco.wrong_areas.count == 0
-    said = {row["id"]: row["area"] for row in json.loads((shared_dir / name).read_text())["annotations"]}
+    given = {row["id"]: row["area"] for row in json.loads((shared_dir / name).read_text())["annotations"]}
     used = dict(zip(*(to_instances(coco)[key].to_pylist() for key in ("instance_id", "area")), strict=True))
-    assert used == {i: float(np.float32(area)) for i, area in said.items()}
+    assert used == {i: float(np.float32(area)) for i, area in given.items()}

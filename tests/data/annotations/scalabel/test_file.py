@@ -326,7 +326,7 @@ documents = or_any(
 
 
 def read_or_refuse(folder: Path, document: Any) -> None:
-    """Any JSON gives masks of their image's size, or a DataError whose faults say where and what."""
+    """Any JSON gives masks of their image's size, or a DataError whose faults have a place and a reason."""
     path = written(folder / "labels.json", document)
     for need_masks in (True, False):
         try:
