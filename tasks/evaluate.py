@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data.csv_cells import safe_cell
 from data.storage import atomic_dir, discard_partials
 from data.tables import Split, write_parquet
+from data.text import safe_cell
 from models.checkpoint import build_model
 from models.solov2.network import SOLOv2
 from tasks.common import processes

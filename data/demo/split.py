@@ -81,13 +81,17 @@ def write_split_files(
             classes[row["image_id"]].add(row["category_id"])
     strong = set(image_order(classes, request.seed)[: strong_count(request.strong, len(classes))])
 
+    def click(row: dict[str, Any]) -> tuple[float, float] | None:
+        height, rng = sizes[row["image_id"]][0], click_rng(request.seed, row["id"])
+        return draw_click(codes[row["id"]], height, request.clicks, request.jitter, rng)
+
     of_strong = [row for row in coco.annotations if row["image_id"] in strong]
     of_weak = [row for row in coco.annotations if row["image_id"] not in strong]
     clicks = [
         click_record(row, *point)
         for row in of_weak
         if not row.get("iscrowd", 0)
-        if (point := _click(row, codes[row["id"]], sizes[row["image_id"]][0], request)) is not None
+        if (point := click(row)) is not None
     ]
     documents = {
         "strong.json": _part(coco, request.folder, of_strong, strong),
@@ -203,12 +207,6 @@ def image_order(classes: Mapping[int, AbstractSet[int]], seed: int) -> list[int]
 
 def _rank(seed: int, image_id: int) -> bytes:
     return hashlib.sha256(f"split:{seed}:{image_id}".encode()).digest()
-
-
-def _click(
-    row: dict[str, Any], counts: bytes, height: int, request: SplitRequest
-) -> tuple[float, float] | None:
-    return draw_click(counts, height, request.clicks, request.jitter, click_rng(request.seed, row["id"]))
 
 
 def _request_faults(request: SplitRequest) -> list[Fault]:

@@ -123,7 +123,8 @@ def row_record(
         ids: see `has_ids`.
         missing: see `missing_columns`.
     """
-    image = name_or_id(values.get("image")) if "image" in values else _stem(file.name)
+    stem = file.name.rpartition(".")[0] or file.name
+    image = name_or_id(values.get("image")) if "image" in values else stem
     category = name_or_id(values.get("category"))
     annotator, labelled_at = values.get("annotator") or None, values.get("labelled_at") or None
     problem = None
@@ -139,10 +140,6 @@ def row_record(
         file.name, where, image, category, x, y, annotator, labelled_at, problem, also=also, key=key,
         may_be_id="image" in values and not ids, missing=missing,
     )  # fmt: skip
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
 
 
 def at_centres(records: list[PointRecord]) -> list[PointRecord]:

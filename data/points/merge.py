@@ -12,11 +12,9 @@ from data.points.columns import NAME_COLUMN
 from data.points.duplicates import find_duplicates
 from data.points.elsewhere import Elsewhere, WeakImages
 from data.points.lookup import Categories
-from data.points.record import PointRecord, Problem, point_id
+from data.points.record import PointRecord, Problem
 from data.points.units import Clicks, find_doubts
 from data.tables import POINTS, REJECTED, Split
-
-__all__ = ["point_id", "resolve"]
 
 SHOWN_CHARACTERS = 1000
 ROUNDING = 0.01

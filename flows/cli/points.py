@@ -100,9 +100,9 @@ def _show(
 
 
 def _write_rejects(path: Path, rows: list[dict[str, Any]]) -> None:
-    from data.csv_cells import safe_cell
     from data.schemas import REJECTED
     from data.storage import atomic_write
+    from data.text import safe_cell
 
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -213,7 +213,8 @@ def _mask_problem(
     if isinstance(given, list) and all(map(is_id, given)) and given != list(size):
         return WrongSize(image_id, str(given)[:60], str(list(size)))
     try:
-        _check_segmentation(segmentation, *size)
+        # Polygons are only checked here; to_instances draws them.
+        (check_polygons if isinstance(segmentation, list) else from_segmentation)(segmentation, *size)
     except ValueError as error:
         return f"segmentation: {error}", "polygons or an RLE of the image's size"
     return None
@@ -248,11 +249,3 @@ def without_degenerate_parts(row: Any, faults: Faults) -> Any:
 def has_mask(row: dict[str, Any]) -> bool:
     """Whether an annotation has a segmentation."""
     return row.get("segmentation") not in (None, [], {})
-
-
-def _check_segmentation(segmentation: Any, height: int, width: int) -> None:
-    # Polygons are only checked here; to_instances draws them.
-    if isinstance(segmentation, list):
-        check_polygons(segmentation, height, width)
-    else:
-        from_segmentation(segmentation, height, width)

@@ -140,7 +140,7 @@ def test_categories_go_through_the_mapping(weak: Split) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "given", "expected"),
+    ("classes", "name", "expected"),
     [
         (None, "Bolt", 5),
         (None, "WASHER", 9),
@@ -153,9 +153,9 @@ def test_categories_go_through_the_mapping(weak: Split) -> None:
     ],
 )
 def test_a_class_that_differs_in_case_alone(
-    weak: Split, classes: dict[str, str | None] | None, given: str, expected: int | str | None
+    weak: Split, classes: dict[str, str | None] | None, name: str, expected: int | str | None
 ) -> None:
-    found = Categories(weak, classes).find(given)
+    found = Categories(weak, classes).find(name)
     if isinstance(expected, int):
         assert found == expected
     else:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.points.merge import point_id, resolve
-from data.points.record import PointRecord, Problem
+from data.points.merge import resolve
+from data.points.record import PointRecord, Problem, point_id
 from data.tables import POINTS, REJECTED, Split
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from data.csv_cells import safe_cell
+from data.text import safe_cell
 
 
 @pytest.mark.parametrize(
