@@ -95,8 +95,8 @@ class SOLOv2Config(BaseModel):
     def _levels_agree(self) -> Self:
         if not len(self.grids) == len(self.level_sources) == len(self.ranges) > 0:
             raise ValueError(
-                "grids, level_sources and ranges need one entry a level: "
-                f"found {len(self.grids)}, {len(self.level_sources)} and {len(self.ranges)}"
+                f"grids: found {len(self.grids)} with {len(self.level_sources)} level_sources and {len(self.ranges)} "
+                "ranges; expected one entry a level in each"
             )
         for source in self.level_sources:
             if not all(level in PYRAMID_LEVELS for level in source):
@@ -106,7 +106,9 @@ class SOLOv2Config(BaseModel):
             if not 0 <= lower < upper:
                 raise ValueError(f"ranges: found {(lower, upper)}, expected 0 <= lower < upper")
             if lower > reached:
-                raise ValueError(f"ranges: no level takes sizes from {reached:g} to {lower:g}; close the gap")
+                raise ValueError(
+                    f"ranges: found none for sizes from {reached:g} to {lower:g}; expected no gap"
+                )
             reached = max(reached, upper)
         return self
 
@@ -214,7 +216,9 @@ class TileConfig(BaseModel):
     def _overlap_below_side(self) -> Self:
         # Tiles begin at multiples of 32, so rounding may take that much from the overlap.
         if self.overlap > self.side - SIZE_DIVISOR:
-            raise ValueError(f"overlap ({self.overlap}) must be at most side ({self.side}) - {SIZE_DIVISOR}")
+            raise ValueError(
+                f"overlap: found {self.overlap}; expected at most side ({self.side}) - {SIZE_DIVISOR}"
+            )
         return self
 
 

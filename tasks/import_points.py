@@ -21,21 +21,21 @@ from data.storage import atomic_dir, join
 from data.tables import IMAGES, INSTANCES, DataError, Fault, Split, read_arrow, write_parquet
 from tasks.common.config import Params, PointsConfig
 from tasks.common.stage_main import S3_CACHE, stage_main, write_manifest
-from tasks.intake.lost_points import BAD_FILE, Lost, lost_files, lost_records, rows_of_files
+from tasks.intake.lost_points import BAD_FILE, Lost, folded, lost_files, lost_records, rows_of_files
 from tasks.intake.rejected import rejected_images
 
 log = logging.getLogger(__name__)
 
 
 class Imported(NamedTuple):
-    """What became of the records of some point files.
+    """The points of some point files, and what can't be used of them.
 
     Attributes:
         points: table POINTS.
-        rejected: table REJECTED, those that were set aside included.
+        rejected: table REJECTED, with the records that need no correction (such as boxes).
         files: as read, for the manifest.
-        lost: whole files that can't be read, and what asks for a correction in the others.
-        doubts: what is likely wrong with the coordinates of many points; they are imported nevertheless.
+        lost: files that can't be read, and records that need a correction.
+        doubts: what is probably wrong with the coordinates of many points; they are imported nevertheless.
     """
 
     points: pa.Table
@@ -46,8 +46,8 @@ class Imported(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """Of all that is lost."""
-        return [one.fault for one in self.lost]
+        """Of `lost`, many of one cause as one."""
+        return [one.fault for one in folded(self.lost)]
 
 
 def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) -> Imported:

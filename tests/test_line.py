@@ -286,5 +286,5 @@ def test_a_misspelt_param_ends_with_its_message(project: Project) -> None:
     project.recipe = tiny_recipe()
     project.save()
     assert done.returncode == 1
-    assert "student.lrr: found unknown key; did you mean 'lr'?" in done.stderr
+    assert "student.lrr: found an unknown key; expected lr, the nearest key" in done.stderr
     assert "Traceback" not in done.stderr

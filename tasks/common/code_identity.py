@@ -7,7 +7,7 @@ sentences of raised errors. What nothing reaches doesn't count: another function
 
 Counted though nothing names it: in a module that is reached, or imported by one, the statements that bind no name
 (`x.y = 1`, a call), since Python runs them, and definitions under a decorator of ours, which may register them. A name
-made at run time (`getattr(module, "f" + "g")`) isn't seen.
+made at run time (`getattr(module, "f" + "g")`) isn't followed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PACKAGES = ("data", "models", "tasks")
 PARAMS = ("tasks.common.config.params", "Params")
 """The class with a field for each section of params.yaml."""
 SHARED = (("tasks.common.processes", "start"), (PARAMS[0], ""))
-"""What every stage passes before its `run`: it sets the number of threads."""
+"""What every stage runs before its `run`: it sets the number of threads."""
 FREE = ("runtime", "operate")
 """Sections that decide no result: no stage depends on them."""
 
@@ -41,8 +41,8 @@ _FILE = re.compile(r"(?!/)[\w./-]+\.(?!py$)\w+")
 
 
 def identities(stages: Iterable[str], sources: Sources) -> dict[str, dict[str, str]]:
-    """By stage, {"models.solov2.losses:dice_loss": 16 hex digits, ...}: all that decides what `run` of tasks/STAGE.py
-    does.
+    """By stage, {"models.solov2.losses:dice_loss": 16 hex digits, ...}: every definition that decides the result of
+    `run` in tasks/STAGE.py.
 
     Raises:
         SyntaxError: a source file that is reached can't be parsed, or imports `*`.
@@ -154,9 +154,9 @@ class _Module:
                     and isinstance(node.value, str)
                     and _FILE.fullmatch(node.value)
                 ):
-                    beside = self.path.parent / node.value
-                    if beside.is_file():  # a template
-                        content.update(beside.read_bytes())
+                    template = self.path.parent / node.value
+                    if template.is_file():
+                        content.update(template.read_bytes())
         digest = content.hexdigest()[:16]
         return _Content(digest, tuple(dict.fromkeys(used)), frozenset(sections)) if stripped else None
 
@@ -315,7 +315,7 @@ class _Strip(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) or _is_log_line(node.value) else node
 
     def visit_Raise(self, node: ast.Raise) -> ast.stmt:
-        for arguments in _told(node):
+        for arguments in _error_arguments(node):
             arguments[:] = [_Prose().visit(one) for one in arguments]
         return node
 
@@ -323,7 +323,7 @@ class _Strip(ast.NodeTransformer):
         return ast.Assert(test=node.test)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
-        # What only errors and log lines read was made for them: `expected = "a number"`.
+        # A text that only errors and log lines use is a text of theirs: `expected = "a number"`.
         shown = {id(name) for part in ast.walk(node) for name in _names_of(part)}
         names = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
         read = {part.id for part in names if isinstance(part.ctx, ast.Load) and id(part) not in shown}
@@ -347,7 +347,7 @@ class _Strip(ast.NodeTransformer):
 
 
 class _Prose(ast.NodeTransformer):
-    """Blanks texts that are sentences or parts of one. A word without a blank may be a code that a caller looks at."""
+    """Blanks texts that are sentences or parts of one. A single word may be a code that a caller compares."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         return ast.Constant("") if isinstance(node.value, str) and " " in node.value.strip() else node
@@ -361,7 +361,7 @@ def _is_tuple(node: ast.AST) -> bool:
     return isinstance(node, ast.Tuple | ast.expr_context)
 
 
-def _told(node: ast.AST) -> list[list[ast.expr]]:
+def _error_arguments(node: ast.AST) -> list[list[ast.expr]]:
     """The arguments of an error that is raised."""
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         called = node.exc.func
@@ -385,7 +385,7 @@ def _is_log_line(node: ast.AST) -> bool:
 
 def _names_of(node: ast.AST) -> Iterator[ast.Name]:
     """The names that an error's arguments, or a log line, have."""
-    parts: list[ast.AST] = [one for arguments in _told(node) for one in arguments]
+    parts: list[ast.AST] = [one for arguments in _error_arguments(node) for one in arguments]
     if isinstance(node, ast.Expr) and _is_log_line(node.value):
         parts.append(node)
     for part in parts:

@@ -1,4 +1,4 @@
-"""Where tensors live: device, CPU threads, and the switches that make a run repeat itself bit for bit."""
+"""Device, CPU threads, and the switches that make equal runs bit-identical."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tasks.common.errors import TaskError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU. Of several processes on a machine each has a GPU of its own.
+    """`auto` is the GPU where there is one, else the CPU. Each process of a step has a GPU of its own.
 
     Raises:
-        TaskError: torch doesn't know the device or can't use it here.
+        TaskError: torch has no such device or can't use it here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -39,10 +39,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> torch.device:
-    """Seeds torch, asks for deterministic kernels, sets the CPU threads, meets the other processes of the step, and
+    """Seeds torch, selects deterministic kernels, sets the CPU threads, joins the other processes of the step, and
     returns the device."""
     torch.set_num_threads(threads)
-    # A few CUDA kernels have no deterministic form; they warn instead of ending the run.
+    # A few CUDA kernels aren't deterministic; they warn instead of ending the run.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     if seed is not None:
@@ -55,7 +55,7 @@ def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> tor
 
 
 def hardware(device: torch.device) -> str:
-    """What decides how sums round: the GPU's name, or the processor's and the instructions that torch uses of it."""
+    """What rounding depends on: the GPU's name, or the processor's and the instruction set that torch uses."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     processor = platform.processor()

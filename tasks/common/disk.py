@@ -1,4 +1,4 @@
-"""What to say when a disk is full or can't be written: which folder, and how much is free there."""
+"""Errors of a disk that is full or can't be written, with the folder and its free space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 TIGHT = 16 << 20
-"""Bytes: a folder with less is told of beside whatever else went wrong."""
+"""Bytes: a folder with less free space is reported together with any other error."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BARRED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _MORE = "free some there, or move the folder to another disk, then run again: what is done is kept"
@@ -21,7 +21,8 @@ _RIGHTS = (
 def explain(error: BaseException, *folders: Path) -> str | None:
     """Why a file couldn't be written, with the folder and its free space; None for any other error.
 
-    Where the error names no file it is that of `folders`, the current and the temporary one with the least room.
+    Where the error names no file, the folder is the one with the least free space of `folders`, the current and the
+    temporary folder.
     """
     one: BaseException | None = error
     while one is not None:
@@ -30,16 +31,16 @@ def explain(error: BaseException, *folders: Path) -> str | None:
             named = getattr(one, "filename", None)
             some = [_folder(path) for path in ([named] if named else (*folders, Path(), _temporary()))]
             where = min(some, key=lambda folder: shutil.disk_usage(folder).free)
-            said = os.strerror(number)
+            problem = os.strerror(number)
             if number in _BARRED:
-                return f"{where}: {said}. Next: {_RIGHTS}."
-            return f"{where}: {said} ({_free(where)}). Next: {_MORE}."
+                return f"{where}: {problem}. Next: {_RIGHTS}."
+            return f"{where}: {problem} ({_free(where)}). Next: {_MORE}."
         one = one.__cause__ or one.__context__
     return None
 
 
 def tight(*folders: Path) -> list[str]:
-    """A line for each of these folders, and the temporary one, that has no room or can't be written."""
+    """A line for each of these folders, and the temporary one, that is full or can't be written."""
     lines: dict[str, None] = {}
     for folder in (*folders, _temporary()):
         where = _folder(folder)
@@ -56,7 +57,7 @@ def tight(*folders: Path) -> list[str]:
 
 
 def _number(error: BaseException) -> int | None:
-    """The system's number of an error of writing. Libraries that don't pass it on repeat the system's words."""
+    """The errno of a write error. Libraries that don't pass it on repeat the system's message."""
     number = getattr(error, "errno", None)
     if number in _FULL or (number in _BARRED and getattr(error, "filename", None)):
         return int(number)
@@ -64,7 +65,7 @@ def _number(error: BaseException) -> int | None:
 
 
 def _folder(path: str | bytes | os.PathLike[str]) -> Path:
-    """The folder that a file was to lie in, or the nearest one that is there."""
+    """The folder of a file, or the nearest folder above it that exists."""
     try:
         folder = Path(os.fsdecode(path)).absolute()
     except FileNotFoundError:  # the current folder is gone
@@ -78,10 +79,10 @@ def _free(folder: Path) -> str:
     usage = shutil.disk_usage(folder)
     inodes = os.statvfs(folder)
     if inodes.f_files and not inodes.f_favail:
-        return f"no file more can be made there, {usage.free / 2**20:,.1f} MiB free"
+        return f"no free inodes, so no file can be made there, {usage.free / 2**20:,.1f} MiB free"
     return f"{usage.free / 2**20:,.1f} MiB free of {usage.total / 2**20:,.1f}"
 
 
 def _temporary() -> Path:
-    # Not gettempdir(): where the first choice is full it silently gives another, and raises where none is left.
+    # Not gettempdir(): where the first choice is full it silently returns another, and raises where none is left.
     return Path(os.environ.get("TMPDIR") or tempfile.tempdir or "/tmp")  # noqa: S108

@@ -4,10 +4,10 @@ from data.messages import plain
 
 
 class TaskError(Exception):
-    """A step can't go on for a reason the user can mend; its text says what was found and what to do next."""
+    """A step can't go on for a reason that the user can fix; the text gives what was found and the next step."""
 
     passing = False
-    """Whether the same may go well a little later, nothing being mended."""
+    """Whether the same may succeed later without any change."""
     has_lines = True
     """The text may have several lines, in logs too."""
 

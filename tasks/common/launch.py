@@ -1,5 +1,5 @@
-"""torchrun for the processes that a step starts itself: as `torchrun`, but it doesn't repeat at length what a process
-that failed has said already. See tasks/common/processes.py."""
+"""torchrun for the processes that a step starts itself, without the long report of a failed process, which has printed
+its own error. See tasks/common/processes.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.distributed.run import main
 
 
 def launch(arguments: list[str]) -> None:
-    """Runs torchrun with these arguments; exits with the code of the process that failed first, 128 + N where signal N
-    ended it, or us."""
+    """Runs torchrun with these arguments; exits with the code of the process that failed first, or 128 + N where
+    signal N ended it or this process."""
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
         main(arguments)
@@ -23,10 +23,10 @@ def launch(arguments: list[str]) -> None:
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         index, failure = error.get_first_failure()
-        if failure.exitcode < 0:  # killed: it could say nothing itself
+        if failure.exitcode < 0:  # killed: it printed nothing itself
             print(
-                f"process {index} was ended by {signal.Signals(-failure.exitcode).name}; SIGKILL is often the system's "
-                "answer to too little memory. Run the step again to go on",
+                f"process {index} was ended by {signal.Signals(-failure.exitcode).name}; SIGKILL often means too "
+                "little memory. Run the step again to go on",
                 file=sys.stderr,
             )
             sys.exit(128 - failure.exitcode)

@@ -1,4 +1,4 @@
-"""Work on CPU threads beside the main one: one image's masks become run lengths while the network sees the next."""
+"""Jobs on CPU threads while the main one goes on: an image's masks are encoded while the network runs on the next."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ Result = TypeVar("Result")
 
 THREADS = 2
 MOST_BYTES = 1 << 29
-"""That jobs may hold while they wait; a single one may hold more."""
+"""Memory of all pending jobs; a single one may use more."""
 
 
-def beside(
+def ordered_thread_map(
     jobs: Iterable[tuple[int, Callable[[], Result]]], threads: int = THREADS, most_bytes: int = MOST_BYTES
 ) -> Iterator[Result]:
-    """Results of jobs, in their order, each done by a thread while the next job is prepared.
+    """Results of jobs, in their order; threads run them while the next job is prepared.
 
     Args:
-        jobs: the bytes that a job holds until it is done, and the job. It is asked for the next one only while those
-            that wait hold `most_bytes` or less, so that memory doesn't grow where threads are slower.
-        threads: that work beside this one.
+        jobs: (bytes, job): the memory that the job uses until it is done. The next one is taken only while pending jobs
+            use at most `most_bytes`, so that memory doesn't grow where the threads are slower.
+        threads: how many run jobs.
         most_bytes: see `jobs`.
 
     Raises:
-        Whatever a job, or the iterable, raises; no job is begun after that.
+        Any error of a job or of the iterable; no job is started after that.
     """
     waiting: deque[tuple[int, Future[Result]]] = deque()
     held = 0
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="beside")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ordered")
     try:
         for size, job in jobs:
             waiting.append((size, pool.submit(job)))
             held += size
-            del job  # else the last one's masks would stay until the next is there
+            del job  # else its masks would be kept until the next job is there
             while waiting and (held > most_bytes or waiting[0][1].done()):
                 size, done = waiting.popleft()
                 held -= size

@@ -1,8 +1,8 @@
-"""Processes that share one step, on one machine or several: those that torchrun or `accelerate launch` started, or
-that the step started itself (`runtime.processes`).
+"""The processes of one step, on one machine or several: started by torchrun or `accelerate launch`, or by the step
+itself (`runtime.processes`).
 
-A process knows its place by torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK. Without all three it is alone, and
-nothing here costs anything. Reading them needs no torch, so that a step can ask before it imports it.
+Rank and number of processes are torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK. Without all three there is one
+process, and the functions here do nothing. Reading them doesn't import torch.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 WAIT = timedelta(days=2)
-"""How long a process waits for the others. Long, since shards may differ by hours; torchrun itself ends all processes
-when one dies."""
+"""How long a process waits for the others: long, since parts may differ by hours. If a process dies, torchrun ends all
+of them."""
 
 
 def started() -> bool:
-    """Whether torchrun started this process. Clusters set WORLD_SIZE, and mean machines."""
+    """Whether torchrun started this process. Clusters set WORLD_SIZE alone, to the number of machines."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 
 def index() -> int:
-    """This process among those of the step, over all machines: 0 is the one that writes and speaks."""
+    """Rank of this process, over all machines; 0 writes outputs and logs."""
     return int(os.environ["RANK"]) if started() else 0
 
 
 def count() -> int:
-    """Processes of the step, over all machines."""
+    """Number of processes of the step, over all machines."""
     return int(os.environ["WORLD_SIZE"]) if started() else 1
 
 
 def local_index() -> int:
-    """This process among those on this machine: the number of its GPU."""
+    """Rank of this process on its machine: the number of its GPU."""
     return int(os.environ["LOCAL_RANK"]) if started() else 0
 
 
@@ -52,26 +52,26 @@ def is_first() -> bool:
 
 
 def start(processes: int, module: str, arguments: list[str], threads: int) -> None:
-    """Becomes torchrun with `processes` processes of `python -m module arguments`; returns where there is nothing to
-    start: one is enough, or torchrun started us already.
-    """
+    """Replaces this process by torchrun with `processes` processes of `python -m module arguments`.
+
+    Returns where there is nothing to start: one process is enough, or torchrun started this one."""
     if processes == 1 or started():
         return
     # By its path, since a step may run in another folder; -P keeps its folder off the search path.
     launcher = str(Path(__file__).with_name("launch.py"))
     command = [sys.executable, "-P", launcher, "--standalone", f"--nproc-per-node={processes}"]
-    # torchrun would set one thread, and say so at length.
+    # torchrun would set one thread, with a long warning.
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     sys.stdout.flush()
     sys.stderr.flush()
-    # The same process number: who stops or kills this step reaches torchrun.
+    # exec keeps the process id, so that a signal to this step reaches torchrun.
     os.execve(command[0], [*command, "-m", module, *arguments], environment)  # noqa: S606 (no shell is right)
 
 
 def join() -> None:
-    """Meets the other processes of the step; needed once, before `barrier` and `gather`. Nothing where we are alone.
+    """Joins the other processes of the step; once, before `barrier` and `gather`. Does nothing for a single process.
 
-    Tensors on GPUs go by NCCL, all else by Gloo.
+    Tensors on GPUs are sent by NCCL, all else by Gloo.
     """
     if count() == 1:
         return
@@ -83,14 +83,14 @@ def join() -> None:
 
 
 def leave() -> None:
-    """The end of `join`; nothing where it wasn't called."""
+    """Undoes `join`; does nothing where it wasn't called."""
     torch = sys.modules.get("torch")
     if count() > 1 and torch is not None and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def lost_another(error: RuntimeError) -> bool:
-    """Whether this error only says that another process of the step has ended."""
+    """Whether the error's only cause is that another process of the step has ended."""
     if count() == 1:
         return False
     from torch.distributed import DistError
@@ -99,14 +99,14 @@ def lost_another(error: RuntimeError) -> bool:
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
+    """Waits for all processes."""
     gather(None)
 
 
 def gather(value: Value) -> list[Value]:
-    """What each process has, in the order of `index`; the same list in all. Pickled: for small things.
+    """The values of all processes, in the order of their ranks. Pickled: for small values.
 
-    The processes must call it equally often.
+    All processes must call it equally often.
     """
     if count() == 1:
         return [value]
@@ -118,13 +118,13 @@ def gather(value: Value) -> list[Value]:
 
 
 def place(size: int) -> tuple[int, int]:
-    """Where this process's `size` things lie among those of all: how many come before them, and how many there are."""
+    """Of items that are split across processes, `size` in this one: the offset of its items, and their total number."""
     sizes = gather(size)
     return sum(sizes[: index()]), sum(sizes)
 
 
 def add(values: Tensor) -> Tensor:
-    """The sum of what the processes have; `values` itself where we are alone. On a GPU nothing waits for it."""
+    """The sum over all processes; `values` itself for a single one. On a GPU it doesn't block."""
     if count() == 1:
         return values
     from torch import distributed
@@ -136,7 +136,7 @@ def add(values: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[bool]:
-    """True in the first process, for what one alone may do (writing outputs); the others wait until it is done.
+    """True in the first process, for work that only one may do (writing outputs); the others wait at the end.
 
     An error in the first one is raised there only: torchrun then ends the others.
     """
@@ -145,8 +145,10 @@ def first_alone() -> Iterator[bool]:
 
 
 def die_with_parent() -> None:
-    """Linux: killed when the parent is, dvc or torchrun. The latter gives each process a session of its own, so that
-    killing the step's process group leaves them running, at work on files that the next run writes."""
+    """On Linux this process is killed when its parent dies, dvc or torchrun.
+
+    torchrun gives each process a session of its own, so killing the step's process group would leave them running,
+    and writing the files of the next run."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)

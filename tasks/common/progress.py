@@ -1,4 +1,4 @@
-"""Progress with rate and time left: a live bar on a terminal, one plain line every few seconds without one."""
+"""Progress with rate and time left: a live bar on a terminal, else a log line every few seconds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Rate(ProgressColumn):
 class Bar:
     """Counts `total` units of work; use as a context manager.
 
-    `done` units finished before (a resumed run) are shown but don't enter the rate.
+    `done` units that were finished before (by an interrupted run) are shown but don't count for the rate.
     """
 
     def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
@@ -53,7 +53,7 @@ class Bar:
 
     def __enter__(self) -> Bar:
         self._started = self._last_line = time.monotonic()
-        # Of processes that share a step, one draws.
+        # Only the first process of a step draws.
         if sys.stderr.isatty() and processes.is_first():
             from rich.console import Console
 
@@ -67,7 +67,7 @@ class Bar:
         return self
 
     def advance(self, n: int = 1, facts: str = "") -> None:
-        """Counts `n` more units; `facts` (such as `loss 1.234`) are shown beside the rate."""
+        """Counts `n` more units; `facts` (such as `loss 1.234`) are shown next to the rate."""
         self.done += n
         if self._rich is not None:
             self._rich.update(self._task, advance=n, facts=facts)

@@ -1,6 +1,7 @@
-"""What DVC would fail on in words of its own: the project's path, its files after a merge or by another version.
+"""Faults on which DVC fails with an unclear message: in the project's path, and in files after a merge or of another
+version.
 
-Seen before anything is started, and wherever DVC is opened (flows/dvc/repo.py).
+They are checked before anything is started, and wherever DVC is opened (flows/dvc/repo.py).
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ PARAMS = "params.yaml"
 _ALIAS = re.compile(r"[\s\[,{:]\*[^\s\[\]{},]")
 _SCHEMA = re.compile(
     r"^schema: *['\"]?([0-9][^'\"\s#]*)['\"]?\s*\n", re.MULTILINE
-)  # of a whole line: it may be torn
+)  # a whole line: a killed dvc may leave a part of it
 
 
 def faults(root: Path) -> list[Fault]:
-    """All that is wrong with the path of the project at `root` and with files that DVC reads; takes milliseconds."""
+    """Faults of the path of the project at `root` and of files that DVC reads; takes milliseconds."""
     files = ("dvc.yaml", "dvc.lock", *CONFIGS, PARAMS)
     return [*_path(root), *(fault for name in files for fault in _file(root, name))]
 
 
 def cache_folder(root: Path) -> Path:
-    """Where DVC keeps results, which its configuration may put on another disk."""
+    """The folder of DVC's cache, which its configuration may put on another disk."""
     named = None
     for name in CONFIGS:
         try:
             lines = strict_yaml.read_text(root / name, max_bytes=LOCK_BYTES).splitlines()
             named = ConfigObj(lines, interpolation=False).get("cache", {}).get("dir", named)
         except (OSError, ValueError, AttributeError, ConfigObjError):
-            continue  # there is none, or `faults` says why not
+            continue  # no such file, or one that `faults` reports
     return root / ".dvc" / (named or "cache")
 
 
 def _path(root: Path) -> Iterator[Fault]:
     path = str(root.resolve())
     if bad := sorted({"{", "}"}.intersection(path)):
-        found = f"{' and '.join(map(repr, bad))} in it, which DVC's progress bars don't take"
+        found = f"{' and '.join(map(repr, bad))} in it, on which DVC's progress bars fail"
         yield Fault(path, "path", found, "a folder without them", "rename the folder, or move the project")
     if not path.isascii() and (encoding := sys.getfilesystemencoding()) != "utf-8":
         found = f"letters in it that this locale's encoding ({encoding}) doesn't have"
@@ -78,7 +79,7 @@ def _file(root: Path, name: str) -> Iterator[Fault]:
     elif name == PARAMS and _ALIAS.search(text) is not None:
         try:
             strict_yaml.parse(text, duplicates=[])
-        except strict_yaml.YamlError as error:  # dvc would copy what aliases expand to, without end
+        except strict_yaml.YamlError as error:  # dvc would expand the aliases without end
             yield Fault(
                 name, "file", f"no YAML that can be used ({error})", "a params file", "correct it there"
             )

@@ -1,4 +1,4 @@
-"""What every step shares: its command line, log, clock, manifest, and where things lie in the workspace."""
+"""What every step uses: its command line, log, manifest, and paths in the workspace."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 WORKSPACE = Path("workspace")
 S3_CACHE = Path("runs/s3")
-"""In the workspace: what was downloaded, by content. DVC doesn't track it; it may be removed at any time."""
+"""In the workspace: downloaded files, by content. DVC doesn't track them; they may be removed at any time."""
 MANIFEST_FORMAT = 1
 PASSING = os.EX_TEMPFAIL
-"""Exit code 75 of a step that may go well a little later, nothing being mended: a server out of reach."""
+"""Exit code 75 of a step that may succeed later without any change: a server can't be reached."""
 
 Run = Callable[[Params, Path], None]
-"""A step: reads its inputs in the workspace folder, writes its outputs there."""
+"""A step: reads its inputs in the workspace, writes its outputs there."""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -51,35 +51,35 @@ def read_json(path: Path, made_by: str) -> Any:
     """Reads JSON that an earlier step wrote.
 
     Raises:
-        TaskError: the file isn't there or isn't JSON; says which step makes it.
+        TaskError: the file isn't there or isn't JSON; the error names the step that makes it.
     """
     try:
         content, doubled = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise TaskError(f"{path}: no such file; it is made by `dvc repro {made_by}`") from None
     except (OSError, ValueError) as error:
-        raise TaskError(f"{path}: not JSON ({error}); make it anew with `dvc repro -f {made_by}`") from None
+        raise TaskError(f"{path}: not JSON ({error}); make it again with `dvc repro -f {made_by}`") from None
     if doubled:
         raise TaskError(
-            f"{path}: found key {doubled[0][1]} twice ({doubled[0][0]}); make it anew with `dvc repro -f {made_by}`"
+            f"{path}: found key {doubled[0][1]} twice ({doubled[0][0]}); make it again with `dvc repro -f {made_by}`"
         )
     return content
 
 
 def write_manifest(folder: Path, stage: str, counts: dict[str, int], **facts: Any) -> None:
-    """Writes `folder`/manifest.json: what the step made, in figures that are the same on every run."""
+    """Writes `folder`/manifest.json: what the step made, without values that differ between equal runs."""
     write_json(
         folder / "manifest.json", {"stage": stage, "format": MANIFEST_FORMAT, "counts": counts, **facts}
     )
 
 
 def fingerprint(stage: str, files: Iterable[Path], *settings: Any, machine: str) -> str:
-    """16 hex digits that name what an interrupted run of a stage must share to be resumed.
+    """16 hex digits; an interrupted run of a stage is resumed only if they are unchanged.
 
-    They change with the content of `files` (in this order), with `settings` (JSON-able), with the code that
-    decides the stage's result and with torch: half a training by old code and half by new would be recorded as the new
-    code's. And with the `machine`: what it is, not its name, which is new in each container. Processes that share the
-    step call it together, and all get the first one's, should another have other hardware.
+    They depend on the content of `files` (in this order), on `settings` (JSON-able), on the version of torch and on the
+    code that decides the stage's result: a training half by old and half by new code would be recorded as the new
+    code's. They also depend on `machine`: its hardware, not its name, which is new in each container. All processes of
+    a step call this together and get the first one's digits, even where another has other hardware.
     """
     torch = sys.modules.get("torch")
     versions = [machine, torch.__version__ if torch is not None else None]
@@ -92,18 +92,18 @@ def fingerprint(stage: str, files: Iterable[Path], *settings: Any, machine: str)
 
 
 def run_folder(workspace: Path, stage: str) -> Path:
-    """workspace/runs/STAGE: what differs from run to run (times, resume state). DVC doesn't track it."""
+    """workspace/runs/STAGE: files that differ between equal runs (times, resume state). DVC doesn't track it."""
     folder = workspace / "runs" / stage
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def timed(stage: str, run: Run, params: Params, workspace: Path) -> None:
-    """Runs a step and notes when, how long and where in workspace/runs/STAGE/run.json."""
+    """Runs a step; writes workspace/runs/STAGE/run.json: when it ran, how long and where."""
     started = datetime.now(UTC)
     clock = time.monotonic()
     run(params, workspace)
-    # torch is imported by the steps that need it only: a step that doesn't shouldn't wait seconds for it here.
+    # Only where the step has imported torch, which takes seconds.
     torch = sys.modules.get("torch")
     device = None
     if torch is not None:
@@ -128,17 +128,16 @@ def timed(stage: str, run: Run, params: Params, workspace: Path) -> None:
 
 
 def _checkpoint_error() -> type[Exception]:
-    """CheckpointError, if the step reads checkpoints: importing it imports torch."""
-    module = sys.modules.get("models.weights")
+    module = sys.modules.get("models.weights")  # importing it would import torch
     return module.CheckpointError if module is not None else TaskError
 
 
 def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
-    """`python -m tasks.STAGE [--params FILE]`: exit 0, or 1 with a message that says what to do; `PASSING` where that
-    is to try again later.
+    """The command line of a step, `python -m tasks.STAGE [--params FILE]`.
 
-    A `parallel` step may be run by torchrun, and starts `runtime.processes` processes itself where it isn't.
-    Unexpected exceptions keep their traceback: they are bugs of ours.
+    It exits with 0; with 1 and a message that gives the next step; or with `PASSING`. Unexpected exceptions, which are
+    bugs of ours, keep their traceback. A `parallel` step that torchrun didn't start starts `runtime.processes`
+    processes itself.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m tasks.{stage}",
@@ -148,13 +147,10 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
     )
     parser.add_argument("--params", default="params.yaml", help="the params file (default: %(default)s)")
     arguments = parser.parse_args()
-    level = os.environ.get("POINTS2MODEL_LOG_LEVEL", "INFO").upper()
-    level = level if level in logging.getLevelNamesMapping() else "INFO"
-    # Of processes that share a step one speaks; the others say what is wrong only.
-    level = level if processes.is_first() else "WARNING"
-    guard_logs()
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    if "DVC_STAGE" in os.environ:  # else a killed dvc leaves us at work on files that the next one writes
+    _start_logging()
+    if (
+        "DVC_STAGE" in os.environ
+    ):  # else the step would outlive a killed dvc, and write what the next one writes
         processes.die_with_parent()
     try:
         params = load_params(arguments.params)
@@ -169,13 +165,22 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
         print(f"{stage}: stopped; run it again to go on", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        told = disk.explain(error, WORKSPACE)
-        if told is not None:
-            print(plain(f"{stage}: {told}", lines=True), file=sys.stderr)
-            sys.exit(1)
-        if not isinstance(error, RuntimeError) or not processes.lost_another(error):
+        reason = disk.explain(error, WORKSPACE)
+        if reason is None and isinstance(error, RuntimeError) and processes.lost_another(error):
+            # Printed even where the other process printed its own error: with a broken network this is the only one.
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = f"process {processes.index()} lost the others ({plain(first[:300])})"
+        if reason is None:
             raise
-        # Said even where the other one has said why: of a network that doesn't work nobody else tells.
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"{stage}: process {processes.index()} lost the others ({plain(said[:300])})", file=sys.stderr)
+        print(plain(f"{stage}: {reason}", lines=True), file=sys.stderr)
         sys.exit(1)
+
+
+def _start_logging() -> None:
+    """To stderr. Of the processes of a step only the first logs below WARNING."""
+    level = os.environ.get("POINTS2MODEL_LOG_LEVEL", "INFO").upper()
+    level = level if level in logging.getLevelNamesMapping() else "INFO"
+    guard_logs()
+    logging.basicConfig(
+        level=level if processes.is_first() else "WARNING", format="%(message)s", stream=sys.stderr
+    )

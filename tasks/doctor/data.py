@@ -22,7 +22,7 @@ from tasks.common.config import Params
 from tasks.common.stage_main import S3_CACHE, read_json
 from tasks.doctor.finding import Diagnosis, Finding
 from tasks.intake.images import NEXT_STEP, OR_REPORT
-from tasks.intake.lost_points import BAD_FILE, UNTIL, Lost
+from tasks.intake.lost_points import BAD_FILE, UNTIL, Lost, folded
 from tasks.intake.rejected import ANNOTATION, REJECTED_IMAGES
 
 LOGGERS = ("data.annotations.coco.file", "tasks.ingest")
@@ -174,7 +174,7 @@ def check_points(
     for doubt in imported.doubts:
         diagnosis.warn("click_units", doubt)
     if config.on_reject == "stop":
-        diagnosis.errors += [Finding("points", one.fault, one.records) for one in imported.lost]
+        diagnosis.errors += [Finding("points", one.fault, one.records) for one in folded(imported.lost)]
     else:
         _warn_of_points(config.files, imported, diagnosis)
     if not len(points):

@@ -20,6 +20,7 @@ from tasks.common import project_files
 from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError
 from tasks.doctor.finding import Diagnosis
+from tasks.doctor.registry import check_registry
 
 LEAST_FILES = 256
 LEAST_TEMPORARY = 2**28
@@ -31,12 +32,8 @@ def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
     try:
         return load_params(path)
     except ParamsError as error:
-        for fault in error.faults:
-            key, _, found = fault.partition(": ")
-            found = found.removeprefix("found ")
-            expected = "a value that tasks/common/config/ and models/config.py allow"
-            step = f"correct it in {path}; recipes/ holds complete examples"
-            diagnosis.error("params", Fault(str(path), key, found, expected, step))
+        step = f"correct it in {path}; recipes/ holds complete examples"
+        diagnosis.error("params", [Fault(str(path), *fault, step) for fault in error.faults])
     except TaskError as error:
         step = "cd to the project's folder, or copy a file of recipes/"
         diagnosis.error("params", Fault(str(path), "file", str(error), "a whole params file", step))
@@ -49,6 +46,7 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
     _weights(params, root, diagnosis)
     _device(params, diagnosis)
     _project(root, diagnosis)
+    check_registry(root, diagnosis)
     _folders(root, workspace, diagnosis)
     _other_runs(root, diagnosis)
     _environment(diagnosis)

@@ -165,7 +165,7 @@ class _Trial:
             imported = import_files(self.config, str(self._links(files)), self.weak)
         except DataError as error:
             return None, [_at_home(fault, self.place) for fault in error.faults]
-        return imported, [_at_home(fault, self.place) for fault in imported.faults]
+        return imported, [_at_home(one.fault, self.place) for one in imported.lost]
 
     def _links(self, files: Mapping[str, Path]) -> Path:
         self.folders += 1

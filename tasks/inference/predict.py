@@ -26,7 +26,7 @@ from models.solov2.network import SOLOv2
 from tasks.common import processes
 from tasks.common.config import InputConfig
 from tasks.common.errors import TaskError
-from tasks.common.ordered_threads import beside
+from tasks.common.ordered_threads import ordered_thread_map
 from tasks.common.progress import Bar
 from tasks.inference.batches import ImageBatch, grouped, read_batches
 
@@ -74,7 +74,7 @@ class Finder:
         faults: list[list[str]] = [[] for _ in parts]
         found: Rows = []
         at = 0
-        for n, instances in beside(self._jobs(parts, faults, bar)):
+        for n, instances in ordered_thread_map(self._jobs(parts, faults, bar)):
             for done in range(at, n):
                 yield _table(found), faults[done]
                 found = []

@@ -1,8 +1,9 @@
-"""What of point files can't be used, as faults to read: one for all records of a file that the same is wrong with."""
+"""Records and files of points that can't be used, as faults: one for all records of a file with the same cause."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,11 @@ from data.points.record import SET_ASIDE
 from data.tables import REJECTED, Fault
 
 BAD_FILE = "bad_file"
-"""Reason of a row in rejected.parquet that stands for a whole file."""
+"""Reason of a row of rejected.parquet that is a whole file."""
+EXAMPLES = 3
+"""Faults of one cause in one file that are listed one by one; more are one fault with so many examples."""
+SHOWN_FOUND = 200
+"""Characters of an example."""
 
 STEPS = {
     "unknown_image": "correct the image's name",
@@ -22,7 +27,7 @@ STEPS = {
     "other_split": "take these clicks out, or make it a weak image",
     "other_size": "export the clicks for the image as it is, restore the one that was annotated, or set points.scale",
 }
-"""What to do about all records of a file that name one image or class."""
+"""What to do about records that name one image or class."""
 NAME_STEP = "name the columns in points.columns, e.g. {image: file, category: type}, or correct the names"
 CLASS_STEP = "give them a class, or map '' in points.classes (see docs/points.md)"
 RECORD_STEP = "correct the record"
@@ -33,7 +38,7 @@ UNTIL = {
 
 
 class Lost(NamedTuple):
-    """A fault, the word for its kind, and how many records (or whole files) have it."""
+    """A fault, the word for its cause, and how many records (or whole files) have it."""
 
     fault: Fault
     reason: str
@@ -41,9 +46,9 @@ class Lost(NamedTuple):
 
 
 def lost_records(rows: Iterable[dict[str, Any]], on_reject: str) -> list[Lost]:
-    """Rows of REJECTED that ask for a correction, as faults; what most records have comes first.
+    """Rows of REJECTED that need a correction, as faults, the most frequent first.
 
-    Records of one file that name the same unknown image or class, say, are one fault.
+    Records of one file that name the same unknown image or class are one fault.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for n, row in enumerate(rows):
@@ -70,6 +75,36 @@ def _lost(rows: Sequence[dict[str, Any]], on_reject: str) -> Lost:
     return Lost(Fault(first["file"], record, found, first["expected"], step), first["reason"], count)
 
 
+def folded(lost: Sequence[Lost]) -> list[Lost]:
+    """The faults for people to read: many of one cause in one file, or many files of one cause, are one."""
+    causes: dict[tuple[str, ...], list[Lost]] = {}
+    for one in lost:
+        file = "" if one.reason == BAD_FILE else one.fault.file
+        causes.setdefault((file, one.reason, one.fault.next_step), []).append(one)
+    found: list[Lost] = []
+    for some in causes.values():
+        found += [_fold(some)] if len(some) > EXAMPLES else some
+    return sorted(found, key=lambda one: -one.records)
+
+
+def _fold(some: Sequence[Lost]) -> Lost:
+    first, count = some[0].fault, sum(one.records for one in some)
+    if some[0].reason == BAD_FILE:
+        names = ", ".join(Path(one.fault.file).name for one in some[:EXAMPLES])
+        record = f"{count:,} files, the first: {names}"
+    else:
+        records = (one.fault.record.rpartition("the first: ")[2] for one in some[:EXAMPLES])
+        record = f"{count:,} records, the first: {', '.join(records)}"
+    found = [one.fault.found[:SHOWN_FOUND] for one in some]
+    shown = "; ".join(dict.fromkeys(found[:EXAMPLES]))
+    if more := len(set(found) - set(found[:EXAMPLES])):
+        shown += f"; and {more:,} more"
+    expected = first.expected
+    if any(one.fault.expected != expected for one in some):
+        expected += " (for the first)"
+    return Lost(replace(first, record=record, found=shown, expected=expected), some[0].reason, count)
+
+
 def _step(row: dict[str, Any]) -> str:
     if NAME_COLUMN in row["expected"]:
         return NAME_STEP
@@ -79,7 +114,7 @@ def _step(row: dict[str, Any]) -> str:
 
 
 def lost_files(faults: Sequence[Fault]) -> list[Lost]:
-    """Files that can't be read at all."""
+    """Files that can't be read."""
     return [Lost(fault, BAD_FILE, 1) for fault in faults]
 
 

@@ -37,7 +37,7 @@ from models.weights import CheckpointError, check_outputs
 from tasks.common.config import InputConfig, load_params, model_input
 from tasks.common.device import resolve_device
 from tasks.common.errors import TaskError
-from tasks.common.ordered_threads import beside
+from tasks.common.ordered_threads import ordered_thread_map
 from tasks.common.progress import Bar
 from tasks.common.stage_main import write_json
 from tasks.inference.predict import SCORE_DECIMALS
@@ -232,7 +232,7 @@ def predict_images(
         # One row a line, written as it comes: long files stay diffable and can be read in part.
         file.write("[")
         between = ""
-        for ids, (rows, told) in beside(_jobs(predictor, split, images, clicks)):
+        for ids, (rows, told) in ordered_thread_map(_jobs(predictor, split, images, clicks)):
             for row in rows:
                 file.write(between + json.dumps(ids | row, allow_nan=False, separators=(",", ":")))
                 between = ",\n"
@@ -257,7 +257,7 @@ def _jobs(
         for path, (width, height) in zip(images, sizes, strict=True)
     )
     for n, (path, image) in enumerate(
-        zip(images, beside(reading, most_bytes=READ_AHEAD), strict=True), start=1
+        zip(images, ordered_thread_map(reading, most_bytes=READ_AHEAD), strict=True), start=1
     ):
         with _told_of(path, predictor):
             size, job = predictor.find(image) if clicks is None else predictor.draw(image, clicks[n])

@@ -186,6 +186,37 @@ def test_what_one_name_explains_is_one_fault(
     assert len(rejected) == 25  # each of them
 
 
+def test_many_faults_of_one_cause_are_one_line(
+    place: tuple[Path, Params, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, params, content = place
+    rows = content["annotations"]
+    for n, row in enumerate(rows[:12]):
+        row["point"] = [-1 - n, 3]
+    for n, row in enumerate(rows[12:18]):
+        row["image_id"] = 10**6 + n // 2
+    rewrite(content)
+    for n in range(5):
+        Path(f"workspace/demo/points/{n}.json").write_text("{" * (n + 1))
+    with pytest.raises(DataError) as caught:
+        run(params, workspace)
+    ids = [row["id"] for row in rows[:18]]
+    outside, files, *unknown = caught.value.faults
+    assert (
+        outside.record
+        == f"12 records, the first: annotation {ids[0]}, annotation {ids[1]}, annotation {ids[2]}"
+    )
+    assert outside.found.startswith("point (-1.0, 3.0) (outside_image) on image ")
+    assert "; point (-3.0, 3.0) (outside_image) on image " in outside.found
+    assert outside.found.endswith("; and 9 more")
+    assert files.record == "5 files, the first: 0.json, 1.json, 2.json"
+    assert [one.record.split(",")[0] for one in unknown] == ["2 records"] * 3  # as many as there are examples
+    run(report(params), workspace)
+    assert len([line for line in caplog.messages if "import_points: rejected" in line]) == 5
+    rejected = read_parquet(workspace / "points" / "rejected.parquet", REJECTED)
+    assert len(rejected) == 23  # each of them
+
+
 def test_a_whole_file_is_no_record(
     place: tuple[Path, Params, dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:

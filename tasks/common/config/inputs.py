@@ -24,7 +24,7 @@ from tasks.common.config.section import (
 
 
 class DemoConfig(Section):
-    """The drawn demo data set; see data/demo/synthetic.py for what each knob does."""
+    """The drawn demo data set; data/demo/synthetic.py explains each setting."""
 
     train_images: Annotated[PositiveInt, Field(le=10**6)]
     val_images: Annotated[PositiveInt, Field(le=10**6)]
@@ -53,14 +53,14 @@ class FoldersConfig(Section):
 
 
 class IngestConfig(Section):
-    """Where the user's images and masks are: folders, or s3://BUCKET/PREFIX (docs/data.md). Annotation files are names
-    inside the folder `annotations`.
+    """Where the user's images and masks are: folders, or s3://BUCKET/PREFIX (docs/data.md).
 
-    `format`: of the files with masks; `auto` finds it by content, for each by itself, as it is for `weak`.
+    `strong`, `val`, `weak`, `kept_aside`: names of annotation files inside the folder `annotations`.
+    `format`: of the files with masks; `auto` detects it from the content of each file, as always for `weak`.
     `crowd`: annotations with `iscrowd` are regions to ignore (`keep`), or `objects` like all others: CVAT's COCO export
     writes every painted mask as a crowd.
-    `on_reject`: at an image that can't be read or isn't of its record's size, or an annotation of a COCO file at fault,
-    `stop` (list all, write nothing) or `report` and go on without it, and an image's annotations.
+    `on_reject`: where an image can't be read or has another size than its record, or a COCO annotation has a fault:
+    `stop` (list all, write nothing), or `report` it and go on without it.
     """
 
     images: Source
@@ -98,19 +98,20 @@ def _tag(value: Any) -> str:
 Factors = Annotated[
     Annotated[Factor, Tag(FACTOR_KINDS[0])] | Annotated[AxesConfig, Tag(FACTOR_KINDS[1])], Discriminator(_tag)
 ]
-"""Told apart by hand, so that an error is about the one that is meant."""
+"""One factor, or `{x: 2, y: 1.5}`. The discriminator keeps an error to the form that was written."""
 
 
 class PointsConfig(Section):
     """Where the point labels are: a folder of files, their format (`auto` finds it by content); see docs/points.md.
 
-    `columns`: names of columns of CSV and Parquet files, and of VIA's attribute that is the class, e.g.
-    `{x: col, y: row}`; those that it doesn't name are known by usual names. `classes`: a file in the folder `files`
-    that maps names in point files to classes of the data set. `frame_name`: the image of a CVAT video's frame.
-    `duplicate_radius`: two annotators' clicks within so many pixels are one object's; null: in the same pixel alone.
-    `scale`: pixels a unit of the files' coordinates: 1, another factor (microns; images that were clicked at another
-    size), or one each, `{x: 2, y: 1.5}`.
-    `on_reject`: at a point that can't be used, `stop` (list all, write nothing) or `report` and go on without it.
+    `columns`: names of columns of CSV and Parquet files, and of VIA's class attribute, e.g. `{x: col, y: row}`; others
+    are found by their usual names.
+    `classes`: a file in the folder `files` that maps names in point files to classes of the data set.
+    `frame_name`: file name of the image of a frame in a CVAT video.
+    `duplicate_radius`: clicks of two annotators within so many pixels are of one object; null: in the same pixel only.
+    `scale`: pixels to a unit of the files' coordinates: a factor (microns, images clicked at another size), or one for
+    x and one for y, `{x: 2, y: 1.5}`.
+    `on_reject`: at a point that can't be used: `stop` (list all, write nothing), or `report` it and go on without it.
     """
 
     files: Source
@@ -135,7 +136,7 @@ class PointsConfig(Section):
         try:
             parts = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
             fields = [field for _, field, _, _ in parts]
-            # A width of a billion, or one that is itself a field, would fill the memory.
+            # A width of a billion digits, or one taken from a field, would fill the memory.
             short = not any(re.search(r"[0-9]{3}|[{]", form or "") for _, _, form, _ in parts)
             if short and "frame" in fields and set(fields) <= {"frame", "video"}:
                 pattern.format(frame=7, video="v")
@@ -143,16 +144,16 @@ class PointsConfig(Section):
         except (ValueError, LookupError, AttributeError):
             pass
         raise ValueError(
-            f"found {pattern!r}; a pattern with {{frame}}, e.g. frame_{{frame:06d}}, {{video}}_{{frame}}"
+            f"found {pattern!r}; expected a pattern with {{frame}}, e.g. frame_{{frame:06d}} or {{video}}_{{frame}}"
         )
 
 
 class InputConfig(Section):
-    """Images are resized so that the short side is `short_side`, unless the long one would pass `max_side`.
+    """Images are resized so that the short side is `short_side`, and the long one at most `max_side`.
 
-    `enlarge: false`: smaller ones stay as they are, right where a pixel means the same in all images (microscopes)."""
+    `enlarge: false`: smaller images keep their size, for images whose pixels all have one scale (microscopes)."""
 
-    # From 2: torch can't shrink an image to a single pixel.
+    # At least 2: torch can't shrink an image to a single pixel.
     short_side: Annotated[int, Field(ge=2, le=MAX_SIDE)]
     max_side: Annotated[int, Field(ge=2, le=MAX_SIDE)]
     enlarge: bool

@@ -11,21 +11,21 @@ from pydantic import ValidationError
 from data import strict_yaml
 from data.messages import plain
 from models.config import SOLOv2Config
-from tasks.common.config.faults import explain
+from tasks.common.config.faults import ParamFault, distinct, explain
 from tasks.common.config.inputs import InputConfig
 from tasks.common.config.params import Params, as_json
 from tasks.common.errors import TaskError
 
 
 class ParamsError(TaskError):
-    """What is wrong with a params file: `faults`, each beginning with its key."""
+    """All faults of a params file."""
 
-    def __init__(self, path: Path, faults: list[str]) -> None:
+    def __init__(self, path: Path, faults: list[ParamFault]) -> None:
         self.faults = faults
         count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
-        lines = "\n".join(f"  - {fault}" for fault in map(plain, faults))
+        lines = "\n".join(f"  - {plain(str(fault))}" for fault in faults)
         super().__init__(
-            f"{path}: {count}\n{lines}\nMend them and run again; recipes/ holds complete examples."
+            f"{path}: {count}\n{lines}\nCorrect them and run again; recipes/ holds complete examples."
         )
 
 
@@ -45,7 +45,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         ) from None
     except OSError as error:
         raise TaskError(
-            f"{path}: can't be read: {error.strerror or error}; give yourself the right to, or name a file"
+            f"{path}: can't be read: {error.strerror or error}; make it readable, or name another file"
         ) from None
     except strict_yaml.YamlError as error:
         raise _not_yaml(path, error) from None
@@ -53,32 +53,36 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def parse_params(text: str, path: Path) -> Params:
-    """Reads and checks the text of a params file; `path` names it in errors.
+    """Checks the text of a params file; `path` is its name in errors.
 
     Raises:
         ParamsError: keys are missing, unknown or out of range; all are listed.
         TaskError: it isn't YAML.
     """
-    faults: list[str] = []
+    doubled: list[str] = []
     try:
-        raw = strict_yaml.parse(text, duplicates=faults)
+        raw = strict_yaml.parse(text, duplicates=doubled)
     except strict_yaml.YamlError as error:
         raise _not_yaml(path, error) from None
     if not isinstance(raw, dict):
         raise TaskError(f"{path}: expected sections (seed, ingest, teacher, ...), found {type(raw).__name__}")
     if "extends" in raw:
         step = f"write the whole file with `points2model use {path} --all`"
-        raise TaskError(f"{path}: extends: stands in recipes alone, since DVC must see every value; {step}")
+        raise TaskError(f"{path}: extends: found outside of a recipe, but DVC must see every value; {step}")
+    faults = [
+        ParamFault(key, found, "each key once")
+        for key, _, found in (text.partition(": found ") for text in doubled)
+    ]
     params = None
     try:
         params = Params.model_validate_json(as_json(raw))
     except ValidationError as error:
-        faults += [explain(detail, Params, "") for detail in error.errors()]
+        faults += [explain(detail, Params) for detail in error.errors()]
     faults += _detector_faults(raw)
     if params is not None:
         faults += _crop_faults(params)
     if faults or params is None:
-        raise ParamsError(path, faults)
+        raise ParamsError(path, distinct(faults))
     return params
 
 
@@ -88,61 +92,69 @@ def _not_yaml(path: Path, error: Exception) -> TaskError:
     )
 
 
-def _detector_faults(raw: dict[str, Any]) -> list[str]:
-    """What is wrong with the networks that section `model` and a training's grids and ranges make together."""
-    faults: list[str] = []
+def _detector_faults(raw: dict[str, Any]) -> list[ParamFault]:
+    """Faults of the networks that section `model` makes with the grids and ranges of teacher and student."""
+    faults: list[ParamFault] = []
     for name in ("teacher", "student"):
         model, training = raw.get("model"), raw.get(name)
         if not isinstance(model, dict) or not isinstance(training, dict):
             continue
         faults += [
-            f"model.{key}: stands in teacher and student" for key in ("grids", "ranges") if key in model
+            ParamFault(f"model.{key}", "here", "in teacher and student")
+            for key in ("grids", "ranges")
+            if key in model
         ]
         own = {key: training[key] for key in ("grids", "ranges") if key in training}
         try:
             SOLOv2Config.model_validate_json(as_json({**model, **own}))
         except ValidationError as error:
             for detail in error.errors():
-                if detail["type"] == "missing" and detail["loc"][0] in ("grids", "ranges"):
-                    continue  # said by the training's own section
-                # What was found to disagree by the whole model has no place; its text begins with the key.
+                # A fault of the whole model has no location; its text begins with the key.
                 key = str(detail["loc"][0]) if detail["loc"] else str(detail["ctx"]["error"]).split(":")[0]
-                section = name if key in own else "model"
-                faults.append(explain(detail, SOLOv2Config, section))
-    return list(dict.fromkeys(faults))
+                if detail["type"] != "missing" or key not in (
+                    "grids",
+                    "ranges",
+                ):  # else a fault of `training`
+                    faults.append(explain(detail, SOLOv2Config, name if key in own else "model"))
+    return faults
 
 
-def _crop_faults(params: Params) -> list[str]:
-    """Crops to learn from, of networks whose cells would be smaller in a crop than in a whole image; tiles of another
-    size than the crops that a network learns from."""
+def _crop_faults(params: Params) -> list[ParamFault]:
+    """Faults of crops and tiles: a network's cells must be of one size in crops, tiles and whole images."""
     sections = (("teacher", params.teacher), ("refiner", params.refiner), ("student", params.student))
     tile = params.input.tile
     if params.model.get("grid_reference") is not None:
+        if tile is None:
+            return []
+        expected = (
+            f"input.tile.side, {tile.side}: a network predicts on pieces of the size that it is trained on"
+        )
         return [
-            f"{name}.augment.crop_side: found {section.augment.crop_side} with input.tile.side {tile.side}; make them "
-            "equal: a network answers for pieces of the size that it learnt from"
+            ParamFault(f"{name}.augment.crop_side", str(section.augment.crop_side or "null"), expected)
             for name, section in sections
-            if tile is not None and section.augment.crop_side != tile.side
+            if section.augment.crop_side != tile.side
         ]
+    step = "set model.grid_reference to the side (in pixels) for which the grids hold"
     faults = [
-        f"{name}.augment.crop_side: found {section.augment.crop_side} with model.grid_reference null; set the latter "
-        "to the side (in pixels) for which the grids hold, so that cells of crops and of whole images are alike"
+        ParamFault(
+            f"{name}.augment.crop_side",
+            f"{section.augment.crop_side} with model.grid_reference null",
+            f"null; or {step}, so that cells of crops and of whole images are alike",
+        )
         for name, section in sections
         if section.augment.crop_side is not None
     ]
     if tile is not None:
-        faults.append(
-            f"input.tile: found side {tile.side} with model.grid_reference null; set the latter to the side (in "
-            "pixels) for which the grids hold, or input.tile to null"
-        )
+        found = f"side {tile.side} with model.grid_reference null"
+        faults.append(ParamFault("input.tile", found, f"null; or {step}"))
     return faults
 
 
 def model_input(folder: Path, meta: Mapping[str, Any]) -> InputConfig:
-    """How large the images of a model come in, by its model.json.
+    """The input size of a model, from the content of its model.json.
 
     Raises:
-        TaskError: it doesn't say, or nothing that can be.
+        TaskError: it has no `input`, or one with faults.
     """
     step = "Train or import it again, or use the version that wrote it"
     if "input" not in meta:
@@ -152,10 +164,8 @@ def model_input(folder: Path, meta: Mapping[str, Any]) -> InputConfig:
     try:
         return InputConfig.model_validate(meta["input"])
     except ValidationError as error:
-        listed = "\n".join(
-            f"  - {'.'.join(('input', *map(str, one['loc'])))}: {one['msg']}, found {one['input']!r:.100}"
-            for one in error.errors()
-        )
+        faults = distinct(explain(detail, InputConfig, "input") for detail in error.errors())
+        lines = "".join(f"  - {fault}\n" for fault in faults)
         raise TaskError(
-            f"{folder}/model.json: `input` is edited, or of another version:\n{listed}\n{step}"
+            f"{folder}/model.json: `input` was edited, or written by another version:\n{lines}{step}"
         ) from None

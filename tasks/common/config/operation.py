@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -21,11 +22,14 @@ from tasks.common.config.section import (
     Source,
 )
 
+CRON_NAMES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+
 
 class RuntimeConfig(Section):
-    """What no step depends on: the device (`auto`, `cpu`, `cuda`, `cuda:1`), how many processes share a heavy step,
-    loader processes of each, decoded images kept in memory, how many states of a training that runs are kept. Another
-    device, or number of processes, rounds otherwise; that isn't a reason to train anew."""
+    """The machine: device (`auto`, `cpu`, `cuda`, `cuda:1`), processes of a heavy step, loader processes of each,
+    whether decoded images are kept in memory, how many states of a training are kept.
+
+    Another device or number of processes changes rounding, which is no reason to train again."""
 
     device: Name
     processes: Parallel
@@ -36,18 +40,33 @@ class RuntimeConfig(Section):
     @model_validator(mode="after")
     def _a_device_each(self) -> RuntimeConfig:
         if self.processes > 1 and ":" in self.device:
+            expected = "cuda, so that each process has a GPU; choose them with CUDA_VISIBLE_DEVICES"
             raise ValueError(
-                f"device: {self.device!r} is one device, and processes: {self.processes} need one each; say cuda, and "
-                "choose GPUs with CUDA_VISIBLE_DEVICES"
+                f"device: found {self.device!r} with processes: {self.processes}; expected {expected}"
             )
         return self
+
+
+def _checked_schedule(value: str) -> str:
+    # Prefect's own check, for which all of Prefect would be imported.
+    from cronsim import CronSim, CronSimError
+
+    if value not in CRON_NAMES:
+        try:
+            CronSim(value, datetime(2000, 1, 1))
+        except CronSimError:
+            expected = (
+                'a cron line: minute, hour, day of month, month, day of week, e.g. "0 2 * * *" for 2 o\'clock'
+            )
+            raise ValueError(f"found {value!r}; expected {expected}, or null") from None
+    return value
 
 
 def _checked_timezone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (LookupError, ValueError, OSError):
-        if known := available_timezones():  # else this machine has no list of them
+        if known := available_timezones():  # none where the machine has no list of them
             near = difflib.get_close_matches(value, known, n=2, cutoff=0.5)
             raise ValueError(
                 f"found {value!r}; expected a time zone such as {' or '.join(near or ['UTC'])}"
@@ -59,8 +78,8 @@ NOTIFY_BLOCK = re.compile(r"[a-z0-9-]+/[A-Za-z0-9_-]+")
 
 
 def checked_notify(value: str) -> str:
-    """The text doesn't repeat the value: whoever has a webhook's URL may write there."""
-    expected = "expected https://HOST/..., http://HOST/..., or a notification block of Prefect's as type/name"
+    """The error doesn't repeat the value: a webhook's URL is a secret."""
+    expected = "expected https://HOST/..., http://HOST/..., or a Prefect notification block as type/name"
     if NOTIFY_BLOCK.fullmatch(value):
         return value
     try:
@@ -71,14 +90,15 @@ def checked_notify(value: str) -> str:
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"found {f'scheme {parts.scheme}' if parts.scheme else 'no scheme'}; {expected}")
     if not parts.hostname or not value.isprintable() or " " in value:
-        raise ValueError(f"found no host, or characters that no address has; {expected}")
+        raise ValueError(f"found no host, or characters that an address can't have; {expected}")
     return value
 
 
 class InboxConfig(Section):
-    """Where new point files arrive: `source`, a folder or s3://bucket/prefix, null: nowhere. It is looked at every
-    `poll_seconds`; a file counts once it hasn't changed for `stable_seconds`. A run starts when at least `min_points`
-    new points wait, or the oldest has waited `max_wait_seconds`."""
+    """Where new point files arrive: `source`, a folder or s3://BUCKET/PREFIX; null: nowhere.
+
+    It is checked every `poll_seconds`; a file counts once it hasn't changed for `stable_seconds`. A run starts when
+    there are `min_points` new points, or the oldest file is pending for `max_wait_seconds`."""
 
     source: Source | None
     poll_seconds: Positive
@@ -88,12 +108,15 @@ class InboxConfig(Section):
 
 
 class OperateConfig(Section):
-    """How the line is operated, which no step depends on. `schedule`: cron line of `points2model serve`, in `timezone`.
-    `promote`: whether a run promotes a student that is good enough. `git`: promotions are committed and tagged.
-    `push`: a run that ends sends data, models and the run-cache to DVC's default remote. `notify`: where failures and
-    promotions are told, a webhook's URL or a Prefect block as type/name."""
+    """How the pipeline is operated.
 
-    schedule: Name | None
+    `schedule`: cron line of `points2model serve`, in `timezone`.
+    `promote`: whether a run promotes a student that is good enough.
+    `git`: promotions are committed and tagged.
+    `push`: a run that ends sends data, models and the run-cache to DVC's default remote.
+    `notify`: where failures and promotions are reported: a webhook's URL, or a Prefect block as type/name."""
+
+    schedule: Annotated[Name, AfterValidator(_checked_schedule)] | None
     timezone: Annotated[Name, AfterValidator(_checked_timezone)]
     inbox: InboxConfig
     promote: Literal["automatic", "manual"]

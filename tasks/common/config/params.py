@@ -18,9 +18,9 @@ from tasks.common.config.training import DetectorTrainConfig, RefinerConfig, Stu
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[WholeNumber, Field(ge=0, lt=2**31)]
+    seed: Annotated[WholeNumber, Field(ge=0, le=2**31 - 1)]
     threads: Parallel
-    """CPU threads of a step. Sums differ in their last bits with it, so it isn't part of `runtime`."""
+    """CPU threads of a step. Sums differ in their last bits with their number, so it isn't part of `runtime`."""
     demo: DemoConfig
     ingest: IngestConfig
     points: PointsConfig
@@ -28,7 +28,7 @@ class Params(Section):
     model: dict[str, Any]
     teacher: TeacherConfig
     prompt: PromptConfig
-    """How clicks become the teacher's masks: those the refiner learns from, and the pseudo labels."""
+    """How clicks become masks of the teacher: the refiner's training masks and the pseudo labels."""
     refiner: RefinerConfig
     pseudo: PseudoConfig
     student: StudentConfig
@@ -39,11 +39,11 @@ class Params(Section):
     operate: OperateConfig
 
     def detector(self, training: DetectorTrainConfig) -> SOLOv2Config:
-        """The network of a teacher or student: section `model` with that training's grids and ranges."""
+        """The network of teacher or student: section `model` with the grids and ranges of its training."""
         whole = {**self.model, "grids": training.grids, "ranges": training.ranges}
         return SOLOv2Config.model_validate_json(as_json(whole))
 
 
 def as_json(raw: Any) -> str:
-    """YAML has lists where the models have tuples; checked as JSON, one may stand for the other."""
+    """Checked as JSON, lists of YAML are valid where the models have tuples."""
     return json.dumps(raw, default=str)

@@ -23,8 +23,9 @@ from tasks.common.config.section import (
 
 
 class PseudoConfig(Section):
-    """Pseudo masks at the points: images a batch, crops a batch; images and points of a Parquet part, at most.
-    `on_failed`: where an image can't be read, `stop` or `report` its points as failed and go on."""
+    """Pseudo masks at the points: images and crops of a batch; images and points of a Parquet part, at most.
+
+    `on_failed`: where an image can't be read: `stop`, or `report` its points as failed and go on."""
 
     batch_size: Batch
     crop_batch_size: Batch
@@ -37,8 +38,8 @@ Evaluator = Literal["pycocotools", "faster_coco_eval"]
 
 
 class EvaluateConfig(Section):
-    """COCO mask AP on the val split and pseudo-mask quality: images a batch, images a Parquet part of predictions,
-    whose code computes AP (`faster_coco_eval` is an optional package)."""
+    """COCO mask AP on the val split, and quality of pseudo masks: images of a batch, images of a Parquet part of
+    predictions, and the package that computes AP (`faster_coco_eval` is optional)."""
 
     inference: InferenceConfig
     batch_size: Batch
@@ -49,9 +50,11 @@ class EvaluateConfig(Section):
 
 
 class PromotionConfig(Section):
-    """When a new student takes the promoted model's place: `ap_tolerance` and `class_tolerance` are the AP points (of
-    100) that it may lose over all classes and in any one. `bootstrap`: how often the val images are drawn again for
-    the intervals beside the differences, which hold `confidence` of the draws; they inform, they don't decide."""
+    """When a new student replaces the promoted model.
+
+    `ap_tolerance`, `class_tolerance`: AP points (of 100) that it may lose over all classes, and in any one class.
+    `bootstrap`: how often the val images are resampled for the confidence intervals of the differences, at level
+    `confidence`. They are shown and decide nothing."""
 
     ap_tolerance: NonNegative
     class_tolerance: NonNegative
@@ -60,7 +63,7 @@ class PromotionConfig(Section):
 
 
 class ReportConfig(Section):
-    """What report.html shows: images a gallery, and the least score of a detection to be drawn."""
+    """report.html: images of a gallery, and the least score of a detection that is drawn."""
 
     title: Name
     gallery_images: Annotated[NonNegativeInt, Field(le=10**4)]

@@ -11,15 +11,15 @@ from data.storage import is_s3, split_s3
 
 
 def _no_boolean(value: Any) -> Any:
-    """True is 1 to pydantic; who writes `steps: yes` means something else."""
+    """Pydantic reads true as 1."""
     if isinstance(value, bool):
-        raise ValueError(f"found {str(value).lower()}; expected a number")
+        raise ValueError(f"found {str(value).lower()}")
     return value
 
 
 def _no_nul(value: str) -> str:
     if "\0" in value:
-        raise ValueError("found a NUL character in it, which no name may hold")
+        raise ValueError("found a NUL character; expected a text without one")
     return value
 
 
@@ -29,7 +29,7 @@ def _not_empty(value: str) -> str:
     return value
 
 
-# Bounds lie far above what anybody uses: what lies beyond is a slip, and would end in an overflow, in a full memory
+# Bounds are far above what anybody uses. A value beyond them is a slip, and would end in an overflow, in a full memory
 # or never.
 WholeNumber = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
@@ -56,11 +56,19 @@ FileName = Annotated[Name, AfterValidator(_not_empty)]
 def _checked_source(value: str) -> str:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", value)
     if is_s3(value):
-        split_s3(value)
+        try:
+            split_s3(value)
+        except ValueError:
+            expected = (
+                "s3://BUCKET/PREFIX; credentials and endpoint are not part of it: boto3 reads them from"
+            )
+            raise ValueError(
+                f"found an S3 address without a valid bucket name; expected {expected} AWS_PROFILE, AWS_ENDPOINT_URL, "
+                "~/.aws"
+            ) from None
     elif scheme is not None:  # the rest may hold a password
-        raise ValueError(
-            f"found an address of scheme {scheme[1]}; expected a path, or s3://BUCKET/PREFIX; download the data first"
-        )
+        expected = "a path, or s3://BUCKET/PREFIX; download the data first"
+        raise ValueError(f"found an address of scheme {scheme[1]}; expected {expected}")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -51,38 +52,45 @@ class AugmentConfig(Section):
     def _scales_in_order(self) -> Self:
         if self.scale_min > self.scale_max:
             raise ValueError(
-                f"scale_min ({self.scale_min:g}) must not be above scale_max ({self.scale_max:g})"
+                f"scale_min: found {self.scale_min:g}; expected at most scale_max ({self.scale_max:g})"
             )
         return self
 
 
+LearningRate = Annotated[Number, Field(gt=0, le=10)]
 SCHEDULED = ("warmup_steps", "decay_at", "milestones")
 
 
+def _rises(steps: Sequence[int]) -> None:
+    if list(steps) != sorted(set(steps)):
+        raise ValueError(f"milestones: found {list(steps)}; expected step numbers that rise")
+
+
 def _step_number(value: Any, steps: int, least: int) -> Any:
-    """The step that a share of `steps` is, below the last one unless it is 1; what is no share stays as it is."""
+    """The step at a share of `steps`, below the last one unless the share is 1; other values are returned unchanged."""
     if not isinstance(value, float) or not math.isfinite(value) or (value > 1 and value.is_integer()):
         return value
     if not 0 <= value <= 1:
-        raise ValueError(f"found {value:g}; a step number, or a share of steps from 0.0 to 1.0")
+        raise ValueError(f"found {value:g}; expected a step number, or a share of steps from 0.0 to 1.0")
     return steps if value == 1 else min(max(least, round(value * steps)), max(least, steps - 1))
 
 
 class TrainConfig(Section):
-    """What teacher, refiner and student share: one optimiser, one schedule, counted in steps.
+    """Optimiser and schedule of teacher, refiner and student; the schedule is counted in steps.
 
-    `batch_size` is the whole step's, over all processes; it goes through the network in `accumulate` pieces a process,
-    which changes nothing but rounding (and the statistics of batch norm that trains).
-    `ema`: the share of the weights' running average that a step keeps; the checkpoint then holds the average.
-    null: it holds the weights themselves.
-    `warmup_steps`, `decay_at` and `milestones` are step numbers, or shares of `steps` as numbers with a point: 0.5.
-    `channels_last`, `fused` (the optimiser) and `compile` (the network) are for speed; they round otherwise."""
+    `batch_size`: images of a step, over all processes. Each process passes its part through the network in
+    `accumulate` pieces, which changes only rounding (and the statistics of batch norm that trains).
+    `ema`: how much of the weights' running average a step keeps. The checkpoint holds the average; with null it holds
+    the weights of the last step.
+    `warmup_steps`, `decay_at`, `milestones`: step numbers, or shares of `steps` written with a point: 0.5.
+    `channels_last`, `fused` (the optimiser) and `compile` (the network) are for speed; they change rounding.
+    """
 
     steps: PositiveInt
     batch_size: Batch
     accumulate: Batch
     optimizer: Literal["adamw", "adam", "sgd"]
-    lr: Positive
+    lr: LearningRate
     weight_decay: NonNegative
     warmup_steps: NonNegativeInt
     schedule: Literal["cosine", "step"]
@@ -99,35 +107,37 @@ class TrainConfig(Section):
     @field_validator(*SCHEDULED, mode="before", check_fields=False)
     @classmethod
     def _shares_of_steps(cls, value: Any, info: ValidationInfo) -> Any:
-        steps = info.data.get("steps", 1000)  # wrong steps are reported by themselves, not shares of them too
+        steps = info.data.get("steps", 1000)  # wrong `steps` are one fault, not one of each share too
         if not isinstance(value, list):
             return _step_number(value, steps, least=0)
         numbers = [_step_number(one, steps, least=1) for one in value]
         if any(isinstance(one, float) and math.isfinite(one) for one in value):
-            return list(dict.fromkeys(numbers))  # of few steps two shares may be the same one
+            return list(dict.fromkeys(numbers))  # with few steps two shares may be the same step
         return numbers
 
     @model_validator(mode="after")
     def _steps_in_order(self) -> Self:
         if self.schedule == "step" and not self.decay_at:
-            raise ValueError("schedule: step needs at least one step number in decay_at")
+            raise ValueError("decay_at: found []; expected one or more step numbers with schedule: step")
         if any(not 0 < step < self.steps for step in self.decay_at):
-            raise ValueError(f"decay_at {list(self.decay_at)} must lie between 0 and steps ({self.steps})")
+            expected = f"step numbers above 0 and below steps ({self.steps})"
+            raise ValueError(f"decay_at: found {list(self.decay_at)}; expected {expected}")
         if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate ({self.accumulate}) must be at most batch_size ({self.batch_size})")
-        if self.checkpoint_every % self.log_every:
-            # The log's rows are means over whole windows, so a state is kept only where a window ends.
             raise ValueError(
-                f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every})"
+                f"accumulate: found {self.accumulate}; expected at most batch_size ({self.batch_size})"
             )
+        if self.checkpoint_every % self.log_every:
+            # A row of the log is a mean over a whole window, so a state is kept only where a window ends.
+            expected = f"a multiple of log_every ({self.log_every})"
+            raise ValueError(f"checkpoint_every: found {self.checkpoint_every}; expected {expected}")
         return self
 
 
 class DetectorTrainConfig(TrainConfig):
-    """Training of a SOLOv2: the grids and size ranges (input pixels) may differ between teacher and student.
+    """Training of a SOLOv2. Grids and size ranges (input pixels) may differ between teacher and student.
 
-    `inner_points`: random pixels of each object, drawn at every step, whose cells learn it too [0 in the paper].
-    `mask_pairs`: the mask loss takes at most this many (cell, object) pairs a step, drawn evenly; null: all [null].
+    `inner_points`: random pixels of each object, drawn at every step; their cells learn the object too [0].
+    `mask_pairs`: the most (cell, object) pairs of a step that the mask loss takes, drawn evenly; null: all [null].
     """
 
     inner_points: Annotated[NonNegativeInt, Field(le=10**4)]
@@ -138,13 +148,13 @@ class DetectorTrainConfig(TrainConfig):
 
     @property
     def weighs_categories(self) -> bool:
-        """Whether an object's weight scales its part of the category loss too."""
+        """Whether an object's weight scales its part of the category loss, not of the mask loss alone."""
         return True
 
 
 class TeacherConfig(DetectorTrainConfig):
-    """`milestones` are the steps whose weights make the refiner's training masks (METHOD.md: about 1/2 and 5/6).
-    `holdout`: the share of the strong images that teacher and refiner don't train on, to measure refinement."""
+    """`milestones`: the steps whose weights make the refiner's training masks [about 1/2 and 5/6].
+    `holdout`: the share of strong images that teacher and refiner don't train on; refinement is measured on them."""
 
     holdout: Annotated[Number, Field(ge=0, lt=1)]
     milestones: Steps
@@ -152,20 +162,22 @@ class TeacherConfig(DetectorTrainConfig):
     @model_validator(mode="after")
     def _milestones_within(self) -> Self:
         if not self.milestones or any(step > self.steps for step in self.milestones):
-            raise ValueError(f"milestones must be 1 or more step numbers, at most steps ({self.steps})")
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise: found {list(self.milestones)}")
+            expected = f"one or more step numbers, at most steps ({self.steps})"
+            raise ValueError(f"milestones: found {list(self.milestones)}; expected {expected}")
+        _rises(self.milestones)
         return self
 
 
 class RefinerConfig(TrainConfig):
     """MaskRefineNet and its training: `batch_size` images a step, at most `crops` of their objects.
 
-    A crop is the rough mask's box enlarged by a draw between `enlarge_min` and `enlarge_max`; in use by `enlarge`,
-    and refined `rounds` times, each time from the last one's mask. The weights of the last step, or of one of
-    `milestones` where they do better on held-out images, are taken. There it is decided for each of `gate_bins` sizes
-    of masks, or for all where one has less than `gate_min_objects` or `gate_min_images`, whether refined masks are
-    used: not where their mean gain lies `gate_errors` standard errors below 0.
+    `enlarge_min`, `enlarge_max`: in training a crop is the rough mask's box, enlarged by a random factor between them.
+    `enlarge`: the factor at inference.
+    `rounds`: how often a mask is refined at inference, each time from the mask of the round before.
+    `milestones`: steps whose weights are compared with the last ones on held-out images; the best are kept.
+    `gate_bins`: on held-out images it is decided for each of so many mask sizes whether refined masks are used: not
+    where their mean gain is `gate_errors` standard errors below 0. With less than `gate_min_objects` objects or
+    `gate_min_images` images in a bin there is one decision for all sizes.
     """
 
     net: RefineNetConfig
@@ -186,25 +198,27 @@ class RefinerConfig(TrainConfig):
     @model_validator(mode="after")
     def _milestones_within(self) -> Self:
         if any(step >= self.steps for step in self.milestones):
-            raise ValueError(
-                f"milestones {list(self.milestones)} must lie below steps ({self.steps}), which always counts"
-            )
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise: found {list(self.milestones)}")
+            expected = f"step numbers below steps ({self.steps}), whose weights are always compared"
+            raise ValueError(f"milestones: found {list(self.milestones)}; expected {expected}")
+        _rises(self.milestones)
         return self
 
 
 class StudentConfig(DetectorTrainConfig):
-    """`masks`: which pseudo masks to learn from; `weight_by_score`: what of a pseudo label's part in the
-    losses its score scales: `none`, the `mask`'s alone (that an object of this class is there is sure), or `both`.
-    `classes_from`: where a pseudo label's class is learnt: in the cells that its `mask` says, as a true one's, or from
-    the `click`, whose cell is sure of it: then no cell that the mask touches is taught that there is none of its class.
+    """What the student learns from pseudo labels, and where its weights start.
 
-    `unusable`: around a point without a mask, or with one below `min_score`, on an image that has others, `ignore`
-    teaches nothing, `background` that there is no object.
-    `strong_share`: of each batch, from strong images, whose masks are true; null: each image comes as often as any
-    other [null]. `start`: from the weights that the seed draws, from the teacher's, or from those of the model that was
-    promoted when this round began (docs/registry.md) [scratch]."""
+    `masks`: which pseudo masks to learn from.
+    `weight_by_score`: which losses of a pseudo label its score scales: `none`; the `mask` loss (the click is proof of
+    the class); or `both`.
+    `classes_from`: which cells learn a pseudo label's class: those of its `mask`, as with a true mask; or the cell of
+    its `click`, and then other cells that the mask touches are ignored for that class.
+    `unusable`: at a point without a mask, or with one below `min_score`, on an image that has others: `ignore` it, or
+    learn `background`.
+    `strong_share`: the share of strong images, whose masks are true, in each batch; null: every image is drawn equally
+    often [null].
+    `start`: from random weights (`scratch`), from the teacher's, or from those of the model that was promoted when
+    this round began (docs/registry.md) [scratch].
+    """
 
     masks: Literal["refined", "rough", "none"]
     min_score: Share

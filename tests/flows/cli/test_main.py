@@ -46,7 +46,7 @@ def test_help(command: list[str]) -> None:
     [
         (["run", "--target", "end"], "no stage 'end'; the stages are a, b, c, report, stranger"),
         (["run", "--target", "repor-t"], "no stage 'repor-t' (did you mean report?)"),
-        (["demo"], "seed: missing; every value"),
+        (["demo"], "seed: found no value; expected a whole number from 0"),
     ],
 )
 @pytest.mark.usefixtures("toy")
@@ -76,7 +76,7 @@ def test_the_demo_leaves_your_own_data_alone(tmp_path: Path, monkeypatch: pytest
         (
             "  images: workspace",
             "  image: workspace",
-            "ingest.image: found unknown key; did you mean 'images'?",
+            "ingest.image: found an unknown key; expected images, the nearest key",
         ),
     ],
 )

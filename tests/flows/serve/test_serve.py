@@ -46,8 +46,8 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("schedule", "timezone", "message"),
     [
-        ("0 2 * *", "UTC", "params.yaml: operate.schedule: found '0 2 * *'; expected a cron line"),
-        ("tonight", "UTC", 'Next: write e.g. "0 2 * * *" for 2 o\'clock each night, or null'),
+        ("0 2 * *", "UTC", "operate.schedule: found '0 2 * *'; expected a cron line"),
+        ("tonight", "UTC", 'e.g. "0 2 * * *" for 2 o\'clock, or null'),
         ("61 2 * * *", "UTC", "operate.schedule: found '61 2 * * *'"),
         (
             "0 2 * * *",

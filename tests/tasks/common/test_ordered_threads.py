@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tasks.common.ordered_threads import beside
+from tasks.common.ordered_threads import ordered_thread_map
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
@@ -17,8 +17,8 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
         time.sleep(0.02 * (n % 3 == 0))
         return n
 
-    assert list(beside(((1, partial(late, n)) for n in range(20)), threads=4)) == list(range(20))
-    assert list(beside(iter(()))) == []
+    assert list(ordered_thread_map(((1, partial(late, n)) for n in range(20)), threads=4)) == list(range(20))
+    assert list(ordered_thread_map(iter(()))) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
@@ -40,7 +40,7 @@ def test_jobs_that_wait_hold_no_more_than_they_may(size: int) -> None:
         with lock:
             held -= size
 
-    assert len(list(beside(jobs(), threads=2, most_bytes=6))) == 30
+    assert len(list(ordered_thread_map(jobs(), threads=2, most_bytes=6))) == 30
     # One is prepared beyond those that wait.
     assert most <= max(6, size) + size
 
@@ -54,11 +54,11 @@ def test_an_error_of_a_job_or_of_what_makes_them_comes_through() -> None:
         raise ValueError("the maker")
 
     with pytest.raises(ValueError, match="the job"):
-        list(beside([(1, broken)] * 3))
+        list(ordered_thread_map([(1, broken)] * 3))
     with pytest.raises(ValueError, match="the maker"):
-        list(beside(jobs()))
+        list(ordered_thread_map(jobs()))
 
 
-def test_jobs_run_beside_the_main_thread() -> None:
-    names = list(beside((1, lambda: threading.current_thread().name) for _ in range(4)))
-    assert all(name.startswith("beside") for name in names)
+def test_jobs_run_off_the_main_thread() -> None:
+    names = list(ordered_thread_map((1, lambda: threading.current_thread().name) for _ in range(4)))
+    assert all(name.startswith("ordered") for name in names)

@@ -373,7 +373,7 @@ def larger_in_weak(p: Project) -> None:
 
 
 ERRORS = [
-    (misspelt_key, "params", "teacher.stepz: found unknown key; did you mean 'steps'?"),
+    (misspelt_key, "params", "teacher.stepz: found an unknown key; expected steps, the nearest key"),
     (no_images_folder, "paths", "params.yaml: ingest.images: found no such file or folder, mine/imagez"),
     (no_annotation_file, "paths", "vall.json; the folder holds kept_aside.json, strong.json, val.json"),
     (no_weights_file, "weights", "model.backbone.weights: found no such file, mine/r18.pth"),
