@@ -1,4 +1,4 @@
-"""Reads the point files, looks up each point's image and class, and writes the points and the rejects."""
+"""Reads the point files, finds each point's image and class, and writes points.parquet and rejected.parquet."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Imported(NamedTuple):
 
 
 def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) -> Imported:
-    """Reads point files and looks up their points; writes nothing.
+    """Reads point files and finds the image and class of each point; writes nothing.
 
     Raises:
-        DataError: the file of `points.classes` is at fault; or no file could be read.
+        DataError: the file of `points.classes` has faults; or no file can be read.
     """
     found, classes_file = read_files(config, paths, weak)
     classes = None if classes_file is None else load_classes(classes_file, weak.categories)
@@ -76,7 +76,7 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
 
 
 def _elsewhere(weak: Split) -> Elsewhere:
-    """Images that take no clicks: weak ones that were rejected, and those of the splits beside ``weak``'s folder."""
+    """Images that take no clicks: rejected weak ones, and those of the splits strong and val."""
     splits = {}
     for name in ("strong", "val"):
         folder = weak.root.parent / name
@@ -89,7 +89,7 @@ def _elsewhere(weak: Split) -> Elsewhere:
 def read_files(
     config: PointsConfig, paths: str | Sequence[str], weak: Split | None
 ) -> tuple[PointSet, Path | None]:
-    """The records of point files as these say them, and the file of `points.classes`, which isn't one of them."""
+    """The records of point files, unchanged; and the file of `points.classes`, which isn't a point file."""
     columns = None if config.columns is None else {str(field): name for field, name in config.columns.items()}
     options = Options(columns, config.frame_name)
     classes_file = None if config.classes is None else join(config.files, config.classes)
@@ -100,16 +100,15 @@ def run(params: Params, workspace: Path) -> None:
     """Writes workspace/points: points.parquet, rejected.parquet, manifest.json.
 
     Raises:
-        S3Error: point files in S3 can't be had.
-        DataError: no point file can be read; or, where `points.on_reject` is `stop`, any file can't, or any point has
-            no image, no class, lies outside its image or is there twice. All of them are listed, those that one
-            unknown image or class explains in one fault, and nothing is written.
+        S3Error: point files in S3 can't be downloaded.
+        DataError: no point file can be read. With `points.on_reject: stop`, also: a file can't be read, or a point has
+            no image, no class, is outside its image or there twice. All are listed, those of one cause as one fault.
     """
     config = params.points
     weak = Split.open(workspace / "dataset" / "weak")
     files = local_copy(config.files, workspace / S3_CACHE)
     imported = import_files(config.model_copy(update={"files": str(files)}), str(files), weak)
-    points, rejected, faults = imported.points, imported.rejected, imported.faults
+    faults = imported.faults
     if faults and config.on_reject == "stop":
         raise DataError([*imported.doubts, *faults])
     for doubt in imported.doubts:
@@ -118,37 +117,40 @@ def run(params: Params, workspace: Path) -> None:
         log.warning("import_points: rejected: %s", fault)
     if len(faults) > SHOWN_FAULTS:
         log.warning("import_points: and %d more, all in rejected.parquet", len(faults) - SHOWN_FAULTS)
-    reasons = count_reasons(rejected)
+    _write(imported, len(weak), workspace)
+
+
+def _write(imported: Imported, weak_images: int, workspace: Path) -> None:
+    reasons = count_reasons(imported.rejected)
     counts = {
-        "points": len(points),
-        "images": len(points["image_id"].unique()),
-        "weak_images": len(weak),
+        "points": len(imported.points),
+        "images": len(imported.points["image_id"].unique()),
+        "weak_images": weak_images,
         **count_kinds(reasons),
     }
+    files = files_read(imported.files)
     with atomic_dir(workspace / "points") as folder:
-        write_parquet(points, folder / "points.parquet")
-        write_parquet(rejected, folder / "rejected.parquet")
-        write_manifest(
-            folder, "import_points", counts, rejected_because=reasons, files=told_files(imported.files)
-        )
+        write_parquet(imported.points, folder / "points.parquet")
+        write_parquet(imported.rejected, folder / "rejected.parquet")
+        write_manifest(folder, "import_points", counts, rejected_because=reasons, files=files)
     for file in imported.files.files:
         if file.same_as is not None:
-            log.info("import_points: %s: the content of %s, which counts", file.name, file.same_as)
+            log.info("import_points: %s: ignored, has the same content as %s", file.name, file.same_as)
         elif not file.records:
-            log.warning("import_points: %s: no record in it", file.name)
+            log.warning("import_points: %s: has no records", file.name)
     log.info(
         "import_points: %d points on %d of %d weak images, %d rejected%s%s",
         counts["points"],
         counts["images"],
-        len(weak),
+        weak_images,
         counts["rejected"],
-        f", {counts['set_aside']} set aside" if counts["set_aside"] else "",
+        f", {counts['set_aside']} left out" if counts["set_aside"] else "",
         f"; whole files not read: {counts['files_rejected']}" if counts["files_rejected"] else "",
     )
 
 
-def told_files(files: PointSet) -> dict[str, dict[str, Any]]:
-    """Each file's format and number of records, or whose content it has."""
+def files_read(files: PointSet) -> dict[str, dict[str, Any]]:
+    """Format and number of records of each file, or the file with the same content."""
     return {
         file.name: {"format": file.format, "records": file.records}
         if file.same_as is None
@@ -158,7 +160,7 @@ def told_files(files: PointSet) -> dict[str, dict[str, Any]]:
 
 
 def count_kinds(reasons: Mapping[str, int]) -> dict[str, int]:
-    """Records rejected and set aside, and whole files that couldn't be read."""
+    """Records that need a correction, records that need none (such as boxes), and files that can't be read."""
     kinds = {"rejected": 0, "set_aside": 0, "files_rejected": 0}
     for reason, count in reasons.items():
         kind = "set_aside" if reason in SET_ASIDE else "files_rejected" if reason == BAD_FILE else "rejected"
@@ -167,7 +169,7 @@ def count_kinds(reasons: Mapping[str, int]) -> dict[str, int]:
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, int]:
-    """How many rows there are of each reason."""
+    """Number of rows for each reason."""
     return dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
 
 

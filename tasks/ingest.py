@@ -1,8 +1,8 @@
 """Reads the user's images and masks once and writes the tables that every later step reads.
 
-Four splits, each a folder under workspace/dataset: `strong` (masks to train on), `weak` (no masks; points will
-come), `val`, and `kept_aside` (weak images whose masks exist only to measure pseudo masks; no training step may
-read them). They are separate so that new weak images never retrain the teacher.
+Four splits, each a folder under workspace/dataset: `strong` (masks to train on), `weak` (no masks, but points), `val`,
+and `kept_aside` (masks of weak images to measure pseudo masks with; no training step may read them). They are separate,
+so that new weak images don't make the teacher stale.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tasks.intake.images import (
     images_table,
     rejected_table,
     size_rejection,
-    told_lenient,
+    when_reported,
 )
 from tasks.intake.sources import SourceImages, Sources
 
@@ -51,13 +51,13 @@ LABELS = {"strong": "mask", "weak": "point", "val": "mask", "kept_aside": "mask"
 
 @dataclass
 class _Sources:
-    """What the annotation files say, before the images are looked at."""
+    """The content of the annotation files, before images are read."""
 
     files: dict[str, CocoFile | None]
     images: dict[str, list[dict[str, Any]]]
     faults: list[Fault] = field(default_factory=list)
     unsafe: list[Rejection] = field(default_factory=list)
-    """Images that no record names and none could."""
+    """Image files whose names no record can hold."""
 
 
 def run(params: Params, workspace: Path) -> None:
@@ -74,8 +74,8 @@ def run(params: Params, workspace: Path) -> None:
     origin = Sources(config, workspace)
     sources = _read(config, origin)
     categories = _categories(sources)
-    if sources.faults and is_s3(config.images):  # told before gigabytes are downloaded
-        raise DataError(map(origin.told, sources.faults))
+    if sources.faults and is_s3(config.images):  # before gigabytes are downloaded
+        raise DataError(map(origin.renamed, sources.faults))
     root = origin.bring(row["file_name"] for rows in sources.images.values() for row in rows)
     images, rejected = _check_images(sources, root)
     rejected["weak"] += sources.unsafe
@@ -85,39 +85,47 @@ def run(params: Params, workspace: Path) -> None:
     faults = [fault for coco in sources.files.values() if coco for fault in coco.rejected] + faults
     instances = {name: _instances(name, sources, images, config) for name in SPLITS}
     for name in ("strong", "val"):
-        sources.faults += _used_up(name, sources, rejected[name], instances[name], config)
+        sources.faults += _without_objects(name, sources, rejected[name], instances[name], config)
     if sources.faults:
-        raise DataError(map(origin.told, sources.faults))
+        raise DataError(map(origin.renamed, sources.faults))
     for fault in faults[:SHOWN_FAULTS]:
-        log.warning("ingest: rejected: %s", told_lenient(fault))
+        log.warning("ingest: rejected: %s", when_reported(fault))
     if len(faults) > SHOWN_FAULTS:
         log.warning("ingest: and %d more, all in rejected.parquet", len(faults) - SHOWN_FAULTS)
     origin.publish()
     for name in SPLITS:
-        coco = sources.files[name]
-        lost = coco is not None and name != "weak" and rejected[name]
-        owners = Counter(to_instances(coco)["image_id"].to_pylist() if coco is not None and lost else ())
-        aside = coco.rejected if coco is not None else ()
-        out = rejected_table(rejected[name], owners, aside)
         folder = workspace / "dataset" / name
         write_split(folder, images[name], instances[name], categories, origin.image_root().as_posix())
-        write_parquet(out, folder / "rejected.parquet")
         counts = {
             "images": len(images[name]),
             "instances": len(instances[name]),
             "categories": len(categories),
-            "rejected": len(rejected[name]),
-            "annotations_rejected": len(aside),
-            "instances_left_out": pc.sum(out["annotations"]).as_py() or 0,
         }
-        reasons = dict(sorted(Counter(out["reason"].to_pylist()).items()))
-        wrong = coco.wrong_areas if coco is not None and name != "weak" else WrongAreas()
-        # A key of its own: the manifest of data without such areas stays as it is.
-        areas = {"areas_replaced": {"annotations": wrong.count, "first": wrong.first}} if wrong.count else {}
-        write_manifest(folder, "ingest", counts, rejected_because=reasons, **areas)
-        said = f", {counts['rejected']} images rejected" if rejected[name] else ""
-        said += f", {len(aside)} faults of annotations set aside" if aside else ""
-        log.info("ingest: %s: %d images, %d instances%s", name, counts["images"], counts["instances"], said)
+        _write_rejected(folder, name, sources.files[name], rejected[name], counts)
+
+
+def _write_rejected(
+    folder: Path, name: str, coco: CocoFile | None, rejected: list[Rejection], counts: dict[str, int]
+) -> None:
+    """rejected.parquet and manifest.json of a split."""
+    lost = coco is not None and name != "weak" and rejected
+    per_image = Counter(to_instances(coco)["image_id"].to_pylist() if coco is not None and lost else ())
+    annotations = coco.rejected if coco is not None else ()
+    table = rejected_table(rejected, per_image, annotations)
+    write_parquet(table, folder / "rejected.parquet")
+    counts |= {
+        "rejected": len(rejected),
+        "annotations_rejected": len(annotations),
+        "instances_left_out": pc.sum(table["annotations"]).as_py() or 0,
+    }
+    reasons = dict(sorted(Counter(table["reason"].to_pylist()).items()))
+    wrong = coco.wrong_areas if coco is not None and name != "weak" else WrongAreas()
+    # Only where there are such areas: other manifests don't change.
+    areas = {"areas_replaced": {"annotations": wrong.count, "first": wrong.first}} if wrong.count else {}
+    write_manifest(folder, "ingest", counts, rejected_because=reasons, **areas)
+    more = f", {len(rejected)} images rejected" if rejected else ""
+    more += f", {len(annotations)} annotations rejected" if annotations else ""
+    log.info("ingest: %s: %d images, %d instances%s", name, counts["images"], counts["instances"], more)
 
 
 def _instances(
@@ -136,7 +144,7 @@ def _instances(
 
 
 def _as_objects(instances: pa.Table) -> pa.Table:
-    """INSTANCES rows, none a crowd."""
+    """INSTANCES rows with `iscrowd` false."""
     at = instances.schema.get_field_index("iscrowd")
     return instances.set_column(
         at, INSTANCES.field("iscrowd"), pa.array([False] * len(instances), pa.bool_())
@@ -146,7 +154,7 @@ def _as_objects(instances: pa.Table) -> pa.Table:
 def _check_images(
     sources: _Sources, root: ImageRoot
 ) -> tuple[dict[str, pa.Table], dict[str, list[Rejection]]]:
-    """IMAGES rows of each split, and the images that can't be used. Those kept aside are weak ones: not read twice."""
+    """IMAGES rows of each split, and the images that can't be used. Images kept aside are weak ones, read once."""
     tables, rejected = {}, {}
     checked: dict[int, CheckedImage] = {}
     for name in ("strong", "weak", "val"):
@@ -158,17 +166,17 @@ def _check_images(
             for row in rows:
                 found = checked.get(row["id"])
                 wrong = size_rejection(row, found, root) if found is not None else None
-                if wrong is not None:  # its masks would lie elsewhere
+                if wrong is not None:  # its masks would be in other places
                     rejected["kept_aside"].append(wrong)
                     del checked[row["id"]]
             tables["kept_aside"] = images_table(rows, checked, "kept_aside", LABELS["kept_aside"])
     return tables, rejected
 
 
-def _used_up(
+def _without_objects(
     name: str, sources: _Sources, rejected: list[Rejection], instances: pa.Table, config: IngestConfig
 ) -> list[Fault]:
-    """What is wrong where a split to train on or to measure with has no object with a mask, and what it has lost."""
+    """The fault of a split (to train on, or to measure with) that has no object with a mask, and its rejected parts."""
     coco = sources.files[name]
     # Faults of the file, or (with `stop`) of its images, are listed by themselves.
     if coco is None or (rejected and config.on_reject == "stop") or _has_object(instances):
@@ -179,25 +187,25 @@ def _used_up(
     step = f"give images with masks in ingest.{name}"
     if lost:
         reasons = Counter(fault.found[:80] for fault in lost)
-        told = "; ".join(f"{reason}: {some:,}" for reason, some in reasons.most_common(SHOWN_REASONS))
-        found += f": {len(coco.rejected):,} annotations and {len(rejected):,} images were rejected ({told})"
+        listed = "; ".join(f"{reason}: {some:,}" for reason, some in reasons.most_common(SHOWN_REASONS))
+        found += f": {len(coco.rejected):,} annotations and {len(rejected):,} images were rejected ({listed})"
         step = "correct what was rejected"
     elif crowds:
         found += f": all {crowds:,} annotations are crowds, or empty"
         step = CVAT_CROWDS
     expected = "one or more to " + ("train on" if name == "strong" else "measure with")
     file = f"{config.annotations}/{getattr(config, name)}"
-    return [Fault(file, "annotations", found, expected, step), *map(told_lenient, lost)]
+    return [Fault(file, "annotations", found, expected, step), *map(when_reported, lost)]
 
 
 def _has_object(instances: pa.Table) -> bool:
-    """Whether any mask is no crowd's and has a pixel."""
+    """Whether there is a mask of one or more pixels that isn't a crowd."""
     rows = zip(instances["iscrowd"], instances["rle_counts"], strict=True)
     return any(not crowd.as_py() and rle.runs(counts.as_py())[1::2].any() for crowd, counts in rows)
 
 
 def _read(config: IngestConfig, origin: Sources) -> _Sources:
-    """All annotation files; their faults are collected, so that one run shows them all."""
+    """All annotation files, and all of their faults, so that one run lists them."""
     sources = _Sources({}, {})
     files = SourceImages(origin)
     for name in SPLITS:
@@ -229,7 +237,7 @@ def _read(config: IngestConfig, origin: Sources) -> _Sources:
 
 
 def _warn_of_archives(config: IngestConfig) -> None:
-    """Images in an archive are overlooked where all images of the folder are wanted."""
+    """Images in archives aren't read."""
     found = [] if is_s3(config.images) else list_files(config.images, ARCHIVES)
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -240,7 +248,7 @@ def _warn_of_archives(config: IngestConfig) -> None:
 
 
 def _unlisted(names: list[str], sources: _Sources) -> list[dict[str, Any]]:
-    """Without a file of weak images, every image file that no other file lists is one.
+    """Without a file of weak images, all image files that no other file lists are weak.
 
     The id of such an image is a hash of its path, so that images added later don't change it.
     """
@@ -255,63 +263,73 @@ def _unlisted(names: list[str], sources: _Sources) -> list[dict[str, Any]]:
 
 def _overlaps(sources: _Sources, config: IngestConfig) -> list[Fault]:
     """Images in two splits or twice in one, names written in two ways, kept-aside images that aren't weak ones."""
-    faults = [
+    files = {name: f"{config.annotations}/{getattr(config, name)}" for name in SPLITS}
+    faults: list[Fault] = []
+    for name, rows in sources.images.items():
+        faults += _other_spellings(files[name], rows)
+    for name, rows in sources.images.items():
+        faults += _doubled_names(files[name], rows)
+    faults += _in_two_splits(files, sources.images)
+    weak = {row["id"]: row["file_name"] for row in sources.images["weak"]}
+    faults += [
         Fault(
-            f"{config.annotations}/{getattr(config, name)}",
+            files["kept_aside"],
+            f"image {row['id']} ({row['file_name']})",
+            "an image that isn't among the weak ones",
+            "weak images, with the same id and file_name",
+            "list it among the weak images too, or remove it here",
+        )
+        for row in sources.images["kept_aside"]
+        if weak.get(row["id"]) != row["file_name"]
+    ]
+    return faults
+
+
+def _other_spellings(file: str, rows: list[dict[str, Any]]) -> list[Fault]:
+    return [
+        Fault(
+            file,
             f"image {row['id']}",
             f"file_name {row['file_name']!r}",
             PurePosixPath(row["file_name"]).as_posix(),
             "write the name without './' and '//', so that it is the same in all files",
         )
-        for name in SPLITS
-        for row in sources.images[name]
+        for row in rows
         if PurePosixPath(row["file_name"]).as_posix() != row["file_name"]
     ]
-    for name in SPLITS:
-        names = Counter(row["file_name"] for row in sources.images[name])
-        faults += [
-            Fault(
-                f"{config.annotations}/{getattr(config, name)}",
-                f"file_name {file_name!r}",
-                f"{count} images of this name",
-                "one image a file",
-                "give all its annotations one image_id",
-            )
-            for file_name, count in names.items()
-            if count > 1
-        ]
+
+
+def _doubled_names(file: str, rows: list[dict[str, Any]]) -> list[Fault]:
+    step = "give all its annotations one image_id"
+    return [
+        Fault(file, f"file_name {name!r}", f"{count} images of this name", "one image a file", step)
+        for name, count in Counter(row["file_name"] for row in rows).items()
+        if count > 1
+    ]
+
+
+def _in_two_splits(files: Mapping[str, str], images: Mapping[str, list[dict[str, Any]]]) -> list[Fault]:
+    """By id, and by name."""
+    faults: list[Fault] = []
     for key in ("id", "file_name"):
         first: dict[Any, str] = {}
         for name in ("strong", "weak", "val"):
-            for row in sources.images[name]:
-                other = first.setdefault(row[key], name)
-                if other != name:
-                    faults.append(
-                        Fault(
-                            f"{config.annotations}/{getattr(config, name)}",
-                            f"image {row['id']} ({row['file_name']})",
-                            f"{key} {row[key]!r} in {other} too",
-                            "each image in one of strong, weak and val, ids that differ",
-                            "leave it in one of the files",
-                        )
-                    )
-    weak = {row["id"]: row["file_name"] for row in sources.images["weak"]}
-    for row in sources.images["kept_aside"]:
-        if weak.get(row["id"]) != row["file_name"]:
-            faults.append(
+            faults += [
                 Fault(
-                    f"{config.annotations}/{config.kept_aside}",
+                    files[name],
                     f"image {row['id']} ({row['file_name']})",
-                    "an image that isn't among the weak ones",
-                    "weak images, with the same id and file_name",
-                    "list it among the weak images too, or take it out here",
+                    f"{key} {row[key]!r} in {first[row[key]]} too",
+                    "each image in one of strong, weak and val, ids that differ",
+                    "leave it in one of the files",
                 )
-            )
+                for row in images[name]
+                if first.setdefault(row[key], name) != name
+            ]
     return faults
 
 
 def _categories(sources: _Sources) -> list[Category]:
-    """The class table of all files together; adds a fault where two files disagree."""
+    """The class table of all files; adds a fault where two files disagree."""
     table: dict[int, tuple[str, str]] = {}
     ids: dict[str, int] = {}
     seen: dict[str, str] = {}
@@ -324,14 +342,14 @@ def _categories(sources: _Sources) -> list[Category]:
                         coco.path if coco else "",
                         f"category {category.id}",
                         f"name {category.name!r}",
-                        f"the same classes in all files ({file} says {known!r})",
+                        f"the same classes in all files ({file} has {known!r})",
                         "use one category table in all annotation files",
                     )
                 )
-            # In another form of Unicode, or with a space at its end: one class to whoever wrote it.
+            # Names in two forms of Unicode, or with a space at the end, are meant to be one class.
             other = seen.setdefault(normalize("NFC", category.name).strip(), category.name)
             if other != category.name and coco:
-                found = f"name {category.name!r}, that looks the same as another, {other!a}"
+                found = f"name {category.name!r}, which looks the same as another one, {other!a}"
                 record = f"category {category.id}"
                 step = "give both one id, or other names"
                 sources.faults.append(Fault(coco.path, record, found, "names that differ", step))

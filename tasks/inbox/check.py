@@ -1,4 +1,4 @@
-"""Which files of a burst can be taken in, found by importing them as `import_points` will; writes nothing."""
+"""Which new files can be taken in, found by importing them as `import_points` does; writes nothing."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from data.tables import Split
 from tasks.common.config import PointsConfig
 from tasks.import_points import Imported, import_files, read_files
 
-TOLD_FAULTS = 3
-"""Of a rejected file; `points2model import-points FILE` tells all."""
+SHOWN_FAULTS = 3
+"""Of a rejected file; `points2model import-points FILE` lists all."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What an import of some new files, beside those that are there, would come to.
+    """The result of an import of new files together with those in `points.files`.
 
     Attributes:
-        good: files to take in, with the usable points in each by itself.
-        same: files that say nothing which another one doesn't say, and that one's name.
-        rejected: files that can't be used, and why.
-        points: points of the folder that are new or moved (or gone, if more are) once the good files are in it.
-        left_out: records of the good files that no image or class can be found for, say; by reason.
+        good: files to take in -> usable points of each, imported alone.
+        same: files without anything new -> the file with the same content.
+        rejected: files that can't be used -> the reason.
+        points: points that are new or moved (or removed, if those are more) once the good files are in the folder.
+        left_out: reason -> records of the good files that can't be used.
     """
 
     good: dict[str, int] = field(default_factory=dict)
@@ -42,19 +42,19 @@ class Tried:
 def try_arrivals(
     config: PointsConfig, new: Mapping[str, Path], folder: Path | None, weak: Split | None
 ) -> Tried:
-    """Tries new files.
+    """Imports new files for a test.
 
-    A file is rejected if it can't be read. Where `points.on_reject` is `stop`, also if the import of the folder with it
-    would stop: a record that can't be used then sets aside its file, so that the other files can be imported.
+    A file is rejected if it can't be read. With `points.on_reject: stop` it is also rejected if the import would stop
+    because of it, so that the other files can be imported.
 
     Args:
-        config: of the import; `config.files` is where the file of `points.classes` lies.
-        new: files by the name that they would have in the folder; a file of that name is replaced.
-        folder: the point files that are there; None where there are none yet.
-        weak: the images that points are looked up in; None where no ingest has run yet: then files are only read.
+        config: of the import; `config.files` is the folder of the file of `points.classes`.
+        new: name that a file would have in the folder -> the file; it replaces a file of that name.
+        folder: `points.files`; None where there are no point files yet.
+        weak: the split with the images of the points; None before the first ingest: then files are only read.
 
     Raises:
-        DataError: the file of `points.classes` is at fault.
+        DataError: the file of `points.classes` has faults.
     """
     with tempfile.TemporaryDirectory(prefix="points2model-arrivals-") as place:
         try:
@@ -64,7 +64,7 @@ def try_arrivals(
 
 
 class _Trial:
-    """One trial; folders of links below `place` stand for what the folder of point files would be."""
+    """One test. In `place` it makes folders of links, in place of `points.files` with other content."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class _Trial:
             if name == self.config.classes:
                 rejected[name] = "it has the name of points.classes; give it another name"
             elif found.faults:
-                rejected[name] = self._told(name, found.faults)
+                rejected[name] = self._listed(name, found.faults)
             else:
                 records[name] = sum(record.problem is None for record in found.records)
         same = self._same([name for name in self.new if name not in rejected])
@@ -100,9 +100,9 @@ class _Trial:
             load_classes(storage.join(self.config.files, self.config.classes), self.weak.categories)
         before, faults = self._import({})
         if self.config.on_reject == "stop":
-            names = self._that_pass(names, Counter(map(str, faults)), rejected)
+            names = self._passing(names, Counter(map(str, faults)), rejected)
         after, _ = self._import({name: self.new[name] for name in names})
-        alone = {name: self._import({name: self.new[name]}, beside=False)[0] for name in names}
+        alone = {name: self._import({name: self.new[name]}, alone=True)[0] for name in names}
         left_out: Counter[str] = Counter()
         for one in alone.values():
             for lost in [] if one is None else one.lost:
@@ -116,7 +116,7 @@ class _Trial:
         )
 
     def _same(self, names: Iterable[str]) -> dict[str, str]:
-        """New names whose file says nothing that another file doesn't say; a replaced file is no other one."""
+        """New files with the content of another file -> that file; a replaced file doesn't count."""
         names = list(names)
         others = {name: path for name, path in self.there.items() if name not in names}
         found, _ = read_files(
@@ -126,39 +126,39 @@ class _Trial:
         for file in found.files:
             if file.same_as is None:
                 continue
-            # Of equal files the one with the shortest name counts, be it the new one.
+            # Of equal files the one with the shortest name counts, which may be the new one.
             for copy, first in ((file.name, file.same_as), (file.same_as, file.name)):
                 if copy in names and copy not in self.there and copy not in same and first not in same:
                     same[copy] = first
                     break
         return same
 
-    def _that_pass(self, names: list[str], known: Counter[str], rejected: dict[str, str]) -> list[str]:
-        """The files with which an import wouldn't stop any more than without; the others go to `rejected`."""
+    def _passing(self, names: list[str], known: Counter[str], rejected: dict[str, str]) -> list[str]:
+        """The files that add no fault to an import; the others go to `rejected`."""
         if not self._new_faults(names, known):
             return names
         passed: list[str] = []
-        for name in names:  # one by one: a fault may be told of the file that was there before
+        for name in names:  # one by one: the fault may name another file, which was there before
             if faults := self._new_faults([*passed, name], known):
-                rejected[name] = self._told(name, faults)
+                rejected[name] = self._listed(name, faults)
             else:
                 passed.append(name)
         return passed
 
     def _new_faults(self, names: list[str], known: Counter[str]) -> list[Fault]:
         _, faults = self._import({name: self.new[name] for name in names})
-        seen = Counter(known)
+        left = Counter(known)
         new = []
         for fault in faults:
-            seen[str(fault)] -= 1
-            if seen[str(fault)] < 0:
+            left[str(fault)] -= 1
+            if left[str(fault)] < 0:
                 new.append(fault)
         return new
 
-    def _import(self, new: Mapping[str, Path], beside: bool = True) -> tuple[Imported | None, list[Fault]]:
-        """What the folder would give with these files in it, None where none of its files can be read; its faults."""
+    def _import(self, new: Mapping[str, Path], alone: bool = False) -> tuple[Imported | None, list[Fault]]:
+        """The import of the folder with these files (or of them `alone`), None if no file can be read; its faults."""
         assert self.weak is not None
-        files = {**(self.there if beside else {}), **new}
+        files = {**({} if alone else self.there), **new}
         if not files:
             return None, []
         try:
@@ -177,15 +177,15 @@ class _Trial:
             link.symlink_to(path.resolve())
         return folder
 
-    def _told(self, name: str, faults: list[Fault]) -> str:
-        """Faults of a file in words; those who tell them say the file's name themselves."""
-        told = [str(_at_home(fault, self.place)).removeprefix(f"{name}: ") for fault in faults[:TOLD_FAULTS]]
-        more = len(faults) - len(told)
-        return " ".join(told) + (f" And {more} more." if more else "")
+    def _listed(self, name: str, faults: list[Fault]) -> str:
+        """The first faults of a file, without its name."""
+        some = [str(_at_home(fault, self.place)).removeprefix(f"{name}: ") for fault in faults[:SHOWN_FAULTS]]
+        more = len(faults) - len(some)
+        return " ".join(some) + (f" And {more} more." if more else "")
 
 
 def _at_home(fault: Fault, place: Path) -> Fault:
-    """The fault with the file's name below its folder, instead of that of a link which is gone by the time."""
+    """The fault with the file's name in its folder instead of that of a temporary link."""
     file = Path(fault.file)
     if not file.is_relative_to(place):
         return fault
@@ -194,7 +194,7 @@ def _at_home(fault: Fault, place: Path) -> Fault:
 
 
 def _changes(before: Imported | None, after: Imported | None) -> int:
-    """How many points lie where none of that class was, or, if more, how many are gone; a moved one is one."""
+    """Number of new points or, if those are more, of removed ones; a moved point counts once."""
     old, new = _places(before), _places(after)
     return max((new - old).total(), (old - new).total())
 

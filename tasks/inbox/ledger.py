@@ -1,6 +1,7 @@
-"""The ledger of arrivals: what became of each file that came into the inbox, by name and content.
+"""The ledger of arrivals: the decision on each file of the inbox, by name and content.
 
-A file an arrival, in a folder that git keeps: a colleague's clone knows what was taken in, and merges don't conflict.
+Each arrival is a file of its own in a folder that git tracks, so that a colleague's clone has the decisions too, and
+merges don't conflict.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ class Arrival:
     """A decision on one file.
 
     Attributes:
-        name: below the inbox, and below `points.files` once it is taken in.
+        name: relative to the inbox, and to `points.files` once the file is taken in.
         sha256: of its content, hex.
-        etag: of an object in S3, by which it is known again without a download; None for local files.
-        state: `taken` in; `same`: it says nothing that another file doesn't say; or `rejected`.
-        reason: why it was rejected, whose content it has, or which version of the file it replaced; "" where there is
-            nothing to say.
-        points: usable points in it, by itself.
-        inbox: as params.yaml names it.
+        etag: of an object in S3, which identifies it without a download; None for local files.
+        state: `taken` in; `same`: it has the content of another file; or `rejected`.
+        reason: why it was rejected, the file with the same content, or the version of the file that it replaced; "" for
+            none.
+        points: usable points in it, imported alone.
+        inbox: as in params.yaml.
         when: UTC, ISO 8601.
     """
 
@@ -54,12 +55,12 @@ class Arrival:
 
 
 class Ledger:
-    """The arrivals of a project, those that colleagues' clones brought in included; read once, at the start."""
+    """The arrivals of a project, also those from colleagues' clones; read once, at the start."""
 
     def __init__(self, root: Path) -> None:
         """
         Raises:
-            TaskError: an entry is no JSON object of ours; all such are listed.
+            TaskError: entries that aren't valid; all are listed.
         """
         self.folder = root / ARRIVALS
         self.arrivals = sorted(_read(self.folder), key=lambda one: one.when)
@@ -67,7 +68,7 @@ class Ledger:
         self._by_etag = {(one.name, one.etag): one for one in self.arrivals if one.etag is not None}
 
     def find(self, name: str, *, sha256: str | None = None, etag: str | None = None) -> Arrival | None:
-        """What was decided on this content under this name, None if nothing yet."""
+        """The decision on this content under this name; None if there is none yet."""
         found = self._by_etag.get((name, etag)) if etag is not None else None
         return found or (self._by_content.get((name, sha256)) if sha256 is not None else None)
 
@@ -77,8 +78,8 @@ class Ledger:
         return taken[-1] if taken else None
 
     def moment(self) -> str:
-        """Now, as entries write it; after the last entry even where the clock was set back, since the order of the
-        entries says which version of a file is the newest."""
+        """The time for a new entry. It is after the last entry even if the clock was set back, since the order of the
+        entries decides which version of a file is the newest."""
         last = datetime.fromisoformat(self.arrivals[-1].when) if self.arrivals else None
         moment = datetime.now(UTC)
         if last is not None and last >= moment:
@@ -102,7 +103,7 @@ class Ledger:
 
 
 def now() -> str:
-    """This moment as entries write it."""
+    """The present time in the format of entries."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -114,12 +115,12 @@ def _read(folder: Path) -> Iterable[Arrival]:
             arrival = Arrival(**content)
             texts = (arrival.name, arrival.sha256, arrival.state, arrival.when)
             if not all(isinstance(text, str) for text in texts):
-                raise TypeError("a value of another type than ours")
+                raise TypeError("a value of another type")
             if datetime.fromisoformat(arrival.when).tzinfo is None:
                 raise ValueError(f"when: {arrival.when} without a time zone")
             yield arrival
         except (ValueError, TypeError, RecursionError) as error:
             faults.append(f"{path}: found {error}; expected an arrival as `points2model run` writes it")
     if faults:
-        step = "restore it with git, or remove it: that file is then looked at anew"
+        step = "restore it with git, or remove it: that file is then checked again"
         raise TaskError("\n".join(f"{fault}. Next: {step}." for fault in faults))

@@ -1,4 +1,4 @@
-"""What waits in the inbox: complete files that nothing was decided on yet, and what taking them in would come to."""
+"""Pending files of the inbox: complete ones without a decision yet, and the result of importing them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tasks.inbox.ledger import Ledger
 
 @dataclass(frozen=True)
 class Waiting:
-    """A look into the inbox.
+    """The files of the inbox at one check.
 
     Attributes:
-        files: complete ones on which nothing was decided, by name.
-        paths: a copy of each, or None where the look was at files that it had seen before.
+        files: complete ones without a decision, by name.
+        paths: a copy of each; None where the same files were checked before.
         digests: SHA-256 (hex) of each.
-        tried: what taking them in would come to.
-        settling: names that changed a moment ago, or are still being written.
-        lost: complete files that couldn't be had this time, and why.
+        tried: the result of importing them.
+        settling: names of files that changed a moment ago, or are still being written.
+        lost: complete files that couldn't be read this time -> the reason.
     """
 
     files: dict[str, InboxFile]
@@ -44,12 +44,12 @@ class Waiting:
 
     @property
     def oldest(self) -> float:
-        """Seconds since the first of the files that ask for a run came; those that say nothing new don't."""
+        """Seconds since the oldest file arrived, of those with new content."""
         return max((one.age for name, one in self.files.items() if name not in self.tried.same), default=0.0)
 
 
 class Lookout:
-    """Looks into the inbox time after time; remembers what it has read of files that stay as they are.
+    """Checks the inbox repeatedly; keeps results about files that don't change.
 
     Args:
         root: the project's folder.
@@ -62,15 +62,15 @@ class Lookout:
         self._tried: tuple[Any, Tried] | None = None
 
     def look(self, params: Params, *, fresh: bool = False) -> Waiting:
-        """A look at what lies there now.
+        """Checks the inbox once.
 
         Args:
             params: `operate.inbox.source` must be set.
-            fresh: copy and try all that waits, even if it was the same at the last look.
+            fresh: copy and import all pending files, even if they are the same as at the last check.
 
         Raises:
-            DataError: the inbox can't be listed, or (an S3Error) its server not be reached; points.classes is at
-                fault; the disk is full.
+            DataError: the inbox can't be listed; (an S3Error) its server can't be reached; points.classes has faults;
+                the disk is full.
             TaskError: the ledger can't be read, or the settings can't work; see `check_inbox`.
         """
         check_inbox(params, self.root)
@@ -83,7 +83,7 @@ class Lookout:
             listing.files.pop(params.points.classes, None)
         settling = [name for name, one in listing.files.items() if one.age < config.stable_seconds]
         complete = {name: one for name, one in listing.files.items() if name not in settling}
-        open_ = {name: one for name, one in complete.items() if not self._is_settled(inbox, one, ledger)}
+        open_ = {name: one for name, one in complete.items() if not self._is_decided(inbox, one, ledger)}
         lost = dict.fromkeys(listing.unsafe, "a name that no file below a folder can have; rename it")
         state = self._state(params, open_, ledger)
         if not fresh and self._tried is not None and self._tried[0] == state:
@@ -93,25 +93,25 @@ class Lookout:
         if open_:
             lost |= inbox.copy(open_.values(), self.place / "cache", into)
         else:
-            shutil.rmtree(self.place, ignore_errors=True)  # what came from S3 before is of no more use
+            shutil.rmtree(self.place, ignore_errors=True)  # earlier downloads aren't needed any more
         open_ = {name: one for name, one in open_.items() if name not in lost}
         for name, one in open_.items():
             self._digests[name, one.identity] = file_digest(into / name, "sha256")
-        # An object that was sent in other parts has another ETag.
-        open_ = {name: one for name, one in open_.items() if not self._is_settled(inbox, one, ledger)}
+        # An object with the same content that was uploaded in other parts has another ETag.
+        open_ = {name: one for name, one in open_.items() if not self._is_decided(inbox, one, ledger)}
         tried = self._try(params, {name: into / name for name in open_})
         self._tried = (self._state(params, open_, ledger), tried)
         digests = {name: self._digests[name, one.identity] for name, one in open_.items()}
         return Waiting(open_, {name: into / name for name in open_}, digests, tried, settling, lost)
 
-    def _is_settled(self, inbox: Inbox, one: InboxFile, ledger: Ledger) -> bool:
+    def _is_decided(self, inbox: Inbox, one: InboxFile, ledger: Ledger) -> bool:
         digest = self._digests.get((one.name, one.identity))
         if digest is None and (digest := inbox.digest(one)) is not None:
             self._digests[one.name, one.identity] = digest
         return ledger.find(one.name, sha256=digest, etag=one.etag) is not None
 
     def _state(self, params: Params, files: dict[str, InboxFile], ledger: Ledger) -> Any:
-        """What a trial depends on; the folder of point files changes with the ledger."""
+        """What the result depends on; `points.files` changes together with the ledger."""
         images = self.root / WORKSPACE / "dataset" / "weak" / "images.arrow"
         read_at = images.stat().st_mtime_ns if images.is_file() else None
         names = frozenset((name, one.identity) for name, one in files.items())
@@ -124,14 +124,14 @@ class Lookout:
         split = Split.open(weak) if (weak / "images.arrow").is_file() else None
         if is_inbox_itself(
             params
-        ):  # the new files lie there already; they are only read, as the import will tell all
+        ):  # the files are there already: they are only read, the import reports faults
             return try_arrivals(params.points.model_copy(update={"classes": None}), files, None, None)
         config = params.points.model_copy(update={"files": str(self.root / params.points.files)})
         return try_arrivals(config, files, self.root / params.points.files, split)
 
 
 def is_inbox_itself(params: Params) -> bool:
-    """Whether the line reads its point files from the inbox itself: then nothing needs to be copied."""
+    """Whether `points.files` is the inbox: then nothing is copied."""
     source, files = params.operate.inbox.source, params.points.files
     if source is None or is_s3(source) != is_s3(files):
         return False
@@ -141,10 +141,10 @@ def is_inbox_itself(params: Params) -> bool:
 
 
 def check_inbox(params: Params, root: Path) -> None:
-    """That files can be taken in from `operate.inbox.source` as the settings stand.
+    """Checks the settings of the inbox.
 
     Raises:
-        TaskError: they can't; all reasons, each with what to do.
+        TaskError: files can't be taken in with them; all faults are listed.
     """
     source, files = params.operate.inbox.source, params.points.files
     if source is None:
@@ -156,7 +156,7 @@ def check_inbox(params: Params, root: Path) -> None:
 
     if is_inbox_itself(params):
         if params.points.on_reject == "stop":
-            expected = "report, where points.files is the inbox itself: nothing can be set aside there"
+            expected = "report, where points.files is the inbox itself: no file can be left out there"
             fault(
                 "points.on_reject",
                 "stop",
@@ -172,24 +172,24 @@ def check_inbox(params: Params, root: Path) -> None:
             step = "put your point files into a folder of your own, e.g. points/, and name it in points.files"
             fault("points.files", f"{files}, which stage {made_by} writes", "a folder of your own", step)
         if target.exists() and not target.is_dir():
-            fault("points.files", f"{files}, a file", "a folder", "name the folder that it lies in")
+            fault("points.files", f"{files}, a file", "a folder", "name the folder that it is in")
         if not is_s3(source):
             inbox = (root / source).resolve()
             if inbox.is_relative_to(target) or target.is_relative_to(inbox):
-                found = f"{source}, and points.files {files}: one lies in the other"
+                found = f"{source}, and points.files {files}: one is inside the other"
                 step = "move one of them, or name the same folder in both"
-                fault("operate.inbox.source", found, "two folders beside each other", step)
+                fault("operate.inbox.source", found, "two separate folders", step)
     if faults:
         raise TaskError("\n".join(map(str, faults)))
 
 
 def _made_by(root: Path, target: Path) -> str | None:
-    """The stage of dvc.yaml that writes to the folder, what lies in it, or what it lies in."""
+    """The stage of dvc.yaml with an output that is the folder, inside it, or around it."""
     try:
         stages = strict_yaml.read(root / "dvc.yaml")["stages"]
         outs = {name: [*_paths(stage.get("outs", []))] for name, stage in stages.items()}
     except (OSError, strict_yaml.YamlError, KeyError, TypeError, AttributeError):
-        return None  # DVC tells it better
+        return None  # DVC reports it
     for name, paths in outs.items():
         for path in paths:
             out = (root / path).resolve()
@@ -204,8 +204,8 @@ def _paths(outs: Iterable[Any]) -> Iterable[str]:
 
 
 def inbox_id(root: Path) -> str:
-    """The resource of Prefect's events about a project's inbox, points2model.inbox.NAME: of its folder, so that
-    it stays when `operate.inbox.source` changes under a deployment."""
+    """The resource of Prefect's events about a project's inbox, points2model.inbox.NAME. It depends on the project's
+    folder alone, so that a deployment stays valid when `operate.inbox.source` changes."""
     whole = root.resolve()
     kept = "".join(char if char.isalnum() else "-" for char in whole.name.lower()).strip("-")
     return f"points2model.inbox.{kept or 'project'}-{hashlib.sha256(str(whole).encode()).hexdigest()[:6]}"

@@ -1,4 +1,4 @@
-"""The images of a split: each file read once, decoded as training will decode it and hashed, or rejected."""
+"""The images of a split: each file is read once, decoded as in training and hashed, or rejected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.common.progress import Bar
 from tasks.intake.rejected import ANNOTATION, REJECTED_IMAGES
 
 OR_REPORT = "; ingest.on_reject: report goes on without it"
-"""Ends the next step of a fault that needn't end the run; `told_lenient` takes it off."""
+"""The end of the next step of faults that needn't end the run; `when_reported` removes it."""
 NEXT_STEP = f"restore the file, or remove its records{OR_REPORT}"
 
 
@@ -36,27 +36,27 @@ class Rejection:
 
 @dataclass(frozen=True)
 class ImageRoot:
-    """Where the images lie, and what messages call that place: the folder, or the s3:// address they came from."""
+    """The folder of the images, and its name in messages: the folder, or the s3:// address they came from."""
 
     folder: Path
     shown: str
     problems: Mapping[str, Refused]
-    """Files that could not be brought here, by name."""
+    """Files that couldn't be downloaded, by name."""
 
 
-def told_lenient(fault: Fault) -> Fault:
-    """The fault as it is told where `ingest.on_reject` is `report`: without the advice to say so."""
+def when_reported(fault: Fault) -> Fault:
+    """The fault as it is logged with `ingest.on_reject: report`, without the advice to set that."""
     return replace(fault, next_step=fault.next_step.removesuffix(OR_REPORT))
 
 
 def check_rows(
     what: str, rows: Sequence[dict[str, Any]], root: ImageRoot
 ) -> tuple[dict[int, CheckedImage], list[Rejection]]:
-    """Opens, decodes and hashes the file of every record, several at once; results are in the order of the records.
+    """Reads, decodes and hashes the file of every record, in threads; results are in the order of the records.
 
     Args:
-        what: shown beside the progress.
-        rows: COCO image records: id, file_name, and width and height where the file says them.
+        what: the label of the progress bar.
+        rows: COCO image records: id, file_name, and width and height where the file has them.
         root: the folder that file names are relative to.
 
     Returns:
@@ -79,7 +79,7 @@ def _check(row: dict[str, Any], root: ImageRoot) -> CheckedImage | Rejection:
     if name in root.problems:
         return _rejection(row, root, *root.problems[name])
     try:
-        # join refuses what leads out of the root, as later steps will.
+        # join refuses names that lead out of the root, as later steps do.
         found = check_image(join(root.folder, name), opener_inside(root.folder))
     except DataError as error:
         reason = error.reason if isinstance(error, ImageError) else "unsafe_path"
@@ -88,14 +88,14 @@ def _check(row: dict[str, Any], root: ImageRoot) -> CheckedImage | Rejection:
 
 
 def size_rejection(row: Mapping[str, Any], found: CheckedImage, root: ImageRoot) -> Rejection | None:
-    """A rejection where the record says another size than the file has. Labels go by the image as it is shown."""
-    said = (row.get("width", found.width), row.get("height", found.height))
-    if said == (found.width, found.height):
+    """A rejection where the record has another size than the file. Labels are of the image as it is displayed."""
+    recorded = (row.get("width", found.width), row.get("height", found.height))
+    if recorded == (found.width, found.height):
         return None
     pixels = f"{found.width} x {found.height} pixels"
-    if found.orientation > 4 and said == (found.height, found.width):
+    if found.orientation > 4 and recorded == (found.height, found.width):
         pixels += f" as shown (EXIF orientation {found.orientation} turns it)"
-    return _rejection(row, root, "size", pixels, f"{said[0]} x {said[1]}, as its record says")
+    return _rejection(row, root, "size", pixels, f"{recorded[0]} x {recorded[1]}, as its record says")
 
 
 def _rejection(row: Mapping[str, Any], root: ImageRoot, reason: str, found: str, expected: str) -> Rejection:
@@ -128,9 +128,9 @@ def images_table(
 
 
 def rejected_table(
-    rejected: Sequence[Rejection], annotations: Counter[int], set_aside: Sequence[Fault] = ()
+    rejected: Sequence[Rejection], annotations: Counter[int], faults: Sequence[Fault] = ()
 ) -> pa.Table:
-    """REJECTED_IMAGES rows; `annotations` counts those of each image id, `set_aside` are faults of annotations."""
+    """REJECTED_IMAGES rows; `annotations` counts those of each image id, `faults` are those of annotations."""
     rows = [
         {
             "file": one.fault.file,
@@ -149,6 +149,6 @@ def rejected_table(
             "file": fault.file, "record": fault.record, "reason": ANNOTATION, "found": fault.found,
             "expected": fault.expected, "image_id": None, "file_name": None, "annotations": 1,
         }
-        for fault in set_aside
+        for fault in faults
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=REJECTED_IMAGES)

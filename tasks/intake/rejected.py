@@ -1,4 +1,4 @@
-"""The table of what ingest rejected of a split: rejected.parquet in its folder."""
+"""rejected.parquet of a split: the images and annotations that ingest rejected."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import pyarrow as pa
 from data.tables import Split, read_parquet
 
 ANNOTATION = "annotation"
-"""The reason of rows that are an annotation at fault, not an image."""
+"""The reason of rows that are a rejected annotation, not an image."""
 REJECTED_IMAGES = pa.schema(
     [
-        ("file", pa.string()),  # as the data set's source names it, s3://... too
+        ("file", pa.string()),  # as in the data set's source, also s3://...
         ("record", pa.string()),
         ("reason", pa.string()),  # one word for counting, e.g. "truncated"
         ("found", pa.string()),
         ("expected", pa.string()),
-        ("image_id", pa.int64()),  # null where no record names the file, and of annotations
+        ("image_id", pa.int64()),  # null for annotations, and where no record names the file
         ("file_name", pa.string()),
-        ("annotations", pa.int64()),  # of the image, left out with it; of an annotation's own row 1
+        ("annotations", pa.int64()),  # left out with the image; 1 for an annotation
     ]
 )
 
 
 def rejected_images(split: Split) -> dict[int, tuple[str, str]]:
-    """Image id -> (file_name, reason) of the images that a split has lost; none where no such table is.
+    """Image id -> (file_name, reason) of the images that ingest rejected; empty without the table.
 
     Raises:
-        DataError: the table can't be read, or is another version's.
+        DataError: the table can't be read, or was written by another version.
     """
     path = split.root / "rejected.parquet"
     rows = read_parquet(path, REJECTED_IMAGES).to_pylist() if path.is_file() else []

@@ -1,7 +1,7 @@
-"""Where ingest's images and annotation files come from: folders here, or S3, from where they are brought first.
+"""The sources of images and annotation files: local folders, or S3, from where they are downloaded first.
 
-What came from S3 becomes the step's own output, workspace/fetched: DVC keeps it, so that last month's images come back
-with `git checkout` and `dvc checkout`, and a colleague has them from the DVC remote alone.
+Downloaded files become an output of the step, workspace/fetched. DVC keeps it, so that `git checkout` and `dvc
+checkout` restore last month's images, and a colleague gets them from the DVC remote alone.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class Sources:
-    """The two sources of a run.
+    """Images and annotation files of a run.
 
     Attributes:
-        annotations: the folder of annotation files, here.
+        annotations: the local folder of annotation files.
     """
 
     def __init__(self, config: IngestConfig, workspace: Path) -> None:
-        """Lists the images and brings the annotation files here, where they are in S3.
+        """From S3, lists the images and downloads the annotation files.
 
         Raises:
-            S3Error: the server can't be used, or there is nothing.
+            S3Error: the server can't be used, or there are no objects.
         """
         self.config, self.workspace = config, workspace
         self.annotations = local_copy(config.annotations, workspace / S3_CACHE)
@@ -45,11 +45,11 @@ class Sources:
         self._tree = workspace / S3_CACHE / "trees" / "images"
 
     def image_files(self) -> tuple[list[str], list[Rejection]]:
-        """Names of all image files, sorted, hidden ones left out; and names that can't be written down, keys in S3 that
-        can't be names of files.
+        """Sorted names of all image files that aren't hidden; and those that can't be used: names that aren't valid
+        text, keys in S3 that can't be file names.
 
         Raises:
-            DataError: no such folder.
+            DataError: the folder doesn't exist.
         """
         if self._remote is None:
             names = list_files(self.config.images, IMAGE_SUFFIXES)
@@ -69,7 +69,9 @@ class Sources:
                 for name in names
                 if not is_text(name)
             ]
-        seen = [name for name in self._remote.objects if not any(part[:1] == "." for part in name.split("/"))]
+        names = [
+            name for name in self._remote.objects if not any(part[:1] == "." for part in name.split("/"))
+        ]
         unsafe = [
             Rejection(
                 Fault(
@@ -85,18 +87,18 @@ class Sources:
             for key in self._remote.unsafe
             if key.lower().endswith(IMAGE_SUFFIXES)
         ]
-        return sorted(name for name in seen if name.lower().endswith(IMAGE_SUFFIXES)), unsafe
+        return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), unsafe
 
     def bring(self, names: Iterable[str]) -> ImageRoot:
-        """Makes these image files lie here.
+        """Downloads these image files, where they are in S3.
 
         Raises:
-            S3Error: the server can't be used; what has come is kept for the next run.
+            S3Error: the server can't be used; files that were downloaded are kept for the next run.
         """
         if self._remote is None:
             return ImageRoot(Path(self.config.images), self.config.images, {})
-        wanted = set(names)
-        sizes = [one.size for name, one in self._remote.objects.items() if name in wanted]
+        chosen = set(names)
+        sizes = [one.size for name, one in self._remote.objects.items() if name in chosen]
         refused: dict[str, Refused]
         with Bar("ingest: download", len(sizes), "object") as bar:
             done = 0
@@ -106,15 +108,15 @@ class Sources:
                 done += size
                 bar.advance(facts=f"{done / 1e6:,.0f} of {sum(sizes) / 1e6:,.0f} MB")
 
-            refused = fetch(self._remote, wanted, self.workspace / S3_CACHE, self._tree, on_object)
+            refused = fetch(self._remote, chosen, self.workspace / S3_CACHE, self._tree, on_object)
         return ImageRoot(self._tree, self.config.images, refused)
 
     def image_root(self) -> Path:
-        """What the tables call the root of the images, once `publish` is done."""
+        """The root of the images in the tables, valid once `publish` is done."""
         return Path(self.config.images) if self._remote is None else self.workspace / "fetched" / "images"
 
     def publish(self) -> None:
-        """Writes workspace/fetched: what came from S3, or that nothing did."""
+        """Writes workspace/fetched: the files from S3, and their counts."""
         counts = {"images": 0, "annotations": 0}
         with atomic_dir(self.workspace / "fetched") as folder:
             if self._remote is not None:
@@ -125,8 +127,8 @@ class Sources:
                 shutil.copytree(self.annotations, folder / "annotations", copy_function=_link_or_copy)
             write_manifest(folder, "ingest", counts)
 
-    def told(self, fault: Fault) -> Fault:
-        """A fault that calls an annotation file as params.yaml does."""
+    def renamed(self, fault: Fault) -> Fault:
+        """The fault with an annotation file's name as it is in params.yaml."""
         here, there = f"{self.annotations}/", f"{self.config.annotations.rstrip('/')}/"
         return (
             replace(fault, file=there + fault.file.removeprefix(here))
@@ -136,8 +138,7 @@ class Sources:
 
 
 class SourceImages:
-    """The images of a run, as readers of label files look up what these don't say
-    (`data.annotations.frames.ImageFiles`)."""
+    """The images of a run, in which readers of label files look up sizes (`data.annotations.frames.ImageFiles`)."""
 
     def __init__(self, origin: Sources) -> None:
         self._origin = origin
@@ -151,14 +152,14 @@ class SourceImages:
         return self._names
 
     def prepare(self, names: Collection[str]) -> None:
-        """Makes these files lie here; what came is not downloaded again when the splits are brought."""
+        """Downloads these files, where they are in S3; they aren't downloaded again with their split."""
         self._root = self._origin.bring(names)
 
     def size(self, file_name: str) -> tuple[int, int]:
         """(width, height) in pixels of a file that was prepared.
 
         Raises:
-            DataError: it isn't there, or isn't an image.
+            DataError: the file doesn't exist, or isn't an image.
         """
         refused = self._root.problems.get(file_name)
         if refused is not None:

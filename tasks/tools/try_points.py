@@ -15,7 +15,7 @@ from data.remote.fetch import local_copy
 from data.tables import Split
 from tasks.common.config import PointsConfig
 from tasks.common.stage_main import S3_CACHE, WORKSPACE
-from tasks.import_points import count_kinds, count_reasons, import_files, told_files
+from tasks.import_points import count_kinds, count_reasons, files_read, import_files
 
 INGEST = "run `points2model run --target ingest`"
 
@@ -77,7 +77,7 @@ def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Pat
         "removed": len(before.keys() - after.keys()),
         "same": sum(row == before[i] for i, row in after.items() if i in before),
     }
-    return Trial(counts, reasons, told_files(alone.files), alone.faults, alone.rejected, alone.doubts)
+    return Trial(counts, reasons, files_read(alone.files), alone.faults, alone.rejected, alone.doubts)
 
 
 def _as_put(file: Path, root: Path) -> dict[str, Path]:

@@ -118,4 +118,4 @@ def test_files_without_a_record_are_told(
     params = put(place, name, content, params, "stop")
     import_points.run(params, Path("workspace"))
     assert len(read_parquet(place / "workspace/points/points.parquet", POINTS)) == 0
-    assert f"{name}: no record in it" in caplog.text
+    assert f"{name}: has no records" in caplog.text

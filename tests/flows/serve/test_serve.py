@@ -174,8 +174,8 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
     [
         ("watch", {}, "operate.inbox.source: found null"),
         ("watch", {"source": "inbox"}, "PREFECT_API_URL isn't set"),
-        ("watch", {"source": "points/new"}, "one lies in the other"),
-        ("serve", {"source": "points/new"}, "one lies in the other"),
+        ("watch", {"source": "points/new"}, "one is inside the other"),
+        ("serve", {"source": "points/new"}, "one is inside the other"),
     ],
 )
 def test_commands_that_cannot_work(

@@ -77,7 +77,7 @@ def test_folders_without_room(tmp_path: Path) -> None:
     assert full.startswith(f"{there}: 0.0 MiB free of 1.0. Next: free some there")
     many = "touch small/1 small/2 small/3 small/4 small/5 small/6 2>/dev/null;"
     assert (
-        "no file more can be made there"
+        "no free inodes, so no file can be made there"
         in on_own_disk(there, "nr_inodes=5", many + look, tmp_path, ENV).stdout
     )
     barred = on_own_disk(there, "ro", look, tmp_path, ENV).stdout

@@ -31,7 +31,7 @@ def test_what_is_no_number_is_refused_and_nothing_is_written(tmp_path: Path) -> 
     ("content", "expected"),
     [
         (None, "no such file; it is made by `dvc repro ingest`"),
-        ("{", "make it anew with `dvc repro -f ingest`"),
+        ("{", "make it again with `dvc repro -f ingest`"),
     ],
 )
 def test_reading_what_is_not_there(tmp_path: Path, content: str | None, expected: str) -> None:

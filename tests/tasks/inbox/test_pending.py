@@ -132,8 +132,8 @@ def test_an_inbox_that_the_line_reads_itself(params: Params, bucket: Bucket) -> 
         ("inbox", "workspace/demo/points", "which stage make_demo writes; expected a folder of your own"),
         ("inbox", "workspace/demo", "which stage make_demo writes"),
         ("inbox", "points/clicks.json", "a file; expected a folder"),
-        ("points/new", "points", "one lies in the other"),
-        ("inbox", "inbox/points", "one lies in the other"),
+        ("points/new", "points", "one is inside the other"),
+        ("inbox", "inbox/points", "one is inside the other"),
         (
             "inbox",
             "./inbox",
