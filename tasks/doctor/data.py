@@ -1,6 +1,6 @@
-"""Checks of annotations, images and points as the steps would read them: by the steps, into a folder of the doctor's.
+"""Checks of annotations, images, points and classes: the steps themselves read the data, into a folder of the doctor.
 
-Nothing is written where the pipeline looks. A class's fault (no mask, no click, no validation object) is told too.
+No output of the pipeline is written.
 """
 
 from __future__ import annotations
@@ -28,16 +28,14 @@ from tasks.intake.rejected import ANNOTATION, REJECTED_IMAGES
 LOGGERS = ("data.annotations.coco.file", "tasks.ingest")
 CROWD_SHARE = 0.1
 """Of a class's annotations; crowds are rare where they are meant."""
-MEND_RECORD = f"correct this record{OR_REPORT}"
+RECORD_STEP = f"correct this record{OR_REPORT}"
 
 
 def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str, Split] | None:
-    """Runs the ingest step into `scratch`; its faults are errors, and then there are no splits.
-
-    Images that can't be used don't end it, whatever `ingest.on_reject` says: `check_images` tells of them.
+    """Runs the ingest step into `scratch`, always with `on_reject: report`: `check_images` reports rejected images.
 
     Returns:
-        strong, weak, val and kept_aside as they would be trained on.
+        strong, weak, val and kept_aside; None where ingest found faults, which are errors.
     """
     lenient = params.ingest.model_copy(update={"on_reject": "report"})
     shutil.rmtree(scratch / "dataset", ignore_errors=True)
@@ -52,7 +50,7 @@ def read_splits(params: Params, scratch: Path, diagnosis: Diagnosis) -> dict[str
 
 
 def _share_cache(scratch: Path) -> None:
-    """What is brought from S3 for a look is there for the run, and the other way round."""
+    """The doctor and the runs have one folder of downloads from S3."""
     link = scratch / S3_CACHE
     if not link.is_symlink():
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +60,13 @@ def _share_cache(scratch: Path) -> None:
 
 
 def open_splits(scratch: Path) -> dict[str, Split]:
-    """What `read_splits` left in `scratch`."""
+    """The splits that `read_splits` wrote to `scratch`."""
     return {name: Split.open(scratch / "dataset" / name) for name in ingest.SPLITS}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the step's own lines, which tell of a step that runs."""
+    """Without the log lines of the step."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -80,10 +78,10 @@ def _quiet() -> Iterator[None]:
 
 
 def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
-    """Images and annotations that can't be used: errors where `ingest.on_reject` is `stop`. Doubtful crowds, areas."""
+    """Rejected images and annotations, which are errors with `ingest.on_reject: stop`; doubtful crowds and areas."""
     for name in ingest.SPLITS[:3]:  # those kept aside are weak ones too
         rows = read_parquet(splits[name].root / "rejected.parquet", REJECTED_IMAGES).to_pylist()
-        steps = [MEND_RECORD if row["reason"] == ANNOTATION else NEXT_STEP for row in rows]
+        steps = [RECORD_STEP if row["reason"] == ANNOTATION else NEXT_STEP for row in rows]
         faults = [
             Fault(row["file"], row["record"], row["found"], row["expected"], step)
             for row, step in zip(rows, steps, strict=True)
@@ -113,7 +111,7 @@ def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnos
 
 
 def _check_areas(splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
-    """Annotations whose `area` can't be their mask's."""
+    """Annotations whose `area` can't be that of their mask."""
     for name in ("strong", "val", "kept_aside"):
         wrong = read_json(splits[name].root / "manifest.json", "doctor").get("areas_replaced")
         if wrong:
@@ -128,7 +126,7 @@ def _check_areas(splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
 
 
 def _check_crowds(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
-    """Classes of which more are crowds than real crowds would be: regions that are neither learnt nor scored."""
+    """Classes with too many crowds, which are neither learnt nor scored."""
     if params.ingest.crowd == "objects":
         return
     for name in ("strong", "val", "kept_aside"):
@@ -152,12 +150,12 @@ def _check_crowds(params: Params, splits: Mapping[str, Split], diagnosis: Diagno
 def check_points(
     params: Params, splits: Mapping[str, Split] | None, scratch: Path, diagnosis: Diagnosis
 ) -> pa.Table | None:
-    """Reads the point files as the import_points step does; rejects are counted by reason.
+    """Reads the point files as the import_points step does; without splits only the files are checked.
 
-    They are errors where `points.on_reject` is `stop`. Without splits only the files themselves are checked.
+    Rejected records are errors with `points.on_reject: stop`, else warnings, one for each reason.
 
     Returns:
-        The usable points, table POINTS; None where they can't be told.
+        The usable points, table POINTS; None where the files can't be imported.
     """
     config = params.points
     try:
@@ -178,19 +176,19 @@ def check_points(
     else:
         _warn_of_points(config.files, imported, diagnosis)
     if not len(points):
-        step = "look at the rejects, or export the clicks again"
+        step = "check the rejected ones, or export the clicks again"
         fault = Fault(params.points.files, "points", "none that can be used", "clicks on weak images", step)
         diagnosis.warn("no_points", fault)
     counts = import_points.count_kinds(import_points.count_reasons(imported.rejected))
-    told = f"points: {len(points):,} usable, {counts['rejected']:,} rejected"
+    note = f"points: {len(points):,} usable, {counts['rejected']:,} rejected"
     if counts["files_rejected"]:
-        told += f"; whole files not read: {counts['files_rejected']:,}"
-    diagnosis.notes.append(told)
+        note += f"; whole files not read: {counts['files_rejected']:,}"
+    diagnosis.notes.append(note)
     return points
 
 
 def _warn_of_points(where: str, imported: import_points.Imported, diagnosis: Diagnosis) -> None:
-    """Warnings of what is lost: by reason, of whole files by what to do about them."""
+    """A warning for each reason; for files that can't be read, for each next step."""
     files = sum(one.reason == BAD_FILE for one in imported.lost)
     records = sum(one.records for one in imported.lost if one.reason != BAD_FILE)
     read = sum(file.same_as is None for file in imported.files.files)
@@ -211,7 +209,7 @@ def _warn_of_points(where: str, imported: import_points.Imported, diagnosis: Dia
 
 
 def check_classes(splits: Mapping[str, Split], points: pa.Table | None, diagnosis: Diagnosis) -> None:
-    """Classes that can't be learnt, get nothing from clicks, or aren't measured."""
+    """Classes without masks, clicks or validation objects."""
     categories = splits["strong"].categories
     masks, measured = _objects(splits["strong"]), _objects(splits["val"])
     clicks: Counter[int] = Counter() if points is None else Counter(points["category_id"].to_pylist())
@@ -219,28 +217,28 @@ def check_classes(splits: Mapping[str, Split], points: pa.Table | None, diagnosi
         (
             "class_without_mask",
             [c for c in categories if clicks[c.id] and not masks[c.id]],
-            "clicks and no mask on a strong image: the teacher can't learn them, nor draw masks at their clicks",
-            "a mask or more of each class in ingest.strong",
+            "clicks and no mask on a strong image: the teacher can't learn them, nor predict masks at their clicks",
+            "one or more masks of each class in ingest.strong",
             "draw masks for some of their objects",
         ),
         (
             "class_never_shown",
             [c for c in categories if not clicks[c.id] and not masks[c.id]],
-            "neither mask nor click: they stay unknown",
+            "neither mask nor click: they aren't learnt",
             "masks and clicks",
             "label some, or take them out of `categories`",
         ),
         (
             "class_without_click",
             [c for c in categories if points is not None and masks[c.id] and not clicks[c.id]],
-            "masks and no click: on weak images the student takes them for background",
+            "masks and no click: on weak images the student learns them as background",
             "clicks on the weak images that show them",
             "click them, unless no weak image shows one",
         ),
         (
             "class_not_measured",
             [c for c in categories if masks[c.id] and measured and not measured[c.id]],
-            "masks to learn from and none in val: no AP of theirs",
+            "masks to learn from and none in val: they have no AP",
             "masks in ingest.val",
             "move some images that show them to val",
         ),
@@ -257,7 +255,7 @@ def _named(classes: list[Category]) -> str:
 
 
 def _objects(split: Split, crowds: bool = False) -> Counter[int]:
-    """How many objects each class has that aren't crowds; or how many crowds."""
+    """Class id -> number of objects that aren't crowds, or of crowds."""
     crowd = split.instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
     ids, counts = np.unique(split.instances["category_id"].to_numpy()[crowd == crowds], return_counts=True)
     return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))

@@ -1,8 +1,8 @@
-"""Verify before train: everything that can be known to be wrong, or doubtful, before hours are spent on it.
+"""Checks before a training, so that hours aren't lost to a fault that can be found in minutes.
 
-`quick_check` sees the set-up and takes no time. `full_check` reads the data besides, as the steps would, and remembers
-what it found by the sizes and times of the files it read: while they stay as they are it isn't done again. What it
-keeps lies in workspace/runs/doctor, which DVC doesn't track.
+`quick_check` checks the set-up in milliseconds. `full_check` reads the data too, as the steps do. It keeps its results,
+with sizes and times of the files, in workspace/runs/doctor, which DVC doesn't track, and repeats the checks only when a
+file has changed.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ NEEDS = "needs.json"
 
 @dataclass(frozen=True)
 class Examined:
-    """A diagnosis; `fresh` unless it is the one of an earlier call, about the same files."""
+    """A diagnosis; `fresh` unless it was kept from an earlier call about the same files."""
 
     diagnosis: Diagnosis
     fresh: bool
 
 
 def quick_check(root: Path, workspace: Path) -> tuple[Diagnosis, Params | None]:
-    """Params, paths, weights, device, DVC, git, locks, folders.
+    """Checks params, paths, weights, device, DVC, git, registry, locks, folders.
 
     Args:
-        root: the project's folder, with params.yaml; the current one.
+        root: the project's folder, which is the current one.
         workspace: relative to it.
     """
     diagnosis = Diagnosis()
@@ -53,36 +53,36 @@ def full_check(root: Path, workspace: Path, *, again: bool = False) -> Examined:
     """The quick checks and those of the data.
 
     Args:
-        root: the project's folder, with params.yaml; the current one.
+        root: the project's folder, which is the current one.
         workspace: relative to it.
-        again: look at the data even if nothing changed since an earlier call.
+        again: check the data even if nothing changed since an earlier call.
     """
     diagnosis, params = quick_check(root, workspace)
     if params is None or any(finding.check in ("paths", "writable") for finding in diagnosis.errors):
-        diagnosis.notes.append("data: not looked at before the errors above are mended")
+        diagnosis.notes.append("data: not checked until the errors above are fixed")
         return Examined(diagnosis, True)
     missing = [name for name in _sources(params) if is_made(name) and not (root / name).exists()]
     if missing:
         diagnosis.notes.append(
-            f"data: {missing[0]} isn't there yet; `points2model run` makes it, or brings it back"
+            f"data: {missing[0]} doesn't exist yet; `points2model run` makes or restores it"
         )
         return Examined(diagnosis, True)
     try:
         about_data, fresh = _data(params, root / workspace / FOLDER, again)
-    except DataError as error:  # S3 that doesn't answer
+    except DataError as error:  # S3 can't be reached
         diagnosis.error("sources", error.faults)
         return Examined(diagnosis, True)
     except OSError as error:  # a full disk, a folder that may not be read
         where = str(error.filename or root / workspace)
-        step = "free space or mend its permissions, and call again"
-        fault = Fault(where, "file", error.strerror or str(error), "to read and write it", step)
+        step = "free space or change its permissions, and run this again"
+        fault = Fault(where, "file", error.strerror or str(error), "a file to read and write", step)
         diagnosis.error("sources", fault)
         return Examined(diagnosis, True)
     diagnosis.errors += about_data.errors
     diagnosis.warnings += about_data.warnings
     diagnosis.notes += about_data.notes
     needs = root / workspace / FOLDER / NEEDS
-    if needs.is_file():  # what is free changes, whatever the data
+    if needs.is_file():  # free space changes even where the data don't
         from tasks.doctor.needs import Needs, check_needs
 
         check_needs(Needs(**read_json(needs, "doctor")), params, root, diagnosis)
@@ -91,12 +91,12 @@ def full_check(root: Path, workspace: Path, *, again: bool = False) -> Examined:
 
 def _data(params: Params, folder: Path, again: bool) -> tuple[Diagnosis, bool]:
     key = inventory(params)
-    known = _remembered(folder / "diagnosis.json", key)
+    known = _kept(folder / "diagnosis.json", key)
     if known is not None and not again:
         return known, False
     (folder / NEEDS).unlink(missing_ok=True)
     diagnosis = _examine(params, folder, again)
-    # Errors aren't remembered: what they are about may be mended where no inventory sees it.
+    # Errors aren't kept: they may be fixed in a place that the inventory doesn't cover.
     (folder / "diagnosis.json").unlink(missing_ok=True)
     if not diagnosis.errors:
         write_json(folder / "diagnosis.json", {"key": key, **diagnosis.to_json()})
@@ -113,7 +113,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
     splits = _splits(params, folder, again, diagnosis)
     if splits is None:
         check_points(params, None, folder, diagnosis)
-        diagnosis.notes.append("data: more is looked at once the errors in annotations and images are mended")
+        diagnosis.notes.append("data: more is checked once the errors in annotations and images are fixed")
         return diagnosis
     check_images(params, splits, diagnosis)
     points = check_points(params, splits, folder, diagnosis)
@@ -130,7 +130,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
 
 
 def _splits(params: Params, folder: Path, again: bool, diagnosis: Diagnosis) -> dict[str, Split] | None:
-    """The splits as an earlier look read them, where no file of theirs changed: new clicks come more often."""
+    """The splits; those that an earlier call read, where their files haven't changed and only clicks are new."""
     from tasks.doctor.data import open_splits, read_splits
 
     key, path = inventory(params, points=False), folder / "read.json"
@@ -138,7 +138,7 @@ def _splits(params: Params, folder: Path, again: bool, diagnosis: Diagnosis) -> 
         try:
             return open_splits(folder)
         except DataError:
-            pass  # someone tidied up
+            pass  # the folder was deleted
     path.unlink(missing_ok=True)
     splits = read_splits(params, folder, diagnosis)
     if splits is not None:
@@ -151,11 +151,11 @@ def _sources(params: Params) -> list[str]:
 
 
 def inventory(params: Params, *, points: bool = True) -> str:
-    """A hash of what the data's diagnosis depends on: params, the files' names, sizes and times, our own code.
+    """A hash of all that the diagnosis of the data depends on: params, names, sizes and times of files, our code.
 
     Args:
         params: of the project in the current folder.
-        points: with the point files and all params; else what the splits alone depend on.
+        points: with the point files and all params; else only what the splits depend on.
 
     Raises:
         S3Error: a source in S3 can't be listed.
@@ -179,7 +179,7 @@ def _remote_listing(source: str) -> Iterator[str]:
 
 
 def _listing(source: Path) -> Iterator[str]:
-    """`path size time` of a file, or of all in a folder, as steps list them; caches of Python's left out."""
+    """`path size time` of a file, or of all files in a folder, without caches of Python."""
     if source.is_file():
         facts = source.stat()
         yield f"{source} {facts.st_size} {facts.st_mtime_ns}\n"
@@ -187,19 +187,19 @@ def _listing(source: Path) -> Iterator[str]:
         for entry in entries if folder.name != "__pycache__" else ():
             try:
                 facts = entry.stat()
-            except OSError:  # a link that leads nowhere
+            except OSError:  # a broken link
                 facts = entry.stat(follow_symlinks=False)
             yield f"{entry.path} {facts.st_size} {facts.st_mtime_ns}\n"
 
 
-def _remembered(path: Path, key: str) -> Diagnosis | None:
-    """The diagnosis of an earlier call about the same data."""
+def _kept(path: Path, key: str) -> Diagnosis | None:
+    """The diagnosis that an earlier call kept, of the same data."""
     content = _content(path)
     return Diagnosis.from_json(content) if content.get("key") == key else None
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What an earlier call left; nothing where it left nothing, or half of it was lost."""
+    """A file that an earlier call wrote; empty where it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the doctor finds: errors, which end a run, and warnings, which don't; each a fault with its count."""
+"""Findings of the doctor: errors, which end a run, and warnings, which don't."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SHOWN_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault, or one kind of fault with how many records have it and a few of them.
+    """A fault, or one kind of fault with its number of records and a few examples.
 
-    `check` is a word for scripts; it names the kind whatever the text says.
+    `check` names the kind of fault, for scripts.
     """
 
     check: str
@@ -38,17 +38,14 @@ class Finding:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Finding:
-        """What `to_json` gave."""
+        """The inverse of `to_json`."""
         fault = Fault(row["file"], row["record"], row["found"], row["expected"], row["next"])
         return cls(row["check"], fault, row["count"], tuple(row["examples"]))
 
 
 @dataclass
 class Diagnosis:
-    """All that one examination found.
-
-    `notes` are facts to know (what a run needs, what wasn't checked and why), not faults.
-    """
+    """All findings. `notes` are no faults: what a run needs, what wasn't checked and why."""
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
@@ -56,7 +53,7 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """1 with any error, else 0."""
+        """1 with errors, else 0."""
         return 1 if self.errors else 0
 
     def error(self, check: str, faults: Fault | Iterable[Fault]) -> None:
@@ -64,7 +61,7 @@ class Diagnosis:
         self.errors += [Finding(check, one) for one in ([faults] if isinstance(faults, Fault) else faults)]
 
     def warn(self, check: str, fault: Fault, count: int = 1, examples: Iterable[str] = ()) -> None:
-        """Adds a warning about `count` records, of which some are named."""
+        """Adds a warning about `count` records."""
         self.warnings.append(Finding(check, fault, count, tuple(examples)[:SHOWN_EXAMPLES]))
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +74,7 @@ class Diagnosis:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Diagnosis:
-        """What `to_json` gave."""
+        """The inverse of `to_json`."""
         return cls(
             [Finding.from_json(row) for row in content["errors"]],
             [Finding.from_json(row) for row in content["warnings"]],

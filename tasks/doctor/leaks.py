@@ -1,7 +1,7 @@
-"""Checks for pictures that stand in two splits under different names: the same bytes, or near-duplicates.
+"""Images that are in two splits under different names: the same bytes, or near-duplicates.
 
-A validation image that was trained on makes AP look better than it is; a weak image that is a strong one too gives its
-objects two masks.
+A validation image that is in the training too raises AP; a weak image that is a strong one too has two masks for each
+object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAME_RATIO = 0.03
 
 
 class _Pair(NamedTuple):
-    """Two splits whose images must differ, and what comes of it where they don't."""
+    """Two splits whose images must differ; `why` is what is expected."""
 
     first: str
     second: str
@@ -37,36 +37,36 @@ class _Pair(NamedTuple):
 PAIRS = (
     _Pair("val", "strong", "val_leak", "images to measure on that aren't trained on"),
     _Pair("val", "weak", "val_leak", "images to measure on that aren't trained on"),
-    _Pair("strong", "weak", "overlap", "each picture once: with its masks, or with clicks"),
+    _Pair("strong", "weak", "overlap", "each image once: with its masks, or with clicks"),
 )
 
 
 def check_leaks(splits: Mapping[str, Split], cache: Path, diagnosis: Diagnosis) -> None:
-    """Warns of pictures in two splits; what can't be decoded is an error.
+    """Warns of images in two splits; an image that can't be decoded is an error.
 
     Args:
         splits: strong, weak and val.
-        cache: Arrow file of thumbnails by content, read and renewed.
+        cache: Arrow file of thumbnails by content, read and written.
     """
     used = {name: splits[name] for name in ("strong", "weak", "val")}
     known = _thumbnails(used, cache, diagnosis)
     for pair in PAIRS:
         first, second = used[pair.first], used[pair.second]
         same = _same_content(first, second)
-        _tell(pair, "content", first, second, same, diagnosis)
+        _warn(pair, "content", first, second, same, diagnosis)
         if known is not None:
             near = _near(first, second, known, {row for row, _ in same})
-            _tell(pair, "near", first, second, near, diagnosis)
+            _warn(pair, "near", first, second, near, diagnosis)
 
 
-def _tell(
+def _warn(
     pair: _Pair, kind: str, first: Split, second: Split, rows: list[tuple[int, int]], diagnosis: Diagnosis
 ) -> None:
     if not rows:
         return
     names = [split.images["file_name"].to_pylist() for split in (first, second)]
     examples = [f"{names[0][a]} = {names[1][b]}" for a, b in rows]
-    how = "the same bytes as" if kind == "content" else "near-duplicates (encoded anew, resized) of"
+    how = "the same bytes as" if kind == "content" else "near-duplicates (re-encoded, resized) of"
     step = f"take them out of ingest.{pair.first}" if kind == "content" else (
         f"look at them; take them out of ingest.{pair.first} if they show the same scene"
     )  # fmt: skip
@@ -81,7 +81,7 @@ def _tell(
 
 
 def _same_content(first: Split, second: Split) -> list[tuple[int, int]]:
-    """Rows of `first` whose file's bytes an image of `second` has too, and that image's row."""
+    """Rows of images of `first` and `second` with the same bytes."""
     at = {digest: row for row, digest in enumerate(second.images["sha256"].to_pylist())}
     digests = first.images["sha256"].to_pylist()
     return [(row, at[digest]) for row, digest in enumerate(digests) if digest and digest in at]
@@ -90,7 +90,7 @@ def _same_content(first: Split, second: Split) -> list[tuple[int, int]]:
 def _near(
     first: Split, second: Split, known: Mapping[str, Thumbnails], same: set[int]
 ) -> list[tuple[int, int]]:
-    """Rows of near-duplicates, without those of the same bytes."""
+    """Rows of near-duplicates in `first` and `second`, without those of the same bytes."""
     rows = [
         [row for row, digest in enumerate(split.images["sha256"].to_pylist()) if digest in known]
         for split in (first, second)
@@ -113,7 +113,7 @@ def _near(
 def _thumbnails(
     splits: Mapping[str, Split], cache: Path, diagnosis: Diagnosis
 ) -> dict[str, Thumbnails] | None:
-    """Thumbnail of each usable image by the hash of its bytes; images that can't be decoded are errors."""
+    """SHA-256 -> thumbnail of each usable image; images that can't be decoded are errors."""
     kept = _read_cache(cache)
     known: dict[str, Thumbnails] = {}
     wanted: dict[str, tuple[Path, tuple[int, int]]] = {}
@@ -136,7 +136,7 @@ def _thumbnails(
             return digest, error
 
     with (
-        Bar("doctor: pictures", len(wanted), "image") as bar,
+        Bar("doctor: thumbnails", len(wanted), "image") as bar,
         ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
     ):
         for digest, found in pool.map(look, wanted.items()):
@@ -152,7 +152,7 @@ def _thumbnails(
 
 
 def _read_cache(path: Path) -> dict[str, Thumbnails]:
-    """The thumbnails that an earlier examination left; none where there are none, or of another form."""
+    """SHA-256 -> thumbnail from an earlier call; empty where the file is missing or of another format."""
     if not path.is_file():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Disk and memory that a run will want, against what is free: estimates, to a factor of two."""
+"""Disk and memory that a run needs, compared with what is free: estimates, to a factor of two."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ RESULT_BYTES = 300
 
 
 class Needs(NamedTuple):
-    """What a whole run will want, in bytes and in words; it depends on data and params alone."""
+    """The needs of a whole run, in bytes and as a text; they depend on data and params alone."""
 
     disk: int
-    disk_told: str
+    disk_text: str
     memory: int
-    memory_told: str
+    memory_text: str
 
 
 def estimate(params: Params, splits: Mapping[str, Split], points: int) -> Needs:
@@ -36,30 +36,30 @@ def estimate(params: Params, splits: Mapping[str, Split], points: int) -> Needs:
 
 
 def check_needs(needs: Needs, params: Params, root: Path, diagnosis: Diagnosis) -> None:
-    """Warns where disk or memory won't do now; notes the estimates in any case."""
+    """Warns where free disk or memory is too small; always notes the estimates."""
     free = shutil.disk_usage(root).free
     diagnosis.notes.append(
-        f"disk: a whole run writes about {_size(needs.disk)} ({needs.disk_told}); {_size(free)} are free"
+        f"disk: a whole run writes about {_size(needs.disk)} ({needs.disk_text}); {_size(free)} are free"
     )
     if needs.disk > free:
         fault = Fault(
             str(root),
             "disk",
             f"{_size(free)} free",
-            f"about {_size(needs.disk)} for a whole run: {needs.disk_told}",
+            f"about {_size(needs.disk)} for a whole run: {needs.disk_text}",
             "free some (`dvc gc -w` removes results of old runs), or move the project to a larger disk",
         )
         diagnosis.warn("disk", fault)
     memory = memory_free()
     diagnosis.notes.append(
-        f"memory: {needs.memory_told}" + ("" if memory is None else f"; {_size(memory)} are free")
+        f"memory: {needs.memory_text}" + ("" if memory is None else f"; {_size(memory)} are free")
     )
     if memory is not None and needs.memory > memory:
         fault = Fault(
             "params.yaml",
             "runtime.cache_images",
             f"true, and {_size(memory)} of memory free",
-            needs.memory_told,
+            needs.memory_text,
             "set runtime.cache_images to false"
             + (", or runtime.workers to fewer" if params.runtime.workers > 1 else ""),
         )
@@ -67,7 +67,7 @@ def check_needs(needs: Needs, params: Params, root: Path, diagnosis: Diagnosis) 
 
 
 def disk_need(params: Params, splits: Mapping[str, Split], points: int) -> tuple[int, str]:
-    """Bytes, and of what: what DVC tracks lies in the workspace and once more in its cache."""
+    """Bytes, and a text with their parts. Files that DVC tracks are in the workspace and again in its cache."""
     detector, refiner = weights(params, len(splits["strong"].categories))
     tables = sum(path.stat().st_size for split in splits.values() for path in split.root.rglob("*.arrow"))
     networks = BYTES * (detector * (2 + len(params.teacher.milestones)) + refiner)
@@ -101,7 +101,7 @@ def _state(count: int, training: TrainConfig) -> int:
 
 
 def weights(params: Params, classes: int) -> tuple[int, int]:
-    """How many weights a SOLOv2 and a MaskRefineNet of these params have; no memory is taken for them."""
+    """Number of weights of a SOLOv2 and of a MaskRefineNet of these params; no memory is allocated."""
     import torch
 
     from models.refiner.network import MaskRefineNet
@@ -125,7 +125,7 @@ def weights(params: Params, classes: int) -> tuple[int, int]:
 
 
 def memory_need(params: Params, splits: Mapping[str, Split]) -> tuple[int, str]:
-    """Bytes of decoded images that a training keeps, and in words."""
+    """Bytes of decoded images that a training keeps in memory, and a text."""
     if not params.runtime.cache_images:
         return 0, "no images are kept decoded (runtime.cache_images: false)"
     pixels = sum(
@@ -139,7 +139,7 @@ def memory_need(params: Params, splits: Mapping[str, Split]) -> tuple[int, str]:
 
 
 def memory_free(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that this machine, or this container, has to give; None where it doesn't say."""
+    """Free bytes of this machine or container; None where they can't be read."""
     try:
         lines = dict(line.split(":", 1) for line in proc.read_text(encoding="ascii").splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
@@ -154,7 +154,7 @@ def memory_free(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/
 
 
 def note_gpu(params: Params, diagnosis: Diagnosis) -> None:
-    """What a GPU has; how much a training takes depends on its kernels, so only that is said."""
+    """Notes the memory of the GPU. The need of a training depends on its kernels and isn't estimated."""
     import torch
 
     if params.runtime.device == "cpu" or not torch.cuda.is_available():

@@ -1,6 +1,6 @@
-"""Checks of the objects against the network's sizes: too small or too large to be learnt, hidden, too many to be found.
+"""Objects that the network can't learn or find: too small, too large, without a cell of their own, too many.
 
-Sizes are in pixels of the input: after the resizing that section `input` says, before any augmentation.
+Sizes are in pixels of the input: after the resizing of section `input`, before augmentation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tasks.doctor.finding import SHOWN_EXAMPLES, Diagnosis
 from tasks.scoring.crowding import crowding
 
 LEAST_SHARE = 0.01
-"""Of the objects, or of a class's: fewer aren't told of."""
+"""Of all objects, or of those of a class; less isn't reported."""
 SHOWN_CLASSES = 5
 CELL_OBJECTS = 20_000
-"""Objects whose cells are looked up, on images spread evenly over the split: more tell the share no better."""
+"""Objects whose cells are checked, on images spread evenly over the split: enough for the share."""
 PAD = 32
 
 Bools = npt.NDArray[np.bool_]
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Objects(NamedTuple):
-    """The K objects of a split that aren't crowds, on images that can be used."""
+    """The K objects of a split that aren't crowds, on usable images."""
 
     split: Split
     rows: npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class Objects(NamedTuple):
 
 
 def check_objects(params: Params, strong: Split, val: Split, diagnosis: Diagnosis) -> None:
-    """Warns of objects that the training or the evaluation can't do justice; each with the param to change."""
+    """Warns of objects that can't be learnt or found, with the param to change."""
     objects = objects_of(strong, params.input)
     if len(objects.rows):
         _too_small(params, objects, diagnosis)
@@ -79,7 +79,7 @@ def objects_of(split: Split, size: InputConfig) -> Objects:
 
 
 def _scales(split: Split, size: InputConfig) -> Floats:
-    """[N, 2]: by how much each image's width and height are multiplied."""
+    """[N, 2]: the factors of each image's width and height."""
     from data.images.resize import resize_shape  # imports torch, which takes seconds
 
     rows = zip(split.images["width"].to_pylist(), split.images["height"].to_pylist(), strict=True)
@@ -92,7 +92,7 @@ def _scales(split: Split, size: InputConfig) -> Floats:
 
 def _too_small(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
     stride = int(params.model["mask_stride"])
-    _tell(
+    _warn(
         "too_small",
         objects,
         objects.area < stride**2,
@@ -111,7 +111,7 @@ def _out_of_range(
     size = np.sqrt(objects.width * objects.height)
     low, high = min(low for low, _ in training.ranges), max(high for _, high in training.ranges)
     for bad, word in ((size < low, "below"), (size >= high, "above")):
-        _tell(
+        _warn(
             f"{section}_ranges",
             objects,
             bad,
@@ -130,22 +130,22 @@ def _too_large(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
         ("student", params.student.augment),
     ):
         if training.crop_side is not None:
-            _tell(
+            _warn(
                 f"{section}_crop",
                 objects,
                 longest * training.scale_min > training.crop_side,
-                f"larger than {section}.augment.crop_side ({training.crop_side} px): never seen whole",
+                f"larger than {section}.augment.crop_side ({training.crop_side} px): never whole in a crop",
                 "objects that fit into a crop",
                 f"raise {section}.augment.crop_side (and input.tile.side with it), or lower input.short_side",
                 diagnosis,
             )
     tile = params.input.tile
     if tile is not None:
-        _tell(
+        _warn(
             "tile",
             objects,
             longest > tile.side,
-            f"larger than input.tile.side ({tile.side} px): no tile shows them whole",
+            f"larger than input.tile.side ({tile.side} px): never whole in a tile",
             "objects that fit into a tile",
             "raise input.tile.side (and augment.crop_side with it), or lower input.short_side",
             diagnosis,
@@ -153,9 +153,9 @@ def _too_large(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
 
 
 def _hidden(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
-    """Objects all of whose cells another one takes: their class is taught nowhere."""
+    """Objects all of whose cells are assigned to other objects: their class isn't learnt."""
     if params.teacher.inner_points and params.student.inner_points:
-        return  # cells drawn anew at every step teach them too
+        return  # cells of points drawn at every step learn them too
     sections = [
         name
         for name, training in (("teacher", params.teacher), ("student", params.student))
@@ -176,12 +176,12 @@ def _hidden(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
         objects.area[picked],
     )
     name = sections[0]
-    _tell(
+    _warn(
         "hidden",
         part,
         bad,
-        "with all cells taken by another object (each cell learns one): their class is never taught"
-        + ("" if len(picked) == len(objects.rows) else f"; of {len(picked):,} objects looked at"),
+        "with all cells taken by another object (each cell learns one): their class isn't learnt"
+        + ("" if len(picked) == len(objects.rows) else f"; of {len(picked):,} objects checked"),
         "a cell or more of its own for each object",
         f"raise {name}.grids or input.short_side, or set {name}.inner_points to 2",
         diagnosis,
@@ -189,7 +189,7 @@ def _hidden(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
 
 
 def _spread(objects: Objects) -> npt.NDArray[np.int64]:
-    """Rows of `objects` on whole images, spread evenly, CELL_OBJECTS at most or those of one image."""
+    """Rows of all objects of some images, spread evenly: at most CELL_OBJECTS, or those of one image."""
     images, first, counts = np.unique(objects.image, return_index=True, return_counts=True)
     every = -(-len(objects.rows) // CELL_OBJECTS)
     taken = range(0, len(images), max(1, every))
@@ -200,7 +200,7 @@ def _spread(objects: Objects) -> npt.NDArray[np.int64]:
 def _hidden_objects(
     params: Params, training: DetectorTrainConfig, objects: Objects, picked: npt.NDArray[np.int64]
 ) -> Bools:
-    """Bool, one a picked object. The last object in a cell wins it, as in models.solov2.targets."""
+    """Bool for each picked object. A cell goes to its last object, as in models.solov2.targets."""
     import torch
 
     from models.solov2.targets import levels_of, positive_cells
@@ -228,14 +228,14 @@ def _hidden_objects(
         for level, grid in enumerate(config.grid_shapes(shape)):
             held = positive_cells(centre, size * config.centre_shrink / 2, grid, shape)
             held = (held & member[:, level, None, None]).flatten(1)
-            later = held.flip(0).cumsum(0).flip(0) - held.int()  # how many that come after hold the cell too
+            later = held.flip(0).cumsum(0).flip(0) - held.int()  # later objects in the same cell
             own |= (held & (later == 0)).any(1)
         hidden[at] = ~own.numpy() & (objects.area[rows] > 0)
     return hidden
 
 
 def _centres(objects: Objects, rows: npt.NDArray[np.int64], height: int) -> Floats:
-    """[K, 2]: mass centres x, y in pixels of the original image; an empty mask's is 0, 0."""
+    """[K, 2]: mass centres x, y in pixels of the original image; 0, 0 for an empty mask."""
     counts = objects.split.instances["rle_counts"].take(objects.rows[rows]).to_pylist()
     centres = np.zeros((len(rows), 2))
     for k, rle in enumerate(counts):
@@ -275,10 +275,10 @@ def _too_many(params: Params, val: Split, diagnosis: Diagnosis) -> None:
         diagnosis.warn("inference_max_detections", fault, most - limit, [files[image]])
 
 
-def _tell(
+def _warn(
     check: str, objects: Objects, bad: Bools, found: str, expected: str, step: str, diagnosis: Diagnosis
 ) -> None:
-    """Warns where the share of `bad` [K], of all objects or of a class's, is worth a word."""
+    """Warns where the share of `bad` [K] objects, of all or of a class, is LEAST_SHARE or more."""
     count = int(bad.sum())
     classes = _worst_classes(objects, bad)
     if not count or (count < LEAST_SHARE * len(bad) and not classes):

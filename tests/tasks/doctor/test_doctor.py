@@ -393,7 +393,7 @@ ERRORS = [
 WARNINGS = [
     (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
     (not_ignored, "git", "add a line /workspace/ to .gitignore"),
-    (locked, "locked", f"found process {os.getppid()} (dvc repro train_teacher) at work on workspace/teacher"),
+    (locked, "locked", f"found process {os.getppid()} (dvc repro train_teacher) that uses workspace/teacher"),
     (image_cut_short, "images", "images of strong (truncated): found 1 of 6 that can't be used"),
     (some_crowds, "crowd_share", "iscrowd 1: 100% of star; crowds are neither learnt nor scored"),
     (bad_annotation, "images", "annotations of strong: found 1 of"),
@@ -422,8 +422,8 @@ WARNINGS = [
     (disk_of_a_data_centre, "disk", "expected about "),
     (same_in_strong, "val_leak_content", "found 1 of 6 that are the same bytes as images of strong"),
     (same_in_weak, "val_leak_content", "images of val: found 1 of 6 that are the same bytes as images of weak"),
-    (smaller_in_strong, "val_leak_near", "1 of 6 that are near-duplicates (encoded anew, resized) of images of strong"),
-    (larger_in_weak, "val_leak_near", "1 of 6 that are near-duplicates (encoded anew, resized) of images of weak"),
+    (smaller_in_strong, "val_leak_near", "1 of 6 that are near-duplicates (re-encoded, resized) of images of strong"),
+    (larger_in_weak, "val_leak_near", "1 of 6 that are near-duplicates (re-encoded, resized) of images of weak"),
 ]  # fmt: skip
 
 
@@ -504,7 +504,7 @@ def test_faults_of_points_are_told_beside_those_of_annotations(project: Project)
     points_no_json(project)
     found = project.examine()
     assert {one.check for one in found.errors} == {"ingest", "points"}
-    assert "more is looked at once the errors" in " ".join(found.notes)
+    assert "more is checked once the errors" in " ".join(found.notes)
 
 
 def test_nothing_is_looked_at_twice(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,7 +585,7 @@ def test_the_demo_that_isn_t_drawn_yet(project: Project) -> None:
     project.recipe = recipe
     found = project.examine()
     assert found.errors == []
-    assert "workspace/demo/dataset/images isn't there yet" in " ".join(found.notes)
+    assert "workspace/demo/dataset/images doesn't exist yet" in " ".join(found.notes)
 
 
 def test_a_diagnosis_survives_its_json(project: Project) -> None:
