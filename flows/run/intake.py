@@ -22,7 +22,7 @@ from flows.run.stage import show
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
 from tasks.inbox.ledger import ARRIVALS, Arrival, Ledger
-from tasks.inbox.pending import Lookout, Waiting, check_inbox, is_inbox_itself
+from tasks.inbox.pending import InboxChecker, PendingFiles, check_inbox, is_inbox_itself
 
 PLACE = Path("workspace/runs/arrivals/intake")
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -123,12 +123,12 @@ def take_in(root: Path, params: Params, log: Logger, before: Callable[[], bool] 
     check_inbox(params, root)
     place = root / PLACE
     try:
-        lookout = Lookout(root, place)
-        waiting = lookout.look(params)
+        checker = InboxChecker(root, place)
+        waiting = checker.check(params)
         if waiting.files and not is_inbox_itself(params):
             if not before():
                 return Intake(source, settling=waiting.settling)
-            waiting = lookout.look(params, fresh=True)
+            waiting = checker.check(params, fresh=True)
         return _Intake(root, params, log, waiting).run()
     except DataError as error:
         log.warning("inbox: nothing was taken in, the run goes on with the points that are here: %s", error)
@@ -140,7 +140,7 @@ def take_in(root: Path, params: Params, log: Logger, before: Callable[[], bool] 
 class _Intake:
     """One intake of what waits."""
 
-    def __init__(self, root: Path, params: Params, log: Logger, waiting: Waiting) -> None:
+    def __init__(self, root: Path, params: Params, log: Logger, waiting: PendingFiles) -> None:
         self.root, self.params, self.log, self.waiting = root, params, log, waiting
         self.folder = root / params.points.files
         self.copies = not is_inbox_itself(params)
@@ -149,15 +149,15 @@ class _Intake:
         self.problems: list[str] = []
 
     def run(self) -> Intake:
-        waiting, tried = self.waiting, self.waiting.tried
+        waiting, result = self.waiting, self.waiting.result
         for name, why in waiting.lost.items():
             self._problem(f"{name}: {why}")
-        kept = self._version() if tried.good and self.copies else True
-        for name, reason in tried.rejected.items():
+        kept = self._version() if result.good and self.copies else True
+        for name, reason in result.rejected.items():
             self._decide(name, "rejected", reason)
-        for name, other in tried.same.items():
+        for name, other in result.same.items():
             self._decide(name, "same", f"the content of {other}, which counts")
-        for name, points in tried.good.items():
+        for name, points in result.good.items():
             try:
                 self._take(name, points, kept)
             except OSError as error:
@@ -165,11 +165,11 @@ class _Intake:
         taken = [one for one in self.arrivals if one.state == "taken"]
         if taken and self.copies:
             self._version()
-        if tried.left_out and taken:
-            told = ", ".join(f"{count} {reason}" for reason, count in tried.left_out.items())
+        if result.left_out and taken:
+            told = ", ".join(f"{count} {reason}" for reason, count in result.left_out.items())
             self.log.warning("inbox: records that are no usable points: %s; see rejected.parquet", told)
         intake = Intake(
-            self.params.operate.inbox.source, self.arrivals, tried.points if taken else 0, tried.left_out,
+            self.params.operate.inbox.source, self.arrivals, result.points if taken else 0, result.left_out,
             waiting.settling, self.problems,
         )  # fmt: skip
         self.log.info("inbox: %s", intake)

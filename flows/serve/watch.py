@@ -14,7 +14,7 @@ from data.errors import DataError
 from flows.run.intake import counted
 from tasks.common.config import InboxConfig, Params, load_params
 from tasks.common.errors import TaskError
-from tasks.inbox.pending import Lookout, Waiting, inbox_id
+from tasks.inbox.pending import InboxChecker, PendingFiles, inbox_id
 
 EVENT = "point-labels.arrived"
 PLACE = Path("workspace/runs/arrivals/watch")
@@ -56,20 +56,20 @@ class Call:
         return ", ".join(told)
 
 
-def call_for(waiting: Waiting, config: InboxConfig) -> Call | None:
+def call_for(waiting: PendingFiles, config: InboxConfig) -> Call | None:
     """Whether what waits is enough: `min_points` and nothing still being written, or the oldest waits too long.
 
     A burst ends when all of its files are complete, so that it makes one run; `max_wait_seconds` bounds that too. Files
     that can't be used start a run only by their age: it enters them into the ledger and tells people.
     """
-    tried = waiting.tried
-    files = sorted([*tried.good, *tried.rejected])
+    result = waiting.result
+    files = sorted([*result.good, *result.rejected])
     if not files:
         return None
-    call = Call(files, tried.points, len(tried.rejected), waiting.oldest)
+    call = Call(files, result.points, len(result.rejected), waiting.oldest)
     if waiting.oldest >= config.max_wait_seconds:
         return call
-    enough = bool(tried.good) and tried.points >= config.min_points
+    enough = bool(result.good) and result.points >= config.min_points
     return call if enough and not waiting.settling else None
 
 
@@ -92,7 +92,7 @@ class Watcher:
         again: float = AGAIN,
     ) -> None:
         self.root, self.server, self.say, self.clock, self.again = root, server, say, clock, again
-        self._lookout = Lookout(root, root / PLACE)
+        self._inbox = InboxChecker(root, root / PLACE)
         self._announced: dict[tuple[str, str], float] = {}
         self._failures = 0
         self._said = ""
@@ -123,7 +123,7 @@ class Watcher:
         return config.poll_seconds
 
     def _look(self, params: Params, source: str) -> str:
-        waiting = self._lookout.look(params)
+        waiting = self._inbox.check(params)
         now = self.clock()
         contents = {(name, waiting.digests[name]) for name in waiting.files}
         self._announced = {one: at for one, at in self._announced.items() if one in contents}
@@ -163,13 +163,15 @@ class Watcher:
         self._said = line
 
 
-def _told(waiting: Waiting) -> str:
-    tried = waiting.tried
+def _told(waiting: PendingFiles) -> str:
+    result = waiting.result
     told = (
-        [f"{counted(tried.points, 'new point')} in {counted(len(tried.good), 'file')}"] if tried.good else []
+        [f"{counted(result.points, 'new point')} in {counted(len(result.good), 'file')}"]
+        if result.good
+        else []
     )
-    told += [f"{len(tried.same)} with nothing new"] if tried.same else []
+    told += [f"{len(result.same)} with nothing new"] if result.same else []
     told += [f"{len(waiting.settling)} still being written"] if waiting.settling else []
-    faults = {**tried.rejected, **waiting.lost}
+    faults = {**result.rejected, **waiting.lost}
     bad = [f"{name} can't be used: {why.removesuffix('.')}" for name, why in faults.items()]
     return "; ".join([", ".join(told)] * bool(told) + bad) or "nothing new"

@@ -21,7 +21,7 @@ SHOWN_FAULTS = 3
 
 
 @dataclass(frozen=True)
-class Tried:
+class CheckResult:
     """The result of an import of new files together with those in `points.files`.
 
     Attributes:
@@ -39,9 +39,9 @@ class Tried:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def try_arrivals(
+def check_files(
     config: PointsConfig, new: Mapping[str, Path], folder: Path | None, weak: Split | None
-) -> Tried:
+) -> CheckResult:
     """Imports new files for a test.
 
     A file is rejected if it can't be read. With `points.on_reject: stop` it is also rejected if the import would stop
@@ -58,12 +58,12 @@ def try_arrivals(
     """
     with tempfile.TemporaryDirectory(prefix="points2model-arrivals-") as place:
         try:
-            return _Trial(config, new, folder, weak, Path(place)).run()
+            return _Check(config, new, folder, weak, Path(place)).run()
         except DataError as error:
             raise DataError([_at_home(fault, Path(place)) for fault in error.faults]) from None
 
 
-class _Trial:
+class _Check:
     """One test. In `place` it makes folders of links, in place of `points.files` with other content."""
 
     def __init__(
@@ -79,7 +79,7 @@ class _Trial:
         self.there = {name: Path(folder or "") / name for name in there}
         self.folders = 0
 
-    def run(self) -> Tried:
+    def run(self) -> CheckResult:
         rejected: dict[str, str] = {}
         records: dict[str, int] = {}
         for name, path in self.new.items():
@@ -93,7 +93,7 @@ class _Trial:
         same = self._same([name for name in self.new if name not in rejected])
         names = [name for name in self.new if name not in rejected and name not in same]
         if self.weak is None:
-            return Tried(
+            return CheckResult(
                 {name: records[name] for name in names}, same, rejected, sum(records[n] for n in names)
             )
         if self.config.classes is not None:
@@ -107,7 +107,7 @@ class _Trial:
         for one in alone.values():
             for lost in [] if one is None else one.lost:
                 left_out[lost.reason] += lost.records
-        return Tried(
+        return CheckResult(
             {name: 0 if one is None else len(one.points) for name, one in alone.items()},
             same,
             rejected,

@@ -18,19 +18,19 @@ from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import WORKSPACE
-from tasks.inbox.check import Tried, try_arrivals
+from tasks.inbox.check import CheckResult, check_files
 from tasks.inbox.ledger import Ledger
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingFiles:
     """The files of the inbox at one check.
 
     Attributes:
         files: complete ones without a decision, by name.
         paths: a copy of each; None where the same files were checked before.
         digests: SHA-256 (hex) of each.
-        tried: the result of importing them.
+        result: the result of importing them.
         settling: names of files that changed a moment ago, or are still being written.
         lost: complete files that couldn't be read this time -> the reason.
     """
@@ -38,17 +38,17 @@ class Waiting:
     files: dict[str, InboxFile]
     paths: dict[str, Path] | None
     digests: dict[str, str]
-    tried: Tried
+    result: CheckResult
     settling: list[str]
     lost: dict[str, str]
 
     @property
     def oldest(self) -> float:
         """Seconds since the oldest file arrived, of those with new content."""
-        return max((one.age for name, one in self.files.items() if name not in self.tried.same), default=0.0)
+        return max((one.age for name, one in self.files.items() if name not in self.result.same), default=0.0)
 
 
-class Lookout:
+class InboxChecker:
     """Checks the inbox repeatedly; keeps results about files that don't change.
 
     Args:
@@ -59,9 +59,9 @@ class Lookout:
     def __init__(self, root: Path, place: Path) -> None:
         self.root, self.place = root, place
         self._digests: dict[tuple[str, str], str] = {}
-        self._tried: tuple[Any, Tried] | None = None
+        self._result: tuple[Any, CheckResult] | None = None
 
-    def look(self, params: Params, *, fresh: bool = False) -> Waiting:
+    def check(self, params: Params, *, fresh: bool = False) -> PendingFiles:
         """Checks the inbox once.
 
         Args:
@@ -86,9 +86,9 @@ class Lookout:
         open_ = {name: one for name, one in complete.items() if not self._is_decided(inbox, one, ledger)}
         lost = dict.fromkeys(listing.unsafe, "a name that no file below a folder can have; rename it")
         state = self._state(params, open_, ledger)
-        if not fresh and self._tried is not None and self._tried[0] == state:
+        if not fresh and self._result is not None and self._result[0] == state:
             digests = {name: self._digests[name, one.identity] for name, one in open_.items()}
-            return Waiting(open_, None, digests, self._tried[1], settling, lost)
+            return PendingFiles(open_, None, digests, self._result[1], settling, lost)
         into = self.place / "files"
         if open_:
             lost |= inbox.copy(open_.values(), self.place / "cache", into)
@@ -99,10 +99,10 @@ class Lookout:
             self._digests[name, one.identity] = file_digest(into / name, "sha256")
         # An object with the same content that was uploaded in other parts has another ETag.
         open_ = {name: one for name, one in open_.items() if not self._is_decided(inbox, one, ledger)}
-        tried = self._try(params, {name: into / name for name in open_})
-        self._tried = (self._state(params, open_, ledger), tried)
+        result = self._import(params, {name: into / name for name in open_})
+        self._result = (self._state(params, open_, ledger), result)
         digests = {name: self._digests[name, one.identity] for name, one in open_.items()}
-        return Waiting(open_, {name: into / name for name in open_}, digests, tried, settling, lost)
+        return PendingFiles(open_, {name: into / name for name in open_}, digests, result, settling, lost)
 
     def _is_decided(self, inbox: Inbox, one: InboxFile, ledger: Ledger) -> bool:
         digest = self._digests.get((one.name, one.identity))
@@ -117,17 +117,17 @@ class Lookout:
         names = frozenset((name, one.identity) for name, one in files.items())
         return names, params.points, read_at, len(ledger.arrivals)
 
-    def _try(self, params: Params, files: dict[str, Path]) -> Tried:
+    def _import(self, params: Params, files: dict[str, Path]) -> CheckResult:
         if not files:
-            return Tried()
+            return CheckResult()
         weak = self.root / WORKSPACE / "dataset" / "weak"
         split = Split.open(weak) if (weak / "images.arrow").is_file() else None
         if is_inbox_itself(
             params
         ):  # the files are there already: they are only read, the import reports faults
-            return try_arrivals(params.points.model_copy(update={"classes": None}), files, None, None)
+            return check_files(params.points.model_copy(update={"classes": None}), files, None, None)
         config = params.points.model_copy(update={"files": str(self.root / params.points.files)})
-        return try_arrivals(config, files, self.root / params.points.files, split)
+        return check_files(config, files, self.root / params.points.files, split)
 
 
 def is_inbox_itself(params: Params) -> bool:

@@ -16,9 +16,9 @@ from data.remote.inbox import InboxFile
 from flows.serve.prefect_api import FLOW, PrefectApi
 from flows.serve.watch import EVENT, Watcher, call_for
 from tasks.common.config import InboxConfig
-from tasks.inbox.check import Tried
+from tasks.inbox.check import CheckResult
 from tasks.inbox.ledger import Arrival, Ledger, now
-from tasks.inbox.pending import Waiting, inbox_id
+from tasks.inbox.pending import PendingFiles, inbox_id
 from tests.conftest import Bucket
 from tests.tasks.conftest import tiny_recipe
 
@@ -28,13 +28,13 @@ CONFIG = InboxConfig(source="inbox", poll_seconds=1, stable_seconds=2, min_point
 def waiting(
     good: dict[str, int], points: int, *, bad: tuple[str, ...] = (), same: tuple[str, ...] = (),
     settling: tuple[str, ...] = (), oldest: float = 5,
-) -> Waiting:  # fmt: skip
+) -> PendingFiles:  # fmt: skip
     names = [*good, *bad, *same]
     files = {name: InboxFile(name, 1, 3.0, name, None) for name in names}
     if names:
         files[names[0]] = files[names[0]]._replace(age=oldest)
-    tried = Tried(good, dict.fromkeys(same, "other"), dict.fromkeys(bad, "broken"), points, {})
-    return Waiting(files, None, dict.fromkeys(names, ""), tried, list(settling), {})
+    tried = CheckResult(good, dict.fromkeys(same, "other"), dict.fromkeys(bad, "broken"), points, {})
+    return PendingFiles(files, None, dict.fromkeys(names, ""), tried, list(settling), {})
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def waiting(
         (waiting({"a": 0}, 0, oldest=100), "0 new points in 1 file"),
     ],
 )
-def test_thresholds(what: Waiting, reason: str | None) -> None:
+def test_thresholds(what: PendingFiles, reason: str | None) -> None:
     call = call_for(what, CONFIG)
     assert (None if call is None else str(call)) == reason
 
@@ -125,7 +125,7 @@ def test_the_same_content_is_announced_once_and_again_if_no_run_takes_it() -> No
     desk.under_way = 0
     watcher.look()
     assert desk.files == [["a.csv"]] * 2
-    digest = watcher._lookout.look(_params()).digests["a.csv"]
+    digest = watcher._inbox.check(_params()).digests["a.csv"]
     Ledger(Path.cwd()).add(Arrival("a.csv", digest, None, "taken", "", 2, "inbox", now()))
     clock[0] = 1000.0
     watcher.look()

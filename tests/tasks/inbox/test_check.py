@@ -11,7 +11,7 @@ import pytest
 from data.errors import DataError
 from data.tables import Split
 from tasks.common.config import Params, PointsConfig
-from tasks.inbox.check import Tried, try_arrivals
+from tasks.inbox.check import CheckResult, check_files
 
 
 @dataclass
@@ -35,9 +35,9 @@ class Place:
             for n in numbers
         ]
 
-    def tried(self, weak: Split | None = None, **config: Any) -> Tried:
+    def check(self, weak: Split | None = None, **config: Any) -> CheckResult:
         new = {path.relative_to("new").as_posix(): path for path in sorted(Path("new").rglob("*.*"))}
-        return try_arrivals(self.config.model_copy(update=config), new, Path("points"), weak or self.weak)
+        return check_files(self.config.model_copy(update=config), new, Path("points"), weak or self.weak)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_good_files_are_counted_by_what_changes(place: Place, on_reject: str) ->
     moved = place.content["annotations"]
     place.put("clicks.json", [moved[0] | {"point": [2.5, 2.5]}, *moved[2:]])  # one moved, one taken out
     before = sorted(Path().rglob("*"))
-    assert place.tried(on_reject=on_reject) == Tried(
+    assert place.check(on_reject=on_reject) == CheckResult(
         {"a.json": 2, "clicks.json": len(moved) - 1, "june/b.json": 1}, {}, {}, 4, {}
     )
     assert sorted(Path().rglob("*")) == before
@@ -69,17 +69,17 @@ def test_a_corrupt_file_is_rejected_and_the_rest_is_good(place: Place, on_reject
     place.put("a.json", place.rows(0))
     Path("new/broken.json").write_text("{")
     Path("new/picture.png").write_bytes(b"\x89PNG\r\n")
-    tried = place.tried(on_reject=on_reject)
-    assert (tried.good, tried.points) == ({"a.json": 1}, 1)
-    assert tried.rejected.keys() == {"broken.json", "picture.png"}
-    assert tried.rejected["broken.json"].startswith("file: found broken JSON")
-    assert "an image (PNG)" in tried.rejected["picture.png"]
+    result = place.check(on_reject=on_reject)
+    assert (result.good, result.points) == ({"a.json": 1}, 1)
+    assert result.rejected.keys() == {"broken.json", "picture.png"}
+    assert result.rejected["broken.json"].startswith("file: found broken JSON")
+    assert "an image (PNG)" in result.rejected["picture.png"]
 
 
 def test_a_record_that_would_stop_the_import_sets_its_file_aside(place: Place) -> None:
     place.put("good.json", place.rows(0))
     place.put("bad.json", [*place.rows(1), *[row | {"point": [-1, 2]} for row in place.rows(2, 3, 4, 5)]])
-    stop, report = place.tried(on_reject="stop"), place.tried(on_reject="report")
+    stop, report = place.check(on_reject="stop"), place.check(on_reject="report")
     assert stop.good == {"good.json": 1} and stop.points == 1
     assert "outside_image" in stop.rejected["bad.json"] and "And 1 more" in stop.rejected["bad.json"]
     assert report.good == {"bad.json": 1, "good.json": 1} and report.rejected == {}
@@ -89,7 +89,7 @@ def test_a_record_that_would_stop_the_import_sets_its_file_aside(place: Place) -
 def test_faults_that_are_there_already_are_not_the_new_files(place: Place) -> None:
     place.put("old.json", [row | {"point": [-1, 2]} for row in place.rows(7)], folder="points")
     place.put("good.json", place.rows(0))
-    assert place.tried(on_reject="stop").good == {"good.json": 1}
+    assert place.check(on_reject="stop").good == {"good.json": 1}
 
 
 def test_a_fault_that_is_told_of_an_old_file_sets_the_new_one_aside(place: Place) -> None:
@@ -98,22 +98,22 @@ def test_a_fault_that_is_told_of_an_old_file_sets_the_new_one_aside(place: Place
     place.put("z.json", [row | {"annotator": "ann"}], folder="points")
     place.put("a.json", [row | {"id": 5, "annotator": "ann", "point": [1.3, 1.8]}])
     place.put("b.json", place.rows(1))
-    tried = place.tried(on_reject="stop")
-    assert tried.good == {"b.json": 1}
-    assert "duplicate" in tried.rejected["a.json"]
+    result = place.check(on_reject="stop")
+    assert result.good == {"b.json": 1}
+    assert "duplicate" in result.rejected["a.json"]
 
 
 @pytest.mark.parametrize("name", ["copy of clicks.json", "c.json"])
 def test_a_copy_says_nothing_new_whichever_name_is_shorter(place: Place, name: str) -> None:
     Path("new").mkdir()
     shutil.copy("points/clicks.json", Path("new", name))
-    assert place.tried() == Tried({}, {name: "clicks.json"}, {}, 0, {})
+    assert place.check() == CheckResult({}, {name: "clicks.json"}, {}, 0, {})
 
 
 def test_of_two_new_copies_one_is_taken(place: Place) -> None:
     place.put("a.json", place.rows(0))
     place.put("copy.json", place.rows(0))
-    assert place.tried() == Tried({"a.json": 1}, {"copy.json": "a.json"}, {}, 1, {})
+    assert place.check() == CheckResult({"a.json": 1}, {"copy.json": "a.json"}, {}, 1, {})
 
 
 def test_equal_bytes_about_two_images_are_two_files(place: Place) -> None:
@@ -122,7 +122,7 @@ def test_equal_bytes_about_two_images_are_two_files(place: Place) -> None:
     Path("new").mkdir()
     for name in names:
         Path("new", f"{name}.csv").write_text(f"x,y,class\n3.5,4.5,{category}\n")
-    assert place.tried().good == {f"{name}.csv": 1 for name in names}
+    assert place.check().good == {f"{name}.csv": 1 for name in names}
 
 
 def test_a_replaced_file_that_becomes_a_copy_is_taken_in(place: Place) -> None:
@@ -130,30 +130,30 @@ def test_a_replaced_file_that_becomes_a_copy_is_taken_in(place: Place) -> None:
     place.put("old.json", place.rows(0), folder="points")
     Path("new").mkdir()
     shutil.copy("points/clicks.json", "new/old.json")
-    tried = place.tried()
-    assert tried.same == {} and "old.json" in tried.good and tried.points == 1
+    result = place.check()
+    assert result.same == {} and "old.json" in result.good and result.points == 1
 
 
 def test_before_any_ingest_files_are_only_read(place: Place) -> None:
     place.put("a.json", place.rows(0, 1))
     Path("new/broken.json").write_text("{")
     new = {name: Path("new", name) for name in ("a.json", "broken.json")}
-    tried = try_arrivals(place.config, new, Path("absent"), None)
-    assert (tried.good, tried.points, list(tried.rejected)) == ({"a.json": 2}, 2, ["broken.json"])
+    result = check_files(place.config, new, Path("absent"), None)
+    assert (result.good, result.points, list(result.rejected)) == ({"a.json": 2}, 2, ["broken.json"])
 
 
 def test_the_first_file_of_an_empty_folder(place: Place) -> None:
     place.put("a.json", place.rows(0))
     shutil.rmtree("points")
-    assert place.tried(on_reject="stop") == Tried({"a.json": 1}, {}, {}, 1, {})
+    assert place.check(on_reject="stop") == CheckResult({"a.json": 1}, {}, {}, 1, {})
 
 
 def test_a_fault_in_the_classes_is_nobodys_but_their_own(place: Place) -> None:
     place.put("a.json", place.rows(0))
     Path("points/classes.yaml").write_text("a: [1]\n")
     with pytest.raises(DataError, match=r"classes\.yaml"):
-        place.tried(classes="classes.yaml")
+        place.check(classes="classes.yaml")
     Path("points/classes.yaml").write_text("other: null\n")
     place.put("classes.yaml", [])
-    tried = place.tried(classes="classes.yaml")
-    assert tried.good == {"a.json": 1} and "name of points.classes" in tried.rejected["classes.yaml"]
+    result = place.check(classes="classes.yaml")
+    assert result.good == {"a.json": 1} and "name of points.classes" in result.rejected["classes.yaml"]

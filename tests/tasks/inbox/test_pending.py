@@ -14,7 +14,7 @@ from data.remote.s3 import S3Error
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.inbox.ledger import Arrival, Ledger, now
-from tasks.inbox.pending import Lookout, check_inbox, inbox_id, is_inbox_itself
+from tasks.inbox.pending import InboxChecker, check_inbox, inbox_id, is_inbox_itself
 from tests.conftest import Bucket
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,56 +57,56 @@ def test_a_look_says_what_waits_and_what_is_still_written(params: Params) -> Non
     time.sleep(0.6)
     Path("inbox/b.json").write_bytes(clicks(3))
     Path("inbox/c.json.part").write_bytes(clicks(3))
-    waiting = Lookout(Path(), Path("place")).look(with_inbox(params, "inbox", stable_seconds=0.5))
+    waiting = InboxChecker(Path(), Path("place")).check(with_inbox(params, "inbox", stable_seconds=0.5))
     assert (list(waiting.files), waiting.settling) == (["a.json"], ["b.json"])
-    assert waiting.tried.good == {"a.json": 2} and 0.5 < waiting.oldest < 60
+    assert waiting.result.good == {"a.json": 2} and 0.5 < waiting.oldest < 60
 
 
 def test_what_was_decided_waits_no_more_until_its_content_changes(params: Params) -> None:
     path = Path("inbox/a.json")
     path.write_bytes(clicks(1))
-    lookout = Lookout(Path(), Path("place"))
-    settle("a.json", lookout.look(params).digests["a.json"])
-    assert lookout.look(params).files == {}
+    checker = InboxChecker(Path(), Path("place"))
+    settle("a.json", checker.check(params).digests["a.json"])
+    assert checker.check(params).files == {}
     path.write_bytes(clicks(1))  # the same file again
-    assert lookout.look(params).files == {}
+    assert checker.check(params).files == {}
     path.write_bytes(clicks(2))
-    assert lookout.look(params).tried.good == {"a.json": 2}
+    assert checker.check(params).result.good == {"a.json": 2}
     path.rename("inbox/b.json")
-    assert list(lookout.look(params).files) == ["b.json"]
+    assert list(checker.check(params).files) == ["b.json"]
 
 
 def test_a_second_look_at_the_same_files_reads_nothing(params: Params) -> None:
     Path("inbox/a.json").write_bytes(clicks(1))
-    lookout = Lookout(Path(), Path("place"))
-    first, second = lookout.look(params), lookout.look(params)
+    checker = InboxChecker(Path(), Path("place"))
+    first, second = checker.check(params), checker.check(params)
     assert first.paths is not None and second.paths is None
-    assert (second.tried, second.digests) == (first.tried, first.digests)
-    third = lookout.look(params, fresh=True)
+    assert (second.result, second.digests) == (first.result, first.digests)
+    third = checker.check(params, fresh=True)
     assert third.paths is not None and third.paths["a.json"].read_bytes() == clicks(1)
 
 
 def test_copies_make_no_one_wait(params: Params) -> None:
     shutil.copy("points/clicks.json", "inbox/copy.json")
-    waiting = Lookout(Path(), Path("place")).look(params)
-    assert waiting.tried.same == {"copy.json": "clicks.json"} and waiting.oldest == 0
+    waiting = InboxChecker(Path(), Path("place")).check(params)
+    assert waiting.result.same == {"copy.json": "clicks.json"} and waiting.oldest == 0
 
 
 def test_an_inbox_in_s3(params: Params, bucket: Bucket) -> None:
     params = with_inbox(params, f"s3://{bucket.name}/in")
     bucket.fill({"in/june/a.json": clicks(2), "in/bad.json": b"{"})
-    lookout = Lookout(Path(), Path("place"))
-    waiting = lookout.look(params)
-    assert waiting.tried.good == {"june/a.json": 2} and list(waiting.tried.rejected) == ["bad.json"]
+    checker = InboxChecker(Path(), Path("place"))
+    waiting = checker.check(params)
+    assert waiting.result.good == {"june/a.json": 2} and list(waiting.result.rejected) == ["bad.json"]
     one = waiting.files["june/a.json"]
     settle(one.name, waiting.digests[one.name], one.etag)
     settle("bad.json", waiting.digests["bad.json"], "another etag, as of parts of another size")
     bucket.proxy.requests.clear()
-    assert lookout.look(params).files == {}
+    assert checker.check(params).files == {}
     assert bucket.proxy.gets() == []  # known by ETag or from the last look
     bucket.proxy.plan = lambda method, path, nth: "503"
     with pytest.raises(S3Error):
-        lookout.look(params)
+        checker.check(params)
 
 
 def test_an_inbox_that_the_line_reads_itself(params: Params, bucket: Bucket) -> None:
@@ -115,7 +115,7 @@ def test_an_inbox_that_the_line_reads_itself(params: Params, bucket: Bucket) -> 
     assert is_inbox_itself(params)
     params = params.model_copy(update={"points": params.points.model_copy(update={"on_reject": "report"})})
     bucket.fill({"in/a.json": clicks(2), "in/b.json": clicks(3, at=1.75)})
-    assert Lookout(Path(), Path("place")).look(params).tried.good == {"a.json": 2, "b.json": 3}
+    assert InboxChecker(Path(), Path("place")).check(params).result.good == {"a.json": 2, "b.json": 3}
 
 
 @pytest.mark.parametrize(
