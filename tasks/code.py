@@ -1,4 +1,4 @@
-"""Notes what of our code decides each stage's result, a file a stage, for DVC to depend on
+"""Writes a file for each stage with the hashes of all code that decides its result; DVC makes the stage depend on it
 (tasks/common/code_identity.py)."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def run(params: Params, workspace: Path) -> None:
 
 
 def stages() -> list[str]:
-    """The modules in tasks/ that are stages, this one aside."""
+    """The modules in tasks/ that are stages, without this one."""
     files = sorted((ROOT / "tasks").glob("*.py"))
     return [
         path.stem for path in files

@@ -1,12 +1,12 @@
-"""Which of our code decides a stage's result, and a hash of it that nothing else changes.
+"""Finds the code of ours that decides a stage's result, and hashes it.
 
-From the stage's function `run` on, the definitions of `data`, `models` and `tasks` are followed that it uses. They are
-read as syntax trees and never executed. Each is hashed without docstrings, comments, layout, log lines and the
-sentences of raised errors. What nothing reaches doesn't count: another function in the same file, or a section of
-`Params` that the stage doesn't read. How params.yaml is read and checked doesn't count either: DVC sees its values.
+It starts at the stage's function `run` and follows all definitions in `data`, `models` and `tasks` that are used. They
+are read as syntax trees and never executed. Each is hashed without docstrings, comments, layout, log lines and the
+sentences of raised errors. Definitions that aren't reached don't count: another function in the same file, or a section
+of `Params` that the stage doesn't read. How params.yaml is read and checked doesn't count: DVC compares its values.
 
-Counted though nothing names it: in a module that is reached, or imported by one, the statements that bind no name
-(`x.y = 1`, a call), since Python runs them, and definitions under a decorator of ours, which may register them. A name
+In a module that is reached, or imported by one, these count without a use: statements that bind no name (`x.y = 1`, a
+call), since Python runs them, and definitions under a decorator of ours, which may register them. A name
 made at run time (`getattr(module, "f" + "g")`) isn't followed.
 """
 
@@ -65,7 +65,7 @@ def code_digest(stage: str) -> str:
 
 
 class _Content(NamedTuple):
-    """Of statements: their hash, the names that they read, the sections of params.yaml."""
+    """Of statements: their hash, the names that they read, and the sections of params.yaml that they read."""
 
     digest: str
     used: tuple[str, ...]
@@ -73,7 +73,7 @@ class _Content(NamedTuple):
 
 
 class _Module:
-    """A source file: the statements of its top level by the names that they bind, and what it imports of ours."""
+    """A source file: its top-level statements by the names that they bind, and its imports of our modules."""
 
     def __init__(self, name: str, path: Path, text: str) -> None:
         self.name, self.path = name, path
@@ -120,7 +120,7 @@ class _Module:
         if isinstance(statement, ast.If):
             test = ast.unparse(statement.test)
             if test == "__name__ == '__main__'":
-                return  # the command line, which `run` doesn't pass
+                return  # the command line, which isn't part of `run`
             if test in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
                 for other in statement.orelse:
                     self._bind(other)
@@ -133,7 +133,7 @@ class _Module:
 
     @cache  # noqa: B019  (lives as long as the module)
     def content(self, name: str) -> _Content | None:
-        """Of what binds a name; None where nothing is left of it without its texts."""
+        """The statements that bind a name; None where nothing is left without docstrings and log lines."""
         statements = self.bound.get(name, [])
         if name.startswith(f"{PARAMS[1]}."):
             members = [
@@ -162,14 +162,14 @@ class _Module:
 
 
 class Sources:
-    """Our modules in the folder `root`, each read once."""
+    """Our modules in the folder `root`; each is read once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._modules: dict[str, _Module | None] = {}
 
     def module(self, name: str) -> _Module | None:
-        """None for what is no module of ours, and for this one, which decides what is stale but no result."""
+        """None for other modules, and for this one, which decides no result."""
         if name.split(".", maxsplit=1)[0] not in PACKAGES or name == __name__:
             return None
         if name not in self._modules:
@@ -179,12 +179,12 @@ class Sources:
         return self._modules[name]
 
     def text(self, path: Path) -> str:
-        """What a source file holds."""
+        """The text of a source file."""
         return path.read_text(encoding="utf-8")
 
 
 class _Reached:
-    """What is reached so far: the hash of each place, "" where it adds nothing of its own."""
+    """The places that are reached: their hashes, "" where a place has no code of its own."""
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
@@ -192,29 +192,29 @@ class _Reached:
         self.sections: set[str] = set()
 
     def follow(self, places: Iterable[Place]) -> None:
-        waiting = list(places)
-        while waiting:
-            place = waiting.pop()
+        pending = list(places)
+        while pending:
+            place = pending.pop()
             if place not in self.hashes:
                 self.hashes[place] = ""
-                waiting += self._visit(place)
+                pending += self._visit(place)
 
     def _visit(self, place: Place) -> Iterator[Place]:
-        name, wanted = place
+        name, binding = place
         module = self.sources.module(name)
         if module is None:
             return
         yield name, ""
         if place == PARAMS:
             return  # its members count one by one, as they are read
-        if wanted == "*":
+        if binding == "*":
             yield from ((name, other) for other in module.bound)
-        elif wanted == "":
+        elif binding == "":
             yield from self._run_by_import(module)
-        content = module.content(wanted)
+        content = module.content(binding)
         if content is None:
-            if wanted in module.names:
-                yield from self._resolve(module.names[wanted])
+            if binding in module.names:
+                yield from self._resolve(module.names[binding])
             return
         self.hashes[place] = content.digest
         for dotted in content.used:
@@ -228,13 +228,13 @@ class _Reached:
         )
 
     def _run_by_import(self, module: _Module) -> Iterator[Place]:
-        """What Python runs when it imports a module: those that this one imports, and the packages around them."""
+        """The modules that Python runs when it imports this one: its imports, and the packages around them."""
         for dotted in {module.name, *module.imported}:
             parts = dotted.split(".")
             yield from ((".".join(parts[:end]), "") for end in range(1, len(parts) + 1))
 
     def _resolve(self, dotted: str) -> Iterator[Place]:
-        """The place that a dotted name stands for: the longest part of it that is a module, and a name in that."""
+        """The place of a dotted name: its longest part that is a module, and the next name in it."""
         parts = dotted.split(".")
         for end in range(len(parts), 0, -1):
             name = ".".join(parts[:end])
@@ -244,19 +244,19 @@ class _Reached:
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING:`."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+    """All nodes except those under `if TYPE_CHECKING:`."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
         yield node
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            waiting += node.orelse
+            pending += node.orelse
         else:
-            waiting += ast.iter_child_nodes(node)
+            pending += ast.iter_child_nodes(node)
 
 
 def _binds(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement gives a value in the namespace that it stands in."""
+    """The names that a statement binds in its namespace."""
     if isinstance(statement, _Function | ast.ClassDef):
         yield statement.name
         return
@@ -268,7 +268,7 @@ def _binds(statement: ast.stmt) -> Iterator[str]:
 
 
 def _is_params(node: ast.expr, within: str) -> bool:
-    """Whether this stands for the params: `params`, `job.params`, or `self` in one of their methods."""
+    """Whether this is the params: `params`, `job.params`, or `self` in one of their methods."""
     if isinstance(node, ast.Attribute):
         return node.attr == "params"
     return isinstance(node, ast.Name) and (
@@ -283,8 +283,8 @@ def _decorators(statement: ast.stmt) -> Iterator[str]:
 
 
 def _used(node: ast.AST) -> Iterator[str]:
-    """Names that are read, with the attributes behind them: `processes.gather`. Not those in a function's annotations,
-    which nothing reads; a class's fields are what pydantic makes of theirs."""
+    """Names that are read, with their attributes: `processes.gather`. Annotations of functions don't count, as nothing
+    reads them; those of classes do, as pydantic makes fields of them."""
     if isinstance(node, ast.Attribute | ast.Name):
         attributes: list[str] = []
         inner: ast.AST = node
@@ -305,7 +305,7 @@ def _used(node: ast.AST) -> Iterator[str]:
 
 
 def _stripped(statement: ast.stmt) -> ast.stmt | None:
-    """Takes docstrings, log lines and the prose of errors and asserts out of it; None where nothing is left."""
+    """The statement without docstrings, log lines and the texts of errors and asserts; None where nothing is left."""
     found: ast.stmt | None = _Strip().visit(statement)
     return found
 
@@ -384,7 +384,7 @@ def _is_log_line(node: ast.AST) -> bool:
 
 
 def _names_of(node: ast.AST) -> Iterator[ast.Name]:
-    """The names that an error's arguments, or a log line, have."""
+    """The names in the arguments of an error, or in a log line."""
     parts: list[ast.AST] = [one for arguments in _error_arguments(node) for one in arguments]
     if isinstance(node, ast.Expr) and _is_log_line(node.value):
         parts.append(node)
@@ -393,7 +393,7 @@ def _names_of(node: ast.AST) -> Iterator[ast.Name]:
 
 
 def _dump(value: object) -> str:
-    """A syntax tree as text: the same for every Python, so without fields that are empty (later ones have more)."""
+    """A syntax tree as text, equal in all versions of Python: without empty fields, as later versions have more."""
     if isinstance(value, ast.AST):
         fields = [
             f"{name}={_dump(part)}"

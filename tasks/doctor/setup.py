@@ -36,7 +36,8 @@ def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
         diagnosis.error("params", [Fault(str(path), *fault, step) for fault in error.faults])
     except TaskError as error:
         step = "cd to the project's folder, or copy a file of recipes/"
-        diagnosis.error("params", Fault(str(path), "file", str(error), "a whole params file", step))
+        found = str(error).removeprefix(f"{path}: ")
+        diagnosis.error("params", Fault(str(path), "file", found, "a whole params file", step))
     return None
 
 
