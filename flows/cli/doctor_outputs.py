@@ -13,7 +13,8 @@ def check_outputs(root: Path, diagnosis: Diagnosis) -> None:
     uses them. Reads only what changed since it was last found whole."""
     if not (root / "dvc.lock").is_file() or not (root / ".dvc/config").is_file():
         return
-    from flows.dvc.damage import DamageError, damaged_outputs  # dvc takes a second
+    from flows.dvc.damage import damaged_outputs  # dvc takes a second
+    from flows.dvc.objects import DamageError
     from flows.dvc.repo import DvcRepo, PipelineError
 
     try:

@@ -202,8 +202,8 @@ def _fetch_data(root: Path, target: str, pull: bool, console: Console) -> None:
     named = (params.ingest.images, params.ingest.annotations, params.points.files)
     if all(is_made(name) or is_s3(name) or (root / name).exists() for name in named):
         return
-    from flows.dvc.damage import DamageError
     from flows.dvc.fetch import bring_back
+    from flows.dvc.objects import DamageError
     from flows.dvc.remote_config import RemoteError
     from flows.dvc.repo import DvcRepo, PipelineError
 

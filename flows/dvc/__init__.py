@@ -1,1 +1,2 @@
-"""DVC: what is done, missing or damaged, and what is sent and fetched. Its internals are used here alone."""
+"""DVC: which stages are up to date, what is missing or damaged, sending and fetching. No other package imports dvc's
+internals."""

@@ -1,8 +1,8 @@
-"""What DVC runs in, whether imported or started.
+"""The environment of DVC, imported or started.
 
-DVC keeps what it knows of files' hashes as pickles in /var/tmp/dvc, where every user of the machine may write: who puts
-a file there first decides what a run of ours executes (diskcache, CVE-2025-69872, which has no fixed version). So its
-notes lie in the project, where only those write who may write the project.
+DVC stores the hashes of files as pickles in /var/tmp/dvc, where every user of the machine may write: a pickle that is
+put there first can run any code (diskcache, CVE-2025-69872, without a fixed version). So these files are kept in the
+project, where only users with write access to the project can write.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ VARIABLE = "DVC_SITE_CACHE_DIR"
 
 
 def notes_folder(root: Path) -> str:
-    """Where DVC keeps its notes of the project at `root`; the environment may name another place."""
+    """The folder of DVC's stored hashes for the project at `root`; the environment may name another one."""
     return os.environ.get(VARIABLE) or str(root.resolve() / ".dvc" / "tmp" / "notes")
 
 
 def config(root: Path) -> dict[str, Any]:
-    """For `Repo(config=)`, where DVC is imported."""
+    """For `Repo(config=)`."""
     return {"core": {"site_cache_dir": notes_folder(root)}}
 
 
 def environment(root: Path) -> dict[str, str]:
-    """For processes that run DVC for the project at `root`, with our interpreter first on the PATH: stages say plain
-    `python`."""
-    # Not resolved: a virtual environment's python is a link whose place matters.
+    """The environment of processes that run DVC for the project at `root`, with this interpreter first on the PATH:
+    stages call plain `python`."""
+    # Not resolved: the python of a virtual environment is a link, and its place matters.
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PATH")])])
     own = {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", VARIABLE: notes_folder(root)}

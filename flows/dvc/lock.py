@@ -1,7 +1,7 @@
-"""dvc.lock, read: what DVC wrote of the stages that are done.
+"""Reads dvc.lock, DVC's record of the finished stages.
 
-DVC writes it, so it isn't held to the rules of the files that people write (data/strict_yaml.py): it may be large, and
-is read by libyaml, once until it changes. Scalars are those of YAML 1.2, as DVC reads them; dates are texts.
+DVC writes it, so the rules for files that people write (data/strict_yaml.py) don't apply: it may be large, is read by
+libyaml, and is read again only when it changes. Scalars are those of YAML 1.2, as DVC reads them; dates are texts.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from flows.dvc.repo import PipelineError
 from tasks.common.project_files import LOCK_BYTES
 
 Manifest = dict[str, Any]
-"""What dvc.lock says of a finished stage: {"stage", "cmd", "deps", "params", "outs"}."""
+"""The entry of a finished stage in dvc.lock: {"stage", "cmd", "deps", "params", "outs"}."""
 LOCK = "dvc.lock"
 MAX_EXPANDED = 1_000_000
-"""Values, those of aliases counted wherever they are used; a file of more characters may have as many values."""
-_NEXT = f"bring it back with `git checkout {LOCK}`, or remove it: what is done comes back from DVC's cache of runs"
-_SETTLED_NS = 10**8
-"""A file changed less long ago may change again within the same tick of the file system's clock."""
+"""Limit of values, with those of aliases counted at each use; for a longer file, its number of characters."""
+_NEXT = f"restore it with `git checkout {LOCK}`, or remove it: finished stages come back from DVC's run-cache"
+_TICK_NS = 10**8
+"""A younger file may change again within the same tick of the file system's clock."""
 _read: dict[Path, tuple[tuple[int, ...], dict[str, Any]]] = {}
 
 
 class TornError(PipelineError):
-    """The text ends in the middle, or is no YAML at all."""
+    """The text is cut off, or isn't YAML."""
 
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):
-    """libyaml's where PyYAML has it, which itself refuses more than 1000 levels."""
+    """libyaml's loader if PyYAML has it; it refuses more than 1000 levels."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (as in PyYAML, whose own are of YAML 1.1)
 
@@ -58,7 +58,7 @@ for _tag, _form, _first in (
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """The content of dvc.lock in the project at `root`, empty where there is none. It is shared: not to be changed.
+    """The content of dvc.lock in the project at `root`, empty if there is none. The caller must not change it.
 
     Raises:
         PipelineError: it can't be used. TornError: it is half-written.
@@ -66,8 +66,8 @@ def read_lock(root: Path) -> dict[str, Any]:
     path = (root / LOCK).resolve()
     try:
         s = path.stat()
-        seen = (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
-        if path in _read and _read[path][0] == seen:
+        stat = (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+        if path in _read and _read[path][0] == stat:
             return _read[path][1]
         text = strict_yaml.read_text(path, max_bytes=LOCK_BYTES)
     except FileNotFoundError:
@@ -75,13 +75,13 @@ def read_lock(root: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PipelineError(f"{LOCK}: can't be read ({error}); {_NEXT}") from None
     content = parse_lock(text)
-    if time.time_ns() - s.st_mtime_ns > _SETTLED_NS:
-        _read[path] = seen, content
+    if time.time_ns() - s.st_mtime_ns > _TICK_NS:
+        _read[path] = stat, content
     return content
 
 
 def parse_lock(text: str) -> dict[str, Any]:
-    """The content of a dvc.lock, empty of an empty one.
+    """The content of a dvc.lock; an empty text gives an empty dict.
 
     Raises:
         PipelineError: it can't be used. TornError: it is half-written.
@@ -94,20 +94,20 @@ def parse_lock(text: str) -> dict[str, Any]:
             try:
                 node = loader.get_single_node()
             except yaml.YAMLError as error:
-                raise TornError(f"{LOCK}: no YAML ({' '.join(str(error).split())}); {_NEXT}") from None
+                raise TornError(f"{LOCK}: not YAML ({' '.join(str(error).split())}); {_NEXT}") from None
             if node is not None:
                 _expanded(node, {}, max(MAX_EXPANDED, len(text)))
             content: Any = {} if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        raise PipelineError(f"{LOCK}: no YAML that can be used ({error}); {_NEXT}") from None
+        raise PipelineError(f"{LOCK}: not usable as YAML ({error}); {_NEXT}") from None
     if content is None or content == {}:
         return {}
     try:
         COMPILED_LOCKFILE_SCHEMA(content)
     except (Invalid, RecursionError) as error:
-        # Where DVC is killed, it ends within a line, or with a key.
+        # If DVC was killed, the file ends within a line, or with a key.
         torn = not text.endswith("\n") or text.rstrip().endswith(":")
         kind = TornError if torn else PipelineError
         raise kind(f"{LOCK}: not as DVC writes it ({error}); {_NEXT}") from None
@@ -115,7 +115,7 @@ def parse_lock(text: str) -> dict[str, Any]:
 
 
 def read_manifest(root: Path, name: str) -> Manifest | None:
-    """What dvc.lock says of the stage, None where it isn't in there. Plain YAML: safe from any thread.
+    """The entry of a stage in dvc.lock, None if it has none. Safe from any thread, since it only reads a file.
 
     Raises:
         PipelineError: dvc.lock can't be used.
@@ -133,24 +133,24 @@ def read_manifest(root: Path, name: str) -> Manifest | None:
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, int], limit: int) -> int:
-    """How many values it stands for, those of aliases counted wherever they are used.
+    """The number of values of a node, with those of aliases counted at each use.
 
     Raises:
-        ValueError: too many, an alias that holds itself, or a key that stands twice.
+        ValueError: there are too many, an alias contains itself, or a key is repeated.
     """
     if isinstance(node, yaml.ScalarNode):
         return 1
     line = node.start_mark.line + 1
     if (known := sizes.get(id(node))) is not None:
         if known == 0:
-            raise ValueError(f"line {line}: an alias that holds itself")
+            raise ValueError(f"line {line}: an alias that contains itself")
         return known
     sizes[id(node)] = 0
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"below line {line}: key {twice!r} found more than once")
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"below line {line}: key {repeated!r} found more than once")
         parts = [part for pair in node.value for part in pair]
     else:
         parts = node.value

@@ -1,8 +1,10 @@
-"""What a checkout lacks that was made before, here or elsewhere: the objects to fetch instead of computing.
+"""What a checkout lacks that was computed before, here or elsewhere: the objects to fetch in place of computing.
 
-A stage that is unchanged, as far as dvc.lock and the files that are here tell, lacks its outputs; one that isn't may
-have run elsewhere with the same inputs, which the run-cache tells. What is fetched is content by its hash, so a wrong
-guess costs a download, never a wrong result: DVC decides afterwards what is done.
+A stage that is unchanged by dvc.lock and the files that are present may lack its outputs. A changed stage may have run
+elsewhere with the same inputs; DVC's run-cache has an entry then. All objects are fetched by their hash, so a wrong
+guess costs a download and never changes a result: DVC decides afterwards which stages are up to date.
+
+`runs_of` uses private functions of DVC: it has no public way to find a stage's entries in the run-cache.
 """
 
 from __future__ import annotations
@@ -19,15 +21,14 @@ from dvc.repo import lock_repo
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import _can_hash, _get_cache_hash, _get_stage_hash
 from dvc_data.hashfile.hash_info import HashInfo
-from dvc_data.hashfile.tree import Tree
 
-from flows.dvc.damage import object_path
-from flows.dvc.repo import DvcRepo, check_vouched
+from flows.dvc.objects import shown_path
+from flows.dvc.repo import DvcRepo, check_recorded
 
 
 @dataclass
 class Lack:
-    """What some stages lack: outputs by path with what to fetch for them; stages that aren't up to date."""
+    """What some stages lack: outputs, by path, with the object to fetch; and the stages that aren't up to date."""
 
     outputs: dict[str, HashInfo] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
@@ -38,7 +39,7 @@ def lacking(repo: DvcRepo, names: list[str]) -> Lack:
 
     Args:
         repo: the repository.
-        names: stages, each after those that it waits for (see `DvcRepo.graph`).
+        names: stages, each after its upstream stages (see `DvcRepo.graph`).
     """
     lack = Lack()
     unchanged: dict[str, Any] = {}  # output to its hash
@@ -50,23 +51,24 @@ def lacking(repo: DvcRepo, names: list[str]) -> Lack:
             for out in stage.outs:
                 unchanged[out.fs_path] = out.hash_info
                 if out.hash_info and out.use_cache and not out.exists and out.changed_cache():
-                    lack.outputs[_shown(repo, out.fs_path)] = out.hash_info
+                    lack.outputs[shown_path(repo.dvc, Path(out.fs_path))] = out.hash_info
     return lack
 
 
 def check_out_missing(repo: DvcRepo, paths: list[str]) -> list[str]:
-    """Lays outputs that are in the cache into the workspace, those that aren't there; returns them."""
-    absent = [path for path in paths if not (repo.root / path).exists()]
-    if absent:
-        repo.dvc.checkout(targets=[str(repo.root / path) for path in absent], force=False)
-    return absent
+    """Checks those outputs out of the cache that aren't in the workspace; returns their paths."""
+    missing = [path for path in paths if not (repo.root / path).exists()]
+    if missing:
+        repo.dvc.checkout(targets=[str(repo.root / path) for path in missing], force=False)
+    return missing
 
 
 def runs_of(repo: DvcRepo, name: str, say: Callable[[str], None]) -> set[HashInfo]:
-    """The objects that `dvc repro` would restore instead of running this stage: those of an earlier run with the same
-    inputs, which the run-cache knows, and those of dvc.lock where the stage is as it says. The inputs must be there.
+    """The objects that `dvc repro` would restore in place of running this stage; its inputs must be present.
 
-    An entry of the run-cache that isn't what its name says is removed: it would have any object pass for the stage's.
+    They are those of an earlier run with the same inputs, by the run-cache, and those of dvc.lock if the stage is
+    unchanged. An entry of the run-cache whose content doesn't match its name is removed: it could name any object as
+    the stage's output.
     """
     made: set[HashInfo] = set()
     with lock_repo(repo.dvc), contextlib.suppress(DvcException, OSError):
@@ -84,40 +86,20 @@ def runs_of(repo: DvcRepo, name: str, say: Callable[[str], None]) -> set[HashInf
             if entry and _get_cache_hash(entry) != path.name:
                 path.unlink()
                 say(
-                    f"{path} is damaged: an entry of DVC's run-cache whose content isn't what its name says; removed"
+                    f"{path} is damaged: an entry of DVC's run-cache with another content than its name says; removed"
                 )
         with contextlib.suppress(OSError):
-            folder.rmdir()  # where it is empty: DVC breaks on that
+            folder.rmdir()  # if it is empty, since DVC fails on an empty folder
         entry = cache._load(stage)
         if entry:
             run = cache._create_stage(entry, wdir=stage.wdir)
-            check_vouched(run)
+            check_recorded(run)
             made |= {out.hash_info for out in run.outs if out.hash_info}
     return made
 
 
-def absent(repo: DvcRepo, objects: set[HashInfo]) -> set[HashInfo]:
-    """Those of these objects that the cache hasn't, or not with all their files."""
-    return {
-        one
-        for one in objects
-        if not object_path(repo.dvc, one).is_file()
-        or not all(object_path(repo.dvc, file).is_file() for file in files_of(repo, {one}))
-    }
-
-
-def files_of(repo: DvcRepo, objects: set[HashInfo]) -> set[HashInfo]:
-    """The files of those objects that are folders and whose lists are in the cache."""
-    files: set[HashInfo] = set()
-    for one in objects:
-        if one.isdir:
-            with contextlib.suppress(FileNotFoundError):
-                files |= {entry for _, _, entry in Tree.load(repo.dvc.cache.local, one) if entry}
-    return files
-
-
 def _changed(stage: Stage, unchanged: dict[str, Any]) -> bool:
-    """Whether a stage isn't what dvc.lock says of it; inputs that aren't here count as what is to be fetched."""
+    """Whether a stage differs from dvc.lock; absent inputs count as unchanged if they can be fetched."""
     if stage.frozen:
         return False
     if not all(out.hash_info for out in stage.outs) or stage.cmd_changed:
@@ -130,17 +112,13 @@ def _changed(stage: Stage, unchanged: dict[str, Any]) -> bool:
             if dep.exists:
                 if dep.changed_checksum():
                     return True
-            elif not _to_come(dep, unchanged):
+            elif not _is_unchanged_output(dep, unchanged):
                 return True
     return False
 
 
-def _to_come(dep: Any, unchanged: dict[str, Any]) -> bool:
-    """Whether a missing input is what an unchanged stage made, or a part of it."""
+def _is_unchanged_output(dep: Any, unchanged: dict[str, Any]) -> bool:
+    """Whether an absent input is an output of an unchanged stage, or a part of one."""
     if dep.fs_path in unchanged:
         return bool(unchanged[dep.fs_path] == dep.hash_info)
     return any(Path(dep.fs_path).is_relative_to(path) for path in unchanged)
-
-
-def _shown(repo: DvcRepo, path: str) -> str:
-    return Path(path).relative_to(repo.root.resolve()).as_posix()

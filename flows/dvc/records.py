@@ -1,8 +1,8 @@
-"""DVC's own files, kept whole where a dvc was killed as it wrote them: it writes them in place.
+"""Repairs DVC's own files after a dvc process was killed while it wrote them: it writes them in place.
 
-dvc.lock is the only record of what is done; a copy of the last whole one lies in .prefect/. What a torn one lost is
-the entry of the stage that was ending, whose results DVC then has in its cache of runs. .dvc/tmp/rwlock says which dvc
-is at work on what; a torn one stops every dvc.
+dvc.lock is the only record of the finished stages; a copy of the last whole one is in .prefect/. A half-written one
+lacks the entry of the stage that was ending, and DVC has the results of that stage in its run-cache. .dvc/tmp/rwlock
+lists the paths that running dvc processes use; if it is half-written, every dvc command fails.
 """
 
 from __future__ import annotations
@@ -26,48 +26,51 @@ from tasks.common.project_files import LOCK_BYTES, faults
 LOCK, COPY, REPLACED = Path("dvc.lock"), Path(".prefect/dvc.lock.last"), Path(".prefect/dvc.lock.torn")
 RWLOCK, GUARD = Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/rwlock.lock")
 PATIENCE_S = 2.0
-"""How long a file may be half-written by a dvc that lives."""
+"""How long a running dvc process may take to write a file."""
 
 
-def mend(root: Path) -> list[str]:
-    """Copies a whole dvc.lock, or brings back the copy over a torn one; removes a torn rwlock. Says what was mended.
+def repair(root: Path) -> list[str]:
+    """Copies a whole dvc.lock, or replaces a half-written one by the copy; removes a half-written rwlock.
 
-    Only for whoever holds the run's lock (flows/processes/run_lock.py).
+    The caller holds the run's lock (flows/processes/run_lock.py).
+
+    Returns:
+        a line about each repair.
     """
     done = []
     lock, copy = root / LOCK, root / COPY
-    if lock.exists() and not faults(root):  # a merge is for people to end
+    if lock.exists() and not faults(root):  # a merge must be ended by the user
         if not _within_patience(lambda: not _is_torn(lock)):
             if _is_sound(copy):
                 shutil.copyfile(lock, root / REPLACED)
                 with atomic_write(lock) as partial:
                     shutil.copyfile(copy, partial)
                 done.append(
-                    "dvc.lock was half-written by a dvc that was killed; the last whole one is back, and the other is "
-                    f"kept as {REPLACED}"
+                    "dvc.lock was half-written by a dvc process that was killed; the last whole one is back, and the "
+                    f"other is kept as {REPLACED}"
                 )
             else:
                 done.append(
-                    "dvc.lock is half-written, and there is no copy: `git checkout dvc.lock`, or remove it; what is "
-                    "done comes back from DVC's cache of runs"
+                    "dvc.lock is half-written, and there is no copy: `git checkout dvc.lock`, or remove it; finished "
+                    "stages come back from DVC's run-cache"
                 )
         elif _is_sound(lock) and not (copy.exists() and copy.read_bytes() == lock.read_bytes()):
             with atomic_write(copy) as partial:
                 shutil.copyfile(lock, partial)
     if (root / RWLOCK).exists() and not _within_patience(lambda: _is_rwlock(root / RWLOCK)):
         with (root / GUARD).open("a") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)  # dvc takes it to write that file
+            fcntl.flock(guard, fcntl.LOCK_EX)  # dvc holds it while it writes that file
             if not _is_rwlock(root / RWLOCK):
                 (root / RWLOCK).unlink(missing_ok=True)
                 done.append(
-                    f"{RWLOCK} was not as dvc writes it, or half-written by a dvc that was killed; removed"
+                    f"{RWLOCK} was not as dvc writes it, or half-written by a dvc process that was killed; removed"
                 )
     return done
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether it is cut off. What is cut off between two lines may pass, which only costs DVC a look at its cache; what
-    is whole and at fault, or can't be read, is for whoever uses it to report."""
+    """Whether the file is cut off. A cut between two lines may be missed; DVC then restores the stage from its cache.
+    A whole file with a fault, or one that can't be read, is reported by its readers."""
     try:
         text = strict_yaml.read_text(path, max_bytes=LOCK_BYTES)
         parse_lock(text)
@@ -95,10 +98,10 @@ def _is_rwlock(path: Path) -> bool:
     return True
 
 
-def _within_patience(whole: Callable[[], bool]) -> bool:
-    """Whether it is so, now or a little later: a dvc that lives may be writing."""
+def _within_patience(condition: Callable[[], bool]) -> bool:
+    """Whether the condition holds now or within PATIENCE_S: a running dvc process may be writing."""
     end = time.monotonic() + PATIENCE_S
-    while not whole():
+    while not condition():
         if time.monotonic() > end:
             return False
         time.sleep(0.05)

@@ -1,17 +1,17 @@
-"""DVC's remotes as its configuration names them: read with where each key stands, written so that all else stays.
+"""Remotes in DVC's configuration: read with the file of each option, and written so that all else is unchanged.
 
-`.dvc/config` is in git and shared; `.dvc/config.local` is this checkout's own and ignored by git. Secrets and names of
-profiles go into the latter alone.
+`.dvc/config` is in git and shared; `.dvc/config.local` belongs to this checkout and is ignored by git. Only the latter
+gets secrets and names of profiles.
+
+The files are written here, not by `dvc remote add` and `modify`: those delete all comments of the file, may leave it
+empty if they are killed, and make a config.local with secrets that every user of the machine can read (tested).
 """
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from configobj import ConfigObj, ConfigObjError
 
@@ -26,9 +26,9 @@ PERSONAL = ("profile", "configpath", "user", "keyfile")
 
 
 class RemoteError(TaskError):
-    """A remote can't be set up, reached or used; the text says what was found and what to do next.
+    """A remote can't be set up, reached or used; the text gives the fault and the next step.
 
-    `passing`: whether the same may work later with nothing mended, as where a network is down.
+    `passing`: whether a later attempt may succeed without a change, as after a failure of the network.
     """
 
     def __init__(self, message: str, passing: bool = False) -> None:
@@ -38,7 +38,7 @@ class RemoteError(TaskError):
 
 @dataclass(frozen=True)
 class Remote:
-    """One remote: options by name, from all of DVC's files, and in which file each stands."""
+    """One remote: its options, from all of DVC's files, and the file of each option."""
 
     name: str
     url: str
@@ -47,7 +47,7 @@ class Remote:
     files: dict[str, str] = field(default_factory=dict)
 
     def shown(self) -> dict[str, str]:
-        """The options beside `url`, secrets hidden."""
+        """The options but `url`, with secrets hidden."""
         return {
             key: HIDDEN if is_secret(key) else value
             for key, value in sorted(self.options.items())
@@ -56,12 +56,12 @@ class Remote:
 
 
 def is_secret(option: str) -> bool:
-    """Whether an option must not be committed nor shown."""
+    """Whether an option must be neither committed nor shown."""
     return bool(SECRETS.search(option))
 
 
 def belongs_to_one(option: str) -> bool:
-    """Whether an option goes into config.local: a secret, or something of this machine's or user's."""
+    """Whether an option goes into config.local: a secret, or an option of one machine or user."""
     return is_secret(option) or option in PERSONAL
 
 
@@ -71,98 +71,84 @@ def read_remotes(root: Path) -> list[Remote]:
     Raises:
         RemoteError: a file of DVC's configuration can't be read.
     """
-    found: dict[str, dict[str, str]] = {}
-    files: dict[str, dict[str, str]] = {}
+    from dvc.config import Config, ConfigError  # dvc takes a second
+
     default = None
-    for path in _config_files(root):
-        content = _read(path)
-        told = f".dvc/{path.name}" if path.parent == root / ".dvc" else str(path)
-        default = dict(content.get("core", {})).get("remote", default)
-        for section, options in content.items():
-            if (name := _name_of(section)) is not None:
-                found.setdefault(name, {}).update({key: str(value) for key, value in options.items()})
-                files.setdefault(name, {}).update(dict.fromkeys(options, told))
+    options: dict[str, dict[str, str]] = {}
+    files: dict[str, dict[str, str]] = {}
+    try:
+        paths = Config(str(root / ".dvc"), validate=False).files
+        for path in [
+            Path(paths[level]) for level in Config.LEVELS if level in paths
+        ]:  # later ones have precedence
+            if not path.is_file():
+                continue
+            content = Config.load_file(str(path))
+            default = content.get("core", {}).get("remote", default)
+            shown = f".dvc/{path.name}" if path.parent == root / ".dvc" else str(path)
+            for name, found in content["remote"].items():
+                options.setdefault(name, {}).update({key: str(value) for key, value in found.items()})
+                files.setdefault(name, {}).update(dict.fromkeys(found, shown))
+    except (ConfigError, ConfigObjError, OSError) as error:
+        raise RemoteError(f"DVC's configuration can't be read: {error}; correct {root}/.dvc/config") from None
     remotes = [
-        Remote(name, options.get("url", ""), name == default, options, files[name])
-        for name, options in found.items()
+        Remote(name, found.get("url", ""), name == default, found, files[name])
+        for name, found in options.items()
     ]
     return sorted(remotes, key=lambda one: (not one.default, one.name))
 
 
-def _config_files(root: Path) -> list[Path]:
-    """DVC's files of configuration; later ones count more.
-
-    Raises:
-        RemoteError: one of them can't be read.
-    """
-    from dvc.config import Config, ConfigError  # dvc takes a second
-
-    try:
-        files = Config(str(root / ".dvc"), validate=False).files
-    except ConfigError as error:
-        raise RemoteError(f"DVC's configuration can't be read: {error}; mend {root}/.dvc/config") from None
-    return [Path(files[level]) for level in Config.LEVELS if level in files]
-
-
 def default_remote(root: Path) -> Remote | None:
-    """The remote that `dvc push` and `pull` take; None where none is set."""
+    """The remote that `dvc push` and `pull` use; None if none is set."""
     return next((one for one in read_remotes(root) if one.default), None)
 
 
 def write_remote(root: Path, name: str, options: dict[str, str], *, share: bool) -> list[str]:
-    """Makes a remote the default one; what the files hold beside it stays, comments too.
+    """Writes a remote and makes it the default one; keeps all else in the files, comments too.
 
     Args:
-        options: `url` and the rest; those that belong to one user go into config.local.
-        share: whether the others go into .dvc/config, which git has; else all go into config.local.
+        root: the project's folder.
+        name: of the remote.
+        options: `url` and others; those of one user go into config.local.
+        share: whether the others go into .dvc/config, which is in git; else all go into config.local.
 
     Returns:
-        the files that were written, relative to `root`.
+        the files that were changed, relative to `root`.
     """
     own = {key: value for key, value in options.items() if not share or belongs_to_one(key)}
     parts = {LOCAL: own, SHARED: {key: value for key, value in options.items() if key not in own}}
     written = []
-    for file, mine in parts.items():  # secrets first: a name in git without them would be of no use
+    for file, part in parts.items():  # secrets first: the remote is of no use without them
         path = root / ".dvc" / file
         content = _read(path)
-        # What an earlier set-up left in the other file would shadow what is written now.
-        old = [section for section in content if _name_of(section) == name]
-        core = dict(content.get("core", {}))
-        if not (mine or old or "remote" in core):
-            continue
-        for section in old:
+        before = content.write()
+        # Options that an earlier set-up left in the other file would override the new ones.
+        for section in [one for one in content if _is_remote(one, name)]:
             del content[section]
-        if mine:
-            content[f'remote "{name}"'] = mine
+        if part:
+            content[f'remote "{name}"'] = part
+        core = content.setdefault("core", {})
         if file == (SHARED if share else LOCAL):
             core["remote"] = name
-        elif file == LOCAL and "remote" in core:
-            del core["remote"]
-        _set_core(content, core)
-        lines = _lines(content)
-        if path.is_file() and path.read_text(encoding="utf-8").splitlines() == lines:
+        elif file == LOCAL:
+            core.pop("remote", None)
+        if not core:
+            del content["core"]
+        lines = content.write()
+        if lines == before:
             continue
-        _write(path, lines, private=file == LOCAL)
+        with atomic_write(path) as partial:
+            partial.touch(0o600 if file == LOCAL else 0o644)
+            if file == SHARED and path.exists():
+                partial.chmod(path.stat().st_mode & 0o777)
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
         written.append(f".dvc/{file}")
     return sorted(written)
 
 
-def _set_core(content: ConfigObj, core: dict[str, str]) -> None:
-    if not core:
-        content.pop("core", None)
-        return
-    if "core" not in content:
-        content["core"] = {}
-    for key in [key for key in content["core"] if key not in core]:
-        del content["core"][key]
-    for key, value in core.items():
-        if content["core"].get(key) != value:
-            content["core"][key] = value
-
-
-def _name_of(section: str) -> str | None:
+def _is_remote(section: str, name: str) -> bool:
     matched = re.fullmatch(r"remote\s+\"?([^\"]+)\"?", section.strip("'"))
-    return None if matched is None else matched[1].lower()
+    return matched is not None and matched[1].lower() == name
 
 
 def _read(path: Path) -> ConfigObj:
@@ -170,54 +156,4 @@ def _read(path: Path) -> ConfigObj:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return ConfigObj(lines, interpolation=False)
     except (ConfigObjError, UnicodeDecodeError, OSError) as error:
-        raise RemoteError(
-            f"{path}: can't be read ({error}); mend it, or `git checkout {path.name}`"
-        ) from None
-
-
-def _write(path: Path, lines: list[str], private: bool) -> None:
-    with atomic_write(path) as partial:
-        partial.touch(0o600 if private else 0o644)
-        if not private and path.exists():
-            partial.chmod(path.stat().st_mode & 0o777)
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _lines(content: ConfigObj) -> list[str]:
-    content.filename = None
-    lines: Any = content.write()
-    # ConfigObj writes a section's name bare where it may; DVC and git know remotes in quotes.
-    return [
-        re.sub(r"^\[(?:')?(remote \"[^\"]+\")(?:')?\]", r"['\1']", line)
-        for line in (one.decode() if isinstance(one, bytes) else one for one in lines)
-    ]
-
-
-def checked_url(url: str, root: Path) -> str:
-    """The URL as it is kept: a path that isn't absolute is relative to .dvc, as DVC reads it.
-
-    Raises:
-        RemoteError: it is none, or holds a password.
-    """
-    if "://" not in url:
-        if not url.strip():
-            raise RemoteError(
-                "found an empty URL; expected s3://BUCKET/PREFIX, another URL that DVC knows, or a folder"
-            )
-        path = Path(url).expanduser()
-        if path.resolve() == root.resolve() or root.resolve() in path.resolve().parents:
-            inside = path.resolve().relative_to(root.resolve())
-            raise RemoteError(
-                f"{url}: found a folder inside the project ({inside}); expected one elsewhere, since a remote is what "
-                "is left when the project is lost"
-            )
-        return str(path) if path.is_absolute() else os.path.relpath(path.absolute(), root.absolute() / ".dvc")
-    parts = urlsplit(url)
-    if parts.password is not None or parts.query:
-        raise RemoteError(
-            f"{parts.scheme}://{parts.hostname or ''}{parts.path}: found a password or query in the URL, which would "
-            "stand in git; leave it out, and give secrets by the environment or with --ask-credentials"
-        )
-    if not parts.netloc:
-        raise RemoteError(f"{url}: found no bucket or host; expected {parts.scheme}://BUCKET/PREFIX")
-    return url.rstrip("/")
+        raise RemoteError(f"{path}: can't be read ({error}); correct it") from None

@@ -1,4 +1,4 @@
-"""What went wrong with a remote, in words with a next step; and whether it may pass by itself."""
+"""Errors of remotes as messages with a next step, and whether a later attempt may succeed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PASSING_TYPES = (
     "HTTPClientError", "ServerDisconnectedError", "ClientConnectorError", "ClientOSError", "IncompleteReadError",
     "IncompleteRead", "ResponseStreamingError", "FSTimeoutError", "ProxyConnectionError",
 )  # fmt: skip
-"""Of botocore, aiohttp and fsspec, by name: they needn't be installed for another kind of remote."""
+"""Exceptions of botocore, aiohttp and fsspec by name: these packages may be absent with another kind of remote."""
 _PASSING_CODES = (
     "SlowDown",
     "ServiceUnavailable",
@@ -34,7 +34,7 @@ _PASSING_ERRNO = (
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the same may work later: networks, busy servers. Not: no right, no bucket, a full disk."""
+    """Whether a later attempt may succeed: network, busy server. Not: missing right or bucket, full disk."""
     for one in _chain(error):
         if any(kind.__name__ in _PASSING_TYPES for kind in type(one).__mro__):
             return True
@@ -48,7 +48,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """One line, with what to do where that is known; no credentials."""
+    """The message in one line without credentials, with the next step if one is known."""
     text = plain(_text(error))
     advice = _advice(error, text)
     return f"{text.rstrip('.')}; {advice}" if advice else text
@@ -69,17 +69,17 @@ _ADVICE: dict[str, tuple[str, ...]] = {
     "correct the profile (~/.aws/config lists yours)": ("ProfileNotFound",),
     "these credentials lack that right, or are wrong or expired": ("PermissionError",),
     "give the authority's file by --option ssl_verify=FILE": ("SSLError", "SSLCertVerificationError"),
-    "look whether the address is right and the server is up": ("EndpointConnectionError", "ConnectionError"),
+    "check that the address is right and the server is up": ("EndpointConnectionError", "ConnectionError"),
 }  # fmt: skip
-"""What to do, by the names of exceptions and S3's codes; the first that fits."""
+"""The next step, by names of exceptions and codes of S3; the first match counts."""
 
 
 def _advice(error: BaseException, text: str) -> str | None:
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__} | set(
         map(_code, _chain(error))
     )
-    for advice, signs in _ADVICE.items():
-        if names.intersection(signs):
+    for advice, known in _ADVICE.items():
+        if names.intersection(known):
             return advice
     if isinstance(error, ImportError) and text.count("'") >= 2:
         return f"run `pip install {text.split(chr(39))[1]}`"

@@ -1,7 +1,6 @@
-"""The pipeline as DVC knows it: which stages there are, what they depend on, what is done.
+"""The pipeline by DVC: its stages, their dependencies, and which of them are up to date.
 
-All use of DVC's Python internals is in flows/dvc/*.py (tests/flows/dvc/test_*.py guard them): DVC promises only its
-command line to be stable.
+Only flows/dvc uses DVC's Python internals, and tests/flows/dvc tests this use: DVC keeps only its command line stable.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from tasks.common.project_files import faults
 
 
 class PipelineError(TaskError):
-    """dvc.yaml can't be used; the text says what was found and what to do next."""
+    """dvc.yaml can't be used; the text gives the fault and the next step."""
 
 
 @dataclass(frozen=True)
 class StageNode:
-    """One stage of dvc.yaml: name, the stages it waits for, description, whether it wants a GPU (`meta: gpu`)."""
+    """One stage of dvc.yaml: name, upstream stages, description, and whether it uses a GPU (`meta: gpu`)."""
 
     name: str
     upstream: tuple[str, ...]
@@ -38,7 +37,7 @@ class StageNode:
 
 
 def direct_upstream(nodes: dict[str, StageNode], node: StageNode) -> tuple[str, ...]:
-    """The stages above that no other stage above waits for: the rest follows, and would only tangle a drawing."""
+    """The upstream stages that aren't upstream of another one: their edges imply all others in a drawing."""
     further: set[str] = set()
 
     def visit(name: str) -> None:
@@ -53,12 +52,12 @@ def direct_upstream(nodes: dict[str, StageNode], node: StageNode) -> tuple[str, 
 
 
 class DvcRepo:
-    """The DVC repository at `root`. Not for several threads at once."""
+    """The DVC repository at `root`; not safe for several threads at once."""
 
     def __init__(self, root: Path) -> None:
         """
         Raises:
-            PipelineError: there is no dvc.yaml, or no DVC repository, or DVC can't read its files.
+            PipelineError: there is no dvc.yaml or no DVC repository, or DVC can't read its files.
         """
         self.root = root
         if not (root / "dvc.yaml").is_file():
@@ -68,17 +67,17 @@ class DvcRepo:
         if found := faults(root):
             raise PipelineError("\n".join(map(str, found)))
         try:
-            # Waits where another process holds the lock for a long `add` or `checkout`.
+            # Waits while another process holds DVC's lock during a long `add` or `checkout`.
             self._repo = Repo(str(root), config=config(root), _wait_for_lock=True)
         except DvcException as error:
             step = "correct .dvc/config" if (root / ".dvc" / "config").is_file() else "run `dvc init`"
             raise PipelineError(f"{root}: no DVC repository that can be used ({error}); {step}") from None
 
     def graph(self, target: str) -> dict[str, StageNode]:
-        """`target` and its ancestors, each after the stages it waits for.
+        """`target` and its ancestors, each after its upstream stages.
 
         Raises:
-            PipelineError: dvc.yaml or params.yaml has a fault, or there is no such stage.
+            PipelineError: dvc.yaml or params.yaml has a fault, or has no stage `target`.
         """
         try:
             graph = self._repo.index.graph
@@ -109,16 +108,15 @@ class DvcRepo:
         return nodes
 
     def stages(self) -> list[str]:
-        """Names of all stages of dvc.yaml."""
+        """The names of all stages of dvc.yaml."""
         return sorted(
             stage.name for stage in self._repo.index.graph if isinstance(stage, PipelineStage) and stage.name
         )
 
     def restore_missing(self, names: list[str]) -> list[str]:
-        """Brings back outputs of these stages, and data under DVC that they read, that are gone from the workspace
-        but in the cache.
+        """Restores outputs of these stages, and data under DVC that they read, if they are in the cache only.
 
-        Nothing that lies in the workspace is touched. Returns the paths brought back.
+        Changes nothing that is in the workspace. Returns the restored paths.
         """
         with lock_repo(self._repo):
             missing = [
@@ -132,13 +130,13 @@ class DvcRepo:
         return [Path(path).relative_to(self.root.resolve()).as_posix() for path in missing]
 
     def with_data(self, names: list[str]) -> list[Stage]:
-        """These stages, after the .dvc files of data that they read. To be called while the repository is locked.
+        """These stages, after the .dvc files of data that they read. The caller holds the lock of the repository.
 
         Raises:
-            PipelineError: what their outputs are vouched for by is no hash, or one lies outside of the project.
+            PipelineError: an output has no valid hash, or is outside of the project.
         """
         graph = self._repo.index.graph
-        # Those of the graph: to collect a stage by its name reads all of dvc.yaml again.
+        # From the graph: collecting a stage by its name reads all of dvc.yaml again.
         stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
         data = {
             above.addressing: above
@@ -148,11 +146,11 @@ class DvcRepo:
         }
         found: list[Stage] = [*data.values(), *(stages[name] for name in names)]
         for stage in found:
-            check_vouched(stage)
+            check_recorded(stage)
         return found
 
     def outs(self, names: list[str]) -> dict[str, dict[str, str | None]]:
-        """By stage, the hash that dvc.lock has of each of its outputs."""
+        """The hash of each output in dvc.lock, by stage."""
         with lock_repo(self._repo):
             return {
                 stage.name: {
@@ -164,61 +162,60 @@ class DvcRepo:
 
     @property
     def dvc(self) -> Repo:
-        """DVC's own object, for the other modules of its internals."""
+        """DVC's own object, for the other modules of flows/dvc."""
         return self._repo
 
     def is_done(self, name: str) -> bool:
         """Whether the stage is up to date: command, dependencies, params and outputs are those of dvc.lock.
 
-        Asked after the stages above are done; before, it tells what is true now.
+        Compares the files as they are now, so its upstream stages should be up to date.
         """
         try:
             return not self._repo.status(targets=[name])
-        except Exception:  # a missing dependency, a bucket out of reach: `dvc repro` will tell it better
+        except Exception:  # a missing dependency, a bucket that can't be reached: `dvc repro` reports it
             return False
 
     def makes_the_same(self, names: list[str]) -> bool:
-        """Whether these stages, run again, make what dvc.lock has: nothing of them changed, though outputs may be gone.
+        """Whether these stages would compute what dvc.lock has: they are unchanged, though outputs may be absent.
 
-        False where one can't be looked at.
+        False if the status of one can't be determined.
         """
         try:
             found = self._repo.status()
         except Exception:  # as in `is_done`
             return False
         changes = [change for name in names for change in found.get(name, [])]
-        lost = ("deleted", "not in cache")
+        absent = ("deleted", "not in cache")
         return all(
             isinstance(change, dict)
-            and all(state in lost for part in change.values() for state in part.values())
+            and all(state in absent for part in change.values() for state in part.values())
             for change in changes
         )
 
     def all_done(self, names: list[str]) -> bool:
-        """Whether all of these stages are up to date; False where one can't be asked."""
+        """Whether all of these stages are up to date; False if the status of one can't be determined."""
         try:
-            return (
-                self._repo.status().keys().isdisjoint(names)
-            )  # all at once: with targets DVC reads its files for each
+            # Of all stages: with targets, DVC reads its files again for each of them.
+            return self._repo.status().keys().isdisjoint(names)
         except Exception:  # as in `is_done`
             return False
 
     def is_cached(self, pointer: str) -> bool:
-        """Whether what a .dvc file names lies in the working tree unchanged, and in the cache too."""
+        """Whether the outputs of a .dvc file are in the working tree, unchanged, and in the cache."""
         with lock_repo(self._repo):
             outs = [out for stage in self.pointed(pointer) for out in stage.outs]
             return all(not out.status() and not out.changed_cache() for out in outs)
 
     def pointed(self, pointer: str) -> list[Stage]:
-        """What a .dvc file names, by the file's path in the project, wherever the current folder is."""
+        """The content of a .dvc file, by its path in the project, in any current folder."""
         return list(self._repo.stage.collect(str(Path(self._repo.root_dir, pointer))))
 
     def key(self, name: str) -> str | None:
-        """A hash of all that decides the stage's result: its command, its dependencies' content, its params.
+        """A hash of what determines the stage's result: its command, the content of its dependencies, its params.
 
-        None where a dependency is missing.
+        None if a dependency is missing.
         """
-        with lock_repo(self._repo):  # reads dvc.yaml, params.yaml and dvc.lock anew
+        with lock_repo(self._repo):  # reads dvc.yaml, params.yaml and dvc.lock again
             stage = self._stage(name)
             content: dict[str, Any] = {"stage": name, "cmd": stage.cmd, "deps": {}, "params": {}}
             try:
@@ -226,15 +223,17 @@ class DvcRepo:
                     if isinstance(dep, ParamsDependency):
                         content["params"][dep.def_path] = dep.read_params()
                     else:
-                        # A frozen stage stays with what dvc.lock says: its dependencies may be out of reach.
+                        # A frozen stage keeps the hash of dvc.lock: its dependencies may be unreachable.
                         known = dep.hash_info if stage.frozen else dep.get_hash()
                         content["deps"][dep.def_path] = known.value
-            except Exception:  # a missing dependency, or what a server's client raises: `dvc repro` tells it
+            except (
+                Exception
+            ):  # a missing dependency, or an error of a server's client: `dvc repro` reports it
                 return None
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def cache_file(self, md5: str) -> Path:
-        """Where DVC's cache on this machine keeps the file with this hash, whether it has it or not."""
+        """The path of the file with this hash in DVC's cache on this machine; the file may be absent."""
         return Path(self._repo.cache.local.oid_to_path(md5))
 
     def _stage(self, name: str) -> PipelineStage:
@@ -244,15 +243,15 @@ class DvcRepo:
 
 
 def is_hash(value: str) -> bool:
-    """Whether it is an MD5 as DVC writes it: anything else, made a path in the cache, may lead out of it."""
+    """Whether it is an MD5 in DVC's form: the path of another text in the cache may lead out of the cache."""
     return re.fullmatch(r"[0-9a-f]{32}(\.dir)?", value) is not None
 
 
-def check_vouched(stage: Stage) -> None:
-    """Whether the outputs of a stage or .dvc file are named by hashes, and lie in the project.
+def check_recorded(stage: Stage) -> None:
+    """Checks that the outputs of a stage or .dvc file have valid hashes and are inside the project.
 
     Raises:
-        PipelineError: they aren't; DVC would read, and delete, files anywhere.
+        PipelineError: else DVC would read and delete files anywhere.
     """
     source = "dvc.lock" if isinstance(stage, PipelineStage) else stage.relpath
     for out in stage.outs:
@@ -263,13 +262,13 @@ def check_vouched(stage: Stage) -> None:
         value = out.hash_info.value if out.hash_info else None
         if value is not None and not is_hash(str(value)):
             raise PipelineError(
-                f"{source}: output {out.def_path}: found hash {str(value)[:100]!r}, expected 32 hex digits; bring the "
-                f"file back with `git checkout {source}`"
+                f"{source}: output {out.def_path}: found hash {str(value)[:100]!r}, expected 32 hex digits; restore "
+                f"the file with `git checkout {source}`"
             )
 
 
 def _explain(error: BaseException) -> str:
-    """DVC hides the line at fault in the cause of the exception."""
+    """The messages of an exception and its causes: DVC names the faulty line only in a cause."""
     causes: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

@@ -1,6 +1,6 @@
-"""Sends what was made here to DVC's default remote: `points2model push`, and the last task of a run.
+"""Sends results to DVC's default remote: `points2model push`, and the last task of a run.
 
-What a run made goes there whole: data, models and the run-cache, so that nobody computes it again.
+It sends data, models and the run-cache, so that no other checkout computes them again.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 from flows.dvc.remote_config import RemoteError, default_remote
 
 PAUSES_S = (5.0, 20.0, 60.0)
-"""Before another attempt where a network or a busy server is to blame."""
+"""Before each further attempt, after a failure of the network or of a busy server."""
 NOTHING_LOST = (
-    "Nothing is lost: what was made is here; the next run, or `points2model push`, sends what is missing"
+    "Nothing is lost: the results are here; the next run, or `points2model push`, sends what is missing"
 )
 Say = Callable[[str], None]
 
 
 def send_all(root: Path, say: Say, pauses: Sequence[float] = PAUSES_S) -> str:
-    """Sends what the remote lacks, again after a while where what went wrong may pass; what was done, in words.
+    """Sends what the remote lacks, in several attempts if the failure may pass; returns a line about what was sent.
 
     Raises:
-        RemoteError: no remote, or not all arrived.
+        RemoteError: no remote is set, or not everything was sent.
     """
     from flows.dvc.remote import probe, send  # dvc takes a second
 
@@ -40,18 +40,24 @@ def send_all(root: Path, say: Say, pauses: Sequence[float] = PAUSES_S) -> str:
             done = send(root, say)
             break
         except RemoteError as error:
+            message = f"remote {where}: {error}"
             if pause is None or not error.passing:
-                raise RemoteError(f"{_named(error, where).rstrip('.')}. {NOTHING_LOST}") from None
-            say(f"{_named(error, where)}; again in {pause:g} s")
+                raise RemoteError(f"{message.rstrip('.')}. {NOTHING_LOST}") from None
+            say(f"{message}; again in {pause:g} s")
             time.sleep(pause)
-    told = f"{done.files} files, {done.bytes / 1e6:.1f} MB, and {done.runs} entries of the run-cache sent to {where}"
+    sent = f"{done.files} files, {done.bytes / 1e6:.1f} MB, and {done.runs} entries of the run-cache sent to {where}"
+    if done.lost:
+        lines = "".join(
+            f"\n  {path}: run `dvc push {pointer}` in a checkout that has it, or delete {pointer} if it isn't needed"
+            for path, pointer in done.lost.items()
+        )
+        raise RemoteError(
+            f"remote {where}: it can't get all data and models, which aren't whole in the workspace, in DVC's cache or "
+            f"in the remote:{lines}\nAll else is sent: {sent}"
+        )
     if done.missing:
-        say(f"{len(done.missing)} files are neither here nor there; `dvc status` names their stages")
-    return told if done.files or done.runs else f"all is in {where} already"
-
-
-def _named(error: RemoteError, where: str) -> str:
-    return f"remote {where}: {error}"
+        say(f"{len(done.missing)} files are neither here nor in the remote; `dvc status` names their stages")
+    return sent if done.files or done.runs else f"all is in {where} already"
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
-"""Logins of our servers: made at the first start, kept in a file that only its owner can read.
+"""Logins of the servers: made at the first start and kept in a file that only its owner can read.
 
-A login is `user:password`, as Prefect has it. It goes from process to process by the environment, never by a command
-line, which everybody on the machine can read.
+A login is `user:password`, in Prefect's form. Processes pass it on in the environment, never on a command line, which
+all users of the machine can read.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from data.errors import Fault
 from tasks.common.errors import TaskError
 
 FILE = Path(".prefect/login")
-"""Of the server of `points2model serve`; whoever has it can run commands as its owner."""
+"""Login of the server of `points2model serve`; it allows to run commands as the owner of the server."""
 REPORTS_FILE = Path(".prefect/reports_login")
-"""Of `points2model reports`; it shows reports and does nothing else."""
+"""Login of `points2model reports`; it allows to read reports, nothing else."""
 REPORTS = "POINTS2MODEL_REPORTS_AUTH"
-"""The login for reports, in the environment of what serves them, in place of the file."""
+"""Environment variable with the login for reports, used instead of the file."""
 SERVER, CLIENT = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
-"""Prefect's names for the login: what a server wants, and what a client shows."""
+"""Prefect's variables for the login: the one that a server requires, and the one that a client sends."""
 API = "PREFECT_API_URL"
 FORM = "user:password, of printable characters without blanks, the password of 16 or more"
 _FORM = re.compile(r"[!-9;-~]+:[!-~]{16,}")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LISTENS = "0A"
+_LISTENING = "0A"
+"""State of a socket in /proc/net/tcp."""
 _WRITTEN_WITHIN = 1.0
-"""Seconds after which a file that is still empty isn't being written by another process that has just made it."""
+"""Seconds; another process may be writing a file that is still empty for this long."""
 
 
 def new_login() -> str:
-    """A login that nobody guesses."""
+    """A random login of 256 bits."""
     return f"points2model:{secrets.token_urlsafe(32)}"
 
 
@@ -44,7 +45,7 @@ def check(login: str, where: str) -> str:
     """Returns the login.
 
     Raises:
-        TaskError: it has not the form of one, or is short; the message doesn't repeat it.
+        TaskError: it has another form, or is too short; the message doesn't contain it.
     """
     if _FORM.fullmatch(login):
         return login
@@ -54,12 +55,12 @@ def check(login: str, where: str) -> str:
 
 
 def of_server(root: Path, file: Path = FILE, variable: str = SERVER) -> tuple[str, bool]:
-    """The login that a server of the project at `root` wants, and whether it was made just now.
+    """The login that a server of the project at `root` requires, and whether this call made it.
 
-    The environment's, else the file's, which is made where it is absent.
+    It comes from the environment, else from the file, which is made if it is absent.
 
     Raises:
-        TaskError: it isn't fit to be one, or others can read or replace the file.
+        TaskError: it has another form, or others can read or replace the file.
     """
     if variable in os.environ:
         return check(os.environ[variable], variable), False
@@ -71,7 +72,7 @@ def of_server(root: Path, file: Path = FILE, variable: str = SERVER) -> tuple[st
     made = new_login()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileExistsError:  # another one was first
+    except FileExistsError:  # another process was first
         return of_server(root, file, variable)
     except OSError as error:
         step = f"make the folder writable, or set {variable}"
@@ -88,14 +89,14 @@ def of_server(root: Path, file: Path = FILE, variable: str = SERVER) -> tuple[st
 
 
 def read(path: Path) -> str | None:
-    """The login of a file; None where there is no such file.
+    """The login of a file; None if the file is absent.
 
-    Who can write in its folder can put another file there, but none that is ours: it is judged by its open descriptor.
+    Whoever can write into its folder can replace the file, but not by one of this user: the open descriptor is checked.
 
     Raises:
-        TaskError: it is no plain file of ours that only we can read, or holds no login.
+        TaskError: it isn't a plain file of this user that only this user can read, or it contains no login.
     """
-    step = f"remove it: {path.name} is made anew at the next start, and its former login is worth nothing"
+    step = f"remove it: the next start makes a new {path.name}, and the old login becomes invalid"
     end = time.monotonic() + _WRITTEN_WITHIN
     while True:
         try:
@@ -124,20 +125,20 @@ def read(path: Path) -> str | None:
 
 def _unsafe(facts: os.stat_result) -> str | None:
     if not stat.S_ISREG(facts.st_mode):
-        return "no plain file"
+        return "not a plain file"
     if facts.st_uid not in (os.geteuid(), 0):
         return f"a file of user {facts.st_uid}"
     return f"mode {stat.S_IMODE(facts.st_mode):04o}" if facts.st_mode & 0o077 else None
 
 
-def show_ours(root: Path) -> None:
-    """Puts the project's login into the environment where PREFECT_API_URL names a server of this very user on this
-    machine; what the environment has stands.
+def set_client_login(root: Path) -> None:
+    """Puts the project's login into the environment if PREFECT_API_URL names a server of this user on this machine.
 
-    Nobody else's server gets to see it, who may have taken the port while ours is off.
+    A login in the environment is kept. The login is not sent to another user's server, which may use the port while
+    the project's own server is off.
 
     Raises:
-        TaskError: see `read`; or PREFECT_API_URL is no address.
+        TaskError: see `read`; or PREFECT_API_URL isn't an address.
     """
     host, port = _place(os.environ.get(API) or "http://nowhere")
     if os.environ.get(CLIENT) or host not in LOOPBACK or not is_ours(port):
@@ -154,20 +155,20 @@ def _place(address: str) -> tuple[str, int]:
         if parts.scheme in ("http", "https") and parts.hostname:
             return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     expected = "an address such as http://127.0.0.1:4200/api"
-    step = f"correct {API}, or unset it: then a server of our own is started"
+    step = f"correct {API}, or unset it: then a run starts a server of its own"
     raise TaskError(str(Fault(API, "address", repr(address), expected, step)))
 
 
 def is_ours(port: int) -> bool:
-    """Whether all that listens on a port of this machine is this user's, and something does; Linux alone can say."""
-    owners = set()
+    """Whether processes of this user, and no others, listen on a port of this machine; always False but on Linux."""
+    users = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(table).read_text().splitlines()[1:]:
-                _, local, _, state, _, _, _, owner, *_ = line.split()
-                if state == _LISTENS and int(local.rpartition(":")[2], 16) == port:
-                    owners.add(int(owner))
-    return owners == {os.geteuid()}
+                _, local, _, state, _, _, _, user, *_ = line.split()
+                if state == _LISTENING and int(local.rpartition(":")[2], 16) == port:
+                    users.add(int(user))
+    return users == {os.geteuid()}
 
 
 if __name__ == "__main__":

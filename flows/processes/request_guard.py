@@ -1,8 +1,8 @@
-"""Which requests our servers take: those that name this server, and come from no page of another.
+"""Which requests the servers accept: those that name this server and don't come from another server's page.
 
-A browser sends requests to 127.0.0.1 for any page that is open in it. A page of another origin says so in `Origin` or
-`Sec-Fetch-Site`, which pages can't change; a page whose own name was made to lead here (DNS rebinding) has that name in
-`Host`. Programs send none of the former two. This stands before a login, not in its place.
+A browser sends requests to 127.0.0.1 on behalf of any open page. The headers `Origin` and `Sec-Fetch-Site` show the
+origin of the page, and pages can't change them. A page whose domain name resolves to this machine (DNS rebinding) has
+that name in `Host`. Programs other than browsers send neither `Origin` nor `Sec-Fetch-Site`. The login is checked too.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 from flows.processes.login import LOOPBACK
 
 NAMES = "POINTS2MODEL_HOSTS"
-"""Further names by which a server is reached, in its environment: `flows.example, server:4200`, as `Host` has them."""
+"""Environment variable with further names of a server, in the form of `Host`: `flows.example, server:4200`."""
 LOGIN_WITHIN = 10.0
-"""Seconds that a websocket has for its login."""
-ANY = ("", "0.0.0.0", "::")  # noqa: S104 (named, not bound)
+"""Seconds within which a websocket must send its login."""
+ANY = ("", "0.0.0.0", "::")  # noqa: S104 (compared, not bound)
 _UI = (
     "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' data: blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-"""Prefect's UI runs its own files alone (its graph of a run needs eval, and workers), and talks to its server alone: a
-script that came in by a name in our data would have the login."""
+"""Prefect's UI may run only its own files (its graph of a run needs eval and workers) and connect only to its server: a
+script injected through a name in the data would have the login."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -37,7 +37,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
 }
-"""Of each answer: no other page may frame it, load it as a part of itself, or learn of it by links."""
+"""Headers of each response: no other page may frame it, embed it, or see its address in `Referer`."""
 
 Message = MutableMapping[str, Any]
 App = Callable[
@@ -46,7 +46,7 @@ App = Callable[
 
 
 def own_names(host: str, port: int) -> frozenset[str]:
-    """What `Host` may be for a server that listens on an address and a port, with what POINTS2MODEL_HOSTS adds."""
+    """The values of `Host` that a server on an address and a port accepts, with those of POINTS2MODEL_HOSTS."""
     further = {name.strip().lower() for name in os.environ.get(NAMES, "").split(",")} - {""}
     hosts = {*LOOPBACK} if host in ANY else {*LOOPBACK, host.lower()}
     here = {f"[{one}]" if ":" in one else one for one in hosts}
@@ -55,7 +55,7 @@ def own_names(host: str, port: int) -> frozenset[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on an address."""
+    """Whether a server on this address can be reached from this machine only."""
     return host in LOOPBACK
 
 
@@ -67,21 +67,21 @@ def origins(names: Iterable[str]) -> list[str]:
 def refusal(
     names: frozenset[str], headers: Callable[[str], Sequence[str]], method: str | None = None
 ) -> str | None:
-    """Why a request isn't taken; None where it is.
+    """The reason why a request is refused; None if it is accepted.
 
     Args:
-        names: what the server is called, see `own_names`.
-        headers: gives all values of a header by its name in lower case.
+        names: the server's names, see `own_names`.
+        headers: returns all values of a header, by its name in lower case.
         method: in capitals; None for a websocket.
     """
     hosts, origin = headers("host"), headers("origin")
     if len(hosts) != 1 or hosts[0].lower() not in names:
         found = ", ".join(hosts)[:100]
-        return f"Host {found!a} isn't a name of this server; further ones are set by {NAMES}"
+        return f"Host {found!a} isn't a name of this server; {NAMES} adds further names"
     if origin:
         is_own = len(origin) == 1 and origin[0].lower() in origins(names)
-        return None if is_own else f"Origin {', '.join(origin)[:100]!a} is another's"
-    # A link may lead here; a page may neither frame this nor load anything of it.
+        return None if is_own else f"Origin {', '.join(origin)[:100]!a} is another server's"
+    # A link may lead here; a page may neither frame nor load anything of this server.
     fetch = [",".join(headers(f"sec-fetch-{part}")) for part in ("mode", "dest")]
     is_link = fetch == ["navigate", "document"] and method in ("GET", "HEAD")
     is_ours = ",".join(headers("sec-fetch-site")) in ("", "same-origin", "none")
@@ -89,9 +89,9 @@ def refusal(
 
 
 class Guard:
-    """An ASGI app that lets another one see only requests which are to be taken, and those to /api only with the login.
+    """An ASGI app that passes only accepted requests on to another app, and those to /api only with the login.
 
-    A websocket's login is its first message, as Prefect has it. Prefect checks logins itself, once more.
+    The first message of a websocket is its login, as in Prefect's protocol. Prefect checks logins again.
     """
 
     def __init__(self, app: Any, names: frozenset[str], login: str) -> None:
@@ -100,11 +100,11 @@ class Guard:
         self._login = b"Basic " + base64.b64encode(self._token)
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
-        """One connection's request, websocket, or the server's own start and end."""
+        """Handles a request, a websocket, or the start and end of the server."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        status, why = self._judge(scope)
+        status, why = self._check(scope)
         if why is None:
             is_socket = scope["type"] == "websocket"
             receive = self._with_login_first(receive, send) if is_socket else receive
@@ -119,7 +119,7 @@ class Guard:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
-    def _judge(self, scope: Message) -> tuple[int, str | None]:
+    def _check(self, scope: Message) -> tuple[int, str | None]:
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
@@ -128,12 +128,12 @@ class Guard:
             return 403, why
         if scope["type"] == "websocket" or not scope["path"].startswith("/api/") or _is_open(scope):
             return 200, None
-        shown = headers.get("authorization", [])
-        is_known = len(shown) == 1 and hmac.compare_digest(shown[0].encode("latin-1"), self._login)
+        sent = headers.get("authorization", [])
+        is_known = len(sent) == 1 and hmac.compare_digest(sent[0].encode("latin-1"), self._login)
         return (200, None) if is_known else (401, "Unauthorized")
 
     def _with_login_first(self, receive: Any, send: Any) -> Any:
-        """`receive`, of a websocket that is closed unless its first message is the login, and comes soon."""
+        """`receive` for a websocket; closes it unless its first message is the login and comes within LOGIN_WITHIN."""
         is_known = False
         end = time.monotonic() + LOGIN_WITHIN
 
@@ -158,7 +158,7 @@ class Guard:
 
 
 def _token(message: Message) -> bytes:
-    """The login of a websocket's first message; b"" where it is something else."""
+    """The login in the first message of a websocket; b"" if it has none."""
     try:
         return str(json.loads(message.get("text") or "")["token"]).encode(errors="replace")
     except (ValueError, TypeError, LookupError, RecursionError):
@@ -166,19 +166,19 @@ def _token(message: Message) -> bytes:
 
 
 def _is_open(scope: Message) -> bool:
-    """Whether it is a probe, or the question that a browser sends before a request to another of our own names."""
+    """Whether it is a health check, or the preflight request of a browser for another name of this server."""
     return scope["method"] == "OPTIONS" or (
         scope["method"] == "GET" and scope["path"] in ("/api/health", "/api/ready")
     )
 
 
 def _with_headers(send: Any) -> Any:
-    """`send`, with HEADERS in the answer's start."""
-    ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+    """`send` that adds HEADERS to the response."""
+    added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def sends(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *ours]
+            message["headers"] = [*message.get("headers", []), *added]
         await send(message)
 
     return sends

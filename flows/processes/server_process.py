@@ -1,15 +1,14 @@
-"""Prefect's server behind flows/processes/request_guard.py and a login, in a process that is gone when the server has
-ended.
+"""Prefect's server behind flows/processes/request_guard.py and a login, in a process that ends with the server.
 
     PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD python -m flows.processes.server_process
 
-Host and port are Prefect's settings PREFECT_SERVER_API_HOST and _PORT: 127.0.0.1 and 4200. `points2model serve` and
-flows/processes/temporary_server.py start it, with -P since the folder is no place to import from, and with the number
-of a socket that listens already: so nobody else gets the port before the server is up, nor between two servers. With
-the further argument WITH_INPUT the server ends with its standard input.
+Host and port are Prefect's settings PREFECT_SERVER_API_HOST and _PORT, by default 127.0.0.1 and 4200. `points2model
+serve` and flows/processes/temporary_server.py start it with -P, so that the current folder isn't imported from, and
+with the number of a socket that already listens: no other process can take the port before the server is up, or between
+two servers. With the further argument WITH_INPUT the server ends when its standard input ends.
 
-Prefect 3.8 keeps its queues in a library with threads of its own, for which the interpreter may wait at its end: all is
-closed and written, and the process stays until someone kills it.
+The process ends by `os._exit`: the queues of Prefect 3.8 are in a library whose threads can keep the interpreter alive
+after the server has closed and written everything.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ WITH_INPUT = "--until-end-of-input"
 HOST_SETTING, PORT_SETTING = "PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_PORT"
 LOG = Path(".prefect/logs/server.log")
 PARTING = 5
-"""Seconds that requests under way have at the end."""
+"""Seconds that running requests have when the server ends."""
 
 
 def server_environment(login: str) -> dict[str, str]:
-    """This process's environment for COMMAND, whatever the folder it starts in."""
-    ours = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(ours), SERVER: login}
+    """This process's environment for COMMAND in any folder."""
+    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), SERVER: login}
 
 
 def main(arguments: list[str]) -> None:
-    """Serves until a signal, or the end of the standard input with WITH_INPUT; then ends the process."""
+    """Serves until a signal or, with WITH_INPUT, the end of the standard input; then ends the process."""
     code: object = 0
     try:
         with_input = WITH_INPUT in arguments
@@ -66,11 +65,11 @@ def _serve(listener: socket.socket | None, with_input: bool) -> None:
     port = int(os.environ.get(PORT_SETTING) or 4200) if listener is None else listener.getsockname()[1]
     login = _login(host)
     names = own_names(host, port)
-    # For Prefect, which reads its settings as it is imported. A page's requests go to where the page is from.
+    # Prefect reads its settings when it is imported. The UI sends its requests to the server that it comes from.
     os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins(names))
     os.environ.setdefault("PREFECT_UI_API_URL", "/api")
-    for ours in (API, CLIENT):  # of clients
-        os.environ.pop(ours, None)
+    for variable in (API, CLIENT):  # settings of clients
+        os.environ.pop(variable, None)
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
@@ -93,7 +92,7 @@ def _serve(listener: socket.socket | None, with_input: bool) -> None:
 def _login(host: str) -> str:
     login = os.environ.get(SERVER)
     if login is None:
-        who = "everybody on this machine" if is_loopback(host) else f"everybody who reaches {host}"
+        who = "every user of this machine" if is_loopback(host) else f"everybody who reaches {host}"
         expected = f"a login, since without one {who} can run commands as this user"
         step = f'export {SERVER}="$(python -m flows.processes.login)", which makes one'
         raise TaskError(str(Fault(SERVER, f"server on {host}", "nothing", expected, step)))
@@ -101,7 +100,7 @@ def _login(host: str) -> str:
 
 
 def _end_with_input(server: object) -> None:
-    """Our starter has the other end of the pipe, which the kernel closes when it dies, however it dies."""
+    """The process that started this one has the other end of the pipe; the kernel closes it when that process dies."""
     while os.read(0, 64):
         pass
     vars(server)["should_exit"] = True

@@ -1,9 +1,9 @@
-"""The Prefect server of a run that has no other: for as long as this process lives, with a login that only it knows.
+"""The Prefect server of a run without a server of its own: it lives as long as this process, with a login of its own.
 
-Prefect would start one itself, without a login, and in our group of processes: a signal to all of it (Ctrl-C,
-`timeout`, systemd) would end the server first, and the run, asking it in vain to note that it was stopped, would hang
-for a minute. This one has a session of its own and ends with us, however we end: it waits for the end of a pipe that we
-hold.
+Prefect's own temporary server has no login, and it is in the run's process group. A signal to that group (Ctrl-C,
+`timeout`, systemd) ends the server first; the run then hangs for a minute, because it can't record that it was stopped.
+This server has a session of its own. It ends when this process ends, in whatever way, because it waits for the end of a
+pipe from this process.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from flows.processes.server_process import COMMAND, LOG, WITH_INPUT, server_envi
 from tasks.common.errors import TaskError
 
 STARTUP = 180.0
-"""Seconds that it has to answer; a busy machine with a new database needs half a minute."""
+"""Seconds until the first response; a busy machine with a new database needs half a minute."""
 PARTING = 12.0
 
 
 class TemporaryServer:
-    """Starts at once, while Prefect's flows are still being imported; `wait` before the first of them runs."""
+    """Starts at once, while Prefect is still being imported; call `wait` before the first flow runs."""
 
     def __init__(self, root: Path) -> None:
         """
         Args:
-            root: the project's folder, whose .prefect/ has the server's log.
+            root: the project's folder; the server's log is in its .prefect/.
         """
         self._root = root
-        # Bound here, so that nobody else can take the port meanwhile; who asks before it serves waits.
+        # Bound here, so that no other process can take the port. A request waits until the server is up.
         with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
             login = new_login()
             os.environ[API] = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             os.environ[CLIENT] = login
-            os.environ["PREFECT_UI_URL"] = ""  # it has none, and nobody is to follow a link there
+            os.environ["PREFECT_UI_URL"] = ""  # it has no UI, so nothing may link to it
             log: IO[bytes] | int = subprocess.DEVNULL
             with contextlib.suppress(OSError):  # a full disk
                 (root / LOG).parent.mkdir(parents=True, exist_ok=True)
@@ -52,15 +52,14 @@ class TemporaryServer:
                 cwd=root, env={**server_environment(login), **kind}, pass_fds=(listener.fileno(),),
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        atexit.register(
-            self._end
-        )  # before Prefect's own, which still send what they have: last in, first out
+        # Registered before Prefect's own functions, which still send their last events: last in, first out.
+        atexit.register(self._end)
 
     def wait(self) -> None:
-        """Returns when it answers.
+        """Returns when the server is up.
 
         Raises:
-            TaskError: it doesn't.
+            TaskError: it doesn't respond within STARTUP seconds.
         """
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
@@ -80,7 +79,7 @@ class TemporaryServer:
 
 
 def server_if_none(root: Path) -> TemporaryServer | None:
-    """Starts a server where there is none, see `has_server`."""
+    """Starts a server if none is configured, see `has_server`."""
     if has_server(root):
         return None
     server = TemporaryServer(root)

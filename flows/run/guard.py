@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from flows.dvc.records import mend
+from flows.dvc.records import repair
 from flows.processes import run_lock
 from flows.processes.children import begin, stop_all
 from flows.processes.run_lock import Holder
@@ -37,7 +37,7 @@ def alone(root: Path, reason: str) -> Iterator[None]:
         if taken.died:
             taken.keep_unreported(_tell_crashed([one for one in taken.died if one.run_id != run_id]))
         begin()
-        for line in mend(root):
+        for line in repair(root):
             log.warning("%s", line)
         try:
             yield

@@ -23,7 +23,7 @@ from prefect.states import Completed, Failed
 
 from flows.dvc.environment import environment
 from flows.dvc.lock import Manifest, read_manifest
-from flows.dvc.records import mend
+from flows.dvc.records import repair
 from flows.dvc.repo import DvcRepo, PipelineError
 from flows.processes.children import stream, wait
 from flows.run.stage_failure import Cause, delays, examine
@@ -117,7 +117,7 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
             _again.add(run)
             say = f"{failure.cause.value}; try {tried + 1} of {tries} in {waits[tried - 1]:g} s"
             _tell(stage, f"{stage}: {say}: {failure.message}", logging.WARNING)
-            for line in mend(root):
+            for line in repair(root):
                 _tell(stage, f"{stage}: {line}", logging.WARNING)
         # A returned state, not an exception: a traceback of ours would bury the stage's own message.
         return Failed(message=failure.message + (f"\n(tried {tried} times)" if tried > 1 else ""))

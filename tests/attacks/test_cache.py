@@ -1,4 +1,4 @@
-"""DVC's cache, its remote, dvc.lock and .dvc files: what was changed behind DVC's back is never used."""
+"""DVC's cache, its remote, dvc.lock and .dvc files: nothing that was changed without DVC is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from dvc_data.hashfile.build import build
 
-from flows.dvc.damage import RECORD, DamageError, take_away_damaged
+from flows.dvc.damage import RECORD, take_away_damaged
+from flows.dvc.objects import DamageError
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_setup import set_up
 from flows.dvc.repo import DvcRepo, PipelineError
@@ -35,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 @pytest.fixture
 def project(made: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Whole]:
-    """A copy of a pipeline that has run; its remote beside it; a file of another user, which nobody may touch."""
+    """A copy of a pipeline that has run, its remote, and a file of another user, which must stay unchanged."""
     shutil.copytree(made.root, tmp_path / "project", symlinks=True)
     shutil.copytree(made.root.parent / "store", tmp_path / "store")
     (tmp_path / "victim").write_text(TEXT)
@@ -46,12 +47,12 @@ def project(made: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def same(whole: Whole, ran: list[str], *, pull: bool = False) -> str:
-    """Runs it: the outputs must be what they were, and only these stages run again. Returns what was said."""
+    """Runs the pipeline: the outputs must be the same, and only these stages run again. Returns the lines."""
     whole.ran()
-    said = whole.run(pull=pull)
+    lines = whole.run(pull=pull)
     assert whole.ran() == ran
     assert whole.outputs() == EXPECTED
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 EXPECTED: dict[str, bytes] = {}
@@ -63,7 +64,7 @@ def _sound(made: Whole) -> None:
 
 
 def lost(change: Callable[[Path], None], what: str = "ws/file") -> Callable[[Whole], str]:
-    """An object is changed and the workspace lost, without a remote: its stage must run again, and no other."""
+    """Changes an object and deletes the workspace, without a remote: only the object's stage must run again."""
 
     def act(whole: Whole) -> str:
         digest = (
@@ -109,9 +110,9 @@ def both(whole: Whole) -> str:
     for digest in (whole.digest("ws/file"), whole.member(), whole.digest("ws/last")):
         damage(whole.stored(digest))
     lose_workspace(whole)
-    said = same(whole, STAGES)
-    assert same(whole, []) == ""  # and it stays so
-    return said
+    lines = same(whole, STAGES)
+    assert same(whole, []) == ""
+    return lines
 
 
 def in_the_remote(change: Callable[[Path], None], what: str) -> Callable[[Whole], str]:
@@ -125,7 +126,7 @@ def in_the_remote(change: Callable[[Path], None], what: str) -> Callable[[Whole]
 
 
 def edited(name: str, old: Callable[[Whole], str], new: str) -> Callable[[Whole], str]:
-    """A file that git brings says something else."""
+    """Changes a file of git."""
 
     def act(whole: Whole) -> str:
         text = whole.path(name).read_text()
@@ -165,7 +166,7 @@ def list_that_leads_out(whole: Whole) -> str:
 
 
 def names_of_posix(whole: Whole) -> str:
-    """Data under DVC whose names are fine here, though no other system takes them."""
+    """Data under DVC with names that POSIX allows and other systems don't."""
     names = ("A:1.png", "a\\b.png", "c:\\x", "...", " ")
     whole.path("data/odd").mkdir()
     for name in names:
@@ -174,13 +175,13 @@ def names_of_posix(whole: Whole) -> str:
     text = whole.path("dvc.yaml").read_text().replace("data/in.txt]", "data/in.txt, data/odd]")
     whole.path("dvc.yaml").write_text(text)
     shutil.rmtree(whole.path("data/odd"))
-    said = same(whole, ["file"])
+    lines = same(whole, ["file"])
     assert sorted(path.name for path in whole.path("data/odd").iterdir()) == sorted(names)
-    return said
+    return lines
 
 
 def disk_that_fails(whole: Whole) -> str:
-    """An output can't be read: it is neither noted as whole, nor removed."""
+    """An output can't be read: it is neither recorded as whole nor removed."""
     repo = DvcRepo(whole.root)
 
     def read(odb: object, path: str, *rest: object, **options: object) -> object:
@@ -199,7 +200,7 @@ def disk_that_fails(whole: Whole) -> str:
 
 
 def another_result_of_the_run(whole: Whole) -> str:
-    """The run-cache gives a stage what another one made."""
+    """An entry of the run-cache names the output of another stage."""
     for entry in whole.path(".dvc/cache/runs").glob("*/*/*"):
         entry.write_text(entry.read_text().replace(whole.digest("ws/file"), whole.digest("ws/last")))
     whole.path("dvc.lock").unlink()
@@ -208,7 +209,7 @@ def another_result_of_the_run(whole: Whole) -> str:
 
 
 def clock_set_back(whole: Whole) -> str:
-    """What lies in the workspace is changed, and its times are as they were."""
+    """An output in the workspace is changed and its times are set back."""
     whole.run()
     path = whole.path("ws/file")
     before = path.stat()
@@ -220,7 +221,7 @@ def clock_set_back(whole: Whole) -> str:
 
 
 def by_an_earlier_version(whole: Whole) -> str:
-    """Damaged bytes were restored and dvc.lock vouches for others."""
+    """DVC has restored damaged bytes: they differ from the hash of dvc.lock."""
     whole.links("symlink")
     damage(whole.stored(whole.digest("ws/file")))
     lose_workspace(whole)
@@ -229,7 +230,7 @@ def by_an_earlier_version(whole: Whole) -> str:
 
 
 def data(whole: Whole) -> str:
-    """Found by one run, and still said by the next."""
+    """The first run finds it, and the next one still reports it."""
     damage(whole.stored(whole.digest("data/in.txt")))
     whole.path("data/in.txt").unlink()
     with contextlib.suppress(DamageError):
@@ -253,7 +254,7 @@ def data_with_a_remote(whole: Whole) -> str:
 
 
 def notes_of_what_is_whole(whole: Whole) -> str:
-    """Our own notes say that everything is whole, or nothing that can be read."""
+    """The record of checked outputs lists everything as whole, or can't be read."""
     whole.run()
     record = Path(DvcRepo(whole.root).dvc.tmp_dir) / RECORD
     notes = json.loads(record.read_text())
@@ -261,13 +262,13 @@ def notes_of_what_is_whole(whole: Whole) -> str:
     lose_workspace(whole)
     whole.check_out()
     record.write_text(json.dumps(notes))
-    said = same(whole, ["file"])
+    lines = same(whole, ["file"])
     record.write_text("[" * 100_000)
-    return said + same(whole, [])
+    return lines + same(whole, [])
 
 
 def sent(whole: Whole) -> str:
-    """A damaged object would reach all colleagues."""
+    """A push with a damaged object."""
     shutil.rmtree(whole.path("../store"))
     whole.path("../store").mkdir()
     damage(whole.stored(whole.member()))
@@ -306,7 +307,7 @@ ATTACKS = (
     Attack(
         "an output on a disk that fails",
         disk_that_fails,
-        ("ws/file: can't be read (Input/output error)", "what dvc.lock says", "look at the disk"),
+        ("ws/file: can't be read (Input/output error)", "hash of ws/file in dvc.lock", "check the disk"),
     ),
     Attack(
         "an object that is a link to /etc/passwd",
@@ -375,7 +376,7 @@ ATTACKS = (
     Attack(
         "data that nothing can make anew",
         data,
-        ("what data/in.txt.dvc names is damaged", ".dvc/tmp/damaged", "points2model remote URL"),
+        ("the data of data/in.txt.dvc are damaged", ".dvc/tmp/damaged", "points2model remote URL"),
     ),
     Attack("data that a person lays back", data_back_by_hand, refused=False),
     Attack("data that a remote has", data_with_a_remote, ("moved to .dvc/tmp/damaged",), refused=False),

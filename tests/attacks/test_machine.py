@@ -1,4 +1,4 @@
-"""A machine that isn't as it should be: clock, disk, signals, limits, locks, links, variables, webhooks, output."""
+"""Faults of the machine: clock, disk, signals, limits, locks, links, variables, webhooks, output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from data.remote.inbox import CLOCK_BACK_S, Inbox
 from data.storage import atomic_dir, discard_partials, list_files
 from flows.cli.console import Console
 from flows.cli.main import main
-from flows.dvc.records import mend
+from flows.dvc.records import repair
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.repo import DvcRepo
 from flows.dvc.send import send_all
@@ -153,7 +153,7 @@ def ran(act: Callable[[], Any], output: int | None = None) -> Ended:
 
 
 def refused(ended: Ended) -> str:
-    """What a child printed; as our own error where it ended with code 1."""
+    """What a child printed; raises it as a TaskError if the child ended with code 1."""
     if ended.code == 1:
         raise TaskError(ended.text)
     assert ended.code == 0, ended
@@ -161,7 +161,7 @@ def refused(ended: Ended) -> str:
 
 
 def doctor(place: Place) -> str:
-    """All that the doctor says of the set-up; raises where an error is among it, as `run` then ends."""
+    """All findings of the doctor about the set-up; raises if there is an error, with which `run` ends."""
     diagnosis, _ = quick_check(Path(), Path("workspace"))
     text = "\n".join(str(one.fault) for one in [*diagnosis.errors, *diagnosis.warnings])
     if diagnosis.errors:
@@ -190,7 +190,7 @@ def with_variable(name: str, text: str, look: Callable[[Place], str] = doctor) -
 
 
 def start(stage: str, run: Callable[[Any, Path], None], number: int = signal.SIGINT) -> None:
-    """As its command does; what only SIGINT gets a word on is left out for other signals."""
+    """As the stage's command; signals other than SIGINT are sent to the part without its message."""
     if number != signal.SIGINT:
         timed(stage, run, PARAMS, Path("workspace"))
         return
@@ -207,7 +207,7 @@ def write_out(workspace: Path, ready: Callable[[], None] = lambda: None) -> None
 
 
 def killed(stage: str, number: int) -> Ended:
-    """A step that gets a signal amid the writing of its outputs."""
+    """A step that gets a signal while it writes its outputs."""
     reader, writer = os.pipe()
 
     def ready() -> None:
@@ -224,7 +224,7 @@ def killed(stage: str, number: int) -> Ended:
 
 
 def signals(stage: str) -> Callable[[Place], str]:
-    """SIGTERM, SIGINT and SIGKILL: the old outputs stay whole, and the next run goes on and leaves nothing behind."""
+    """SIGTERM, SIGINT and SIGKILL: the old outputs stay whole, and the next run goes on and leaves no other files."""
 
     def act(place: Place) -> str:
         place.write("workspace/out/first.json", "old")
@@ -243,7 +243,7 @@ def signals(stage: str) -> Callable[[Place], str]:
 
 
 def full_disk(stage: str) -> Callable[[Place], str]:
-    """No byte more can be written: a limit on files' sizes, which fails as a full disk does."""
+    """A limit on the size of files, which fails as a full disk does."""
 
     def act(place: Place) -> str:
         place.write("workspace/out/first.json", "old")
@@ -268,7 +268,7 @@ def level_of_logs(place: Place) -> str:
 
 
 def webhook(serve: Callable[[socket.socket], None], *, arrives: bool = False) -> Callable[[Place], str]:
-    """A notice to a server that does as `serve` does with a connection; `arrives`: whether it counts as sent."""
+    """A notice to a server that handles a connection by `serve`; `arrives`: whether it counts as sent."""
 
     def act(place: Place) -> str:
         lines: list[str] = []
@@ -299,8 +299,8 @@ def _answer(server: socket.socket, serve: Callable[[socket.socket], None]) -> No
             serve(connection)
 
 
-def says(answer: str) -> Callable[[socket.socket], None]:
-    return lambda connection: connection.sendall(answer.replace("\n", "\r\n").encode())
+def sends(response: str) -> Callable[[socket.socket], None]:
+    return lambda connection: connection.sendall(response.replace("\n", "\r\n").encode())
 
 
 def drips(connection: socket.socket) -> None:
@@ -328,7 +328,7 @@ def redirects(place: Place) -> str:
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(0.2)
         to = f"http://127.0.0.1:{other.getsockname()[1]}/{SECRET}"
-        text = webhook(says(f"HTTP/1.1 307 Elsewhere\nLocation: {to}\nContent-Length: 0\n\n"))(place)
+        text = webhook(sends(f"HTTP/1.1 307 Elsewhere\nLocation: {to}\nContent-Length: 0\n\n"))(place)
         with pytest.raises(TimeoutError):
             other.accept()
     return text
@@ -338,7 +338,7 @@ def redirects(place: Place) -> str:
 
 
 def inbox_and_clock(place: Place) -> str:
-    """Files that came before the clock was set back a day."""
+    """Files that arrived before the clock was set back a day."""
     place.write("inbox/a.csv", "x,y")
     now = time.time()
     with pytest.MonkeyPatch.context() as patch:
@@ -347,11 +347,11 @@ def inbox_and_clock(place: Place) -> str:
         patch.setattr(time, "time", lambda: now - CLOCK_BACK_S / 2)  # another server's clock
         (near,) = Inbox(str(place.root / "inbox")).list().files.values()
     assert one.age > 86000 and near.age < 0
-    return "settled"
+    return "listed"
 
 
 def ledger_and_clock(place: Place) -> str:
-    """A version of a file that came after the clock was set back."""
+    """A version of a file that arrived after the clock was set back."""
     ledger = Ledger(place.root)
     ledger.add(Arrival("a.csv", "1" * 64, None, "taken", "", 1, "inbox", "2099-01-01T00:00:00.000+00:00"))
     for digest in "23":
@@ -396,13 +396,13 @@ def two_at_once(place: Place) -> str:
         return hold(place)
 
 
-def said_by_mend(place: Place) -> str:
-    return "\n".join(mend(place.root))
+def repair_lines(place: Place) -> str:
+    return "\n".join(repair(place.root))
 
 
-def mended(place: Place) -> str:
-    """What a run says of DVC's records before it starts."""
-    text = said_by_mend(place)
+def repaired(place: Place) -> str:
+    """What a run reports about DVC's own files before it starts."""
+    text = repair_lines(place)
     assert not (place.root / ".dvc/tmp/rwlock").exists()
     return text
 
@@ -415,7 +415,7 @@ def tries(place: Place) -> str:
 
 
 def output(*arguments: str, to: str = "/dev/full") -> Callable[[Place], str]:
-    """A command whose stdout can't be written; `to` "": its reader is gone."""
+    """A command whose stdout can't be written; `to` "": its reader has ended."""
 
     def act(place: Place) -> str:
         def command() -> None:
@@ -470,12 +470,12 @@ def name_of_run(place: Place) -> str:
 
 
 def as_nobody(place: Place) -> str:
-    """A user without a home and a name, to whom the project doesn't belong."""
+    """A user without a home and a name, in another user's project."""
     text = (place.root / "params.yaml").read_text().replace("    name: resnet18", "    name: resnet50")
     text = re.sub(r"(?m)^    width: .*$", "    width: 1.0", text, count=1)
     place.write("params.yaml", text.replace("    weights: null", "    weights: imagenet", 1))
     with contextlib.suppress(TaskError):
-        doctor(place)  # all is imported now: that user may not read our modules
+        doctor(place)  # imports all modules now, since that user may not read them
 
     def command() -> None:
         os.environ.pop("HOME", None)
@@ -517,7 +517,7 @@ def few_files(place: Place) -> str:
 
 
 def called(name: str) -> Callable[[Place], str]:
-    """A project in a folder of that name: what the doctor says, and DVC's own reading of it."""
+    """A project in a folder of that name: the findings of the doctor, and the graph by DVC."""
 
     def act(place: Place) -> str:
         project = place.root.parent / name
@@ -539,7 +539,7 @@ def behind_a_link(place: Place) -> str:
 
 
 def another_encoding(place: Place) -> str:
-    """A locale whose letters the path isn't made of, in a Python that is told to stay with it."""
+    """A locale without the letters of the path, in a Python that keeps to the locale."""
     project = place.root.parent / "größe"
     project.mkdir()
     environment = {
@@ -579,12 +579,12 @@ def link_to_itself(name: str) -> Callable[[Place], str]:
 
 
 def repository(place: Place) -> str:
-    """What `promote`, `reports` and the flow say, which open DVC's repository."""
+    """What `promote`, `reports` and the flow report, which open DVC's repository."""
     return " ".join(DvcRepo(place.root).stages())
 
 
 def piped(name: str, look: Callable[[Place], str]) -> Callable[[Place], str]:
-    """A file of DVC's is a named pipe, at which one would wait for ever."""
+    """A file of DVC is a named pipe, which would block its reader for ever."""
 
     def act(place: Place) -> str:
         (place.root / name).unlink(missing_ok=True)
@@ -642,14 +642,14 @@ ATTACKS = [
     Attack("a webhook that drips", webhook(drips), (*NOT_SENT, "answer within"), (SECRET,), refused=False),
     Attack("a webhook that sends a gigabyte", flood, (), (SECRET,), refused=False),
     Attack("a webhook that leads elsewhere", redirects, (*NOT_SENT, "307"), (SECRET,), refused=False),
-    Attack("a webhook that leads to a file", webhook(says("HTTP/1.1 302 No\nLocation: file:///etc/passwd\n\n")),
+    Attack("a webhook that leads to a file", webhook(sends("HTTP/1.1 302 No\nLocation: file:///etc/passwd\n\n")),
            (*NOT_SENT, "302"), (SECRET, "passwd"), refused=False),
-    Attack("a webhook out of order", webhook(says("HTTP/1.1 500 No\nContent-Length: 0\n\n")), (*NOT_SENT, "500"),
+    Attack("a webhook out of order", webhook(sends("HTTP/1.1 500 No\nContent-Length: 0\n\n")), (*NOT_SENT, "500"),
            (SECRET,), refused=False),
-    Attack("a webhook that speaks no HTTP", webhook(says("220 mail ready\n")), NOT_SENT, (SECRET,), refused=False),
+    Attack("a webhook that speaks no HTTP", webhook(sends("220 mail ready\n")), NOT_SENT, (SECRET,), refused=False),
     Attack("a webhook that hangs up", webhook(lambda _: None), NOT_SENT, (SECRET,), refused=False),
 
-    Attack("a clock set back under an inbox", inbox_and_clock, ("settled",), refused=False),
+    Attack("a clock set back under an inbox", inbox_and_clock, ("listed",), refused=False),
     Attack("a clock set back under the ledger", ledger_and_clock, ("2099-01-01T00:00:00.002",), refused=False),
     Attack("a ledger without a time", with_file("arrivals/2026-01/a.json", json.dumps({
         "name": "a", "sha256": "", "etag": None, "state": "taken", "reason": "", "points": 1, "inbox": "", "when": 5}),
@@ -667,9 +667,9 @@ ATTACKS = [
     Attack("a second run while one is under way", two_at_once, ("another run is under way", "2099-01-01", "--wait"),
            ("\x1b",)),
 
-    Attack("a lock of DVC's that is a list", with_file(".dvc/tmp/rwlock", "[]", mended), ("rwlock was not as dvc",),
+    Attack("a lock of DVC's that is a list", with_file(".dvc/tmp/rwlock", "[]", repaired), ("rwlock was not as dvc",),
            refused=False),
-    Attack("a lock of DVC's that is torn", with_file(".dvc/tmp/rwlock", '{"write": {', mended), ("removed",),
+    Attack("a lock of DVC's that is torn", with_file(".dvc/tmp/rwlock", '{"write": {', repaired), ("removed",),
            refused=False),
     Attack("a lock of DVC's that holds lists, in the doctor", with_file(".dvc/tmp/rwlock", '{"write": [1], "read": 3}'),
            refused=False),
@@ -677,7 +677,7 @@ ATTACKS = [
         {"write": {"a": {"pid": 10**30, "cmd": ""}}})), refused=False),
     Attack("a merge in dvc.lock", with_file("dvc.lock", MERGED), ("dvc.lock: ", *ONE_SIDE, "DVC's cache")),
     Attack("a merge in dvc.lock, in the flow", with_file("dvc.lock", MERGED, repository), ("dvc.lock: ", *ONE_SIDE)),
-    Attack("a merge in dvc.lock, in a mending", with_file("dvc.lock", MERGED, said_by_mend),
+    Attack("a merge in dvc.lock, in a repair", with_file("dvc.lock", MERGED, repair_lines),
            hidden=("half-written",), refused=False),
     Attack("a dvc.lock of another schema", with_file("dvc.lock", "schema: '3.0'\nstages: {}\n"),
            ("dvc.lock: schema: found '3.0'", "install the version of dvc")),

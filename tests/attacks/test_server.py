@@ -38,7 +38,7 @@ from flows.processes.login import (
     new_login,
     of_server,
     read,
-    show_ours,
+    set_client_login,
 )
 from flows.processes.request_guard import LOGIN_WITHIN, NAMES, own_names
 from flows.processes.server_process import LOG
@@ -298,11 +298,11 @@ def shown_to_another_user(place: Place) -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(API, f"http://127.0.0.1:{port}/api")
             patch.setenv(CLIENT, "")
-            show_ours(place.root)
+            set_client_login(place.root)
             shown = os.environ[CLIENT]
             patch.setenv(API, place.api)
             assert is_ours(place.port)
-            show_ours(place.root)
+            set_client_login(place.root)
             assert os.environ[CLIENT] == place.login
         process.kill()
     return shown or "nothing"
@@ -419,7 +419,7 @@ STEPS = '{"name": "victim", "flow_id": "{flow}", "pull_steps": [{"a": {"script":
 LIST, RUN = "/api/deployments/filter", "/api/deployments/{deployment}/create_flow_run"
 NAMED, NOT_OURS, NOT_HERE = (
     ("isn't a name of this server", NAMES),
-    ("403", "is another's"),
+    ("403", "is another server's"),
     ("403", "another page"),
 )
 UNAUTHORIZED, SECRET = ("401", "Unauthorized"), ("points2model:",)
@@ -491,7 +491,7 @@ ATTACKS = [
     Attack("client with a wrong login", logs_in_as_client("anna:wrong"), (CLIENT, "of the login that is"), ("wrong",)),
     Attack("client of a server by another name", logs_in_as_client(RIGHT, "127.1"), (API, "403", NAMES)),
     Attack("client with the login", logs_in_as_client(RIGHT), ("let in: True",), refused=False),
-    Attack("client with further headers", with_its_settings, ("403", "is another's")),
+    Attack("client with further headers", with_its_settings, ("403", "is another server's")),
     Attack("proxy in the environment", through_a_proxy, ("True", "let in: True"), refused=False),
     Attack("another user's server on our port", shown_to_another_user, ("nothing",), SECRET, refused=False),
     Attack("login in command lines and logs", looked_for_in_processes, (), SECRET, refused=False),
@@ -499,8 +499,8 @@ ATTACKS = [
     Attack("file that all may read", file_of(new_login(), 0o644), ("login: found mode 0644", "remove it"), SECRET),
     Attack("file that is a link", file_is(lambda path: path.symlink_to("/etc/hostname")), ("a symbolic link",)),
     Attack("file that is empty", file_of(""), ("an empty file", "remove it")),
-    Attack("file that is a pipe", file_is(lambda path: os.mkfifo(path, 0o600)), ("no plain file",)),
-    Attack("file that is a folder", file_is(lambda path: path.mkdir(0o700)), ("no plain file",)),
+    Attack("file that is a pipe", file_is(lambda path: os.mkfifo(path, 0o600)), ("not a plain file",)),
+    Attack("file that is a folder", file_is(lambda path: path.mkdir(0o700)), ("not a plain file",)),
     Attack("file without a password", file_of("points2model:\n"), ("characters that aren't one",)),
     Attack("file of another user", file_is(another_owner), ("a file of user 65534",)),
     Attack("eight first starts at once", made_with_no_umask, refused=False),

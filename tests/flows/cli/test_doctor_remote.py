@@ -60,4 +60,4 @@ def test_a_server_that_doesnt_answer_now_is_a_warning(toy: Toy, monkeypatch: pyt
             f"endpointurl = http://127.0.0.1:{silent.getsockname()[1]}\naccess_key_id = a\nsecret_access_key = b\n"
         )
         diagnosis = examine(toy)
-    assert not diagnosis.errors and "no answer in 2 s" in diagnosis.warnings[0].fault.found
+    assert not diagnosis.errors and "no response in 2 s" in diagnosis.warnings[0].fault.found

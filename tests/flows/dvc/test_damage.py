@@ -1,4 +1,4 @@
-"""Damaged bytes are never used: with a remote they are healed, without one their stage runs again, to the same hash."""
+"""Damaged bytes are never used: a remote replaces them, or their stage runs again, with the same hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.dvc.repo import DvcRepo
 from flows.dvc.send import send_all
 from tasks.doctor.finding import Diagnosis
 from tests.conftest import Bucket
-from tests.flows.whole import OUTS, STAGES, Whole, damage, lose_workspace, make
+from tests.flows.whole import OUTS, STAGES, Whole, damage, lose_workspace, make, md5
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 @pytest.fixture
 def whole(made: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Whole:
-    """A copy of a pipeline that has run, the current folder."""
+    """A copy of a pipeline that has run, in the current folder."""
     shutil.copytree(made.root, tmp_path / "project", symlinks=True)
     monkeypatch.chdir(tmp_path / "project")
     return Whole(tmp_path / "project")
@@ -37,14 +37,14 @@ def whole(made: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Whole
 
 @pytest.fixture
 def store(whole: Whole, tmp_path: Path) -> Path:
-    """Its remote, a folder, which has all."""
+    """The pipeline's remote, a folder to which everything was sent."""
     set_up(whole.root, "store", {"url": str(tmp_path / "store")}, share=True, replace=False, seconds=60)
     send_all(whole.root, print, pauses=())
     return tmp_path / "store"
 
 
 def object_of(whole: Whole, what: str) -> Path:
-    """The cache's file of a stage's output; of the folder, of a file in it."""
+    """The cache's file of a stage's output, or of a file in the folder."""
     return whole.stored(whole.member() if what == "member" else whole.digest(OUTS[what]))
 
 
@@ -72,7 +72,7 @@ def test_without_a_remote_the_stage_runs_again_and_nothing_else(whole: Whole, wh
 
 
 @pytest.mark.parametrize("what", WAYS)
-def test_with_a_remote_it_is_healed(whole: Whole, store: Path, what: str) -> None:
+def test_with_a_remote_it_is_replaced(whole: Whole, store: Path, what: str) -> None:
     before = whole.outputs()
     bad = object_of(whole, what)
     sound = bad.read_bytes()
@@ -85,8 +85,8 @@ def test_with_a_remote_it_is_healed(whole: Whole, store: Path, what: str) -> Non
 
 @pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])
 @pytest.mark.parametrize("what", WAYS)
-def test_what_lies_in_the_workspace_already_is_taken_away(whole: Whole, what: str, kind: str) -> None:
-    """As earlier versions left it: DVC restored damaged bytes, and believes in them."""
+def test_a_damaged_output_in_the_workspace_is_removed(whole: Whole, what: str, kind: str) -> None:
+    """DVC has restored damaged bytes and has their expected hash in its state."""
     before = whole.outputs()
     whole.links(kind)
     bad = object_of(whole, what)
@@ -113,13 +113,64 @@ def test_a_remote_that_is_damaged_too_is_named_and_not_used(whole: Whole, store:
         and "not used for ws/folder. Delete it there" in said
     )
     assert whole.ran() == ["folder"] and whole.outputs() == before
-    # What the message says mends it.
+    # The steps of the message repair it.
     listed = whole.stored(whole.digest("ws/folder"), store)
     assert str(listed) in said
     Path(at).unlink()
     listed.unlink()
     send_all(whole.root, print, pauses=())
     assert Path(at).read_bytes() == whole.stored(digest).read_bytes() and listed.exists()
+
+
+def test_data_that_the_cache_lacks_are_put_back_and_sent(whole: Whole, tmp_path: Path) -> None:
+    """As a promoted model in registry/: whole in the workspace, lost from the cache."""
+    set_up(whole.root, "store", {"url": str(tmp_path / "s")}, share=True, replace=False, seconds=60)
+    whole.path("data/model").mkdir()
+    for name in ("weights", "config"):
+        whole.path(f"data/model/{name}").write_text(name)
+    whole.dvc("add", "data/model")
+    digests = [
+        whole.digest("data/model"),
+        md5(b"weights"),
+        whole.digest("data/in.txt"),
+        whole.digest("ws/file"),
+    ]
+    for digest in digests:
+        whole.stored(digest).unlink()
+    lines: list[str] = []
+    assert "files" in send_all(whole.root, lines.append, pauses=())
+    back = sorted(
+        line.split(":")[0] for line in lines if "put back into DVC's cache, which lacked it" in line
+    )
+    assert back == ["data/in.txt", "data/model", "ws/file"]
+    for digest in digests:
+        assert whole.stored(digest, tmp_path / "s").read_bytes() == whole.stored(digest).read_bytes()
+    assert "already" in send_all(whole.root, print, pauses=())
+
+
+@pytest.mark.parametrize("change", ["changed", "with its times set back", "deleted"])
+def test_data_that_are_whole_nowhere_fail_the_push(whole: Whole, tmp_path: Path, change: str) -> None:
+    set_up(whole.root, "store", {"url": str(tmp_path / "s")}, share=True, replace=False, seconds=60)
+    path, digest = whole.path("data/in.txt"), whole.digest("data/in.txt")
+    whole.stored(digest).unlink()
+    before = path.stat()
+    path.write_text("IN\n")
+    if change == "with its times set back":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif change == "deleted":
+        path.unlink()
+    with pytest.raises(RemoteError) as error:
+        send_all(whole.root, print, pauses=())
+    assert "data/in.txt: run `dvc push data/in.txt.dvc` in a checkout that has it" in str(error.value)
+    assert "All else is sent: " in str(error.value) and "Nothing is lost" not in str(error.value)
+    assert not whole.stored(digest, tmp_path / "s").exists() and not whole.stored(digest).exists()
+    assert whole.stored(whole.digest("ws/file"), tmp_path / "s").exists()
+
+
+def test_data_that_only_the_remote_has_are_not_lost(whole: Whole, store: Path) -> None:
+    whole.path("data/in.txt").unlink()
+    whole.stored(whole.digest("data/in.txt")).unlink()
+    assert "already" in send_all(whole.root, print, pauses=())
 
 
 def test_nothing_damaged_is_sent(whole: Whole, tmp_path: Path) -> None:
@@ -164,7 +215,7 @@ def test_a_run_with_nothing_to_do_reads_no_output_again(whole: Whole) -> None:
     assert record.stat().st_mtime_ns == again
 
 
-def test_the_doctor_shows_it_and_takes_nothing_away(whole: Whole) -> None:
+def test_the_doctor_reports_it_and_removes_nothing(whole: Whole) -> None:
     damage(object_of(whole, "file"))
     lose_workspace(whole)
     whole.check_out()
@@ -179,7 +230,7 @@ def test_the_doctor_shows_it_and_takes_nothing_away(whole: Whole) -> None:
     assert diagnosis.warnings == []
 
 
-def test_a_persons_edit_is_no_damage(whole: Whole) -> None:
+def test_an_edited_output_is_not_damaged(whole: Whole) -> None:
     before = whole.outputs()
     whole.path("ws/file").unlink()
     whole.path("ws/file").write_text("scribbled over")
@@ -203,11 +254,11 @@ def test_the_flow_runs_it_again(whole: Whole, what: str) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_the_flow_runs_again_what_dvc_made_a_link_to_a_damaged_object(whole: Whole) -> None:
-    """A stage whose result is that of an object which was there: DVC keeps the object and throws the result away."""
+def test_the_flow_runs_a_stage_again_whose_output_became_a_link_to_a_damaged_object(whole: Whole) -> None:
+    """A stage computes the content of a damaged object: DVC keeps the object and drops the new output."""
     before = whole.outputs()
     whole.links("hardlink")
-    shutil.rmtree(whole.path(".dvc/cache/runs"))  # so that nothing is known to be restored
+    shutil.rmtree(whole.path(".dvc/cache/runs"))  # so that DVC restores nothing
     bad = object_of(whole, "file")
     whole.path("dvc.lock").unlink()
     damage(bad)
@@ -217,7 +268,7 @@ def test_the_flow_runs_again_what_dvc_made_a_link_to_a_damaged_object(whole: Who
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_the_flow_heals_from_s3(whole: Whole, bucket: Bucket) -> None:
+def test_the_flow_fetches_whole_objects_from_s3(whole: Whole, bucket: Bucket) -> None:
     before = whole.outputs()
     set_up(whole.root, "store", {"url": f"s3://{bucket.name}/line"}, share=True, replace=False, seconds=60)
     send_all(whole.root, print, pauses=())
@@ -229,7 +280,7 @@ def test_the_flow_heals_from_s3(whole: Whole, bucket: Bucket) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_data_that_can_not_be_had_whole_stop_the_run(whole: Whole) -> None:
+def test_data_that_are_whole_nowhere_stop_the_run(whole: Whole) -> None:
     from flows.run.pipeline import annotation_to_model
 
     bad = whole.stored(whole.digest("data/in.txt"))
@@ -237,6 +288,6 @@ def test_data_that_can_not_be_had_whole_stop_the_run(whole: Whole) -> None:
     whole.path("data/in.txt").unlink()
     state: Any = annotation_to_model(target="last", return_state=True)
     assert state.is_failed() and whole.ran() == []
-    assert "data/in.txt: what data/in.txt.dvc names is damaged" in state.message
-    assert "no remote was asked" in state.message
+    assert "data/in.txt: the data of data/in.txt.dvc are damaged" in state.message
+    assert "no remote was used" in state.message
     assert (whole.path(".dvc/tmp/damaged") / whole.digest("data/in.txt")).exists()

@@ -1,4 +1,4 @@
-"""DVC's notes, which are pickles, lie where only the project's owner writes."""
+"""DVC's stored hashes, which are pickles, are where only the project's owner can write."""
 
 from __future__ import annotations
 

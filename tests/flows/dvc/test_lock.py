@@ -1,4 +1,4 @@
-"""dvc.lock is read as DVC wrote it, and only what is sound is used."""
+"""dvc.lock is read as DVC writes it, and only a valid one is used."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def test_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("schema: '2.0'\nstages:\n- a\n", "not as DVC writes it", False),
         ("- a\n", "not as DVC writes it", False),
         (f"<<<<<<< HEAD\n{START}", "marks of a merge", False),
-        (START + "    params: &p\n      x: {y: *p}\n", "an alias that holds itself", False),
+        (START + "    params: &p\n      x: {y: *p}\n", "an alias that contains itself", False),
         (START + "    params:\n      x:\n        a0: &a0 [1, 1]\n"
          + "".join(f"        a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)), "aliases", False),
-        (START + "    params: {x: {y: " + "[" * 100_000 + "]" * 100_000 + "}}\n", "no YAML", True),
-        (START + "    params: {x: {y: " + "9" * 5000 + "}}\n", "no YAML that can be used", False),
-        (START + "    params: {x: {y: !!python/object:os.system 1}}\n", "no YAML that can", False),
+        (START + "    params: {x: {y: " + "[" * 100_000 + "]" * 100_000 + "}}\n", "not YAML", True),
+        (START + "    params: {x: {y: " + "9" * 5000 + "}}\n", "not usable as YAML", False),
+        (START + "    params: {x: {y: !!python/object:os.system 1}}\n", "not usable as YAML", False),
         (START + "    deps:\n", "not as DVC writes it", True),
-        (START[:-20] + "'", "no YAML", True),
+        (START[:-20] + "'", "not YAML", True),
         ("\ud800", "can't be read (not UTF-8", False),
     ],
     ids=["stage twice", "list of stages", "list", "merge", "endless alias", "laughs", "deep", "long number", "object",

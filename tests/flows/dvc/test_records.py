@@ -1,4 +1,4 @@
-"""What a dvc that is killed leaves half-written is mended."""
+"""Files that a killed dvc process left half-written are repaired."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from flows.dvc import records
 from flows.dvc.lock import parse_lock
-from flows.dvc.records import COPY, LOCK, REPLACED, RWLOCK, mend
+from flows.dvc.records import COPY, LOCK, REPLACED, RWLOCK, repair
 from tests.flows.conftest import Toy
 
 ENTRY = """\
@@ -37,12 +37,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wherever_the_writing_ended(tmp_path: Path) -> None:
     lock = tmp_path / LOCK
     lock.write_text(WHOLE)
-    assert mend(tmp_path) == []
+    assert repair(tmp_path) == []
     assert (tmp_path / COPY).read_text() == WHOLE
     for end in range(0, len(WHOLE), 7):
         lock.write_text(WHOLE[:end])
-        mend(tmp_path)
-        # Where it ended between two lines it may be an older one: it stays, and DVC can read it.
+        repair(tmp_path)
+        # A cut between two lines may give a valid file: it stays, and DVC can read it.
         kept = lock.read_text()
         assert kept == WHOLE or (kept == WHOLE[:end] and kept.endswith("\n") and parse_lock(kept))
         if kept == WHOLE:
@@ -53,7 +53,7 @@ def test_wherever_the_writing_ended(tmp_path: Path) -> None:
 
 def test_without_a_copy_it_stays(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("schema: '2.")
-    (line,) = mend(tmp_path)
+    (line,) = repair(tmp_path)
     assert line.startswith("dvc.lock is half-written, and there is no copy: `git checkout dvc.lock`")
     assert (tmp_path / LOCK).read_text() == "schema: '2."
 
@@ -67,25 +67,25 @@ def test_without_a_copy_it_stays(tmp_path: Path) -> None:
     ],
     ids=["large", "doubled key", "unknown key"],
 )
-def test_what_is_not_torn_stays(tmp_path: Path, text: str) -> None:
+def test_a_whole_file_stays(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(WHOLE)
-    mend(tmp_path)
+    repair(tmp_path)
     (tmp_path / LOCK).write_text(text)
-    assert mend(tmp_path) == []
+    assert repair(tmp_path) == []
     assert (tmp_path / LOCK).read_text() == text
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    assert mend(tmp_path) == []
+    assert repair(tmp_path) == []
     assert not list(tmp_path.iterdir())
 
 
-def test_a_half_written_rwlock_stops_every_dvc_until_it_is_mended(toy: Toy) -> None:
+def test_a_half_written_rwlock_is_removed(toy: Toy) -> None:
     rwlock = toy.path(str(RWLOCK))
     rwlock.parent.mkdir(exist_ok=True)
     rwlock.write_text(json.dumps({"write": {}, "read": {}}))
-    assert mend(toy.root) == []
+    assert repair(toy.root) == []
     rwlock.write_text('{"write": {"')
-    assert [line.split()[0] for line in mend(toy.root)] == [str(RWLOCK)]
+    assert [line.split()[0] for line in repair(toy.root)] == [str(RWLOCK)]
     toy.dvc("repro", "a")
     assert toy.ran() == ["a"]

@@ -1,4 +1,4 @@
-"""Remotes that are set up: real folders and a real S3 server, real DVC to read what was written."""
+"""Setting up remotes: real folders and a real S3 server; real DVC reads what was written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make(project: Path, url: str, **more: Any) -> Any:
 
 
 def dvc_config(project: Path) -> dict[str, Any]:
-    """As DVC itself reads it."""
+    """The configuration as DVC reads it."""
     from dvc.config import Config
 
     return dict(Config(str(project / ".dvc")))
@@ -51,12 +51,11 @@ def test_an_s3_remote_is_tried_and_kept(project: Path, bucket: Bucket) -> None:
     assert dvc_config(project)["core"]["remote"] == "store"
     assert dvc_config(project)["remote"]["store"]["url"] == f"s3://{bucket.name}/line"
     assert (project / ".dvc/config").read_text().startswith((ROOT / ".dvc/config").read_text().rstrip())
-    assert "Contents" not in bucket.client.list_objects_v2(Bucket=bucket.name)  # nothing is left of the try
-    asked = [method for method, _, _ in bucket.proxy.requests]
-    assert asked == []  # --endpoint-url counts more than the environment
+    assert "Contents" not in bucket.client.list_objects_v2(Bucket=bucket.name)  # the trial leaves nothing
+    assert bucket.proxy.requests == []  # --endpoint-url overrides the environment
 
 
-def test_an_address_of_the_environment_is_told(project: Path, bucket: Bucket) -> None:
+def test_an_address_of_the_environment_is_reported(project: Path, bucket: Bucket) -> None:
     done = make(project, f"s3://{bucket.name}/line")
     assert "AWS_ENDPOINT_URL" in done.notes[0]
     methods = [method for method, _, _ in bucket.proxy.requests]
@@ -92,7 +91,7 @@ def test_secrets_and_profiles_stay_out_of_git(project: Path, bucket: Bucket) -> 
             "s3://BUCKET/line", {"endpointurl": "http://127.0.0.1:CLOSED"}, "Could not connect.*the server is up",
             marks=pytest.mark.slow,  # botocore tries again and again
         ),
-        ("s3://BUCKET/line", {"endpointurl": "http://127.0.0.1:SILENT"}, "no answer in 3 s"),
+        ("s3://BUCKET/line", {"endpointurl": "http://127.0.0.1:SILENT"}, "no response in 3 s"),
         ("s3://BUCKET/line", {"endpointurl": "127.0.0.1:9000"}, "expected http://HOST:PORT"),
         ("s3://BUCKET/line", {"endpointurl": "http://me:secret@127.0.0.1:9000"}, "found credentials in it"),
         ("s3://BUCKET/line", {"bucket": "x"}, "extra keys not allowed"),
@@ -106,7 +105,7 @@ def test_secrets_and_profiles_stay_out_of_git(project: Path, bucket: Bucket) -> 
         ("  ", {}, "empty URL"),
     ],
 )  # fmt: skip
-def test_what_cant_be_used_isnt_kept(
+def test_an_unusable_remote_isnt_kept(
     project: Path, bucket: Bucket, url: str, options: dict[str, str], message: str
 ) -> None:
     before = (project / ".dvc/config").read_text()
@@ -128,7 +127,7 @@ def test_what_cant_be_used_isnt_kept(
 
 def test_a_bucket_that_breaks_what_it_stores_isnt_kept(project: Path, bucket: Bucket) -> None:
     bucket.proxy.plan = lambda method, path, nth: "flip" if method == "GET" and "probe" in path else None
-    with pytest.raises(RemoteError, match=r"isn't what was written|can't be read"):
+    with pytest.raises(RemoteError, match=r"differs from the written one|can't be read"):
         make(project, f"s3://{bucket.name}/line")
 
 
@@ -143,17 +142,17 @@ def test_another_url_needs_replace(project: Path, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("stores")
     make(project, str(folder / "one"))
     assert make(project, str(folder / "one")).files == []
-    with pytest.raises(RemoteError, match=r"remote store leads to .*one \(.dvc/config\); give --replace"):
+    with pytest.raises(RemoteError, match=r"remote store has the URL .*one \(.dvc/config\); give --replace"):
         make(project, str(folder / "two"))
     make(project, str(folder / "two"), replace=True)
     assert [one.url for one in read_remotes(project)] == [str(folder / "two")]
     make(project, str(folder / "one"), name="Other", share=False)
     assert [(one.name, one.default) for one in read_remotes(project)] == [("other", True), ("store", False)]
-    make(project, str(folder / "two"))  # shared again: what config.local said of the default is gone
+    make(project, str(folder / "two"))  # shared again: config.local doesn't set the default any more
     assert default_remote(project).name == "store"  # type: ignore[union-attr]
 
 
-def test_a_folder_beside_the_project_is_found_from_wherever(
+def test_a_folder_outside_of_the_project_is_found_from_any_folder(
     project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("beside")
@@ -179,9 +178,12 @@ def test_the_command_sets_up_and_shows(project: Path, bucket: Bucket) -> None:
     assert code == 0 and "git add .dvc/config" in said and SECRET not in said
     assert SECRET in (project / ".dvc/config.local").read_text()
     code, said = command("--json")
-    (told,) = json.loads(said)["remotes"]
+    (shown,) = json.loads(said)["remotes"]
     assert (
-        code == 0 and told["default"] and told["writable"] and told["options"]["secret_access_key"] == HIDDEN
+        code == 0
+        and shown["default"]
+        and shown["writable"]
+        and shown["options"]["secret_access_key"] == HIDDEN
     )
     bucket.client.delete_bucket(Bucket=bucket.name)
     code, said = command()

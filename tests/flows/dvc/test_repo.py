@@ -1,4 +1,4 @@
-"""The one module that uses DVC's internals."""
+"""The pipeline by DVC."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_done_and_undone(toy: Toy) -> None:
 
 
 def test_a_frozen_stage_needs_no_dependency(toy: Toy) -> None:
-    """As where data are in a bucket that is out of reach: what dvc.lock says counts."""
+    """As with data in a bucket that can't be reached: the hashes of dvc.lock count."""
     toy.dvc("repro", "a")
     key = DvcRepo(toy.root).key("a")
     path = toy.path("dvc.yaml")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.processes.login import API, show_ours
+from flows.processes.login import API, set_client_login
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT
 
@@ -30,8 +30,10 @@ def test_this_machine_is_reached_without_a_proxy(tmp_path: Path, before: dict[st
     mine = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy" and name != API}
     env = {**mine, "PYTHONPATH": str(ROOT), **before}
     command = [sys.executable, "-c", PROXIES]
-    told = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
-    assert told.split() == [after, after]
+    printed = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split() == [after, after]
 
 
 @pytest.mark.parametrize(
@@ -44,12 +46,12 @@ def test_this_machine_is_reached_without_a_proxy(tmp_path: Path, before: dict[st
         "http:///api",
     ],
 )
-def test_an_address_that_is_none_is_said(
+def test_an_invalid_address_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv(API, address)
     with pytest.raises(TaskError) as raised:
-        show_ours(tmp_path)
+        set_client_login(tmp_path)
     assert str(raised.value).startswith(
         f"{API}: address: found {address!r}; expected an address such as http://127"
     )
