@@ -18,7 +18,7 @@ def check_remote(root: Path, params: Params | None, diagnosis: Diagnosis) -> Non
     """
     if params is None or not params.operate.push or not (root / ".dvc" / "config").is_file():
         return
-    from flows.dvc.remote import probe  # dvc takes a second
+    from flows.dvc.probe import probe  # dvc takes a second
     from flows.dvc.remote_config import RemoteError, default_remote
 
     try:

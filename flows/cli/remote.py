@@ -149,7 +149,7 @@ def _set_up(
 
 
 def _show(console: Console, timeout: float, as_json: bool) -> None:
-    from flows.dvc.remote import probe
+    from flows.dvc.probe import probe
     from flows.dvc.remote_config import RemoteError, read_remotes
 
     root = Path.cwd()

@@ -13,7 +13,8 @@ from dvc_data.hashfile.hash_info import HashInfo
 from flows.dvc.damage import check_cached, lost_data, note_whole, take_away_damaged
 from flows.dvc.missing import check_out_missing, lacking, runs_of
 from flows.dvc.objects import DamageError, Say, absent, check_objects, files_of
-from flows.dvc.remote import Transfer, address, fetch, fetch_runs, probe
+from flows.dvc.probe import probe
+from flows.dvc.remote import Transfer, address, fetch, fetch_runs
 from flows.dvc.remote_config import Remote, RemoteError, default_remote
 from flows.dvc.repo import DvcRepo
 

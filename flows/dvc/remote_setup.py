@@ -49,7 +49,7 @@ def set_up(
     Raises:
         RemoteError: it can't be used; nothing was written.
     """
-    from flows.dvc.remote import probe  # dvc takes a second
+    from flows.dvc.probe import probe  # dvc takes a second
 
     if not (root / ".dvc" / "config").is_file():
         raise RemoteError(f"{root}: no DVC repository; cd to the project's folder, or run `dvc init`")

@@ -26,7 +26,8 @@ def send_all(root: Path, say: Say, pauses: Sequence[float] = PAUSES_S) -> str:
     Raises:
         RemoteError: no remote is set, or not everything was sent.
     """
-    from flows.dvc.remote import probe, send  # dvc takes a second
+    from flows.dvc.probe import probe  # dvc takes a second
+    from flows.dvc.remote import send
 
     remote = default_remote(root)
     if remote is None:
