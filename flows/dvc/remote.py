@@ -71,16 +71,17 @@ def send(root: Path, say: Say) -> Transfer:
         repo = DvcRepo(root).dvc
         with lock_repo(repo):
             put_back(repo, say)
-            objects = _named_objects(repo) | _run_objects(repo)
+            used = repo.index.used_objs(push=True, force=True)
+            objects = used.pop(None, set()) | _run_objects(repo)
     except (PipelineError, DvcException) as error:
         text = explain(error)
         text += "; `git checkout dvc.lock`, or remove it" * ("dvc.lock' validation" in text)
         raise RemoteError(text, is_passing(error)) from None
     result = _transfer(repo, objects, say, sending=True)
     try:
-        # After the objects, without which an entry is useless. `push` sends objects of other kinds (cloud versioning).
-        result.runs = len(_copy_runs(repo, sending=True))
-        repo.push()
+        result.runs = len(_copy_runs(repo, sending=True))  # after their objects, without which they are useless
+        if used:  # outputs with a remote of their own
+            repo.push()
         with lock_repo(repo):
             result.lost = lost(repo, result.missing)
     except Exception as error:
@@ -141,12 +142,6 @@ def fetch_runs(repo: Repo) -> None:
         _copy_runs(repo, sending=False)
     except Exception as error:
         raise RemoteError(explain(error), is_passing(error)) from None
-
-
-def _named_objects(repo: Repo) -> set[HashInfo]:
-    """The objects of dvc.lock and .dvc files, but for outputs with a remote of their own."""
-    used = repo.index.used_objs(push=True, force=True)
-    return {one for odb, objects in used.items() if odb is None for one in objects}
 
 
 def _run_objects(repo: Repo) -> set[HashInfo]:

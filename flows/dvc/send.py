@@ -48,13 +48,10 @@ def send_all(root: Path, say: Say, pauses: Sequence[float] = PAUSES_S) -> str:
             time.sleep(pause)
     sent = f"{done.files} files, {done.bytes / 1e6:.1f} MB, and {done.runs} entries of the run-cache sent to {where}"
     if done.lost:
-        lines = "".join(
-            f"\n  {path}: run `dvc push {pointer}` in a checkout that has it, or delete {pointer} if it isn't needed"
-            for path, pointer in done.lost.items()
-        )
+        paths, pointers = ", ".join(done.lost), " ".join(done.lost.values())
         raise RemoteError(
-            f"remote {where}: it can't get all data and models, which aren't whole in the workspace, in DVC's cache or "
-            f"in the remote:{lines}\nAll else is sent: {sent}"
+            f"{sent}, but not {paths}: not whole in the workspace, in DVC's cache or in the remote. Run `dvc push "
+            f"{pointers}` in a checkout that has it, or delete {pointers} if it isn't needed"
         )
     if done.missing:
         say(f"{len(done.missing)} files are neither here nor in the remote; `dvc status` names their stages")

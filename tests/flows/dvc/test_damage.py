@@ -161,8 +161,11 @@ def test_data_that_are_whole_nowhere_fail_the_push(whole: Whole, tmp_path: Path,
         path.unlink()
     with pytest.raises(RemoteError) as error:
         send_all(whole.root, print, pauses=())
-    assert "data/in.txt: run `dvc push data/in.txt.dvc` in a checkout that has it" in str(error.value)
-    assert "All else is sent: " in str(error.value) and "Nothing is lost" not in str(error.value)
+    assert str(error.value).endswith(
+        f"entries of the run-cache sent to store ({tmp_path}/s), but not data/in.txt: not whole in the workspace, in "
+        "DVC's cache or in the remote. Run `dvc push data/in.txt.dvc` in a checkout that has it, or delete "
+        "data/in.txt.dvc if it isn't needed"
+    )
     assert not whole.stored(digest, tmp_path / "s").exists() and not whole.stored(digest).exists()
     assert whole.stored(whole.digest("ws/file"), tmp_path / "s").exists()
 
@@ -171,6 +174,17 @@ def test_data_that_only_the_remote_has_are_not_lost(whole: Whole, store: Path) -
     whole.path("data/in.txt").unlink()
     whole.stored(whole.digest("data/in.txt")).unlink()
     assert "already" in send_all(whole.root, print, pauses=())
+
+
+def test_data_with_a_remote_of_their_own_are_sent_there(whole: Whole, tmp_path: Path) -> None:
+    set_up(whole.root, "second", {"url": str(tmp_path / "two")}, share=True, replace=False, seconds=60)
+    set_up(whole.root, "store", {"url": str(tmp_path / "one")}, share=True, replace=False, seconds=60)
+    pointer = whole.path("data/in.txt.dvc")
+    pointer.write_text(pointer.read_text() + "  remote: second\n")
+    send_all(whole.root, print, pauses=())
+    digest = whole.digest("data/in.txt")
+    assert whole.stored(digest, tmp_path / "two").exists()
+    assert not whole.stored(digest, tmp_path / "one").exists()
 
 
 def test_nothing_damaged_is_sent(whole: Whole, tmp_path: Path) -> None:
