@@ -29,7 +29,7 @@ COMMAND = (sys.executable, "-P", "-m", "flows.processes.server_process")
 WITH_INPUT = "--until-end-of-input"
 HOST_SETTING, PORT_SETTING = "PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_PORT"
 LOG = Path(".prefect/logs/server.log")
-PARTING = 5
+SHUTDOWN = 5
 """Seconds that running requests have when the server ends."""
 
 
@@ -79,7 +79,7 @@ def _serve(listener: socket.socket | None, with_input: bool) -> None:
         uvicorn.Config(
             Guard(create_app(final=True), names, login), host=host, port=port, lifespan="on",
             log_level=settings.logging_level.lower(), proxy_headers=False, server_header=False,
-            timeout_keep_alive=settings.api.keepalive_timeout, timeout_graceful_shutdown=PARTING,
+            timeout_keep_alive=settings.api.keepalive_timeout, timeout_graceful_shutdown=SHUTDOWN,
             ws_ping_interval=settings.api.websocket_ping_interval,
             ws_ping_timeout=settings.api.websocket_ping_timeout,
         )
@@ -104,7 +104,7 @@ def _end_with_input(server: object) -> None:
     while os.read(0, 64):
         pass
     vars(server)["should_exit"] = True
-    threading.Timer(2 * PARTING, os._exit, (1,)).start()
+    threading.Timer(2 * SHUTDOWN, os._exit, (1,)).start()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from tasks.common.errors import TaskError
 
 STARTUP = 180.0
 """Seconds until the first response; a busy machine with a new database needs half a minute."""
-PARTING = 12.0
+SHUTDOWN = 12.0
+"""Seconds from the end of this process's pipe until the server is killed."""
 
 
 class TemporaryServer:
@@ -73,7 +74,7 @@ class TemporaryServer:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(PARTING)
+            self._process.wait(SHUTDOWN)
         except subprocess.TimeoutExpired:
             self._process.kill()
 
