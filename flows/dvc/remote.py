@@ -79,7 +79,8 @@ def send(root: Path, say: Say) -> Transfer:
         raise RemoteError(text, is_passing(error)) from None
     result = _transfer(repo, objects, say, sending=True)
     try:
-        result.runs = len(_copy_runs(repo, sending=True))  # after their objects, without which they are useless
+        # After their objects, without which they are useless.
+        result.runs = len(_copy_runs(repo, sending=True))
         if used:  # outputs with a remote of their own
             repo.push()
         with lock_repo(repo):
