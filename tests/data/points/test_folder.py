@@ -141,6 +141,12 @@ def test_a_corrected_file_replaces_its_own_points(place: Place) -> None:
     assert after.keys() <= before.keys()
 
 
+def test_of_equal_versions_the_first_file_counts(place: Place) -> None:
+    for name, x in (("b.json", 9), ("a.json", 3), ("c.json", 12)):
+        place.put(name, studio("2024-05-02T10:00:00Z", ("r1", x, 4)))
+    assert list(place.points().values()) == [(3.0, 4.0)]
+
+
 def test_of_an_annotation_in_several_exports_the_newest_counts_under_any_name(place: Place) -> None:
     place.put("a newer one.json", studio("2024-05-03T10:00:00Z", ("r1", 30, 4)))
     place.put("march.json", studio("2024-05-02T10:00:00Z", ("r1", 3, 4), ("r2", 5, 6)))

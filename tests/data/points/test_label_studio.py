@@ -56,6 +56,13 @@ def test_a_turned_view_changes_no_place(read: Read, rotation: int) -> None:
     assert (record.x, record.y) == (10.0, 12.0)
 
 
+def test_a_region_is_on_the_image_of_its_number(read: Read) -> None:
+    regions = [keypoint(id="r1"), keypoint(id="r2", item_index=1), keypoint(id="r3", item_index=2)]
+    document = [task({"id": 1, "result": regions}, data={"img": ["a.png", "b.png"]})]
+    found = points(read("label_studio", document))
+    assert [record.image for record in found] == ["a.png", "b.png", None]
+
+
 def test_cancelled_annotations_and_other_regions_are_set_aside(read: Read) -> None:
     box = {"id": "b", "type": "rectanglelabels", "value": {"x": 1, "y": 1, "rectanglelabels": ["bolt"]}}
     relation = {"type": "relation", "from_id": "r1", "to_id": "b"}

@@ -31,6 +31,13 @@ def test_a_point_is_kept_with_its_origin(weak: Split) -> None:
     ]  # fmt: skip
 
 
+def test_each_axis_has_its_own_scale(weak: Split) -> None:
+    """Of a click on a copy of 20 x 48 pixels of an image of 40 x 24."""
+    points, rejected = resolve([record(x=3.5, y=8.5, size=(20, 48))], weak, scale=(2.0, 0.5))
+    assert rejected.num_rows == 0
+    assert [(row["x"], row["y"]) for row in points.to_pylist()] == [(7.0, 4.25)]
+
+
 @pytest.mark.parametrize(
     ("change", "reason", "expected"),
     [

@@ -233,6 +233,18 @@ def test_an_erased_box_is_as_large_as_said_and_of_the_mean_colour() -> None:
     assert min(shares) < 0.02
 
 
+def test_an_erased_box_reaches_all_borders_and_may_be_the_whole_image() -> None:
+    gradient = torch.arange(12, dtype=torch.uint8).view(1, 3, 4).expand(3, 3, 4) * 20
+    borders = torch.zeros(4, dtype=torch.bool)
+    whole = 0
+    for seed in range(80):
+        torch.manual_seed(seed)
+        erased = recolour(gradient, changed(STILL, erase=1.0, erase_side=1.0))[0] != gradient[0]
+        borders |= torch.stack([erased[0].any(), erased[-1].any(), erased[:, 0].any(), erased[:, -1].any()])
+        whole += bool(erased.all())
+    assert borders.all() and whole
+
+
 def test_the_seed_alone_decides() -> None:
     first, again, other = drawn(WILD, 5), drawn(WILD, 5), drawn(WILD, 6)
     assert torch.equal(first.image, again.image)

@@ -89,3 +89,18 @@ def test_plain_files_go_by_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(table, "annotation_problem", single)
     assert to_instances(read_coco(path, keep_annotations=False)).equals(expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_an_id_is_used_once_in_all_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    rows = [{"id": n, "image_id": 1, "category_id": 1, "segmentation": [SQUARE]} for n in (7, 8, 9, 7)]
+    images = [{"id": 1, "file_name": "1.png", "width": 9, "height": 8}]
+    path = tmp_path / "file.json"
+    document = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "nut"}]}
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr(coco_module, "BATCH", size)
+    with pytest.raises(DataError) as raised:
+        read_coco(path, keep_annotations=False)
+    assert [fault.record for fault in raised.value.faults] == ["annotation 7 (#3)"]
