@@ -38,7 +38,8 @@ from tasks.promotion.baseline import Baseline, checked_model, folder_hash, read_
 from tasks.promotion.rule import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge
 from tasks.scoring.bootstrap import Ranking, Spread, differences, rank, spread
 from tasks.scoring.coco_eval import MaskScores, scores_of
-from tasks.scoring.coco_match import Curves, Matches, Rules, accumulate
+from tasks.scoring.coco_match import Matches, Rules, accumulate
+from tasks.scoring.metrics import AP
 from tasks.scoring.predictions import matches_of, true_objects
 
 log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ def compared(
     def spread_of(column: int) -> Spread:
         return spread(draws[:, column], config.confidence)
 
-    overall = change(scores[0].summary["AP"], scores[1].summary["AP"], config.ap_tolerance, *spread_of(0))
+    overall = change(scores[0].summary[AP.key], scores[1].summary[AP.key], config.ap_tolerance, *spread_of(0))
     rows = [
         ClassChange(
             category_id=b.category_id, name=b.name, objects=b.instances,
@@ -209,8 +210,7 @@ def _other_classes(classes: Classes, version: str) -> str:
 def _scores(parts: Sequence[Matches], val: Split, common: Sequence[int], params: Params) -> MaskScores:
     rules = Rules(params.evaluate.max_detections, params.evaluate.size_bounds)
     whole = accumulate(parts, len(val.categories), rules)
-    curves = Curves(whole.precision[:, :, common], whole.recall[:, common])
-    return scores_of(curves, [val.categories[k] for k in common], true_objects(val), rules)
+    return scores_of(whole.of_classes(common), [val.categories[k] for k in common], true_objects(val), rules)
 
 
 def _of(ranking: Ranking, common: Sequence[int]) -> Ranking:
@@ -234,11 +234,11 @@ def _alone(workspace: Path, params: Params, verdict: Verdict, baseline: Baseline
     rows = [
         ClassChange(
             category_id=row["category_id"], name=row["name"], objects=row["instances"],
-            **own(row["AP"]).model_dump(),
+            **own(row[AP.key]).model_dump(),
         )
         for row in details["per_class"]
     ]  # fmt: skip
-    return Found(verdict, [reason], own(details["scores"]["AP"]), rows, [], [], images, 0)
+    return Found(verdict, [reason], own(details["scores"][AP.key]), rows, [], [], images, 0)
 
 
 def _write(

@@ -15,7 +15,6 @@ import csv
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,13 @@ from tasks.inference.predict import Finder, Predictions
 from tasks.inference.predict_files import write_predictions
 from tasks.scoring.coco_eval import MaskScores
 from tasks.scoring.coco_faster import check_installed
+from tasks.scoring.metrics import AP, MODEL_METRICS
 from tasks.scoring.predictions import score, true_objects
 from tasks.scoring.pseudo import PseudoScores, score_pseudo
 
 log = logging.getLogger(__name__)
 
 MODELS = ("teacher", "student")
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 IOU_BINS = 20
 QUALITY_PARTS = "quality"
 
@@ -72,7 +71,7 @@ def run(params: Params, workspace: Path) -> None:
         found = score(predictions[name], val, params.evaluate)
         if found is not None:
             scores[name] = found
-            log.info("evaluate: %s: AP %s on %d images", name, _shown(found.summary["AP"]), len(val))
+            log.info("evaluate: %s: AP %s on %d images", name, _shown(found.summary[AP.key]), len(val))
     kept_aside = Split.open(workspace / "dataset" / "kept_aside")
     pseudo = score_pseudo(
         workspace / "pseudo", workspace / "points" / "points.parquet", kept_aside, params.evaluate.size_bounds,
@@ -93,7 +92,8 @@ def _write(
     pseudo: PseudoScores,
 ) -> None:
     """All outputs; scratch files go."""
-    metrics = {name: {key: scores[name].summary[key] for key in METRICS} for name in MODELS} | {
+    tracked = [metric.key for metric in MODEL_METRICS if metric.tracked]
+    metrics = {name: {key: scores[name].summary[key] for key in tracked} for name in MODELS} | {
         "pseudo": pseudo.metrics()
     }
     details = {name: _details(scores[name]) for name in MODELS} | {
@@ -201,7 +201,7 @@ def _finder(name: str, params: Params, workspace: Path, val: Split, device: torc
 
 
 def _details(scores: MaskScores) -> dict[str, Any]:
-    return {"scores": scores.summary, "per_class": [asdict(row) for row in scores.per_class]}
+    return {"scores": scores.summary, "per_class": [row.row() for row in scores.per_class]}
 
 
 def _at(curves: Iterable[Any], i: int) -> list[str]:

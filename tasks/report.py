@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,17 @@ from data.storage import atomic_write
 from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.stage_main import read_json, stage_main
-from tasks.common.summary_table import AP_ROWS, figure
 from tasks.labelling.gate import read_gate
 from tasks.promotion.rule import read_comparison
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
+from tasks.reporting.figures import figure
 from tasks.reporting.gate import gate_view
 from tasks.reporting.page import render
 from tasks.reporting.pipeline import done_steps, picture, run_record
 from tasks.reporting.promotion import promotion_view
 from tasks.reporting.rows import pseudo_rows, val_rows
 from tasks.scoring.crowding import crowding
+from tasks.scoring.metrics import AP, MODEL_METRICS, PSEUDO_METRICS, SIZES
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ def run(params: Params, workspace: Path) -> None:
         seconds=sum(step.seconds or 0 for step in steps),
         sizes=size_labels(details["size_bounds"]),
         size_counts=_size_counts(splits["val"], details["size_bounds"]),
-        ap_rows=AP_ROWS,
+        model_metrics=[metric for metric in MODEL_METRICS if metric.reported],
+        pseudo_metrics=PSEUDO_METRICS,
         class_rows=class_rows,
         class_high=class_high,
         precision_recall=_precision_recall(workspace),
@@ -127,11 +130,8 @@ def _training(meta: Mapping[str, Any], first: bool) -> dict[str, Any]:
 def size_labels(bounds: Sequence[float]) -> dict[str, str]:
     """What small, medium and large mean, in words."""
     small, medium = (f"{bound:g}" for bound in bounds)
-    return {
-        "small": f"under {small}² px",
-        "medium": f"{small}² to {medium}² px",
-        "large": f"over {medium}² px",
-    }
+    words = (f"under {small}² px", f"{small}² to {medium}² px", f"over {medium}² px")
+    return dict(zip(SIZES, words, strict=True))
 
 
 def _size_counts(val: Split, bounds: Sequence[float]) -> dict[str, int]:
@@ -139,19 +139,15 @@ def _size_counts(val: Split, bounds: Sequence[float]) -> dict[str, int]:
     areas = [
         row["area"] for row in val.instances.select(["area", "iscrowd"]).to_pylist() if not row["iscrowd"]
     ]
-    small, medium = (bound**2 for bound in bounds)
-    return {
-        "APs": sum(area <= small for area in areas),
-        "APm": sum(small <= area <= medium for area in areas),
-        "APl": sum(area >= medium for area in areas),
-    }
+    ends = [0, *(bound**2 for bound in bounds), math.inf]
+    return {size: sum(ends[n] <= area <= ends[n + 1] for area in areas) for n, size in enumerate(SIZES)}
 
 
 def _class_rows(details: Mapping[str, Any]) -> tuple[list[dict[str, Any]], float]:
     """The rows of the class table, and the AP at which their tracks end."""
     pairs = zip(details["teacher"]["per_class"], details["student"]["per_class"], strict=True)
     rows = [
-        {"name": a["name"], "instances": a["instances"], "teacher": a["AP"], "student": b["AP"]}
+        {"name": a["name"], "instances": a["instances"], "teacher": a[AP.key], "student": b[AP.key]}
         for a, b in pairs
     ]
     known = [row[key] for row in rows for key in ("teacher", "student") if row[key] is not None]

@@ -22,7 +22,7 @@ from tasks.common.errors import TaskError
 from tasks.doctor.doctor import full_check, quick_check
 from tasks.doctor.finding import Diagnosis, Finding
 from tasks.doctor.setup import awaits_points, check_params, is_made
-from tasks.reporting.pipeline import count
+from tasks.reporting.figures import count
 
 EXAMPLE = "Example: points2model doctor   |   points2model doctor --quick   |   points2model doctor --json"
 WORKSPACE = Path("workspace")

@@ -13,6 +13,7 @@ from rich.table import Table
 from data.errors import DataError
 from flows.cli.console import Console, print_json
 from tasks.common.errors import TaskError
+from tasks.scoring.metrics import MODEL_METRICS, keys_at
 
 EXAMPLE = (
     "Example: points2model evaluate --ground-truth val.json --results predicted/results.json --json   |   "
@@ -86,15 +87,16 @@ def _show(scores: dict[str, Any], console: Console) -> None:
             f"[yellow]note[/] {lost:,} objects can't be found: some images have more than {limit:,} of a class; raise "
             "--max-detections"
         )
-    figures = [key for key in scores if key.startswith(("AP", "AR"))]
     table = Table("", "percent", title="mask AP and AR", title_justify="left")
-    for key in figures:
+    for key in keys_at(limit).values():
         table.add_row(key, _shown(scores[key]))
     console.print(table)
     if "per_class" in scores:
-        table = Table("class", "objects", "AP", "AP50", "AP75", title="by class", title_justify="left")
+        by_class = [metric for metric in MODEL_METRICS if metric.by_class]
+        labels = [metric.label for metric in by_class]
+        table = Table("class", "objects", *labels, title="by class", title_justify="left")
         for row in scores["per_class"]:
-            cells = (_shown(row[key]) for key in ("AP", "AP50", "AP75"))
+            cells = (_shown(row[metric.key]) for metric in by_class)
             table.add_row(escape(row["name"]), f"{row['instances']:,}", *cells)
         console.print(table)
 

@@ -20,14 +20,13 @@ from rich.table import Table
 
 from flows.cli.console import Console, print_json
 from flows.dvc.environment import environment
+from tasks.scoring.metrics import AP, IOU, MODEL_METRICS
 
 EXAMPLE = "Example: points2model experiments   |   points2model experiments --commits 5   |   ... --json"
 FIGURES = {
-    "AP": ("student", "AP"),
-    "AP50": ("student", "AP50"),
-    "AP75": ("student", "AP75"),
-    "teacher AP": ("teacher", "AP"),
-    "pseudo IoU": ("pseudo", "refined_iou"),
+    **{metric.label: ("student", metric.key) for metric in MODEL_METRICS if metric.by_class},
+    f"teacher {AP.label}": ("teacher", AP.key),
+    "pseudo IoU": ("pseudo", f"refined_{IOU.key}"),
 }
 """Of metrics.json: percent."""
 
@@ -87,7 +86,7 @@ def read_rows(shown: list[dict[str, Any]]) -> list[Row]:
             if state in ("queued", "running"):
                 row.figures = dict.fromkeys(FIGURES)  # those that lie there are the commit's
             below.append(row)
-        below.sort(key=lambda row: (row.figures["AP"] is None, -(row.figures["AP"] or 0.0), row.name))
+        below.sort(key=lambda row: (row.figures[AP.label] is None, -(row.figures[AP.label] or 0.0), row.name))
         rows += [commit, *below]
     keys = {key for row in rows for key in row.params}
     differing = sorted(key for key in keys if len({json.dumps(row.params.get(key)) for row in rows}) > 1)

@@ -328,7 +328,7 @@ def _show(outcome: Outcome, target: str, console: Console) -> None:
         return
     metrics = _read_metrics()
     if target == "report" and metrics is not None:
-        from tasks.common.summary_table import summary_table
+        from tasks.reporting.figures import summary_table
 
         console.print(summary_table(metrics))
         _show_promotion(console)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.common.errors import TaskError
-from tasks.common.summary_table import AP_ROWS, difference, figure
 from tasks.promotion.rule import WORDS, Comparison, read_comparison
+from tasks.reporting.figures import figure, model_cells, pseudo_cells
+from tasks.scoring.metrics import AP
 
 WORKSPACE = Path("workspace")
 OUTS = {
@@ -103,7 +104,7 @@ def headline(run: RunFacts) -> str:
     metrics = run.read("evaluate", "evaluation/metrics.json")
     if metrics is not None and {"teacher", "student"} <= metrics.keys():
         told.append(
-            f"student AP {figure(metrics['student']['AP'])} (teacher {figure(metrics['teacher']['AP'])})"
+            f"student AP {figure(metrics['student'][AP.key])} (teacher {figure(metrics['teacher'][AP.key])})"
         )
     comparison = run.comparison()
     if comparison is not None:
@@ -128,23 +129,11 @@ def _points(run: RunFacts) -> list[str]:
 def _scores(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     if not {"teacher", "student", "pseudo"} <= metrics.keys():
         return ""
-    teacher, student, pseudo = metrics["teacher"], metrics["student"], metrics["pseudo"]
-    rows = [
-        (label, figure(teacher[key]), figure(student[key]), difference(teacher[key], student[key]))
-        for key, label, _ in AP_ROWS
-        if key in teacher
-    ]
+    rows = [(metric.label, *cells) for metric, *cells in model_cells(metrics)]
     table = _table(("mask AP, %", "teacher", "student", "difference"), rows, "lrrr")
-    rough, refined = pseudo["rough_iou"], pseudo["refined_iou"]
-    masks = _table(
-        ("pseudo masks", "rough", "refined", "difference"),
-        [
-            ("mean IoU, %", figure(rough), figure(refined), difference(rough, refined)),
-            ("IoU over 0.50, %", "", figure(pseudo["refined_over_50"]), ""),
-            ("IoU over 0.75, %", "", figure(pseudo["refined_over_75"]), ""),
-        ],
-        "lrrr",
-    )
+    rows = [(f"{metric.label}, {metric.unit}", *cells) for metric, *cells in pseudo_cells(metrics)]
+    masks = _table(("pseudo masks", "rough", "refined", "difference"), rows, "lrrr")
+    pseudo = metrics["pseudo"]
     made = f"{pseudo['masks']:,} of {pseudo['points']:,} points became masks."
     return f"{table}\n\n{masks}\n\n{made}"
 
@@ -181,9 +170,9 @@ def ap_table(run: RunFacts) -> list[dict[str, str]] | None:
     classes = zip(details["teacher"]["per_class"], details["student"]["per_class"], strict=True)
     changes = {one.category_id: one for one in comparison.classes} if comparison is not None else {}
     whole = _changes(comparison.overall if comparison is not None else None, comparison)
-    rows = [_row("all", "", metrics["teacher"]["AP"], metrics["student"]["AP"]) | whole]
+    rows = [_row("all", "", metrics["teacher"][AP.key], metrics["student"][AP.key]) | whole]
     for teacher, student in classes:
-        row = _row(student["name"], f"{student['instances']:,}", teacher["AP"], student["AP"])
+        row = _row(student["name"], f"{student['instances']:,}", teacher[AP.key], student[AP.key])
         rows.append(row | _changes(changes.get(student["category_id"]), comparison))
     return rows
 

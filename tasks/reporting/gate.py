@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tasks.labelling.gate import Comparison, Gate
-from tasks.reporting.pipeline import count
+from tasks.reporting.figures import count
 
 CLICK_WORDS = {"random": "clicks anywhere", "centre": "clicks at the centre"}
 

@@ -9,8 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.messages import plain
 from tasks.common.progress import format_seconds
-from tasks.common.summary_table import difference, figure
-from tasks.reporting.pipeline import count
+from tasks.reporting.figures import count, difference, figure
 
 TEMPLATE = "report.html.j2"
 STATUS_WORDS = {

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from tasks.common.progress import format_seconds
 from tasks.reporting.charts import safe
+from tasks.reporting.figures import count
 
 BOX, GAP, ROW = (124, 88), 24, 118
 MARGIN = 6
@@ -72,11 +73,6 @@ def seconds_of(workspace: Path, stage: str) -> float | None:
     """How long the step took when it last ran on this machine."""
     record = run_record(workspace, stage)
     return None if record is None else float(record["seconds"])
-
-
-def count(n: int, thing: str) -> str:
-    """`1 image`, `1,200 images`, `4 classes`."""
-    return f"{n:,} {thing}" + ("" if n == 1 else "es" if thing.endswith("s") else "s")
 
 
 def _facts(counts: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

@@ -20,22 +20,35 @@ from numpy.typing import NDArray
 from data.tables import Category
 from tasks.common.config import Evaluator
 from tasks.common.errors import TaskError
+from tasks.scoring import metrics
 from tasks.scoring.coco_faster import evaluate_faster
-from tasks.scoring.coco_match import SIZES, Curves, Rules, accumulate, match, thresholds
+from tasks.scoring.coco_match import Curves, Rules, accumulate, match, thresholds
 
 _MAX_LISTED = 20
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: its AP over IoU 0.50:0.95, at 0.50 and 0.75 in percent (None without true objects)."""
+    """One class: its true objects, and its metrics in percent by key (None without true objects)."""
 
     category_id: int
     name: str
     instances: int
-    AP: float | None
-    AP50: float | None
-    AP75: float | None
+    scores: dict[str, float | None]
+
+    @property
+    def AP(self) -> float | None:
+        """Over IoU 0.50 to 0.95."""
+        return self.scores[metrics.AP.key]
+
+    def row(self) -> dict[str, Any]:
+        """All fields side by side, as details.json has them."""
+        return {
+            "category_id": self.category_id,
+            "name": self.name,
+            "instances": self.instances,
+            **self.scores,
+        }
 
 
 @dataclass(frozen=True)
@@ -43,9 +56,8 @@ class MaskScores:
     """What COCO evaluation says of one model on one split.
 
     Attributes:
-        summary: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl in percent; None where no true
-            object is there to be found. AR1 and AR10 allow 1 and 10 detections a class and image, the rest
-            `max_detections`.
+        summary: MODEL_METRICS in percent, by key; None where there is no true object to find. AR1 and AR10 count 1
+            and 10 detections a class and image, the others `max_detections`.
         per_class: one entry a category, in the order of category ids.
         recall: float64 [R], the recall points, 0 to 1.
         precision: IoU threshold in percent -> float64 [R], precision averaged over the classes that have true
@@ -134,43 +146,18 @@ def scores_of(
         objects: true objects by category id, without crowds.
         rules: those of the curves.
     """
-    precision, recall = curves  # [T, R, K, A, M] and [T, K, A, M], -1 where undefined
-    overlaps, recall_points = thresholds()
-    percents = [round(100 * overlap) for overlap in overlaps]
-    at50, at75 = percents.index(50), percents.index(75)
-
-    def limit(wanted: int) -> int:
-        return rules.limits.index(min(wanted, rules.limits[-1]))
-
-    summary = {
-        "AP": _percent(precision[:, :, :, 0, -1]),
-        "AP50": _percent(precision[at50, :, :, 0, -1]),
-        "AP75": _percent(precision[at75, :, :, 0, -1]),
-        **{f"AP{size[0]}": _percent(precision[:, :, :, 1 + i, -1]) for i, size in enumerate(SIZES)},
-        "AR1": _percent(recall[:, :, 0, limit(1)]),
-        "AR10": _percent(recall[:, :, 0, limit(10)]),
-        "AR": _percent(recall[:, :, 0, -1]),
-        **{f"AR{size[0]}": _percent(recall[:, :, 1 + i, -1]) for i, size in enumerate(SIZES)},
+    summary = {metric.key: metric.compute(curves, rules) for metric in metrics.MODEL_METRICS}
+    per_class = []
+    for k, category in enumerate(sorted(categories)):
+        own = curves.of_classes([k])
+        scores = {
+            metric.key: metric.compute(own, rules) for metric in metrics.MODEL_METRICS if metric.by_class
+        }
+        per_class.append(ClassScore(category.id, category.name, objects[category.id], scores))
+    by_overlap = {
+        overlap: _mean_curve(curves.precision[i, :, :, 0, -1]) for i, overlap in enumerate(metrics.OVERLAPS)
     }
-    per_class = [
-        ClassScore(
-            category_id=category.id,
-            name=category.name,
-            instances=objects[category.id],
-            AP=_percent(precision[:, :, k, 0, -1]),
-            AP50=_percent(precision[at50, :, k, 0, -1]),
-            AP75=_percent(precision[at75, :, k, 0, -1]),
-        )
-        for k, category in enumerate(sorted(categories))
-    ]
-    by_overlap = {iou: _mean_curve(precision[i, :, :, 0, -1]) for i, iou in enumerate(percents)}
-    return MaskScores(summary, per_class, recall_points, by_overlap)
-
-
-def _percent(values: NDArray[np.float64]) -> float | None:
-    """The mean of what is defined (> -1), in percent with 3 decimals; None where nothing is."""
-    defined = values[values > -1]
-    return round(100 * float(defined.mean()), 3) if defined.size else None
+    return MaskScores(summary, per_class, thresholds()[1], by_overlap)
 
 
 def _mean_curve(precision: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -23,8 +23,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from data.storage import atomic_write
+from tasks.scoring.metrics import SIZES
 
-SIZES = ("small", "medium", "large")
 _NO_LIMIT = 1e10  # square pixels; COCO's own "all" and "large" end here
 
 
@@ -87,6 +87,10 @@ class Curves(NamedTuple):
     """[T, R, K, A, M]"""
     recall: NDArray[np.float64]
     """[T, K, A, M]"""
+
+    def of_classes(self, classes: Sequence[int]) -> Curves:
+        """Those of some classes, by their indices among the K."""
+        return Curves(self.precision[:, :, classes], self.recall[:, classes])
 
 
 def thresholds() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

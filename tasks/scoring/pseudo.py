@@ -12,10 +12,8 @@ import pyarrow.compute as pc
 
 from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
 from tasks.common import processes
-from tasks.scoring.coco_match import SIZES
-from tasks.scoring.pseudo_quality import QUALITY, by_group, compare, point_quality
-
-METRICS = ("rough_iou", "refined_iou", "refined_over_50", "refined_over_75")
+from tasks.scoring.metrics import PSEUDO_METRICS, SIZES
+from tasks.scoring.pseudo_quality import QUALITY, by_group, point_quality, summarise
 
 
 class PseudoScores(NamedTuple):
@@ -30,8 +28,9 @@ class PseudoScores(NamedTuple):
 
     def metrics(self) -> dict[str, float | None]:
         """The `pseudo` part of metrics.json: all points, those with a mask, means over the measured ones."""
-        figures = compare(self.quality)
-        return {"points": self.status.total(), "masks": self.masks, **{key: figures[key] for key in METRICS}}
+        figures = summarise(self.quality)
+        keys = [f"{kind}_{metric.key}" for metric in PSEUDO_METRICS for kind in metric.tracked]
+        return {"points": self.status.total(), "masks": self.masks, **{key: figures[key] for key in keys}}
 
     def details(self, classes: Sequence[str]) -> dict[str, Any]:
         """Statuses, matches, and quality overall, by size of the true mask and by class of the point."""
@@ -39,7 +38,7 @@ class PseudoScores(NamedTuple):
             "status": dict(sorted(self.status.items())),
             "measured": len(self.quality),
             "unmatched": self.quality["instance_id"].null_count,
-            "all": compare(self.quality),
+            "all": summarise(self.quality),
             "by_size": by_group(self.quality, "size", SIZES),
             "by_class": by_group(self.quality, "category", classes),
         }

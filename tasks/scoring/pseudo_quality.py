@@ -9,7 +9,7 @@ drops out of the average.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.masks import rle as masks
 from data.tables import Split
-from tasks.scoring.coco_match import SIZES
+from tasks.scoring.metrics import KINDS, PSEUDO_METRICS, SIZES
 
 QUALITY = pa.schema(
     [
@@ -37,15 +37,6 @@ QUALITY = pa.schema(
         ),  # of the mask that training gets: the rough one where refining came out empty
     ]
 )
-
-
-class Quality(NamedTuple):
-    """Mean IoU and shares of points at or over IoU 0.5 and 0.75, in percent; None over no points."""
-
-    points: int
-    iou: float | None
-    over_50: float | None
-    over_75: float | None
 
 
 def point_quality(
@@ -154,33 +145,20 @@ def _iou(found: list[bytes | None], true: list[bytes], height: int, width: int) 
     return iou
 
 
-def summarise(iou: NDArray[np.floating[Any]]) -> Quality:
-    """The figures of a set of points, from their IoU [K]."""
-    if not len(iou):
-        return Quality(0, None, None, None)
-    values = np.asarray(iou, dtype=np.float64)
+def summarise(quality: pa.Table) -> dict[str, Any]:
+    """`points`, and PSEUDO_METRICS of rough and of refined masks in percent, over the rows of a QUALITY table.
 
-    def percent(mean: Any) -> float:
-        return round(100 * float(mean), 3)
-
-    return Quality(
-        len(values), percent(values.mean()), percent((values >= 0.5).mean()), percent((values >= 0.75).mean())
-    )
-
-
-def compare(quality: pa.Table) -> dict[str, Any]:
-    """Points, and the rough and the refined masks' figures, over the rows of a QUALITY table."""
+    They are None over no points.
+    """
     result: dict[str, Any] = {"points": quality.num_rows}
-    for kind in ("rough", "refined"):
-        figures = summarise(quality[f"{kind}_iou"].to_numpy())
-        result |= {
-            f"{kind}_iou": figures.iou,
-            f"{kind}_over_50": figures.over_50,
-            f"{kind}_over_75": figures.over_75,
-        }
+    for kind in KINDS:
+        iou = np.asarray(quality[f"{kind}_iou"].to_numpy(), np.float64)
+        for metric in PSEUDO_METRICS:
+            share = metric.compute(iou) if len(iou) else None
+            result[f"{kind}_{metric.key}"] = None if share is None else round(100 * float(share), 3)
     return result
 
 
 def by_group(quality: pa.Table, column: str, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`compare` for each value of a column; groups without points are kept, with None for figures."""
-    return {group: compare(quality.filter(pc.equal(quality[column], group))) for group in groups}
+    """`summarise` for each value of a column; groups without points are kept."""
+    return {group: summarise(quality.filter(pc.equal(quality[column], group))) for group in groups}

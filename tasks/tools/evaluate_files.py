@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tasks.common.config import Evaluator
 from tasks.common.errors import TaskError
 from tasks.scoring.coco_eval import evaluate_masks, truth_of
 from tasks.scoring.coco_faster import check_installed
-from tasks.scoring.coco_match import SIZES
+from tasks.scoring.metrics import keys_at
 
 
 def evaluate_files(
@@ -39,10 +38,9 @@ def evaluate_files(
         evaluator: whose code computes; the figures are the same.
 
     Returns:
-        AP, AP50, AP75, APs, APm, APl, AR1, AR10, ARN (N: max_detections), ARs, ARm, ARl in percent (None where no
-        true object is there to be found); max_detections, size_bounds, images, objects (crowds left out),
-        objects_beyond_limit (of an image and class, more than max_detections: they can't be found), detections;
-        per_class: category_id, name, instances, AP, AP50, AP75.
+        MODEL_METRICS in percent by the keys of `keys_at` (None without true objects); max_detections, size_bounds,
+        images, objects (without crowds), objects_beyond_limit (those of an image and class beyond max_detections,
+        which can't be found), detections; per_class: category_id, name, instances, metrics.
 
     Raises:
         DataError: every fault of either file.
@@ -66,22 +64,13 @@ def evaluate_files(
     scores = evaluate_masks(
         truth, found, max_detections=max_detections, size_bounds=size_bounds, evaluator=evaluator
     )
-    summary = dict(scores.summary)
-    recall = {
-        "AR1": summary.pop("AR1"),
-        "AR10": summary.pop("AR10"),
-        f"AR{max_detections}": summary.pop("AR"),
-    }
-    by_size = {f"AR{size[0]}": summary.pop(f"AR{size[0]}") for size in SIZES}
     return {
-        **summary,
-        **recall,
-        **by_size,
+        **{key: scores.summary[metric] for metric, key in keys_at(max_detections).items()},
         "max_detections": max_detections,
         "size_bounds": [small, medium],
         "images": len(coco.images),
         "objects": sum(per_image_and_class.values()),
         "objects_beyond_limit": sum(max(0, n - max_detections) for n in per_image_and_class.values()),
         "detections": len(found),
-        "per_class": [asdict(score) for score in scores.per_class],
+        "per_class": [score.row() for score in scores.per_class],
     }

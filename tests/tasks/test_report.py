@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rich.console import Console
 
-from tasks.common.summary_table import difference, figure, summary_table
 from tasks.report import fairness
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, nice_step, smooth
+from tasks.reporting.figures import difference, figure, summary_table
 from tasks.reporting.gallery import mask_path, spread
 from tasks.reporting.pipeline import STEPS, done_steps, picture
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data.masks import rle as masks
 from data.tables import IMAGES, INSTANCES, POINTS, PSEUDO, Category, Split
-from tasks.scoring.pseudo_quality import by_group, compare, point_quality, size_group, summarise
+from tasks.scoring.pseudo_quality import by_group, point_quality, size_group, summarise
 
 Box = tuple[int, int, int, int]  # x, y, width, height
 HEIGHT, WIDTH = 24, 32
@@ -128,7 +128,7 @@ def test_figures_of_rough_refined_kept_and_missing_masks() -> None:
     assert [row["true_area"] for row in rows] == [100, 100, 16, None]
     assert [row["category"] for row in rows] == ["disc", "disc", "ring", "ring"]
     table = pa.Table.from_pylist(rows)
-    assert compare(table) == {
+    assert summarise(table) == {
         "points": 4,
         "rough_iou": 32.5,
         "rough_over_50": 50.0,  # 0.5 itself counts
@@ -159,9 +159,9 @@ def test_only_images_with_kept_aside_masks_are_measured_and_order_is_kept() -> N
 
 def test_nothing_to_measure() -> None:
     table = point_quality(PSEUDO.empty_table(), POINTS.empty_table(), split_of([]), BOUNDS)
-    assert compare(table)["points"] == 0
-    assert compare(table)["refined_iou"] is None
-    assert summarise(np.zeros(0)).over_50 is None
+    assert summarise(table)["points"] == 0
+    assert summarise(table)["refined_iou"] is None
+    assert summarise(table)["refined_over_50"] is None
 
 
 @pytest.mark.parametrize(
