@@ -1,4 +1,4 @@
-"""Writes workspace/report.html: one page, nothing to load, on what the line did and how well."""
+"""Writes workspace/report.html: one page, nothing to load, on what the pipeline did and how well."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tasks.promotion.rule import read_comparison
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
 from tasks.reporting.figures import figure
 from tasks.reporting.gate import gate_view
+from tasks.reporting.graph import pipeline_graph
 from tasks.reporting.page import render
-from tasks.reporting.pipeline import done_steps, picture, run_record
+from tasks.reporting.pipeline import picture, steps_of
 from tasks.reporting.promotion import promotion_view
 from tasks.reporting.rows import pseudo_rows, val_rows
 from tasks.scoring.crowding import crowding
@@ -45,12 +46,15 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
 }
 LOSS_NAMES = {"loss": "total", "loss_mask": "mask", "loss_category": "class"}
 
+Details = Mapping[str, Any]
+"""The content of details.json."""
+
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/report.html from what the other steps left.
+    """Writes workspace/report.html from the outputs of the other stages.
 
     Raises:
-        TaskError: a step's output is missing; names the step to run.
+        TaskError: an output is missing; its text names the stage to run.
     """
     counts = {
         folder: read_json(workspace / folder / "manifest.json", stage)["counts"]
@@ -59,46 +63,23 @@ def run(params: Params, workspace: Path) -> None:
     metrics = read_json(workspace / "evaluation" / "metrics.json", "evaluate")
     details = read_json(workspace / "evaluation" / "details.json", "evaluate")
     splits = {name: Split.open(workspace / "dataset" / name) for name in ("val", "weak", "kept_aside")}
-    models = {
-        name: read_json(workspace / name / "model.json", f"train_{name}")
-        for name in ("teacher", "refiner", "student")
-    }
-    steps = done_steps(workspace, splits["weak"].image_root, counts)
-    class_rows, class_high = _class_rows(details)
     images = params.report.gallery_images
-    comparison = read_comparison(workspace)
+    gate = read_gate(workspace / "refiner")
     page = render(
         title=params.report.title,
         counts=counts,
         images_rejected=sum(counts[f"dataset/{name}"]["rejected"] for name in ("strong", "weak", "val")),
         metrics=metrics,
         details=details,
-        limit_told=crowding(splits["val"]).told(details["max_detections"]),
-        line=picture(steps),
-        seconds=sum(step.seconds or 0 for step in steps),
-        sizes=size_labels(details["size_bounds"]),
-        size_counts=_size_counts(splits["val"], details["size_bounds"]),
-        model_metrics=[metric for metric in MODEL_METRICS if metric.reported],
         pseudo_metrics=PSEUDO_METRICS,
-        class_rows=class_rows,
-        class_high=class_high,
-        precision_recall=_precision_recall(workspace),
+        gate=gate_view(gate, counts["pseudo"]["refused"], metrics["pseudo"]["masks"]),
         iou_histogram=_iou_histogram(workspace),
-        losses=[
-            ("Teacher", _loss_chart(workspace / "teacher" / "log.jsonl", "Teacher's loss")),
-            ("Refiner", _loss_chart(workspace / "refiner" / "log.jsonl", "Refiner's loss")),
-            ("Student", _loss_chart(workspace / "student" / "log.jsonl", "Student's loss")),
-        ],
         pseudo_gallery=pseudo_rows(workspace, splits["weak"], splits["kept_aside"], images),
         val_gallery=val_rows(workspace, splits["val"], images, params.report.score_threshold),
         score_threshold=params.report.score_threshold,
-        gate=gate_view(
-            read_gate(workspace / "refiner"), counts["pseudo"]["refused"], metrics["pseudo"]["masks"]
-        ),
-        promotion=promotion_view(comparison),
-        fairness=fairness(models["teacher"], models["student"], comparison.baseline.version is None),
-        runs=[record for stage in _stages() if (record := run_record(workspace, stage)) is not None],
-        settings=json.dumps(models, indent=1, ensure_ascii=False),
+        **_pipeline(params, workspace, counts),
+        **_scores(workspace, details, splits["val"]),
+        **_models(workspace),
     )
     path = workspace / "report.html"
     with atomic_write(path) as temporary:
@@ -106,11 +87,55 @@ def run(params: Params, workspace: Path) -> None:
     log.info("report: %s, %.1f MB", path, len(page.encode()) / 1e6)
 
 
-def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any], first: bool) -> dict[str, Any]:
-    """From the two model.json: whether the difference of teacher and student is the labels' doing alone.
+def _pipeline(params: Params, workspace: Path, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The picture of the pipeline, and when and where each stage ran."""
+    # dvc.yaml isn't a dependency of stage report: any edit would make the report stale. An edge changes only with a
+    # stage's deps or outs, or with ingest.* and points.*, which name the inputs of ingest and import_points. That stage
+    # runs again, and if its results change, so does the report. If they don't, the page's figures stay right.
+    graph = pipeline_graph(workspace.parent, params.model_dump(mode="json"), "report")
+    steps = steps_of(graph, workspace, counts)
+    return {
+        "diagram": picture(steps) if steps else None,
+        "seconds": sum(step.seconds for step in steps),
+        "runs": [step.run for step in steps if step.run is not None],
+    }
 
-    It is where network, seed (so initial weights too), training settings and steps are the same. The `first` student
-    that should start from the promoted model has none to start from: it starts from scratch, as the teacher.
+
+def _scores(workspace: Path, details: Details, val: Split) -> dict[str, Any]:
+    """The section on teacher and student."""
+    class_rows, class_high = _class_rows(details)
+    return {
+        "model_metrics": [metric for metric in MODEL_METRICS if metric.reported],
+        "sizes": size_labels(details["size_bounds"]),
+        "size_counts": _size_counts(val, details["size_bounds"]),
+        "limit_note": crowding(val).limit_note(details["max_detections"]),
+        "class_rows": class_rows,
+        "class_high": class_high,
+        "precision_recall": _precision_recall(workspace),
+    }
+
+
+def _models(workspace: Path) -> dict[str, Any]:
+    """How the networks were trained, and whether the student may be promoted."""
+    names = ("teacher", "refiner", "student")
+    models = {name: read_json(workspace / name / "model.json", f"train_{name}") for name in names}
+    comparison = read_comparison(workspace)
+    return {
+        "promotion": promotion_view(comparison),
+        "fairness": fairness(models["teacher"], models["student"], comparison.baseline.version is None),
+        "losses": [
+            (name.title(), _loss_chart(workspace / name / "log.jsonl", f"{name.title()}'s loss"))
+            for name in names
+        ],
+        "settings": json.dumps(models, indent=1, ensure_ascii=False),
+    }
+
+
+def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any], first: bool) -> dict[str, Any]:
+    """From the two model.json: whether only the labels can explain the difference between teacher and student.
+
+    `equal` if network, seed (so initial weights too), training settings and steps are the same. The `first` student
+    starts from scratch like the teacher, even with `start: promoted`.
     """
     ours, theirs = ({"network": meta["config"], **_training(meta, first)} for meta in (teacher, student))
     unlike = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
@@ -118,10 +143,10 @@ def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any], first: bool
 
 
 def _training(meta: Mapping[str, Any], first: bool) -> dict[str, Any]:
-    # Not part of how a network learns, or the labels themselves; images held out have words of their own.
+    # These don't change how a network learns, or are the labels themselves. The page mentions held-out images apart.
     aside = {"stage", "milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
     aside |= {"holdout", "unusable", "strong_share", "classes_from"}
-    training = {"start": "scratch", **meta["training"]}  # the teacher's only way
+    training = {"start": "scratch", **meta["training"]}  # a teacher has no key `start`
     if first and training["start"] == "promoted":
         training["start"] = "scratch"
     return {key: value for key, value in training.items() if key not in aside}
@@ -189,7 +214,7 @@ def _loss_chart(path: Path, title: str) -> dict[str, Any] | None:
     if not rows:
         return None
     parts = [key for key in rows[0] if key not in ("step", "lr")]
-    # The parts of a loss that has only one are the loss itself.
+    # With a single part, that part is the loss itself.
     parts = ["loss", *(key for key in parts if key != "loss")] if len(parts) > 2 else ["loss"]
     steps = [row["step"] for row in rows]
     series = [
@@ -209,10 +234,6 @@ def _loss_chart(path: Path, title: str) -> dict[str, Any] | None:
 def _read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _stages() -> list[str]:
-    return list(dict.fromkeys(["make_demo", *MANIFESTS.values()]))
 
 
 if __name__ == "__main__":

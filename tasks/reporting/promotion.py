@@ -1,4 +1,4 @@
-"""The report's words and rows on promotion: the student beside the promoted model."""
+"""The report's section on promotion: the student against the model that was promoted before it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasks.promotion.rule import PROMOTABLE, WORDS, Change, Comparison
 
 
 def promotion_view(comparison: Comparison) -> dict[str, Any]:
-    """What report.html.j2 shows; `rows` is empty where there was nothing to compare with."""
+    """The values of report.html.j2; `rows` is empty for a first model, which is compared with none."""
     version = comparison.baseline.version
     rows = []
     if version is not None:
@@ -19,10 +19,11 @@ def promotion_view(comparison: Comparison) -> dict[str, Any]:
         "headline": headline(comparison),
         "style": "good"
         if comparison.verdict in PROMOTABLE
-        else "bad"
-        if comparison.verdict != "same"
-        else "",
-        "reasons": comparison.reasons,
+        else ""
+        if comparison.verdict == "same"
+        else "bad",
+        # The headline of a first model, or of the same one, says it all.
+        "reasons": [] if comparison.verdict in ("first", "same") else comparison.reasons,
         "rows": rows,
         "version": version,
         "images": comparison.images,
@@ -38,11 +39,10 @@ def headline(comparison: Comparison) -> str:
     version = comparison.baseline.version
     if comparison.verdict == "first":
         return "This student is the first model: it may be promoted."
-    words = WORDS[comparison.verdict]
     if comparison.verdict == "same":
-        return f"This student is the promoted model {version} itself."
+        return f"This student is {version}, which was promoted before: training produced the same bytes."
     may = "may take its place" if comparison.verdict in PROMOTABLE else "does not take its place"
-    return f"Against the promoted model {version} this student is {words}: it {may}."
+    return f"Against {version}, which was promoted before, this student is {WORDS[comparison.verdict]}: it {may}."
 
 
 def _row(label: str, objects: int, change: Change, tolerance: float, main: bool = False) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from data.images.read import read_ingested
 from data.masks import rle
 from data.tables import POINTS, PREDICTIONS, PSEUDO, DataError, Split, read_parquet, stream_parquet
+from tasks.reporting.figures import count
 from tasks.reporting.gallery import LONGEST_SIDE, Dot, Panel, Shape, colours, image_definition, panel, spread
 from tasks.scoring.pseudo_quality import QUALITY
 
@@ -93,7 +94,7 @@ def val_rows(
     for id in chosen:
         true = [_true_shape(row, val) for row in _instances(val, id)]
         panels = [Panel("image", [], []), Panel("true masks", true, [])]
-        facts = [f"{len(true)} objects"]
+        facts = [count(len(true), "object")]
         for name in ("teacher", "student"):
             shapes = [_found_shape(row, val) for row in found[name][id]]
             panels.append(Panel(name, shapes, []))
@@ -129,7 +130,7 @@ def _pseudo_panels(
         kept = "" if row["refined_rle"] is not None else " (the rough mask stays)"
         refined.append(Shape(_decode(weak, id, final), colour, f"{name}: refined{said['refined']}{kept}"))
     panels = [Panel("clicks", [], clicks), Panel("rough", rough, missing), Panel("refined", refined, missing)]
-    facts = [f"{len(pseudo)} clicks"] + ([f"{len(missing)} without a mask"] if missing else [])
+    facts = [count(len(pseudo), "click")] + ([f"{len(missing)} without a mask"] if missing else [])
     measured = [iou_of[row["point_id"]] for row in pseudo if row["point_id"] in iou_of]
     if measured:
         means = [

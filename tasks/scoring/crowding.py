@@ -37,14 +37,14 @@ class Crowding(NamedTuple):
         """How many objects can't be found with `limit` detections a class and image, however good the model."""
         return sum(max(0, count - limit) for count in self.by_class.values())
 
-    def told(self, limit: int) -> str:
-        """What the limit does to AP, in a sentence; nothing where it does nothing."""
+    def limit_note(self, limit: int) -> str:
+        """A sentence on the objects that the limit excludes; empty if there are none."""
         beyond = self.beyond(limit)
         if not beyond:
             return ""
         return (
-            f"One image has {self.most_of_a_class[0]:,} objects of a class; above the limit lie {beyond:,} "
-            f"object{'s' * (beyond != 1)}, which no model could find: raise evaluate.max_detections."
+            f"One image has {self.most_of_a_class[0]:,} objects of a class. Beyond the limit: {beyond:,} "
+            f"object{'s' * (beyond != 1)}, which no model can find; raise evaluate.max_detections."
         )
 
 

@@ -280,7 +280,7 @@ def test_val_images_without_objects_have_no_ap(params: Params) -> None:
     metrics = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())
     assert set(metrics["student"].values()) == {None}
     page = check_page((WORKSPACE / "report.html").read_text(encoding="utf-8"))
-    assert "The validation images hold no objects, so no AP can be told." in page.text
+    assert "These images hold no objects, so there is no AP." in page.text
 
 
 def test_a_lost_image_and_an_odd_class_name_are_shown_not_fatal(params: Params) -> None:

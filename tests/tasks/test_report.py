@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,7 +19,9 @@ from tasks.report import fairness
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, nice_step, smooth
 from tasks.reporting.figures import difference, figure, summary_table
 from tasks.reporting.gallery import mask_path, spread
-from tasks.reporting.pipeline import STEPS, done_steps, picture
+from tasks.reporting.graph import pipeline_graph
+from tasks.reporting.pipeline import picture, steps_of
+from tests.tasks.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -205,18 +208,68 @@ def test_spread(count: int, wanted: int, chosen: list[int]) -> None:
     assert spread(count, wanted) == chosen
 
 
-def test_the_picture_has_a_box_a_step_and_an_arrow_where_results_flow(tmp_path: Path) -> None:
-    demo = done_steps(
-        tmp_path,
-        str(tmp_path / "demo/dataset/images"),
-        {"points": {"points": 3, "rejected": 1, "files_rejected": 2}},
+def test_the_picture_is_dvc_yamls_graph(tmp_path: Path) -> None:
+    """A box a stage above the report, an arrow where results flow and no other stage is between."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    demo = steps_of(
+        pipeline_graph(ROOT, params, "report"), tmp_path,
+        {"points": {"points": 3, "rejected": 1, "files_rejected": 2}, "comparison": {"draws": 1}},
+    )  # fmt: skip
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert [step.stage.name for step in demo] == [name for name in stages if name not in ("code", "report")]
+    after = {step.stage.name: step.stage.after for step in demo}
+    assert after["ingest"] == ("make_demo",) and after["import_points"] == after["train_teacher"] == (
+        "ingest",
     )
-    own = done_steps(tmp_path, "/data/images", {})
-    assert [step.step.stage for step in demo] == [step.stage for step in STEPS]
-    assert "make_demo" not in [step.step.stage for step in own]
-    for steps, arrows in ((demo, 9), (own, 7)):
+    assert after["pseudo_label"] == ("import_points", "train_refiner")
+    params["ingest"] |= {"images": "photos", "annotations": "labels"}
+    params["points"]["files"] = "clicks"
+    own = steps_of(pipeline_graph(ROOT, params, "report"), tmp_path, {})
+    assert [step.stage.name for step in own] == [name for name in after if name != "make_demo"]
+    for steps, arrows in ((demo, 9), (own, 8)):
         svg = picture(steps)
         assert svg.count('class="box"') == len(steps)
         assert svg.count('class="arrow"') == arrows
-    assert "3 points" in picture(demo) and "1 + 2 files rejected" in picture(demo)
+        assert len({(step.stage.column, step.stage.row) for step in steps}) == len(steps)
+    assert (
+        "3 points" in picture(demo) and "1 + 2 files rejected" in picture(demo) and "1 draw<" in picture(demo)
+    )
     assert "from the cache" in picture(demo)  # nothing ran here
+
+
+GRAPH = """
+stages:
+  a: {cmd: x, desc: First, deps: [code.json, "${raw.images}"], outs: [{out/a: {cache: false}}]}
+  b: {cmd: x, deps: [out/a/one.txt], outs: [out/b]}
+  c: {cmd: x, deps: [out/a, out/b], outs: [out/c]}
+  d: {cmd: x, deps: ["${no.such}"], outs: [out/d]}
+  side: {cmd: x, deps: [out/a], outs: [out/side]}
+  end: {cmd: x, deps: [out/c, out, other], outs: [page]}
+"""
+
+
+def test_a_graph_of_ones_own_is_laid_out(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(GRAPH)
+    found = {stage.name: stage for stage in pipeline_graph(tmp_path, {"raw": {"images": "out/d/x"}}, "end")}
+    assert {name: stage.after for name, stage in found.items()} == {
+        "a": ("d",), "b": ("a",), "c": ("b",), "d": (), "side": ("a",),
+    }  # fmt: skip
+    assert [(stage.column, stage.row) for stage in found.values()] == [(1, 0), (2, 0), (3, 0), (0, 0), (2, 1)]
+    assert found["a"].description == "First"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["stages: [", "stages: []", "{}", "stages: {end: {deps: [out], outs: [out/x]}, b: {deps: [out/x], outs: [out]}}",
+     "stages: {end: {deps: 3}}", "stages: {a: {outs: [x]}}", "stages: {end: {cache: no}}"],
+)  # fmt: skip
+def test_a_graph_that_cant_be_read_leaves_the_picture_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    assert pipeline_graph(tmp_path, {}, "end") == []
+    assert "dvc.yaml: can't be drawn" in caplog.text
+
+
+def test_without_dvc_yaml_the_graph_is_that_of_this_code(tmp_path: Path) -> None:
+    assert pipeline_graph(tmp_path, {}, "report") == pipeline_graph(ROOT, {}, "report")

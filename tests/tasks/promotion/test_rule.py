@@ -139,12 +139,16 @@ def comparison(verdict: str, overall: Change, version: str | None = "v1") -> Com
         ("within_tolerance", "within the tolerance: it may take its place", "good"),
         ("worse", "is worse than tolerated: it does not take its place", "bad"),
         ("unknown", "is not comparable: it does not take its place", "bad"),
-        ("same", "is the promoted model v1 itself", ""),
+        ("same", "^This student is v1, which was promoted before: training produced the same bytes.$", ""),
     ],
 )
-def test_the_report_tells_the_verdict(verdict: str, said: str, style: str) -> None:
+def test_the_report_shows_the_verdict(verdict: str, said: str, style: str) -> None:
     view = promotion_view(comparison(verdict, change(20.0, 10.0, 0.5, low=-12.0, high=1.0)))
     assert re.search(said, view["headline"])
+    assert verdict == "same" or view["headline"].startswith(
+        "Against v1, which was promoted before, this student "
+    )
+    assert view["reasons"] == ([] if verdict == "same" else ["So."])
     assert view["style"] == style
     whole, one = view["rows"]
     assert (whole["label"], whole["objects"], whole["main"]) == ("all classes", 3, True)
@@ -155,4 +159,5 @@ def test_the_report_tells_the_verdict(verdict: str, said: str, style: str) -> No
 def test_the_report_of_a_first_model_has_no_table() -> None:
     view = promotion_view(comparison("first", change(None, 10.0, 0.5), None))
     assert view["rows"] == []
-    assert view["headline"] == "This student is the first model: it may be promoted."  # the reason says why
+    assert view["headline"] == "This student is the first model: it may be promoted."
+    assert view["reasons"] == []  # they say the same

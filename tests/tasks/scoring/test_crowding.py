@@ -23,15 +23,19 @@ def test_objects_of_a_split(make_split: Callable[..., Split]) -> None:  # noqa: 
 
 
 @pytest.mark.parametrize(
-    ("limit", "beyond", "told"),
-    [(2, 5, "has 6 objects of a class; above the limit lie 5 objects"), (5, 1, "lie 1 object,"), (6, 0, "")],
+    ("limit", "beyond", "note"),
+    [
+        (2, 5, "has 6 objects of a class. Beyond the limit: 5 objects, which"),
+        (5, 1, "limit: 1 object, which"),
+        (6, 0, ""),
+    ],
 )
-def test_what_lies_above_the_limit(limit: int, beyond: int, told: str) -> None:
+def test_what_lies_above_the_limit(limit: int, beyond: int, note: str) -> None:
     found = Crowding(Counter({(1, 1): 6, (1, 2): 3, (2, 1): 2}), Counter({1: 9, 2: 2}))
     assert found.most_of_a_class == (6, 1, 1)
     assert found.beyond(limit) == beyond
-    assert told in found.told(limit)
-    assert bool(found.told(limit)) == bool(beyond)
+    assert note in found.limit_note(limit)
+    assert bool(found.limit_note(limit)) == bool(beyond)
 
 
 def test_no_objects() -> None:
