@@ -92,8 +92,8 @@ def test_one_made_worse_on_purpose_is_refused_and_the_report_says_why(project: P
     assert reason.startswith("AP falls from") and "promotion.ap_tolerance" in reason
     page = report(project)
     assert reason in page
-    headline = "Against v1, which was promoted before, this student is worse than tolerated: it does not take its place."
-    assert headline in page
+    assert "Against v1, which was promoted before, this student is worse than tolerated: it does not" in page
+    assert "it does not take its place." in page
     assert project.flow() == dict.fromkeys(STAGES, "Cached") and project.repro() == []
     assert models(project) == found
     refused = project.call("flows.cli.main", "promote")

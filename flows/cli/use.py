@@ -48,13 +48,13 @@ def use(
     same = PARAMS.is_file() and PARAMS.read_text(encoding="utf-8") == found.text
     if not as_json:
         _show(console, found.name, found.changes, same)
+        _show_kept(console, found.kept)
     written = not same and not show and (yes or _agreed(console, as_json))
     if written:
         with atomic_write(PARAMS) as partial:
             partial.write_text(found.text, encoding="utf-8")
     if as_json:
-        told = {"recipe": found.name, "changes": found.changes, "written": written}
-        print_json(told)
+        print_json({"recipe": found.name, "changes": found.changes, "kept": found.kept, "written": written})
     elif written:
         console.print(
             f"{PARAMS} is {escape(found.name)} now; look with `points2model doctor`, then `points2model run`"
@@ -70,6 +70,13 @@ def _show(console: Console, name: str, lines: list[str], same: bool) -> None:
     console.print(Text(f"--- {PARAMS}\n+++ {name}", style="bold"))
     for line in lines:
         console.print(Text(line, style="red" if line[0] == "-" else "green"))
+
+
+def _show_kept(console: Console, lines: list[str]) -> None:
+    if lines:
+        console.print(f"kept from {PARAMS} (--all takes the recipe's):")
+        for line in lines:
+            console.print(Text(f"  {line}", style="dim"))
 
 
 def _agreed(console: Console, as_json: bool) -> bool:

@@ -1,8 +1,8 @@
-"""Recipes: params to start from. Taking one keeps what is the user's own: data, title, machine, operation.
+"""Recipes: params to start from. Switching to one keeps the user's own sections: data, title, machine, operation.
 
-A recipe names another one in `extends` and has the values that differ from it; recipes/base.yaml has all keys. What is
-written is whole, since DVC must see every value, with the comments of all of them: a recipe's comment behind a value
-replaces that of the one it extends.
+A recipe names another one in `extends` and has the values that differ from it; recipes/base.yaml has all keys.
+params.yaml is written in full, since DVC must see every value, with the comments of the whole chain: a recipe's comment
+behind a value replaces the comment of the recipe that it extends.
 """
 
 from __future__ import annotations
@@ -29,24 +29,27 @@ FOLDER = Path("recipes")
 EXTENDS = "extends"
 NOTIFY = "operate.notify"
 OWN = ("ingest", "points", "report.title", "runtime", "operate")
-"""What a recipe doesn't change unless asked: it says where this user's data are, and where and how things run."""
+"""The user's own keys, which a recipe changes only with --all: where the data are, where and how things run."""
 _SECTION = re.compile(r"^([A-Za-z_]\w*):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Switch:
-    """params.yaml as it would be: its text, and the values that change, `key: value` a line with `-` and `+`."""
+    """params.yaml after a switch to a recipe."""
 
     name: str
     text: str
     changes: list[str]
+    """the values that change, `- key: value` and `+ key: value`"""
+    kept: list[str]
+    """the user's own values that differ from the recipe's, `key: value (recipe's name: its value)`"""
 
 
 def find_recipe(name: str, folder: Path = FOLDER) -> Path:
     """The file of a recipe: its name, or a path to any params file.
 
     Raises:
-        TaskError: there is none; the near names are told.
+        TaskError: there is none; its text has similar names.
     """
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)
@@ -63,10 +66,10 @@ def find_recipe(name: str, folder: Path = FOLDER) -> Path:
 
 
 def whole(recipe: Path) -> str:
-    """A recipe's text with all that it extends: a whole params file, the recipe's own comment at its head.
+    """A recipe's text merged with the recipes that it extends: a full params file, its own comment first.
 
     Raises:
-        TaskError: what it extends isn't there or comes back to it, or it has keys that no recipe above it has.
+        TaskError: a recipe that it extends is missing or extends it in turn, or it has a key that none of them has.
     """
     chain = _chain(recipe)
     if len(chain) == 1:
@@ -77,19 +80,19 @@ def whole(recipe: Path) -> str:
         _merge(merged, _tree(path, text), "", unknown)
         if unknown:
             lines = "".join(f"\n  - {path}: {line}" for line in unknown)
-            raise TaskError(f"keys that {chain[-1][0]} doesn't have; correct them, or add them there:{lines}")
+            raise TaskError(f"keys that aren't in {chain[-1][0]}; correct them, or add them there:{lines}")
     stream = io.StringIO()
     _round_trip().dump(merged, stream)
     return _head(chain[0][1]) + stream.getvalue()[len(_head(stream.getvalue())) :]
 
 
 def load_recipe(recipe: Path) -> Params:
-    """The params of a recipe with all that it extends.
+    """The params of a recipe merged with the recipes that it extends.
 
     Raises:
-        TaskError: see `whole`, and what is at fault in its values.
+        TaskError: as for `whole`; faults of its values.
     """
-    return parse_params(whole(recipe), recipe)
+    return _checked(whole(recipe), recipe, recipe)
 
 
 def _chain(recipe: Path) -> list[tuple[Path, str]]:
@@ -128,7 +131,7 @@ def _tree(path: Path, text: str) -> CommentedMap:
 
 
 def _merge(below: CommentedMap, above: CommentedMap, place: str, unknown: list[str]) -> None:
-    """Puts the values of `above` into `below`; keys that are only above go to `unknown`."""
+    """Writes the values of `above` into `below`; keys that only `above` has are added to `unknown`."""
     for key, value in above.items():
         here = f"{place}{key}"
         if key not in below:
@@ -143,16 +146,16 @@ def _merge(below: CommentedMap, above: CommentedMap, place: str, unknown: list[s
 
 
 def _take_comment(below: CommentedMap, above: CommentedMap, key: object) -> None:
-    """The comment behind a key or its value; what stands in the lines after it, up to the next key, stays."""
+    """Copies the comment behind a key or its value; the lines after it, up to the next key, stay."""
     for place in (2, 3):  # behind a value, or behind the key of a mapping
         new = _comment(above, key, place)
-        said, _, _ = (new.value if new is not None else "").partition("\n")
-        if new is None or not said:
+        comment, _, _ = (new.value if new is not None else "").partition("\n")
+        if new is None or not comment:
             continue
         old = _comment(below, key, place)
         after = old.value.partition("\n")[2] if old is not None else ""
         token = copy.copy(new)
-        token.value = f"{said}\n{after}"
+        token.value = f"{comment}\n{after}"
         tokens = below.ca.items.setdefault(key, [None, None, None, None])
         tokens[place] = token if place == 2 else [token]
 
@@ -168,26 +171,39 @@ def _head(text: str) -> str:
 
 
 def switch(recipe: Path, current: Path, *, everything: bool) -> Switch:
-    """What `current` becomes with the recipe's values.
+    """`current` with the recipe's values.
 
     Args:
-        recipe: of this folder, or a params file of one's own.
-        current: params.yaml; where it is missing or `everything`, the recipe is taken as it is.
-        everything: the user's own sections too.
+        recipe: a file of recipes/, or any params file.
+        current: params.yaml; if it is missing, the whole recipe is taken.
+        everything: take the whole recipe, with its values for the user's own sections.
 
     Raises:
-        TaskError: one of them isn't a params file, or what comes out wouldn't be one.
+        TaskError: one of the files isn't a params file, or the result isn't one.
     """
-    text = whole(recipe)
+    text = recipe_text = whole(recipe)
     before = _read(current) if current.is_file() else ""
     if before and not everything:
-        text = _with_own(text, before, current)
-    _check(text, recipe, current)
+        text = _with_own(recipe_text, before, current)
+    _checked(text, recipe, Path(f"{recipe} with your sections of {current}"))
     try:
         old = _values(before, current) if before else {}
-    except TaskError:  # it is replaced as a whole
+    except TaskError:  # with --all nothing of it is needed
         old = {}
-    return Switch(recipe.stem, text, changes(old, _values(text, recipe)))
+    values = _values(text, recipe)
+    kept = _kept(values, _values(recipe_text, recipe), recipe.stem)
+    return Switch(recipe.stem, text, changes(old, values), kept)
+
+
+def _kept(values: dict[str, Any], recipe: dict[str, Any], name: str) -> list[str]:
+    """The own keys whose value isn't the recipe's."""
+    mine, theirs = dict(_leaves(values)), dict(_leaves(recipe))
+    return [
+        f"{key}: {_shown(mine[key], key) if key in mine else 'none'} "
+        f"({name}: {_shown(theirs[key], key) if key in theirs else 'none'})"
+        for key in [*mine, *(key for key in theirs if key not in mine)]
+        if f"{key}.".startswith(tuple(f"{own}." for own in OWN)) and not _equal(key, mine, theirs)
+    ]
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -195,11 +211,15 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     old, new = dict(_leaves(before)), dict(_leaves(after))
     lines = []
     for key in [*new, *(key for key in old if key not in new)]:
-        if key in old and key in new and old[key] == new[key] and type(old[key]) is type(new[key]):
+        if _equal(key, old, new):
             continue
         lines += [f"- {key}: {_shown(old[key], key)}"] if key in old else []
         lines += [f"+ {key}: {_shown(new[key], key)}"] if key in new else []
     return lines
+
+
+def _equal(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return key in old and key in new and old[key] == new[key] and type(old[key]) is type(new[key])
 
 
 def _leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
@@ -214,13 +234,13 @@ def _leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
 
 def _shown(value: Any, key: str) -> str:
     if key == NOTIFY and value is not None:
-        return HIDDEN  # whoever has a webhook's address may write there
+        return HIDDEN  # with the address of a webhook, anyone can post to it
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _with_own(recipe: str, current: str, file: Path) -> str:
-    """The recipe's text with the user's own sections in place of its."""
+    """The recipe's text with the user's own sections in place of its sections."""
     theirs, mine = _sections(recipe), _sections(current)
     for name in OWN:
         section, _, key = name.partition(".")
@@ -235,7 +255,7 @@ def _with_own(recipe: str, current: str, file: Path) -> str:
                 whole = theirs[section]
                 theirs[section] = whole[: place.start()] + line[0] + whole[place.end() :]
     text = "".join(theirs.values())
-    # What text can't carry over (an anchor of another section, a title of several lines) must not be lost silently.
+    # Some values can't be copied as text: an anchor of another section, a title of several lines. Report them.
     before = _values(current, file)
     try:
         after = strict_yaml.parse(text)
@@ -249,7 +269,7 @@ def _with_own(recipe: str, current: str, file: Path) -> str:
         kept = [one.get(key) if key and isinstance(one, dict) else one for one in found]
         if section in before and kept[0] != kept[1]:
             raise TaskError(
-                f"{file}: {name} can't be carried over as it is written; write it out, or use --all"
+                f"{file}: {name} can't be copied; write each value on one line and without anchors, or use --all"
             )
     return text
 
@@ -263,7 +283,7 @@ def _sections(text: str) -> dict[str, str]:
         size = 0
         while above and above[-1].startswith("#"):
             size += len(above.pop())
-        # A comment at the file's head is the recipe's own, not its first section's.
+        # A comment at the file's head belongs to the recipe, not to its first section.
         places.append((start - size if above else start, name))
     sections = {"": text[: places[0][0]] if places else text}
     for (start, name), end in zip(places, [*(place for place, _ in places[1:]), len(text)], strict=True):
@@ -282,12 +302,21 @@ def _values(text: str, path: Path) -> dict[str, Any]:
     try:
         values = strict_yaml.parse(text)
     except strict_yaml.YamlError as error:
-        raise TaskError(f"{path}: not YAML: {error}; mend it, or use --all") from None
+        raise TaskError(f"{path}: not YAML: {error}; fix it, or use --all") from None
     if not isinstance(values, dict):
-        raise TaskError(f"{path}: found no keys, expected a whole params file; mend it, or use --all")
+        raise TaskError(f"{path}: found no keys, expected a params file; fix it, or use --all")
     return values
 
 
-def _check(text: str, recipe: Path, current: Path) -> None:
-    """What comes out must be a params file: a recipe or sections from an older version may not be."""
-    parse_params(text, Path(f"{recipe} with what is yours in {current}"))
+def _checked(text: str, recipe: Path, name: Path) -> Params:
+    """The params of a recipe's whole text, which `name` names in errors."""
+    try:
+        return parse_params(text, name)
+    except TaskError as error:
+        missing = [key for key in Params.model_fields if key not in _values(text, name)]
+        if not missing or EXTENDS in _values(_read(recipe), recipe):
+            raise
+        raise TaskError(
+            f"{recipe}: found no `{EXTENDS}` and no {', '.join(missing)}; begin the file with `{EXTENDS}: base`, or "
+            "with another recipe, if it holds only the values that differ, else add the missing sections"
+        ) from error

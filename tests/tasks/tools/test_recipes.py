@@ -104,10 +104,14 @@ def test_unknown_names(project: Path, name: str, message: str) -> None:
     [
         ("  workers: 0", "  workerz: 0", "runtime.workerz"),
         ("  device: cpu", "  device: [", "not YAML"),
-        ('title: "nuclei: June"', 'title: "nuclei:\n    June"', "can't be carried over"),
+        (
+            'title: "nuclei: June"',
+            'title: "nuclei:\n    June"',
+            "can't be copied; write each value on one line",
+        ),
     ],
 )
-def test_what_cant_be_kept_is_told_and_nothing_written(
+def test_what_cant_be_kept_is_reported_and_nothing_written(
     project: Path, old: str, new: str, message: str
 ) -> None:
     path = project / "params.yaml"
@@ -131,7 +135,14 @@ def test_the_command_shows_then_writes(project: Path) -> None:
     path = project / "params.yaml"
     before = path.read_text()
     code, said = use("nuclei", "--show")
-    assert code == 0 and "- student.ema: null\n+ student.ema: 0.998\n" in said and "ingest" not in said
+    assert code == 0 and "- student.ema: null\n+ student.ema: 0.998\n" in said
+    assert "- ingest" not in said and "- points" not in said
+    assert (
+        "kept from params.yaml (--all takes the recipe's):\n"
+        "  ingest.images: mine/images (nuclei: datasets/nuclei/images)\n"
+        "  ingest.annotations: workspace/demo/dataset/annotations (nuclei: datasets/nuclei/10p)\n"
+        "  points.files: mine/points (nuclei: datasets/nuclei/10p/points)\n"
+    ) in said
     assert path.read_text() == before
     code, said = use("nuclei")
     assert code == 1 and "give --yes" in said and path.read_text() == before
@@ -141,11 +152,42 @@ def test_the_command_shows_then_writes(project: Path) -> None:
     code, said = use("nuclei")
     assert code == 0 and "has the values of nuclei" in said
     code, said = use("demo", "--json", "--yes")
-    told = json.loads(said)
-    assert code == 0 and told["written"] and "+ student.ema: null" in told["changes"]
+    shown = json.loads(said)
+    assert code == 0 and shown["written"] and "+ student.ema: null" in shown["changes"]
+    assert shown["kept"] == [
+        "ingest.images: mine/images (demo: workspace/demo/dataset/images)",
+        "points.files: mine/points (demo: workspace/demo/points)",
+        "report.title: 'nuclei: June' (demo: points2model demo)",
+        "runtime.device: cpu (demo: auto)",
+        "operate.inbox.source: s3://mine/inbox (demo: null)",
+    ]
     assert path.read_text() == before
     code, said = use("nuklei", "--json")
     assert code == 1 and "nuclei" in said
+
+
+def test_nothing_is_kept_with_all_of_it(project: Path) -> None:
+    assert switch(find_recipe("nuclei"), Path("params.yaml"), everything=True).kept == []
+
+
+def test_an_address_that_is_kept_is_not_shown(project: Path) -> None:
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("  notify: null", "  notify: https://chat.example/secret"))
+    said = use("nuclei", "--show")[1]
+    assert "operate.notify: " in said and "secret" not in said
+
+
+def test_a_file_without_extends_says_so(project: Path) -> None:
+    (project / "short.yaml").write_text("teacher:\n  lr: 0.007\n")
+    before = (project / "params.yaml").read_bytes()
+    code, said = use("short.yaml", "--yes")
+    assert code == 1 and (project / "params.yaml").read_bytes() == before
+    assert "short.yaml: found no `extends` and no seed, threads, demo, " in said
+    assert "begin the file with `extends: base`" in said
+    # Without the user's own sections a file is whole enough.
+    text = (project / "params.yaml").read_text()
+    (project / "mine.yaml").write_text(text[: text.index("ingest:")] + text[text.index("input:") :])
+    assert use("mine.yaml", "--yes")[0] == 0
 
 
 def test_a_file_of_ones_own(project: Path) -> None:
