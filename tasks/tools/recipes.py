@@ -12,6 +12,7 @@ import difflib
 import io
 import itertools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -92,7 +93,9 @@ def load_recipe(recipe: Path) -> Params:
     Raises:
         TaskError: as for `whole`; faults of its values.
     """
-    return _checked(whole(recipe), recipe, recipe)
+    text = whole(recipe)
+    _check_sections(text, recipe, given=())
+    return parse_params(text, recipe)
 
 
 def _chain(recipe: Path) -> list[tuple[Path, str]]:
@@ -183,9 +186,11 @@ def switch(recipe: Path, current: Path, *, everything: bool) -> Switch:
     """
     text = recipe_text = whole(recipe)
     before = _read(current) if current.is_file() else ""
-    if before and not everything:
+    keeps = bool(before) and not everything
+    _check_sections(text, recipe, given=OWN if keeps else ())
+    if keeps:
         text = _with_own(recipe_text, before, current)
-    _checked(text, recipe, Path(f"{recipe} with your sections of {current}"))
+    parse_params(text, Path(f"{recipe} with your sections of {current}" if keeps else recipe))
     try:
         old = _values(before, current) if before else {}
     except TaskError:  # with --all nothing of it is needed
@@ -199,9 +204,8 @@ def _kept(values: dict[str, Any], recipe: dict[str, Any], name: str) -> list[str
     """The own keys whose value isn't the recipe's."""
     mine, theirs = dict(_leaves(values)), dict(_leaves(recipe))
     return [
-        f"{key}: {_shown(mine[key], key) if key in mine else 'none'} "
-        f"({name}: {_shown(theirs[key], key) if key in theirs else 'none'})"
-        for key in [*mine, *(key for key in theirs if key not in mine)]
+        f"{key}: {_shown(mine.get(key), key)} ({name}: {_shown(value, key)})"
+        for key, value in theirs.items()
         if f"{key}.".startswith(tuple(f"{own}." for own in OWN)) and not _equal(key, mine, theirs)
     ]
 
@@ -308,15 +312,11 @@ def _values(text: str, path: Path) -> dict[str, Any]:
     return values
 
 
-def _checked(text: str, recipe: Path, name: Path) -> Params:
-    """The params of a recipe's whole text, which `name` names in errors."""
-    try:
-        return parse_params(text, name)
-    except TaskError as error:
-        missing = [key for key in Params.model_fields if key not in _values(text, name)]
-        if not missing or EXTENDS in _values(_read(recipe), recipe):
-            raise
+def _check_sections(text: str, recipe: Path, given: Collection[str]) -> None:
+    """Names the likely cause where a recipe without `extends` lacks sections that aren't `given` either."""
+    missing = [key for key in Params.model_fields if key not in _values(text, recipe) and key not in given]
+    if missing and EXTENDS not in _values(_read(recipe), recipe):
         raise TaskError(
             f"{recipe}: found no `{EXTENDS}` and no {', '.join(missing)}; begin the file with `{EXTENDS}: base`, or "
             "with another recipe, if it holds only the values that differ, else add the missing sections"
-        ) from error
+        )

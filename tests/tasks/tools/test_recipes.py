@@ -187,7 +187,7 @@ def test_a_file_without_extends_says_so(project: Path) -> None:
     # Without the user's own sections a file is whole enough.
     text = (project / "params.yaml").read_text()
     (project / "mine.yaml").write_text(text[: text.index("ingest:")] + text[text.index("input:") :])
-    assert use("mine.yaml", "--yes")[0] == 0
+    assert switch(Path("mine.yaml"), Path("params.yaml"), everything=False).kept == []
 
 
 def test_a_file_of_ones_own(project: Path) -> None:
