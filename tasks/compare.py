@@ -1,11 +1,11 @@
-"""Compares the student with the promoted model on the val split: whether it may take its place.
+"""Compares the student with the promoted model on the val split, and decides whether it may be promoted.
 
 workspace/comparison:
-  comparison.json   verdict, reasons in words, AP of both over all classes and by class, differences with intervals
-  predictions/      baseline.json (COCO results) and .parquet: what the promoted model finds; not of a first model
+  comparison.json   verdict, reasons, AP of both over all classes and by class, differences with intervals
+  predictions/      baseline.json (COCO results) and .parquet: the promoted model's detections, if there is one
   manifest.json
 
-Nothing is promoted here: the flow does that, or `points2model promote` (docs/registry.md).
+This stage doesn't promote: the flow does, or `points2model promote` (docs/registry.md).
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ CANDIDATE_PARTS = "candidate"
 
 
 class Classes(NamedTuple):
-    """The val split's classes that the older model knows too, by their names; ids may have changed."""
+    """The classes that the val split and the older model have in common, by name; ids may have changed."""
 
     common: list[int]
-    """places among the val split's, rising"""
+    """indices among the val split's classes, ascending"""
     ids: list[int]
-    """for each of the older model's classes the val split's id; one that no class has where it knows none such"""
+    """the val split's id of each class of the older model; an unused id for a class that the split doesn't have"""
     only_baseline: list[str]
     only_candidate: list[str]
 
 
 @dataclass(frozen=True)
 class KnownFinder(Finder):
-    """Finds instances of the split's classes alone: an older model may know others."""
+    """Keeps only instances of the split's classes: an older model may have others."""
 
     def find(self, parts: Sequence[Sequence[int]], bar: Bar) -> Iterator[tuple[pa.Table, list[str]]]:
         ids = pa.array([category.id for category in self.split.categories], pa.int64())
@@ -71,7 +71,7 @@ class KnownFinder(Finder):
 
 @dataclass(frozen=True)
 class StoredPredictions(Predictions):
-    """Predictions that evaluate wrote: PREDICTIONS by image id."""
+    """Predictions written by stage evaluate: PREDICTIONS by image id."""
 
     whole: pa.Table
     image_ids: list[int]
@@ -80,7 +80,7 @@ class StoredPredictions(Predictions):
     def table(self, n: int) -> pa.Table:
         if not self.rows[n]:
             return self.whole.slice(0, 0)
-        # Its images follow each other, and all others of the split have no predictions.
+        # The images of a part are consecutive but for images without predictions.
         ids = self.whole["image_id"].to_numpy()
         first, last = (self.image_ids[row] for row in (self.rows[n][0], self.rows[n][-1]))
         begin, end = np.searchsorted(ids, first, "left"), np.searchsorted(ids, last, "right")
@@ -90,11 +90,11 @@ class StoredPredictions(Predictions):
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/comparison, all of it or nothing.
 
-    A killed run goes on after the last part of predictions that it finished; processes that share the step predict and
-    match some parts each.
+    A run that was killed continues after its last finished part of predictions. With several processes, each predicts
+    and matches some parts.
 
     Raises:
-        TaskError: registry/baseline.json or the model that it names can't be used.
+        TaskError: registry/baseline.json or its model can't be used.
     """
     baseline = read_baseline(registry_of(workspace))
     student = folder_hash(workspace / "student")
@@ -128,7 +128,7 @@ def run(params: Params, workspace: Path) -> None:
 
 
 class Found(NamedTuple):
-    """What the comparison says."""
+    """The result of the comparison."""
 
     verdict: Verdict
     reasons: list[str]
@@ -141,15 +141,15 @@ class Found(NamedTuple):
 
 
 def common_classes(older: Sequence[Category], val: Sequence[Category]) -> Classes:
-    """Which classes can be compared.
+    """The classes that can be compared.
 
     Args:
-        older: of the older model, in its own order.
-        val: of the val split, and so of the new model, by id.
+        older: classes of the older model, in its own order.
+        val: classes of the val split, and so of the new model, by id.
     """
     names = {category.name: category.id for category in val}
     if len(names) < len(val) or len({category.name for category in older}) < len(older):
-        # Names that aren't unique: the ids tell them apart.
+        # Names that aren't unique are made so with their ids.
         names = {f"{category.name} {category.id}": category.id for category in val}
         older = [Category(category.id, f"{category.name} {category.id}") for category in older]
     nowhere = min(names.values(), default=0) - 1
@@ -170,7 +170,7 @@ def compared(
     version: str,
     params: Params,
 ) -> Found:
-    """Figures and verdict from the two models' matches, over the classes that both know."""
+    """AP of both models and the verdict from their matches, over the classes that both have."""
     image_ids = val.images["image_id"].to_numpy()[
         np.asarray([status == "ok" for status in val.images["status"].to_pylist()], bool)
     ]
@@ -218,7 +218,7 @@ def _of(ranking: Ranking, common: Sequence[int]) -> Ranking:
 
 
 def _alone(workspace: Path, params: Params, verdict: Verdict, baseline: Baseline) -> Found:
-    """Of a student that needn't be compared: evaluate has its figures."""
+    """The result for a student that needs no comparison, with the metrics of stage evaluate."""
     details = read_json(workspace / "evaluation" / "details.json", "evaluate")["student"]
     images = read_json(workspace / "evaluation" / "manifest.json", "evaluate")["counts"]["val_images"]
     first = verdict == "first"
@@ -249,7 +249,7 @@ def _write(
     found: Found,
     predictions: Predictions | None,
 ) -> None:
-    """All outputs, by the first process; scratch files go."""
+    """Writes all outputs, in the first process, and removes scratch files."""
     if not processes.is_first():
         return
     config = params.promotion
@@ -270,7 +270,7 @@ def _write(
 
 
 def _scratch(folder: Path, params: Params, workspace: Path, val: Split, device: torch.device) -> Path:
-    """Where the older model's parts lie until all is done: what they depend on names the folder."""
+    """The folder of the older model's parts until all are done; its name is a hash of everything they depend on."""
     files = [val.root / "images.arrow", folder / "model.safetensors", folder / "model.json"]
     config = params.evaluate
     classes = [list(category) for category in val.categories]
@@ -289,7 +289,7 @@ def _categories(folder: Path) -> list[Category]:
 def _finder(
     folder: Path, version: str, classes: Classes, params: Params, val: Split, device: torch.device
 ) -> KnownFinder:
-    """The older model as it is used: images come in as it learnt them, detections are picked by today's rules."""
+    """The older model with the image size that it was trained on and the current settings of section evaluate."""
     model = build_model(folder)
     if not isinstance(model, SOLOv2):
         raise TaskError(f"{folder}: found a {type(model).__name__}, expected a SOLOv2")

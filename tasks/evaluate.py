@@ -1,11 +1,11 @@
-"""Scores student and teacher on the val split, and the pseudo masks against masks that were kept aside.
+"""Scores student and teacher on the val split, and pseudo masks against true masks that were kept aside.
 
 workspace/evaluation:
-  metrics.json            the figures to compare runs by (a DVC metric); percent, null where undefined
-  details.json            the same by class and by size, recall, and how many points matched
+  metrics.json            metrics to compare runs by, for DVC; percent, null if undefined
+  details.json            all metrics, by class and by size, and how many points matched
   predictions/            {student,teacher}.json, COCO results, and .parquet, the same as a table
   plots/                  precision_recall.csv, class_ap.csv, pseudo_iou.csv, for `dvc plots show`
-  pseudo_quality.parquet  one row a point whose image has kept-aside masks
+  pseudo_quality.parquet  a row for each point whose image has kept-aside masks
   manifest.json
 """
 
@@ -36,7 +36,7 @@ from tasks.inference.predict import Finder, Predictions
 from tasks.inference.predict_files import write_predictions
 from tasks.scoring.coco_eval import MaskScores
 from tasks.scoring.coco_faster import check_installed
-from tasks.scoring.metrics import AP, MODEL_METRICS
+from tasks.scoring.metrics import AP, IOU, KINDS, MODEL_METRICS
 from tasks.scoring.predictions import score, true_objects
 from tasks.scoring.pseudo import PseudoScores, score_pseudo
 
@@ -50,8 +50,8 @@ QUALITY_PARTS = "quality"
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/evaluation, all of it or nothing.
 
-    A killed run goes on after the last part of predictions that it finished. Processes that share the step predict and
-    match some parts each; the first does the rest and writes.
+    A run that was killed continues after its last finished part of predictions. With several processes, each predicts
+    and matches some parts; the first one does the rest and writes.
 
     Raises:
         TaskError: an image can't be read, or a checkpoint is of other classes than the val split.
@@ -91,7 +91,7 @@ def _write(
     scores: Mapping[str, MaskScores],
     pseudo: PseudoScores,
 ) -> None:
-    """All outputs; scratch files go."""
+    """Writes all outputs and removes scratch files."""
     tracked = [metric.key for metric in MODEL_METRICS if metric.tracked]
     metrics = {name: {key: scores[name].summary[key] for key in tracked} for name in MODELS} | {
         "pseudo": pseudo.metrics()
@@ -118,21 +118,23 @@ def _write(
             **detections,
         }
         write_manifest(folder, "evaluate", counts)
-    for old in (
-        *run_folder(workspace, "evaluate").glob("predictions-*"),
-        run_folder(workspace, "evaluate") / QUALITY_PARTS,
-    ):
-        shutil.rmtree(old, ignore_errors=True)
-    measured = metrics["pseudo"]
+    scratch = run_folder(workspace, "evaluate")
+    for folder in (*scratch.glob("predictions-*"), scratch / QUALITY_PARTS):
+        shutil.rmtree(folder, ignore_errors=True)
+    _log_quality(pseudo)
+
+
+def _log_quality(pseudo: PseudoScores) -> None:
     if not len(pseudo.quality):
-        log.info(
-            "evaluate: no masks were kept aside for the weak images, so the pseudo masks are not measured"
-        )
-    else:
-        log.info(
-            "evaluate: pseudo masks of %d points: mean IoU rough %s, refined %s",
-            len(pseudo.quality), _shown(measured["rough_iou"]), _shown(measured["refined_iou"]),
-        )  # fmt: skip
+        log.info("evaluate: no masks of weak images were kept aside, so pseudo masks are not measured")
+        return
+    rough, refined = (_shown(pseudo.metrics()[f"{kind}_{IOU.key}"]) for kind in KINDS)
+    log.info(
+        "evaluate: pseudo masks of %d points: mean IoU rough %s, refined %s",
+        len(pseudo.quality),
+        rough,
+        refined,
+    )
 
 
 def write_plots(folder: Path, scores: Mapping[str, MaskScores], quality: pa.Table) -> None:
@@ -144,7 +146,7 @@ def write_plots(folder: Path, scores: Mapping[str, MaskScores], quality: pa.Tabl
         ["recall", *MODELS],
         ([round(r, 2), *_at(curves, i)] for i, r in enumerate(recall.tolist())),
     )
-    # A bar a row: DVC's bar template adds up rows of one label. By name, so that a class's bars are neighbours.
+    # A row for each bar: DVC's bar template adds up rows of one label. Sorted, so that a class's bars are neighbours.
     bars = [(row.name, name, row.AP) for name in MODELS for row in scores[name].per_class]
     _write_csv(
         folder / "class_ap.csv",
@@ -161,7 +163,7 @@ def write_plots(folder: Path, scores: Mapping[str, MaskScores], quality: pa.Tabl
 
 
 def _scratch(name: str, params: Params, workspace: Path, val: Split, device: torch.device) -> Path:
-    """Where a model's parts lie until all is done: what they depend on names the folder."""
+    """The folder of a model's parts until all are done; its name is a hash of everything that they depend on."""
     files = [
         val.root / "images.arrow",
         *(workspace / name / file for file in ("model.safetensors", "model.json")),

@@ -1,8 +1,8 @@
-"""The model that a new one is measured against: the promoted one when this round of training began.
+"""The baseline: the model that was promoted when this round of training began. New students are compared with it.
 
-registry/baseline.json is a stage's dependency, so that a promotion at a round's end makes nothing stale; the flow
-moves it when the next round begins (docs/registry.md). The model's bytes lie in registry/VERSION/model, which Git
-ignores and DVC keeps; the hash beside the version pins them.
+Stage compare depends on registry/baseline.json. The flow moves the baseline when the next round begins, so a promotion
+at the end of a round makes no stage stale (docs/registry.md). The model's files are in registry/VERSION/model, which
+Git ignores and DVC stores; the hash next to the version identifies them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tasks.common import processes
 from tasks.common.errors import TaskError
 
 REGISTRY = "registry"
-"""The folder beside the workspace."""
+"""The folder next to the workspace."""
 BASELINE = "baseline.json"
 START = "start"
-"""The folder with a file for each of `student.start`: a stage depends on the one that is chosen, and only that of
-`promoted` is ever moved, together with the baseline."""
+"""The folder with a file for each value of `student.start`; stage train_student depends on the chosen one. Only
+promoted.json ever changes, together with the baseline."""
 MODEL = "model"
 VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 
@@ -35,7 +35,7 @@ ModelHash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}\.dir$")]
 
 
 class Record(BaseModel):
-    """Base of all that the registry's files hold: no unknown keys, no change after reading."""
+    """Base of the contents of the registry's files: no unknown keys, immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -44,7 +44,7 @@ Kind = TypeVar("Kind", bound=Record)
 
 
 class Baseline(Record):
-    """A version and its model's hash (see `folder_hash`); both null where nothing was promoted."""
+    """A version and the hash of its model (see `folder_hash`); both null before the first promotion."""
 
     version: Version | None
     model: ModelHash | None = None
@@ -57,12 +57,12 @@ class Baseline(Record):
 
 
 def registry_of(workspace: Path) -> Path:
-    """The registry beside a workspace."""
+    """The registry next to a workspace."""
     return workspace.parent / REGISTRY
 
 
 def model_folder(registry: Path, version: str) -> Path:
-    """Where a version's model lies when it is checked out."""
+    """The folder of a version's model, if it is checked out."""
     return registry / version / MODEL
 
 
@@ -70,39 +70,39 @@ def read_baseline(registry: Path) -> Baseline:
     """registry/baseline.json.
 
     Raises:
-        TaskError: it is missing, damaged or edited into something else.
+        TaskError: it is missing or damaged.
     """
     path = registry / BASELINE
     if not path.is_file():
         raise TaskError(
-            f"{path}: no such file; where nothing was promoted it holds "
-            f'{{"version": null}}. Bring it back with `git checkout {path}`'
+            f'{path}: no such file; before the first promotion it holds {{"version": null}}. Restore it with '
+            f"`git checkout {path}`"
         )
     return read_record(path, Baseline)
 
 
 def read_start(registry: Path) -> Baseline:
-    """The model that a student with `start: promoted` begins with.
+    """The model whose weights a student with `start: promoted` starts from.
 
     Raises:
         TaskError: the file is missing or damaged.
     """
     path = registry / START / "promoted.json"
     if not path.is_file():
-        raise TaskError(f"{path}: no such file; bring it back with `git checkout {path}`")
+        raise TaskError(f"{path}: no such file; restore it with `git checkout {path}`")
     return read_record(path, Baseline)
 
 
 def read_record(path: Path, kind: type[Kind]) -> Kind:
-    """One file of the registry.
+    """The content of a file of the registry.
 
     Raises:
-        TaskError: not JSON, or not of this kind; all faults are listed.
+        TaskError: it isn't JSON, or doesn't fit `kind`; all faults are listed.
     """
     try:
         content = path.read_bytes()
         value, doubled = parse_json(content)
-        json.dumps(value, allow_nan=False)  # else a NaN passes where any JSON may stand, as in metrics
+        json.dumps(value, allow_nan=False)  # else NaN would pass in fields of any type, such as metrics
         if not doubled:
             return kind.model_validate_json(content)
         faults = "\n".join(f"  - {place}: found key {keys} twice, expected {ONCE}" for place, keys in doubled)
@@ -113,8 +113,8 @@ def read_record(path: Path, kind: type[Kind]) -> Kind:
     except ValueError as error:
         faults = f"  - {str(error)[:200]}"
     raise TaskError(
-        f"{path}: damaged, or edited by hand:\n{faults}\nBring it back with `git checkout {path}`; without Git, mend "
-        "what is said above"
+        f"{path}: damaged, or edited by hand:\n{faults}\nRestore it with `git checkout {path}`; without Git, fix these "
+        "faults"
     )
 
 
@@ -123,12 +123,12 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def folder_hash(folder: Path) -> str:
-    """The hash that DVC has for a folder in dvc.lock and model.dvc: MD5 of the list of its files' MD5s.
+    """The hash of a folder in dvc.lock and model.dvc: MD5 of the list of its files' MD5s.
 
-    MD5 names content here, it guards nothing.
+    MD5 identifies content here; nothing relies on it for security.
 
     Raises:
-        TaskError: there is no such folder.
+        TaskError: the folder is missing.
     """
     if not folder.is_dir():
         raise TaskError(f"{folder}: no such folder")
@@ -144,13 +144,13 @@ def folder_hash(folder: Path) -> str:
 
 
 def checked_model(registry: Path, version: str, model: str) -> Path:
-    """The folder of a version's model, whose bytes are those of the hash.
+    """The folder of a version's model, after a check of its hash.
 
-    The flow sees to it that it is there. `dvc repro` in a fresh clone, or an experiment in a folder of its own, finds
-    it in DVC's cache.
+    The flow checks the model out before it runs stages. `dvc repro` in a fresh clone, or an experiment in its own
+    folder, gets it from DVC's cache here.
 
     Raises:
-        TaskError: it isn't checked out, or was changed.
+        TaskError: it isn't in the cache, or was changed.
     """
     folder = model_folder(registry, version)
     file = f"{folder}.dvc"
@@ -158,20 +158,20 @@ def checked_model(registry: Path, version: str, model: str) -> Path:
         _check_out(Path(file))
     if not folder.is_dir():
         raise TaskError(
-            f"{folder}: the model of {version} isn't here; bring it from DVC's cache or remote with `dvc pull {file}`"
+            f"{folder}: the model of {version} isn't here; get it from DVC's cache or remote with `dvc pull {file}`"
         )
     found = folder_hash(folder)
     if found != model:
         raise TaskError(
-            f"{folder}: found a model of hash {found}, expected {model}; remove the folder, and bring {version}'s own "
-            "back with `points2model run`"
+            f"{folder}: found a model with hash {found}, expected {model}; remove the folder, and restore the model of "
+            f"{version} with `points2model run`"
         )
     return folder
 
 
 def _check_out(pointer: Path) -> None:
-    """Brings what a .dvc file names from DVC's cache, if it is there; no network."""
-    # Of several processes one would find another's half-done work.
+    """Checks out the output of a .dvc file, if it is in DVC's cache; no network."""
+    # Not with several processes: one could read what another has half written.
     if pointer.is_file() and processes.count() == 1:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", str(pointer)]
         subprocess.run(command, capture_output=True, check=False)

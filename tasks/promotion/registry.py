@@ -1,12 +1,12 @@
-"""The registry: which models were decided on, which is promoted, and all that each came from. Plain files in Git.
+"""The registry: the models that were promoted or refused, which one is promoted, and their origins. Plain files in Git.
 
-registry/VERSION/entry.json   one file for each decided candidate, v1, v2 ..., so that branches merge
-registry/VERSION/model.dvc    of promoted ones: their bytes, which DVC keeps
+registry/VERSION/entry.json   a file for each candidate v1, v2, ..., so that branches merge
+registry/VERSION/model.dvc    of promoted versions: their files, which DVC stores
 registry/promoted.json        the promoted version, and all promotions and roll-backs so far
-registry/baseline.json        what a new student is compared with, see `tasks.promotion.baseline`
-registry/start/promoted.json  what it starts from, where it does
+registry/baseline.json        the model that a new student is compared with, see `tasks.promotion.baseline`
+registry/start/promoted.json  the model that it starts from, with `student.start: promoted`
 
-Nothing here needs DVC; bringing models in and out does (flows/registry/decide.py).
+Nothing here uses DVC; flows/registry/decide.py stores and restores models.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ Action = Literal["promoted", "forced", "rolled back"]
 
 
 class Code(Record):
-    """The code that trained a model: Git's commit, whether files differed from it (null without Git), and a hash of the
-    source files that the stages depend on, which says it even then."""
+    """The code that trained a model."""
 
     commit: str | None
     dirty: bool | None
+    """whether files differed from the commit; both null without Git"""
     sources: str
+    """hash of the code that the stages depend on"""
 
 
 class Entry(Record):
-    """registry/VERSION/entry.json: a candidate that was decided on."""
+    """registry/VERSION/entry.json: a candidate that was promoted or refused."""
 
     version: Version
     decision: Decision
@@ -58,19 +59,19 @@ class Entry(Record):
     metrics: dict[str, Any]
     """of stage evaluate, see docs/evaluate.md"""
     data: dict[str, str | None]
-    """path -> hash in dvc.lock, of all that the stages read but source files"""
+    """path -> hash in dvc.lock, of all inputs of the stages but source files"""
     params: dict[str, Any]
-    """the sections that the stages read"""
+    """the sections that the stages depend on"""
     code: Code
     who: str
     when: str
     """UTC, ISO 8601"""
     reason: str
-    """why the run was made, or why it was promoted by hand"""
+    """of the run, or of a promotion by hand"""
 
 
 class Event(Record):
-    """A model took the place of the promoted one."""
+    """A change of the promoted version."""
 
     version: Version
     action: Action
@@ -81,23 +82,23 @@ class Event(Record):
 
 
 class Promoted(Record):
-    """registry/promoted.json: the promoted version (null before the first), and how it came to it, oldest first."""
+    """registry/promoted.json: the promoted version (null before the first), and all changes of it, oldest first."""
 
     version: Version | None
     history: list[Event]
 
 
 class Registry:
-    """The files in the folder `root`. Every write is atomic; reading checks what was read."""
+    """The files in the folder `root`. Every write is atomic; every read checks the content."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def entries(self) -> list[Entry]:
-        """All of them, by version.
+        """All entries, by version.
 
         Raises:
-            TaskError: damaged files; all are listed.
+            TaskError: files are damaged; all are listed.
         """
         found: list[Entry] = []
         faults: list[str] = []
@@ -111,10 +112,10 @@ class Registry:
         return found
 
     def entry(self, version: str) -> Entry:
-        """One version's.
+        """The entry of a version.
 
         Raises:
-            TaskError: there is no such version, or its file is damaged.
+            TaskError: the version doesn't exist, or its file is damaged.
         """
         path = self.root / version / ENTRY
         if not path.is_file():
@@ -123,7 +124,7 @@ class Registry:
         entry = read_record(path, Entry)
         if entry.version != version:
             raise TaskError(
-                f"{path}: found version {entry.version}, expected {version} as its folder says; bring it back with "
+                f"{path}: found version {entry.version}, expected {version}, the name of its folder; restore it with "
                 f"`git checkout {path}`"
             )
         return entry
@@ -133,10 +134,10 @@ class Registry:
         return next((entry for entry in reversed(self.entries()) if entry.model == model), None)
 
     def promoted(self) -> Promoted:
-        """Which version is promoted, and the history.
+        """The promoted version and the history.
 
         Raises:
-            TaskError: promoted.json is damaged, or names a version that has no entry.
+            TaskError: promoted.json is damaged, or names a version without an entry.
         """
         path = self.root / PROMOTED
         if not path.is_file():
@@ -146,28 +147,28 @@ class Registry:
         last = promoted.history[-1].version if promoted.history else None
         if unknown:
             raise TaskError(
-                f"{path}: names {', '.join(unknown)}, whose {ENTRY} isn't there; bring the registry back "
-                f"with `git checkout {self.root}`"
+                f"{path}: names {', '.join(unknown)}, whose {ENTRY} is missing; restore the registry with "
+                f"`git checkout {self.root}`"
             )
         if promoted.version != last:
             raise TaskError(
-                f"{path}: version is {promoted.version}, but its history ends with {last}; edited by hand? Bring it "
-                f"back with `git checkout {path}`, and use `points2model rollback --to VERSION`"
+                f"{path}: version is {promoted.version}, but its history ends with {last}; edited by hand? Restore "
+                f"it with `git checkout {path}`, and use `points2model rollback --to VERSION`"
             )
         return promoted
 
     def baseline(self) -> Baseline:
-        """What a new student is compared with."""
+        """The model that a new student is compared with."""
         return read_baseline(self.root)
 
     def next_version(self) -> str:
-        """After the highest there is."""
+        """The version after the highest one."""
         return f"v{max(map(_number, self._versions()), default=0) + 1}"
 
     def former(self) -> str | None:
-        """The version that was promoted before the present one: a roll-back goes there. None without one.
+        """The version that a roll-back goes to: the one promoted before the present one, None without one.
 
-        What a roll-back left behind doesn't count: after v1, v2, v3 and two roll-backs it is none, not v2.
+        Versions that were rolled back don't count: after v1, v2, v3 and two roll-backs it is None, not v2.
         """
         path: list[str] = []
         for event in self.promoted().history:
@@ -178,30 +179,30 @@ class Registry:
         return path[-2] if len(path) > 1 else None
 
     def write_entry(self, entry: Entry) -> None:
-        """A new version's, or one whose decision changed."""
+        """Writes the entry of a new version, or of one whose decision changed."""
         write_json(self.root / entry.version / ENTRY, entry.model_dump(mode="json"))
 
     def write_promotion(self, event: Event) -> None:
-        """Makes a version the promoted one, which is the only step that does."""
+        """Makes a version the promoted one; nothing else does."""
         history = [*self.promoted().history, event]
         promoted = Promoted(version=event.version, history=history)
         write_json(self.root / PROMOTED, promoted.model_dump(mode="json"))
 
     def write_baseline(self, version: str) -> None:
-        """Moves the baseline, and what a student may start from: stages that depend on them run again."""
+        """Moves the baseline, and the model that a student may start from: stages that depend on them run again."""
         baseline = Baseline(version=version, model=self.entry(version).model).model_dump(mode="json")
         write_json(self.root / START / "promoted.json", baseline)
-        write_json(self.root / BASELINE, baseline)  # last: until then a new round hasn't begun
+        write_json(self.root / BASELINE, baseline)  # last: with it the new round begins
 
     def checked_out(self) -> list[str]:
-        """Versions whose model lies in the registry."""
+        """Versions whose model is in the registry."""
         return sorted(
             (path.name for path in self._folders() if model_folder(self.root, path.name).is_dir()),
             key=_number,
         )
 
     def _versions(self) -> set[str]:
-        """Those that have an entry: a folder without one is left by a promotion that was killed."""
+        """Versions with an entry: a promotion that was killed leaves a folder without one."""
         return {path.name for path in self._folders() if (path / ENTRY).is_file()}
 
     def _folders(self) -> list[Path]:
@@ -211,7 +212,7 @@ class Registry:
 
 
 def now() -> str:
-    """The present time as entries have it."""
+    """The present time in the format of entries."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,6 +1,6 @@
-"""What a student's comparison with the promoted model came to: figures, verdict, reasons in words.
+"""The verdict on a student that was compared with the promoted model, with AP of both and reasons.
 
-Figures are mask AP in percent on the val images, as evaluate has them; differences are in AP points.
+AP is mask AP in percent on the val images, as in stage evaluate; differences are in AP points.
 """
 
 from __future__ import annotations
@@ -26,23 +26,25 @@ WORDS: dict[Verdict, str] = {
     "worse": "worse than tolerated",
     "unknown": "not comparable",
 }
-"""Each verdict on the new student as people say it."""
+"""Each verdict on the new student in words."""
 
 
 class Change(Record):
-    """AP of both models, None where undefined; the new one's less the old one's, with the ends of its interval over
-    draws of the images; `broken`: it falls by more than is tolerated."""
+    """AP of the promoted model and of the student; None where undefined."""
 
     baseline: float | None
     candidate: float | None
     difference: float | None
+    """candidate minus baseline"""
     low: float | None
     high: float | None
+    """the ends of the interval of the difference over draws of the images"""
     broken: bool
+    """whether AP falls by more than the tolerance"""
 
 
 class ClassChange(Change):
-    """The same of one class; `objects` are its true ones."""
+    """The same for a class; `objects` is the number of its true objects."""
 
     category_id: int
     name: str
@@ -55,16 +57,16 @@ class Comparison(Record):
     verdict: Verdict
     reasons: list[str]
     baseline: Baseline
-    """what the student was compared with"""
+    """the model that the student was compared with"""
     model: ModelHash
-    """the student's"""
+    """of the student"""
     overall: Change
-    """over the classes that both know; of a first model over its own"""
+    """over the classes that both have; of a first model over its own"""
     classes: list[ClassChange]
     only_baseline: list[str]
-    """names of classes that the new model doesn't know"""
+    """names of classes that the new model doesn't have"""
     only_candidate: list[str]
-    """names of classes that the old model didn't know"""
+    """names of classes that the old model doesn't have"""
     images: int
     draws: int
     confidence: float
@@ -73,10 +75,10 @@ class Comparison(Record):
 
 
 def read_comparison(workspace: Path) -> Comparison:
-    """Reads what stage `compare` wrote.
+    """comparison.json of stage `compare`.
 
     Raises:
-        TaskError: it isn't there, or damaged.
+        TaskError: it is missing or damaged.
     """
     path = workspace / FOLDER / FILE
     if not path.is_file():
@@ -85,12 +87,12 @@ def read_comparison(workspace: Path) -> Comparison:
         return read_record(path, Comparison)
     except TaskError:
         raise TaskError(
-            f"{path}: damaged, or of another version; make it anew with `dvc repro -f compare`"
+            f"{path}: damaged, or of another version; rebuild it with `dvc repro -f compare`"
         ) from None
 
 
 def difference(before: float | None, after: float | None) -> float | None:
-    """`after` less `before`, of figures with 3 decimals; None without both."""
+    """`after` minus `before`, rounded to 3 decimals; None unless both are defined."""
     return None if before is None or after is None else round(after - before, 3)
 
 
@@ -101,7 +103,7 @@ def change(
     low: float | None = None,
     high: float | None = None,
 ) -> Change:
-    """What becomes of one figure: a fall of exactly `tolerance` AP points is tolerated, of more isn't."""
+    """The change of AP: a fall of exactly `tolerance` AP points is tolerated, a larger one isn't."""
     moved = difference(before, after)
     broken = moved is not None and moved < -tolerance
     return Change(baseline=before, candidate=after, difference=moved, low=low, high=high, broken=broken)
@@ -110,15 +112,17 @@ def change(
 def judge(
     overall: Change, classes: Sequence[ClassChange], version: str, config: PromotionConfig
 ) -> tuple[Verdict, list[str]]:
-    """Verdict and reasons of a student against the model of `version`, which is another one."""
+    """Verdict on a student against the model of `version`, which isn't the same model, and the reasons."""
     if overall.difference is None:
         why = "no class is known to both" if not classes else "no class that both know has an object there"
         return "unknown", [f"The val images can't tell it from {version}: {why}."]
-    reasons = [_told("AP", overall, config.ap_tolerance, "ap_tolerance", _interval(overall, config))]
+    reasons = [_reason("AP", overall, config.ap_tolerance, "ap_tolerance", _interval(overall, config))]
     broken = [one for one in classes if one.broken]
     for one in sorted(broken, key=lambda one: one.difference or 0.0):
         reasons.append(
-            _told(f"AP of {one.name}", one, config.class_tolerance, "class_tolerance", _interval(one, config))
+            _reason(
+                f"AP of {one.name}", one, config.class_tolerance, "class_tolerance", _interval(one, config)
+            )
         )
     if overall.broken or broken:
         return "worse", reasons
@@ -134,18 +138,18 @@ def judge(
     return ("better" if overall.difference > 0 else "within_tolerance"), reasons
 
 
-def _told(what: str, change: Change, tolerance: float, key: str, interval: str) -> str:
+def _reason(what: str, change: Change, tolerance: float, key: str, interval: str) -> str:
     assert change.difference is not None
     if change.difference == 0:
         return f"{what} stays at {change.candidate:.2f}{interval}."
     verb = "rises" if change.difference > 0 else "falls"
     moved = f"{_signed(change.difference)}{interval}"
-    said = f"{what} {verb} from {change.baseline:.2f} to {change.candidate:.2f} ({moved})"
+    fact = f"{what} {verb} from {change.baseline:.2f} to {change.candidate:.2f} ({moved})"
     if change.broken:
-        return f"{said}: more than the {tolerance:g} that promotion.{key} allows."
+        return f"{fact}: more than the {tolerance:g} that promotion.{key} allows."
     if change.difference < 0:
-        return f"{said}: within the {tolerance:g} that promotion.{key} allows."
-    return f"{said}."
+        return f"{fact}: within the {tolerance:g} that promotion.{key} allows."
+    return f"{fact}."
 
 
 def _interval(change: Change, config: PromotionConfig) -> str:

@@ -1,1 +1,1 @@
-"""COCO's figures, intervals, and the quality of pseudo masks."""
+"""COCO metrics, confidence intervals, and the quality of pseudo masks."""

@@ -1,10 +1,10 @@
-"""How far a difference of two models' AP may be trusted: the bootstrap over images (Efron, 1979), in pairs.
+"""Confidence interval of the difference between two models' AP: the paired bootstrap over images (Efron, 1979).
 
-The images are drawn again, as many and with repetition, and both models' AP is computed on the same draw. Nothing is
-matched anew: a draw is a weight an image, 0, 1, 2 ..., and a detection counts as often as its image. A class's
-detections are sorted once; a draw costs two running sums and a look-up of the recall points.
+Each draw takes as many images as there are, with repetition, and both models' AP is computed on it. No detection is
+matched again: a draw is a weight for each image (0, 1, 2, ...), and a detection counts as often as its image. The
+detections of a class are sorted once; a draw costs two cumulative sums and a look-up of the recall points.
 
-Legend: B draws, I images, K classes, T IoU thresholds, R recall points, D detections of a class, N true ones of them.
+Legend: B draws, I images, K classes, T IoU thresholds, R recall points, D detections of a class, N of them correct.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 CHUNK = 1 << 22
-"""Weights of detections at a time: 32 MB of them."""
+"""Weights of detections in memory at a time: 32 MB."""
 _MOST_DRAWS = 50
-"""at a time, so that progress is seen"""
+"""at a time, so that the progress bar moves"""
 
 
 class Objects(NamedTuple):
-    """A class's true objects that count."""
+    """The true objects of a class that count."""
 
     images: Ints
-    """[images that have any]: places among the I images"""
+    """[images with at least one]: indices among the I images"""
     counts: Ints
-    """beside them"""
+    """of objects, for each of these images"""
 
 
 class Ranked(NamedTuple):
-    """A class's detections by one model, the best first, as COCO's evaluation sorts them."""
+    """One model's detections of a class, best first, in the order of COCO's evaluation."""
 
     images: Ints
-    """[D]: places among the I images"""
+    """[D]: indices among the I images"""
     hits: list[Ints]
-    """T times [N]: places among the detections of those matched with a true object that counts"""
+    """T times [N]: indices of the detections that match a true object that counts"""
     ignored: list[Ints]
-    """T times: of those that are neither right nor wrong"""
+    """T times: indices of the detections that count neither as correct nor as false"""
 
 
 class Ranking(NamedTuple):
-    """What AP over all sizes needs of one model's matches; both by class."""
+    """One model's matches, as AP over all sizes needs them; both lists are by class."""
 
     objects: list[Objects]
     detections: list[Ranked]
 
 
 class Spread(NamedTuple):
-    """Differences of AP over the draws, in AP points (of 100): the ends of the middle `confidence` of them."""
+    """The interval of the middle `confidence` of the differences of AP over the draws, in AP points (of 100)."""
 
     low: float | None
     high: float | None
@@ -67,7 +67,7 @@ def rank(parts: Sequence[Matches], image_ids: Ints, classes: int) -> Ranking:
 
     Args:
         parts: in the order of their image ids.
-        image_ids: [I], rising: all images of the set.
+        image_ids: [I], of all images, ascending.
         classes: K.
     """
     found: list[list[tuple[Ints, Floats, NDArray[np.bool_], NDArray[np.bool_]]]] = [
@@ -118,12 +118,12 @@ def _ranked(rows: Sequence[tuple[Ints, Floats, NDArray[np.bool_], NDArray[np.boo
 def precisions(objects: Objects, ranked: Ranked, weights: Ints) -> Floats:
     """Interpolated precision of a class for each draw.
 
-    With weights of one it is pycocotools' to the last bit. Only right detections need be looked at: recall rises
-    there alone, and a wrong one after them has the same recall at less precision.
+    With all weights 1 it equals pycocotools' bit for bit. Only correct detections are looked at: recall increases only
+    there, and a false detection after them has the same recall with less precision.
 
     Args:
         objects: of the class.
-        ranked: the class's detections.
+        ranked: detections of the class.
         weights: [B, I], how often each image was drawn.
 
     Returns:
@@ -152,8 +152,10 @@ def precisions(objects: Objects, ranked: Ranked, weights: Ints) -> Floats:
 
 
 def _least_counts(total: Ints, recall: Floats) -> Ints:
-    """[B, R]: the least number of right detections of `total` [B] whose share reaches each recall point [R], by the
-    very division that COCO's evaluation compares."""
+    """[B, R]: the least number of correct detections whose share of `total` [B] reaches each recall point [R].
+
+    Shares are computed by the same division as in COCO's evaluation, so that they round alike.
+    """
     whole = np.maximum(total, 1)[:, None]
     least = np.ceil(recall * whole).astype(np.int64)
     least = np.where((least > 0) & ((least - 1) / whole >= recall), least - 1, least)
@@ -161,9 +163,9 @@ def _least_counts(total: Ints, recall: Floats) -> Ints:
 
 
 def _looked_up(precision: Floats, right: Ints, needed: Ints) -> Floats:
-    """[B, R]: precision [B, N] where `right` [B, N], rising, first reaches `needed` [B, R]; 0 where it never does."""
+    """[B, R]: precision [B, N] where `right` [B, N], ascending, first reaches `needed` [B, R]; else 0."""
     draws, length = right.shape
-    # One search for all draws: each draw's numbers lie above those of the draw before.
+    # One search for all draws: the numbers of each draw are shifted above those of the draw before.
     stride = int(max(right[:, -1].max(), needed.max())) + 1
     shift = np.arange(draws)[:, None]
     at = np.searchsorted((right + stride * shift).ravel(), (needed + stride * shift).ravel())
@@ -172,12 +174,12 @@ def _looked_up(precision: Floats, right: Ints, needed: Ints) -> Floats:
 
 
 def draws_of(count: int, images: int, generator: np.random.Generator) -> Ints:
-    """[count, images]: how often each image is drawn when as many are drawn as there are."""
+    """[count, images]: how often each image is drawn if `images` of them are drawn."""
     return generator.multinomial(images, np.full(images, 1 / images), size=count)
 
 
 def differences(before: Ranking, after: Ranking, images: int, draws: int, seed: int) -> Floats:
-    """AP of the second model less that of the first, in AP points, over draws of the images.
+    """AP of the second model minus AP of the first, in AP points, over draws of the images.
 
     Args:
         before, after: rankings of the same images and classes.
@@ -186,7 +188,7 @@ def differences(before: Ranking, after: Ranking, images: int, draws: int, seed: 
         seed: of the draws.
 
     Returns:
-        [B, 1 + K]: over all classes, then by class; NaN where a draw has no true object.
+        [B, 1 + K]: over all classes, then by class; NaN if a draw has no true object.
     """
     classes = len(before.detections)
     if not draws or not images:
@@ -212,14 +214,14 @@ def differences(before: Ranking, after: Ranking, images: int, draws: int, seed: 
 
 
 def _mean_of_known(values: Floats) -> Floats:
-    """[B, K] -> [B]: the mean of what isn't NaN; NaN where all are."""
+    """[B, K] -> [B]: the mean without NaN; NaN if all are NaN."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0).sum(1) / known.sum(1)
 
 
 def spread(values: Floats, confidence: float) -> Spread:
-    """The interval that holds the middle `confidence` of the values [B] that aren't NaN; None without any."""
+    """The interval that holds the middle `confidence` of the values [B], without NaN; None if all are NaN."""
     known = values[~np.isnan(values)]
     if not len(known):
         return Spread(None, None)

@@ -1,7 +1,7 @@
-"""COCO mask AP and AR, as the official evaluator (pycocotools) computes them, in percent.
+"""COCO mask AP and AR in percent, equal to those of the official evaluator (pycocotools).
 
-pycocotools' own summary is fixed to 100 detections and the COCO sizes, and writes -1 where a figure doesn't
-exist. Here both are parameters, as small images and crowded ones need, and what doesn't exist is None.
+pycocotools' own summary has a fixed limit of 100 detections and fixed sizes, and writes -1 for undefined metrics. Here
+both are parameters, since small images and crowded images need other values, and undefined metrics are None.
 
 Legend: T IoU thresholds (0.50, 0.55 .. 0.95), R recall points (0, 0.01 .. 1), K classes, A size groups,
 M detection limits.
@@ -53,15 +53,15 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class MaskScores:
-    """What COCO evaluation says of one model on one split.
+    """The result of COCO's evaluation of one model on one split.
 
     Attributes:
         summary: MODEL_METRICS in percent, by key; None where there is no true object to find. AR1 and AR10 count 1
             and 10 detections a class and image, the others `max_detections`.
-        per_class: one entry a category, in the order of category ids.
+        per_class: an entry for each category, in the order of category ids.
         recall: float64 [R], the recall points, 0 to 1.
-        precision: IoU threshold in percent -> float64 [R], precision averaged over the classes that have true
-            objects, 0 to 1; None where there are none.
+        precision: IoU threshold in percent -> float64 [R], mean precision over the classes that have true objects,
+            0 to 1; None if no class has any.
     """
 
     summary: dict[str, float | None]
@@ -73,7 +73,7 @@ class MaskScores:
 def truth_of(
     sizes: Mapping[int, tuple[int, int]], instances: pa.Table, categories: Iterable[Category]
 ) -> dict[str, Any]:
-    """What `evaluate_masks` takes: COCO instances with RLEs, of the images that have a size.
+    """Ground truth for `evaluate_masks`: COCO instances with RLEs, of the images in `sizes`.
 
     Args:
         sizes: (height, width) by image id.
@@ -113,13 +113,12 @@ def evaluate_masks(
         ground_truth: a COCO instances file's content: images (id, height, width), annotations (id, image_id,
             category_id, segmentation, area, iscrowd), categories (id, name).
         results: COCO results: image_id, category_id, score, segmentation as compressed RLE.
-        max_detections: detections that count, the best first. As in COCO, for each image *and class*.
-        size_bounds: sides in pixels that part small from medium and medium from large (COCO: 32 and 96).
-        evaluator: whose code compares and counts; the figures are the same.
+        max_detections: the number of best detections that count, as in COCO for each image *and class*.
+        size_bounds: sides in pixels between small and medium, and between medium and large (COCO: 32 and 96).
+        evaluator: the library that matches and counts; the results are the same.
 
     Raises:
-        TaskError: a result names an image or a category that the data set doesn't have (all such are counted); an
-            evaluator that isn't installed.
+        TaskError: results name images or categories that the data set doesn't have; the evaluator isn't installed.
     """
     check_results(ground_truth, results)
     rules = Rules(max_detections, size_bounds)
@@ -138,13 +137,13 @@ def evaluate_masks(
 def scores_of(
     curves: Curves, categories: Sequence[Category], objects: Mapping[int, int], rules: Rules
 ) -> MaskScores:
-    """The figures of a set's curves.
+    """The metrics that follow from curves.
 
     Args:
         curves: of all classes, in the order of their ids.
         categories: of the whole set.
         objects: true objects by category id, without crowds.
-        rules: those of the curves.
+        rules: the ones that the curves were computed with.
     """
     summary = {metric.key: metric.compute(curves, rules) for metric in metrics.MODEL_METRICS}
     per_class = []
@@ -167,19 +166,16 @@ def _mean_curve(precision: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
 
 def check_results(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-    """Raises a TaskError where results name images or categories that the ground truth lacks."""
+    """Raises a TaskError if results name images or categories that the ground truth doesn't have."""
 
     def unknown(key: str, known: Iterable[int]) -> list[str]:
         return [str(value) for value in sorted({row[key] for row in results} - set(known))]
 
     faults = []
     for key, table in (("image_id", "images"), ("category_id", "categories")):
-        strangers = unknown(key, (row["id"] for row in ground_truth[table]))
-        if strangers:
-            more = f" and {len(strangers) - _MAX_LISTED} more" if len(strangers) > _MAX_LISTED else ""
-            faults.append(
-                f"{key} {', '.join(strangers[:_MAX_LISTED])}{more}: not among the data set's {table}"
-            )
+        if ids := unknown(key, (row["id"] for row in ground_truth[table])):
+            more = f" and {len(ids) - _MAX_LISTED} more" if len(ids) > _MAX_LISTED else ""
+            faults.append(f"{key} {', '.join(ids[:_MAX_LISTED])}{more}: not among the data set's {table}")
     if faults:
         raise TaskError(
             "These results don't belong to this data set:\n"

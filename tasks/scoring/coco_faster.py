@@ -1,7 +1,6 @@
-"""COCO's evaluation by faster-coco-eval, the optional evaluator for large sets: pycocotools' rules in C++.
+"""COCO's evaluation by faster-coco-eval, an optional evaluator for large sets: pycocotools' rules in C++.
 
-It takes the whole set at once, in one process. tests/tasks/scoring/test_coco_faster.py holds it to pycocotools'
-figures.
+It needs the whole set at once, in one process. tests/tasks/scoring/test_coco_faster.py compares it with pycocotools.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from tasks.scoring.coco_match import Curves, Rules, indexed
 
 
 def check_installed() -> None:
-    """Raises a TaskError where faster-coco-eval isn't installed: before hours of predicting, not after them."""
+    """Raises a TaskError if faster-coco-eval isn't installed. Called before hours of prediction, not after."""
     try:
         import faster_coco_eval
     except ImportError as error:
@@ -30,8 +29,7 @@ def check_installed() -> None:
 def evaluate_faster(
     ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], rules: Rules
 ) -> Curves:
-    """Curves of all classes, in the order of their ids, as `match` and `accumulate` of `tasks.scoring.coco_match`
-    give them.
+    """Curves of all classes, in the order of their ids: those of `match` and `accumulate` in tasks.scoring.coco_match.
 
     Raises:
         TaskError: faster-coco-eval isn't installed.
@@ -39,7 +37,7 @@ def evaluate_faster(
     check_installed()
     from faster_coco_eval import COCO, COCOeval_faster
 
-    # Fused: it would keep all single comparisons otherwise.
+    # With separate_eval it would keep every single comparison.
     evaluation = COCOeval_faster(
         *indexed(COCO, ground_truth, results), "segm", extra_calc=False, separate_eval=False
     )

@@ -1,8 +1,8 @@
-"""COCO's matching of detections with true objects, some images at a time, and what AP needs of it.
+"""COCO's matching of detections with true objects, some images at a time, and the curves that AP is computed from.
 
-pycocotools does both halves, `evaluate` for any images and `accumulate` over all of them; in between only scores and
-yes or no are kept, and no mask, so that a set's images can be matched in parts, by several processes, in little memory.
-Images don't matter to each other in matching: the figures are those of the whole set at once, to the last bit.
+pycocotools does both steps: `evaluate` for some images, `accumulate` over all of them. In between only scores and
+flags are kept, no masks, so that a set's images can be matched in parts, by several processes, in little memory. Each
+image is matched by itself: the result equals that of the whole set at once, bit for bit.
 
 Legend: T IoU thresholds (0.50, 0.55 .. 0.95), R recall points (0, 0.01 .. 1), K classes, A size groups,
 M detection limits, P pairs of a class and an image where either has something, D detections, G true objects.
@@ -29,16 +29,16 @@ _NO_LIMIT = 1e10  # square pixels; COCO's own "all" and "large" end here
 
 
 class Rules(NamedTuple):
-    """What COCO's evaluation is asked for."""
+    """Parameters of COCO's evaluation."""
 
     max_detections: int
-    """that count for each image and class, the best first"""
+    """the number of best detections that count for each image and class"""
     size_bounds: tuple[float, float]
-    """sides in pixels that part small from medium and medium from large"""
+    """sides in pixels between small and medium, and between medium and large"""
 
     @property
     def limits(self) -> list[int]:
-        """The M numbers of detections that recall is told for, rising."""
+        """The M numbers of detections that recall is computed for, ascending."""
         return sorted({min(limit, self.max_detections) for limit in (1, 10, self.max_detections)})
 
     @property
@@ -48,28 +48,28 @@ class Rules(NamedTuple):
         return [[0, _NO_LIMIT], [0, small], [small, medium], [medium, _NO_LIMIT]]
 
     def apply(self, params: Any) -> None:
-        """Sets an evaluator's own."""
+        """Sets the params of an evaluator of pycocotools or faster-coco-eval."""
         params.areaRng, params.areaRngLbl, params.maxDets = self.areas, ["all", *SIZES], self.limits
 
 
 class Matches(NamedTuple):
-    """What matching says of some images."""
+    """The result of matching some images."""
 
     pairs: NDArray[np.int64]
     """[P, 3]: class index, detections, true objects; by class, then in the order of the images"""
     images: NDArray[np.int64]
     """[P]: image ids"""
     scores: NDArray[np.float64]
-    """[D], pair after pair, the best of each first"""
+    """[D], pair after pair, best first in each"""
     matched: NDArray[np.bool_]
     """[A, T, D]: matched with a true object"""
     ignored: NDArray[np.bool_]
-    """[A, T, D]: neither right nor wrong"""
+    """[A, T, D]: counts neither as correct nor as false"""
     objects_ignored: NDArray[np.bool_]
     """[A, G]: a crowd, or of another size"""
 
     def save(self, path: Path) -> None:
-        """Writes a file of its own form, atomically."""
+        """Writes an .npz file, atomically."""
         with atomic_write(path) as partial, partial.open("wb") as file:
             np.savez(file, **self._asdict())
 
@@ -81,7 +81,7 @@ class Matches(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Precision and recall of all classes; -1 where there are no true objects."""
+    """Precision and recall of all classes; -1 for a class without true objects."""
 
     precision: NDArray[np.float64]
     """[T, R, K, A, M]"""
@@ -89,7 +89,7 @@ class Curves(NamedTuple):
     """[T, K, A, M]"""
 
     def of_classes(self, classes: Sequence[int]) -> Curves:
-        """Those of some classes, by their indices among the K."""
+        """The curves of some classes, by their indices among the K."""
         return Curves(self.precision[:, :, classes], self.recall[:, classes])
 
 
@@ -100,9 +100,9 @@ def thresholds() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def match(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], rules: Rules) -> Matches:
-    """Matches the detections in some images, as `tasks.scoring.coco_eval.evaluate_masks` takes them.
+    """Matches the detections in some images; arguments as of `tasks.scoring.coco_eval.evaluate_masks`.
 
-    The ground truth's categories are the whole set's.
+    The ground truth has all categories of the whole set.
     """
     with quiet():
         evaluation = COCOeval(*indexed(COCO, ground_truth, results), "segm")
@@ -110,7 +110,7 @@ def match(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]],
         evaluation.evaluate()
     size_groups, images = len(rules.areas), len(evaluation.params.imgIds)
     count = len(evaluation.params.iouThrs)
-    found = evaluation.evalImgs  # by class, size group, image; None where neither has anything
+    found = evaluation.evalImgs  # by class, size group, image; None without detections and objects
     pairs, images_of, rows = [], [], []
     for at in range(0, len(found), size_groups * images):
         for i in range(at, at + images):
@@ -137,7 +137,7 @@ def match(ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]],
 
 
 def accumulate(parts: Sequence[Matches], classes: int, rules: Rules) -> Curves:
-    """Curves of `classes` classes over the images of all `parts`, which come in the order of their image ids."""
+    """Curves of `classes` classes over the images of all `parts`, which are in the order of their image ids."""
     by_class: list[list[list[dict[str, Any]]]] = [[] for _ in range(classes)]
     for part in parts:
         for k, group in _groups(part):
@@ -150,7 +150,7 @@ def accumulate(parts: Sequence[Matches], classes: int, rules: Rules) -> Curves:
 
 
 def _groups(part: Matches) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Class index, and by size group what `accumulate` of pycocotools takes of a class and an image."""
+    """Class index, and for each size group the input of pycocotools' `accumulate` for a class and an image."""
     d = g = 0
     for k, detections, objects in part.pairs.tolist():
         mine, own = slice(d, d + detections), slice(g, g + objects)
@@ -172,7 +172,7 @@ def _groups(part: Matches) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 def _of_class(
     groups: Sequence[list[dict[str, Any]]], rules: Rules
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision [T, R, 1, A, M] and recall [T, 1, A, M] of one class; an entry of `groups` an image that has any."""
+    """Precision [T, R, 1, A, M] and recall [T, 1, A, M] of a class; `groups` has an entry for each image with any."""
     evaluation = COCOeval(iouType="segm")
     rules.apply(evaluation.params)
     evaluation.params.catIds, evaluation.params.imgIds = [0], list(range(len(groups)))
@@ -186,9 +186,9 @@ def _of_class(
 def indexed(
     kind: Any, ground_truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
 ) -> tuple[Any, Any]:
-    """Truth and results as an evaluator's own class of data sets. Evaluators write into annotations: they get copies.
+    """Ground truth and results as data sets of an evaluator's own class `kind`.
 
-    Objects are numbered from 1 on: an evaluator takes the number 0 for no match.
+    Annotations are copied, since evaluators write into them. Ids begin with 1: for an evaluator 0 means no match.
     """
     truth = [{"iscrowd": 0, **row, "id": n} for n, row in enumerate(ground_truth["annotations"], start=1)]
     # One at a time: pycocotools 2.0.11 with NumPy 2 can't take the areas of more than 255 masks in one call.

@@ -1,4 +1,4 @@
-"""How crowded a split's images are, against the evaluation's limit: so many detections a class and image, no more."""
+"""How crowded a split's images are, and the objects beyond the evaluation's limit of detections a class and image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.tables import Split
 
 
 class Crowding(NamedTuple):
-    """Counts of objects that aren't crowds."""
+    """Counts of objects, without crowds."""
 
     by_class: Counter[tuple[int, int]]
     """by image id and category id"""
@@ -34,7 +34,7 @@ class Crowding(NamedTuple):
         return most, image
 
     def beyond(self, limit: int) -> int:
-        """How many objects can't be found with `limit` detections a class and image, however good the model."""
+        """How many objects even a perfect model can't find with `limit` detections a class and image."""
         return sum(max(0, count - limit) for count in self.by_class.values())
 
     def limit_note(self, limit: int) -> str:

@@ -1,4 +1,4 @@
-"""COCO mask AP of predictions that lie in parts, by the processes that share the step."""
+"""COCO mask AP of predictions in parts, by all processes of the stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.scoring.coco_match import Matches, Rules, accumulate, match
 
 
 def true_masks(split: Split, rows: Sequence[int] | None = None) -> dict[str, Any]:
-    """The objects of a split's usable images, or of those `rows`, as `evaluate_masks` takes them."""
+    """The ground truth of `evaluate_masks`: objects of a split's usable images, or of those among `rows`."""
     usable = [i for i, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
     if rows is not None:
         usable = sorted(set(usable) & set(rows))
@@ -32,7 +32,7 @@ def true_masks(split: Split, rows: Sequence[int] | None = None) -> dict[str, Any
 
 
 def true_objects(split: Split) -> dict[int, int]:
-    """Objects on a split's usable images by category id, crowds left out."""
+    """Objects on a split's usable images by category id, without crowds."""
     usable = np.asarray([status == "ok" for status in split.images["status"].to_pylist()], bool)
     on_usable = np.isin(split.instances["image_id"].to_numpy(), split.images["image_id"].to_numpy()[usable])
     single = on_usable & ~split.instances["iscrowd"].to_numpy()
@@ -41,10 +41,10 @@ def true_objects(split: Split) -> dict[int, int]:
 
 
 def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> MaskScores | None:
-    """Scores of a split's predictions; processes that share the step call this together, and the first has them.
+    """Scores of a split's predictions. All processes of the stage call this together; the first gets the result.
 
-    pycocotools matches a part at a time, each process some of the parts; what is kept of a part holds no masks.
-    faster-coco-eval takes all at once, in the first process.
+    pycocotools matches a part at a time; each process takes some parts, and no masks are kept. faster-coco-eval takes
+    everything at once, in the first process.
     """
     if config.evaluator == "faster_coco_eval":
         with processes.first_alone() as first:
@@ -58,13 +58,13 @@ def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> Mas
 
 
 def matches_of(predictions: Predictions, split: Split, config: EvaluateConfig) -> list[Matches] | None:
-    """pycocotools' matches of a split's predictions, part by part; as for `score`, the first process has them."""
+    """pycocotools' matches of a split's predictions, part by part; as for `score`, the first process gets them."""
     rules = Rules(config.max_detections, config.size_bounds)
     for n in range(processes.index(), len(predictions.rows), processes.count()):
         truth, results = true_masks(split, predictions.rows[n]), as_results(predictions.table(n))
         check_results(truth, results)
         match(truth, results, rules).save(_path(predictions, n))
-    processes.barrier()  # all are written
+    processes.barrier()  # until all are written
     with processes.first_alone() as first:
         return [Matches.load(_path(predictions, n)) for n in range(len(predictions.rows))] if first else None
 

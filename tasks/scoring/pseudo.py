@@ -1,4 +1,4 @@
-"""Quality of the pseudo labels, part by part as pseudo_label wrote them, by the processes that share the step."""
+"""Quality of the pseudo labels, one part of stage pseudo_label at a time, by all processes of the stage."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tasks.scoring.pseudo_quality import QUALITY, by_group, point_quality, summa
 
 
 class PseudoScores(NamedTuple):
-    """What is known of all pseudo labels."""
+    """The measurements of all pseudo labels."""
 
     quality: pa.Table
     """QUALITY of the points whose image has kept-aside masks, in the order of the pseudo labels"""
     status: Counter[str]
     """points by status"""
     masks: int
-    """points that have one"""
+    """points with a mask"""
 
     def metrics(self) -> dict[str, float | None]:
-        """The `pseudo` part of metrics.json: all points, those with a mask, means over the measured ones."""
+        """The `pseudo` section of metrics.json: all points, points with a mask, metrics over the measured points."""
         figures = summarise(self.quality)
         keys = [f"{kind}_{metric.key}" for metric in PSEUDO_METRICS for kind in metric.tracked]
         return {"points": self.status.total(), "masks": self.masks, **{key: figures[key] for key in keys}}
@@ -47,15 +47,15 @@ class PseudoScores(NamedTuple):
 def score_pseudo(
     pseudo: Path, points: Path, truth: Split, size_bounds: tuple[float, float], scratch: Path
 ) -> PseudoScores | None:
-    """Scores of all pseudo labels; processes that share the step call this together, and the first has them.
+    """Scores of all pseudo labels. All processes of the stage call this together; the first gets the result.
 
-    Masks are in memory for one part at a time; what is kept of a point is a row without any.
+    Masks of one part at a time are in memory; the row that is kept of a point has none.
 
     Args:
         pseudo: folder of the stage pseudo_label: part-*.parquet.
         points: points.parquet.
         truth: the kept-aside split.
-        size_bounds: sides in pixels that part small from medium and medium from large masks.
+        size_bounds: sides in pixels between small and medium, and between medium and large masks.
         scratch: folder for the parts' rows.
     """
     paths = sorted(pseudo.glob("part-*.parquet"))
@@ -68,7 +68,7 @@ def score_pseudo(
         masks += len(part) - part["rough_rle"].null_count
         of_part = clicks.filter(pc.is_in(clicks["point_id"], value_set=part["point_id"]))
         write_parquet(point_quality(part, of_part, truth, size_bounds), scratch / paths[n].name)
-    everyone = processes.gather((status, masks))  # and so all rows are written
+    everyone = processes.gather((status, masks))  # from here on all rows are written
     with processes.first_alone() as first:
         if not first:
             return None

@@ -1,9 +1,8 @@
-"""How good pseudo masks are, where the true masks of weak images were kept aside: one figure a point.
+"""IoU of each point's pseudo mask with the true mask, if true masks of weak images were kept aside.
 
-A point is compared with the mask it was clicked on: the smallest kept-aside mask of its class and image that
-contains it (the smallest, since a click where objects overlap means the one in front more often than not). A
-point on no such mask is `unmatched` and, like a point for which no mask was made, counts with IoU 0: nothing
-drops out of the average.
+The true mask of a point is the smallest kept-aside mask of its class and image that contains it: where objects overlap,
+a click usually means the one in front. A point on no such mask is `unmatched`. Unmatched points and points without a
+pseudo mask count with IoU 0, so that every point is in the mean.
 """
 
 from __future__ import annotations
@@ -27,14 +26,12 @@ QUALITY = pa.schema(
         ("category_id", pa.int64()),
         ("category", pa.string()),
         ("status", pa.string()),  # as in the pseudo labels: "ok", "rough", "empty", "failed"
-        ("instance_id", pa.int64()),  # the kept-aside mask it was compared with; null where unmatched
-        ("true_area", pa.float32()),  # that mask's pixels
+        ("instance_id", pa.int64()),  # the kept-aside mask that it is compared with; null if unmatched
+        ("true_area", pa.float32()),  # pixels of that mask
         ("size", pa.string()),  # "small", "medium", "large" by true_area
-        ("rough_iou", pa.float32()),  # 0 where there is no mask or no match
-        (
-            "refined_iou",
-            pa.float32(),
-        ),  # of the mask that training gets: the rough one where refining came out empty
+        ("rough_iou", pa.float32()),  # 0 without a mask or a match
+        # of the mask that training gets, which is the rough one if refinement left nothing
+        ("refined_iou", pa.float32()),
     ]
 )
 
@@ -48,7 +45,7 @@ def point_quality(
         pseudo: PSEUDO rows; masks are compressed RLE of the original image.
         points: POINTS rows; x, y in pixels, (0, 0) the outer corner of the top-left pixel.
         truth: the kept-aside split; crowds in it match no point.
-        size_bounds: sides in pixels that part small from medium and medium from large masks.
+        size_bounds: sides in pixels between small and medium, and between medium and large masks.
     """
     where = {
         point_id: (x, y)
@@ -57,11 +54,11 @@ def point_quality(
     names = {category.id: category.name for category in truth.categories}
     image_ids = pseudo["image_id"].to_numpy()
     order = np.argsort(image_ids, kind="stable")
-    wanted = np.split(order, np.flatnonzero(np.diff(image_ids[order])) + 1) if len(order) else []
+    by_image = np.split(order, np.flatnonzero(np.diff(image_ids[order])) + 1) if len(order) else []
     index_of = {image_id: i for i, image_id in enumerate(truth.images["image_id"].to_pylist())}
     columns: dict[str, list[Any]] = {name: [] for name in QUALITY.names}
-    rows_seen: list[int] = []
-    for rows in wanted:
+    measured: list[int] = []
+    for rows in by_image:
         image = index_of.get(int(image_ids[rows[0]]))
         if image is None:
             continue
@@ -70,9 +67,9 @@ def point_quality(
         for record in _image_quality(table.to_pylist(), xy, truth, image, names, size_bounds):
             for name, value in record.items():
                 columns[name].append(value)
-        rows_seen.extend(rows.tolist())
+        measured.extend(rows.tolist())
     found = pa.table(columns, schema=QUALITY)
-    return found.take(pa.array(np.argsort(rows_seen, kind="stable"), pa.int64()))
+    return found.take(pa.array(np.argsort(measured, kind="stable"), pa.int64()))
 
 
 def _image_quality(
@@ -88,7 +85,7 @@ def _image_quality(
     height, width = row["height"], row["width"]
     true = [instance for instance in truth.instances_of(image).to_pylist() if not instance["iscrowd"]]
     true_rles = [instance["rle_counts"] for instance in true]
-    # The areas of the masks themselves: a data set's own `area` may be the polygon's.
+    # The areas of the masks: `area` in a data set may be that of the polygon.
     areas = np.array([masks.area(rle, height, width) for rle in true_rles])
     same_class = np.array([[t["category_id"] == p["category_id"] for t in true] for p in pseudo], dtype=bool)
     inside = _contains(true_rles, xy, height, width) & same_class.reshape(len(pseudo), len(true))
@@ -119,12 +116,12 @@ def _image_quality(
 
 
 def size_group(area: float, size_bounds: tuple[float, float]) -> str:
-    """ "small", "medium" or "large" of an area in pixels, by the sides that part them."""
+    """The one of SIZES that an area in pixels belongs to."""
     return SIZES[sum(area >= side**2 for side in size_bounds)]
 
 
 def _contains(rles: list[bytes], xy: list[tuple[float, float]], height: int, width: int) -> NDArray[np.bool_]:
-    """[K points, M masks]: whether the mask holds the pixel in which the point lies.
+    """[K points, M masks]: whether the point's pixel is in the mask.
 
     Each point becomes a one-pixel mask, since pycocotools intersects run-length codes without decoding them.
     """
