@@ -1,1 +1,1 @@
-"""The pieces of report.html."""
+"""The sections of report.html, and the figures in tables."""

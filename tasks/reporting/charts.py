@@ -1,7 +1,7 @@
 """Charts of the report as inline SVG: they scale, print, and follow the page's light or dark colours.
 
-Colours are CSS classes of the page (`s-before`, `s-after`, `s-part1`, ...): teacher and rough masks share
-one, student and refined masks the other.
+Colours are CSS classes of the page (`s-before`, `s-after`, `s-part1`, ...): one for teacher and rough masks, one for
+student and refined masks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 40
 
 
 def safe(svg: str) -> Markup:
-    """Marks SVG that this package composed, its texts escaped, as fit to go into the page as it is."""
+    """Marks SVG of this package as safe to insert into the page: all texts in it are escaped."""
     return Markup(svg)  # noqa: S704
 
 
 class Series(NamedTuple):
-    """One line: points (x, y) in data units, drawn in the colour of the CSS class `style`."""
+    """A line through points (x, y) in data units, in the colour of the CSS class `style`."""
 
     label: str
     style: str
@@ -31,7 +31,7 @@ class Series(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A linear axis: its label, its ends, its ticks."""
+    """A linear axis."""
 
     label: str
     low: float
@@ -40,10 +40,10 @@ class Axis(NamedTuple):
 
     @classmethod
     def over(cls, label: str, values: Sequence[float], count: int = 5) -> Axis:
-        """Between round numbers around 0 and all values."""
+        """An axis between round numbers that includes 0 and all values."""
         low, high = min([0.0, *values]), max([0.0, *values])
         if high - low < 1e-9:
-            high = low + 1  # nothing but zeros, or as good as
+            high = low + 1  # all values are (almost) zero
         step = nice_step((high - low) / count)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         return cls(label, first * step, last * step, [i * step for i in range(first, last + 1)])
@@ -66,7 +66,7 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 
 
 def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup:
-    """Lines over two linear axes; `title` is read out in place of the picture."""
+    """Lines over two linear axes; screen readers read `title`."""
     parts = [_axes(x, y)]
     for one in series:
         points = " ".join(f"{_x(x, a):.1f},{_y(y, b):.1f}" for a, b in zip(one.x, one.y, strict=True))
@@ -81,7 +81,7 @@ def histogram(
     y_label: str,
     title: str,
 ) -> Markup:
-    """Counts per bin, one (label, style, counts) a kind, bars side by side in each bin."""
+    """Counts in bins: for each kind (label, style, counts), with bars side by side in each bin."""
     x = Axis(x_label, edges[0], edges[-1], list(edges[:: max(1, (len(edges) - 1) // 5)]))
     y = Axis.over(y_label, [value for _, _, values in counts for value in values] or [1])
     parts = [_axes(x, y)]
@@ -99,7 +99,7 @@ def histogram(
 
 
 def dumbbell(before: float | None, after: float | None, high: float, title: str) -> Markup:
-    """Two dots on a track from 0 to `high` with the way between them; a figure that is None has no dot."""
+    """Two dots on a track from 0 to `high`, joined by a line; no dot for None."""
     width, height, margin = 360, 16, 8
 
     def at(value: float) -> float:

@@ -1,7 +1,7 @@
 """Pictures of the report: images with clicks and masks over them.
 
-An image goes into the page once, as a JPEG; its panels draw masks over it as SVG paths, which stay sharp at
-any zoom and name themselves when pointed at.
+Each image is in the page once, as a JPEG. Its panels draw masks over it as SVG paths, which are sharp at any zoom and
+show their title when pointed at.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _FINE = (
     4  # contours of small masks are traced on a map this much finer, so that they follow the pixels' edges
 )
 _FINE_UP_TO = 256  # pixels
-_TOLERANCE = 0.6  # pixels that a contour may stray when corners are left out
+_TOLERANCE = 0.6  # maximum deviation in pixels when corners are left out
 
-# Light and strong enough for photos, far apart in hue; classes beyond the tenth share one.
+# Light and strong enough for photos, with different hues; after the tenth class they repeat.
 PALETTE = (
     "#38d9f5", "#ff5fa2", "#ffd43b", "#69db7c", "#ff922b",
     "#b197fc", "#ff6b6b", "#a9e34b", "#e599f7", "#ffffff",
@@ -33,7 +33,7 @@ PALETTE = (
 
 
 class Shape(NamedTuple):
-    """A mask bool [H, W] to draw, in a class's colour; `title` is shown when it's pointed at."""
+    """A mask bool [H, W] to draw, in the colour of its class; `title` is shown when it's pointed at."""
 
     mask: NDArray[np.bool_]
     colour: str
@@ -41,7 +41,7 @@ class Shape(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """A click at x, y (pixels); `missing` marks one that has no mask."""
+    """A click at x, y in pixels; `missing`: without a mask."""
 
     x: float
     y: float
@@ -51,7 +51,7 @@ class Dot(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One picture of a row: what is drawn over the image."""
+    """One picture of a row: shapes and dots over the image."""
 
     caption: str
     shapes: Sequence[Shape]
@@ -59,14 +59,14 @@ class Panel(NamedTuple):
 
 
 def colours(category_ids: Sequence[int]) -> dict[int, str]:
-    """A colour for each class, by its place among the sorted ids."""
+    """A colour for each class, by its index among the sorted ids."""
     return {id: PALETTE[i % len(PALETTE)] for i, id in enumerate(sorted(category_ids))}
 
 
 def image_definition(image: NDArray[np.uint8], name: str, longest: int = LONGEST_SIDE) -> Markup:
-    """An image uint8 RGB [H, W, 3] as an SVG definition that `panel` draws by name; units stay pixels.
+    """An image uint8 RGB [H, W, 3] as an SVG definition that `panel` draws by name, in units of its pixels.
 
-    It is kept with at most `longest` pixels a side.
+    It is stored with at most `longest` pixels a side.
     """
     height, width = image.shape[:2]
     scale = min(1.0, longest / max(height, width))
@@ -77,7 +77,7 @@ def image_definition(image: NDArray[np.uint8], name: str, longest: int = LONGEST
         ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
     if not done:
-        raise ValueError(f"an image of shape {image.shape} can't be coded as JPEG")
+        raise ValueError(f"an image of shape {image.shape} can't be encoded as JPEG")
     data = base64.b64encode(code.tobytes()).decode("ascii")
     return safe(
         f'<svg class="defs" aria-hidden="true"><defs><image id="{escape(name)}" '
@@ -91,7 +91,7 @@ def panel(name: str, size: tuple[int, int], content: Panel) -> Markup:
     height, width = size
     unit = max(height, width) / 100
     parts = [f'<use href="#{escape(name)}"/>']
-    # Large ones first, so that what lies on top of them can be pointed at.
+    # Large ones first, so that small ones on top of them can be pointed at.
     for shape in sorted(content.shapes, key=lambda shape: -int(shape.mask.sum())):
         parts.append(
             f'<path class="mask" fill="{shape.colour}" stroke="{shape.colour}" fill-rule="evenodd" '
@@ -120,7 +120,7 @@ def panel(name: str, size: tuple[int, int], content: Panel) -> Markup:
 
 
 def mask_path(mask: NDArray[np.bool_]) -> str:
-    """SVG path data around a mask bool [H, W], with its holes (fill-rule evenodd); empty for an empty one."""
+    """SVG path data around a mask bool [H, W], with its holes (fill-rule evenodd); empty for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return ""
@@ -140,10 +140,10 @@ def mask_path(mask: NDArray[np.bool_]) -> str:
     return "".join(pieces)
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` of the positions 0 .. count - 1 at even distances, first and last among them, or all."""
-    if count <= wanted:
+def spread(count: int, chosen: int) -> list[int]:
+    """`chosen` of the indices 0 .. count - 1 at even distances with the first and the last one, or all of them."""
+    if count <= chosen:
         return list(range(count))
-    if wanted <= 1:
-        return [0] * wanted
-    return [round(i * (count - 1) / (wanted - 1)) for i in range(wanted)]
+    if chosen <= 1:
+        return [0] * chosen
+    return [round(i * (count - 1) / (chosen - 1)) for i in range(chosen)]

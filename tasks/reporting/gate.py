@@ -1,4 +1,4 @@
-"""The report's words and rows on the gate: what refinement did to held-out images, and what followed from it."""
+"""The report's section on the gate: the gain of refinement on held-out images, and where refinement is used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gate_view(gate: Gate, refused: int, masks: int) -> dict[str, Any]:
         _row(CLICK_WORDS.get(click, click), "", figures, None) for click, figures in gate.by_click.items()
     ]
     for one in gate.bins:
-        note = "too few to tell: as all" if one.decided_by == "all" else ""
+        note = "too few objects: as all" if one.decided_by == "all" else ""
         rows.append(_row(size_words(one.area_from, one.area_to), note, one, one.use))
     return {
         "sentence": sentence(gate, refused, masks),
@@ -35,35 +35,31 @@ def gate_view(gate: Gate, refused: int, masks: int) -> dict[str, Any]:
 
 
 def sentence(gate: Gate, refused: int, masks: int) -> str:
-    """What the gate decided, in words."""
+    """What the gate decided."""
     if not gate.bins:
         why = (
             f"On {count(gate.held_out_images, 'held-out image')} the teacher drew no mask to refine"
             if gate.held_out_images
             else "No strong images were held out (teacher.holdout)"
         )
-        return f"{why}, so it could not be measured whether refining helps. It is always used."
+        return f"{why}, so the gain of refining was not measured. Refining is always used."
     uses = [one.use for one in gate.bins]
     kept = f"{refused:,} of {count(masks, 'pseudo mask')} stay rough."
-    seen = (
+    measured = (
         f"On {count(gate.held_out_images, 'image')} held out from teacher and refiner, refining changes the mean IoU "
         f"of {count(gate.all.objects, 'object')} from {gate.all.rough_iou:.1f} to {gate.all.refined_iou:.1f}."
     )
     if all(uses):
         doubt = (gate.all.refined_iou or 0.0) <= (gate.all.rough_iou or 0.0)
-        return (
-            f"{seen} "
-            + ("So few images don't tell that it hurts; it" if doubt else "It")
-            + " is used at all sizes."
-        )
+        return f"{measured} {'The loss may be chance; refining' if doubt else 'It'} is used at all sizes."
     if not any(uses):
-        return f"{seen} It does not help there, so it is not used: {kept}"
-    spared = [size_words(one.area_from, one.area_to) for one in gate.bins if not one.use]
-    return f"{seen} It is not used for rough masks of {' and '.join(spared)}, which it hurts: {kept}"
+        return f"{measured} It does not help there, so it is not used: {kept}"
+    sizes = [size_words(one.area_from, one.area_to) for one in gate.bins if not one.use]
+    return f"{measured} It is not used for rough masks of {' and '.join(sizes)}, where it lowers IoU: {kept}"
 
 
 def size_words(low: float, high: float | None) -> str:
-    """A range of areas in pixels as sides squared, as the report's other sizes."""
+    """A range of areas in pixels as squared sides, like the other sizes of the report."""
     if high is None:
         return f"over {math.sqrt(low):.0f}² px" if low else "any size"
     return (

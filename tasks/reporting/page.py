@@ -1,4 +1,4 @@
-"""report.html from its template."""
+"""Renders report.html from its template."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUS_WORDS = {
 
 
 def render(**content: Any) -> str:
-    """The page of `content`, the names that report.html.j2 uses."""
+    """The page with `content`: the variables of report.html.j2."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -36,5 +36,5 @@ def render(**content: Any) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Names as a page may show them; what is HTML already (pictures, charts) stays."""
+    """Text without characters that a page shouldn't show; HTML (pictures, charts) stays."""
     return plain(value, lines=True) if type(value) is str else value

@@ -1,4 +1,4 @@
-"""A few images of the report's galleries as one picture, for places that show a picture and no page."""
+"""A few images of the report's galleries as one picture, for places that can't show a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PANEL, GAP, MARGIN = 240, 10, 20
 HEADING, ABOUT, CAPTION, LEGEND = 34, 24, 22, 30
 WIDTH = 2 * MARGIN + 4 * PANEL + 3 * GAP
 
-# As in report.html.j2. On a card of its own: it can't know whether it is shown on light or dark.
+# As in report.html.j2, but on a white card: the picture may be shown on a light or a dark page.
 _STYLE = """
 text { font-family: system-ui, "Segoe UI", "Liberation Sans", sans-serif; fill: #1d2430; font-size: 13px; }
 .heading { font-size: 17px; font-weight: 650; } .soft { fill: #5b6575; } .bold { font-weight: 650; }
@@ -27,12 +27,12 @@ text { font-family: system-ui, "Segoe UI", "Liberation Sans", sans-serif; fill: 
 
 
 def gallery_picture(workspace: Path, config: ReportConfig) -> str:
-    """An SVG of its own, with nothing to load: pseudo masks of weak images, then what the models find on val images.
+    """A self-contained SVG: pseudo masks of weak images, then the models' detections on val images.
 
-    Reads what the steps up to `evaluate` left. Images are kept small: the report has them in full.
+    Reads the outputs of the stages up to `evaluate`. Images are smaller than in the report.
     """
     splits = {name: Split.open(workspace / "dataset" / name) for name in ("weak", "kept_aside", "val")}
-    longest = 2 * PANEL  # sharp on screens of two pixels a point
+    longest = 2 * PANEL  # sharp on screens with two pixels a point
     galleries = [
         (
             "Weak images: from clicks to masks",
@@ -68,11 +68,11 @@ def _sheet(galleries: list[tuple[str, Gallery]]) -> Markup:
 
 
 def _row(row: Row, y: int) -> tuple[str, int]:
-    """An image with its panels side by side at height `y`; what is drawn, and how high it is."""
-    said = " · ".join(filter(None, [row.rank, *row.facts, row.fault]))
+    """An image with its panels side by side at height `y`: the SVG and its height."""
+    about = " · ".join(filter(None, [row.rank, *row.facts, row.fault]))
     parts = [
         f'<text x="{MARGIN}" y="{y + 14}"><tspan class="bold">{escape(row.name)}</tspan>'
-        f'<tspan class="soft" dx="8">{escape(said)}</tspan></text>',
+        f'<tspan class="soft" dx="8">{escape(about)}</tspan></text>',
         str(row.definition),
     ]
     y += ABOUT
@@ -85,13 +85,13 @@ def _row(row: Row, y: int) -> tuple[str, int]:
 
 
 def _height(picture: Markup) -> int:
-    """Of a panel as wide as PANEL: `panel` says its image's size as viewBox="0 0 WIDTH HEIGHT"."""
+    """The height of a panel as wide as PANEL, from its viewBox="0 0 WIDTH HEIGHT"."""
     _, _, width, height = picture.split('viewBox="', 1)[1].split('"', 1)[0].split()
     return round(PANEL * float(height) / float(width))
 
 
 def _legend(classes: list[tuple[str, str]], y: int) -> tuple[str, int]:
-    """Names and colours of the classes, in as many lines as they need."""
+    """Names and colours of the classes, on as many lines as needed: the SVG and its height."""
     parts, x, top = [], MARGIN, y
     for name, colour in classes:
         width = 34 + round(7.5 * len(name))

@@ -1,4 +1,4 @@
-"""The report's two galleries: weak images with their pseudo masks, val images with what the models find."""
+"""The report's two galleries: weak images with their pseudo masks, val images with the models' detections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Records = list[dict[str, Any]]
 
 
 class Row(NamedTuple):
-    """One image of a gallery: where it stands, what is said of it, and its panels (caption, picture)."""
+    """An image of a gallery: rank, name, facts, and its panels (caption, picture)."""
 
     rank: str
     name: str
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Rows, the colours of the classes, and by what rule the rows were chosen."""
+    """Rows, the colours of the classes, and the rule by which the rows were chosen."""
 
     rows: list[Row]
     legend: list[tuple[str, str]]
@@ -42,12 +42,12 @@ class Gallery(NamedTuple):
 
 
 def pseudo_rows(
-    workspace: Path, weak: Split, kept_aside: Split, wanted: int, longest: int = LONGEST_SIDE
+    workspace: Path, weak: Split, kept_aside: Split, shown: int, longest: int = LONGEST_SIDE
 ) -> Gallery:
-    """Weak images from the best pseudo masks to the worst, evenly spread over the ranks.
+    """Weak images at even distances in a ranking from the best pseudo masks to the worst.
 
-    Ranked by the mean IoU of an image's refined masks with the true ones; where no masks were kept aside, by
-    their mean score. Ties go by image id.
+    Images are ranked by the mean IoU of their refined masks with the true ones or, if no masks were kept aside, by the
+    mean score of their masks; ties by image id.
     """
     pseudo = pa.concat_tables(
         [read_parquet(path, PSEUDO) for path in sorted((workspace / "pseudo").glob("part-*.parquet"))]
@@ -57,13 +57,13 @@ def pseudo_rows(
     points = read_parquet(workspace / "points" / "points.parquet", POINTS)
     if quality.num_rows:
         value_of = _means(quality, "refined_iou")
-        rule = "images were ranked by the mean IoU of their refined masks with the true ones"
+        rule = "images are ranked by the mean IoU of their refined masks with the true ones"
     else:
         value_of = _means(pseudo, "score")
-        rule = "no true masks were kept aside, so images were ranked by the mean score of their masks"
+        rule = "no true masks were kept aside, so images are ranked by the mean score of their masks"
     ranking = sorted(value_of, key=lambda id: (-value_of[id], id))
-    rule += "; shown are " + _evenly(len(ranking), wanted) + ", from the best to the worst"
-    chosen = spread(len(ranking), wanted)
+    rule += f"; shown are {_evenly(len(ranking), shown)}, from the best to the worst"
+    chosen = spread(len(ranking), shown)
     ids = [ranking[i] for i in chosen]
     by_image = {name: _by_image(table, ids) for name, table in (("pseudo", pseudo), ("points", points))}
     iou_of = {row["point_id"]: row for row in _among(quality, ids).to_pylist()}
@@ -79,11 +79,11 @@ def pseudo_rows(
 
 
 def val_rows(
-    workspace: Path, val: Split, wanted: int, score_threshold: float, longest: int = LONGEST_SIDE
+    workspace: Path, val: Split, shown: int, score_threshold: float, longest: int = LONGEST_SIDE
 ) -> Gallery:
-    """Val images at even distances in the order of their ids: true masks, the teacher's, the student's."""
+    """Val images at even distances in the order of their ids: true masks, teacher's masks, student's masks."""
     ids = [id for id, status in zip(*_lists(val.images, "image_id", "status"), strict=True) if status == "ok"]
-    chosen = [ids[i] for i in spread(len(ids), wanted)]
+    chosen = [ids[i] for i in spread(len(ids), shown)]
     found = {
         name: _predictions(
             workspace / "evaluation" / "predictions" / f"{name}.parquet", chosen, score_threshold
@@ -100,7 +100,7 @@ def val_rows(
             panels.append(Panel(name, shapes, []))
             facts.append(f"{name} {len(shapes)}")
         rows.append(_row(val, id, "", facts, panels, longest))
-    rule = f"chosen without looking at the results: {_evenly(len(ids), wanted)} in the order of their ids"
+    rule = f"{_evenly(len(ids), shown)} in the order of their ids, whatever the results"
     return Gallery(rows, _legend(val), rule)
 
 
@@ -122,13 +122,13 @@ def _pseudo_panels(
         if row["rough_rle"] is None:
             missing.append(Dot(x, y, colour, f"{name}: no mask ({row['reason']})", missing=True))
             continue
-        said = {
+        iou = {
             kind: f", IoU {quality[f'{kind}_iou']:.2f}" if quality else "" for kind in ("rough", "refined")
         }
-        rough.append(Shape(_decode(weak, id, row["rough_rle"]), colour, f"{name}: rough{said['rough']}"))
+        rough.append(Shape(_decode(weak, id, row["rough_rle"]), colour, f"{name}: rough{iou['rough']}"))
         final = row["refined_rle"] if row["refined_rle"] is not None else row["rough_rle"]
         kept = "" if row["refined_rle"] is not None else " (the rough mask stays)"
-        refined.append(Shape(_decode(weak, id, final), colour, f"{name}: refined{said['refined']}{kept}"))
+        refined.append(Shape(_decode(weak, id, final), colour, f"{name}: refined{iou['refined']}{kept}"))
     panels = [Panel("clicks", [], clicks), Panel("rough", rough, missing), Panel("refined", refined, missing)]
     facts = [count(len(pseudo), "click")] + ([f"{len(missing)} without a mask"] if missing else [])
     measured = [iou_of[row["point_id"]] for row in pseudo if row["point_id"] in iou_of]
@@ -150,7 +150,7 @@ def _row(split: Split, id: int, rank: str, facts: list[str], panels: list[Panel]
     key = f"image-{facts_of_image['split']}-{id}"
     try:
         definition, fault = image_definition(read_ingested(split, i), key, longest), None
-    except DataError as error:  # the page is still worth having
+    except DataError as error:  # the page shows the fault in place of the image
         definition, fault = Markup(""), str(error)
     return Row(rank, name, facts, definition, [(one.caption, panel(key, size, one)) for one in panels], fault)
 
@@ -194,9 +194,9 @@ def _legend(split: Split) -> list[tuple[str, str]]:
 def _predictions(path: Path, ids: Sequence[int], score_threshold: float) -> dict[int, Records]:
     by_image: dict[int, Records] = defaultdict(list)
     columns = ["image_id", "category_id", "score", "rle_counts"]
-    wanted = pa.array(ids, pa.int64())
+    shown = pa.array(ids, pa.int64())
     for batch in stream_parquet(path, PREDICTIONS, columns, 1 << 16):
-        mine = pc.is_in(batch["image_id"], wanted)
+        mine = pc.is_in(batch["image_id"], shown)
         for row in batch.filter(pc.and_(mine, pc.greater_equal(batch["score"], score_threshold))).to_pylist():
             by_image[row["image_id"]].append(row)
     return by_image
@@ -224,5 +224,5 @@ def _lists(table: pa.Table, *columns: str) -> list[list[Any]]:
     return [table[column].to_pylist() for column in columns]
 
 
-def _evenly(count: int, wanted: int) -> str:
-    return f"all {count}" if count <= wanted else f"{wanted} of {count} at even distances"
+def _evenly(count: int, shown: int) -> str:
+    return f"all {count}" if count <= shown else f"{shown} of {count} at even distances"

@@ -1,4 +1,4 @@
-"""COCO mask AP of a file of results against a file of ground truth, outside the pipeline."""
+"""COCO mask AP of a results file against a ground-truth file, outside the pipeline."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def evaluate_files(
     Args:
         ground_truth: a file or folder with masks, in any format that `ingest` reads.
         results: a COCO results file with masks, whose ids are the ground truth's.
-        max_detections: detections that count for each image and class, the best first; COCO's own limit is 100.
-        size_bounds: sides in pixels that part small from medium and medium from large; COCO's are 32 and 96.
-        images: the image root, for a ground truth that doesn't say all sizes and names; None: not needed.
-        evaluator: whose code computes; the figures are the same.
+        max_detections: the number of best detections that count for each image and class; in COCO 100.
+        size_bounds: sides in pixels between small and medium, and between medium and large; in COCO 32 and 96.
+        images: the image root, for a ground truth without all sizes and names; None: not needed.
+        evaluator: the library that matches and counts; the results are the same.
 
     Returns:
         MODEL_METRICS in percent by the keys of `keys_at` (None without true objects); max_detections, size_bounds,
@@ -44,7 +44,7 @@ def evaluate_files(
 
     Raises:
         DataError: every fault of either file.
-        TaskError: bounds or a limit that can't be, an evaluator that isn't installed.
+        TaskError: impossible bounds or limit; the evaluator isn't installed.
     """
     small, medium = size_bounds
     if max_detections < 1:

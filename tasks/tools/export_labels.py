@@ -40,10 +40,10 @@ class ExportRequest:
             `predictions` (of the model on the val images), `file` (an annotation file).
         format: one of `data.annotations.export.EXPORTS`.
         masks: of pseudo labels: `refined` or `rough`.
-        min_score: of pseudo labels and predictions: those below are left out.
-        model: of predictions: `student`, `teacher`, or `baseline`, which the student was compared with.
+        min_score: of pseudo labels and predictions: the lowest score that is exported.
+        model: of predictions: `student`, `teacher`, or `baseline`, the model that the student was compared with.
         annotations: of `file`: a file or folder in any format that ingest reads.
-        images: of `file`: the image root, for formats that don't say all sizes and names; None: not needed.
+        images: of `file`: the image root, for formats without all sizes and names; None: not needed.
     """
 
     what: str
@@ -56,19 +56,19 @@ class ExportRequest:
 
 
 def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[str, Any]:
-    """Write the labels into folder `out`, all or nothing, with a summary export.json.
+    """Writes the labels into folder `out`, all or nothing, with a summary export.json.
 
     Args:
-        request: what, and how.
-        out: a new folder, or one that an earlier export wrote, which is replaced.
+        request: what to export, and how.
+        out: a new folder, or the output of an earlier export, which is replaced.
         workspace: the pipeline's.
 
     Returns:
         The summary: what, format, and by part (a split, `pseudo`, ...) its counts.
 
     Raises:
-        DataError: faults of the files read; what the format can't hold.
-        TaskError: a request that can't be, results that aren't there yet, strange files in `out`.
+        DataError: faults of the input files; content that the format can't hold.
+        TaskError: an impossible request, missing results, other files in `out`.
     """
     _check(request, out)
     summary: dict[str, Any] = {"what": request.what, "format": request.format, "parts": {}}
@@ -93,7 +93,7 @@ def _check(request: ExportRequest, out: Path) -> None:
         raise TaskError("--what file and --annotations FILE go together: give both or neither")
     if out.exists() and not (out / SUMMARY).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise TaskError(
-            f"{out}: found files that no export wrote; name a new folder, since it is replaced as a whole"
+            f"{out}: found files that aren't from an export; name a new folder, since all of it is replaced"
         )
 
 

@@ -1,7 +1,7 @@
-"""Published weights into our formats: the reference's SOLOv2 and MaskRefineNet, MSRA's backbones.
+"""Converts published weights: SOLOv2 and MaskRefineNet of the reference, backbones of MSRA.
 
-Nothing in the file is executed: `.pth` and `.pt` go through torch's weights-only reader, `.pkl` through an unpickler
-that builds NumPy arrays and nothing else. Every tensor's name and shape is checked before anything is written.
+No code in the file is executed: torch's weights-only reader reads `.pth` and `.pt`, and an unpickler that only builds
+NumPy arrays reads `.pkl`. Name and shape of every tensor are checked before anything is written.
 """
 
 from __future__ import annotations
@@ -61,37 +61,37 @@ from tasks.tools.reference_config import read_reference_config
 log = logging.getLogger(__name__)
 
 WRAPPERS = ("model", "model_state", "state_dict", "blobs")
-"""Where files keep their tensors: detectron2's, MaskRefineNet's, others', Caffe2's."""
-CONFIG_BESIDE = "config.yaml"
+"""Keys under which files keep their tensors: of detectron2, of MaskRefineNet, of others, of Caffe2."""
+CONFIG_FILE = "config.yaml"
 
 
 class Imported(NamedTuple):
-    """What an import came to."""
+    """The result of an import."""
 
     kind: Kind
     path: Path
-    """The checkpoint folder, or the backbone's file."""
+    """the checkpoint folder, or the backbone's file"""
     text: str
-    """One line that says what it is."""
+    """a line that describes it"""
 
 
 def import_checkpoint(
     file: Path, out: Path, *, categories: str | None, settings: str | None, config: Path | None
 ) -> Imported:
-    """Reads `file`, finds out what it is, and writes it into the folder `out`.
+    """Reads `file`, detects its kind, and writes it into the folder `out`.
 
     Args:
         file: .pth, .pt or .pkl.
-        out: a SOLOv2 or MaskRefineNet becomes a checkpoint in it; a backbone NAME_msra.safetensors and
-            NAME_msra.json beside it, which holds the `model` keys that it must be used with.
+        out: gets the checkpoint of a SOLOv2 or MaskRefineNet; of a backbone NAME_msra.safetensors, and NAME_msra.json
+            with the `model` keys that it must be used with.
         categories: `coco`, `bdd100k` or a JSON file; None numbers the classes.
-        settings: `student` or `teacher`, of a SOLOv2: its grids and ranges, which no tensor tells.
-        config: the reference's config.yaml, of a SOLOv2; it goes before `settings`. Where both are None, a
-            config.yaml beside `file` is read, else it's a student.
+        settings: of a SOLOv2: `student` or `teacher`, for its grids and ranges, which aren't in the tensors.
+        config: of a SOLOv2: config.yaml of the reference; it takes precedence over `settings`. If both are None, a
+            config.yaml next to `file` is read; without one, the settings are the student's.
 
     Raises:
-        TaskError: the file can't be read, isn't one of the three, or its tensors, classes or configuration
-            aren't as they should be; every fault is listed.
+        TaskError: the file can't be read, is of no known kind, or its tensors, classes or configuration don't fit; all
+            faults are listed.
     """
     try:
         found, facts = _read(file)
@@ -100,7 +100,7 @@ def import_checkpoint(
             return _import_solov2(file, out, found, facts, categories, _settings(file, settings, config))
         for option, value in (("--settings", settings), ("--config", config)):
             if value is not None:
-                raise TaskError(f"{file}: found a {kind}, which {option} says nothing of; leave it out")
+                raise TaskError(f"{file}: found a {kind}, to which {option} doesn't apply; leave it out")
         if kind == "refinenet":
             return _import_refinenet(file, out, found, facts, categories)
         if categories is not None:
@@ -111,7 +111,7 @@ def import_checkpoint(
     except ValidationError as error:
         sizes = [f"{'.'.join(map(str, one['loc']))}: found {one['input']!r:.100}" for one in error.errors()]
         raise TaskError(
-            f"{file}: its tensors, or the configuration given with it, have sizes that no network has:\n{listed(sizes)}"
+            f"{file}: the tensors, or the configuration given with them, have impossible sizes:\n{listed(sizes)}"
         ) from None
     except (WeightsError, CheckpointError) as error:
         raise TaskError(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
@@ -161,7 +161,7 @@ def _import_refinenet(
         "imported": _origin(file, facts) | {"spare_heatmap_channels": REFINER_SPARE_CHANNELS},
     }
     save_checkpoint(out, state, meta)
-    # Nothing was held out to measure it on: it's used on every mask, once, as the reference does.
+    # Without held-out images its gain can't be measured: it's used on every mask, once, as in the reference.
     step = int(facts.get("last_itr", 0))
     write_gate(out, unmeasured(step, enlarge=REFINER_ENLARGE, rounds=1))
     return Imported("refinenet", out, what)
@@ -182,7 +182,7 @@ def _import_backbone(file: Path, out: Path, found: dict[str, Tensor]) -> Importe
     names = msra_names(name, found)
     statistics = {key: ours for key, ours in names.items() if ours.endswith(FROZEN[2:])}
     if not statistics.keys() & found.keys():
-        # Older files have the statistics in scale and offset already; detectron2 takes them for 0 and 1.
+        # In older files scale and offset include the statistics; like detectron2, set them to 0 and 1.
         for key, ours in statistics.items():
             found[key] = (torch.zeros if ours.endswith("mean") else torch.ones)(shapes[ours])
     state = renamed(found, names, shapes, str(file), f"an MSRA {name}")
@@ -200,31 +200,31 @@ def _import_backbone(file: Path, out: Path, found: dict[str, Tensor]) -> Importe
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors by their published names, and the plain numbers beside them."""
+    """The tensors by their published names, and the plain numbers of the file."""
     content = _load(file)
     inside = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
     if len(inside) > 1:
         raise PublishedError(f"{file}: found tensors at {', '.join(inside)}; expected one of them")
     inner = content[inside[0]] if inside else content
-    beside = {} if inner is content else {k: v for k, v in content.items() if isinstance(v, int | float)}
-    facts = {str(key): float(value) for key, value in beside.items() if abs(value) <= sys.float_info.max}
+    numbers = {} if inner is content else {k: v for k, v in content.items() if isinstance(v, int | float)}
+    facts = {str(key): float(value) for key, value in numbers.items() if abs(value) <= sys.float_info.max}
     found: dict[str, Tensor] = {}
-    strange = []
+    faults = []
     for key, value in inner.items():
         if not isinstance(key, str):
-            strange.append(f"a name that is no text, but a {type(key).__name__}")
+            faults.append(f"a name of type {type(key).__name__}, expected a text")
         elif MSRA_UNUSED.fullmatch(key):
             continue
         elif isinstance(value, Tensor):
             found[key] = value
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            # A file's byte order needn't be this machine's.
+            # The file's byte order may differ from this machine's.
             found[key] = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
         else:
-            strange.append(f"{key}: a {type(value).__name__}, expected a tensor")
-    if strange:
+            faults.append(f"{key}: a {type(value).__name__}, expected a tensor")
+    if faults:
         raise PublishedError(
-            f"{file}: {len(strange)} entries that are no tensors:\n{listed(strange)}\nFetch the file again"
+            f"{file}: {len(faults)} entries that aren't tensors:\n{listed(faults)}\nDownload the file again"
         )
     if found and all(key.startswith("module.") for key in found):  # saved by a parallel wrapper
         found = {key.removeprefix("module."): value for key, value in found.items()}
@@ -236,7 +236,7 @@ def _load(file: Path) -> dict[Any, Any]:
         if file.suffix == ".pkl":
             check_regular(file)
             return load_arrays(file)
-        content = read_pickle(file, NUMBERS)  # MaskRefineNet's have their best AP as NumPy's number
+        content = read_pickle(file, NUMBERS)  # in files of MaskRefineNet the best AP is a NumPy number
     except FileNotFoundError:
         raise TaskError(f"{file}: no such file") from None
     except OSError as error:
@@ -247,7 +247,7 @@ def _load(file: Path) -> dict[Any, Any]:
         )
         raise TaskError(
             f"{file}: holds more than tensors, or is damaged ({reason or 'no weights-only file'}); it wasn't read, "
-            "since its other contents could run code"
+            "since other contents could run code"
         ) from None
     if not isinstance(content, dict):
         raise TaskError(f"{file}: found a {type(content).__name__}, expected a dict of tensors")
@@ -258,10 +258,10 @@ def _settings(file: Path, name: str | None, config: Path | None) -> ReferenceSet
     if name is not None and name not in SETTINGS:
         raise TaskError(f"--settings: found {name!r}, expected {' or '.join(SETTINGS)}")
     base = SETTINGS[name or "student"]
-    beside = file.parent / CONFIG_BESIDE
-    if config is None and name is None and beside.is_file():
-        log.info("import-checkpoint: reading %s, which lies beside the file", beside)
-        config = beside
+    own = file.parent / CONFIG_FILE
+    if config is None and name is None and own.is_file():
+        log.info("import-checkpoint: reading %s", own)
+        config = own
     return base if config is None else read_reference_config(config, base)
 
 
@@ -276,5 +276,5 @@ def _categories(file: Path, source: str | None, count: int) -> list[dict[str, An
 
 
 def _origin(file: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Where the weights come from: content, not place or time, so that the same file gives the same bytes."""
+    """The origin of the weights, without paths or times: the same file gives the same bytes."""
     return {"file": file.name, "sha256": sha256(file), **({"said": facts} if facts else {})}

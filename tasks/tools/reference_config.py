@@ -1,6 +1,6 @@
-"""The reference's configuration file: what its `config.yaml` says that a checkpoint can't.
+"""The settings in a `config.yaml` of the reference, which a checkpoint doesn't hold.
 
-A training of the reference leaves `config.yaml` beside its checkpoints; only the keys below are looked at.
+A training of the reference writes `config.yaml` next to its checkpoints; only the keys below are used.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "INPUT.MIN_SIZE_TEST": ("short_side", int),
     "INPUT.MAX_SIZE_TEST": ("max_side", int),
 }  # fmt: skip
-"""{key of the file: (field of ReferenceSettings, how it's read)}"""
+"""{key of the file: (field of ReferenceSettings, reader of its value)}"""
 
 
 def read_reference_config(path: Path, base: ReferenceSettings) -> ReferenceSettings:
-    """The settings of a config.yaml; what it doesn't say is as in `base`.
+    """The settings of a config.yaml; keys that it doesn't have are as in `base`.
 
     Raises:
-        TaskError: the file is missing, isn't such a file, or holds values that can't be; all are listed.
+        TaskError: the file is missing, isn't a config.yaml of the reference, or has impossible values; all are listed.
     """
     try:
         content = strict_yaml.read(path)
@@ -89,7 +89,7 @@ def read_reference_config(path: Path, base: ReferenceSettings) -> ReferenceSetti
         if value is None:
             continue
         try:
-            # Files written by hand have lists as text: "80,64,32,24,12".
+            # Hand-written files may have lists as text: "80,64,32,24,12".
             is_text = isinstance(value, str) and value[:1] in "([0123456789"
             fields[field] = read(ast.literal_eval(value) if is_text else value)
         except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError) as error:
@@ -97,6 +97,6 @@ def read_reference_config(path: Path, base: ReferenceSettings) -> ReferenceSetti
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise TaskError(
-            f"{path}: {len(faults)} values that can't be:\n{listed}\nCorrect them, or leave --config out"
+            f"{path}: {len(faults)} impossible values:\n{listed}\nCorrect them, or leave --config out"
         )
     return dataclasses.replace(base, **fields)

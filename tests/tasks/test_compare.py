@@ -287,7 +287,7 @@ def test_a_damaged_baseline_is_named(params: Params, text: str, said: str) -> No
 
 def test_a_missing_baseline_says_what_it_holds(params: Params) -> None:
     BASELINE.unlink()
-    with pytest.raises(TaskError, match=r'where nothing was promoted it holds \{"version": null\}'):
+    with pytest.raises(TaskError, match=r'before the first promotion it holds \{"version": null\}'):
         compare.run(params, WORKSPACE)
 
 

@@ -177,7 +177,7 @@ def test_only_an_earlier_export_is_replaced(workspace: Path, tmp_path: Path) -> 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("dear")
     for path in (tmp_path / "mine", tmp_path / "mine/thesis.tex"):
-        with pytest.raises(TaskError, match="files that no export wrote"):
+        with pytest.raises(TaskError, match="files that aren't from an export"):
             export_labels(ExportRequest("pseudo", "coco"), path, workspace)
     assert (tmp_path / "mine/thesis.tex").read_text() == "dear"
 

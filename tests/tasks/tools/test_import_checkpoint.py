@@ -358,7 +358,7 @@ def test_wrong_options(solov2_state: State, tmp_path: Path, options: dict[str, A
 
 def test_options_that_say_nothing_of_the_file(refinenet_state: State, tmp_path: Path) -> None:
     torch.save(refinenet_state, tmp_path / "narrow.pth")
-    with pytest.raises(TaskError, match="found a refinenet, which --settings says nothing of"):
+    with pytest.raises(TaskError, match="found a refinenet, to which --settings doesn't apply"):
         take(tmp_path / "narrow.pth", tmp_path / "out", settings="teacher")
 
 
@@ -373,7 +373,7 @@ def test_options_that_say_nothing_of_the_file(refinenet_state: State, tmp_path: 
             {"encoder.weight": torch.zeros(2)},
             "found encoder.weight; expected tensors of the reference's SOLOv2",
         ),
-        ({"ins_head.cate_pred.bias": 3, "x": "y"}, "2 entries that are no tensors"),
+        ({"ins_head.cate_pred.bias": 3, "x": "y"}, "2 entries that aren't tensors"),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, content: Any, reason: str) -> None:
