@@ -51,7 +51,7 @@ def sentence(gate: Gate, refused: int, masks: int) -> str:
     )
     if all(uses):
         doubt = (gate.all.refined_iou or 0.0) <= (gate.all.rough_iou or 0.0)
-        return f"{measured} {'The loss may be chance; refining' if doubt else 'It'} is used at all sizes."
+        return f"{measured} {'That may be chance; it' if doubt else 'It'} is used at all sizes."
     if not any(uses):
         return f"{measured} It does not help there, so it is not used: {kept}"
     sizes = [size_words(one.area_from, one.area_to) for one in gate.bins if not one.use]
