@@ -51,7 +51,7 @@ def test_the_fixture_s_file(shared_dir: Path) -> None:
         (
             "MODEL: {PIXEL_MEAN: [1], SOLOV2: {NUM_GRIDS: many, NMS_TYPE: soft}}",
             [
-                "3 values",
+                "3 impossible values",
                 "MODEL.PIXEL_MEAN: found [1]",
                 "NUM_GRIDS: found 'many'",
                 "expected one of matrix, mask",
