@@ -52,42 +52,21 @@ class Sources:
             DataError: the folder doesn't exist.
         """
         if self._remote is None:
-            names = list_files(self.config.images, IMAGE_SUFFIXES)
-            shown = self.config.images.rstrip("/")
+            names, root = list_files(self.config.images, IMAGE_SUFFIXES), self.config.images.rstrip("/")
             return [name for name in names if is_text(name)], [
-                Rejection(
-                    Fault(
-                        f"{shown}/{clean(name)}",
-                        "file",
-                        f"name {name!r}",
-                        TEXT,
-                        f"rename the file{OR_REPORT}",
-                    ),
-                    "unsafe_path",
-                    {"id": None, "file_name": clean(name)},
-                )
+                _unusable(f"{root}/{clean(name)}", "file", f"name {name!r}", TEXT, clean(name))
                 for name in names
                 if not is_text(name)
             ]
-        names = [
+        shown = (
             name for name in self._remote.objects if not any(part[:1] == "." for part in name.split("/"))
-        ]
-        unsafe = [
-            Rejection(
-                Fault(
-                    f"s3://{self._remote.bucket}/{key}",
-                    "object",
-                    f"key {key!r}",
-                    "a name without '..', empty parts and control characters",
-                    f"rename the object{OR_REPORT}",
-                ),
-                "unsafe_path",
-                {"id": None, "file_name": key},
-            )
+        )
+        expected = "a name without '..', empty parts and control characters"
+        return sorted(name for name in shown if name.lower().endswith(IMAGE_SUFFIXES)), [
+            _unusable(f"s3://{self._remote.bucket}/{key}", "object", f"key {key!r}", expected, key)
             for key in self._remote.unsafe
             if key.lower().endswith(IMAGE_SUFFIXES)
         ]
-        return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), unsafe
 
     def bring(self, names: Iterable[str]) -> ImageRoot:
         """Downloads these image files, where they are in S3.
@@ -166,6 +145,11 @@ class SourceImages:
             where = f"{self._origin.config.images.rstrip('/')}/{file_name}"
             raise DataError(Fault(where, "image", refused.found, refused.expected, "restore the object"))
         return image_size(join(self._root.folder, file_name))
+
+
+def _unusable(place: str, record: str, found: str, expected: str, name: str) -> Rejection:
+    fault = Fault(place, record, found, expected, f"rename the {record}{OR_REPORT}")
+    return Rejection(fault, "unsafe_path", {"id": None, "file_name": name})
 
 
 def _link_or_copy(source: str, target: str) -> None:
