@@ -229,13 +229,13 @@ def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str,
     try:
         state = read_safetensors(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: not found beside {META}; copy the whole folder") from None
+        raise CheckpointError(f"{path}: not found next to {META}; copy the whole folder") from None
     except WeightsError as error:
         raise CheckpointError(f"{error}; {AGAIN}") from None
     faults = misfits(state, shapes)
     if faults:
         raise CheckpointError(
-            f"{path}: weights do not fit the config beside them, or no network can work with them "
+            f"{path}: weights do not fit the config next to them, or are unusable "
             f"({len(faults)} fault{'s' * (len(faults) > 1)}):\n{listed(faults)}\n{AGAIN[0].upper()}{AGAIN[1:]}"
         )
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, meta

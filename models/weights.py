@@ -22,7 +22,7 @@ VARIANCE = "running_var"
 SHOWN = 20
 
 
-AGAIN = "train again or copy the checkpoint anew"
+AGAIN = "train again or copy the checkpoint again"
 
 
 class CheckpointError(Exception):
@@ -74,7 +74,7 @@ def read_pickle(path: Path, safe_globals: Iterable[Any] = ()) -> Any:
             # torch doesn't compress.
             if unpacked > path.stat().st_size:
                 raise WeightsError(
-                    f"{path}: a file of {path.stat().st_size} bytes that would unpack to {unpacked}; fetch it anew"
+                    f"{path}: a file of {path.stat().st_size} bytes that would unpack to {unpacked}; fetch it again"
                 )
         with torch.serialization.safe_globals(list(safe_globals)):
             return torch.load(path, map_location="cpu", weights_only=True)

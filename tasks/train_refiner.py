@@ -1,7 +1,7 @@
-"""Trains MaskRefineNet on the strong images: rough masks that earlier teachers make, and the true ones.
+"""Trains MaskRefineNet on the strong images: from the teacher's rough masks to the true ones.
 
-Rough masks are made afresh at every step, on augmented images, by a teacher milestone drawn for the step, at a
-random inner pixel of each object: the refiner meets the errors that clicks on unseen images will give.
+At every step a random milestone of the teacher makes new rough masks, on augmented images, at a random inner pixel of
+each object. So the refiner learns from errors like those on weak images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tasks.common.stage_main import run_folder, stage_main
 from tasks.labelling.gate import Gate, build_gate, write_gate
 from tasks.labelling.measure_refiner import measure
 from tasks.training.holdout import read_held_out
-from tasks.training.loop import Job, Piece, finish, read_milestone, train
+from tasks.training.loop import Job, Piece, read_milestone, train
 from tasks.training.setup import (
     StepBatch,
     new_network,
@@ -47,12 +47,13 @@ log = logging.getLogger(__name__)
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/refiner: model.safetensors, model.json, gate.json, log.jsonl, manifest.json.
 
-    The weights are those of the milestone, or of the last step, that does best on the held-out images; gate.json says
-    so, and for which masks refinement does good there. See tasks/labelling/gate.py and tasks/training/holdout.py.
+    The weights are those of the milestone, or of the last step, with the best masks on the held-out images; gate.json
+    has their step, and the masks for which refinement helps. See tasks/labelling/gate.py and
+    tasks/training/holdout.py.
 
     Raises:
-        TaskError: the teacher left no milestones, a held-out image can't be read, or refiner.net.heatmap_channels
-            doesn't suit the number of classes.
+        TaskError: the teacher has no milestones, a held-out image can't be read, or refiner.net.heatmap_channels
+            doesn't match the number of classes.
     """
     config = params.refiner
     device = set_up(params.runtime, params.threads, params.seed)
@@ -101,7 +102,7 @@ def _write(
     counts: dict[str, int],
     backbone_weights: str | None,
 ) -> None:
-    """What a finished training leaves; then its resume state goes."""
+    """Writes workspace/refiner after the training; then removes the resume states."""
     gate, best = choose_weights(
         params, job, strong, leave_out, load_teacher(workspace / "teacher", job.device)
     )
@@ -112,13 +113,13 @@ def _write(
             folder, job, params, "refinenet", params.refiner.net, strong, {"": best.state_dict()}, counts,
             backbone_weights, step=gate.step,
         )  # fmt: skip
-    finish(job)
+    job.states.clear()
 
 
 def choose_weights(
     params: Params, job: Job, strong: Split, held_out: Collection[int], teacher: SOLOv2
 ) -> tuple[Gate, nn.Module]:
-    """The gate, measured with the final teacher on the held-out images, and the network with the weights it chose."""
+    """The gate, measured with the final teacher on the held-out images, and the network with the chosen weights."""
     config = params.refiner
     if not isinstance(job.model, MaskRefineNet):
         raise TypeError(f"job.model: found a {type(job.model).__name__}, expected a MaskRefineNet")
@@ -144,7 +145,7 @@ def choose_weights(
 
 
 def _refiner_at(job: Job, step: int, trained: MaskRefineNet) -> MaskRefineNet:
-    """The network as it was at a milestone, in eval mode on the job's device."""
+    """The network with the weights of a milestone, in eval mode on the job's device."""
     config = trained.config
     bare = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": None})})
     model = MaskRefineNet(bare)
@@ -156,12 +157,12 @@ def _refiner_at(job: Job, step: int, trained: MaskRefineNet) -> MaskRefineNet:
 def refiner_pieces(
     teachers: list[SOLOv2], config: RefinerConfig, prompt: PromptConfig, seed: int, device: torch.device
 ) -> Callable[[StepBatch], list[Piece]]:
-    """From a batch to at most `config.crops` crops of it, in `config.accumulate` pieces, with their loss.
+    """From a step's batch to at most `config.crops` crops of it, in `config.accumulate` pieces, with their loss.
 
-    The draws depend on (seed, step) alone, and are those of the step's whole batch, of which this process takes its
-    own.
+    All draws depend on (seed, step) only, and are made for the whole step's batch, of which this process takes its
+    part.
     """
-    # Of a single crop the image pooling leaves batch norm one value a channel: no mean and deviation to take.
+    # After the image pooling a single crop has one value per channel, too few for batch norm's statistics.
     least = 2 if config.net.norm == "batch_norm" else 1
 
     def pieces(batch: StepBatch) -> list[Piece]:
@@ -171,10 +172,10 @@ def refiner_pieces(
         counts = processes.gather(len(inputs))
         total = sum(counts)
         if total < least:
-            # Nothing to learn in this batch: a step of zero gradient keeps the count and the optimiser going.
+            # No crop to learn: a step with zero gradients keeps step count and optimiser consistent.
             return [Piece(_nothing, batch["image_ids"])]
 
-        # Equally many in all processes, though one may have no crop for each.
+        # The same number in all processes, though some piece of a process may have no crop.
         number = min(config.accumulate, max(1, max(counts) // least))
 
         def piece(n: int) -> Piece:
@@ -193,7 +194,7 @@ def refiner_pieces(
 
 
 def _nothing(model: nn.Module) -> dict[str, Tensor]:
-    """A loss of 0 with a gradient of 0 in every parameter."""
+    """A loss of 0 with a gradient of 0 for every parameter."""
     zero = torch.stack([parameter.sum() for parameter in model.parameters()]).sum() * 0.0
     return {"loss": zero, "loss_dice": zero.detach(), "loss_cross_entropy": zero.detach()}
 
@@ -209,21 +210,20 @@ def rough_crops(
 ) -> tuple[Tensor, Tensor]:
     """Network inputs [M, C, S, S] and true masks bool [M, S, S] of random objects of the batch; M may be 0.
 
-    Every object of an image is clicked, as in use, for clicks tell of each other's masks; some become crops: of the
-    whole step's objects, over all processes, `config.crops`.
+    All objects of an image are clicked, as in pseudo_label, since masks are made exclusive; `config.crops` of the whole
+    step's objects, over all processes, become crops.
 
-    Rough masks and crops keep to an image's content, as in use; its padding in the batch isn't part of it. The
-    crops come from the resized and augmented image, in use from the original: the content is the same, only its
-    resolution differs, as does the image's from one data set to the next.
+    Rough masks and crops are limited to an image's content, without its padding. The crops are from the resized and
+    augmented image, in pseudo_label from the original: only the resolution differs.
 
-    Objects whose rough mask is empty have nothing to crop and are left out.
+    Objects with an empty rough mask are left out.
     """
     images = batch["images"].to(device)
     input_size = (images.shape[2], images.shape[3])
     outputs = teacher(images, batch["content_sizes"], batch["crop_origins"])
     spare = spare_channels(config.net, len(teacher.categories))
     start, total = processes.place(sum(len(masks) for masks in batch["masks"]))
-    # All draws at once, an object each: what other images hold, here or in another process, can't shift them.
+    # All draws at once, one per object, so that they don't depend on other images or processes.
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[torch.randperm(total, generator=generator)[: config.crops]] = True
     clicks, context = torch.rand(total, 1, generator=generator), torch.rand(total, generator=generator)

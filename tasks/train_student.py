@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/student: model.safetensors, model.json, log.jsonl, manifest.json.
 
-    With `student.masks: none` the student sees the strong images alone: the control that shows what the pseudo
-    masks add to as many steps of training.
+    With `student.masks: none` it trains on the strong images only, as a baseline without pseudo masks.
     """
     strong = Split.open(workspace / "dataset" / "strong")
     splits = [strong]
@@ -41,8 +40,8 @@ def run(params: Params, workspace: Path) -> None:
         labelled = Split.open(folder)
         ignored = sum(labelled.instances["iscrowd"].to_pylist())
         log.info(
-            "train_student: %d of %d points give a mask, on %d of %d weak images; around %d more on these images "
-            "nothing is learnt",
+            "train_student: %d of %d points have a usable mask, on %d of %d weak images; the surroundings of %d more "
+            "points on these images are ignored",
             len(labelled.instances) - ignored, len(pseudo), len(labelled), len(weak), ignored,
         )  # fmt: skip
         if len(labelled):
@@ -55,7 +54,7 @@ def run(params: Params, workspace: Path) -> None:
 
 
 def _initial(params: Params, workspace: Path, split: Split) -> Path | None:
-    """The checkpoint that `student.start` names; None for the weights that the seed draws."""
+    """The checkpoint of `student.start`; None for random weights."""
     if params.student.start == "teacher":
         return workspace / "teacher"
     if params.student.start == "scratch":
@@ -64,7 +63,7 @@ def _initial(params: Params, workspace: Path, split: Split) -> Path | None:
     start = read_start(registry)
     if start.version is None or start.model is None:
         log.info(
-            "train_student: student.start is promoted, but nothing was promoted yet: it starts from scratch"
+            "train_student: student.start is promoted, but no model is promoted yet: it starts from scratch"
         )
         return None
     folder = checked_model(registry, start.version, start.model)
@@ -81,7 +80,7 @@ def _initial(params: Params, workspace: Path, split: Split) -> Path | None:
 
 
 def _listed(these: Sequence[tuple[int, str]], others: Sequence[tuple[int, str]]) -> str:
-    """Those that the others lack, as `id name`."""
+    """Those that aren't in `others`, as `id name`."""
     return ", ".join(f"{id} {name}" for id, name in these if (id, name) not in others) or "none"
 
 
@@ -89,7 +88,7 @@ def read_pseudo(folder: Path) -> pa.Table:
     """All parts of the pseudo labels, in order.
 
     Raises:
-        TaskError: there are none.
+        TaskError: there is none.
     """
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:

@@ -1,4 +1,4 @@
-"""Trains the teacher, a SOLOv2, on the strong images (those that have masks) but for some that are held out."""
+"""Trains the teacher, a SOLOv2, on the strong images (those with masks), except for some that are held out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.common import processes
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import stage_main
-from tasks.training.detector import check_trainable, train_detector
+from tasks.training.detector import train_detector
 from tasks.training.holdout import classes_by_image, draw_held_out
 
 log = logging.getLogger(__name__)
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/teacher: model.safetensors, model.json, milestones/STEP/, held_out.json, log.jsonl,
-    manifest.json. See tasks/training/holdout.py for what is held out and why.
+    manifest.json. For the held-out images see tasks/training/holdout.py.
 
     Raises:
-        TaskError: there is no strong image with a mask.
+        TaskError: no strong image has a mask.
     """
     strong = Split.open(workspace / "dataset" / "strong")
     if not len(strong.instances):
@@ -31,23 +31,21 @@ def run(params: Params, workspace: Path) -> None:
         )
     held_out = draw_held_out(classes_by_image(strong), params.teacher.holdout, params.seed)
     if processes.is_first():
-        _tell(params, strong, held_out)
-    out = workspace / "teacher"
+        _log_exceptions(params, strong, held_out)
     train_detector(
-        "train_teacher",
-        params,
-        params.teacher,
-        [strong],
-        workspace,
-        out,
-        milestones=params.teacher.milestones,
-        held_out=held_out,
-    )
+        "train_teacher", params, params.teacher, [strong], workspace, workspace / "teacher",
+        milestones=params.teacher.milestones, held_out=held_out,
+    )  # fmt: skip
 
 
-def _tell(params: Params, strong: Split, held_out: frozenset[int]) -> None:
-    for name in check_trainable(strong, strong.categories):
-        log.warning("train_teacher: class %r has no mask among the strong images; it can't be learnt", name)
+def _log_exceptions(params: Params, strong: Split, held_out: frozenset[int]) -> None:
+    held = set(strong.instances["category_id"].unique().to_pylist())
+    for category in strong.categories:
+        if category.id not in held:
+            log.warning(
+                "train_teacher: class %r has no mask among the strong images; it can't be learnt",
+                category.name,
+            )
     if params.teacher.holdout and not held_out:
         log.warning(
             "train_teacher: every strong image is the last one with some class, so none is held out: refinement can't "
@@ -56,9 +54,8 @@ def _tell(params: Params, strong: Split, held_out: frozenset[int]) -> None:
     elif held_out:
         log.info(
             "train_teacher: %d of %d strong images are held out, to measure refinement",
-            len(held_out),
-            len(strong),
-        )
+            len(held_out), len(strong),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     except (UnpicklingError, WeightsError) as error:
-        raise ValueError(f"{path}: not readable as weights ({error}); fetch or save it anew") from None
+        raise ValueError(f"{path}: not readable as weights ({error}); fetch or save it again") from None
     strange = (
         [key for key, value in state.items() if not isinstance(value, Tensor)]
         if isinstance(state, dict)

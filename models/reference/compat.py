@@ -37,7 +37,7 @@ class ReferencePrompted(NamedTuple):
     labels: Tensor
     """int64 [D], contiguous classes"""
     scores: Tensor
-    """float32 [D]: maskness alone"""
+    """float32 [D]: the maskness"""
     mask_prob: Tensor
     """float32 [D, h, w]"""
     fates: list[str]

@@ -1,4 +1,4 @@
-"""Training a SOLOv2 on splits: what train_teacher and train_student share."""
+"""Training of a SOLOv2, used by train_teacher and train_student."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.samples.dataset import InstanceDataset
 from data.samples.sharding import share
 from data.storage import atomic_dir, discard_partials
-from data.tables import Category, Split
+from data.tables import Split
 from models.checkpoint import WEIGHTS, load_checkpoint
 from models.config import SOLOv2Config
 from models.masks.geometry import inner_points
@@ -28,7 +28,7 @@ from tasks.common.device import set_up
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder
 from tasks.training.holdout import write_held_out
-from tasks.training.loop import Job, Piece, finish, read_milestone, train
+from tasks.training.loop import Job, Piece, read_milestone, train
 from tasks.training.setup import (
     StepBatch,
     new_network,
@@ -44,43 +44,29 @@ log = logging.getLogger(__name__)
 def detector_pieces(
     config: SOLOv2Config, device: torch.device, training: DetectorTrainConfig, seed: int
 ) -> Callable[[StepBatch], list[Piece]]:
-    """From a batch as the loader gives it to its pieces, `training.accumulate` of them, with the SOLOv2 loss.
+    """From a step's batch to its `training.accumulate` pieces with the SOLOv2 loss.
 
-    Every object is learnt in the cells of `training.inner_points` random pixels of its mask too: a network that is
-    prompted by clicks anywhere on an object must know the object there. All draws depend on (seed, step) alone, and
-    are those of the step's whole batch, of which this process takes its own.
+    The cells of `training.inner_points` random pixels of an object's mask learn it too, since users click anywhere on
+    an object. All draws depend on (seed, step) only, and are made for the whole step's batch, of which this process
+    takes its part.
     """
 
     def pieces(batch: StepBatch) -> list[Piece]:
-        # On the CPU, so that all devices draw alike.
+        # On the CPU, so that all devices draw the same.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
-        inner: list[Tensor] | None = None
-        if training.inner_points:
-            counts = [len(masks) for masks in batch["masks"]]
-            before, total = processes.place(sum(counts))
-            draws = torch.rand(total, training.inner_points, generator=generator)
-            mine = draws[before : before + sum(counts)].split(counts)
-            inner = [
-                inner_points(masks, draw).to(device) for masks, draw in zip(batch["masks"], mine, strict=True)
-            ]
-        images = batch["images"].to(device, non_blocking=True)
         clicks = _clicks(batch)
-        if clicks is not None and inner is not None:
-            # Of a mask that is a guess any pixel may be another object's; its click stands for it.
-            inner = [
-                torch.where(one.isnan().any(1)[:, None, None].to(device), points, torch.nan)
-                for one, points in zip(clicks, inner, strict=True)
-            ]
+        inner = _inner_points(batch, clicks, training.inner_points, generator)
+        images = batch["images"].to(device, non_blocking=True)
         parts = [share(len(images), n, training.accumulate) for n in range(training.accumulate)]
         targets = [
             assign_targets(
-                [masks.to(device) for masks in batch["masks"][part]],
-                [labels.to(device) for labels in batch["labels"][part]],
-                [weights.to(device) for weights in batch["weights"][part]],
+                _on(device, batch["masks"][part]),
+                _on(device, batch["labels"][part]),
+                _on(device, batch["weights"][part]),
                 (images.shape[2], images.shape[3]),
                 config,
-                points_xy=None if inner is None else inner[part],
-                clicks_xy=None if clicks is None else [one.to(device) for one in clicks[part]],
+                points_xy=None if inner is None else _on(device, inner[part]),
+                clicks_xy=None if clicks is None else _on(device, clicks[part]),
                 ignore=[None if crowd is None else crowd.to(device) for crowd in batch["crowds"][part]],
                 weigh_categories=training.weighs_categories,
             )
@@ -95,8 +81,7 @@ def detector_pieces(
 
         def piece(part: slice, targets: Targets) -> Piece:
             def loss(model: nn.Module) -> dict[str, Tensor]:
-                seen = images[part]
-                outputs = model(seen, batch["content_sizes"][part], batch["crop_origins"][part])
+                outputs = model(images[part], batch["content_sizes"][part], batch["crop_origins"][part])
                 return solov2_loss(outputs, targets, config, totals)
 
             return Piece(loss, batch["image_ids"][part])
@@ -106,8 +91,34 @@ def detector_pieces(
     return pieces
 
 
+def _on(device: torch.device, tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.to(device) for tensor in tensors]
+
+
+def _inner_points(
+    batch: StepBatch, clicks: list[Tensor] | None, count: int, generator: torch.Generator
+) -> list[Tensor] | None:
+    """For each image float32 [K, count, 2]: random pixels of true masks, NaN for guessed ones; None without any.
+
+    Any pixel of a guessed mask may be another object's; its click is learnt instead.
+    """
+    if not count:
+        return None
+    objects = [len(masks) for masks in batch["masks"]]
+    before, total = processes.place(sum(objects))
+    draws = torch.rand(total, count, generator=generator)
+    mine = draws[before : before + sum(objects)].split(objects)
+    inner = [inner_points(masks, draw) for masks, draw in zip(batch["masks"], mine, strict=True)]
+    if clicks is None:
+        return inner
+    return [
+        torch.where(one.isnan().any(1)[:, None, None], points, torch.nan)
+        for one, points in zip(clicks, inner, strict=True)
+    ]
+
+
 def _clicks(batch: StepBatch) -> list[Tensor] | None:
-    """For each image float32 [K, 2], see `assign_targets`; None where no mask is a guess."""
+    """For each image float32 [K, 2], see `assign_targets`; None where no image has guessed masks."""
     if all(points is None for points in batch["points_xy"]):
         return None
     clicks = []
@@ -123,7 +134,7 @@ def _clicks(batch: StepBatch) -> list[Tensor] | None:
 
 
 def _sampled(targets: list[Targets], limit: int | None, generator: torch.Generator) -> list[Targets]:
-    """The targets of this process's pieces with at most `limit` pairs in the whole step."""
+    """The targets of this process's pieces, limited to `limit` pairs in the whole step."""
     counts = [len(one.cell) for one in targets]
     before, total = processes.place(sum(counts))
     kept = None if limit is None else draw_pairs(total, limit, generator)
@@ -152,13 +163,12 @@ def train_detector(
     """Trains and writes `out`: checkpoint, milestones, log, manifest.
 
     Args:
-        held_out: ids of images that are not trained on, and named in held_out.json; None writes no such file.
-        first_share: of each batch, from the first split; None: each image comes as often as any other.
-        initial: the checkpoint to start from; None: the weights that `params.seed` draws, the same for teacher and
-            student of one `model` section.
+        held_out: ids of images that are excluded from training and listed in held_out.json; None writes no such file.
+        first_share: fraction of each batch from the first split; None: all images are drawn equally often.
+        initial: the checkpoint to start from; None: random weights by `params.seed`, the same for teacher and student.
 
     Raises:
-        TaskError: `initial` is another network, or published weights don't fit; see also `engine.train`.
+        TaskError: `initial` is another network, or published weights don't fit; see also `loop.train`.
     """
     leave_out = held_out or frozenset()
     device = set_up(params.runtime, params.threads, params.seed)
@@ -199,7 +209,7 @@ def _write(
     backbone_weights: str | None,
     held_out: frozenset[int] | None,
 ) -> None:
-    """What a finished training leaves in `out`; then its resume state goes."""
+    """Writes `out` after the training; then removes the resume states."""
     states = {f"milestones/{step:07d}": read_milestone(job, step) for step in job.milestones}
     instances = sum(int(_learnt(split, held_out or frozenset()).sum()) for split in splits)
     counts = {"images": len(dataset), "instances": instances}
@@ -212,14 +222,14 @@ def _write(
             folder, job, params, "solov2", config, splits[0], {"": job.model.state_dict(), **states}, counts,
             backbone_weights, input=params.input.model_dump(),
         )  # fmt: skip
-    finish(job)
+    job.states.clear()
 
 
 def start_from(model: nn.Module, folder: Path) -> None:
     """Loads a checkpoint's weights into a network of the same shapes.
 
     Raises:
-        TaskError: it isn't there, is damaged, or of another network.
+        TaskError: it is missing, damaged, or of another network.
     """
     try:
         state = load_checkpoint(folder)[0]
@@ -228,19 +238,13 @@ def start_from(model: nn.Module, folder: Path) -> None:
     faults = misfits(state, {key: value.shape for key, value in model.state_dict().items()})
     if faults:
         raise TaskError(
-            f"{folder}: another network than params.yaml's `model` section says:\n{listed(faults)}\nTrain it anew, or "
-            "start from scratch"
+            f"{folder}: another network than in params.yaml's `model` section:\n{listed(faults)}\nTrain "
+            "again, or start from scratch"
         )
     model.load_state_dict(state)
 
 
 def _learnt(split: Split, leave_out: frozenset[int]) -> NDArray[np.bool_]:
-    """Bool, one an instance: crowds aren't learnt, nor what lies on images left out."""
+    """Bool per instance: false for crowds, and on images in `leave_out`."""
     crowd = split.instances["iscrowd"].to_numpy(zero_copy_only=False).astype(bool)
     return ~crowd & ~np.isin(split.instances["image_id"].to_numpy(), list(leave_out))
-
-
-def check_trainable(split: Split, categories: Sequence[Category]) -> list[str]:
-    """Names of the classes that have no mask in `split`: nothing can be learnt of them."""
-    held = set(split.instances["category_id"].unique().to_pylist())
-    return [category.name for category in categories if category.id not in held]

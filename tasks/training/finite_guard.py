@@ -1,4 +1,4 @@
-"""Watches that no loss and no gradient is NaN or infinite, without making a GPU wait."""
+"""Checks losses and gradients for NaN and infinity without waiting for a GPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tasks.common import processes
 
 
 class FiniteGuard:
-    """Sees the losses of one step at a time, over all processes.
+    """Checks the losses of one step at a time, over all processes.
 
-    The figures are copied to the host while the GPU does the backward pass, and are there before it is done: reading
-    them costs no pause, and the step's gradients haven't reached the weights.
+    The values are copied to the host during the backward pass, so reading them before the optimiser's step doesn't
+    wait.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,10 +25,10 @@ class FiniteGuard:
         self._lost = torch.zeros((), dtype=torch.bool, device=device)
 
     def watch(self, losses: Sequence[Mapping[str, Tensor]]) -> None:
-        """Takes the parts of the loss of each of this process's pieces. Called before the last backward pass."""
+        """Copies the parts of the loss of each of this process's pieces; call it before the last backward pass."""
         self._names = list(losses[0])
         here = torch.stack([torch.stack([part.detach().float() for part in one.values()]) for one in losses])
-        # Whatever isn't finite makes the sum NaN or infinite, here and in all processes.
+        # Any value that isn't finite makes the sum over all processes NaN or infinite.
         anywhere = processes.add(here[:, self._names.index("loss")].sum())
         self._here = here.to("cpu", non_blocking=True)
         self._anywhere = anywhere.to("cpu", non_blocking=True)
@@ -36,9 +36,9 @@ class FiniteGuard:
             self._event.record()
 
     def fault(self) -> list[str | None] | None:
-        """None if all was well in all processes; else for each piece here what it had, None if that is well.
+        """None if all losses of all processes are finite; else for each piece of this one its values, None if finite.
 
-        Called before the step of the optimiser.
+        Call it before the optimiser's step.
         """
         if self._event is not None:
             self._event.synchronize()
@@ -51,11 +51,11 @@ class FiniteGuard:
         ]  # fmt: skip
 
     def watch_gradients(self, norm: Tensor) -> None:
-        """Takes the norm of all gradients of a step, the same in all processes."""
+        """Checks the norm of all gradients of a step, the same in all processes."""
         self._lost |= ~torch.isfinite(norm)
 
     def gradient_is_lost(self, now: bool) -> bool:
-        """Whether a gradient of any step so far wasn't finite. On a GPU it is looked at where `now`, which makes it
-        wait; before anything is kept it must be.
+        """Whether a gradient of any step so far wasn't finite. On a GPU it is read only with `now`, which waits for it;
+        needed before anything is saved.
         """
         return (now or self._event is None) and bool(self._lost)

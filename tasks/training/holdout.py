@@ -1,12 +1,11 @@
-"""Strong images that the teacher and the refiner don't train on, so that their masks there are honest.
+"""Held-out strong images: the teacher and the refiner don't train on them.
 
-On images that it was trained on, a network draws better masks than on any other: whether refinement helps there says
-nothing of weak images. The setting has no masks but those of strong images (val measures the end result and chooses
-nothing), so some of them are kept back: there the refiner's weights are chosen, and there it is measured whether
-its masks are better than the rough ones. The student trains on all strong images.
+A network's masks are better on its training images than on others, so these can't show whether refinement helps on
+weak images. Held-out strong images can: on them the refiner's weights are chosen, and refined masks are compared with
+rough ones. (val images measure the end result only.) The student trains on all strong images.
 
-The price is the teacher's: with 20 strong images and 0.1 it learns from 18. With 0 it learns from all, nothing is
-measured, the refiner's last weights are taken and refined masks are always used.
+The cost is the teacher's: with 20 strong images and 0.1 it trains on 18. With 0 it trains on all, nothing is measured,
+the refiner's last weights are taken and refined masks are always used.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ FILE = "held_out.json"
 def draw_held_out(classes: Mapping[int, AbstractSet[int]], share: float, seed: int) -> frozenset[int]:
     """The ids of about `share` of the images, at least one where `share` isn't 0.
 
-    An image is passed over when it is the last one left with a class that it holds, since that class could not be
-    learnt; so there may be fewer, or none, and never all. Images are taken in the order of a hash of seed and id: a
-    few images more in the data set change few of those that are held out.
+    The last remaining image with some class is skipped, since that class could not be learnt; so there may be fewer, or
+    none, and never all. Images are ordered by a hash of seed and id: a few additional images change few of the held-out
+    ones.
 
     Args:
-        classes: the classes of the masks of each image that has any, by image id.
+        classes: the classes of each image with masks, by image id.
         share: 0 <= share < 1.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share: found {share}, expected 0 <= share < 1")
-    wanted = max(1, round(share * len(classes))) if share else 0
+    count = max(1, round(share * len(classes))) if share else 0
     left = Counter(category for held in classes.values() for category in held)
     taken: set[int] = set()
     for image_id in sorted(classes, key=lambda image_id: (_rank(seed, image_id), image_id)):
-        if len(taken) == wanted:
+        if len(taken) == count:
             break
         if all(left[category] > 1 for category in classes[image_id]):
             left.subtract(classes[image_id])
@@ -54,7 +53,7 @@ def _rank(seed: int, image_id: int) -> bytes:
 
 
 def classes_by_image(split: Split) -> dict[int, set[int]]:
-    """The category ids on each usable image, by image id; crowds don't count, images without masks are left out."""
+    """The category ids on each usable image with masks, by image id; crowds don't count."""
     usable = {row["image_id"] for row in split.images.to_pylist() if row["status"] == "ok"}
     found: dict[int, set[int]] = {}
     columns = split.instances.select(["image_id", "category_id", "iscrowd"])
@@ -65,7 +64,7 @@ def classes_by_image(split: Split) -> dict[int, set[int]]:
 
 
 def write_held_out(folder: Path, image_ids: AbstractSet[int]) -> None:
-    """Writes held_out.json beside a network's weights: the images of the strong split that it didn't see."""
+    """Writes held_out.json: the images of the strong split that a network isn't trained on."""
     write_json(folder / FILE, {"image_ids": sorted(image_ids)})
 
 
@@ -73,7 +72,7 @@ def read_held_out(folder: Path, strong: Split) -> frozenset[int]:
     """The image ids in `folder`/held_out.json.
 
     Raises:
-        TaskError: the file isn't there, or names images that the strong split doesn't have.
+        TaskError: the file is missing, or has images that the strong split doesn't have.
     """
     image_ids = frozenset(read_json(folder / FILE, "train_teacher")["image_ids"])
     unknown = sorted(image_ids - set(strong.images["image_id"].to_pylist()))

@@ -1,10 +1,10 @@
-"""The training loop that teacher, refiner and student share.
+"""The training loop of teacher, refiner and student.
 
-It counts steps, not epochs. Everything a step needs is a function of (seed, step): the batch, its augmentation and the
-learning rate; so a run that is killed and goes on ends bit-identical to an undisturbed one on the same device.
+It counts steps, not epochs. The batch of a step, its augmentation and the learning rate are functions of (seed, step),
+so a run that is killed and resumed ends bit-identical to an undisturbed one on the same device.
 
-A step's batch is shared out over the processes that train together, and goes through the network of each in pieces.
-Draws and divisors are the whole step's, so that neither number changes what is learnt, but for rounding.
+A step's batch is split across ranks (processes), and on each rank into pieces (micro-batches) whose gradients are
+accumulated. Random draws and the loss's divisors are the whole step's, so both numbers affect results by rounding only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
 from tasks.training.finite_guard import FiniteGuard
 from tasks.training.optimization import build_optimizer, learning_rate, weight_average
-from tasks.training.out_of_memory import explained
+from tasks.training.out_of_memory import explain_out_of_memory
 from tasks.training.resume import States
 from tasks.training.speed import Speed
 
@@ -45,10 +45,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Piece:
-    """What goes through the network at once: this process's share of a step's batch, or a part of it.
+    """One forward pass: this process's part of a step's batch, or a part of that.
 
-    `loss(model)` gives the parts of the loss by name; `loss` is the one to minimise. They are the piece's share of the
-    step's: summed over all pieces of all processes they are the loss of the step's whole batch.
+    `loss(model)` returns the parts of the loss by name; `loss` is minimised. Summed over all pieces of all processes
+    they are the loss of the step's whole batch.
     """
 
     loss: Callable[[nn.Module], dict[str, Tensor]]
@@ -57,17 +57,17 @@ class Piece:
 
 
 Pieces = Callable[[Any], Sequence[Piece]]
-"""From a batch to its pieces: at least one, and equally many in all processes."""
+"""From a batch to its pieces: at least one, the same number in all processes."""
 Batches = Callable[[int], Iterable[Any]]
-"""From the number of the first step wanted to the batches from there to the last step."""
+"""From a step's number to the batches of that and all later steps."""
 
 
 @dataclass
 class Job:
-    """One training: what to train, on what, and where its state lies while it runs.
+    """One training: network, data, settings, and the folder of its states.
 
-    `key` names what the run depends on (config and data); a state left by a run with another key isn't resumed.
-    The last `keep_checkpoints` states are kept.
+    `key` identifies all that the run depends on; only states of the same key are resumed. The last `keep_checkpoints`
+    states are kept.
     """
 
     name: str
@@ -84,42 +84,42 @@ class Job:
 
     @cached_property
     def states(self) -> States:
-        """Where the run can be taken up."""
+        """The states from which the run can be resumed, and its milestones."""
         return States(self.name, self.run_folder / "resume", self.key, self.keep_checkpoints, self.milestones)
 
 
 def train(job: Job) -> None:
     """Trains `job.model` in place to the last step and fills `job.history`, one row every `log_every` steps.
 
-    With `ema` the model ends with the average of its weights over the steps. The weights (or their average) at each
-    milestone lie in `milestone_path(job, step)` afterwards, and the model computes in full precision. State is kept in
-    `job.run_folder`/resume and taken up from there when the same job runs again; `finish` removes it.
+    With `ema` the model ends with the average of its weights over the steps. The weights (or their average) of each
+    milestone are in `job.states.milestone(step)`. States are saved in `job.run_folder`/resume, and loaded when the same
+    job runs again; `job.states.clear` removes them.
 
-    All processes end with the same weights, but for the average, which the first one alone has.
+    All processes end with the same weights, except for the average, which only the first one has.
 
     Raises:
         TaskError: the loss became NaN or infinite (names the step, the parts of the loss and the images), or memory
-            ran out (names the knobs to turn).
+            ran out (names the settings to change).
     """
-    with explained(job.name, job.config, job.device):
+    with explain_out_of_memory(job.name, job.config, job.device):
         _train(job)
 
 
 @dataclass
 class _Run:
-    """A job at work."""
+    """The objects of a running job."""
 
     accelerator: Accelerator
     model: nn.Module
-    """The network as accelerate made it ready; job.model is inside."""
+    """job.model, wrapped by accelerate"""
     optimizer: Any
     average: AveragedModel | None
     first: int
-    """The first step to do."""
+    """the first step to run"""
 
 
 def _begin(job: Job) -> _Run:
-    """Makes the job's network ready, and takes up what an interrupted run left."""
+    """Prepares network and optimiser, and loads the newest state of an interrupted run."""
     config = job.config
     accelerator = _accelerator(config, job.device)
     job.model.to(job.device).train()
@@ -160,30 +160,30 @@ def _train(job: Job) -> None:
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value
             done = step + 1
-            facts = ""
+            status = ""
             if done % config.log_every == 0 or done == config.steps:
                 row = _means(sums, (done - 1) % config.log_every + 1)
                 job.history.append({"step": done, **row, "lr": learning_rate(config, step)})
-                facts, sums = f"loss {row['loss']:.3f}, {speed.window()}", {}
+                status, sums = f"loss {row['loss']:.3f}, {speed.window()}", {}
             _keep(job, run, done)
-            bar.advance(facts=facts)
+            bar.advance(facts=status)
     speed.write()
     if run.average is not None:
         job.model.load_state_dict(run.average.module.state_dict())
-    # accelerate left autocast around the network; in use, and as a checkpoint, it has none.
+    # Removes accelerate's autocast: inference and checkpoints are without it.
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     job.model.to(memory_format=torch.contiguous_format).eval()
 
 
 def _accelerator(config: TrainConfig, device: torch.device) -> Accelerator:
-    """accelerate for this device, precision and processes, whatever `accelerate launch` was told of the last two."""
-    # Steps that run in one process may differ in precision, which accelerate keeps for the whole process.
+    """accelerate for this device, precision and processes; the settings of `accelerate launch` are overridden."""
+    # accelerate keeps the precision for the whole process, in which a stage of another precision may have run.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
         dynamo_backend="inductor" if config.compile else "no",
-        # Pieces are ours: a loss that accelerate divided by their number wouldn't be the whole step's.
+        # accelerate would divide the loss by the number of pieces; ours is a sum over them.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
@@ -197,7 +197,7 @@ def _accelerator(config: TrainConfig, device: torch.device) -> Accelerator:
 
 
 def _backward(run: _Run, pieces: Sequence[Piece], guard: FiniteGuard) -> dict[str, Tensor]:
-    """Adds the gradients of all pieces, over all processes; the parts of this process's share of the loss."""
+    """Accumulates the gradients of all pieces over all processes; returns this process's part of the losses."""
     found: list[dict[str, Tensor]] = []
     for piece in pieces:
         last = len(found) == len(pieces) - 1
@@ -207,7 +207,7 @@ def _backward(run: _Run, pieces: Sequence[Piece], guard: FiniteGuard) -> dict[st
             found.append({name: value.detach() for name, value in parts.items()})
             if last:
                 guard.watch(found)
-            # Gradients are averaged over the processes; the loss is a sum over them.
+            # DDP averages gradients over the processes; the loss is a sum over them.
             loss = parts["loss"] * processes.count() if processes.count() > 1 else parts["loss"]
             run.accelerator.backward(loss)
     total = found[0]
@@ -217,14 +217,14 @@ def _backward(run: _Run, pieces: Sequence[Piece], guard: FiniteGuard) -> dict[st
 
 
 def _update(job: Job, run: _Run, step: int, guard: FiniteGuard) -> None:
-    """From gradients to weights, and their average."""
+    """Clips gradients, updates the weights and their average."""
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(job.config, step)
     if job.config.clip_norm is not None:
         norm = run.accelerator.clip_grad_norm_(run.model.parameters(), job.config.clip_norm)
     else:
         norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
-    if run.accelerator.scaler is None:  # which leaves out such a step, and lowers its scale
+    if run.accelerator.scaler is None:  # a scaler skips such a step and lowers its scale
         guard.watch_gradients(norm)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -233,23 +233,18 @@ def _update(job: Job, run: _Run, step: int, guard: FiniteGuard) -> None:
 
 
 def _means(sums: dict[str, Tensor], steps: int) -> dict[str, float]:
-    """Of the losses of some steps, over all processes."""
+    """The losses' means over the steps, summed over all processes."""
     totals = processes.add(torch.stack(list(sums.values()))).tolist()
     return {name: round(value / steps, 6) for name, value in zip(sums, totals, strict=True)}
 
 
-def milestone_path(job: Job, step: int) -> Path:
-    """Where the weights of `step` lie while the job runs."""
-    return job.states.milestone(step)
-
-
 def read_milestone(job: Job, step: int) -> dict[str, Tensor]:
-    """The weights of `step`.
+    """The weights of the milestone `step`.
 
     Raises:
-        TaskError: their file was changed since it was written.
+        TaskError: the file was changed since it was written.
     """
-    path = milestone_path(job, step)
+    path = job.states.milestone(step)
     try:
         state = read_safetensors(path)
         faults = misfits(state, {key: value.shape for key, value in job.model.state_dict().items()})
@@ -268,32 +263,27 @@ def write_history(job: Job, path: Path) -> None:
         Path(temporary).write_text("".join(json.dumps(row) + "\n" for row in job.history), encoding="utf-8")
 
 
-def finish(job: Job) -> None:
-    """Removes the resume state, once the step's outputs are written."""
-    job.states.clear()
-
-
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
 def _is_kept(job: Job, done: int) -> bool:
-    """Whether a state is kept after `done` steps."""
+    """Whether a state is saved after `done` steps."""
     return done % job.config.checkpoint_every == 0 and done < job.config.steps
 
 
 def _is_due(job: Job, done: int) -> bool:
-    """Whether anything is left on disk after `done` steps, or the training is over."""
+    """Whether a state or milestone is saved after `done` steps, or the training ends."""
     return _is_kept(job, done) or done in job.milestones or done == job.config.steps
 
 
 def _keep(job: Job, run: _Run, done: int) -> None:
-    """Leaves on disk what is due after `done` steps: a milestone, a state to go on from."""
+    """Saves what is due after `done` steps: a milestone, a state."""
     average, scaler = run.average, run.accelerator.scaler
     if not _is_due(job, done):
         return
     if done in job.milestones and processes.is_first():
-        with atomic_write(milestone_path(job, done)) as path:
+        with atomic_write(job.states.milestone(done)) as path:
             save_file(_weights(average.module if average is not None else job.model), path)
     if not _is_kept(job, done):
         return
@@ -308,13 +298,13 @@ def _keep(job: Job, run: _Run, done: int) -> None:
 
 
 def _not_finite(job: Job, step: int, faults: Sequence[str | None], pieces: Sequence[Piece]) -> TaskError:
-    """The error of a step whose loss isn't finite somewhere; raised by the first process, for all."""
+    """The error for a loss that isn't finite in some process; the other processes exit here."""
     mine = [
         (fault, piece.image_ids) for fault, piece in zip(faults, pieces, strict=True) if fault is not None
     ]
     everywhere = [one for some in processes.gather(mine) for one in some]
     if not processes.is_first():
-        sys.exit(0)  # the first one ends the step, and says why
+        sys.exit(0)  # the first one raises the error
     shown = "; ".join(f"{fault}; image ids {', '.join(map(str, ids))}" for fault, ids in everywhere)
     return TaskError(f"{job.name}: the loss is not finite at step {step + 1} ({shown}). {_remedies(job)}")
 
@@ -322,13 +312,13 @@ def _not_finite(job: Job, step: int, faults: Sequence[str | None], pieces: Seque
 def _gradient_lost(job: Job, step: int) -> TaskError:
     return TaskError(
         f"{job.name}: a gradient became NaN or infinite, at step {step + 1} or some steps before, though the loss is "
-        f"finite; nothing was kept since. {_remedies(job)}"
+        f"finite; no state was saved since. {_remedies(job)}"
     )
 
 
 def _remedies(job: Job) -> str:
-    """What to change. Each of them begins the training anew, since another one would have been trained till here."""
+    """The settings to change. Each of them restarts the training, whose steps so far depend on it."""
     return (
         f"Lower lr ({job.config.lr:g}), lengthen warmup_steps ({job.config.warmup_steps}), set clip_norm, or use "
-        "precision: fp32: the training then begins anew. Run again unchanged, it goes on from the last kept state."
+        "precision: fp32: the training then starts over. Run again without a change, it resumes from the last state."
     )

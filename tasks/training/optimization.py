@@ -1,4 +1,4 @@
-"""What a training minimises with: the optimiser, the learning rate of a step, the running average of the weights."""
+"""The optimiser, the learning rate of a step, the running average of the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.common.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of step 0, 1, ...: linear warm-up, then half a cosine to 0 or x0.1 at each `decay_at`."""
+    """The rate of step 0, 1, ...: linear warm-up, then half a cosine to 0, or x 0.1 at each of `decay_at`."""
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "cosine":
         past = max(0, step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -24,13 +24,13 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser over what learns; norms and biases (one-dimensional parameters) aren't decayed."""
+    """The optimiser of all trainable parameters; without weight decay for norms and biases (one-dimensional)."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    # False would also forbid the loops over all parameters at once, which None leaves to torch.
+    # None allows torch its foreach implementation, False wouldn't.
     fused = True if config.fused else None
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=fused)
@@ -40,10 +40,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
 
 def weight_average(model: nn.Module, decay: float) -> AveragedModel:
-    """The running average of a model's weights: each update keeps a share `decay` of it, fewer at first.
+    """The exponential moving average of a model's weights with `decay`, lower at first.
 
-    The first weights are taken whole; the k-th after them keep min(decay, (1 + k) / (10 + k)), so that the average
-    soon forgets the weights that training began with. Buffers are copied, not averaged.
+    It starts with the weights after the first step; the k-th update after that has min(decay, (1 + k) / (10 + k)), so
+    that the initial weights soon have no effect. Buffers are copied, not averaged.
     """
 
     @torch.no_grad()

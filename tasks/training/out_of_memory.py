@@ -1,4 +1,4 @@
-"""What to say when a training doesn't fit in memory: what was asked for, and which knob to turn, to what."""
+"""Errors for a training that doesn't fit in memory, with the settings to change and values to try."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tasks.common.errors import TaskError
 
 
 @contextlib.contextmanager
-def explained(stage: str, config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Turns an error of the memory allocator into one that a user can act on.
+def explain_out_of_memory(stage: str, config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Replaces an error of the memory allocator by one that names the settings to change.
 
     Raises:
         TaskError: memory ran out.
@@ -24,19 +24,19 @@ def explained(stage: str, config: TrainConfig, device: torch.device) -> Iterator
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        asked = str(error).splitlines()[0] if str(error) else "no memory left"
+        reason = str(error).splitlines()[0] if str(error) else "no memory left"
         raise TaskError(
-            f"{stage}: out of memory on {device} ({asked}). {advice(stage.removeprefix('train_'), config)}"
+            f"{stage}: out of memory on {device} ({reason}). {advice(stage.removeprefix('train_'), config)}"
         ) from None
 
 
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether memory ran out. On a CPU torch has no type of its own for it."""
+    """Whether memory ran out. For the CPU torch has no error type of its own."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def advice(section: str, config: TrainConfig) -> str:
-    """The knobs that make a step smaller, the harmless ones first, with the values to try next."""
+    """The settings that make a step smaller, those with the least effect first, with the values to try next."""
     images = -(-config.batch_size // (config.accumulate * processes.count()))
     lines = [
         f"A step of batch_size {config.batch_size} goes through the network in pieces of {images} "
@@ -45,7 +45,7 @@ def advice(section: str, config: TrainConfig) -> str:
     more = next_accumulate(config)
     if more is not None:
         lines.append(
-            f"accumulate: {more} (smaller pieces, the same training but for rounding: it goes on where it was)"
+            f"accumulate: {more} (smaller pieces, the same training except for rounding: it is resumed)"
         )
     if config.precision == "fp32":
         lines.append("precision: bf16 (half the activations)")
@@ -59,14 +59,14 @@ def advice(section: str, config: TrainConfig) -> str:
     least = config.accumulate * processes.count()
     if config.batch_size > least:
         lines.append(
-            f"batch_size: {max(least, config.batch_size // 2)}, with lr smaller alike (this trains anew)"
+            f"batch_size: {max(least, config.batch_size // 2)}, and lower lr in proportion (this restarts the training)"
         )
     lines.append("or smaller images: input.short_side and input.max_side, or augment.crop_side")
     return "\n  - ".join(lines)
 
 
 def next_accumulate(config: TrainConfig) -> int | None:
-    """The next number of pieces that makes the largest one smaller; None where they are of one image."""
+    """The next number of pieces that makes the largest one smaller; None where pieces have one image."""
     each = -(-config.batch_size // processes.count())
     now = -(-each // config.accumulate)
     return next((k for k in range(config.accumulate + 1, each + 1) if -(-each // k) < now), None)

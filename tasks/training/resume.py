@@ -1,7 +1,7 @@
-"""The states from which a training that was interrupted goes on.
+"""The states from which an interrupted training is resumed.
 
-A state is two files in runs/STAGE/resume/KEY: state_STEP.pt, and state_STEP.json with its hash, written after it. So a
-state that is half written, or damaged, isn't taken for one.
+A state is two files in runs/STAGE/resume/KEY: state_STEP.pt, and state_STEP.json with its hash, written after it. So
+incomplete and damaged states are detected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data.storage import atomic_write, discard_partials
 from models.weights import fault_of, read_pickle
@@ -34,9 +33,9 @@ class States:
 
     Args:
         name: of the training, for messages.
-        folder: has a folder of states by key; those of other keys are kept until a training ends here.
-        key: what the run depends on; a state left by a run with another key is of no use.
-        milestones: steps whose weights the training leaves in the same folder.
+        folder: has a folder of states for each key; all are removed when a training ends.
+        key: identifies all that the run depends on; only states of the same key are loaded.
+        milestones: steps whose weights are saved in the same folder.
     """
 
     def __init__(self, name: str, folder: Path, key: str, keep: int, milestones: tuple[int, ...]) -> None:
@@ -44,14 +43,14 @@ class States:
         self.key, self.folder = key, folder / key
 
     def milestone(self, step: int) -> Path:
-        """Where the weights of `step` lie while the training runs."""
+        """The file of the weights of `step`."""
         return self.folder / f"milestone_{step:07d}.safetensors"
 
     def save(self, step: int, state: State) -> None:
-        """Keeps a state; all processes call it, the first one writes.
+        """Saves a state; all processes call it, the first one writes.
 
         Raises:
-            OSError: the disk is full, for one.
+            OSError: such as a full disk.
         """
         everywhere = processes.gather(random_states())
         if not processes.is_first():
@@ -69,13 +68,13 @@ class States:
             self._path(old).unlink(missing_ok=True)
 
     def load(self) -> tuple[int, State | None]:
-        """The newest whole state of this very job, on the CPU, and its step; (0, None) where there is none.
+        """The step of the newest valid state of this job, and the state; (0, None) where there is none.
 
-        All processes call it, and read the same one: the folder is one that all see. On the CPU, since whoever loads it
-        knows what belongs on a device: Adam's counts of steps don't, reading them there would stop each step.
+        All processes call it and load the same state from a folder that all share. Tensors are on the CPU: Adam's step
+        counts must stay there, or reading them would wait for the GPU at each step.
 
         Raises:
-            TaskError: its hash is right, but it is no state that a training can go on from.
+            TaskError: its hash is right, but it isn't a state of a training.
         """
         step = processes.gather(self._newest() if processes.is_first() else 0)[0]
         if not step:
@@ -89,65 +88,64 @@ class States:
             if faults:
                 raise ValueError(faults[0])
             everywhere = state.pop("random")
-            # Of processes that weren't there before, nobody knows a state. No result depends on it: all draws are
-            # seeded by step.
+            # Additional processes have no saved state. No result depends on it: all draws are seeded by step.
             if processes.index() < len(everywhere):
                 set_random_states(everywhere[processes.index()])
-        except Exception as error:  # its hash is right, yet no training wrote it: it may hold anything
+        except Exception as error:  # not written by a training: its content may be anything
             raise TaskError(
                 f"{self._path(step)}: no state of a training ({type(error).__name__}: {error}); remove {self.root}, "
-                "then the training begins anew"
+                "then the training starts over"
             ) from None
-        log.info("%s: going on after step %d", self.name, step)
+        log.info("%s: resuming after step %d", self.name, step)
         return step, state
 
     def clear(self) -> None:
-        """Removes all states and milestones, those of other keys too."""
+        """Removes all states and milestones, also those of other keys."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"state_{step:07d}.pt"
 
     def _steps(self) -> list[int]:
-        """Of the states that are there, the newest first."""
+        """The steps of all states, the newest first."""
         names = (path.stem.removeprefix("state_") for path in self.folder.glob("state_*.json"))
         return sorted((int(name) for name in names if re.fullmatch(r"[0-9]{7,18}", name)), reverse=True)
 
     def _newest(self) -> int:
-        """The step of the newest usable state; 0 where there is none. What is of no use is removed."""
+        """The step of the newest usable state; 0 where there is none. Removes unusable ones."""
         discard_partials(self.folder)
         others = sorted(
             (path for path in self.root.glob("*") if path != self.folder),
             key=lambda path: path.stat().st_mtime,
         )
-        for path in others[:-1]:  # the last one's, so that one change too many can be taken back
+        for path in others[:-1]:  # not the last one, so that a change of settings can be undone
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         if others and not self.folder.exists():
             log.warning(
-                "%s: begins anew: an interrupted run had other params, data, code, torch or hardware; its states "
+                "%s: starts over: an interrupted run had other params, data, code, torch or hardware; its states "
                 "stay in %s until this training ends", self.name, others[-1],
             )  # fmt: skip
         for step in self._steps():
             path = self._path(step)
             about = path.with_suffix(".json")
             try:
-                said = json.loads(about.read_text(encoding="utf-8"))
-                fault = None if _sha256(path) == said["sha256"] else "its content isn't what was written"
+                record = json.loads(about.read_text(encoding="utf-8"))
+                fault = None if _sha256(path) == record["sha256"] else "its content has changed"
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 fault = f"{type(error).__name__}: {error}"
             lost = [at for at in self.milestones if at <= step and not self.milestone(at).exists()]
             if fault is None and lost:
-                fault = f"{self.milestone(lost[0]).name} is gone"
+                fault = f"{self.milestone(lost[0]).name} is missing"
             if fault is None:
                 return step
-            log.warning("%s: %s can't be used (%s); going back to the one before", self.name, path, fault)
+            log.warning("%s: %s is unusable (%s); using the one before", self.name, path, fault)
             about.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         return 0
 
 
 def random_states() -> State:
-    """The state of every global random generator of this process, as `torch.load(weights_only=True)` can read it."""
+    """The states of all global random generators of this process, as types for `torch.load(weights_only=True)`."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (the global one)
     version, internal, gauss = random.getstate()
     return {
@@ -165,18 +163,14 @@ def random_states() -> State:
 
 
 def set_random_states(state: State) -> None:
-    """Puts back what `random_states` gave."""
-    torch.set_rng_state(_on_cpu(state["torch"]))
+    """Restores what `random_states` returned."""
+    torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(_on_cpu(state["cuda"]))
+        torch.cuda.set_rng_state(state["cuda"].cpu())
     kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, _on_cpu(keys).numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-
-
-def _on_cpu(state: Tensor) -> Tensor:
-    return state.cpu()
 
 
 def _sha256(path: Path) -> str:

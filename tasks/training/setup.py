@@ -1,5 +1,4 @@
-"""What the trainings share around the loop of tasks/training/loop.py: data, resume key, and the files that they
-leave."""
+"""Setup and results of all trainings: network, data, resume key, output files."""
 
 from __future__ import annotations
 
@@ -11,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
+from data.images.read import sha256
 from data.samples.dataset import Batch, InstanceDataset, Key, MixedSampler, StepSampler
 from data.samples.sharding import StepDataset
 from data.samples.transforms import AugmentConfig
 from data.tables import Split
+from models.backbones.build import weights_file
 from models.backbones.config import BackboneConfig
 from models.checkpoint import FORMAT, save_checkpoint
 from models.config import RefineNetConfig, SOLOv2Config
@@ -24,16 +25,15 @@ from tasks.common.device import hardware
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import fingerprint, write_manifest
 from tasks.training.loop import Job, write_history
-from tasks.training.weights import weights_sha256
 
 Network = TypeVar("Network", bound=nn.Module)
 ROUNDING = {"accumulate", "checkpoint_every", "channels_last", "fused", "compile"}
-"""Of a training's section: what changes its result by rounding at most."""
+"""Keys of a training's section that affect its result by rounding only."""
 SPLIT_TABLES = ("images.arrow", "instances.arrow", "categories.json")
 
 
 class StepBatch(Batch):
-    """A batch and the number of its step, from which the step's draws are seeded."""
+    """A batch and the number of its step, the seed of the step's random draws."""
 
     step: int
 
@@ -41,15 +41,26 @@ class StepBatch(Batch):
 def new_network(
     section: str, backbone: BackboneConfig, build: Callable[[], Network]
 ) -> tuple[Network, str | None]:
-    """The network to train, and the hash of the published weights that it starts from (None without).
+    """The network to train, and the hash of its published weights (None without).
 
     Raises:
-        TaskError: they aren't there or don't fit; names `section`, where params.yaml has the backbone.
+        TaskError: they are missing or don't fit; names `section`, where params.yaml has the backbone.
     """
     try:
         return build(), weights_sha256(backbone)
     except (ValueError, OSError) as error:
         raise TaskError(f"{section}.backbone.weights: {error}") from None
+
+
+def weights_sha256(backbone: BackboneConfig) -> str | None:
+    """The hash of the file of the published weights; None without.
+
+    DVC depends on the file's name only; the hash is part of the resume key and of manifest.json.
+
+    Raises:
+        OSError: the file doesn't exist, or can't be downloaded.
+    """
+    return None if backbone.weights is None else sha256(weights_file(backbone.name, backbone.weights))
 
 
 def training_data(
@@ -58,7 +69,7 @@ def training_data(
     training: DetectorTrainConfig | RefinerConfig,
     leave_out: frozenset[int],
 ) -> InstanceDataset:
-    """The usable images of the splits, augmented, without those whose ids are in `leave_out`."""
+    """The usable images of the splits, augmented; without the ids in `leave_out`."""
     return InstanceDataset(
         splits,
         short_side=params.input.short_side,
@@ -77,11 +88,10 @@ def step_batches(
     section: str,
     first_share: float | None = None,
 ) -> Callable[[int], Iterable[StepBatch]]:
-    """From the first step wanted to this process's share of the batches of that step and all later ones; see
-    `StepSampler`.
+    """From a step's number to this process's parts of the batches of that and all later steps; see `StepSampler`.
 
-    With `first_share`, about that share of each batch, at least one sample and not all, comes from the data set's first
-    split; see `MixedSampler`. It means nothing where there is only one split.
+    With `first_share`, about that fraction of each batch, at least one sample and not all, is from the first split; see
+    `MixedSampler`. It has no effect with a single split.
 
     Raises:
         TaskError: a batch is too small for an image in every piece of every process; names `section` of params.yaml.
@@ -110,19 +120,19 @@ def step_batches(
 
 
 def loader(dataset: StepDataset, sampler: Sampler[list[Key]], workers: int) -> DataLoader[Batch]:
-    """The batches of a sampler, made by `workers` processes ahead of need; the same whatever `workers` is."""
+    """The batches of a sampler, prefetched by `workers` processes; their number doesn't affect them."""
     return DataLoader(
         dataset,
         sampler=sampler,
-        batch_size=None,  # the data set makes batches itself
+        batch_size=None,  # the data set returns batches
         collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        # A forked worker can't use CUDA or threads of the parent; one that starts afresh can.
+        # A forked worker can't use CUDA or threads of the parent.
         multiprocessing_context="forkserver" if workers else None,
-        # Each batch lies in shared memory, masks and all: workers x 2 of them.
+        # Each batch is in shared memory, with its masks: workers x 2 of them.
         prefetch_factor=2 if workers else None,
-        # Else it would draw from the global one, whose state a resumed run takes over.
+        # Not the global one, whose state a resumed run restores.
         generator=torch.Generator(),
     )
 
@@ -141,11 +151,10 @@ def resume_key(
     settings: Sequence[Any],
     files: Iterable[Path] = (),
 ) -> str:
-    """What an interrupted run must share to be resumed: params, data, and what it began with.
+    """A hash of all that an interrupted run must have in common to be resumed: params, data, initial weights.
 
-    `settings` and `files` are what the stage depends on beside its training's section and its splits. How many
-    processes share the work isn't part of it, nor are the knobs of `ROUNDING`: who runs out of memory after days turns
-    one and goes on.
+    `settings` and `files` are the stage's further dependencies. The number of processes and the keys of `ROUNDING` are
+    left out: after days a training that runs out of memory can be resumed with another value.
     """
     tables = [split.root / name for split in splits for name in SPLIT_TABLES]
     shared = [stage, params.seed, params.threads, params.input.model_dump(), sorted(leave_out)]
@@ -168,11 +177,11 @@ def write_training(
     """Writes into `folder` checkpoints, log.jsonl and manifest.json.
 
     Args:
-        split: whose categories are the network's classes.
-        weights: by the checkpoint's folder inside `folder`, "" being itself.
-        counts: for the manifest, beside the steps.
-        backbone_weights: the hash that `new_network` gave.
-        facts: what model.json holds further.
+        split: its categories are the network's classes.
+        weights: by the checkpoint's folder inside `folder`, "" for itself.
+        counts: for the manifest, in addition to the steps.
+        backbone_weights: the hash from `new_network`.
+        facts: further keys of model.json.
     """
     meta = {
         "format": FORMAT,

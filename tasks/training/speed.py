@@ -1,4 +1,4 @@
-"""How fast a training goes, and how much of its time it waits for data."""
+"""The speed of a training, and the fraction of its time that it waits for data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Item = TypeVar("Item")
 
 
 class Speed:
-    """The clock of one training; its figures differ from run to run and go to runs/STAGE/speed.json.
+    """Measures one training, for runs/STAGE/speed.json.
 
-    The wait is this process's, for the loader: an upper bound of what faster reading could gain, since a GPU may still
-    be at work on the step before.
+    The waiting time is this process's, for the loader: an upper bound of what faster reading could gain, since a GPU
+    may still be busy with the step before.
     """
 
     def __init__(self, folder: Path, device: torch.device, batch_size: int) -> None:
@@ -30,29 +30,29 @@ class Speed:
         self._steps = 0
 
     def waits(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """The same batches; the time until each is there counts as waiting."""
+        """Yields the batches; the time until each is available counts as waiting."""
         source = iter(batches)
         while True:
-            asked = time.monotonic()
+            begin = time.monotonic()
             try:
                 batch = next(source)
             except StopIteration:
                 return
-            waited = time.monotonic() - asked
+            waited = time.monotonic() - begin
             self._waited += waited
             self._window_waited += waited
             self._steps += 1
             yield batch
 
     def window(self) -> str:
-        """What to say of the time since this was last asked."""
+        """A text on the time since the last call, for the progress line."""
         now = time.monotonic()
         share = self._window_waited / max(now - self._window_started, 1e-9)
         self._window_started, self._window_waited = now, 0.0
         return f"{100 * share:.0f}% waiting for data"
 
     def write(self) -> None:
-        """Writes speed.json, of this run alone: what an interrupted one did before isn't counted."""
+        """Writes speed.json, of this run only, without interrupted ones before it."""
         if not processes.is_first():
             return
         seconds = time.monotonic() - self._started

@@ -1,4 +1,4 @@
-"""What the student learns from the weak images: masks, and regions about which nothing is known."""
+"""The student's labels on weak images: pseudo masks, and regions to ignore."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _BATCH = 10_000
 def with_pseudo_masks(
     weak: Split, strong: Split, points: pa.Table, pseudo: pa.Table, config: StudentConfig, folder: Path
 ) -> Split:
-    """The weak images that have a usable pseudo mask, with these as their instances; a split of its own in `folder`.
+    """Writes a split to `folder`: the weak images with usable pseudo masks, and these as their instances.
 
-    A refined mask stands for the rough one where `masks` is `refined` and refinement gave one. Weak images without
-    any usable mask are left out: to learn from them would teach that they show nothing.
+    With `masks: refined` the refined mask is used where there is one, else the rough one. Weak images without a usable
+    mask are left out: the student would learn them as background.
 
-    A point without a usable mask, on an image that has others, still tells that an object is there. With `unusable:
-    ignore` its surroundings become a crowd, which teaches neither object nor background: its rough mask where there
-    is one, and a disc around the point, as large as the class's median mask on the strong images.
+    A point without a usable mask, on an image that has others, still shows that an object is there. With `unusable:
+    ignore` its surroundings become a crowd, which is learnt neither as object nor as background: its rough mask, if
+    any, and a disc around the point with the area of the class's median mask on the strong images.
 
     Raises:
-        TaskError: pseudo labels of points that `points` doesn't have.
+        TaskError: pseudo labels of points that aren't in `points`.
     """
     codes, good = _masks_of(pseudo, config)
     usable = pseudo.select(["point_id", "image_id", "category_id", "score"]).filter(good)
@@ -61,7 +61,7 @@ def with_pseudo_masks(
 
 
 def _masks_of(pseudo: pa.Table, config: StudentConfig) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """The mask of each pseudo label, null where it has none, and whether it is good enough to learn from."""
+    """The mask of each pseudo label, null where it has none, and whether it is usable."""
     codes = pseudo["rough_rle"]
     if config.masks == "refined":
         refined = pseudo["refined_rle"]
@@ -72,10 +72,10 @@ def _masks_of(pseudo: pa.Table, config: StudentConfig) -> tuple[pa.ChunkedArray,
 
 
 def _rows(weak: Split, labels: pa.Table, rles: pa.ChunkedArray, scores: Any, *, crowd: bool) -> pa.Table:
-    """INSTANCES rows of pseudo labels with these masks; their instance_id is yet to be given."""
+    """INSTANCES rows of pseudo labels with these masks; instance_id is 0."""
     sizes = _sizes(weak, labels["image_id"])
     boxes, areas = np.zeros((len(rles), 4), np.float32), np.zeros(len(rles), np.float32)
-    for at in range(0, len(rles), _BATCH):  # RLEs as Python objects: never all at once
+    for at in range(0, len(rles), _BATCH):  # RLEs as Python objects take much memory
         for n, rle in enumerate(rles.slice(at, _BATCH).to_pylist(), start=at):
             height, width = sizes[n].tolist()
             boxes[n], areas[n] = bbox_xywh(rle, height, width), area(rle, height, width)
@@ -96,7 +96,7 @@ def _rows(weak: Split, labels: pa.Table, rles: pa.ChunkedArray, scores: Any, *, 
 
 
 def _clicked(rows: pa.Table, labels: pa.Table, points: pa.Table) -> pa.Table:
-    """INSTANCES rows with the clicks that their pseudo labels were made from."""
+    """INSTANCES rows with the clicks of their pseudo labels."""
     at = pc.index_in(labels["point_id"], points["point_id"])
     if at.null_count:
         raise _unknown_points(labels["point_id"].filter(at.is_null()).to_pylist())
@@ -106,7 +106,7 @@ def _clicked(rows: pa.Table, labels: pa.Table, points: pa.Table) -> pa.Table:
 
 
 def _sizes(weak: Split, image_ids: pa.ChunkedArray) -> IntArray:
-    """(height, width) of each image, int64 [n, 2]; `write_split` refuses those that aren't in the split."""
+    """(height, width) of each image, int64 [n, 2]; `write_split` refuses images that aren't in the split."""
     known = weak.images["image_id"].to_numpy()
     at = np.minimum(np.searchsorted(known, image_ids.to_numpy()), len(known) - 1)
     sides = [weak.images[name].to_numpy().astype(np.int64)[at] for name in ("height", "width")]
@@ -114,7 +114,7 @@ def _sizes(weak: Split, image_ids: pa.ChunkedArray) -> IntArray:
 
 
 def _regions(weak: Split, strong: Split, points: pa.Table, lost: pa.Table) -> list[bytes]:
-    """RLEs of the surroundings of points whose object has no mask."""
+    """RLEs of the surroundings of points without a usable mask."""
     rows = lost.to_pylist()
     sizes = _sizes(weak, lost["image_id"])
     places = _places(points, rows)
@@ -130,8 +130,8 @@ def _regions(weak: Split, strong: Split, points: pa.Table, lost: pa.Table) -> li
 
 
 def disc(centre: tuple[float, float], radius: float, height: int, width: int) -> BoolArray:
-    """Bool [height, width]: pixels whose centre is at most `radius` pixels from `centre` (x, y), and the one that
-    holds it; points beyond the image count as on its edge."""
+    """Bool [height, width]: pixels whose centre is at most `radius` pixels from `centre` (x, y), and the centre's own
+    pixel; a centre outside the image is moved to its edge."""
     x, y = min(max(centre[0], 0.0), width), min(max(centre[1], 0.0), height)
     rows, columns = np.ogrid[:height, :width]
     held: BoolArray = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
@@ -141,8 +141,8 @@ def disc(centre: tuple[float, float], radius: float, height: int, width: int) ->
 
 def _places(points: pa.Table, rows: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
     """x, y of the points of pseudo labels, by point id."""
-    wanted = pa.array([row["point_id"] for row in rows], points.schema.field("point_id").type)
-    named = points.select(["point_id", "x", "y"]).filter(pc.is_in(points["point_id"], wanted)).to_pylist()
+    ids = pa.array([row["point_id"] for row in rows], points.schema.field("point_id").type)
+    named = points.select(["point_id", "x", "y"]).filter(pc.is_in(points["point_id"], ids)).to_pylist()
     places = {point["point_id"]: (point["x"], point["y"]) for point in named}
     unknown = sorted({str(row["point_id"]) for row in rows} - places.keys())
     if unknown:
@@ -158,7 +158,7 @@ def _unknown_points(ids: list[str]) -> TaskError:
 
 
 def _radii(strong: Split) -> dict[int, float]:
-    """Of each class the radius, in pixels, of a disc as large as the median of its masks; crowds don't count."""
+    """For each class the radius, in pixels, of a disc with the area of its median mask; crowds don't count."""
     instances = strong.instances
     pixels = instances["area"].to_numpy()
     counts = ~instances["iscrowd"].to_numpy() & (pixels > 0)

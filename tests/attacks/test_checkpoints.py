@@ -501,7 +501,7 @@ ATTACKS = [
     Attack("a backbone with a NaN", backbone(lambda s: s["conv1.weight"].fill_(NAN)), ("backbone.weights", "nan")),
     Attack("a backbone below 0", backbone(lambda s: s["bn1.running_var"].fill_(-1)), ("bn1.running_var: found -1",)),
     Attack("a state with a NaN", resumed(lambda: {"model": {"a": torch.tensor([NAN])}}), ("a: found nan",)),
-    Attack("a state that is a list", resumed(lambda: [1]), ("state_0000004.pt", "remove", "begins anew")),
+    Attack("a state that is a list", resumed(lambda: [1]), ("state_0000004.pt", "remove", "starts over")),
     Attack("a state without random numbers", resumed(lambda: {"model": {}}), ("state_0000004.pt", "random")),
     Attack("states with odd names", stranger, ("4",), refused=False),
     # --- import-checkpoint

@@ -140,7 +140,7 @@ def test_a_run_that_two_began_is_ended_by_one(
             recipe["runtime"]["processes"] = 1
         with caplog.at_level(logging.INFO):
             step_here("train_teacher", folder, recipe)
-        assert ("going on after step" in caplog.text) == (name == "killed")
+        assert ("resuming after step" in caplog.text) == (name == "killed")
         weights.append(load_file(folder / "workspace" / "teacher" / "model.safetensors"))
     # After ten steps a sum that rounds to the other side of 0 has shut some unit: not as near as after four.
     for key, value in weights[0].items():

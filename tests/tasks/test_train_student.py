@@ -159,7 +159,7 @@ def test_a_student_may_start_from_the_promoted_model(
     blank_registry(Path())
     caplog.set_level("INFO")
     run(student_with(params, **STILL, start="promoted"), workspace)
-    assert "nothing was promoted yet: it starts from scratch" in caplog.text
+    assert "no model is promoted yet: it starts from scratch" in caplog.text
     scratch = weights_of(workspace / "student")
     promote(workspace, "teacher")
     run(student_with(params, **STILL, start="promoted"), workspace)

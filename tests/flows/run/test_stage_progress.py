@@ -25,7 +25,7 @@ from tasks.common.progress import Bar
         ("predict with student: 6/6 images, 23.4/s, 0 s left", 100.0),
         ("pseudo_label: 1/3 images, 0.1/s, unknown left", 33.3),
         ("train_teacher: 12 steps in 2 s (7.8/s)", None),
-        ("train_student: 31 of 41 points give a mask, on 14 of 14 weak images", None),
+        ("train_student: 31 of 41 points have a usable mask, on 14 of 14 weak images", None),
         ("ingest: images/1/2 steps", None),
         ("x: 0/0 images, 1/s, 0 s left", None),
         ("", None),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tasks.common.config import RefinerConfig, TrainConfig
 from tasks.common.errors import TaskError
-from tasks.training.loop import Job, Piece, finish, milestone_path, train, write_history
+from tasks.training.loop import Job, Piece, train, write_history
 from tasks.training.optimization import build_optimizer, learning_rate, weight_average
 from tasks.training.out_of_memory import next_accumulate
 
@@ -139,8 +139,8 @@ def test_killed_and_resumed_is_bit_identical(
     assert torch.equal(weights(whole), weights(resumed))
     assert whole.history == resumed.history
     for step in (3, 12):
-        assert milestone_path(whole, step).read_bytes() == milestone_path(resumed, step).read_bytes()
-    finish(resumed)
+        assert whole.states.milestone(step).read_bytes() == resumed.states.milestone(step).read_bytes()
+    resumed.states.clear()
     assert not (tmp_path / "killed" / "resume").exists()
 
 
@@ -179,14 +179,14 @@ def test_a_damaged_state_falls_back_to_the_one_before(
         (folder / "milestone_0000003.safetensors").unlink()
     resumed = job(tmp_path / "killed", training)
     train(resumed)
-    assert str(newest) in caplog.text and "going back to the one before" in caplog.text
+    assert str(newest) in caplog.text and "using the one before" in caplog.text
     assert torch.equal(weights(whole), weights(resumed)) and whole.history == resumed.history
-    assert milestone_path(whole, 3).read_bytes() == milestone_path(resumed, 3).read_bytes()
+    assert whole.states.milestone(3).read_bytes() == resumed.states.milestone(3).read_bytes()
 
 
-@pytest.mark.parametrize(("every", "goes_on_after"), [(3, 0), (2, 2)])
+@pytest.mark.parametrize(("every", "resumed_after"), [(3, 0), (2, 2)])
 def test_a_state_is_of_no_use_without_the_milestones_up_to_its_own_step(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, every: int, goes_on_after: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, every: int, resumed_after: int
 ) -> None:
     """Milestone 3 is gone: the states of steps 3 and 4 are of no use, the one of step 2 is."""
     training = config(checkpoint_every=every, log_every=1)
@@ -198,10 +198,10 @@ def test_a_state_is_of_no_use_without_the_milestones_up_to_its_own_step(
     resumed = job(tmp_path / "killed", training)
     with caplog.at_level("INFO"):
         train(resumed)
-    assert "milestone_0000003.safetensors is gone" in caplog.text
-    assert (f"going on after step {goes_on_after}" in caplog.text) == (goes_on_after > 0)
+    assert "milestone_0000003.safetensors is missing" in caplog.text
+    assert (f"resuming after step {resumed_after}" in caplog.text) == (resumed_after > 0)
     assert torch.equal(weights(whole), weights(resumed))
-    assert milestone_path(whole, 3).read_bytes() == milestone_path(resumed, 3).read_bytes()
+    assert whole.states.milestone(3).read_bytes() == resumed.states.milestone(3).read_bytes()
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite_reaches_no_weight(tmp_path: Path) -> None:
     assert torch.equal(before, weights(one))
 
 
-def test_out_of_memory_names_the_knobs(tmp_path: Path) -> None:
+def test_out_of_memory_names_the_settings(tmp_path: Path) -> None:
     one = job(tmp_path, config())
 
     def pieces(batch: Any) -> list[Piece]:
@@ -289,7 +289,7 @@ def test_the_average_is_the_weights_average(tmp_path: Path, decay: float) -> Non
     averaged.batches = lambda first: itertools.islice(batches(first), 12)
     train(averaged)
     torch.testing.assert_close(weights(averaged), expected)
-    milestone = load_file(milestone_path(averaged, 3))
+    milestone = load_file(averaged.states.milestone(3))
     torch.testing.assert_close(
         torch.cat([milestone[name].flatten() for name, _ in averaged.model.named_parameters()]), third
     )
@@ -323,7 +323,7 @@ def test_state_of_another_job_is_not_resumed_and_stays(
             train(job(tmp_path, config(), kill_at=8, key=key))
     with pytest.raises(Killed):
         train(job(tmp_path, config(), kill_at=2, key="new"))
-    assert "begins anew" in caplog.text
+    assert "starts over" in caplog.text
     assert sorted(path.name for path in (tmp_path / "resume").iterdir()) == ["old"]
     fresh = job(tmp_path, config(), key="new")
     train(fresh)
@@ -332,9 +332,9 @@ def test_state_of_another_job_is_not_resumed_and_stays(
     taken_back = job(tmp_path, config(), key="old")
     with caplog.at_level("INFO"):
         train(taken_back)
-    assert "going on after step 8" in caplog.text
+    assert "resuming after step 8" in caplog.text
     assert torch.equal(weights(taken_back), weights(whole))
-    finish(taken_back)
+    taken_back.states.clear()
     assert not (tmp_path / "resume").exists()
 
 

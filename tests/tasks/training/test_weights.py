@@ -17,7 +17,7 @@ from tasks import train_refiner, train_teacher
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.training.loop import Job, train
-from tasks.training.weights import weights_sha256
+from tasks.training.setup import weights_sha256
 
 
 def with_weights(params: Params, weights: str) -> Params:
