@@ -80,12 +80,7 @@ def prompt_as_reference(
     features = outputs.mask_features[n].float()
     h, w = features.shape[-2:]
     flat = features.flatten(1)
-    level_kernels, level_scores = [], []
-    for at, (logits, kernels) in enumerate(zip(outputs.category_logits, outputs.kernels, strict=True)):
-        column, row = cells[:, at].unbind(1)
-        level_kernels.append(kernels[n, :, row, column].float().T)
-        level_scores.append(logits[n, labels, row, column].float().sigmoid())
-    kernel, class_score = torch.stack(level_kernels, 1), torch.stack(level_scores, 1)  # [K, L, E], [K, L]
+    kernel, class_score = _read_cells(outputs, n, cells, labels)
     certainty, area = torch.zeros_like(class_score), torch.zeros_like(class_score)
     step = max(1, CHUNK_ELEMENTS // (len(grids) * h * w))
     for at in range(0, len(points), step):
@@ -118,9 +113,19 @@ def prompt_as_reference(
     for k in order[kept[config.max_detections :]].tolist():
         fates[k] = f"beyond the best {config.max_detections}"
     kept = kept[: config.max_detections]
-    came = order[kept]
-    carried = _last_in_cell(cells, level[came], cells[came, level[came]])
-    return ReferencePrompted(came, carried, level[came], labels[came], scores[came], masks[kept], fates)
+    found = order[kept]
+    carried = _last_in_cell(cells, level[found], cells[found, level[found]])
+    return ReferencePrompted(found, carried, level[found], labels[found], scores[found], masks[kept], fates)
+
+
+def _read_cells(outputs: RawOutputs, n: int, cells: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Kernels [K, L, E] and class probabilities [K, L] of image `n` at cells [K, L, 2] for classes [K]."""
+    level_kernels, level_scores = [], []
+    for at, (logits, kernels) in enumerate(zip(outputs.category_logits, outputs.kernels, strict=True)):
+        column, row = cells[:, at].unbind(1)
+        level_kernels.append(kernels[n, :, row, column].float().T)
+        level_scores.append(logits[n, labels, row, column].float().sigmoid())
+    return torch.stack(level_kernels, 1), torch.stack(level_scores, 1)
 
 
 def mask_nms(masks: Tensor, labels: Tensor) -> Tensor:

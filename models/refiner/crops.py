@@ -178,7 +178,7 @@ def _put_back(
 
 
 class Refined(NamedTuple):
-    """Masks of an image after refinement, one a point."""
+    """Masks of an image after refinement, one per point."""
 
     masks: Tensor
     """bool [K, H, W]; the rough mask where `kept_rough`"""
@@ -215,7 +215,7 @@ def refine(
         masks: the rough ones, bool [K, H, W] of the same size; an empty one stays empty.
         points_xy: float [K, 2] in pixels of `image`.
         batch_size: crops at a time; doesn't affect results.
-        enlarge: how much larger than the mask's box the crop is [2 in the paper].
+        enlarge: size of a crop relative to the mask's box [2 in the paper].
         mask_threshold: object probability above which a pixel belongs to it [0.5].
         rounds: how often each mask is refined [1].
         labels: contiguous classes [K]; needed when the network has a heatmap channel per class.
