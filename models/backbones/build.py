@@ -5,20 +5,20 @@ from pickle import UnpicklingError
 
 from torch import Tensor
 
+from models.backbones.base import Backbone
 from models.backbones.config import BackboneConfig
-from models.backbones.freezing import Freezable
 from models.backbones.registry import BACKBONES
 from models.weights import WeightsError, fault_of, read_pickle, read_safetensors
 
 
-def build_backbone(config: BackboneConfig, in_channels: int = 3) -> Freezable:
+def build_backbone(config: BackboneConfig, in_channels: int = 3) -> Backbone:
     """The network of `config` with its weights loaded and its stages frozen.
 
     With `in_channels` above 3 the further channels of the stem convolution keep their random weights.
 
     Raises ValueError when the weights don't fit the network, OSError when their file is missing.
     """
-    network = BACKBONES[config.name].load().build(config, in_channels)
+    network = BACKBONES[config.name].load()(config, in_channels)
     if config.weights is not None:
         load_weights(network, config.name, config.weights)
     network.freeze(config.frozen_stages)
@@ -58,13 +58,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(network: Freezable, name: str, weights: str) -> None:
+def load_weights(network: Backbone, name: str, weights: str) -> None:
     """Loads `imagenet`, or a file of weights with the published names; the classifier's are left out.
 
     Raises ValueError that lists every fault, FileNotFoundError when the file doesn't exist.
     """
-    module = BACKBONES[name].load()
-    state, stem = module.from_published(read_weights(weights_file(name, weights))), module.STEM
+    state, stem = network.from_published(read_weights(weights_file(name, weights))), network.STEM
     own = network.state_dict()
     if stem in state and state[stem].shape[1] < own[stem].shape[1]:
         widened = own[stem].clone()

@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models._utils import _make_divisible
 
+from models.backbones.base import Backbone
 from models.backbones.config import BackboneConfig
 from models.backbones.conv_norm import ConvNorm, norm_layer
-from models.backbones.freezing import Freezable
 
-STEM = "stem.0.weight"
 STEM_CHANNELS = 32
 NORM_EPSILON = 1e-3
 
@@ -40,12 +39,6 @@ CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 """The published weights' last part, which a backbone hasn't."""
 
 Norm = Callable[[int], nn.Module]
-
-
-def build(config: BackboneConfig, in_channels: int) -> "EfficientNetLite0":
-    """The network of `config` with random weights."""
-    norm = norm_layer(config.norm, config.norm_groups, NORM_EPSILON)
-    return EfficientNetLite0(in_channels=in_channels, width=config.widths[1], norm=norm)
 
 
 def pad_same(x: Tensor, kernel: int) -> Tensor:
@@ -93,49 +86,6 @@ class Block(nn.Module):
         return x + y if self.skips else y
 
 
-class EfficientNetLite0(Freezable):
-    """The convolutional part: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16 and 32.
-
-    `channels` lists their depths, at width 1 16, 24, 40, 112 and 320. Unlike the published
-    weights' training, ours has no stochastic depth.
-    """
-
-    def __init__(self, *, in_channels: int, width: float, norm: Norm) -> None:
-        super().__init__()
-
-        def scaled(channels: int) -> int:
-            return _make_divisible(channels * width, 8)
-
-        before = scaled(STEM_CHANNELS)
-        self.stem = conv(in_channels, before, 3, norm, stride=2)
-        self.stages = nn.ModuleList()
-        self.channels: list[int] = []
-        for rows in STAGES:
-            blocks = []
-            for count, kernel, stride, expansion, channels in rows:
-                for i in range(count):
-                    after = scaled(channels)
-                    blocks.append(Block(before, after, kernel, stride if i == 0 else 1, expansion, norm))
-                    before = after
-            self.stages.append(nn.Sequential(*blocks))
-            self.channels.append(before)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        maps = []
-        x = self.stem(pad_same(images, 3))
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
-
-    def frozen_parts(self) -> list[nn.Module]:
-        """Up to the map of stride 2 (1), of stride 4 (2), and so on."""
-        return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages else []
-
-
 def published_names() -> dict[str, str]:
     """{module of the published weights: ours}, such as `_blocks.1._bn0`: `stages.1.0.expand.1`."""
     names = {"_conv_stem": "stem.0", "_bn0": "stem.1"}
@@ -160,29 +110,68 @@ def published_names() -> dict[str, str]:
     return names
 
 
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights by our names, without the classifier; unknown names stay."""
-    names = published_names()
-    renamed = {}
-    for key, value in state.items():
-        if not key.startswith(CLASSIFIER):
-            module, _, leaf = key.rpartition(".")
-            renamed[f"{names.get(module, module)}.{leaf}" if module else key] = value
-    return renamed
+class EfficientNetLite0(Backbone):
+    """The convolutional part; at width 1 its maps have 16, 24, 40, 112 and 320 channels.
 
-
-def imagenet_file(name: str) -> Path:
-    """The ImageNet weights in the installed package, whose code isn't executed.
-
-    Raises FileNotFoundError with the command that installs it.
+    Unlike the published weights' training, ours has no stochastic depth.
     """
-    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            f"weights imagenet of {name}: package {WEIGHTS_PACKAGE} isn't installed; {INSTALL} "
-            "(18 MB, no download beyond it), or set weights: null"
-        )
-    path = Path(spec.origin).parent / WEIGHTS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file in the installed package; {INSTALL} --force-reinstall")
-    return path
+
+    STEM = "stem.0.weight"
+
+    def __init__(self, config: BackboneConfig, in_channels: int) -> None:
+        super().__init__(config, in_channels)
+        norm = norm_layer(config.norm, config.norm_groups, NORM_EPSILON)
+
+        def scaled(channels: int) -> int:
+            return _make_divisible(channels * config.widths[1], 8)
+
+        before = scaled(STEM_CHANNELS)
+        self.stem = conv(in_channels, before, 3, norm, stride=2)
+        self.stages = nn.ModuleList()
+        self.channels: list[int] = []
+        for rows in STAGES:
+            blocks = []
+            for count, kernel, stride, expansion, channels in rows:
+                for i in range(count):
+                    after = scaled(channels)
+                    blocks.append(Block(before, after, kernel, stride if i == 0 else 1, expansion, norm))
+                    before = after
+            self.stages.append(nn.Sequential(*blocks))
+            self.channels.append(before)
+        self.initialise()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = []
+        x = self.stem(pad_same(images, 3))
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def frozen_parts(self) -> list[nn.Module]:
+        return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages else []
+
+    @staticmethod
+    def imagenet_file(name: str) -> Path:
+        spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+        if spec is None or spec.origin is None:
+            raise FileNotFoundError(
+                f"weights imagenet of {name}: package {WEIGHTS_PACKAGE} isn't installed; {INSTALL} "
+                "(18 MB, no download beyond it), or set weights: null"
+            )
+        path = Path(spec.origin).parent / WEIGHTS_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such file in the installed package; {INSTALL} --force-reinstall"
+            )
+        return path
+
+    @staticmethod
+    def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        names = published_names()
+        renamed = {}
+        for key, value in state.items():
+            if not key.startswith(CLASSIFIER):
+                module, _, leaf = key.rpartition(".")
+                renamed[f"{names.get(module, module)}.{leaf}" if module else key] = value
+        return renamed

@@ -1,66 +1,46 @@
-"""The backbones by name. A new one is a module in this folder, and its row here.
+"""The backbones by name. A new one is a module in this folder, with a subclass of `Backbone`, and an entry here.
 
-A row's `load` imports the module when a network is built: reading a configuration doesn't import torch. It is written
-as an import statement, since a stage's identity follows these (tasks/common/code_identity.py).
+Loaders import the module when a network is built: reading a configuration doesn't import torch. They are import
+statements, since a stage's identity follows these (tasks/common/code_identity.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from models.backbones.config import BackboneConfig
-    from models.backbones.freezing import Freezable
-
-
-class Module(Protocol):
-    """What a backbone's module has."""
-
-    STEM: str
-    """Name of the first convolution's weights."""
-
-    def build(self, config: BackboneConfig, in_channels: int) -> Freezable:
-        """The network with random weights."""
-
-    def imagenet_file(self, name: str) -> Path:
-        """The published weights, downloaded if necessary; raises FileNotFoundError with what to do."""
-
-    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The published weights by this network's names, without the classifier."""
+    from models.backbones.base import Backbone
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """One row."""
+class Entry:
+    """One backbone."""
 
-    load: Callable[[], Module]
+    load: Callable[[], type[Backbone]]
     stride_in_1x1: bool = False
     """It takes the setting `stride_in_1x1`."""
     stem_width: bool = False
     """Its stem may have a width of its own."""
 
 
-def _resnet() -> Module:
-    from models.backbones import resnet
+def _resnet() -> type[Backbone]:
+    from models.backbones.resnet import ResNet
 
-    return resnet
-
-
-def _efficientnet() -> Module:
-    from models.backbones import efficientnet
-
-    return efficientnet
+    return ResNet
 
 
-BACKBONES: dict[str, Backbone] = {
-    "resnet18": Backbone(_resnet, stride_in_1x1=True, stem_width=True),
-    "resnet34": Backbone(_resnet, stride_in_1x1=True, stem_width=True),
-    "resnet50": Backbone(_resnet, stride_in_1x1=True, stem_width=True),
-    "resnet101": Backbone(_resnet, stride_in_1x1=True, stem_width=True),
-    "efficientnet_lite0": Backbone(_efficientnet),
+def _efficientnet() -> type[Backbone]:
+    from models.backbones.efficientnet import EfficientNetLite0
+
+    return EfficientNetLite0
+
+
+BACKBONES: dict[str, Entry] = {
+    "resnet18": Entry(_resnet, stride_in_1x1=True, stem_width=True),
+    "resnet34": Entry(_resnet, stride_in_1x1=True, stem_width=True),
+    "resnet50": Entry(_resnet, stride_in_1x1=True, stem_width=True),
+    "resnet101": Entry(_resnet, stride_in_1x1=True, stem_width=True),
+    "efficientnet_lite0": Entry(_efficientnet),
 }

@@ -6,18 +6,16 @@ blocks; parameter names are torchvision's, so that its published weights can be 
 Legend: N images, H x W pixels.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from models.backbones.base import Backbone
 from models.backbones.config import BackboneConfig
 from models.backbones.conv_norm import BasicBlock, Bottleneck, ConvNorm, conv_norm, norm_layer
-from models.backbones.freezing import Freezable
 
-STEM = "conv1.weight"
 STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
@@ -26,63 +24,16 @@ STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 }
 
 
-def build(config: BackboneConfig, in_channels: int) -> "ResNet":
-    """The network of `config` with random weights."""
-    block, depths = STAGES[config.name]
-    stem, base = (max(1, round(64 * width)) for width in config.widths)
-    return ResNet(
-        block,
-        depths,
-        in_channels=in_channels,
-        stem_channels=stem,
-        planes=base,
-        norm=norm_layer(config.norm, config.norm_groups),
-        stride_in_1x1=config.stride_in_1x1,
-    )
+class ResNet(Backbone):
+    """The convolutional part; its maps are those of the stem before its pooling, and of the four stages."""
 
+    STEM = "conv1.weight"
 
-def imagenet_file(name: str) -> Path:
-    """torchvision's weights in torch's cache, downloaded if necessary.
-
-    Raises FileNotFoundError when they can't be downloaded.
-    """
-    published = get_model_weights(name)["IMAGENET1K_V1"]
-    url = published.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.is_file():
-        try:
-            published.get_state_dict(progress=False, check_hash=True)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"weights imagenet of {name}: {url} can't be fetched ({error}); put that file at {path}, "
-                "or name its place in weights"
-            ) from None
-    return path
-
-
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's weights without the classifier's."""
-    return {key: value for key, value in state.items() if not key.startswith("fc.")}
-
-
-class ResNet(Freezable):
-    """The convolutional part: images [N, in_channels, H, W] to five maps at strides 2, 4, 8, 16 and 32.
-
-    They come in that order: the stem before its pooling, then the four stages; `channels` lists their depths.
-    """
-
-    def __init__(
-        self,
-        block: type[BasicBlock] | type[Bottleneck],
-        depths: tuple[int, int, int, int],
-        *,
-        in_channels: int,
-        stem_channels: int,
-        planes: int,
-        norm: Callable[[int], nn.Module],
-        stride_in_1x1: bool,
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: BackboneConfig, in_channels: int) -> None:
+        super().__init__(config, in_channels)
+        block, depths = STAGES[config.name]
+        stem_channels, planes = (max(1, round(64 * width)) for width in config.widths)
+        norm = norm_layer(config.norm, config.norm_groups)
         self.conv1 = nn.Conv2d(in_channels, stem_channels, 7, stride=2, padding=3, bias=False)
         self.bn1 = norm(stem_channels)
         self.relu = nn.ReLU(inplace=True)
@@ -97,7 +48,7 @@ class ResNet(Freezable):
             if stride != 1 or before != after:
                 downsample = ConvNorm(nn.Conv2d(before, after, 1, stride=stride, bias=False), norm(after))
             first = block(before, inside, stride, downsample, norm_layer=norm)
-            if stride_in_1x1 and isinstance(first, Bottleneck):
+            if config.stride_in_1x1 and isinstance(first, Bottleneck):
                 first.conv1.stride, first.conv2.stride = (stride, stride), (1, 1)
             self.channels.append(after)
             return nn.Sequential(
@@ -105,9 +56,7 @@ class ResNet(Freezable):
             )
 
         self.layer1, self.layer2, self.layer3, self.layer4 = stage(0), stage(1), stage(2), stage(3)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.initialise()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = [self.relu(conv_norm(self.conv1, self.bn1, images))]
@@ -118,7 +67,29 @@ class ResNet(Freezable):
         return maps
 
     def frozen_parts(self) -> list[nn.Module]:
-        """The stem (1), the stem and the first stage (2), and so on."""
         stem: list[nn.Module] = [self.conv1, self.bn1]
         stages = [self.layer1, self.layer2, self.layer3, self.layer4]
         return [*stem, *stages[: self.frozen_stages - 1]] if self.frozen_stages else []
+
+    @staticmethod
+    def imagenet_file(name: str) -> Path:
+        """torchvision's weights in torch's cache, downloaded if necessary.
+
+        Raises FileNotFoundError when they can't be downloaded.
+        """
+        published = get_model_weights(name)["IMAGENET1K_V1"]
+        url = published.url
+        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+        if not path.is_file():
+            try:
+                published.get_state_dict(progress=False, check_hash=True)
+            except OSError as error:
+                raise FileNotFoundError(
+                    f"weights imagenet of {name}: {url} can't be fetched ({error}); put that file at {path}, "
+                    "or name its place in weights"
+                ) from None
+        return path
+
+    @staticmethod
+    def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in state.items() if not key.startswith("fc.")}

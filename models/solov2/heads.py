@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.config import SOLOv2Config
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -72,27 +74,19 @@ def initialise(head: nn.Module) -> None:
 class InstanceHead(nn.Module):
     """Category logits and mask kernels of every cell of every level's grid; the levels share the weights."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        *,
-        depth: int,
-        num_classes: int,
-        kernel_channels: int,
-        coord_conv: bool,
-        norm_groups: int,
-        prior_prob: float,
-    ) -> None:
+    def __init__(self, config: SOLOv2Config, num_classes: int) -> None:
         super().__init__()
-        self.coord_conv = coord_conv
-        self.category_tower = tower(in_channels, channels, depth, norm_groups)
-        self.kernel_tower = tower(in_channels + 2 * coord_conv, channels, depth, norm_groups)
-        self.category_predictor = nn.Conv2d(channels, num_classes, 3, padding=1)
-        self.kernel_predictor = nn.Conv2d(channels, kernel_channels, 3, padding=1)
+        self.coord_conv = config.coord_conv
+        channels, sizes = config.fpn_channels, (config.head_channels, config.head_convs, config.norm_groups)
+        self.category_tower = tower(channels, *sizes)
+        self.kernel_tower = tower(channels + 2 * config.coord_conv, *sizes)
+        self.category_predictor = nn.Conv2d(config.head_channels, num_classes, 3, padding=1)
+        self.kernel_predictor = nn.Conv2d(config.head_channels, config.kernel_channels, 3, padding=1)
         initialise(self)
         # An untrained cell predicts each class with probability prior_prob (focal loss paper).
-        nn.init.constant_(self.category_predictor.get_parameter("bias"), -log((1 - prior_prob) / prior_prob))
+        nn.init.constant_(
+            self.category_predictor.get_parameter("bias"), -log((1 - config.prior_prob) / config.prior_prob)
+        )
 
     def forward(
         self, features: list[Tensor], grids: list[tuple[int, int]], frame: Frame
@@ -123,37 +117,30 @@ class MaskBranch(nn.Module):
     """One map of mask features for the whole image, from P2..P5 (section 3.2, "mask feature branch").
 
     Level P(2 + i) passes i convolutions, each followed by bilinear up-sampling by 2; the sum is at stride 4.
-    With `stride` 2 one more up-sampling and convolution follow, for small objects.
+    With `mask_stride` 2 one more up-sampling and convolution follow, for small objects.
     """
 
     LEVELS = (2, 3, 4, 5)
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        out_channels: int,
-        *,
-        coord_conv: bool,
-        norm_groups: int,
-        stride: int,
-    ) -> None:
+    def __init__(self, config: SOLOv2Config) -> None:
         super().__init__()
-        self.coord_conv = coord_conv
+        self.coord_conv = config.coord_conv
+        channels, groups = config.mask_channels, config.norm_groups
         self.levels = nn.ModuleList()
         for i, level in enumerate(self.LEVELS):
-            first = in_channels + 2 * (coord_conv and level == self.LEVELS[-1])
+            first = config.fpn_channels + 2 * (config.coord_conv and level == self.LEVELS[-1])
             blocks = [
-                nn.Sequential(*conv_block(first if j == 0 else channels, channels, 3, norm_groups))
+                nn.Sequential(*conv_block(first if j == 0 else channels, channels, 3, groups))
                 for j in range(max(i, 1))
             ]
             self.levels.append(nn.ModuleList(blocks))
-        self.finer = nn.Sequential(*conv_block(channels, channels, 3, norm_groups)) if stride == 2 else None
-        self.predictor = nn.Sequential(*conv_block(channels, out_channels, 1, norm_groups))
+        finer = nn.Sequential(*conv_block(channels, channels, 3, groups)) if config.mask_stride == 2 else None
+        self.finer = finer
+        self.predictor = nn.Sequential(*conv_block(channels, config.kernel_channels, 1, groups))
         initialise(self)
 
     def forward(self, pyramid: dict[int, Tensor], frame: Frame) -> Tensor:
-        """P2..P5 to mask features [N, E, H / stride, W / stride]."""
+        """P2..P5 to mask features [N, E, H / mask_stride, W / mask_stride]."""
         maps = []
         for level, blocks in zip(self.LEVELS, self.levels, strict=True):
             x = pyramid[level]

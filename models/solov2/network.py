@@ -48,24 +48,8 @@ class SOLOv2(nn.Module):
         self.categories: list[dict[str, Any]] = []
         """Class i is categories[i], {"id", "name"}; filled in when a checkpoint is read."""
         self.backbone = BackboneFPN(config.backbone, config.fpn_channels)
-        self.instance_head = InstanceHead(
-            config.fpn_channels,
-            config.head_channels,
-            depth=config.head_convs,
-            num_classes=num_classes,
-            kernel_channels=config.kernel_channels,
-            coord_conv=config.coord_conv,
-            norm_groups=config.norm_groups,
-            prior_prob=config.prior_prob,
-        )
-        self.mask_branch = MaskBranch(
-            config.fpn_channels,
-            config.mask_channels,
-            config.kernel_channels,
-            coord_conv=config.coord_conv,
-            norm_groups=config.norm_groups,
-            stride=config.mask_stride,
-        )
+        self.instance_head = InstanceHead(config, num_classes)
+        self.mask_branch = MaskBranch(config)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(3, 1, 1), persistent=False)
 

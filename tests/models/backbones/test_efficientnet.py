@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.backbones.build import build_backbone
 from models.backbones.config import BackboneConfig
-from models.backbones.efficientnet import EfficientNetLite0, from_published, imagenet_file, pad_same
+from models.backbones.efficientnet import EfficientNetLite0, pad_same
 
 LAST_BLOCKS = (0, 2, 4, 10, 15)
 """Of each of the five maps, counted through the network."""
@@ -33,7 +33,7 @@ def config(**changes: object) -> BackboneConfig:
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
     return EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=str(imagenet_file("efficientnet_lite0"))
+        "efficientnet-lite0", weights_path=str(EfficientNetLite0.imagenet_file("efficientnet_lite0"))
     ).eval()
 
 
@@ -68,8 +68,8 @@ def test_published_weights_give_the_published_networks_maps(norm: str, theirs: n
 
 def test_every_published_tensor_is_used_or_is_the_classifiers(theirs: nn.Module) -> None:
     state = theirs.state_dict()
-    renamed = from_published(state)
-    own = EfficientNetLite0(in_channels=3, width=1.0, norm=nn.BatchNorm2d).state_dict()
+    renamed = EfficientNetLite0.from_published(state)
+    own = EfficientNetLite0(config(norm="batch_norm"), 3).state_dict()
     assert renamed.keys() == own.keys()
     # _conv_head.weight, five tensors of _bn1, weight and bias of _fc
     assert len(state) - len(renamed) == 8

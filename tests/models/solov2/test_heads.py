@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from models.config import SOLOv2Config
 from models.solov2.heads import Frame, InstanceHead, MaskBranch, coordinate_channels
 
 WHOLE = (512, 640)
@@ -18,6 +21,12 @@ def frame(
     size: tuple[int, int], origin: tuple[float, float] = (0, 0), reference: int | None = REFERENCE
 ) -> Frame:
     return Frame(size, reference, torch.tensor([origin], dtype=torch.float32))
+
+
+def small(solov2_config: Callable[..., SOLOv2Config], **changes: int) -> SOLOv2Config:
+    return solov2_config(
+        fpn_channels=4, head_channels=6, mask_channels=6, kernel_channels=5, norm_groups=1, **changes
+    )
 
 
 def without_norms(head: nn.Module) -> nn.Module:
@@ -66,12 +75,10 @@ def test_coordinates_by_hand() -> None:
 
 @pytest.mark.parametrize("reference", [REFERENCE, None])
 @pytest.mark.parametrize(("stride", "cell"), [(8, 8), (8, 16), (16, 8), (32, 32)])
-def test_a_crop_has_the_kernels_of_the_whole_image(stride: int, cell: int, reference: int | None) -> None:
-    head = without_norms(
-        InstanceHead(
-            4, 6, depth=1, num_classes=3, kernel_channels=5, coord_conv=True, norm_groups=1, prior_prob=0.01
-        )
-    )
+def test_a_crop_has_the_kernels_of_the_whole_image(
+    stride: int, cell: int, reference: int | None, solov2_config: Callable[..., SOLOv2Config]
+) -> None:
+    head = without_norms(InstanceHead(small(solov2_config, head_convs=1), 3))
     features = torch.randn(1, 4, WHOLE[0] // stride, WHOLE[1] // stride)
     crop, origin = (256, 320), (128, 64)
     own = part(features, WHOLE, origin, crop)
@@ -87,8 +94,10 @@ def test_a_crop_has_the_kernels_of_the_whole_image(stride: int, cell: int, refer
 
 
 @pytest.mark.parametrize("reference", [REFERENCE, None])
-def test_a_crop_has_the_mask_features_of_the_whole_image(reference: int | None) -> None:
-    branch = without_norms(MaskBranch(4, 6, 5, coord_conv=True, norm_groups=1, stride=4))
+def test_a_crop_has_the_mask_features_of_the_whole_image(
+    reference: int | None, solov2_config: Callable[..., SOLOv2Config]
+) -> None:
+    branch = without_norms(MaskBranch(small(solov2_config)))
     pyramid = {level: torch.randn(1, 4, WHOLE[0] // 2**level, WHOLE[1] // 2**level) for level in (2, 3, 4, 5)}
     crop, origin = (320, 384), (128, 64)
     own = {level: part(x, WHOLE, origin, crop) for level, x in pyramid.items()}
@@ -101,12 +110,8 @@ def test_a_crop_has_the_mask_features_of_the_whole_image(reference: int | None) 
     assert same == (reference is not None)
 
 
-def test_padding_changes_no_cell_inside() -> None:
-    head = without_norms(
-        InstanceHead(
-            4, 6, depth=2, num_classes=3, kernel_channels=5, coord_conv=True, norm_groups=1, prior_prob=0.01
-        )
-    )
+def test_padding_changes_no_cell_inside(solov2_config: Callable[..., SOLOv2Config]) -> None:
+    head = without_norms(InstanceHead(small(solov2_config, head_convs=2), 3))
     features = torch.randn(1, 4, 32, 40)
     padded = nn.functional.pad(features, (0, 24, 0, 8))
     with torch.no_grad():
