@@ -76,10 +76,10 @@ def test_training_tells_the_class_where_use_does(
     batch = batch_of(Path("workspace"), params, 0)
     crops = rough_crops(teacher, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU)
     assert len(crops[0])
-    told = crops[0][:, 3 : 3 + channels].flatten(2).any(2)
-    assert (told.sum(1) == 1).all()
+    used = crops[0][:, 3 : 3 + channels].flatten(2).any(2)
+    assert (used.sum(1) == 1).all()
     known = set(torch.cat(batch["labels"]).tolist())  # type: ignore[arg-type]
-    assert set((told.int().argmax(1) - first).tolist()) <= known
+    assert set((used.int().argmax(1) - first).tolist()) <= known
     model = MaskRefineNet(net)
     model.categories = teacher.categories
     assert model.spare_channels == first

@@ -66,7 +66,7 @@ def test_every_fault_of_a_file_is_named(tmp_path) -> None:
     state["bn1.weight"] = torch.zeros(3)
     del state["bn1.running_var"]
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"\(4 faults\)") as told:
+    with pytest.raises(ValueError, match=r"\(4 faults\)") as caught:
         build_backbone(config(weights=str(tmp_path / "w.pth")))
     for fault in (
         "layer1.0.conv1.weight: missing",
@@ -74,7 +74,7 @@ def test_every_fault_of_a_file_is_named(tmp_path) -> None:
         "bn1.weight: found [3], expected [64]",
         "bn1.running_var: missing",
     ):
-        assert fault in str(told.value)
+        assert fault in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_frozen_stages(stages: int, learning: set[str]) -> None:
 
 
 @pytest.mark.parametrize("in_1x1", [True, False])
-def test_bottleneck_stride_sits_where_told(in_1x1: bool) -> None:
+def test_bottleneck_stride_is_in_the_set_convolution(in_1x1: bool) -> None:
     resnet = build_backbone(config(name="resnet50", width=0.125, stride_in_1x1=in_1x1))
     first = resnet.layer2[0]
     assert (first.conv1.stride, first.conv2.stride) == (((2, 2), (1, 1)) if in_1x1 else ((1, 1), (2, 2)))

@@ -80,14 +80,14 @@ def test_every_fault_of_a_file_is_named(theirs: nn.Module, tmp_path) -> None:
     state["_blocks.1._other.weight"] = state.pop("_blocks.1._expand_conv.weight")
     state["_bn0.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"\(3 faults\)") as told:
+    with pytest.raises(ValueError, match=r"\(3 faults\)") as caught:
         build_backbone(config(weights=str(tmp_path / "w.pth")))
     for fault in (
         "stages.1.0.expand.0.weight: missing",
         "_blocks.1._other.weight: not in this network",
         "stem.1.bias: found [3], expected [32]",
     ):
-        assert fault in str(told.value)
+        assert fault in str(caught.value)
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch) -> None:

@@ -201,7 +201,7 @@ def test_the_order_of_points_does_not_matter(order: list[int], config: PromptCon
 
 
 def test_cells_that_draw_nothing_at_the_click_count_for_nothing() -> None:
-    """Of two levels the surer of the class draws elsewhere: the other's mask is the answer."""
+    """Of two levels the one of higher class probability predicts another place: the other's mask is used."""
     features = torch.full((1, 2, 16, 24), -8.0)
     features[0, 0, :, :12] = 8.0
     features[0, 1, :, 12:] = 8.0

@@ -48,7 +48,7 @@ def test_tiles_cover_a_side_and_overlap(length: int, side: int, overlap: int) ->
     if length > side:
         assert begins[-1] + side == length
     gaps = [b - a for a, b in pairwise(begins)]
-    # Rounded to multiples of 32, a step may be longer than asked for by less than that.
+    # Rounded to multiples of 32, a step may be longer by less than that.
     assert all(0 < gap < side - overlap + 32 for gap in gaps)
     parts = tile_core_ranges(begins, side)
     assert parts[0][0] == -math.inf
@@ -187,15 +187,15 @@ def test_each_cell_is_asked_once_and_its_mask_lies_in_its_tile(network: SOLOv2) 
     assert isinstance(seen, Tiled)
     every = FINDING.model_copy(update={"nms_pre": 100_000, "max_detections": 100_000})
     found = predict(seen, 0, every, size, size, size)
-    asked = sum(
+    expected = sum(
         len(candidates(seen.outputs, t.row, every, (64, 64), tuple(
             side - corner for side, corner in zip(t.core_xyxy, (t.x, t.y, t.x, t.y), strict=True)
         )).scores)
         for t in seen.tiles[0]
     )  # fmt: skip
-    assert len(found.scores) == asked > 0
+    assert len(found.scores) == expected > 0
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
-    assert found.masks.shape == (asked, *size)
+    assert found.masks.shape == (expected, *size)
     for mask in found.masks[:50]:
         ys, xs = mask.nonzero(as_tuple=True)
         if len(ys):

@@ -104,7 +104,7 @@ def test_how_points_are_lost() -> None:
         "kept",
     ]
     assert sorted(found.prompt.tolist()) == [0, 4, 5]
-    # Whatever its class, the last point in the cell is the one that is told.
+    # Whatever its class, the last point in the cell is reported.
     assert dict(zip(found.prompt.tolist(), found.carried.tolist(), strict=True)) == {0: 1, 4: 5, 5: 5}
     capped = TEACHER.inference.model_copy(update={"max_detections": 1})
     fates = prompt_as_reference(outputs, 0, points, labels, SIZE, capped).fates
@@ -131,8 +131,8 @@ def test_no_points() -> None:
     assert (len(found.prompt), found.fates, found.mask_prob.shape) == (0, [], (0, 16, 16))
 
 
-class Answer(MaskRefineNet):
-    """Answers with a disc in the middle of every crop, or, where the rough mask fills its crop, with nothing."""
+class Disc(MaskRefineNet):
+    """Predicts a disc in the middle of every crop, or, where the rough mask fills its crop, nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
         span = torch.linspace(-1, 1, x.shape[-1])
@@ -142,7 +142,7 @@ class Answer(MaskRefineNet):
 
 
 def test_refined_masks_lie_in_their_crops(refinenet_config) -> None:
-    model = Answer(refinenet_config(heatmap_channels=3)).eval()
+    model = Disc(refinenet_config(heatmap_channels=3)).eval()
     model.categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
     masks = torch.zeros(3, 60, 80, dtype=torch.bool)
     masks[0, 20:31, 30:51] = True

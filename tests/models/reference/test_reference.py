@@ -187,9 +187,9 @@ FATES: dict[int, tuple[tuple[int, int] | None, str]] = {
 def test_the_fate_of_each_of_the_12_objects(folder: Path, scene, outputs) -> None:
     points, labels = measure(scene["masks"]).centre, scene["labels"]
     able = promptable(scene)
-    asked = able.nonzero()[:, 0]
+    chosen = able.nonzero()[:, 0]
     theirs = np.load(folder / "solov2_tiny/a256x320_infer_point_mask_openranges.npz")
-    ours = prompt_as_reference(outputs, 0, points[asked], labels[asked], SIZE, TEACHER.inference)
+    ours = prompt_as_reference(outputs, 0, points[chosen], labels[chosen], SIZE, TEACHER.inference)
     masks = resize_masks(ours.mask_prob, SIZE, SIZE, SIZE, 0.5)
 
     assert np.array_equal(ours.labels, theirs["classes"])
@@ -197,13 +197,15 @@ def test_the_fate_of_each_of_the_12_objects(folder: Path, scene, outputs) -> Non
     assert overlaps(masks, bits(theirs, "mask")).min() >= 0.999
     # y and x of the point that it reports, in ten-thousandths of the image.
     carried = (
-        (rounded_points(points[asked][ours.carried], SIZE).double() - 0.5) / torch.tensor([320, 256]) * 10_000
+        (rounded_points(points[chosen][ours.carried], SIZE).double() - 0.5)
+        / torch.tensor([320, 256])
+        * 10_000
     )
     assert np.array_equal(carried.round().flip(1).numpy(), theirs["boxes_or_points"][:, :2])
     cells = {(row[0], row[3]) for row in theirs["cate_gt_nonzero"].tolist()}
     assert set(zip(ours.level.tolist(), ours.labels.tolist(), strict=True)) == cells
 
-    rows = {int(asked[k]): n for n, k in enumerate(ours.prompt.tolist())}
+    rows = {int(chosen[k]): n for n, k in enumerate(ours.prompt.tolist())}
     # Of two objects with one mask the first stands in `prompt`; the reference names the second.
     rows[11] = rows.pop(10)
     for instance, (expected, _) in FATES.items():
@@ -211,11 +213,11 @@ def test_the_fate_of_each_of_the_12_objects(folder: Path, scene, outputs) -> Non
             assert instance not in rows
         else:
             n = rows[instance]
-            assert (int(ours.level[n]), int(asked[ours.carried[n]])) == expected
+            assert (int(ours.level[n]), int(chosen[ours.carried[n]])) == expected
     assert [int(i) for i in (~able).nonzero()] == [5, 8]
-    lost = {int(asked[k]): fate for k, fate in enumerate(ours.fates) if fate != "kept"}
-    assert lost == {11: "the mask of point 8: the same cell and class"}  # point 8 of those asked is object 10
-    assert int(asked[8]) == 10
+    lost = {int(chosen[k]): fate for k, fate in enumerate(ours.fates) if fate != "kept"}
+    assert lost == {11: "the mask of point 8: the same cell and class"}  # point 8 of these is object 10
+    assert int(chosen[8]) == 10
 
 
 def promptable(scene: dict[str, Tensor]) -> Tensor:

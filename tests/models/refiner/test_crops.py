@@ -173,8 +173,8 @@ def test_a_crop_that_shrinks_the_image_averages_it(refinenet_config) -> None:
     assert x[0, 0].sub(grey).abs().max() < 0.05
 
 
-class Answer(nn.Module):
-    """Answers with the rough mask, or always with nothing: what `refine` does with an answer is tested."""
+class Echo(nn.Module):
+    """Predicts the rough mask, or always an empty one."""
 
     def __init__(self, config, empty: bool) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class Answer(nn.Module):
 def test_refine_keeps_the_rough_mask_where_nothing_came_out(refinenet_config, empty: bool) -> None:
     masks = torch.cat([rectangle(20, 10, 12, 8), rectangle(0, 0, 0, 0), rectangle(40, 20, 9, 9)])
     points = torch.tensor([[25.0, 14.0], [3.0, 3.0], [44.0, 25.0]])
-    model = Answer(refinenet_config(), empty)
+    model = Echo(refinenet_config(), empty)
     image = torch.zeros(3, *SIZE, dtype=torch.uint8)
     refined, kept, _, _ = refine(
         model,  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def test_refine_keeps_the_rough_mask_where_nothing_came_out(refinenet_config, em
     )
     assert torch.equal(refined, masks)
     assert kept.tolist() == ([True] * 3 if empty else [False, True, False])
-    assert model.sizes == [1, 1]  # the empty mask isn't asked about
+    assert model.sizes == [1, 1]  # the empty mask is skipped
 
 
 @pytest.mark.parametrize("count", [0, 5])
@@ -272,8 +272,8 @@ def test_in_bf16_few_pixels_differ(refinenet_config) -> None:
     assert (exact.masks ^ low.masks).sum() < 0.05 * either
 
 
-class Shrink(Answer):
-    """Answers with the rough mask at first, then with nothing."""
+class Shrink(Echo):
+    """Predicts the rough mask at first, then an empty one."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.empty = bool(self.sizes)
@@ -296,11 +296,11 @@ def test_a_later_round_that_comes_out_empty_keeps_the_last_mask(refinenet_config
     )
     assert torch.equal(refined, mask)
     assert kept.tolist() == [False]  # refined once
-    assert model.sizes == [1, 1]  # and not asked again after the empty answer
+    assert model.sizes == [1, 1]  # and none after the empty prediction
 
 
 def test_an_imported_network_is_told_class_c_in_channel_c_plus_1(refinenet_config) -> None:
-    """METHOD.md, "Checkpoint names of the reference": the first of its C + 1 heatmap channels has no class."""
+    """The first of its C + 1 heatmap channels has no class."""
     model = MaskRefineNet(refinenet_config(heatmap_channels=4)).eval()
     model.categories = [{"id": i, "name": str(i)} for i in range(3)]
     seen: list[Tensor] = []

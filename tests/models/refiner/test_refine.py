@@ -16,7 +16,7 @@ POINTS = torch.tensor([[12.5, 10.5], [30.5, 10.5]])
 
 
 class Dilate(nn.Module):
-    """Answers with the rough mask grown by `reach` pixels of the crop, of one certainty in all crops."""
+    """Predicts the rough mask grown by `reach` pixels of the crop, with one probability in all crops."""
 
     def __init__(self, config, reach: int, certainty: float = 4.0) -> None:
         super().__init__()

@@ -78,12 +78,14 @@ def test_inner_points_add_cells(losses_of: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("reference", [None, 64])
-def test_the_network_is_told_where_a_crop_lay(losses_of: Callable[..., Any], reference: int | None) -> None:
+def test_the_network_depends_on_the_place_of_a_crop(
+    losses_of: Callable[..., Any], reference: int | None
+) -> None:
     here, there = (losses_of([0], reference=reference, origin=origin) for origin in ((0, 0), (64, 32)))
     assert (here == there) == (reference is None)
 
 
-def test_clicks_on_the_far_border_lie_out_of_the_picture() -> None:
+def test_clicks_on_the_far_border_are_outside() -> None:
     """(h, w) is 40 x 60: pixels end below w and h; NaN, a true mask, stays NaN."""
     inside = [(0.0, 0.0), (59.75, 39.75), (20.5, 39.75)]
     outside = [(60.0, 20.0), (20.0, 40.0), (-0.25, 5.0), (5.0, -0.25), (40.5, 59.0)]

@@ -237,7 +237,8 @@ def test_out_of_memory_names_the_settings(tmp_path: Path) -> None:
     text = str(error.value)
     assert "out of memory on cpu" in text and f"{2**60}" in text
     assert all(
-        knob in text for knob in ("accumulate: 2", "precision: bf16", "batch_size: 2", "input.short_side")
+        setting in text
+        for setting in ("accumulate: 2", "precision: bf16", "batch_size: 2", "input.short_side")
     )
 
 
