@@ -134,7 +134,7 @@ def test_a_student_may_start_from_the_teacher(place: tuple[Path, Params]) -> Non
 def test_a_teacher_of_another_network_can_not_be_started_from(place: tuple[Path, Params]) -> None:
     workspace, params = place
     wider = params.model_copy(update={"model": {**params.model, "head_channels": 32}})
-    with pytest.raises(TaskError, match=r"another network than params\.yaml's `model` section"):
+    with pytest.raises(TaskError, match=r"another network than in params\.yaml's `model` section"):
         run(student_with(wider, start="teacher"), workspace)
     shutil.rmtree(workspace / "teacher")
     with pytest.raises(TaskError, match=r"teacher/model\.json: not found"):
@@ -174,7 +174,7 @@ def test_a_promoted_model_that_does_not_fit_is_told(place: tuple[Path, Params]) 
     blank_registry(Path())
     promote(workspace, "teacher")
     wider = params.model_copy(update={"model": {**params.model, "head_channels": 32}})
-    with pytest.raises(TaskError, match=r"another network than params\.yaml's `model` section"):
+    with pytest.raises(TaskError, match=r"another network than in params\.yaml's `model` section"):
         run(student_with(wider, start="promoted"), workspace)
     shutil.rmtree("registry/v1")
     meta = json.loads((workspace / "teacher/model.json").read_text())
