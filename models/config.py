@@ -3,9 +3,9 @@
 from math import gcd
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import Field, Strict, model_validator
 
-from models.backbones.config import PYRAMID_LEVELS, BackboneConfig, Groups
+from models.backbones.config import PYRAMID_LEVELS, BackboneConfig, Groups, Settings
 
 SIZE_DIVISOR = 32
 """Height and width of a batch must be multiples of this (the coarsest backbone stage's stride)."""
@@ -37,10 +37,8 @@ Ranges = Annotated[
 Exclusive = Literal["none", "same_class", "all"]
 
 
-class SOLOv2Config(BaseModel):
+class SOLOv2Config(Settings):
     """Sizes of the network and constants of its loss; the paper's in brackets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     backbone: BackboneConfig
     fpn_channels: Channels
@@ -146,10 +144,8 @@ class SOLOv2Config(BaseModel):
         return tuple(2**size_of for _, size_of in self.level_sources)
 
 
-class RefineNetConfig(BaseModel):
+class RefineNetConfig(Settings):
     """Sizes of the network and its input; the paper's in brackets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     backbone: BackboneConfig
     """[resnet101 of width 1]"""
@@ -179,10 +175,8 @@ class RefineNetConfig(BaseModel):
     supports it; masks differ in a few pixels at their edges (bench/RESULTS.md)."""
 
 
-class InferenceConfig(BaseModel):
+class InferenceConfig(Settings):
     """Selection of detections; the paper's values in brackets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     score_threshold: Share
     """Least class probability of a cell [0.1]."""
@@ -202,10 +196,8 @@ class InferenceConfig(BaseModel):
     """Pixel probability above which it belongs to the object [0.5]."""
 
 
-class TileConfig(BaseModel):
+class TileConfig(Settings):
     """Overlapping tiles of the input, each a forward pass: of the crops' size in training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     side: Annotated[int, Field(ge=SIZE_DIVISOR, le=MAX_SIDE, multiple_of=SIZE_DIVISOR)]
     """Pixels of the input."""
@@ -222,10 +214,8 @@ class TileConfig(BaseModel):
         return self
 
 
-class PromptConfig(BaseModel):
+class PromptConfig(Settings):
     """Masks at clicks; PointWSSIS's values (section 3.2) in brackets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     mask_threshold: Share
     """Pixel probability above which it belongs to the object [0.5]."""

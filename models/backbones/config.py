@@ -19,10 +19,14 @@ Width = Annotated[float, Field(gt=0, le=16)]
 NormKind = Literal["frozen_bn", "batch_norm", "group_norm"]
 
 
-class BackboneConfig(BaseModel):
-    """`resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
+class Settings(BaseModel):
+    """Frozen and strict: unknown keys are errors, and so are values of another type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class BackboneConfig(Settings):
+    """`resnet101` at width 1 with frozen batch norm and two frozen stages is the paper's."""
 
     name: BackboneName
     width: Width | Annotated[tuple[Width, Width], Strict(False)]
