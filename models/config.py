@@ -167,7 +167,7 @@ class RefineNetConfig(Settings):
     crop_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
     """S [256]"""
     heatmap_sigma: Annotated[float, Field(ge=0.01, le=1024)]
-    """Of the point's Gaussian, in pixels of the crop [6]."""
+    """Standard deviation of the Gaussian at the click, in pixels of the crop [6]."""
     heatmap_channels: Channels
     """1: no class input; C: one channel per class; C + 1: the same, with an unused first channel [C + 1]."""
     infer_precision: Literal["fp32", "bf16"]

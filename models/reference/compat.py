@@ -4,7 +4,7 @@ For comparisons, and to reproduce its results with its published weights; the de
 models/inference/click_masks.py and models/inference/detect.py. docs/method.md lists the differences. Written from the
 reference's measured behaviour.
 
-Legend: K points, D masks that come out, L levels, S grid side, h x w the mask map. Points are x, y in pixels of the
+Legend: K points, D resulting masks, L levels, S grid side, h x w the mask map. Points are x, y in pixels of the
 padded input, (0, 0) its outer top-left corner; the reference counts from the centre of the top-left pixel.
 """
 

@@ -186,7 +186,7 @@ class _Objects:
         points_xy: list[Tensor] | None,
         clicks_xy: list[Tensor] | None,
     ) -> "_Objects":
-        """Of a batch; see `assign_targets`."""
+        """Those of a batch; see `assign_targets`."""
         device, counts = masks[0].device, [len(m) for m in masks]
         shapes = [measure(m) for m in masks]
         area, size = torch.cat([s.area for s in shapes]), torch.cat([s.size for s in shapes])
