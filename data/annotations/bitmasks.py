@@ -105,17 +105,11 @@ def read_bitmasks(
             continue
         image_id = name_id(found[0])
         rows.append({"id": image_id, "file_name": found[0], "height": height, "width": width})
-        for category_id, bits, counts in objects:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category_id,
-                    "segmentation": {"size": [height, width], "counts": counts},
-                    "iscrowd": int(bool(bits & (_BITS["crowd"] | _BITS["ignored"]))),
-                    "attributes": {flag: bool(bits & _BITS[flag]) for flag in FLAGS},
-                }
-            )
+        annotations += [
+            {"id": number, "image_id": image_id, "segmentation": {"size": [height, width], "counts": counts}}
+            | _class_and_flags(category_id, bits)
+            for number, (category_id, bits, counts) in enumerate(objects, start=len(annotations) + 1)
+        ]
     ids = {row["id"] for row in rows}
     if len(ids) != len(rows):
         faults.append(Fault(str(path), "folder", "two images whose names have one hash", "names whose hashes differ",
@@ -123,6 +117,14 @@ def read_bitmasks(
     if faults:
         raise DataError(faults)
     return CocoFile(sorted(rows, key=lambda row: row["id"]), annotations, sorted(categories), str(path))
+
+
+def _class_and_flags(category_id: int, bits: int) -> dict[str, Any]:
+    return {
+        "category_id": category_id,
+        "iscrowd": int(bool(bits & (_BITS["crowd"] | _BITS["ignored"]))),
+        "attributes": {flag: bool(bits & _BITS[flag]) for flag in FLAGS},
+    }
 
 
 def _read(path: Path, known: set[int]) -> tuple[int, int, list[tuple[int, int, bytes]]]:

@@ -81,28 +81,24 @@ def write_split_files(
             classes[row["image_id"]].add(row["category_id"])
     strong = set(image_order(classes, request.seed)[: strong_count(request.strong, len(classes))])
 
-    def click(row: dict[str, Any]) -> tuple[float, float] | None:
-        height, rng = sizes[row["image_id"]][0], click_rng(request.seed, row["id"])
-        return draw_click(codes[row["id"]], height, request.clicks, request.jitter, rng)
-
     of_strong = [row for row in coco.annotations if row["image_id"] in strong]
     of_weak = [row for row in coco.annotations if row["image_id"] not in strong]
     clicks = [
-        click_record(row, *point)
+        click
         for row in of_weak
-        if not row.get("iscrowd", 0)
-        if (point := click(row)) is not None
+        if (click := _click(row, codes[row["id"]], sizes[row["image_id"]][0], request)) is not None
     ]
+    weak = classes.keys() - strong
     documents = {
         "strong.json": _part(coco, request.folder, of_strong, strong),
-        "weak.json": _part(coco, request.folder, [], classes.keys() - strong),
-        "kept_aside.json": _part(coco, request.folder, of_weak, classes.keys() - strong),
-        CLICKS: _part(coco, request.folder, clicks, classes.keys() - strong),
+        "weak.json": _part(coco, request.folder, [], weak),
+        "kept_aside.json": _part(coco, request.folder, of_weak, weak),
+        CLICKS: _part(coco, request.folder, clicks, weak),
     }
     counts = {
         "strong_images": len(strong),
         "strong_objects": len(of_strong),
-        "weak_images": len(classes) - len(strong),
+        "weak_images": len(weak),
         "weak_objects": len(of_weak),
         "clicks": len(clicks),
     }
@@ -125,6 +121,15 @@ def write_split_files(
         for name, document in (documents | {"split.json": summary}).items():
             write_json(document, partial / name)
     return summary
+
+
+def _click(row: dict[str, Any], counts: bytes, height: int, request: SplitRequest) -> dict[str, Any] | None:
+    """The click on an object; None for a crowd or an empty mask."""
+    if row.get("iscrowd", 0):
+        return None
+    rng = click_rng(request.seed, row["id"])
+    point = draw_click(counts, height, request.clicks, request.jitter, rng)
+    return None if point is None else click_record(row, *point)
 
 
 def _read(

@@ -31,6 +31,7 @@ class Faults:
         self._of_image: dict[tuple[int, str], tuple[int, int, int]] = {}
 
     def add(self, record: str, found: str, expected: str, next_step: str = "correct this record") -> None:
+        """A fault of one record; long texts are cut."""
         self.found.append(Fault(self.path, record[:100], found[:SHOWN_CHARACTERS], expected, next_step))
 
     def add_size(self, annotation_id: int, wrong: WrongSize) -> None:
