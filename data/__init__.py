@@ -1,1 +1,1 @@
-"""What images, masks and points are: tables, formats, storage. Imports no other package of ours."""
+"""Images, masks and points: tables, formats, storage. Imports none of the other packages."""

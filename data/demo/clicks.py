@@ -45,7 +45,7 @@ def draw_click(
         return float(columns[n]) + 0.5, float(rows[n]) + 0.5
     flat = columns * height + rows  # ascending
 
-    def holds(x: float, y: float) -> bool:
+    def contains(x: float, y: float) -> bool:
         column, row = math.floor(x), math.floor(y)
         at = int(np.searchsorted(flat, column * height + row))
         return 0 <= row < height and at < flat.size and int(flat[at]) == column * height + row
@@ -55,13 +55,13 @@ def draw_click(
         return float(columns[n]) + 0.5, float(rows[n]) + 0.5
 
     centre = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
-    if not holds(*centre):
+    if not contains(*centre):
         centre = nearest(*centre)
     if kind == "centre":
         return centre
     size = math.sqrt((np.ptp(columns) + 1) * (np.ptp(rows) + 1))
     tries = np.asarray(centre) + rng.normal(scale=jitter * size, size=(DRAWS, 2))
-    return next((point for point in map(tuple, tries.tolist()) if holds(*point)), nearest(*tries[0]))
+    return next((point for point in map(tuple, tries.tolist()) if contains(*point)), nearest(*tries[0]))
 
 
 def random_inner_point(mask: rle.BoolArray, rng: np.random.Generator) -> tuple[float, float]:

@@ -302,8 +302,8 @@ def decode_window(
     top_pixel = columns[column] * height
     upper = np.searchsorted(rows, begin[run] - top_pixel)
     lower = np.searchsorted(rows, end[run] - top_pixel)
-    held = lower > upper
-    mask_of, column, upper, lower = mask_of[run[held]], column[held], upper[held], lower[held]
+    inside = lower > upper
+    mask_of, column, upper, lower = mask_of[run[inside]], column[inside], upper[inside], lower[inside]
 
     kept, mask = np.unique(mask_of, return_inverse=True)
     sizes = lower - upper

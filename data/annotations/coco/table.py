@@ -112,32 +112,36 @@ class AnnotationReader:
         known = (self._image_ids[at] == batch.image_ids).all() and sizes.all()
         if not known or not np.isin(batch.category_ids, self._category_ids).all():
             return None
-        held = [n for n, value in enumerate(batch.segmentations) if value]
-        if len(held) < len(batch.segmentations) and (self.need_masks or not _are_void(batch.segmentations)):
+        with_mask = [n for n, value in enumerate(batch.segmentations) if value]
+        if len(with_mask) < len(batch.segmentations) and (
+            self.need_masks or not _are_void(batch.segmentations)
+        ):
             return None
-        codes = _codes([batch.segmentations[n] for n in held], sizes[held])
+        codes = _codes([batch.segmentations[n] for n in with_mask], sizes[with_mask])
         if codes is None:
             return None
-        rest = list(zip(codes, sizes[held].tolist(), strict=True))
-        areas = [batch.areas[n] for n in held]
-        boxes = [batch.boxes[n] for n in held]
+        rest = list(zip(codes, sizes[with_mask].tolist(), strict=True))
+        areas = [batch.areas[n] for n in with_mask]
+        boxes = [batch.boxes[n] for n in with_mask]
         return pa.table(
             {
-                "instance_id": batch.ids[held],
-                "image_id": batch.image_ids[held],
-                "category_id": batch.category_ids[held],
+                "instance_id": batch.ids[with_mask],
+                "image_id": batch.image_ids[with_mask],
+                "category_id": batch.category_ids[with_mask],
                 "bbox_xywh": [
                     rle.bbox_xywh(code, *size) if box is None else list(map(float, box))
                     for box, (code, size) in zip(boxes, rest, strict=True)
                 ],
                 "area": [
                     float(self.wrong_areas.usable(own, None if area is _ABSENT else area, code, *size))
-                    for own, area, (code, size) in zip(batch.ids[held].tolist(), areas, rest, strict=True)
+                    for own, area, (code, size) in zip(
+                        batch.ids[with_mask].tolist(), areas, rest, strict=True
+                    )
                 ],
-                "iscrowd": [bool(batch.crowds[n]) for n in held],
+                "iscrowd": [bool(batch.crowds[n]) for n in with_mask],
                 "rle_counts": codes,
-                "source": ["annotator"] * len(held),
-                "score": pa.nulls(len(held), INSTANCES.field("score").type),
+                "source": ["annotator"] * len(with_mask),
+                "score": pa.nulls(len(with_mask), INSTANCES.field("score").type),
             },
             schema=INSTANCES,
         )
