@@ -157,7 +157,7 @@ HUGE = {"width": 10**9, "height": 10**9}
         ({"name": "c.jpg", "size": HUGE}, "frame #2 'c.jpg'", "size {'width': 1000000000"),
         ({"name": "c.jpg", "size": {"width": 9}}, "frame #2 'c.jpg'", "size {'width': 9}"),
         ({"name": "c.jpg", "size": {"width": 9.0, "height": 8}}, "frame #2 'c.jpg'", "size"),
-        ({"name": "a.jpg", "size": SIZE}, "frame #2 'a.jpg'", "a name that frame #1 'a.jpg' has too"),
+        ({"name": "a.jpg", "size": SIZE}, "frame #2 'a.jpg'", "the name of frame #1 'a.jpg'"),
     ],
 )
 def test_each_bad_frame_is_named(tmp_path: Path, frame: Any, record: str, found: str) -> None:
