@@ -178,7 +178,7 @@ def _without_objects(
 ) -> list[Fault]:
     """The fault of a split (to train on, or to measure with) that has no object with a mask, and its rejected parts."""
     coco = sources.files[name]
-    # Faults of the file, or (with `stop`) of its images, are listed by themselves.
+    # Faults of the file, and with `stop` those of its images, are listed already.
     if coco is None or (rejected and config.on_reject == "stop") or _has_object(instances):
         return []
     lost = [*coco.rejected, *(one.fault for one in rejected)]

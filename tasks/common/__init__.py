@@ -1,1 +1,1 @@
-"""What all steps share: params, errors, device, processes, progress."""
+"""Used by all steps: params, errors, device, processes, progress."""

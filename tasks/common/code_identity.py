@@ -1,4 +1,4 @@
-"""Finds the code of ours that decides a stage's result, and hashes it.
+"""Finds and hashes the code of this project that decides a stage's result.
 
 It starts at the stage's function `run` and follows all definitions in `data`, `models` and `tasks` that are used. They
 are read as syntax trees and never executed. Each is hashed without docstrings, comments, layout, log lines and the
@@ -6,7 +6,7 @@ sentences of raised errors. Definitions that aren't reached don't count: another
 of `Params` that the stage doesn't read. How params.yaml is read and checked doesn't count: DVC compares its values.
 
 In a module that is reached, or imported by one, these count without a use: statements that bind no name (`x.y = 1`, a
-call), since Python runs them, and definitions under a decorator of ours, which may register them. A name
+call), since Python runs them, and definitions under a decorator of this project, which may register them. A name
 made at run time (`getattr(module, "f" + "g")`) isn't followed.
 """
 
@@ -25,7 +25,7 @@ PACKAGES = ("data", "models", "tasks")
 PARAMS = ("tasks.common.config.params", "Params")
 """The class with a field for each section of params.yaml."""
 SHARED = (("tasks.common.processes", "start"), (PARAMS[0], ""))
-"""What every stage runs before its `run`: it sets the number of threads."""
+"""Run by every stage before its `run`; it sets the number of threads."""
 FREE = ("runtime", "operate")
 """Sections that decide no result: no stage depends on them."""
 
@@ -59,7 +59,7 @@ def identities(stages: Iterable[str], sources: Sources) -> dict[str, dict[str, s
 
 @cache
 def code_digest(stage: str) -> str:
-    """One hash, 64 hex digits, of the code of ours that decides the stage's result."""
+    """One hash, 64 hex digits, of the code of this project that decides the stage's result."""
     parts = identities([stage], Sources(ROOT))[stage]
     return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
 

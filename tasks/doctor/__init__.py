@@ -1,1 +1,1 @@
-"""What is wrong or doubtful before a run: params, data, machine."""
+"""Checks before a run: params, data, machine."""

@@ -1,1 +1,1 @@
-"""New point files: which wait, whether they are good, what became of each."""
+"""New point files: pending ones, whether they can be taken in, and the decision on each."""

@@ -1,1 +1,1 @@
-"""What ingest and import_points are made of: images, sources, what is rejected."""
+"""Parts of ingest and import_points: images, sources, rejected images and points."""

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with params, in plain words: key, what was found, what was expected."""
+"""Faults of params, made from errors of pydantic: key, what was found, what was expected."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def explain(detail: Any, root: type[BaseModel], section: str = "") -> ParamFault
 
 
 def _own(key: str, kind: Any, text: str) -> ParamFault:
-    """A fault that a validator of ours found: `found X; expected Y`, behind a key where it is about a section."""
+    """The fault of one of our validators: `found X; expected Y`, after `KEY: ` in validators of a section."""
     named, colon, rest = text.partition(": ")
     if colon and named in _keys(kind):
         key, text = ".".join(filter(None, [key, named])), rest
