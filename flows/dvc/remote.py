@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 from fsspec.callbacks import Callback
 
-from flows.dvc.objects import check_objects, object_path
+from flows.dvc.objects import Say, check_objects, object_path
 from flows.dvc.put_back import lost, put_back
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_errors import explain, is_passing
 from flows.dvc.repo import DvcRepo, PipelineError
 
 PROGRESS_SECONDS = 10.0
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -166,7 +165,7 @@ def _transfer(repo: Repo, objects: set[HashInfo], say: Say, *, sending: bool) ->
         if sending:
             _check_before_sending(repo, status.new)
 
-    with _Failures() as failures:
+    with _failures() as errors:
         try:
             remote, cache = repo.cloud.get_remote_odb(None, "push" if sending else "pull"), repo.cache.local
             source, target = (cache, remote) if sending else (remote, cache)
@@ -193,9 +192,9 @@ def _transfer(repo: Repo, objects: set[HashInfo], say: Say, *, sending: bool) ->
         with contextlib.suppress(OSError):
             result.bytes += object_path(repo, one).stat().st_size
     if done.failed:
-        reasons = "; ".join(sorted({explain(one) for one in failures.errors})) or "DVC gives no reason"
+        reasons = "; ".join(sorted({explain(one) for one in errors})) or "DVC gives no reason"
         count = f"{len(done.failed)} of {len(done.failed) + result.files} files"
-        passing = all(is_passing(one) for one in failures.errors)
+        passing = all(is_passing(one) for one in errors)
         raise RemoteError(f"{count} weren't {'sent' if sending else 'fetched'}: {reasons}", passing)
     return result
 
@@ -233,26 +232,22 @@ def _entries(odb: Any) -> Iterator[str]:
                 yield "/".join(parts)
 
 
-class _Failures(logging.Handler):
+@contextlib.contextmanager
+def _failures() -> Iterator[list[BaseException]]:
     """Collects the errors of a transfer: DVC logs them and returns only the failed objects."""
+    errors: list[BaseException] = []
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[BaseException] = []
-        self._logger = logging.getLogger("dvc_data.hashfile.transfer")
-
-    def emit(self, record: logging.LogRecord) -> None:
+    def collect(record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[1] is not None:
-            self.errors.append(record.exc_info[1])
+            errors.append(record.exc_info[1])
+        return False
 
-    def __enter__(self) -> _Failures:
-        self._logger.addHandler(self)
-        self._propagated, self._logger.propagate = self._logger.propagate, False
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._propagated
+    logger = logging.getLogger("dvc_data.hashfile.transfer")
+    logger.addFilter(collect)
+    try:
+        yield errors
+    finally:
+        logger.removeFilter(collect)
 
 
 class _ProgressLines(Callback):
