@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,22 +67,14 @@ def percent(values: NDArray[Any]) -> float | None:
     return round(100 * float(defined.mean()), 3) if defined.size else None
 
 
-def _precision(
-    overlap: int | None = None, size: str | None = None
-) -> Callable[[Curves, Rules], float | None]:
-    def compute(curves: Curves, rules: Rules) -> float | None:
-        values = curves.precision[:, :, :, _group(size), -1]
-        return percent(values if overlap is None else values[OVERLAPS.index(overlap)])
-
-    return compute
+def _precision(curves: Curves, _: Rules, overlap: int | None = None, size: str | None = None) -> float | None:
+    values = curves.precision[:, :, :, _group(size), -1]
+    return percent(values if overlap is None else values[OVERLAPS.index(overlap)])
 
 
-def _recall(limit: int | None = None, size: str | None = None) -> Callable[[Curves, Rules], float | None]:
-    def compute(curves: Curves, rules: Rules) -> float | None:
-        most = rules.max_detections
-        return percent(curves.recall[:, :, _group(size), rules.limits.index(min(limit or most, most))])
-
-    return compute
+def _recall(curves: Curves, rules: Rules, limit: int | None = None, size: str | None = None) -> float | None:
+    most = rules.max_detections
+    return percent(curves.recall[:, :, _group(size), rules.limits.index(min(limit or most, most))])
 
 
 def _group(size: str | None) -> int:
@@ -91,27 +84,30 @@ def _group(size: str | None) -> int:
 
 MODEL_METRICS = (
     ModelMetric(
-        "AP", "AP", "mean over IoU 0.50 to 0.95", compute=_precision(), tracked=True, reported=True, by_class=True
+        "AP", "AP", "mean over IoU 0.50 to 0.95", compute=_precision,
+        tracked=True, reported=True, by_class=True,
     ),
     ModelMetric(
-        "AP50", "AP50", "at IoU 0.50", compute=_precision(50), tracked=True, reported=True, by_class=True
+        "AP50", "AP50", "at IoU 0.50", compute=partial(_precision, overlap=50),
+        tracked=True, reported=True, by_class=True,
     ),
     ModelMetric(
-        "AP75", "AP75", "at IoU 0.75", compute=_precision(75), tracked=True, reported=True, by_class=True
+        "AP75", "AP75", "at IoU 0.75", compute=partial(_precision, overlap=75),
+        tracked=True, reported=True, by_class=True,
     ),
     *(
         ModelMetric(
-            f"AP{size[0]}", f"AP {size}", f"of {size} objects", compute=_precision(size=size), tracked=True,
-            reported=True, size=size,
+            f"AP{size[0]}", f"AP {size}", f"of {size} objects", compute=partial(_precision, size=size),
+            tracked=True, reported=True, size=size,
         )
         for size in SIZES
     ),
-    ModelMetric("AR1", "AR1", "recall with 1 detection a class and image", compute=_recall(1)),
-    ModelMetric("AR10", "AR10", "recall with 10 detections a class and image", compute=_recall(10)),
-    ModelMetric("AR", "AR", "recall, mean over IoU 0.50 to 0.95", compute=_recall(), reported=True),
+    ModelMetric("AR1", "AR1", "recall with 1 detection a class and image", compute=partial(_recall, limit=1)),
+    ModelMetric("AR10", "AR10", "recall with 10 detections a class and image", compute=partial(_recall, limit=10)),
+    ModelMetric("AR", "AR", "recall, mean over IoU 0.50 to 0.95", compute=_recall, reported=True),
     *(
         ModelMetric(
-            f"AR{size[0]}", f"AR {size}", f"recall of {size} objects", compute=_recall(size=size), size=size
+            f"AR{size[0]}", f"AR {size}", f"recall of {size} objects", compute=partial(_recall, size=size), size=size
         )
         for size in SIZES
     ),
@@ -121,7 +117,7 @@ AP = MODEL_METRICS[0]
 
 
 def keys_at(max_detections: int) -> dict[str, str]:
-    """MODEL_METRICS by key, each with the key that says its limit, for scores without a params file: AR -> AR100."""
+    """MODEL_METRICS by key, each with a key that includes its limit, for scores without a params file: AR -> AR100."""
     return {one.key: one.key if one.key != "AR" else f"AR{max_detections}" for one in MODEL_METRICS}
 
 
