@@ -211,7 +211,7 @@ def test_serve_does_all_of_it_and_leaves_nothing_behind(operated: Operated) -> N
         code = prefect.stop("serve", signal.SIGTERM, 120)
     told = prefect.said("serve")
     login = (project.folder / FILE).read_text().strip()
-    assert f"the UI asks for a login: it is in {FILE}" in told and login not in told
+    assert f"the UI needs a login: it is in {FILE}" in told and login not in told
     assert code == 0 and "Error logging to API" not in told, told
     assert re.search(r"run '1 new point in 1 file, .*' has ended: Completed, after \d+", told), told
     assert not [pid for pid in tree if psutil.pid_exists(pid)]

@@ -1,46 +1,81 @@
-"""Where commands print: to people, in `plain` text whatever the names in it are, and to scripts as JSON."""
+"""What every command shares: the console, how it fails, and JSON for scripts."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import rich.console
+import typer
 from rich.console import ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
+from typer.core import TyperCommand
 
+from data.errors import DataError
 from data.messages import plain, redact
+from tasks.common.errors import TaskError
 
-NARROWEST = 20
-"""Columns; COLUMNS may say less where no terminal is."""
+MIN_WIDTH = 20
+"""Columns; without a terminal the variable COLUMNS may be less."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 class Console(rich.console.Console):
-    """rich's, whose text is `plain`: a name can't move the cursor, and no secret is shown.
+    """rich's console, with text made `plain`: a name can't move the cursor, and no secret is shown.
 
-    Markup is interpreted as rich does: names are given through `rich.markup.escape`.
+    Markup is interpreted as rich does; `text`, `note` and `failed` print text without it.
     """
 
     def __init__(self, **options: Any) -> None:
         columns = os.environ.get("COLUMNS", "")
-        if columns.isdigit() and int(columns) < NARROWEST and options.get("width") is None:
-            options["width"] = 80  # rich would print nothing at a width of 0
+        if columns.isdigit() and int(columns) < MIN_WIDTH and options.get("width") is None:
+            options["width"] = 80  # rich prints nothing at a width of 0
         super().__init__(**{"emoji": False, "highlight": False, **options})
 
+    def text(self, text: str) -> None:
+        """Prints text without interpreting markup in it."""
+        self.print(escape(text))
+
+    def note(self, text: str) -> None:
+        """Prints a note."""
+        self.print(f"[yellow]note[/] {escape(text)}")
+
+    def failed(self, text: str) -> None:
+        """Prints why the command fails."""
+        self.print(f"[red]failed[/] {escape(text)}")
+
     def render_str(self, text: str, **options: Any) -> Text:
-        """What each string that is printed passes, with its markup, a table's cells too."""
+        """Every string that is printed with its markup passes here, a table's cells included."""
         return super().render_str(plain(text, lines=True), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What all else passes: texts that are styled without markup."""
+        """Text that is styled without markup passes here."""
         if isinstance(renderable, Text) and (text := plain(renderable.plain, lines=True)) != renderable.plain:
             renderable = Text(
                 text, renderable.style, justify=renderable.justify, overflow=renderable.overflow
             )
         return super().render(renderable, options)
+
+
+def command_console(as_json: bool = False) -> Console:
+    """The console of a command: stdout, or stderr where stdout is for JSON. Lines aren't wrapped."""
+    return Console(stderr=as_json, soft_wrap=True)
+
+
+class Command(TyperCommand):
+    """A command whose errors that a user can fix end it with their message and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (DataError, TaskError) as error:
+            command_console(ctx.params.get("as_json", False)).failed(str(error))
+            raise typer.Exit(1) from None
 
 
 def print_json(content: Any) -> None:

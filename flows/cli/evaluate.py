@@ -8,11 +8,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from data.errors import DataError
-from flows.cli.console import Console, print_json
-from tasks.common.errors import TaskError
+from flows.cli.console import Console, JsonOption, command_console, print_json
 from tasks.scoring.metrics import MODEL_METRICS, keys_at
 
 EXAMPLE = (
@@ -22,7 +19,7 @@ EXAMPLE = (
 
 
 class Evaluator(StrEnum):
-    """Those of `evaluate.evaluator`."""
+    """The values of `evaluate.evaluator`."""
 
     PYCOCOTOOLS = "pycocotools"
     FASTER_COCO_EVAL = "faster_coco_eval"
@@ -36,45 +33,42 @@ def evaluate(
     ] = 100,
     size_bounds: Annotated[
         tuple[float, float],
-        typer.Option(metavar="A B", help="Sides in pixels that part small, medium and large objects."),
+        typer.Option(metavar="A B", help="Sides in pixels that separate small, medium and large objects."),
     ] = (32.0, 96.0),
     images: Annotated[
         Path | None, typer.Option(help="The image root, where the ground truth lacks sizes or names.")
     ] = None,
     evaluator: Annotated[
         Evaluator,
-        typer.Option(help="Whose code computes: the figures are the same, the C++ one is for large sets."),
+        typer.Option(
+            help="The implementation: the figures are the same; the one in C++ is for large data sets."
+        ),
     ] = Evaluator.PYCOCOTOOLS,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Each class's AP too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show the AP of each class too.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score masks as COCO does (pycocotools): AP over IoU 0.50:0.95, AP50, AP75, by size, and recall; in percent.
 
-    Both files are checked first, and all their faults listed. To score the pipeline's own models on the val images
-    is the stage `evaluate`: `points2model run --target evaluate`.
+    Both files are checked first, and all their faults are listed. The pipeline's own models are scored on the val
+    images by its stage `evaluate`: `points2model run --target evaluate`.
     """
-    from tasks.tools.evaluate_files import (
-        evaluate_files,  # pycocotools and pyarrow take time that --help shouldn't
-    )
+    from tasks.tools.evaluate_files import evaluate_files
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    try:
-        scores = evaluate_files(
-            ground_truth, results, max_detections=max_detections, size_bounds=size_bounds, images=images,
-            evaluator=evaluator.value,
-        )  # fmt: skip
-    except (DataError, TaskError) as error:
-        console.print(f"[red]failed[/] {escape(str(error))}")
-        raise typer.Exit(1) from None
+    scores = evaluate_files(
+        ground_truth, results, max_detections=max_detections, size_bounds=size_bounds, images=images,
+        evaluator=evaluator.value,
+    )  # fmt: skip
     if not per_class:
         del scores["per_class"]
     if as_json:
         print_json(scores)
     else:
-        _show(scores, console)
+        _show(scores, command_console())
 
 
 def _show(scores: dict[str, Any], console: Console) -> None:
+    from rich.table import Table
+
     small, medium = scores["size_bounds"]
     limit = scores["max_detections"]
     console.print(
@@ -83,23 +77,22 @@ def _show(scores: dict[str, Any], console: Console) -> None:
         f"small ends at {small:g} x {small:g} pixels, medium at {medium:g} x {medium:g}"
     )
     if lost := scores["objects_beyond_limit"]:
-        console.print(
-            f"[yellow]note[/] {lost:,} objects can't be found: some images have more than {limit:,} of a class; raise "
-            "--max-detections"
+        console.note(
+            f"{lost:,} objects can't be found: some images have more than {limit:,} of a class; raise --max-detections"
         )
     table = Table("", "percent", title="mask AP and AR", title_justify="left")
     for key in keys_at(limit).values():
-        table.add_row(key, _shown(scores[key]))
+        table.add_row(key, _percent(scores[key]))
     console.print(table)
     if "per_class" in scores:
         by_class = [metric for metric in MODEL_METRICS if metric.by_class]
         labels = [metric.label for metric in by_class]
         table = Table("class", "objects", *labels, title="by class", title_justify="left")
         for row in scores["per_class"]:
-            cells = (_shown(row[metric.key]) for metric in by_class)
+            cells = (_percent(row[metric.key]) for metric in by_class)
             table.add_row(escape(row["name"]), f"{row['instances']:,}", *cells)
         console.print(table)
 
 
-def _shown(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"

@@ -1,7 +1,6 @@
-"""The command `points2model experiments`: what `dvc exp show` has, but legible.
+"""The command `points2model experiments`: the main figures of `dvc exp show`, and the params that differ.
 
-That one has a column for each param, metric and source file, more than 400 here; `--only-changed` and `--drop` leave
-dozens. This shows the figures that decide and the params that differ.
+`dvc exp show` has a column for each param and metric, more than 400 here; `--only-changed` and `--drop` leave dozens.
 """
 
 from __future__ import annotations
@@ -11,16 +10,17 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
 
-from flows.cli.console import Console, print_json
-from flows.dvc.environment import environment
+from flows.cli.console import Console, JsonOption, print_json
+from tasks.common.errors import TaskError
 from tasks.scoring.metrics import AP, IOU, MODEL_METRICS
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 EXAMPLE = "Example: points2model experiments   |   points2model experiments --commits 5   |   ... --json"
 FIGURES = {
@@ -28,7 +28,7 @@ FIGURES = {
     f"teacher {AP.label}": ("teacher", AP.key),
     "pseudo IoU": ("pseudo", f"refined_{IOU.key}"),
 }
-"""Of metrics.json: percent."""
+"""By column, where metrics.json has it; in percent."""
 
 
 @dataclass
@@ -48,30 +48,37 @@ def experiments(
     commits: Annotated[
         int, typer.Option("--commits", "-n", min=1, help="How many commits back, from HEAD.")
     ] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List experiments (`dvc exp run`) below the commit that they start from: AP and the params that differ.
 
-    The best comes first. `dvc exp apply NAME` takes one over; `dvc exp remove NAME` forgets it.
+    The best comes first. `dvc exp apply NAME` applies one to the workspace; `dvc exp remove NAME` deletes it.
     """
-    # Where no terminal bounds them, lines are as long as they need be.
-    console = Console(stderr=as_json, highlight=False, width=None if sys.stdout.isatty() else 240)
+    from flows.dvc.environment import environment
+
     command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "-n", str(commits)]
     done = subprocess.run(command, env=environment(Path.cwd()), capture_output=True, text=True, check=False)
     try:
         rows = read_rows(json.loads(done.stdout))
     except (ValueError, KeyError, TypeError):
-        told = done.stderr.strip().removeprefix("ERROR: ") or "nothing that can be read"
-        console.print(f"[red]failed[/] dvc exp show: {escape(told)}")
-        raise typer.Exit(1) from None
+        message = done.stderr.strip().removeprefix("ERROR: ") or "its output can't be read"
+        raise TaskError(f"dvc exp show: {message}") from None
     if as_json:
-        print_json({"experiments": [_told(row) for row in rows]})
+        print_json({"experiments": [_content(row) for row in rows]})
     else:
-        _show(console, rows)
+        # Without a terminal lines are as long as necessary.
+        _show(Console(width=None if sys.stdout.isatty() else 240), rows)
+
+
+def _content(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name, "commit": row.under, "state": row.state, "created": row.created, **row.figures,
+        "params": row.changed,
+    }  # fmt: skip
 
 
 def read_rows(shown: list[dict[str, Any]]) -> list[Row]:
-    """The rows of `dvc exp show --json`: each commit, then its experiments, best first; the workspace at the head."""
+    """The rows of `dvc exp show --json`: the workspace, then each commit with its experiments, the best first."""
     rows: list[Row] = []
     for one in shown:
         commit = _row(one, "", "" if one["rev"] == "workspace" else "commit")
@@ -84,7 +91,7 @@ def read_rows(shown: list[dict[str, Any]]) -> list[Row]:
             row = _row(newest, commit.name, state)
             row.name = experiment.get("name") or row.name
             if state in ("queued", "running"):
-                row.figures = dict.fromkeys(FIGURES)  # those that lie there are the commit's
+                row.figures = dict.fromkeys(FIGURES)  # the file has those of the commit
             below.append(row)
         below.sort(key=lambda row: (row.figures[AP.label] is None, -(row.figures[AP.label] or 0.0), row.name))
         rows += [commit, *below]
@@ -118,31 +125,58 @@ def _leaves(values: dict[str, Any], above: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _told(row: Row) -> dict[str, Any]:
-    return {
-        "name": row.name, "commit": row.under, "state": row.state, "created": row.created, **row.figures,
-        "params": row.changed,
-    }  # fmt: skip
-
-
 def _show(console: Console, rows: list[Row]) -> None:
+    """One table with a column for each param that differs; where that is too wide, the params in a second one."""
+    from rich.measure import Measurement
+
+    differing = list(rows[0].changed) if rows else []
+    one = _table(rows, list(FIGURES), differing)
+    if Measurement.get(console, console.options.update_width(1000), one).maximum <= console.width:
+        console.print(one)
+    else:
+        console.print(_table(rows, ["AP"], []))
+        console.print(_params_table(rows))
+    if not any(row.under for row in rows):
+        console.print("no experiments yet: dvc exp run -S student.lr=0.001", markup=False)
+
+
+def _table(rows: list[Row], compared: list[str], params: list[str]) -> Table:
+    """The figures of each row, and these params; `compared` figures with the difference to the commit's."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(title="experiments", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("experiment", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    differing = list(rows[0].changed) if rows else []
-    for column in (*FIGURES, *differing):
+    for column in (*FIGURES, *params):
         table.add_column(escape(column), justify="right", overflow="fold")
     base: dict[str, float | None] = {}
     for row in rows:
         if not row.under:
             base = row.figures
-        name = f"  {escape(row.name)}" if row.under else f"[bold]{escape(row.name)}[/]"
-        cells = [_figure(row.figures[key], base.get(key) if row.under else None) for key in FIGURES]
-        params = [escape(json.dumps(row.changed[key])) for key in differing]
-        table.add_row(name, escape(row.state), *cells, *params)
-    console.print(table)
-    if not any(row.under for row in rows):
-        console.print("no experiments yet: dvc exp run -S student.lr=0.001", markup=False)
+        cells = [
+            _figure(row.figures[key], base.get(key) if row.under and key in compared else None)
+            for key in FIGURES
+        ]
+        cells += [escape(json.dumps(row.changed[key])) for key in params]
+        table.add_row(_name(row), escape(row.state), *cells)
+    return table
+
+
+def _params_table(rows: list[Row]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    names = Column("experiment", no_wrap=True)
+    table = Table(names, Column("params that differ", overflow="fold"), box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        pairs = (f"{key}={json.dumps(value)}" for key, value in row.changed.items())
+        table.add_row(_name(row), escape("\n".join(pairs)))
+    return table
+
+
+def _name(row: Row) -> str:
+    return f"  {escape(row.name)}" if row.under else f"[bold]{escape(row.name)}[/]"
 
 
 def _figure(value: float | None, base: float | None) -> str:

@@ -1,4 +1,4 @@
-"""`points2model import-points`: try point files against the data set; nothing is written but the rejects, if asked."""
+"""The command `points2model import-points`: a trial import; at most a file of the rejected records is written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from data.errors import DataError
-from flows.cli.console import Console, print_json
-from flows.cli.models import JsonOption
-from tasks.common.errors import TaskError
+from flows.cli.console import Console, JsonOption, command_console, print_json
 
 EXAMPLE = (
     "Example: points2model import-points june.json   |   "
@@ -26,52 +22,43 @@ def import_points(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="Point files, or folders of them; s3://... too.")
     ],
-    params: Annotated[Path, typer.Option(help="For section `points`.")] = Path("params.yaml"),
+    params: Annotated[Path, typer.Option(help="The file with section `points`.")] = Path("params.yaml"),
     format_name: Annotated[
         str | None, typer.Option("--format", help="The files' format. Default: points.format.")
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="Write the records that are no points into this CSV file.")
+        Path | None, typer.Option(help="Write the rejected records into this CSV file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try an import: what the files hold, what of it fits the data set, and what it would change.
+    """Try an import: what the files contain, what of it fits the data set, and what it would change.
 
-    The images must have been read before: `points2model run --target ingest`. To import for good, put the files into
-    the folder points.files and call `points2model run`. The exit code is 1 where a record or file asks for a
-    correction; records that are set aside (boxes beside points, say) don't.
+    Run `points2model run --target ingest` before, which reads the images. To import the files, put them into the folder
+    points.files and call `points2model run`. The exit code is 1 where a record or file needs a correction; records
+    that are skipped, such as boxes among points, don't count.
     """
     from tasks.common.config import load_params
     from tasks.tools.try_points import try_points
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    try:
-        config = load_params(params).points
-        if format_name is not None:
-            config = config.model_copy(update={"format": format_name})
-        trial = try_points(config, files)
-        if rejects is not None:
-            _write_rejects(rejects, trial.rejected.to_pylist())
-    except (TaskError, DataError) as error:
-        console.print(f"[red]failed[/] {escape(str(error))}")
-        raise typer.Exit(1) from None
+    console = command_console(as_json)
+    config = load_params(params).points
+    if format_name is not None:
+        config = config.model_copy(update={"format": format_name})
+    trial = try_points(config, files)
+    if rejects is not None:
+        _write_rejects(rejects, trial.rejected.to_pylist())
     if as_json:
-        faults = [vars(fault) for fault in trial.faults]
-        doubts = [vars(doubt) for doubt in trial.doubts]
-        told = {
-            **trial.counts,
-            "reasons": trial.reasons,
-            "files": trial.files,
-            "doubts": doubts,
-            "faults": faults,
-        }
-        print_json(told)
+        found = {
+            **trial.counts, "reasons": trial.reasons, "files": trial.files,
+            "doubts": [vars(doubt) for doubt in trial.doubts], "faults": [vars(fault) for fault in trial.faults],
+        }  # fmt: skip
+        print_json(found)
     else:
         _show(console, trial.counts, trial.reasons, trial.files)
         for doubt in trial.doubts:
             console.print(f"[yellow]doubtful[/] {escape(str(doubt))}")
         for fault in trial.faults[:SHOWN_FAULTS]:
-            console.print(escape(f"  {fault}"))
+            console.text(f"  {fault}")
         if len(trial.faults) > SHOWN_FAULTS:
             console.print(f"  and {len(trial.faults) - SHOWN_FAULTS} more (--rejects FILE.csv writes all)")
     if trial.faults:
@@ -81,20 +68,20 @@ def import_points(
 def _show(
     console: Console, counts: dict[str, int], reasons: dict[str, int], files: dict[str, dict[str, Any]]
 ) -> None:
+    from rich.table import Table
+
     table = Table(title="files", title_justify="left")
     for column in ("file", "format", "records"):
         table.add_column(column, justify="right" if column == "records" else "left")
-    for name, told in files.items():
-        same = told.get("same_as")
+    for name, facts in files.items():
+        same = facts.get("same_as")
         table.add_row(
-            escape(name),
-            f"as {escape(same)}" if same else escape(told["format"]),
-            str(told.get("records", "")),
+            escape(name), escape(f"as {same}" if same else facts["format"]), str(facts.get("records", ""))
         )
     console.print(table)
     console.print(f"{counts['points']} points on {counts['images']} images")
     for reason, count in reasons.items():
-        console.print(f"{count} {escape(reason)}")
+        console.text(f"{count} {reason}")
     changes = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "removed", "same"))
     console.print(f"in the folder of points.files: {changes}")
 

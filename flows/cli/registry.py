@@ -1,17 +1,15 @@
-"""The commands `points2model models`, `promote` and `rollback`: the registry from the terminal."""
+"""The commands `points2model models`, `promote` and `rollback`: show and change the registry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
 
-from flows.cli.console import Console, print_json
+from flows.cli.console import Console, JsonOption, command_console, print_json
 from tasks.common.errors import TaskError
 
 if TYPE_CHECKING:
@@ -25,73 +23,68 @@ ROLLBACK_EXAMPLE = (
     'Example: points2model rollback   |   points2model rollback --to v3 --reason "misses small ones"'
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BY_HAND = "by hand"
-WIDE = 120
-"""Columns of a terminal that has room for all of the table beside each other."""
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait while a run is under way here; without it, fail.")
+]
 
 
 def models(as_json: JsonOption = False) -> None:
-    """List the models that were decided on: AP, difference to the one promoted then, verdict, when, who and why.
+    """List the models that were promoted or refused: AP, difference to the one promoted then, verdict, when, who, why.
 
     The registry is a folder of plain files, `registry/`. See docs/registry.md.
     """
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    try:
-        found = listed(Path.cwd())
-    except TaskError as error:
-        _fail(console, str(error))
+    found = listed(Path.cwd())
     if as_json:
         print_json(found)
-        return
-    if not found["models"]:
-        console.print("no models yet: `points2model run` promotes the first one that it trains")
-        return
-    console = Console(highlight=False)
-    console.print(_table(found, wide=console.width >= WIDE))
+    elif found["models"]:
+        _show(found, Console())
+    else:
+        command_console().print("no models yet: `points2model run` promotes the first one that it trains")
 
 
 def promote(
     force: Annotated[
-        bool, typer.Option("--force", help="Whatever the comparison says; recorded as such. Needs --reason.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Promote it whatever the comparison's verdict is, and record that. Needs --reason.",
+        ),
     ] = False,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = BY_HAND,
+    reason: Annotated[
+        str, typer.Option(help="Why, for the record. With --force it must say why the verdict doesn't count.")
+    ] = BY_HAND,
+    wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the present student (workspace/student) the promoted model, which `predict` uses by default.
+    """Make the current student (workspace/student) the promoted model, which `predict` uses by default.
 
-    Runs do so themselves where params.yaml says `operate.promote: automatic` and stage `compare` finds it good enough.
+    A run does so by itself if `operate.promote` is `automatic` and stage `compare` finds the student good enough.
     """
     if force and reason.strip() in ("", BY_HAND):
-        _fail(
-            Console(stderr=as_json, highlight=False, soft_wrap=True),
+        raise TaskError(
             "--force: found no --reason; expected why the comparison doesn't count, which the registry keeps for "
-            'others to read, such as: points2model promote --force --reason "val images were relabelled"',
+            'others to read, such as: points2model promote --force --reason "val images were relabelled"'
         )
+    from flows.registry import decide
 
-    def act(root: Path) -> Outcome:
-        from flows.registry import decide  # dvc takes a second that --help shouldn't
-
-        return decide.promote(root, force=force, reason=reason)
-
-    _act(act, f"promote: {reason}", as_json)
+    _change(
+        lambda: decide.promote(Path.cwd(), force=force, reason=reason), f"promote: {reason}", wait, as_json
+    )
 
 
 def rollback(
     to: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Default: the one promoted before the present one.")
+        str | None, typer.Option(metavar="VERSION", help="Default: the one promoted before the current one.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = BY_HAND,
+    wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a former promoted version the promoted one again, byte for byte, from DVC's cache or remote."""
+    """Promote a formerly promoted version again, byte for byte, from DVC's cache or remote."""
+    from flows.registry import decide
 
-    def act(root: Path) -> Outcome:
-        from flows.registry import decide
-
-        return decide.roll_back(root, to, reason)
-
-    _act(act, f"rollback: {reason}", as_json)
+    _change(lambda: decide.roll_back(Path.cwd(), to, reason), f"rollback: {reason}", wait, as_json)
 
 
 def listed(root: Path) -> dict[str, Any]:
@@ -128,64 +121,50 @@ def listed(root: Path) -> dict[str, Any]:
     }
 
 
-def _table(found: dict[str, Any], *, wide: bool) -> Table:
-    """A row a model. The narrow form is for 80 columns: what is long wraps, and nothing is cut."""
-    table = Table(title="models", title_justify="left")
-    columns = ["version", "AP", "against", "difference", "verdict", "when (UTC)", "who", "why"]
-    if not wide:
-        table = Table(
-            title="models (* is promoted)", title_justify="left", box=SIMPLE_HEAD, collapse_padding=True
-        )
-        columns = ["", "AP", "vs", "diff.", "verdict", "when (UTC)", "why (who)"]
-    for column in columns:
-        long = column in ("verdict", "when (UTC)", "who", "why", "why (who)")
-        right = column in ("AP", "difference", "diff.")
-        table.add_column(
-            column, justify="right" if right else "left", no_wrap=not long, overflow="fold",
-            width=None if wide else {"verdict": 17, "when (UTC)": 10}.get(column),
-        )  # fmt: skip
+def _show(found: dict[str, Any], console: Console) -> None:
+    """A table of figures, a table of reasons, and why the last refused model was refused; fits 80 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    table = Table(
+        title="models (* is the promoted one)", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for column in ("version", "AP", "against", "difference", "verdict: decision", "when (UTC)"):
+        justify: Literal["left", "right"] = "right" if column in ("AP", "difference") else "left"
+        table.add_column(column, justify=justify, no_wrap="verdict" not in column, overflow="fold")
+    reasons = Table("version", Column("why (who)", overflow="fold"), box=SIMPLE_HEAD, pad_edge=False)
     for row in found["models"]:
-        decided = row["decision"] + " by force" * row["forced"]
-        who, why = escape(row["who"].split(" <")[0]), escape(row["reason"])
         table.add_row(
-            escape(row["version"]) + (" [green]promoted[/]" if wide else " [green]*[/]") * row["promoted"],
+            escape(row["version"]) + " [green]*[/]" * row["promoted"],
             _figure(row["AP"], "{:.1f}"),
             escape(row["against"] or "-"),
             _figure(row["difference"], "{:+.2f}"),
-            f"{row['verdict'].replace('_', ' ')}: {decided}",
+            f"{row['verdict'].replace('_', ' ')}: {row['decision']}" + " by force" * row["forced"],
             row["when"][:16].replace("T", " "),
-            *([who, why] if wide else [f"{why} ({who})"]),
         )
+        reasons.add_row(escape(row["version"]), escape(f"{row['reason']} ({row['who'].split(' <')[0]})"))
+    console.print(table)
+    console.print(reasons)
     refused = [row for row in found["models"] if row["decision"] == "refused"]
     if refused:
-        last = refused[-1]
-        table.caption = f"{last['version']} is refused: {escape(' '.join(last['reasons']))}"
-        table.caption_justify = "left"
-    return table
+        console.text(f"{refused[-1]['version']} is refused: {' '.join(refused[-1]['reasons'])}")
 
 
 def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _act(act: Callable[[Path], Outcome], why: str, as_json: bool) -> None:
-    """Does it while no run is under way, and says what came of it."""
-    from flows.processes.run_lock import RunLockError, held
+def _change(change: Callable[[], Outcome], why: str, wait: bool, as_json: bool) -> None:
+    """Changes the registry while no run is under way, and prints the outcome."""
+    from flows.processes.run_lock import held
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = command_console(as_json)
     try:
-        with held(Path.cwd(), why, wait=False, say=lambda line: console.print(escape(line))):
-            outcome = act(Path.cwd())
-    except (TaskError, RunLockError) as error:
-        _fail(console, str(error))
+        with held(Path.cwd(), why, wait=wait, say=console.text):
+            outcome = change()
     except OSError as error:
-        _fail(console, f"{error.filename or 'registry'}: {error.strerror or error}")
+        raise TaskError(f"{error.filename or 'registry'}: {error.strerror or error}") from None
     if as_json:
         print_json({"decision": outcome.decision, "version": outcome.version, "text": outcome.text})
     else:
-        console.print(escape(outcome.text))
-
-
-def _fail(console: Console, message: str) -> NoReturn:
-    console.print(f"[red]failed[/] {escape(message)}")
-    raise typer.Exit(1) from None
+        console.text(outcome.text)

@@ -1,4 +1,4 @@
-"""The command `points2model remote`: sets up where data and models are kept, and shows it."""
+"""The commands `points2model remote`, which sets up DVC's remote or shows it, and `push`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from flows.cli.console import Console, print_json
+from flows.cli.console import Console, JsonOption, command_console, print_json
 
 EXAMPLE = (
     "Example: points2model remote s3://bucket/points2model --profile work   |   "
@@ -19,53 +18,51 @@ EXAMPLE = (
     "points2model remote /mnt/share/line   |   points2model remote"
 )
 PUSH_EXAMPLE = "Example: points2model push   |   points2model push --json"
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 def remote(
     url: Annotated[
         str | None,
-        typer.Argument(
-            help="s3://BUCKET/PREFIX, another URL that DVC knows (gs://, azure://, ssh://), or a folder."
-        ),
+        typer.Argument(help="s3://BUCKET/PREFIX, another URL of DVC (gs://, azure://, ssh://), or a folder."),
     ] = None,
-    name: Annotated[str, typer.Option(help="What DVC calls it.")] = "store",
+    name: Annotated[str, typer.Option(help="DVC's name for it.")] = "store",
     endpoint_url: Annotated[
         str | None, typer.Option(help="The address of an S3 server other than Amazon's.")
     ] = None,
-    region: Annotated[str | None, typer.Option(help="Of the bucket.")] = None,
+    region: Annotated[str | None, typer.Option(help="The bucket's region.")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Of ~/.aws; kept in .dvc/config.local, it is yours alone.")
+        str | None, typer.Option(help="A profile of ~/.aws; kept in .dvc/config.local.")
     ] = None,
     ask_credentials: Annotated[
         bool,
         typer.Option(
             "--ask-credentials",
-            help="Ask for access key and secret (or read them from stdin, a line each); kept in .dvc/config.local. "
-            "Without it the environment, ~/.aws and roles are asked, and nothing is kept.",
+            help="Prompt for access key and secret (or read them from stdin, a line each); kept in .dvc/config.local. "
+            "Without it they come from the environment, ~/.aws or roles, and aren't kept.",
         ),
     ] = False,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Any other of DVC's settings, such as ssl_verify=ca.pem."),
+        typer.Option(metavar="KEY=VALUE", help="Another setting of DVC's, such as ssl_verify=ca.pem."),
     ] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="For this checkout alone: all of it goes into .dvc/config.local.")
+        bool,
+        typer.Option("--local", help="For this checkout alone: everything is kept in .dvc/config.local."),
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="A remote of that name may be led elsewhere.")
+        bool, typer.Option("--replace", help="Change the address of an existing remote.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the remote.")] = 60,
     as_json: JsonOption = False,
 ) -> None:
-    """Set up the remote that data, models and the run-cache are sent to; without a URL, show it and try it.
+    """Set up the remote for data, models and the run-cache; without a URL, show the remotes and test them.
 
-    It is kept only if a file can be written there, read and deleted. What all need goes into .dvc/config, to be
-    committed; secrets and profiles into .dvc/config.local, which git ignores.
+    It is kept only if a file can be written there, read and deleted. Shared settings go into .dvc/config, to be
+    committed; secrets and profiles go into .dvc/config.local, which git ignores.
     """
     from flows.dvc.remote_config import RemoteError
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = command_console(as_json)
     try:
         if url is None:
             _show(console, timeout, as_json)
@@ -79,8 +76,7 @@ def remote(
     except RemoteError as error:
         if as_json:
             print_json({"state": "Failed", "error": str(error)})
-        console.print(f"[red]failed[/] {escape(str(error))}")
-        raise typer.Exit(1) from None
+        raise
 
 
 def _settings(pairs: list[str]) -> dict[str, str]:
@@ -92,13 +88,13 @@ def _settings(pairs: list[str]) -> dict[str, str]:
         if not equals or not key.strip():
             raise RemoteError(f"--option {key}: expected KEY=VALUE, such as --option ssl_verify=ca.pem")
         if is_secret(key) and sys.stdin.isatty():
-            Console(stderr=True).print(f"[yellow]note[/] {escape(key)} now stands in your shell's history")
+            Console(stderr=True).note(f"{key} is in your shell's history now")
         settings[key.strip()] = value
     return settings
 
 
 def _credentials() -> dict[str, str]:
-    """Access key and secret, from a person or from stdin; never from the command line, which others can read."""
+    """Access key and secret, from a prompt or stdin; never from the command line, which others can read."""
     from flows.dvc.remote_config import RemoteError
 
     if sys.stdin.isatty():
@@ -124,19 +120,19 @@ def _set_up(
 
     done = set_up(Path.cwd(), name, options, share=share, replace=replace, seconds=timeout)
     if as_json:
-        told = {
+        result = {
             "state": "Completed", "name": done.remote.name, "url": done.remote.url, "options": done.remote.shown(),
             "files": done.files, "notes": done.notes, "seconds": done.seconds,
         }  # fmt: skip
-        print_json(told)
+        print_json(result)
         return
     where = escape(f"{done.remote.name} ({done.remote.url})")
-    kept = " and ".join(done.files) or "no file changed, it was so before"
+    kept = " and ".join(done.files) or "no file changed"
     console.print(
         f"[green]{where}[/] is the default remote: a file was written, read and deleted there; kept in {kept}"
     )
     for note in done.notes:
-        console.print(f"[yellow]note[/] {escape(note)}")
+        console.note(note)
     console.print("next:")
     if ".dvc/config" in done.files:
         console.print('  git add .dvc/config && git commit -m "A remote for data and models"', markup=False)
@@ -164,8 +160,8 @@ def _show(console: Console, timeout: float, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for one in remotes:
         result = probe(root, one.name, None, timeout)
-        told = {"name": one.name, "url": one.url, "default": one.default, "options": one.shown()}
-        rows.append({**told, "file": one.files.get("url", ""), **asdict(result)})
+        settings = {"name": one.name, "url": one.url, "default": one.default, "options": one.shown()}
+        rows.append({**settings, "file": one.files.get("url", ""), **asdict(result)})
     if as_json:
         print_json({"remotes": rows})
     else:
@@ -176,6 +172,8 @@ def _show(console: Console, timeout: float, as_json: bool) -> None:
 
 
 def _print(console: Console, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
     table = Table(title="remotes", title_justify="left")
     for column in ("name", "url", "set in", "settings", "state"):
         table.add_column(column, overflow="fold")
@@ -196,21 +194,20 @@ def _print(console: Console, rows: list[dict[str, Any]]) -> None:
 def push(as_json: JsonOption = False) -> None:
     """Send data, models and the run-cache to the default remote: all that dvc.lock, .dvc files and earlier runs name.
 
-    Like `dvc push --run-cache`, with the results of all earlier runs, not only of the last one; what fails for a
-    moment is tried again. `operate.push: true` in params.yaml does it at the end of each run.
+    Like `dvc push --run-cache`, but with the results of all earlier runs, not only of the last one; temporary errors
+    are retried. `operate.push: true` in params.yaml does it at the end of each run.
     """
     from flows.dvc.remote_config import RemoteError
     from flows.dvc.send import send_all
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = command_console(as_json)
     try:
-        told = send_all(Path.cwd(), lambda line: console.print(escape(line)))
+        sent = send_all(Path.cwd(), console.text)
     except RemoteError as error:
         if as_json:
             print_json({"state": "Failed", "error": str(error)})
-        console.print(f"[red]failed[/] {escape(str(error))}")
-        raise typer.Exit(1) from None
+        raise
     if as_json:
-        print_json({"state": "Completed", "sent": told})
+        print_json({"state": "Completed", "sent": sent})
     else:
-        console.print(escape(told))
+        console.text(sent)

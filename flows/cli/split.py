@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 
-from data.demo.clicks import ClickKind
-from data.demo.split import SplitRequest, write_split_files
-from data.errors import DataError
-from flows.cli.console import Console, print_json
+from flows.cli.console import Console, JsonOption, print_json
+from tasks.common.errors import TaskError
 
 EXAMPLE = (
     "Example: points2model split datasets/nuclei/train.json --out datasets/nuclei/5p --strong 0.05 --seed 0 "
     "--val datasets/nuclei/val.json"
 )
+ClickKind = Literal["centre", "random", "jittered"]
+"""As in data/demo/clicks.py, which takes too long to import for --help."""
 
 
 def split(
@@ -25,40 +24,36 @@ def split(
     strong: Annotated[
         str, typer.Option(help="Strong images: a share (0.05; 1.0 is all of them) or a count (20).")
     ],
-    seed: Annotated[int, typer.Option(help="Of everything drawn. One seed's 5% are among its 10%.")] = 0,
-    clicks: Annotated[ClickKind, typer.Option(help="Where on its object a click lies.")] = "centre",
+    seed: Annotated[int, typer.Option(help="Of all random draws. One seed's 5% are a part of its 10%.")] = 0,
+    clicks: Annotated[ClickKind, typer.Option(help="Where on its object a click is.")] = "centre",
     jitter: Annotated[
-        float, typer.Option(help="Of `jittered` clicks: their deviation, as a share of the object's size.")
+        float, typer.Option(help="Standard deviation of `jittered` clicks, as a share of the object's size.")
     ] = 0.1,
-    val: Annotated[Path | None, typer.Option(help="A COCO file to put beside them as val.json.")] = None,
+    val: Annotated[Path | None, typer.Option(help="A COCO file to copy to val.json.")] = None,
     folder: Annotated[
         str,
-        typer.Option(help="Set before each file name, where images lie in a folder below the image root."),
+        typer.Option(help="Put before each file name, where images are in a folder below the image root."),
     ] = "",
     val_folder: Annotated[str, typer.Option(help="The same for the images of --val.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Split a COCO file into images with masks and images with clicks, to try the method where the truth is known.
+    """Split a COCO file into images with masks and images with clicks, to try the method where all masks are known.
 
     Writes strong.json, weak.json, kept_aside.json (the hidden masks) and points/clicks.json. Every class gets a strong
-    image, as far as there are enough. Name the folder in `ingest.annotations`, and its points/ in `points.files`.
+    image, as far as there are enough. Set `ingest.annotations` to the folder, and `points.files` to its points/.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    from data.demo.split import SplitRequest, write_split_files
+
+    request = SplitRequest(
+        strong=_strong(strong), seed=seed, clicks=clicks, jitter=jitter, folder=folder, val_folder=val_folder
+    )
     try:
-        request = SplitRequest(
-            strong=_strong(strong),
-            seed=seed,
-            clicks=clicks,
-            jitter=jitter,
-            folder=folder,
-            val_folder=val_folder,
-        )
         summary = write_split_files(annotations, out, request, val)
-    except (DataError, ValueError) as error:
-        console.print(f"[red]failed[/] {escape(str(error))}")
-        raise typer.Exit(1) from None
+    except ValueError as error:
+        raise TaskError(str(error)) from None
+    console = Console(stderr=True, soft_wrap=True)
     for line in warnings(summary):
-        console.print(f"[yellow]note[/] {escape(line)}")
+        console.note(line)
     if as_json:
         print_json(summary)
     else:
@@ -68,7 +63,7 @@ def split(
 
 
 def warnings(summary: dict[str, Any]) -> list[str]:
-    """What a split couldn't do, a sentence each."""
+    """What the split couldn't do, a sentence each."""
     few, none = summary["classes_without_strong_image"], summary["classes_without_mask"]
     empty, crowds = summary["empty_masks"], summary["crowds_without_click"]
     lines = []
@@ -85,7 +80,7 @@ def warnings(summary: dict[str, Any]) -> list[str]:
 
 
 def _strong(text: str) -> float | int:
-    """A share where there is a point in it, else a count."""
+    """A count if it is a whole number, else a share."""
     try:
         return int(text)
     except ValueError:
@@ -93,6 +88,6 @@ def _strong(text: str) -> float | int:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(
+        raise TaskError(
             f"--strong: found {text!r}, expected a share such as 0.05 or a count such as 20"
         ) from None

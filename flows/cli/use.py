@@ -1,4 +1,4 @@
-"""The command `points2model use`: another recipe's values in params.yaml, shown before they are written."""
+"""The command `points2model use`: writes a recipe's values into params.yaml, and shows them before."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.text import Text
 
-from flows.cli.console import Console, print_json
+from flows.cli.console import Console, JsonOption, command_console, print_json
+from tasks.common.errors import TaskError
 
 EXAMPLE = (
     "Example: points2model use nuclei --show   |   points2model use coco_10p --yes   |   "
@@ -22,50 +22,49 @@ PARAMS = Path("params.yaml")
 def use(
     recipe: Annotated[str, typer.Argument(help="A name in recipes/, or a params file of your own.")],
     everything: Annotated[
-        bool, typer.Option("--all", help="Take all of it: where data are, title, machine and operation too.")
+        bool,
+        typer.Option(
+            "--all", help="Take all sections: those of your data, title, machine and operation too."
+        ),
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Show what would change, and write nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show the changes, and write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without a prompt.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Switch params.yaml to a recipe: the values that change are shown, then it asks.
+    """Switch params.yaml to a recipe: the values that change are shown, and written after a prompt.
 
     Your own sections stay (ingest, points, report.title, runtime, operate), with their comments; the rest is the
-    recipe's, with its comments. What you tried stays in git and in DVC's cache: `points2model use` back costs nothing.
+    recipe's, with its comments. Results of the former params stay in DVC's cache: switching back costs nothing.
     """
     from data.storage import atomic_write
-    from tasks.common.errors import TaskError
     from tasks.tools.recipes import find_recipe, switch
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = command_console(as_json)
     try:
         found = switch(find_recipe(recipe), PARAMS, everything=everything)
     except TaskError as error:
         if as_json:
             print_json({"state": "Failed", "error": str(error)})
-        console.print(Text.assemble(("failed ", "red"), str(error)))
-        raise typer.Exit(1) from None
+        raise
     same = PARAMS.is_file() and PARAMS.read_text(encoding="utf-8") == found.text
     if not as_json:
         _show(console, found.name, found.changes, same)
         _show_kept(console, found.kept)
-    written = not same and not show and (yes or _agreed(console, as_json))
+    written = not same and not show and (yes or _is_confirmed(console, as_json))
     if written:
         with atomic_write(PARAMS) as partial:
             partial.write_text(found.text, encoding="utf-8")
     if as_json:
         print_json({"recipe": found.name, "changes": found.changes, "kept": found.kept, "written": written})
     elif written:
-        console.print(
-            f"{PARAMS} is {escape(found.name)} now; look with `points2model doctor`, then `points2model run`"
-        )
+        console.text(f"{PARAMS} is {found.name} now; next: `points2model doctor`, then `points2model run`")
     if not (same or show or written):
         raise typer.Exit(1)
 
 
 def _show(console: Console, name: str, lines: list[str], same: bool) -> None:
     if same or not lines:
-        console.print(f"{PARAMS} has the values of {escape(name)}" + ("" if same else "; comments differ"))
+        console.text(f"{PARAMS} has the values of {name}" + ("" if same else "; comments differ"))
         return
     console.print(Text(f"--- {PARAMS}\n+++ {name}", style="bold"))
     for line in lines:
@@ -79,8 +78,8 @@ def _show_kept(console: Console, lines: list[str]) -> None:
             console.print(Text(f"  {line}", style="dim"))
 
 
-def _agreed(console: Console, as_json: bool) -> bool:
+def _is_confirmed(console: Console, as_json: bool) -> bool:
     if as_json or not sys.stdin.isatty():
-        console.print("nothing was written: give --yes where nobody can be asked")
+        console.print("nothing was written: give --yes where there is no terminal for a prompt")
         return False
     return typer.confirm(f"write {PARAMS}?")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,12 @@ class DvcRepo:
                 if isinstance(stage, PipelineStage) and stage.name in names
             }
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds DVC's lock. Meanwhile DVC reads its files once, not anew for each method of this class."""
+        with lock_repo(self._repo):
+            yield
+
     @property
     def dvc(self) -> Repo:
         """DVC's own object, for the other modules of flows/dvc."""
@@ -200,6 +208,19 @@ class DvcRepo:
         except Exception:  # as in `is_done`
             return False
 
+    def done_keys(self, names: list[str]) -> dict[str, str]:
+        """`key` of those of these stages that are up to date. DVC reads its files once, not for each stage."""
+        with lock_repo(self._repo):
+            try:
+                stale = self._repo.status().keys()
+            except Exception:  # as in `is_done`
+                return {}
+            stages = (stage for stage in self._repo.index.graph if isinstance(stage, PipelineStage))
+            keys = {
+                stage.name: _key(stage) for stage in stages if stage.name in names and stage.name not in stale
+            }
+        return {name: key for name, key in keys.items() if key is not None}
+
     def is_cached(self, pointer: str) -> bool:
         """Whether the outputs of a .dvc file are in the working tree, unchanged, and in the cache."""
         with lock_repo(self._repo):
@@ -216,30 +237,29 @@ class DvcRepo:
         None if a dependency is missing.
         """
         with lock_repo(self._repo):  # reads dvc.yaml, params.yaml and dvc.lock again
-            stage = self._stage(name)
-            content: dict[str, Any] = {"stage": name, "cmd": stage.cmd, "deps": {}, "params": {}}
-            try:
-                for dep in stage.deps:
-                    if isinstance(dep, ParamsDependency):
-                        content["params"][dep.def_path] = dep.read_params()
-                    else:
-                        # A frozen stage keeps the hash of dvc.lock: its dependencies may be unreachable.
-                        known = dep.hash_info if stage.frozen else dep.get_hash()
-                        content["deps"][dep.def_path] = known.value
-            except (
-                Exception
-            ):  # a missing dependency, or an error of a server's client: `dvc repro` reports it
-                return None
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+            (stage,) = self._repo.stage.collect(name)
+            assert isinstance(stage, PipelineStage)
+            return _key(stage)
 
     def cache_file(self, md5: str) -> Path:
         """The path of the file with this hash in DVC's cache on this machine; the file may be absent."""
         return Path(self._repo.cache.local.oid_to_path(md5))
 
-    def _stage(self, name: str) -> PipelineStage:
-        (stage,) = self._repo.stage.collect(name)
-        assert isinstance(stage, PipelineStage)
-        return stage
+
+def _key(stage: PipelineStage) -> str | None:
+    """See `DvcRepo.key`."""
+    content: dict[str, Any] = {"stage": stage.name, "cmd": stage.cmd, "deps": {}, "params": {}}
+    try:
+        for dep in stage.deps:
+            if isinstance(dep, ParamsDependency):
+                content["params"][dep.def_path] = dep.read_params()
+            else:
+                # A frozen stage keeps the hashes of dvc.lock: its dependencies may be out of reach.
+                known = dep.hash_info if stage.frozen else dep.get_hash()
+                content["deps"][dep.def_path] = known.value
+    except Exception:  # a missing dependency, or what a server's client raises: `dvc repro` reports it
+        return None
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def is_hash(value: str) -> bool:

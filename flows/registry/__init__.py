@@ -1,1 +1,1 @@
-"""Which model is in use: decided, kept, brought back."""
+"""The model registry: decisions, versions, roll-backs."""

@@ -1,4 +1,4 @@
-"""The promoted model, where a command wasn't told another one."""
+"""The promoted model, which commands use by default, and where the current student stands."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tasks.promotion.rule import FILE, FOLDER, WORDS, read_comparison
 
 
 class PromotedModel(NamedTuple):
-    """A folder with the promoted version's model, and what the registry says of it."""
+    """The promoted version's folder, and its entry in the registry."""
 
     folder: Path
     entry: Entry
 
-    def told(self) -> str:
-        """Which one it is, in words."""
+    def description(self) -> str:
+        """Which model it is, in words."""
         ap = self.entry.comparison.overall.candidate
         figure = "" if ap is None else f", AP {ap:.1f} on its val images"
         return f"model: {self.entry.version}, the promoted one{figure} ({self.entry.when[:10]})"
@@ -29,7 +29,7 @@ def promoted_model(root: Path) -> PromotedModel:
     """The promoted model of the project at `root`, fetched from DVC's cache or remote where it isn't checked out.
 
     Raises:
-        TaskError: nothing is promoted, the registry is damaged, or the model's bytes aren't to be had.
+        TaskError: nothing is promoted, the registry is damaged, or the model can't be fetched.
     """
     from flows.registry.versions import fetch
 
@@ -39,8 +39,7 @@ def promoted_model(root: Path) -> PromotedModel:
 
 
 def promoted_predictions(workspace: Path) -> tuple[str, str]:
-    """Whose predictions on the val images, as `tasks.tools.export_labels` names them, are the promoted model's:
-    `student` or `baseline`; and what to say of it.
+    """Whose predictions on the val images are the promoted model's, `student` or `baseline`, and an explanation.
 
     Raises:
         TaskError: nothing is promoted, or its predictions aren't in the workspace.
@@ -48,20 +47,20 @@ def promoted_predictions(workspace: Path) -> tuple[str, str]:
     entry = _promoted(workspace.parent)
     comparison = read_comparison(workspace)
     if comparison.model == entry.model:
-        return "student", f"predictions of {entry.version}, the promoted model, which is the present student"
+        return "student", f"predictions of {entry.version}, the promoted model, which is the current student"
     if comparison.baseline.version == entry.version:
         return (
             "baseline",
-            f"predictions of {entry.version}, the promoted model; the present student isn't promoted",
+            f"predictions of {entry.version}, the promoted model; the current student isn't promoted",
         )
     raise TaskError(
-        f"the promoted model {entry.version} is neither the present student nor what it was compared with, so its "
-        "predictions on the val images aren't here: name --model student, or use `points2model predict`"
+        f"the promoted model {entry.version} is neither the current student nor what it was compared with, so its "
+        "predictions on the val images aren't here: use --model student, or use `points2model predict`"
     )
 
 
 def standing_of(root: Path) -> dict[str, Any] | None:
-    """Where the present student stands: promoted (the version that is), version and decision (of the student; None
+    """Where the current student stands: promoted (the promoted version), version and decision (of the student; None
     before one), verdict, reasons. None where nothing was compared.
 
     Raises:
@@ -82,7 +81,7 @@ def standing_of(root: Path) -> dict[str, Any] | None:
 
 
 def standing(root: Path) -> str:
-    """The same in a line."""
+    """Where the current student stands, in a line."""
     found = standing_of(root)
     if found is None:
         return "promotion: the student wasn't compared"
@@ -102,7 +101,7 @@ def _promoted(root: Path) -> Entry:
     version = registry.promoted().version
     if version is None:
         raise TaskError(
-            f"{root / REGISTRY}: nothing is promoted here, expected a model to use by default; name one with --model "
-            "(the present student: workspace/student), or promote it with `points2model promote`"
+            f"{root / REGISTRY}: nothing is promoted here, expected a model to use by default; choose one with --model "
+            "(the current student: workspace/student), or promote it with `points2model promote`"
         )
     return registry.entry(version)

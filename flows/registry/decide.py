@@ -1,8 +1,8 @@
-"""When a round begins and how it ends: the baseline moves, a candidate is promoted or refused, another one comes back.
+"""Rounds: when one begins, the baseline moves; when it ends, the candidate is promoted or refused. And roll-backs.
 
-A round is one training of the student and its comparison with the model that was promoted when it began. Everything
-here may be done twice: what was done already isn't done again, and what a kill left half-done is completed. The callers
-see to it that no other run is under way (flows/processes/run_lock.py).
+A round is one training of the student and its comparison with the model that was promoted when it began. Every function
+can be repeated: finished steps are skipped, and what a kill interrupted is completed. The caller holds the run lock
+(flows/processes/run_lock.py).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tasks.promotion.registry import Action, Decision, Entry, Event, Promoted, R
 from tasks.promotion.rule import PROMOTABLE, WORDS, Comparison, read_comparison
 
 TRAINS, COMPARES = "train_student", "compare"
-"""The stages that a round is about."""
+"""The stages of a round."""
 STUDENT = "student"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a candidate: `decision` is promoted, refused, rolled back, or none where nothing was decided anew;
-    the version that it is about, None where it has none; all of it in words."""
+    """A decision: promoted, refused, rolled back, or none where there is no new one; the version, where there is one;
+    a text that says why."""
 
     decision: str
     version: str | None
@@ -41,45 +41,51 @@ class Outcome:
 def begin_round(repo: DvcRepo, names: Collection[str], force: Collection[str]) -> str | None:
     """Before the stages `names` run: moves the baseline to the promoted model if a new round begins.
 
-    It does where the student will be trained anew, and not to make again one that was lost. And where there is a
-    student that nobody has decided on, trained by a plain `dvc repro`: it is to be compared with what is promoted now;
-    but not if it started from the baseline, since that would train it anew. Sees to it that the baseline's model is
-    here where a stage will need it.
+    One begins where the student will be trained with other inputs, not where a lost student is only made again. One
+    also begins where a plain `dvc repro` trained a student that isn't decided on, so that it is compared with the
+    model promoted now; unless it started from the baseline, since moving that would train it again. Fetches the
+    baseline's model where a stage needs it.
 
     Returns:
         What was done, in words; None for nothing.
 
     Raises:
-        TaskError: a file of the registry is damaged, or the model can't be had.
+        TaskError: a file of the registry is damaged, or the model can't be fetched.
     """
-    registry = Registry(repo.root / REGISTRY)
-    if TRAINS not in names or COMPARES not in repo.stages() or not registry.root.is_dir():
+    registry, message = Registry(repo.root / REGISTRY), None
+    if TRAINS not in names or not registry.root.is_dir():
         return None
-    baseline, promoted = registry.baseline(), registry.promoted().version
-    said = None
-    if promoted not in (None, baseline.version):
-        above = repo.graph(TRAINS)
-        if (
-            not set(above).isdisjoint(force)
-            or not repo.makes_the_same(list(above))
-            or _undecided(repo, registry)
-        ):
+    with repo.locked():
+        if COMPARES not in repo.stages():
+            return None
+        baseline, promoted = registry.baseline(), registry.promoted().version
+        if promoted not in (None, baseline.version) and _begins(repo, registry, force):
             assert promoted is not None
             registry.write_baseline(promoted)
-            said = f"a new round begins: the student will be compared with {promoted}"
+            message = f"a new round begins: the student will be compared with {promoted}"
             baseline = registry.baseline()
-    if baseline.version is not None and baseline.model is not None and not repo.all_done(list(names)):
+        is_needed = baseline.version is not None and not repo.all_done(list(names))
+    if is_needed and baseline.version is not None and baseline.model is not None:
         try:
             versions.fetch(repo.root, baseline.version, baseline.model)
         except TaskError as error:
             raise TaskError(
                 f'{error}. To go on without it, write {{"version": null}} into {registry.root / BASELINE}'
             ) from None
-    return said
+    return message
 
 
-def is_settled(repo: DvcRepo, names: Collection[str]) -> bool:
-    """Whether a run of the stages `names`, all up to date, would neither begin a round nor decide on a student.
+def _begins(repo: DvcRepo, registry: Registry, force: Collection[str]) -> bool:
+    above = repo.graph(TRAINS)
+    return (
+        not set(above).isdisjoint(force)
+        or not repo.makes_the_same(list(above))
+        or _undecided(repo, registry, load_params(repo.root / "params.yaml"))
+    )
+
+
+def is_decided(repo: DvcRepo, names: Collection[str], params: Params) -> bool:
+    """Whether a run of the stages `names`, all up to date, would begin no round and decide on no student.
 
     Raises:
         TaskError: the registry or the comparison is damaged.
@@ -88,30 +94,31 @@ def is_settled(repo: DvcRepo, names: Collection[str]) -> bool:
     if TRAINS not in names or COMPARES not in names:
         return True
     promoted = registry.promoted()
-    if promoted.version not in (None, registry.baseline().version) and _undecided(repo, registry):
+    if promoted.version not in (None, registry.baseline().version) and _undecided(repo, registry, params):
         return False
     comparison = _comparison(repo.root)
     entry = registry.entry_of(comparison.model)
-    manual = load_params(repo.root / "params.yaml").operate.promote == "manual"
-    return _due(comparison, entry, promoted, manual) not in ("promote", "refuse", "finish")
+    due = _due(comparison, entry, promoted, params.operate.promote == "manual")
+    return due not in ("promote", "refuse", "finish")
 
 
-def _undecided(repo: DvcRepo, registry: Registry) -> bool:
+def _undecided(repo: DvcRepo, registry: Registry, params: Params) -> bool:
+    """Whether there is a student without a decision, which a new baseline wouldn't train again."""
     manifest = read_manifest(repo.root, TRAINS)
-    if manifest is None or load_params(repo.root / "params.yaml").student.start == "promoted":
+    if manifest is None or params.student.start == "promoted":
         return False
     return registry.entry_of(str(manifest["outs"].get(f"{WORKSPACE}/{STUDENT}"))) is None
 
 
 def decide(root: Path, reason: str) -> Outcome:
-    """At a round's end: promotes the student or notes its refusal, as section `operate` and the comparison say.
+    """At a round's end: promotes or refuses the student, by section `operate` and the comparison.
 
     Args:
         root: the project's folder, whose report is up to date.
-        reason: why the run was made.
+        reason: why it ran.
 
     Raises:
-        TaskError: the registry is damaged, DVC can't take the model.
+        TaskError: the registry is damaged, or DVC can't add the model.
     """
     params = load_params(root / "params.yaml")
     registry = Registry(root / REGISTRY)
@@ -134,13 +141,13 @@ def decide(root: Path, reason: str) -> Outcome:
             f"{promoted.version} is promoted now; `points2model run --force {TRAINS}` begins a new round"
         )
         return Outcome("none", None, text)
-    told = _verdict(comparison)
+    verdict = _verdict(comparison)
     if due == "wait":
-        text = f"waits for `points2model promote` (operate.promote: manual): {told}"
+        text = f"waits for `points2model promote` (operate.promote: manual): {verdict}"
     elif entry is not None and entry.decision == "promoted":
         text = f"nothing new: the student is {version}, {_place(entry, promoted)}"
     else:
-        text = f"nothing new: {version} stays refused: {told}"
+        text = f"nothing new: {version} stays refused: {verdict}"
     return Outcome("none", version, text)
 
 
@@ -148,8 +155,8 @@ Due = Literal["nothing", "finish", "outdated", "refuse", "wait", "promote"]
 
 
 def _due(comparison: Comparison, entry: Entry | None, promoted: Promoted, manual: bool) -> Due:
-    """What is to be done with the present student: `finish` what a kill left half-done; `wait` for a person; nothing
-    either where it is `outdated`, compared with another model than the one that is promoted."""
+    """What to do with the current student: `finish` a promotion that a kill interrupted; `wait` for one by hand;
+    nothing where it is `outdated`, compared with another model than the promoted one."""
     if entry is not None and entry.decision == "promoted":
         return "nothing" if entry.version in {event.version for event in promoted.history} else "finish"
     if comparison.baseline.version != promoted.version:
@@ -160,10 +167,10 @@ def _due(comparison: Comparison, entry: Entry | None, promoted: Promoted, manual
 
 
 def _refuse(root: Path, params: Params, comparison: Comparison, reason: str) -> Outcome:
-    told = _verdict(comparison)
+    verdict = _verdict(comparison)
     entry = _enter(root, comparison, "refused", Registry(root / REGISTRY).next_version(), reason)
-    noted = _commit(root, params, f"Refuse {entry.version}: {told}", None)
-    return Outcome("refused", entry.version, f"{entry.version} is refused: {told}{noted}")
+    committed = _commit(root, params, f"Refuse {entry.version}: {verdict}", None)
+    return Outcome("refused", entry.version, f"{entry.version} is refused: {verdict}{committed}")
 
 
 def _place(entry: Entry, promoted: Promoted) -> str:
@@ -176,11 +183,11 @@ def _place(entry: Entry, promoted: Promoted) -> str:
 
 
 def promote(root: Path, *, force: bool, reason: str) -> Outcome:
-    """Promotes the present student by hand.
+    """Promotes the current student by hand.
 
     Args:
         root: the project's folder.
-        force: whatever the comparison says; recorded as such.
+        force: promote it whatever the verdict is; recorded as such.
         reason: why, for the record.
 
     Raises:
@@ -195,7 +202,7 @@ def promote(root: Path, *, force: bool, reason: str) -> Outcome:
     against = comparison.baseline.version
     if not force and against != promoted and comparison.verdict in PROMOTABLE:
         raise TaskError(
-            f"the student was compared with {against or 'nothing'}, but {promoted} is promoted now: compare it anew by "
+            f"the student was compared with {against or 'nothing'}, but {promoted} is promoted now: compare them with "
             "`points2model run`, or promote it all the same with --force --reason TEXT"
         )
     good = comparison.verdict in PROMOTABLE and against == promoted
@@ -215,11 +222,11 @@ def roll_back(root: Path, to: str | None, reason: str) -> Outcome:
 
     Args:
         root: the project's folder.
-        to: the version; None: the one before the present.
+        to: the version; None: the one before the current one.
         reason: why, for the record.
 
     Raises:
-        TaskError: there is no such version, it was never promoted, or its bytes are nowhere to be had.
+        TaskError: there is no such version, it was never promoted, or its model can't be fetched.
     """
     registry = Registry(root / REGISTRY)
     promoted = registry.promoted()
@@ -233,30 +240,30 @@ def roll_back(root: Path, to: str | None, reason: str) -> Outcome:
     if version not in {event.version for event in promoted.history}:
         raise TaskError(
             f"{version} was never promoted ({entry.decision}: {_verdict(entry.comparison)}), so its model wasn't kept; "
-            "promote it with `points2model promote --force --reason TEXT` while it is the present student"
+            "promote it with `points2model promote --force --reason TEXT` while it is the current student"
         )
-    versions.fetch(root, version, entry.model)  # first: what can't be had isn't promoted
+    versions.fetch(root, version, entry.model)  # first: if it fails, nothing is promoted
     registry.write_promotion(_event(root, version, "rolled back", reason))
     _keep_needed(root)
-    noted = _commit(root, load_params(root / "params.yaml"), f"Roll back to {version}: {reason}", None)
+    committed = _commit(root, load_params(root / "params.yaml"), f"Roll back to {version}: {reason}", None)
     return Outcome(
-        "rolled back", version, f"{version} is promoted again, instead of {promoted.version}{noted}"
+        "rolled back", version, f"{version} is promoted again, instead of {promoted.version}{committed}"
     )
 
 
 def _comparison(root: Path) -> Comparison:
-    """That of the present student."""
+    """The current student's comparison."""
     comparison = read_comparison(root / WORKSPACE)
     if folder_hash(root / WORKSPACE / STUDENT) != comparison.model:
         raise TaskError(
-            f"{root / WORKSPACE}: the student isn't the one that was compared; bring both up to date by "
+            f"{root / WORKSPACE}: the student isn't the one that was compared; bring both up to date with "
             "`points2model run`"
         )
     return comparison
 
 
 def _enter(root: Path, comparison: Comparison, decision: Decision, version: str, reason: str) -> Entry:
-    """Writes a version's entry; a promoted one's bytes go to DVC first, so that no entry is without."""
+    """Writes a version's entry; a promoted model is added to DVC before, so that no entry lacks its model."""
     inputs = inputs_of(root, DvcRepo(root).graph(COMPARES))
     entry = Entry(
         version=version,
@@ -281,10 +288,10 @@ def _promote(root: Path, params: Params, entry: Entry, action: Action, reason: s
     registry = Registry(root / REGISTRY)
     registry.write_promotion(_event(root, entry.version, action, reason))
     _keep_needed(root)
-    told = _verdict(entry.comparison)
+    verdict = _verdict(entry.comparison)
     by_force = " by force" * (action == "forced")
-    noted = _commit(root, params, f"Promote {entry.version}{by_force}: {told}", entry.version)
-    return Outcome("promoted", entry.version, f"{entry.version} is promoted{by_force}: {told}{noted}")
+    committed = _commit(root, params, f"Promote {entry.version}{by_force}: {verdict}", entry.version)
+    return Outcome("promoted", entry.version, f"{entry.version} is promoted{by_force}: {verdict}{committed}")
 
 
 def _event(root: Path, version: str, action: Action, reason: str) -> Event:
@@ -297,7 +304,7 @@ def _keep_needed(root: Path) -> None:
 
 
 def _commit(root: Path, params: Params, message: str, version: str | None) -> str:
-    """What is to be added to an outcome's text."""
+    """Commits, where operate.git is true; returns an addition to the outcome's text."""
     if not params.operate.git:
         return ""
     try:

@@ -1,7 +1,7 @@
-"""Promotions in Git: a commit of the registry, dvc.lock and params.yaml, and a tag that DVC knows a model's version by.
+"""Promotions in Git: a commit of the registry, dvc.lock and params.yaml, and a tag for DVC's model versions.
 
-`dvc artifacts get URL student --rev v0.0.3` gets the model of v3 by it. Without Git, or where a commit fails, the
-registry holds all the same: its files say everything.
+`dvc artifacts get URL student --rev v0.0.3` gets the model of v3 by the tag. The registry doesn't depend on Git: it is
+complete without, and where a commit fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TIMEOUT_S = 120
 
 
 class GitError(Exception):
-    """Git's own words."""
+    """Git failed; the text is its message."""
 
 
 def tag_of(version: str) -> str:
@@ -28,41 +28,42 @@ def tag_of(version: str) -> str:
 
 
 def commit(root: Path, message: str, version: str | None, points: str) -> str:
-    """Commits what changed in `PATHS` and in the versions of the folder `points` (params.yaml's points.files, see
-    flows/run/intake.py), and nothing else, be it staged or not; tags the commit where a version is given.
+    """Commits the changes of `PATHS` and of the versions of the folder `points` (params.yaml's points.files, see
+    flows/run/intake.py), and nothing else, even if staged; tags the commit where a version is given.
 
     Returns:
         What was done, in words; "" where nothing had changed.
 
     Raises:
-        GitError: there is no repository, no right to write, a hook that says no, ...
+        GitError: there is no repository, it can't be written, a hook fails, ...
     """
-    _git(root, "rev-parse", "--git-dir")
+    run_git(root, "rev-parse", "--git-dir")
     paths = [path for path in (*PATHS, *_of_points(root, points)) if (root / path).exists()]
-    if not _git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths):
+    if not run_git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths):
         return ""
-    _git(root, "add", "--", *paths)
-    _git(root, "commit", "--quiet", "--message", message, "--", *paths)
-    done = f"committed {_git(root, 'rev-parse', '--short', 'HEAD')}"
-    if version is None or _git(root, "tag", "--list", tag_of(version)):
+    run_git(root, "add", "--", *paths)
+    run_git(root, "commit", "--quiet", "--message", message, "--", *paths)
+    done = f"committed {run_git(root, 'rev-parse', '--short', 'HEAD')}"
+    if version is None or run_git(root, "tag", "--list", tag_of(version)):
         return done
-    _git(root, "tag", "--annotate", tag_of(version), "--message", message)
+    run_git(root, "tag", "--annotate", tag_of(version), "--message", message)
     return f"{done}, tagged {tag_of(version)}"
 
 
 def _of_points(root: Path, points: str) -> list[str]:
-    """What says which points a model is of: dvc.lock has their hash alone."""
+    """The files that record which points were used: dvc.lock has only their hash."""
     folder = PurePosixPath(points)
     if is_s3(points) or folder.is_absolute() or ".." in folder.parts:
         return []
     pointer = f"{folder}.dvc"
     if (root / pointer).is_file():
         return [str(ARRIVALS), pointer, str(folder.parent / ".gitignore")]
-    return [str(ARRIVALS), str(folder)] if _git(root, "ls-files", "--", str(folder)) else []
+    return [str(ARRIVALS), str(folder)] if run_git(root, "ls-files", "--", str(folder)) else []
 
 
-def _git(root: Path, *arguments: str) -> str:
-    # Nobody is there to answer a question.
+def run_git(root: Path, *arguments: str) -> str:
+    """Git's output, stripped; raises GitError."""
+    # No prompts: there may be no terminal.
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true"}
     try:
         done = subprocess.run(
@@ -73,6 +74,6 @@ def _git(root: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GitError(f"`git {arguments[0]}`: {error}") from None
     if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise GitError(f"`git {arguments[0]}`: {' '.join(said[:5])}")
+        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+        raise GitError(f"`git {arguments[0]}`: {' '.join(lines[:5])}")
     return done.stdout.strip()

@@ -1,26 +1,26 @@
-"""Where a model came from, as its entry in the registry tells: data, params and code from dvc.lock and Git; who."""
+"""Where a model came from, for its entry in the registry: data, params and code, from dvc.lock and Git; who."""
 
 from __future__ import annotations
 
 import getpass
 import hashlib
 import os
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.dvc.lock import read_lock
+from flows.registry.git import GitError, run_git
 from tasks.common.code_identity import PACKAGES
 from tasks.promotion.registry import Code
 
 _CODE = "workspace/code/"
 _HASHES = ("md5", "etag", "checksum")
-"""what dvc.lock has of a dependency: of a path, of an object in S3, of other remotes"""
+"""Keys of a dependency's hash in dvc.lock: of a path, of an object in S3, of other remotes."""
 
 
 class Inputs(NamedTuple):
-    """What dvc.lock says that the stages read."""
+    """What the stages read, by dvc.lock."""
 
     data: dict[str, str | None]
     params: dict[str, Any]
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
 
 
 def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
-    """Data hashes by path, the sections of params.yaml, and one hash of the code that decides them, of these stages."""
+    """Data hashes by path, sections of params.yaml, and one hash of the code that decides results, of these stages."""
     lock = read_lock(root)
     data: dict[str, str | None] = {}
     params: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
 
 
 def code_of(root: Path, sources: str) -> Code:
-    """Git's commit, and whether tracked files differ from it."""
+    """Git's commit, and whether tracked code differs from it."""
     commit = git(root, "rev-parse", "HEAD")
     if commit is None:
         return Code(commit=None, dirty=None, sources=sources)
@@ -67,11 +67,8 @@ def who(root: Path) -> str:
 
 
 def git(root: Path, *arguments: str) -> str | None:
-    """What Git prints, stripped; None where it isn't there, or says no."""
+    """Git's output, stripped; None where Git is missing or fails."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return run_git(root, *arguments)
+    except GitError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None

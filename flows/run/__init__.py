@@ -1,1 +1,1 @@
-"""A run: the flow over the stages of dvc.yaml, what goes before and after, and what people see of it."""
+"""A run: the flow over the stages of dvc.yaml, the steps before and after them, and what the UI shows of it."""

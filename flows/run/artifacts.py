@@ -1,7 +1,7 @@
-"""What a run leaves in Prefect's UI: a summary, AP against the promoted model, a link to the report, a picture.
+"""A run's artifacts in Prefect's UI: a summary, AP against the promoted model, a link to the report, a picture.
 
-Keys are the same in each run, so that the UI shows their history. What the server knows already isn't written again,
-but for the summary: a run that had nothing to do stays one of seconds.
+Keys are the same in each run, so that the UI shows their history. An artifact that the server has already isn't written
+again, except the summary: a run that had nothing to do takes seconds.
 """
 
 from __future__ import annotations
@@ -30,20 +30,18 @@ if TYPE_CHECKING:
 
 SUMMARY, AP, LINK, GALLERY = "run-summary", "ap-against-promoted", "report", "gallery"
 NOTED = 20
-"""Rejected files that are named, each with its reason."""
+"""Rejected files that are listed with their reasons."""
 
 
 def publish(root: Path, stages: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
-    """Writes the artifacts of the run that is under way, as far as there is something to show.
-
-    Never fails a run: what goes wrong is a warning in its log.
+    """Writes the artifacts of the current run, as far as there is something to show. Errors are warnings in its log.
 
     Args:
         root: the project's folder.
-        stages: how each stage fared: StageRun as dicts.
-        notes: what else happened, a sentence each.
+        stages: the result of each: StageRun as dicts.
+        notes: other events, a sentence each.
     """
-    # Imported this late since pictures and tables take half a second that a run's start shouldn't wait for.
+    # Imported here: it takes half a second, which would delay the run's first stage.
     from flows.run.summary import RunFacts
 
     run = RunFacts(root, str(flow_run.name), stages, [note for note in notes if note])
@@ -56,19 +54,21 @@ def publish(root: Path, stages: Sequence[Mapping[str, Any]], notes: Sequence[str
     for what, write in parts.items():
         try:
             write(run)
-        except Exception as error:  # whatever it is: the run's work is done
-            told = f"{what} isn't shown in Prefect's UI ({type(error).__name__}: {error})"
-            get_run_logger().warning("%s", told)
+        except Exception as error:  # any: the run's work is done
+            message = f"{what} isn't shown in Prefect's UI ({type(error).__name__}: {error})"
+            get_run_logger().warning("%s", message)
 
 
 def intake_notes(intake: Intake) -> list[str]:
-    """What came out of the inbox, for `publish`: in all, each rejected file, and what a person should see to."""
+    """The intake for `publish`: a summary, each rejected file, and problems."""
     if intake.inbox is None:
         return []
     notes = [f"Inbox {intake.inbox}: {intake}."]
     if intake.left_out:
-        told = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in intake.left_out.items())
-        notes.append(f"Not usable in the files taken in: {told}.")
+        reasons = ", ".join(
+            f"{count:,} {reason.replace('_', ' ')}" for reason, count in intake.left_out.items()
+        )
+        notes.append(f"Not usable in the files taken in: {reasons}.")
     rejected = intake.of("rejected")
     notes += [str(one) for one in rejected[:NOTED]]
     if len(rejected) > NOTED:
@@ -91,7 +91,7 @@ def _ap(run: RunFacts) -> None:
     from flows.run.summary import ap_caption, ap_table
 
     mark = run.out("compare") or run.out("evaluate")
-    if mark is None or _is_known(AP, mark):
+    if mark is None or _is_stored(AP, mark):
         return
     table = ap_table(run)
     if table is not None:
@@ -100,25 +100,25 @@ def _ap(run: RunFacts) -> None:
 
 def _link(run: RunFacts) -> None:
     report = run.out("report")
-    if report is None or _is_known(LINK, report):
+    if report is None or _is_stored(LINK, report):
         return
     create_link_artifact(
         report_address(report),
         "The report",
         key=LINK,
-        description=f"If nothing answers there, start `points2model reports` in the project. {_version(report)}",
+        description=f"If that address doesn't respond, start `points2model reports` in the project. {_version(report)}",
     )
 
 
 def _gallery(run: RunFacts) -> None:
     report = run.out("report")
-    if report is None or not run.done("evaluate") or _is_known(GALLERY, report):
+    if report is None or not run.done("evaluate") or _is_stored(GALLERY, report):
         return
     from tasks.common.config import load_params
     from tasks.reporting.picture import gallery_picture
 
     picture = gallery_picture(run.workspace, load_params(run.root / "params.yaml").report)
-    # An address that holds the picture itself: Prefect keeps addresses only.
+    # A data URL with the picture itself: Prefect stores addresses only.
     address = "data:image/svg+xml;base64," + base64.b64encode(picture.encode()).decode("ascii")
     create_image_artifact(
         address,
@@ -131,7 +131,7 @@ def _version(mark: str) -> str:
     return f"Version {mark[:12]}."
 
 
-def _is_known(key: str, mark: str) -> bool:
+def _is_stored(key: str, mark: str) -> bool:
     """Whether the newest artifact of this key is of the same version."""
     newest = cast(Stored | None, Artifact.get(key))
     return newest is not None and _version(mark) in (newest.description or "")

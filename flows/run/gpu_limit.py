@@ -1,7 +1,6 @@
-"""The server's limit on stages that want a GPU: as many at once as there are GPUs, across all runs.
+"""The server's limit on GPU stages across all runs.
 
-`python -m flows.run.gpu_limit` makes sure that the limit is there; it is the same as
-`prefect concurrency-limit create gpu 1`, but leaves a limit alone that somebody has set.
+`python -m flows.run.gpu_limit` is `prefect concurrency-limit create gpu 1`, but doesn't change an existing limit.
 """
 
 from __future__ import annotations
@@ -11,21 +10,21 @@ import sys
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from flows.run.server import lets_us_in, no_answer
+from flows.run.server import check_server
 from tasks.common.errors import TaskError
 
 GPU_TAG = "gpu"
-"""Stages with `meta: {gpu: true}` in dvc.yaml carry it."""
+"""The tag of stages with `meta: {gpu: true}` in dvc.yaml."""
 
 
 def ensure_gpu_limit(slots: int = 1) -> int:
     """Limits stages with the tag `gpu` to `slots` at once, unless the server has a limit for them already.
 
-    Without one any number would run at once: Prefect takes a tag that no limit names as free. A killed worker's
-    slot is free again after a minute, when its lease ends.
+    Without a limit Prefect runs any number at once. A killed worker's slot is free again after a minute, when its lease
+    ends.
 
     Returns:
-        The limit that holds now.
+        The server's limit.
 
     Raises:
         httpx.HTTPError: the server can't be reached.
@@ -40,8 +39,7 @@ def ensure_gpu_limit(slots: int = 1) -> int:
 
 if __name__ == "__main__":
     try:
-        if not lets_us_in():
-            raise no_answer()
+        check_server()
         print(f"stages with the tag {GPU_TAG!r}: {ensure_gpu_limit()} at once")
     except TaskError as error:
         sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""What stands around a flow run: it has the workspace alone, and says which earlier runs of it have died."""
+"""The frame of a flow run: the run lock, the end of its children, and earlier runs that were killed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from flows.run import notices
 
 @contextmanager
 def alone(root: Path, reason: str) -> Iterator[None]:
-    """The body of a flow run: waits until no other run is under way in the project at `root`; ends its children when it
-    is ended itself.
+    """Runs its block while no other run is under way in the project at `root`; stops the children if it raises.
 
-    Runs that died without a word (their process was killed, and the worker too) are Crashed in Prefect from here on.
+    Marks earlier runs as Crashed in Prefect whose process and worker were killed.
     """
     log = get_run_logger()
     with run_lock.held(root, reason, wait=True, say=log.warning) as taken:
-        # Asked once: each is a question to the server.
+        # Once: each is a request to the server.
         run_id, name = str(flow_run.id), str(flow_run.name)
-        url = flow_run.ui_url  # without an address where the temporary server has no UI
+        url = flow_run.ui_url  # no address where the temporary server has no UI
         taken.name(run_id, name, url if url and url.startswith("http") else None)
         if taken.died:
-            taken.keep_unreported(_tell_crashed([one for one in taken.died if one.run_id != run_id]))
+            taken.keep_unreported(_mark_crashed([one for one in taken.died if one.run_id != run_id]))
         begin()
         for line in repair(root):
             log.warning("%s", line)
@@ -46,21 +45,23 @@ def alone(root: Path, reason: str) -> Iterator[None]:
             raise
 
 
-def _tell_crashed(died: list[Holder]) -> list[Holder]:
-    """Makes these runs Crashed in Prefect, unless they have ended there; returns those that couldn't be told."""
+def _mark_crashed(died: list[Holder]) -> list[Holder]:
+    """Marks these runs as Crashed in Prefect, unless they have ended there; returns those for which that failed."""
     log = get_run_logger()
-    still: list[Holder] = []
+    failed: list[Holder] = []
     for one in died:
         try:
             if _make_crashed(UUID(str(one.run_id)), f"its process was killed: {one}"):
-                log.warning("%s", f"an earlier run was killed, and is Crashed now: {one}")
-                notices.tell("Crashed", "its process was killed", one.run_name, one.url)
+                log.warning("%s", f"an earlier run was killed, and is marked as Crashed: {one}")
+                notices.send("Crashed", "its process was killed", one.run_name, one.url)
         except ObjectNotFound:
             pass  # another server's, or deleted
-        except Exception as error:  # the server is away: the next run tries again
-            log.warning("%s", f"an earlier run was killed, which Prefect couldn't be told ({error}): {one}")
-            still.append(one)
-    return still
+        except Exception as error:  # no connection to the server: the next run retries
+            log.warning(
+                "%s", f"an earlier run was killed, which can't be recorded in Prefect ({error}): {one}"
+            )
+            failed.append(one)
+    return failed
 
 
 def _make_crashed(run_id: UUID, message: str) -> bool:

@@ -1,4 +1,4 @@
-"""Intake: at the start of a run, new point files come out of the inbox into the folder that the line reads."""
+"""Intake: at the start of a run, new point files are copied from the inbox into the folder that the pipeline reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data.errors import DataError
 from data.storage import atomic_write, discard_partials
 from flows.dvc.environment import environment
 from flows.dvc.repo import DvcRepo, StageNode
-from flows.run.stage import show
+from flows.run.stage import show_line
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
 from tasks.inbox.ledger import ARRIVALS, Arrival, Ledger
@@ -30,15 +30,15 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 @dataclass(frozen=True)
 class Intake:
-    """What came out of the inbox at the start of a run.
+    """The result of an intake.
 
     Attributes:
-        inbox: where it is; None where params.yaml names none.
-        arrivals: what was decided on each file, as it now stands in the ledger.
-        points: points that are new or moved by it (or gone, if more are).
+        inbox: the inbox; None where params.yaml has none.
+        arrivals: the decision on each file, as in the ledger.
+        points: how many points are new or moved (or removed, if those are more).
         left_out: records of the files taken in that are no usable points, by reason.
         settling: files that are still being written; a later run takes them in.
-        problems: what a person should see to, in words; the run goes on.
+        problems: problems that a person should fix, a sentence each; the run goes on.
     """
 
     inbox: str | None = None
@@ -56,11 +56,11 @@ class Intake:
         if self.inbox is None:
             return "no inbox"
         taken, rejected = self.of("taken"), self.of("rejected")
-        told = [f"{counted(self.points, 'new point')} in {counted(len(taken), 'file')}"] if taken else []
-        told += [f"{counted(len(rejected), 'file')} rejected"] if rejected else []
-        told += [f"{len(self.of('same'))} with nothing new"] if self.of("same") else []
-        told += [f"{len(self.settling)} still being written"] if self.settling else []
-        return ", ".join(told or ["nothing new"])
+        parts = [f"{counted(self.points, 'new point')} in {counted(len(taken), 'file')}"] if taken else []
+        parts += [f"{counted(len(rejected), 'file')} rejected"] if rejected else []
+        parts += [f"{len(self.of('same'))} with nothing new"] if self.of("same") else []
+        parts += [f"{len(self.settling)} still being written"] if self.settling else []
+        return ", ".join(parts or ["nothing new"])
 
 
 def counted(count: int, what: str) -> str:
@@ -68,12 +68,12 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-class Told(logging.LoggerAdapter[Any]):
-    """The run's log, whose lines a person who watches the run sees too."""
+class ShownLog(logging.LoggerAdapter[Any]):
+    """The run's log, whose lines are shown on the terminal too."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         super().log(level, msg, *args, **kwargs)
-        show("inbox", str(msg) % args)
+        show_line("inbox", str(msg) % args)
 
 
 def take_in_new_points(
@@ -84,38 +84,38 @@ def take_in_new_points(
     Args:
         repo: the project.
         nodes: the stages of the run; where none of them reads points, nothing is taken in.
-        run: brings some stages up to date; gives how each fared.
+        run: brings some stages up to date; returns the result of each.
     """
     if "import_points" not in nodes or "ingest" not in nodes:
         return Intake()
     try:
         params = load_params(repo.root / "params.yaml")
-    except TaskError:  # another pipeline, or a fault that the first stage tells
+    except TaskError:  # another pipeline, or a fault that the first stage reports
         return Intake()
     return take_in(
         repo.root,
         params,
-        Told(get_run_logger(), {}),
+        ShownLog(get_run_logger(), {}),
         before=lambda: all(one.state != "Failed" for one in run(repo.graph("ingest"))),
     )
 
 
 def take_in(root: Path, params: Params, log: Logger, before: Callable[[], bool] = lambda: True) -> Intake:
-    """Takes new, complete and good files from the inbox into `points.files`, and makes a version of that folder.
+    """Copies new, complete and valid files from the inbox into `points.files`, and makes a version of that folder.
 
-    Files are never removed from the inbox. A bad one is set aside: it is told and entered into the ledger, and looked
-    at again when its content changes. An inbox out of reach is told too and doesn't end the run: what is here can be
-    computed all the same, and the files wait for the next run.
+    Files are never removed from the inbox. An invalid one is rejected: it is logged, entered into the ledger, and
+    checked again when its content changes. An inbox that can't be reached is a warning, and its files wait for the next
+    run.
 
     Args:
         root: the project's folder; the caller holds the run lock.
         params: of the run.
-        log: gets a line a file.
-        before: brings the table of images up to date; called where files wait, which may show images that came with
-            them. False if that failed: nothing is taken in then.
+        log: takes a line a file.
+        before: brings the table of images up to date, where there are pending files, since they may be of new images.
+            Returns False if that failed: then nothing is taken in.
 
     Raises:
-        TaskError: the settings can't work (see `check_inbox`), or the ledger can't be read.
+        TaskError: the settings are wrong (see `check_inbox`), or the ledger can't be read.
     """
     source = params.operate.inbox.source
     if source is None:
@@ -138,7 +138,7 @@ def take_in(root: Path, params: Params, log: Logger, before: Callable[[], bool] 
 
 
 class _Intake:
-    """One intake of what waits."""
+    """One intake of the pending files."""
 
     def __init__(self, root: Path, params: Params, log: Logger, waiting: PendingFiles) -> None:
         self.root, self.params, self.log, self.waiting = root, params, log, waiting
@@ -166,8 +166,8 @@ class _Intake:
         if taken and self.copies:
             self._version()
         if result.left_out and taken:
-            told = ", ".join(f"{count} {reason}" for reason, count in result.left_out.items())
-            self.log.warning("inbox: records that are no usable points: %s; see rejected.parquet", told)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in result.left_out.items())
+            self.log.warning("inbox: records that are no usable points: %s; see rejected.parquet", reasons)
         intake = Intake(
             self.params.operate.inbox.source, self.arrivals, result.points if taken else 0, result.left_out,
             waiting.settling, self.problems,
@@ -183,9 +183,8 @@ class _Intake:
             former = self.ledger.last_taken(name)
             if target.exists():
                 if not kept and former is None:
-                    self._decide(
-                        name, "rejected", f"{target} is another file, no version of it is kept; rename one"
-                    )
+                    reason = f"{target} is another file, no version of it is kept; rename one"
+                    self._decide(name, "rejected", reason)
                     return
                 reason = "replaces the version of " + (former.when[:19] + "Z" if former else "this folder")
             if target.parent.is_dir():
@@ -203,16 +202,16 @@ class _Intake:
         self.arrivals.append(arrival)
         self.log.log(logging.WARNING if state == "rejected" else logging.INFO, "inbox: %s", arrival)
 
-    def _problem(self, told: str) -> None:
-        self.problems.append(told)
-        self.log.warning("inbox: %s", told)
+    def _problem(self, text: str) -> None:
+        self.problems.append(text)
+        self.log.warning("inbox: %s", text)
 
     def _version(self) -> bool:
-        """Makes what lies in the folder a version that can be gone back to; False where that can't be done."""
+        """Makes a version of the folder that can be restored; False where that can't be done."""
         if not self.folder.is_dir():
             return True
         if not self.folder.resolve().is_relative_to(self.root.resolve()):
-            self.log.info("inbox: %s lies outside of the project: its versions are not kept", self.folder)
+            self.log.info("inbox: %s is outside of the project: its versions are not kept", self.folder)
             return False
         name = os.path.relpath(self.folder, self.root)
         tracked = subprocess.run(
@@ -230,8 +229,6 @@ class _Intake:
             command, cwd=self.root, env=environment(self.root), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            told = (done.stderr or done.stdout).strip().removeprefix("ERROR: ")
-            self._problem(
-                f"`dvc add {name}` failed, so that this arrival is no version to go back to: {told}"
-            )
+            output = (done.stderr or done.stdout).strip().removeprefix("ERROR: ")
+            self._problem(f"`dvc add {name}` failed, so that this version can't be restored later: {output}")
         return done.returncode == 0

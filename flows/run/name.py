@@ -1,4 +1,4 @@
-"""What a run is called in Prefect's UI: why it runs, and when."""
+"""A run's name in Prefect's UI: why it runs, and when."""
 
 from __future__ import annotations
 
@@ -15,38 +15,34 @@ from data import strict_yaml
 
 log = logging.getLogger(__name__)
 
-WHOLE_LINE = "report"
+LAST_STAGE = "report"
 
 
 def run_name() -> str:
     """The name of the flow run that is about to start, from its parameters `reason` and `target`."""
     given: dict[str, Any] = flow_run.parameters
-    return compose(str(given.get("reason") or "by hand"), str(given.get("target") or WHOLE_LINE))
+    return compose(str(given.get("reason") or "by hand"), str(given.get("target") or LAST_STAGE))
 
 
 def compose(reason: str, target: str, now: datetime | None = None) -> str:
-    """`12 new points in 3 files, 21 Nov 20:14:05`; the target stands there too where it isn't the whole line.
+    """`12 new points in 3 files, 21 Nov 20:14:05`; with the target where it isn't the whole pipeline.
 
-    The second keeps names apart: a needless run takes no longer than a few. It is told in the time zone that the
-    schedule is written in (params.yaml, operate.timezone).
+    The time has seconds, since a run may take a few; it is in the time zone of the schedule (operate.timezone).
     """
     now = now or datetime.now(_timezone(Path.cwd() / "params.yaml"))
-    shown = target not in (WHOLE_LINE, "") or reason == "by hand"
+    shown = target not in (LAST_STAGE, "") or reason == "by hand"
     what = f"{reason}: {target}" if shown else reason
     return f"{what}, {now.day} {now:%b %H:%M:%S}"
 
 
 def rename_run(reason: str) -> None:
-    """Gives the run that is under way another name: what it found to do is often known only after its start.
-
-    Never fails a run: a name is not worth it.
-    """
+    """Renames the current run, whose reason may be found after its start. Errors are warnings in its log."""
     try:
-        name = compose(reason, str(flow_run.parameters.get("target") or WHOLE_LINE))
+        name = compose(reason, str(flow_run.parameters.get("target") or LAST_STAGE))
         with get_client(sync_client=True) as client:
             client.update_flow_run(flow_run.id, name=name)
     except Exception as error:
-        log.warning("the run's name stays as it was: %s", error)
+        log.warning("the run can't be renamed: %s", error)
 
 
 def _timezone(params: Path) -> tzinfo | None:

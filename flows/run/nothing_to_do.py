@@ -1,4 +1,4 @@
-"""Whether a run would find nothing to do, without Prefect, torch or the doctor: a second in place of half a minute."""
+"""Whether a run has nothing to do, found out without Prefect, torch or the doctor: in a second, not half a minute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from flows.dvc.damage import take_away_damaged
 from flows.dvc.repo import DvcRepo, PipelineError
 from flows.processes.prefect_local import has_server
-from flows.registry.decide import is_settled
+from flows.registry.decide import is_decided
 from tasks.common.config import load_params
 from tasks.common.errors import TaskError
 
@@ -17,16 +17,16 @@ Say = Callable[[str], None]
 
 
 def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | None:
-    """The stages up to `target` as rows of a run's result, if all are up to date and a run would neither take points
-    in, nor promote, nor push.
+    """The stages up to `target` as rows of a run's result, if all are up to date and a run would take in no points,
+    promote nothing and push nothing.
 
-    None where there is something to do, or something at fault: then the run itself finds it. Where there is a Prefect
-    server, it is to see every run, so None too.
+    None where there is something to do, or a fault: the run itself reports it. None too where there is a Prefect
+    server, which is to show every run.
 
     Args:
         root: the project's folder; the caller holds the run lock.
         target: a stage of dvc.yaml.
-        say: takes a line about each output that was found damaged, which is taken away.
+        say: takes a line about each damaged output, which is removed.
     """
     try:
         if has_server(root):
@@ -35,10 +35,13 @@ def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | Non
         if params.operate.inbox.source is not None or params.operate.push:
             return None
         repo = DvcRepo(root)
-        names = list(repo.graph(target))
-        if not repo.all_done(names) or take_away_damaged(repo, names, say) or not is_settled(repo, names):
+        with repo.locked():
+            names = list(repo.graph(target))
+            if not repo.all_done(names) or take_away_damaged(repo, names, say):
+                return None
+            outs = repo.outs(names)
+        if not is_decided(repo, names, params):
             return None
-        outs = repo.outs(names)
         return [
             {"name": name, "state": "Cached", "seconds": 0.0, "message": "", "outs": outs[name]}
             for name in names

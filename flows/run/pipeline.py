@@ -15,26 +15,26 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from data.messages import guard_logs
 from flows.dvc.damage import take_away_damaged
 from flows.dvc.fetch import bring_back, recall
-from flows.dvc.remote_config import RemoteError
 from flows.dvc.repo import DvcRepo, StageNode, direct_upstream
-from flows.registry.decide import COMPARES
+from flows.registry.decide import COMPARES, begin_round
 from flows.run.artifacts import intake_notes, publish
 from flows.run.gpu_limit import GPU_TAG
 from flows.run.guard import alone
 from flows.run.intake import take_in_new_points
 from flows.run.name import rename_run, run_name
 from flows.run.notices import of_state
-from flows.run.promotion_task import LAST, begin_round, promote
-from flows.run.push import push, wants_push
-from flows.run.stage import RESTORED, mirror, run_stage, teller
+from flows.run.promotion_task import LAST, promote
+from flows.run.push import NAME as PUSH
+from flows.run.push import is_pushed, send_results
+from flows.run.stage import RESTORED, line_logger, mirror, run_stage
 from flows.run.stage_failure import delays
 from tasks.common.errors import TaskError
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """How a stage fared: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; the reason where there is
-    one; the hashes of its outputs, by path."""
+    """The result of a stage: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; a reason where there is one;
+    the hashes of its outputs, by path."""
 
     name: str
     state: str
@@ -44,7 +44,7 @@ class StageRun:
 
 
 class StageFailed(Exception):
-    """A stage failed. Its text is the stage's own message; `runs` tells how all stages fared."""
+    """A stage failed. Its text is the stage's own message; `runs` has the results of all stages."""
 
     def __init__(self, message: str, runs: list[dict[str, Any]]) -> None:
         super().__init__(message, runs)  # both, so that it can be pickled
@@ -54,7 +54,7 @@ class StageFailed(Exception):
         return self.message
 
 
-# Threads are enough: a stage's work is in a process of its own.
+# Threads, since each stage runs in a process of its own.
 RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8))
 
 
@@ -72,14 +72,14 @@ def annotation_to_model(
 ) -> Any:
     """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
 
-    Runs in the project's folder, one run at a time: a second one waits. Stages that don't wait for each other run at
-    once. After a failure, stages that are under way go to their end and nothing new starts.
+    Runs in the project's folder, one run at a time: a second one waits. Stages that don't depend on each other run in
+    parallel. After a failure, running stages finish, and no further one starts.
 
     Args:
         target: the last stage; only its ancestors run.
         force: stages to run even if nothing changed.
         reason: why it runs, in words: "by hand", "schedule", "12 new points in 3 files".
-        pull: what was computed before, and isn't here, is fetched from DVC's remote where one is set.
+        pull: fetch results of earlier runs that are missing here from DVC's remote, where one is set.
     """
     guard_logs()
     try:
@@ -90,29 +90,27 @@ def annotation_to_model(
 
 
 def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) -> Any:
-    """The body of the flow, which has the workspace alone."""
+    """The body of the flow, while no other run is under way."""
     get_run_logger().info("annotation_to_model: %s", reason)
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
-    try:
-        bring_back(repo, list(nodes), teller("fetch"), pull=pull)
-    except RemoteError as error:
-        return Failed(message=str(error), data=StageFailed(str(error), []))
+    bring_back(repo, list(nodes), line_logger("fetch"), pull=pull)
     begun = Begun({}, {})
     intake = take_in_new_points(repo, nodes, lambda needed: _run_all(repo, needed, set(force), begun))
     if intake.of("taken"):
         reason = str(intake)
         rename_run(reason)
-    started = begin_round(repo, list(nodes), force)
-    if started is not None:
-        return Failed(
-            message=started, data=StageFailed(started, [asdict(run) for run in begun.runs.values()])
-        )
+    try:
+        if message := begin_round(repo, list(nodes), force):
+            get_run_logger().info("%s", message)
+    except (TaskError, OSError) as error:
+        done = [asdict(run) for run in begun.runs.values()]
+        return Failed(message=str(error), data=StageFailed(str(error), done))
     runs = _run_all(repo, nodes, set(force), begun)
     ended, notes = _promoted(repo, reason, begun)
     runs += ended
-    if wants_push(repo.root) and not any(run.state == "Failed" for run in runs):
-        runs.append(StageRun(**push(repo.root)))
+    if is_pushed(repo.root) and not any(run.state == "Failed" for run in runs):
+        runs.append(_push(repo.root))
     failed = "\n".join(f"{run.name}: {run.message}" for run in runs if run.state == "Failed")
     result = [asdict(run) for run in runs]
     publish(repo.root, result, [*intake_notes(intake), *notes])
@@ -120,8 +118,8 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
 
 
 def _promoted(repo: DvcRepo, reason: str, begun: Begun) -> tuple[list[StageRun], list[str]]:
-    """Ends the round where the report is done. A promotion that fails is told as a stage's failure is; what else came
-    of it are notes for the run's summary."""
+    """Ends the round where the report is done. Returns a promotion that failed as a failed stage, else a note for the
+    run's summary."""
     report = begun.runs.get(LAST)
     if report is None or report.state == "Failed" or COMPARES not in begun.runs:
         return [], []
@@ -131,20 +129,28 @@ def _promoted(repo: DvcRepo, reason: str, begun: Begun) -> tuple[list[StageRun],
     return [StageRun("promote", "Failed", 0.0, state.message or "", {})], []
 
 
+def _push(root: Path) -> StageRun:
+    started = time.monotonic()
+    state = send_results(root, return_state=True)
+    name = "Completed" if state.is_completed() else "Failed"
+    return StageRun(PUSH, name, round(time.monotonic() - started, 1), state.message or state.name or "", {})
+
+
 class Begun(NamedTuple):
-    """The stages that this run has started, by name, and how those that are done fared."""
+    """The stages that this run has started, and the results of those that have ended, by name."""
 
     futures: dict[str, PrefectFuture[Any]]
     runs: dict[str, StageRun]
 
 
 def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun: Begun) -> list[StageRun]:
-    """Starts each stage when those above are done: only then can DVC tell whether it is up to date.
+    """Starts each stage when those above are done: only then can DVC determine whether it is up to date.
 
-    Stages that are in `begun` aren't started again; those that end here are added to it.
+    Stages in `begun` aren't started again; those that end here are added to it.
     """
     futures, runs = begun
     waiting = {name: node for name, node in nodes.items() if name not in runs}
+    done_keys = repo.done_keys([name for name in waiting if name not in force])
     running: dict[PrefectFuture[Any], tuple[str, float]] = {}
     again: set[str] = set()
     failed = any(run.state == "Failed" for run in runs.values())
@@ -153,24 +159,26 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun:
         for node in ready:
             del waiting[node.name]
             upstream = {above: futures[above] for above in direct_upstream(nodes, node)}
-            futures[node.name] = _submit(repo, node, upstream, node.name in force)
+            all_cached = all(runs[above].state == "Cached" for above in node.upstream)
+            key = done_keys.get(node.name) if all_cached else None
+            futures[node.name] = _submit(repo, node, upstream, node.name in force, key)
             running[futures[node.name]] = (node.name, time.monotonic())
         done = next(as_completed(list(running)))
         name, started = running.pop(done)
-        done.wait()  # only then does the future know its final state without asking the server
+        done.wait()  # so that the future has its final state without a request to the server
         run = _stage_run(name, done, time.monotonic() - started)
-        # What was there before was checked by `bring_back`.
-        damaged = run.state == "Completed" and take_away_damaged(repo, [name], teller(name))
+        # Older outputs were checked by `bring_back`.
+        damaged = run.state == "Completed" and take_away_damaged(repo, [name], line_logger(name))
         if damaged and name not in again:
-            # DVC restored it from a damaged object that is gone now, or made it a link to one.
+            # DVC restored it from a damaged object, or made it a link to one, which is removed now.
             again.add(name)
             upstream = {above: futures[above] for above in direct_upstream(nodes, nodes[name])}
             futures[name] = _submit(repo, nodes[name], upstream, name in force)
             running[futures[name]] = (name, started)
             continue
         if damaged:
-            said = f"{', '.join(damaged)}: damaged again just after it was made; look at the disk"
-            run = StageRun(name, "Failed", run.seconds, said, {})
+            message = f"{', '.join(damaged)}: damaged again just after it was made; check the disk"
+            run = StageRun(name, "Failed", run.seconds, message, {})
         runs[name] = run
         failed = failed or runs[name].state == "Failed"
     return [runs.get(name, StageRun(name, "Not run", 0.0, "", {})) for name in nodes]
@@ -184,9 +192,12 @@ def _stage_run(name: str, future: PrefectFuture[Any], seconds: float) -> StageRu
     return StageRun(name, state.name or "Completed", seconds, restored, future.result()["outs"])
 
 
-def _submit(repo: DvcRepo, node: StageNode, upstream: dict[str, Any], force: bool) -> PrefectFuture[Any]:
-    key = repo.key(node.name)
-    done = not force and key is not None and repo.is_done(node.name)
+def _submit(
+    repo: DvcRepo, node: StageNode, upstream: dict[str, Any], force: bool, done_key: str | None = None
+) -> PrefectFuture[Any]:
+    """Starts a stage's task; `done_key` is its key if it is known to be up to date."""
+    key = done_key or repo.key(node.name)
+    done = not force and key is not None and (done_key is not None or repo.is_done(node.name))
     if done and key is not None:
         mirror(repo, node.name, key)
     elif not force:

@@ -1,4 +1,4 @@
-"""Whether the Prefect server of the settings answers, and takes our login."""
+"""Whether the Prefect server of the settings responds, and accepts our login."""
 
 from __future__ import annotations
 
@@ -14,11 +14,23 @@ LOGIN_TIMEOUT = 60.0
 """Seconds; a busy server may take half of that."""
 
 
-def lets_us_in() -> bool:
-    """Whether the server of Prefect's settings answers.
+def check_server() -> None:
+    """Checks that the server of Prefect's settings responds and accepts our login.
 
     Raises:
-        TaskError: it refuses our login, or the name that we call it by.
+        TaskError: it doesn't.
+    """
+    if not server_responds():
+        step = f"start that server, correct {API}, or unset it: then a server of our own is started"
+        address = str(get_current_settings().api.url)
+        raise TaskError(str(Fault(API, address, "no response", "a Prefect server", step)))
+
+
+def server_responds() -> bool:
+    """Whether the server of Prefect's settings responds.
+
+    Raises:
+        TaskError: it rejects our login, or its name in the address.
     """
     api = get_current_settings().api
     try:
@@ -30,23 +42,16 @@ def lets_us_in() -> bool:
             client.request("GET", "/admin/version")
         return True
     except httpx.HTTPStatusError as error:
-        answer = error.response
+        response = error.response
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
-    if answer.status_code == httpx.codes.UNAUTHORIZED:
-        found = (
-            f"a refusal (401) {'of the login that is set' if api.auth_string or api.key else 'without it'}"
-        )
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        has_login = bool(api.auth_string or api.key)
+        found = f"401 Unauthorized {'for the login that is set' if has_login else 'without a login'}"
         step = f'export {CLIENT}="$(cat {FILE})" in the folder whose `points2model serve` that server is'
         raise TaskError(str(Fault(CLIENT, str(api.url), found, "the login of that server", step)))
-    if answer.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN):
-        raise TaskError(f"{API}: {api.url}: the server refuses us: {answer.status_code} {answer.text[:500]}")
+    if response.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN):
+        raise TaskError(
+            f"{API}: {api.url}: the server rejects our requests: {response.status_code} {response.text[:500]}"
+        )
     return True
-
-
-def no_answer() -> TaskError:
-    """What is said where nobody answers at PREFECT_API_URL."""
-    step = f"start that server, correct {API}, or unset it: then a server of our own is started"
-    return TaskError(
-        str(Fault(API, str(get_current_settings().api.url), "no answer", "a Prefect server", step))
-    )

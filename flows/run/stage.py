@@ -1,7 +1,7 @@
 """A DVC stage as a cached Prefect task.
 
-DVC alone decides what is done. The task runs `dvc repro -s STAGE` in a process of its own; Prefect's cache, keyed
-on the stage's content, mirrors what dvc.lock says, so that a stage which is done shows as Cached whoever did it.
+DVC alone decides which stages are done. The task runs `dvc repro -s STAGE` in a process of its own. Prefect's cache,
+with the stage's content as key, mirrors dvc.lock, so that a finished stage shows as Cached whoever ran it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flows.processes.children import stream, wait
 from flows.run.stage_failure import Cause, delays, examine
 from flows.run.stage_progress import StageProgress
 
-# Lines of dvc itself that tell a reader of the run nothing.
+# Lines of DVC that are of no interest in the log of a run.
 _CHATTER = (
     "Running stage ",
     "> ",
@@ -48,30 +48,34 @@ _DVC_RESTORED = "is cached - skipping run, checking out outputs"
 RESTORED = "restored from the cache"
 """The message of a stage whose result DVC had from an earlier run with the same inputs."""
 
-Sink = Callable[[str, str], None]
-"""Takes (stage, line): where a person watches."""
-_sink: Sink | None = None
-_again: set[UUID] = set()
-"""The task runs whose stage failed in a way that may pass, and is to be tried again."""
+Display = Callable[[str, str], None]
+"""Takes (stage, line), such as the console of the command line."""
+_display: Display | None = None
+_retried: set[UUID] = set()
+"""The task runs whose stage failed in a way that may pass, and is tried again."""
 
 
-def watch(sink: Sink | None) -> None:
-    """Sends every line of every stage to `sink` too, beside the run's log."""
-    global _sink  # noqa: PLW0603  (Prefect runs tasks in threads and gives no other way in)
-    _sink = sink
+def show_lines(display: Display | None) -> None:
+    """Shows every line of every stage on `display` from now on, besides the run's log."""
+    global _display  # noqa: PLW0603  (Prefect runs tasks in threads, without another way to pass it)
+    _display = display
 
 
-def teller(name: str) -> Callable[[str], None]:
-    """Takes lines of what is no stage: they go to the run's log, as of the flow or task that asks, and to where a
-    person watches."""
+def show_line(name: str, line: str) -> None:
+    """Shows a line on the display, where there is one."""
+    if _display is not None:
+        _display(name, line)
+
+
+def line_logger(name: str) -> Callable[[str], None]:
+    """A function that logs lines in the current run's log, and shows them under this name."""
     logger = get_run_logger()
 
-    def tell(line: str) -> None:
+    def log_line(line: str) -> None:
         logger.info("%s", line)
-        if _sink is not None:
-            _sink(name, line)
+        show_line(name, line)
 
-    return tell
+    return log_line
 
 
 def _content_key(_: TaskRunContext, parameters: dict[str, Any]) -> str | None:
@@ -79,20 +83,20 @@ def _content_key(_: TaskRunContext, parameters: dict[str, Any]) -> str | None:
     return key
 
 
-def _wants_again(_: Any, run: TaskRun, __: Any) -> bool:
-    return run.id in _again
+def _is_retried(_: Any, run: TaskRun, __: Any) -> bool:
+    return run.id in _retried
 
 
 @task(
     task_run_name="{stage}",
     cache_key_fn=_content_key,
     persist_result=True,
-    # The delays before further tries are ours: a sleep of Prefect's would hold up a run that is stopped.
+    # The delays before retries are our own: Prefect's sleep would delay a run that is stopped.
     retry_delay_seconds=1,
-    retry_condition_fn=_wants_again,
+    retry_condition_fn=_is_retried,
 )
 def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: dict[str, Manifest]) -> Any:
-    """Runs one DVC stage and returns its entry in dvc.lock; tries again what may pass (flows/run/stage_failure.py).
+    """Runs one DVC stage and returns its entry in dvc.lock; retries some failures (flows/run/stage_failure.py).
 
     Args:
         stage: its name in dvc.yaml.
@@ -104,8 +108,8 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
     context = TaskRunContext.get()
     assert context is not None
     run, tried, waits = context.task_run.id, max(1, context.task_run.run_count), delays()
-    if run in _again:
-        _again.discard(run)
+    if run in _retried:
+        _retried.discard(run)
         if wait(waits[tried - 2]):
             return Failed(message=Cause.STOPPED.value)
     log_path = root / ".prefect" / "logs" / f"{stage}.log"
@@ -114,12 +118,12 @@ def run_stage(stage: str, key: str | None, root: Path, force: bool, upstream: di
         failure = examine(stage, code, lines, log_path.relative_to(root), root)
         tries = min(failure.cause.tries, len(waits) + 1)
         if tried < tries:
-            _again.add(run)
-            say = f"{failure.cause.value}; try {tried + 1} of {tries} in {waits[tried - 1]:g} s"
-            _tell(stage, f"{stage}: {say}: {failure.message}", logging.WARNING)
+            _retried.add(run)
+            retry = f"{failure.cause.value}; try {tried + 1} of {tries} in {waits[tried - 1]:g} s"
+            _log(stage, f"{stage}: {retry}: {failure.message}", logging.WARNING)
             for line in repair(root):
-                _tell(stage, f"{stage}: {line}", logging.WARNING)
-        # A returned state, not an exception: a traceback of ours would bury the stage's own message.
+                _log(stage, f"{stage}: {line}", logging.WARNING)
+        # A returned state, not an exception: a traceback would hide the stage's own message.
         return Failed(message=failure.message + (f"\n(tried {tried} times)" if tried > 1 else ""))
     manifest = _manifest(root, stage)
     restored = any(_DVC_RESTORED in line for line in lines)
@@ -133,9 +137,7 @@ def _repro(stage: str, root: Path, force: bool, log_path: Path, mode: str) -> tu
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(StageProgress(stage, logger))
         log_file: IO[str] | None = None
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk ends the stage, if it must, not the writing of its log
+        with contextlib.suppress(OSError):  # without a log on a full disk: the stage may still succeed
             log_path.parent.mkdir(parents=True, exist_ok=True)
             log_file = stack.enter_context(log_path.open(mode, encoding="utf-8"))
 
@@ -147,7 +149,7 @@ def _repro(stage: str, root: Path, force: bool, log_path: Path, mode: str) -> tu
                     log_file.flush()
             progress.line(line)
             if line.strip() and not line.startswith(_CHATTER):
-                _tell(stage, line, logging.INFO)
+                _log(stage, line, logging.INFO)
 
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
         code = stream(command + ["--force"] * force, cwd=root, env=environment(root), on_line=on_line)
@@ -155,21 +157,15 @@ def _repro(stage: str, root: Path, force: bool, log_path: Path, mode: str) -> tu
     return code, lines
 
 
-def _tell(stage: str, line: str, level: int) -> None:
+def _log(stage: str, line: str, level: int) -> None:
     get_run_logger().log(level, "%s", line)
-    show(stage, line)
-
-
-def show(stage: str, line: str) -> None:
-    """A line for who watches the run."""
-    if _sink is not None:
-        _sink(stage, line)
+    show_line(stage, line)
 
 
 def mirror(repo: DvcRepo, stage: str, key: str) -> None:
-    """Lays what dvc.lock says of a finished stage into Prefect's cache, unless it lies there already.
+    """Copies a finished stage's entry in dvc.lock to Prefect's cache, unless it is there already.
 
-    So a stage that `dvc repro` has done shows as Cached, and one that it did anew gives the new manifest.
+    A stage that `dvc repro` ran then shows as Cached, and returns the current manifest.
     """
     manifest = read_manifest(repo.root, stage)
     store = cast(ResultStore, get_result_store().update_for_task(run_stage))
@@ -178,8 +174,8 @@ def mirror(repo: DvcRepo, stage: str, key: str) -> None:
 
 
 def _manifest(root: Path, stage: str) -> Manifest:
-    """The stage's entry. Another stage that ends now may be writing dvc.lock: a torn read is tried again."""
-    why = f"dvc.lock has no entry for {stage}, which dvc has just run; look at dvc.lock"
+    """The stage's entry in dvc.lock. Reading is retried, since another stage that ends may be writing the file."""
+    why = f"dvc.lock has no entry for {stage}, which dvc has just run; check dvc.lock"
     for _ in range(100):
         try:
             manifest = read_manifest(root, stage)

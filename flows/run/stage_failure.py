@@ -1,4 +1,4 @@
-"""Why a stage failed, and whether to try it again: from exit codes where there are any, else from dvc's own words."""
+"""Why a stage failed, and whether to retry it: by exit codes where there are any, else by DVC's messages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DELAYS = "POINTS2MODEL_RETRY_SECONDS"
 LONGEST_S = 1e6
 _RAN = "> "
 _FAILED = re.compile(r"ERROR: failed to reproduce .*, exited with (-?\d+)$")
-# dvc ends with the same code for all of its errors, so these are told by its words; tests hold dvc to them.
+# DVC has one exit code for all errors, so these are recognised by its messages, which tests check.
 _BUSY = ("is busy, it is being blocked by:", "Unable to acquire lock")
 _TORN = "Unable to read RWLock-file"
-_AWAY = re.compile(  # as botocore words them
+_AWAY = re.compile(  # messages of botocore
     r"Could not connect to the endpoint URL|[Tt]imeout on endpoint URL|Failed to connect to proxy URL"
     r"|Connection was closed before we received a valid response|An HTTP Client (raised|failed to establish)"
     r"|An error occurred while reading from response stream"
@@ -30,44 +30,42 @@ _AWAY = re.compile(  # as botocore words them
 
 
 class Cause(Enum):
-    """What kind of failure it is. Its value says it in words."""
+    """The kind of a failure; its value is the text for people."""
 
-    FINAL = "it needs mending"
+    FINAL = "it needs a fix"
     AWAY = "a server is out of reach"
-    BUSY = "another dvc is at work on the same files"
+    BUSY = "another dvc is using the same files"
     KILLED = "it was killed (SIGKILL: too little memory, or a person)"
     STOPPED = "this run is being stopped"
 
     @property
     def tries(self) -> int:
-        """How often a stage is run at most that fails so; the delays may say less."""
+        """How often a stage with this failure is run at most; fewer times where there are fewer delays."""
         return {Cause.AWAY: 99, Cause.BUSY: 99, Cause.KILLED: 2}.get(self, 1)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a stage failed: its cause, and the part of its output that says it."""
+    """Why a stage failed: the cause, and the part of its output that explains it."""
 
     cause: Cause
     message: str
 
 
 def examine(stage: str, code: int, lines: list[str], log_path: Path, root: Path) -> Failure:
-    """What a stage's failure comes from.
+    """Finds out why a stage failed.
 
     Args:
         stage: its name.
         code: the exit code of its `dvc repro`; negative where a signal ended it.
-        lines: what it printed.
-        log_path: where these lines are kept, for the reader.
-        root: the project; what is full there is told too.
+        lines: its output.
+        log_path: the file with these lines, for the message.
+        root: the project; full disks there are in the message too.
     """
     cause = _cause(code, lines)
-    message = _said(stage, lines)
+    message = _explanation(stage, lines)
     if cause is Cause.KILLED:
-        message = (
-            f"{message}\nit was ended by SIGKILL, which is often the system's answer to too little memory"
-        )
+        message = f"{message}\nit was ended by SIGKILL, often because there was too little memory"
     full = [] if cause is Cause.STOPPED else disk.tight(root, root / "workspace", root / ".dvc/cache")
     return Failure(cause, "\n".join([message, *full, f"(its whole output: {log_path})"]))
 
@@ -78,15 +76,15 @@ def delays() -> list[float]:
     Raises:
         TaskError: the environment variable isn't numbers with commas between.
     """
-    said = os.environ.get(DELAYS, "10,60,300")
+    value = os.environ.get(DELAYS, "10,60,300")
     try:
-        seconds = [float(part) for part in said.split(",") if part.strip()]
-        if all(0 <= one <= LONGEST_S for one in seconds):  # NaN isn't
+        seconds = [float(part) for part in value.split(",") if part.strip()]
+        if all(0 <= one <= LONGEST_S for one in seconds):  # false for NaN
             return seconds
     except ValueError:
         pass
     raise TaskError(
-        f"{DELAYS}: found {said[:100]!r}, expected seconds such as 10,60,300; correct or unset it"
+        f"{DELAYS}: found {value[:100]!r}, expected seconds such as 10,60,300; correct or unset it"
     )
 
 
@@ -108,16 +106,16 @@ def _cause(code: int, lines: list[str]) -> Cause:
     return Cause.AWAY if any(_AWAY.search(line) for line in errors) else Cause.FINAL
 
 
-def _said(stage: str, lines: list[str]) -> str:
-    """The part of a failed stage's output that says why."""
+def _explanation(stage: str, lines: list[str]) -> str:
+    """The part of a failed stage's output that explains the failure."""
     started = max((n for n, line in enumerate(lines) if line.startswith(_RAN)), default=-1)
     own = [
         line for line in lines[started + 1 :] if line.strip() and not line.startswith(("ERROR:", "WARNING:"))
     ]
     if started < 0 or not own:
         first = next((n for n, line in enumerate(lines) if line.startswith("ERROR:")), len(lines))
-        said = [line.removeprefix("ERROR: ") for line in lines[first:] if line.strip()]
-        return "\n".join(said or ["it ended without a word"])
+        errors = [line.removeprefix("ERROR: ") for line in lines[first:] if line.strip()]
+        return "\n".join(errors or ["it ended without a message"])
     message = max((n for n, line in enumerate(own) if line.startswith(f"{stage}: ")), default=-1)
     trace = max((n for n, line in enumerate(own) if line.startswith("Traceback ")), default=-1)
     if trace > message:

@@ -1,4 +1,4 @@
-"""How far a stage is, as a progress artifact in Prefect's UI: read from the lines that it prints."""
+"""A stage's progress as an artifact in Prefect's UI, read from the lines that the stage prints."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 EVERY_S = 2.0
-"""The server is told no more often: a step may print a line a second."""
+"""Between updates of the artifact: a stage may print a line a second."""
 PATIENCE_S = 10.0
-"""At a stage's end, how long its last figure may take to reach the server."""
+"""How long the last update may take at a stage's end."""
 
 # tasks/common/progress.py prints `train_teacher: 22/1000 steps, 2.2/s, 7 min 27 s left, loss 1.234`.
 _LINE = re.compile(r".+: (?P<done>\d+)/(?P<total>\d+) \w+, .+ left")
 
 
 class Progress(NamedTuple):
-    """A share of a stage's present piece of work, in percent, and the line that told it."""
+    """Percent of a stage's current piece of work that are done, and the line with them."""
 
     percent: float
     line: str
 
 
 def read_line(line: str) -> Progress | None:
-    """What a line tells of progress; None for any other line."""
+    """The progress in a line; None for any other line."""
     match = _LINE.match(line)
     if match is None or int(match["total"]) == 0:
         return None
@@ -39,11 +39,11 @@ def read_line(line: str) -> Progress | None:
 
 
 class StageProgress:
-    """Hands a stage's progress to the server; use as a context manager around the stage, in its task.
+    """Sends a stage's progress to the server; a context manager around the stage, in its task.
 
-    The artifact appears with the first line that tells of progress, so stages of a few seconds have none, and ends at
-    100 where the stage ends well. A thread of its own talks to the server: one that is slow or gone holds up
-    no stage, and never fails one.
+    The artifact is made with the first line of progress, so stages of a few seconds have none, and ends at 100 where
+    the stage succeeds. Requests are made in a thread of their own, so that a slow or missing server delays no stage and
+    fails none.
     """
 
     def __init__(self, stage: str, logger: Logger) -> None:
@@ -58,17 +58,17 @@ class StageProgress:
         return self
 
     def line(self, line: str) -> None:
-        """Takes a line of the stage; only those that tell of progress count."""
+        """Takes a line of the stage; lines without progress are ignored."""
         progress = read_line(line)
         if progress is not None:
-            self._tell(progress)
+            self._send(progress)
 
     def end(self, well: bool) -> None:
-        """The stage has ended, well or not: it failed, or the run was cancelled."""
+        """Ends the progress: `well` unless the stage failed or was cancelled."""
         if self._latest is not None:
             percent = self._latest.percent
             early = Progress(percent, f"{self._stage}: ended early, at {percent:g}%")
-            self._tell(Progress(100.0, f"{self._stage}: done") if well else early)
+            self._send(Progress(100.0, f"{self._stage}: done") if well else early)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,11 +78,11 @@ class StageProgress:
         if self._thread is not None:
             self._thread.join(PATIENCE_S)
 
-    def _tell(self, progress: Progress) -> None:
+    def _send(self, progress: Progress) -> None:
         self._latest = progress
         self._changed.set()
         if self._thread is None:
-            # The artifact belongs to the task run, which Prefect finds by context variables.
+            # Prefect finds the task run of the artifact by context variables.
             context = contextvars.copy_context()
             self._thread = threading.Thread(
                 target=context.run, args=(self._send_all,), name=self._key, daemon=True

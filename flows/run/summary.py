@@ -1,4 +1,4 @@
-"""What a run came to, in words and tables for Prefect's UI; reads the workspace and writes nothing."""
+"""A run's results in words and tables for Prefect's UI; reads the workspace and writes nothing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DONE = ("Cached", "Completed")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run, as far as it came.
+    """A run and its results.
 
     Attributes:
         root: the project's folder.
         name: of the run.
-        stages: how each fared, in order: StageRun as dicts.
-        notes: what else happened, a sentence each: what came in, what was promoted.
+        stages: the result of each, in order: StageRun as dicts.
+        notes: other events, a sentence each: the intake, the promotion.
     """
 
     root: Path
@@ -40,7 +40,7 @@ class RunFacts:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def done(self, stage: str) -> bool:
-        """Whether the stage's outputs are those of this run's data and params; else they may be older."""
+        """Whether the stage's outputs are of this run's data and params; else they may be older."""
         return any(one["name"] == stage and one["state"] in DONE for one in self.stages)
 
     def failed(self) -> list[str]:
@@ -49,18 +49,18 @@ class RunFacts:
 
     @property
     def workspace(self) -> Path:
-        """Where the line's results lie."""
+        """The folder of the pipeline's results."""
         return self.root / WORKSPACE
 
     def out(self, stage: str) -> str | None:
-        """The hash of the line's result of `stage` as DVC has it; None where this run hasn't brought it up to date."""
+        """The hash of the output of `stage` in dvc.lock; None where this run hasn't brought it up to date."""
         for one in self.stages:
             if one["name"] == stage and one["state"] in DONE:
                 return one["outs"].get(OUTS[stage])
         return None
 
     def read(self, stage: str, path: str) -> Any:
-        """A JSON file of the workspace that `stage` makes; None where that isn't up to date, or has none."""
+        """A JSON file of the workspace that `stage` writes; None where it isn't up to date, or has none."""
         file = self.workspace / path
         return json.loads(file.read_text(encoding="utf-8")) if self.done(stage) and file.is_file() else None
 
@@ -75,7 +75,7 @@ class RunFacts:
 
 
 def summary(run: RunFacts, link: str | None) -> str:
-    """The run as Markdown; `link` is where a browser finds the report."""
+    """The run as Markdown; `link` is the report's address."""
     failed = run.failed()
     parts = [f"# {_plain(run.name)}", f"**Failed: {', '.join(failed)}**" if failed else "**Completed**"]
     facts = [*(_plain(note) for note in run.notes), *_points(run)]
@@ -100,16 +100,16 @@ def headline(run: RunFacts) -> str:
     """The run in a line, for lists of runs and the summary's history."""
     failed = run.failed()
     ran = sum(one["state"] == "Completed" for one in run.stages)
-    told = [f"failed: {', '.join(failed)}" if failed else f"{ran} of {len(run.stages)} stages ran"]
+    parts = [f"failed: {', '.join(failed)}" if failed else f"{ran} of {len(run.stages)} stages ran"]
     metrics = run.read("evaluate", "evaluation/metrics.json")
     if metrics is not None and {"teacher", "student"} <= metrics.keys():
-        told.append(
+        parts.append(
             f"student AP {figure(metrics['student'][AP.key])} (teacher {figure(metrics['teacher'][AP.key])})"
         )
     comparison = run.comparison()
     if comparison is not None:
-        told.append(WORDS[comparison.verdict])
-    return "; ".join(told)
+        parts.append(WORDS[comparison.verdict])
+    return "; ".join(parts)
 
 
 def _points(run: RunFacts) -> list[str]:
@@ -121,9 +121,9 @@ def _points(run: RunFacts) -> list[str]:
         f"{count:,} {_plain(str(reason).replace('_', ' '))}"
         for reason, count in manifest.get("rejected_because", {}).items()
     )
-    told = f"Points: {counts['points']:,} on {counts['images']:,} images, {counts['rejected']:,} rejected"
+    text = f"Points: {counts['points']:,} on {counts['images']:,} images, {counts['rejected']:,} rejected"
     files = counts.get("files_rejected", 0)
-    return [told + (f" ({why})" if why else "") + (f", {files:,} whole files rejected" if files else "")]
+    return [text + (f" ({why})" if why else "") + (f", {files:,} whole files rejected" if files else "")]
 
 
 def _scores(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
@@ -197,14 +197,14 @@ def _changes(change: Any, comparison: Comparison | None) -> dict[str, str]:
 
 
 def ap_caption(run: RunFacts) -> str:
-    """What the table says, in a sentence or more."""
+    """The table's caption."""
     comparison = run.comparison()
-    told = "Mask AP on the validation images, in percent."
+    text = "Mask AP on the validation images, in percent."
     if comparison is None:
-        return told
+        return text
     if comparison.baseline.version is None:
-        return f"{told} No model is promoted yet."
-    return f"{told} The student is **{WORDS[comparison.verdict]}**. {_plain(' '.join(comparison.reasons))}"
+        return f"{text} No model is promoted yet."
+    return f"{text} The student is **{WORDS[comparison.verdict]}**. {_plain(' '.join(comparison.reasons))}"
 
 
 def _signed(value: float | None) -> str:
@@ -212,12 +212,12 @@ def _signed(value: float | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text as it is, whatever it holds: names of files and classes are data, and Markdown may hold HTML."""
+    """Text with Markdown and HTML escaped: names of files and classes are data."""
     escaped = re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def _fenced(text: str) -> str:
-    """A block of text as it is, whatever it holds."""
+    """A code block with any text."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"

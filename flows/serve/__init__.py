@@ -1,1 +1,1 @@
-"""What keeps the pipeline going: server, watcher, reports."""
+"""Services: the Prefect server and deployment, the watcher of the inbox, the reports."""

@@ -1,4 +1,4 @@
-"""What `run`, `serve` and the watcher ask of a Prefect server, through its API."""
+"""Requests of `serve` and the watcher to the API of a Prefect server."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from flows.serve.watch import EVENT
 
 FLOW = "annotation_to_model"
 NEWEST = 20
-"""Runs that are asked for at once; more don't begin within seconds."""
+"""Runs in a response; more don't start within seconds."""
 
 
 class PrefectApi:
-    """The server that PREFECT_API_URL names."""
+    """The server of PREFECT_API_URL."""
 
     def announce(self, resource: dict[str, str], payload: dict[str, Any]) -> None:
         """Sends the event `point-labels.arrived`.
 
-        By a request that the server answers, where `emit_event` sends it off and never tells whether it came.
+        By a request with a response: `emit_event` doesn't report whether the event arrived.
 
         Raises:
-            httpx.HTTPError: the server can't be reached, or refuses it.
+            httpx.HTTPError: the server can't be reached, or rejects it.
         """
         event = Event(event=EVENT, resource=Resource(resource), payload=payload)
         with get_client(sync_client=True) as client:
             client.request("POST", "/events", json=[event.model_dump(mode="json")])
 
     def waiting(self) -> int:
-        """Runs of the line that are due and haven't started."""
+        """How many runs of the pipeline are due and haven't started."""
         return self._count([StateType.SCHEDULED, StateType.PENDING])
 
     def running(self) -> int:
-        """Runs of the line that have started and haven't ended."""
+        """How many runs of the pipeline have started and haven't ended."""
         return self._count([StateType.RUNNING, StateType.CANCELLING])
 
-    def begun(self, deployment: str, since: datetime) -> list[Run]:
-        """The newest runs of one of the line's deployments that began since then, the oldest first."""
+    def started(self, deployment: str, since: datetime) -> list[Run]:
+        """The newest runs of a deployment that started since then, the oldest first."""
         with get_client(sync_client=True) as client:
             found = client.read_flow_runs(
                 flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),

@@ -1,6 +1,6 @@
-"""Serves a project's reports to a browser: the newest, and each that DVC's cache has, by its hash.
+"""Serves a project's reports over HTTP: the newest, and each in DVC's cache, by its hash.
 
-Prefect's UI links to them; a browser follows no link from there to a file.
+Prefect's UI links to them; a browser follows no link from a web page to a file.
 """
 
 from __future__ import annotations
@@ -34,17 +34,16 @@ _CONTENT = (  # a report has no script and loads nothing
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-ASKING, SENDING = 5.0, 120.0
-"""Seconds that a request and its answer may take."""
-MOST = 32
-"""Connections at once; a browser has few."""
+REQUEST_SECONDS, RESPONSE_SECONDS = 5.0, 120.0
+MAX_CONNECTIONS = 32
+"""At once; a browser has few."""
 
 
 class ReportServer(http.server.ThreadingHTTPServer):
-    """Answers `/` and `/report.html` with the project's present report, `/reports/MD5.html` with the one of that hash.
+    """Serves the newest report at `/` and `/report.html`, and the one of a hash at `/reports/MD5.html`.
 
-    Nothing else is served, nor anything in DVC's cache that is no page. Who knows a report's hash may see it, on this
-    machine: a link in Prefect's UI needs no login, and nobody guesses one. All else needs the login.
+    Nothing else is served, and no file of DVC's cache that isn't a page. On this machine a report's hash is enough to
+    see it, so that links in Prefect's UI need no login; hashes can't be guessed. Other requests need the login.
     """
 
     daemon_threads = True
@@ -54,14 +53,14 @@ class ReportServer(http.server.ThreadingHTTPServer):
         """
         Args:
             root: the project's folder.
-            login: `user:password`; None shows reports by their hash alone.
+            login: `user:password`; None serves reports by their hash only.
             host: the address to listen on.
             port: 0 takes a free one.
 
         Raises:
             PipelineError: `root` is no project.
-            TaskError: others than this machine would reach it, and there is no login.
-            OSError: the port is taken.
+            TaskError: other machines can reach the address, and there is no login.
+            OSError: the port is in use.
         """
         self.is_local = is_loopback(host)
         if login is None and not self.is_local:
@@ -70,7 +69,7 @@ class ReportServer(http.server.ThreadingHTTPServer):
                 str(Fault("--host", host, "no login", "one, where other machines reach it", step))
             )
         self.root, self.repo = root, DvcRepo(root)
-        self._connections: dict[socket.socket, bool] = {}  # the oldest first; whether its request is read
+        self._connections: dict[socket.socket, bool] = {}  # the oldest first; True once the request is read
         self._lock = threading.Lock()
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -79,29 +78,29 @@ class ReportServer(http.server.ThreadingHTTPServer):
         self.names = own_names(host, self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread. Where there are many connections, the oldest one that waits for its request ends."""
+        """Handles it in a thread. With too many connections, closes the oldest one that has sent no request yet."""
         with self._lock:
             waiting = next((one for one, is_read in self._connections.items() if not is_read), None)
-            if len(self._connections) >= MOST and waiting is not None:
+            if len(self._connections) >= MAX_CONNECTIONS and waiting is not None:
                 del self._connections[waiting]
                 with contextlib.suppress(OSError):
                     waiting.shutdown(socket.SHUT_RDWR)
-            is_taken = len(self._connections) < MOST
-            if is_taken:
+            is_accepted = len(self._connections) < MAX_CONNECTIONS
+            if is_accepted:
                 self._connections[request] = False
-        if is_taken:
+        if is_accepted:
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def request_is_read(self, request: socket.socket) -> None:
-        """It isn't ended for a newer one from now on."""
+        """Notes that the request was read, so that it isn't closed for a newer one."""
         with self._lock:
             if request in self._connections:
                 self._connections[request] = True
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """One request, from beginning to end."""
+        """Handles one request."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -109,43 +108,43 @@ class ReportServer(http.server.ThreadingHTTPServer):
                 self._connections.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks off is no matter."""
+        """Ignores a connection that breaks off."""
 
-    def may_see(self, path: str, shown: list[str]) -> bool:
-        """Whether a path is served to someone who shows these headers `Authorization`."""
+    def is_allowed(self, path: str, logins: list[str]) -> bool:
+        """Whether a path is served to a request with these headers `Authorization`."""
         if self.is_local and _OF_HASH.fullmatch(path):
             return True
         return (
             self._login is not None
-            and len(shown) == 1
-            and hmac.compare_digest(shown[0].encode("latin-1", "replace"), self._login)
+            and len(logins) == 1
+            and hmac.compare_digest(logins[0].encode("latin-1", "replace"), self._login)
         )
 
     @property
     def address(self) -> str:
-        """Of the newest report."""
+        """The address of the newest report."""
         host = f"{self.server_address[0]!s}"
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/report.html"
 
     def page(self, path: str) -> bytes | None:
-        """What is to be found at a path; None for nothing."""
-        wanted = _OF_HASH.fullmatch(path)
-        if wanted is None:
+        """The page at a path; None where there is none."""
+        found = _OF_HASH.fullmatch(path)
+        if found is None:
             return _read(self.root / REPORT) if path in ("/", "/report.html") else None
-        # The newest where the cache was cleared. Both are hashed: an object may be damaged.
-        for page in map(_read, (self.repo.cache_file(wanted[1]), self.root / REPORT)):
-            if page is not None and hashlib.md5(page, usedforsecurity=False).hexdigest() == wanted[1]:
+        # The newest report too, if the cache was cleared. Both are hashed: an object may be damaged.
+        for page in map(_read, (self.repo.cache_file(found[1]), self.root / REPORT)):
+            if page is not None and hashlib.md5(page, usedforsecurity=False).hexdigest() == found[1]:
                 return page
         return None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: ReportServer
-    timeout = ASKING
+    timeout = REQUEST_SECONDS
 
     def handle(self) -> None:
-        """One request, cut off where it comes too slowly: the timeout is of each read alone."""
-        self._late = threading.Timer(ASKING, self._cut)
+        """Handles one request; closes the connection where it is too slow: `timeout` limits single reads only."""
+        self._late = threading.Timer(REQUEST_SECONDS, self._cut)
         self._late.daemon = True
         self._late.start()
         try:
@@ -158,16 +157,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
-        """A page, or why there is none."""
+        """Sends a page, or an error."""
         self._late.cancel()
         self.server.request_is_read(self.connection)
-        self.connection.settimeout(SENDING)
+        self.connection.settimeout(RESPONSE_SECONDS)
         path = self.path.split("?", maxsplit=1)[0]
         why = refusal(self.server.names, lambda name: self.headers.get_all(name, []), self.command)
         if why is not None:
-            self._answer(HTTPStatus.FORBIDDEN, why.encode("ascii", "replace"), "text/plain")
-        elif not self.server.may_see(path, self.headers.get_all("Authorization", [])):
-            self._answer(
+            self._respond(HTTPStatus.FORBIDDEN, why.encode("ascii", "replace"), "text/plain")
+        elif not self.server.is_allowed(path, self.headers.get_all("Authorization", [])):
+            self._respond(
                 HTTPStatus.UNAUTHORIZED,
                 b"<!doctype html><title>Login</title><p>The login for reports is in the project's folder, in "
                 b"<code>.prefect/reports_login</code>, as user:password. Links in Prefect's UI need none.",
@@ -175,9 +174,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 {"WWW-Authenticate": 'Basic realm="reports"'},
             )
         elif (page := self.server.page(path)) is not None:
-            self._answer(HTTPStatus.OK, page, "text/html")
+            self._respond(HTTPStatus.OK, page, "text/html")
         else:
-            self._answer(
+            self._respond(
                 HTTPStatus.NOT_FOUND,
                 b"<!doctype html><title>No such report</title><p>This project's DVC cache has no such report, or a "
                 b"damaged one: it may be another project's, or on another machine (<code>dvc pull</code>). "
@@ -187,7 +186,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _answer(
+    def _respond(
         self, status: HTTPStatus, content: bytes, kind: str, further: dict[str, str] | None = None
     ) -> None:
         self.send_response(status)
@@ -200,7 +199,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def end_headers(self) -> None:
-        """With what keeps other pages from this one."""
+        """Adds the headers that protect the page from other sites."""
         for name, value in {
             **HEADERS,
             "Content-Security-Policy": _CONTENT,
@@ -210,15 +209,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().end_headers()
 
     def version_string(self) -> str:
-        """Not Python's version."""
+        """Hides Python's version."""
         return "points2model"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing of each request."""
+        """Logs no requests."""
 
 
 def _read(path: Path) -> bytes | None:
-    """A page; None where the file is absent or something else (the cache has data and models too)."""
+    """A page; None where there is no file, or it isn't a page (the cache has data and models too)."""
     try:
         with path.open("rb") as file:
             if file.read(len(_PAGE)).lower() != _PAGE:
@@ -230,29 +229,29 @@ def _read(path: Path) -> bytes | None:
 
 
 def login_place() -> str:
-    """Where people find the login for reports."""
+    """Where the login for reports is, for messages."""
     return f"that of {REPORTS}" if REPORTS in os.environ else f"it is in {REPORTS_FILE}"
 
 
 @contextmanager
 def reports_served(root: Path, say: Callable[[str], None], port: int) -> Iterator[None]:
-    """Serves reports in a thread meanwhile, for runs that this process starts: they learn by their environment where.
+    """Serves reports in a thread meanwhile; runs that this process starts have the address in their environment.
 
-    Where the port is taken, by another project for one, a free one is used; links that runs have left before then lead
-    to that other project, which has no such reports and says so. What can't be served is said, and ends nothing.
+    Where the port is in use, such as by another project, a free one is taken; links of earlier runs then lead to that
+    other project, which doesn't have these reports. If reports can't be served, a line says why, and nothing is raised.
 
     Args:
         root: the project's folder.
-        say: gets a line for people.
-        port: the wanted one, of `serve --reports-port`; 0 takes a free one.
+        say: takes a line for people.
+        port: of `serve --reports-port`; 0 takes a free one.
     """
-    taken = ""
+    in_use = ""
     try:
         login, _ = of_server(root, REPORTS_FILE, REPORTS)
         try:
             server = ReportServer(root, login, port=port)
         except OSError as error:
-            taken = f" (port {port}: {error.strerror or error}; choose one with --reports-port)"
+            in_use = f" (port {port}: {error.strerror or error}; choose one with --reports-port)"
             server = ReportServer(root, login, port=0)
     except (PipelineError, TaskError, OSError) as error:
         say(f"reports aren't served: {error}")
@@ -265,7 +264,7 @@ def reports_served(root: Path, say: Callable[[str], None], port: int) -> Iterato
         thread.start()
         os.environ[VARIABLE] = named or here
         behind = f" ({VARIABLE}), served on {here}" if named else ""
-        say(f"reports: {newest_address()}{behind}{taken}; the newest one asks for a login: {login_place()}")
+        say(f"reports: {newest_address()}{behind}{in_use}; the newest one needs a login: {login_place()}")
         try:
             yield
         finally:

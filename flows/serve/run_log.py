@@ -1,4 +1,4 @@
-"""Tells of a deployment's runs: a line as each begins, and one as it ends with its state and how long it took."""
+"""Logs a deployment's runs: a line when each starts, and one when it ends with its state and duration."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 EVERY = 5.0
-"""Seconds between questions to the server; each is answered with a handful of rows."""
+"""Seconds between requests to the server; each returns a few rows."""
 
 log = logging.getLogger(__name__)
 
 
 class Run(NamedTuple):
-    """A run that has begun; `state` is as people are told it, such as Completed."""
+    """A run that has started; `state` is Prefect's name of its state, such as Completed."""
 
     id: str
     name: str
@@ -25,19 +25,19 @@ class Run(NamedTuple):
 
 
 class Server(Protocol):
-    """What is asked of Prefect."""
+    """The requests of `RunLog` to Prefect."""
 
-    def begun(self, deployment: str, since: datetime) -> Sequence[Run]:
-        """The newest runs of a deployment that began since then, the oldest first."""
+    def started(self, deployment: str, since: datetime) -> Sequence[Run]:
+        """The newest runs of a deployment that started since then, the oldest first."""
 
 
-class RunTeller:
-    """Asks the server for runs time after time; an answer that doesn't come is no matter.
+class RunLog:
+    """Requests the runs from the server at intervals; failed requests are ignored.
 
     Args:
-        deployment: whose runs are told of, from now on.
-        server: what is asked.
-        say: gets the lines.
+        deployment: whose runs are logged, from now on.
+        server: takes the requests.
+        say: takes the lines.
     """
 
     def __init__(self, deployment: str, server: Server, say: Callable[[str], None]) -> None:
@@ -47,27 +47,27 @@ class RunTeller:
         self._lock = threading.Lock()
 
     def run(self, stopped: threading.Event) -> None:
-        """Tells until `stopped` is set."""
+        """Logs until `stopped` is set."""
         while not stopped.wait(EVERY):
-            self.look()
+            self.update()
 
-    def look(self) -> None:
-        """Tells what is new since the last look."""
+    def update(self) -> None:
+        """Logs what is new since the last request."""
         try:
-            runs = self.server.begun(self.deployment, self._since)
-        except Exception:  # the server is away: whoever needs it says so
-            log.debug("no answer on runs", exc_info=True)
+            runs = self.server.started(self.deployment, self._since)
+        except Exception:  # no connection to the server, which others report
+            log.debug("the runs can't be requested", exc_info=True)
             return
         with self._lock:
             for run in runs:
                 if run.id not in self._ended:
-                    self.say(f"run {run.name!r} has begun")
+                    self.say(f"run {run.name!r} has started")
                 if run.has_ended and not self._ended.get(run.id, False):
-                    self.say(f"run {run.name!r} has ended: {run.state}, after {lasted(run.seconds)}")
+                    self.say(f"run {run.name!r} has ended: {run.state}, after {duration(run.seconds)}")
             self._ended = {run.id: run.has_ended for run in runs}
 
 
-def lasted(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`1 h 2 min`, `2 min 3 s`, `3 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

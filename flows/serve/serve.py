@@ -1,4 +1,4 @@
-"""Everything on one machine: a Prefect server, the line's deployment with its schedule and trigger, and the watcher."""
+"""Everything on one machine: a Prefect server, the deployment with its schedule and trigger, and the watcher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flows.processes.children import stop_all, stream
 from flows.processes.server_process import COMMAND, HOST_SETTING, LOG, PORT_SETTING, server_environment
 from flows.processes.temporary_server import STARTUP
 from flows.serve.report_server import reports_served
-from flows.serve.run_log import RunTeller
+from flows.serve.run_log import RunLog
 from flows.serve.watch import EVENT, Watcher
 from tasks.common.config import OperateConfig, Params
 from tasks.common.errors import TaskError
@@ -30,15 +30,15 @@ from tasks.inbox.pending import inbox_id
 
 HOST = "127.0.0.1"
 PARTING = 45.0
-"""Seconds that a run which is under way has to end, and its state to be told, when serving ends."""
+"""Seconds for a run that is under way to end, and report its state, when serving ends."""
 RESTART = 5.0
-"""Seconds until what has died is started again."""
+"""Seconds until a process or thread that ended is restarted."""
 
 Say = Callable[[str], None]
 
 
 class LocalServer:
-    """A Prefect server of our own on this machine, which ends when we do; started again should it die."""
+    """A Prefect server on this machine, which ends with this process, and is restarted if it dies."""
 
     def __init__(self, root: Path, port: int, login: str, say: Say) -> None:
         self.root, self.port, self.say, self._login = root, port, say, login
@@ -48,23 +48,23 @@ class LocalServer:
         self._thread = threading.Thread(target=self._keep_up, name="server")
 
     def start(self) -> None:
-        """Returns when the server answers.
+        """Starts the server; returns when it responds.
 
-        The port is ours from here to `stop`, also while no server process lives: whoever else listened there would be
-        sent the login by our clients and by the browser. Meanwhile requests wait.
+        The port is held until `stop`, also while the server is restarted: another process that listens there would get
+        the login from our clients and from the browser. Requests wait meanwhile.
 
         Raises:
-            TaskError: the port is taken, or the server doesn't start.
+            TaskError: the port is in use, or the server doesn't start.
         """
         try:
             self._listener = socket.create_server((HOST, self.port))
         except OSError as error:
-            step = f"use that server with PREFECT_API_URL={self.url}, or take another port with --port"
+            step = f"use that server with PREFECT_API_URL={self.url}, or choose another port with --port"
             found = os.strerror(error.errno or 0)
             raise TaskError(str(Fault(f"port {self.port}", HOST, found, "a free port", step))) from None
         self._thread.start()
         end = time.monotonic() + STARTUP
-        while not answers(self.url):
+        while not responds(self.url):
             if time.monotonic() > end or not self._thread.is_alive():
                 raise TaskError(
                     f"the Prefect server doesn't start within {STARTUP:.0f} s; see {self.root / LOG}"
@@ -99,15 +99,15 @@ class LocalServer:
                     pass_fds=(socket_number,),
                 )  # fmt: skip
             if not self._stopping.is_set():
-                self.say(f"the server ended with code {code} ({LOG}); it is started again")
+                self.say(f"the server ended with code {code} ({LOG}); it is restarted")
                 self._stopping.wait(RESTART)
 
 
-class Line:
+class Deployment:
     """The deployment of `annotation_to_model`: on schedule, on the event, by hand; one run at a time.
 
-    Its runs are processes of their own; those that are due while one runs wait for it. Served in a thread, so that
-    signals are the caller's to handle.
+    Each run is a process of its own; runs that are due meanwhile wait for it. The deployment is served in a thread, so
+    that the caller can handle signals.
     """
 
     def __init__(self, name: str, operate: OperateConfig, say: Say) -> None:
@@ -116,33 +116,33 @@ class Line:
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: Any = None
-        self._thread = threading.Thread(target=self._keep_up, name="line", daemon=True)
+        self._thread = threading.Thread(target=self._keep_up, name="deployment", daemon=True)
 
     def start(self) -> None:
-        """Returns when the deployment is known to the server and its runs are looked for."""
+        """Starts serving; returns when the server has the deployment."""
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
-        """Cancels a run that is under way, pauses the schedule, and ends."""
+        """Cancels a run that is under way, pauses the schedule, and stops serving."""
         self._stopping.set()
         if self._loop is not None and self._runner is not None and self._runner.started:
             asyncio.run_coroutine_threadsafe(self._runner.astop(), self._loop)
         if self._thread.ident is not None:
-            self._thread.join(PARTING)  # without a server it would try for minutes to tell that it ends
+            self._thread.join(PARTING)  # with a limit: without a server it retries for minutes
             from prefect.logging.handlers import APILogHandler
 
-            # The last lines of a cancelled run's log, which are sent every other second: while there is a server.
+            # Send the last log lines of a cancelled run while there is a server; they are sent every other second.
             APILogHandler().flush()
 
     def _keep_up(self) -> None:
         while not self._stopping.is_set():
             try:
                 asyncio.run(self._serve())
-            except Exception as error:  # the server was away for too long
+            except Exception as error:  # no connection to the server for too long
                 self._ready.set()
                 if not self._stopping.is_set():
-                    self.say(f"serving ended: {error or type(error).__name__}; it is started again")
+                    self.say(f"serving ended: {error or type(error).__name__}; it is restarted")
             self._stopping.wait(RESTART)
 
     async def _serve(self) -> None:
@@ -150,7 +150,7 @@ class Line:
 
         from flows.run.pipeline import annotation_to_model
 
-        # Every ten seconds it tells how many runs wait for the one that runs.
+        # It logs every ten seconds how many runs are waiting.
         logging.getLogger("prefect.runner").setLevel(logging.WARNING)
         self._loop = asyncio.get_running_loop()
         self._runner = Runner(name=self.name, limit=1, pause_on_shutdown=True)
@@ -158,7 +158,7 @@ class Line:
             name=self.name,
             schedules=schedules(self.operate),
             triggers=triggers(self.name, self.operate),
-            description="The line of this project: points2model serve",
+            description="The pipeline of this project: points2model serve",
             tags=["points2model"],
         )
         await self._runner.aadd_deployment(deployment)
@@ -168,7 +168,7 @@ class Line:
 
 
 def triggers(name: str, operate: OperateConfig) -> list[Any]:
-    """Prefect's trigger of a run by new points in the inbox: one or none."""
+    """Prefect's trigger for new points in the inbox: one or none."""
     from prefect.events import DeploymentEventTrigger
 
     if operate.inbox.source is None:
@@ -189,7 +189,7 @@ def schedules(operate: OperateConfig) -> list[Any]:
     """Prefect's schedules of `operate.schedule`: one or none.
 
     Raises:
-        TaskError: the cron line or the time zone is at fault.
+        TaskError: the cron line or the time zone is wrong.
     """
     from prefect.schedules import Cron
 
@@ -214,8 +214,8 @@ def schedules(operate: OperateConfig) -> list[Any]:
         ) from None
 
 
-def answers(url: str, timeout: float = 5.0) -> bool:
-    """Whether a Prefect server of this machine answers at `url`, which ends in /api."""
+def responds(url: str, timeout: float = 5.0) -> bool:
+    """Whether a Prefect server on this machine responds at `url`, which ends in /api."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/health", timeout=timeout) as response:
@@ -235,45 +235,44 @@ def serve(
     say: Say,
     stopped: threading.Event,
 ) -> None:
-    """Serves the line of the project at `root`, the current folder, until `stopped` is set; ends all that it started.
+    """Serves the pipeline of the project at `root`, the current folder, until `stopped` is set; then stops all.
 
     Args:
         root: the project's folder.
         params: its params.
-        port: where to start a server; None uses the one of PREFECT_API_URL. That variable must name the server in both
-            cases, from before Prefect was imported: it reads its settings once. So must PREFECT_API_AUTH_STRING its
-            login.
-        login: of the server that is started.
-        reports_port: where reports are served, another where it is taken; 0 takes a free one.
+        port: of the server to start; None uses the one of PREFECT_API_URL. In both cases that variable must be the
+            server's address, and PREFECT_API_AUTH_STRING its login, before Prefect is imported, which reads them once.
+        login: of the server to start.
+        reports_port: for reports; where it is in use, or 0, a free one is taken.
         name: of the deployment.
-        say: gets lines for people.
-        stopped: ends it.
+        say: takes lines for people.
+        stopped: ends serving.
 
     Raises:
-        TaskError: the settings can't work, the port is taken, or no server answers.
+        TaskError: the settings are wrong, the port is in use, or no server responds.
     """
     url = os.environ["PREFECT_API_URL"]
     schedules(params.operate)
     server = None if port is None or login is None else LocalServer(root, port, login, say)
     from flows.run.gpu_limit import ensure_gpu_limit  # here, since it imports Prefect
-    from flows.run.server import lets_us_in, no_answer
+    from flows.run.server import check_server
     from flows.serve.prefect_api import PrefectApi
 
-    if server is None and not lets_us_in():
-        raise no_answer()
+    if server is None:
+        check_server()
     api = PrefectApi()
-    line, teller, meanwhile = Line(name, params.operate, say), RunTeller(name, api, say), ExitStack()
+    deployment, runs, meanwhile = Deployment(name, params.operate, say), RunLog(name, api, say), ExitStack()
     try:
         if server is not None:
             say(f"starting a Prefect server on {url.removesuffix('/api')} ...")
             server.start()
         ensure_gpu_limit()
         meanwhile.enter_context(reports_served(root, say, reports_port))
-        line.start()
+        deployment.start()
         say(f"serving annotation_to_model/{name}; the UI: {url.removesuffix('/api')}")
-        say(_told(params.operate))
-        threading.Thread(target=teller.run, args=(stopped,), name="runs", daemon=True).start()
-        meanwhile.callback(teller.look)  # at the end: a run that was cancelled by it
+        say(_description(params.operate))
+        threading.Thread(target=runs.run, args=(stopped,), name="runs", daemon=True).start()
+        meanwhile.callback(runs.update)  # at the end, for a run that is cancelled then
         if params.operate.inbox.source is not None:
             watcher = Watcher(root, api, say)
             threading.Thread(target=watcher.run, args=(stopped,), name="watcher", daemon=True).start()
@@ -281,13 +280,13 @@ def serve(
         say("stopping ...")
     finally:
         stopped.set()
-        line.stop()
+        deployment.stop()
         meanwhile.close()
         if server is not None:
             server.stop()
 
 
-def _told(operate: OperateConfig) -> str:
+def _description(operate: OperateConfig) -> str:
     schedule = f"on schedule {operate.schedule!r} ({operate.timezone})" if operate.schedule else "no schedule"
     inbox = f"when points arrive in {operate.inbox.source}" if operate.inbox.source else "no inbox"
     return f"runs: {schedule}; {inbox}; by hand"

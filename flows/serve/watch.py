@@ -1,4 +1,4 @@
-"""The watcher: looks into the inbox and tells Prefect when there is enough to run for, once for a burst."""
+"""The watcher: checks the inbox, and sends Prefect an event when there is enough for a run, once for a burst."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.inbox.pending import InboxChecker, PendingFiles, inbox_id
 EVENT = "point-labels.arrived"
 PLACE = Path("workspace/runs/arrivals/watch")
 AGAIN = 600.0
-"""Seconds after which files are announced again that no run has taken in, if none is under way."""
+"""Seconds after which files that no run has taken in are announced again, if none is under way."""
 PATIENCE = 600.0
 """Seconds between attempts, at most, while the inbox or the server can't be reached."""
 SHOWN_NAMES = 20
@@ -28,21 +28,21 @@ log = logging.getLogger(__name__)
 
 
 class Server(Protocol):
-    """What the watcher asks of Prefect."""
+    """The requests of the watcher to Prefect."""
 
     def announce(self, resource: dict[str, str], payload: dict[str, Any]) -> None:
-        """Sends the event; raises unless the server has it."""
+        """Sends the event; raises if the server doesn't accept it."""
 
     def waiting(self) -> int:
-        """Runs that are due and haven't started yet: they will take in what lies there then."""
+        """How many runs are due and haven't started: they will take in the pending files."""
 
     def running(self) -> int:
-        """Runs that have started and haven't ended."""
+        """How many runs have started and haven't ended."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """Why a run should start now: new points in `files`, some of which can't be read."""
+    """The reason for a run: new points in `files`, some of which can't be used."""
 
     files: list[str]
     points: int
@@ -51,16 +51,17 @@ class Call:
 
     def __str__(self) -> str:
         good = len(self.files) - self.bad
-        told = [f"{counted(self.points, 'new point')} in {counted(good, 'file')}"] if good else []
-        told += [f"{counted(self.bad, 'file')} that can't be used"] if self.bad else []
-        return ", ".join(told)
+        parts = [f"{counted(self.points, 'new point')} in {counted(good, 'file')}"] if good else []
+        parts += [f"{counted(self.bad, 'file')} that can't be used"] if self.bad else []
+        return ", ".join(parts)
 
 
 def call_for(waiting: PendingFiles, config: InboxConfig) -> Call | None:
-    """Whether what waits is enough: `min_points` and nothing still being written, or the oldest waits too long.
+    """The reason for a run now, if the pending files are enough: `min_points` and no file still being written, or the
+    oldest one pending for `max_wait_seconds`.
 
-    A burst ends when all of its files are complete, so that it makes one run; `max_wait_seconds` bounds that too. Files
-    that can't be used start a run only by their age: it enters them into the ledger and tells people.
+    A burst makes one run, since it ends when all of its files are complete or that time is over. Files that can't be
+    used start a run only by their age: it enters them into the ledger and reports them.
     """
     result = waiting.result
     files = sorted([*result.good, *result.rejected])
@@ -74,13 +75,14 @@ def call_for(waiting: PendingFiles, config: InboxConfig) -> Call | None:
 
 
 class Watcher:
-    """Looks into the inbox of the project at `root` time after time.
+    """Checks the inbox of the project at `root` at intervals.
 
     Args:
         root: the project's folder.
-        server: where events go.
-        say: gets a line whenever there is something new to say.
-        clock: seconds that only rise.
+        server: takes the events.
+        say: takes a line whenever the state of the inbox changes.
+        clock: a monotonic clock, in seconds.
+        again: seconds after which pending files are announced again.
     """
 
     def __init__(
@@ -95,48 +97,48 @@ class Watcher:
         self._inbox = InboxChecker(root, root / PLACE)
         self._announced: dict[tuple[str, str], float] = {}
         self._failures = 0
-        self._said = ""
+        self._last_line = ""
 
     def run(self, stopped: threading.Event) -> None:
-        """Looks until `stopped` is set."""
+        """Checks until `stopped` is set."""
         while not stopped.is_set():
-            stopped.wait(self.look())
+            stopped.wait(self.check())
 
-    def look(self) -> float:
-        """One look; returns the seconds until the next one. Nothing that may pass ends it."""
+    def check(self) -> float:
+        """Checks once; returns the seconds until the next check. Errors that may pass are reported, not raised."""
         try:
             params = load_params(self.root / "params.yaml")
-        except TaskError as error:  # someone is editing it
+        except TaskError as error:  # it may be edited now
             return self._failed(error, 30.0)
         config = params.operate.inbox
         if config.source is None:
-            self._tell("no inbox: params.yaml has operate.inbox.source: null")
+            self._report("no inbox: params.yaml has operate.inbox.source: null")
             return config.poll_seconds
         try:
-            self._tell(f"inbox {config.source}: {self._look(params, config.source)}")
+            self._report(f"inbox {config.source}: {self._check(params, config.source)}")
         except (DataError, TaskError, OSError) as error:
             return self._failed(error, config.poll_seconds)
-        except Exception as error:  # Prefect's client, or a fault of ours: neither may end a watch of months
-            log.debug("the watcher's look failed", exc_info=True)
+        except Exception as error:  # of Prefect's client, or a bug: neither may end the watcher
+            log.debug("the check of the inbox failed", exc_info=True)
             return self._failed(error, config.poll_seconds)
         self._failures = 0
         return config.poll_seconds
 
-    def _look(self, params: Params, source: str) -> str:
+    def _check(self, params: Params, source: str) -> str:
         waiting = self._inbox.check(params)
         now = self.clock()
         contents = {(name, waiting.digests[name]) for name in waiting.files}
         self._announced = {one: at for one, at in self._announced.items() if one in contents}
-        told = _told(waiting)
+        state = _description(waiting)
         call = call_for(waiting, params.operate.inbox)
         if call is None:
-            return told
-        asked = {(name, waiting.digests[name]) for name in call.files}
-        new = asked - self._announced.keys()
-        if not new and now - max(self._announced[one] for one in asked) < self.again:
-            return f"{told}; announced"
+            return state
+        pending = {(name, waiting.digests[name]) for name in call.files}
+        new = pending - self._announced.keys()
+        if not new and now - max(self._announced[one] for one in pending) < self.again:
+            return f"{state}; announced"
         if self.server.waiting() or (not new and self.server.running()):
-            return f"{told}; a run that takes them in is on its way"
+            return f"{state}; a run that takes them in is scheduled or running"
         resource = {"prefect.resource.id": inbox_id(self.root), "prefect.resource.name": source}
         payload = {
             "reason": str(call),
@@ -147,31 +149,28 @@ class Watcher:
             "oldest_seconds": round(call.oldest),
         }
         self.server.announce(resource, payload)
-        self._announced |= dict.fromkeys(asked, now)
-        return f"{told}; announced"
+        self._announced |= dict.fromkeys(pending, now)
+        return f"{state}; announced"
 
     def _failed(self, error: Exception, poll: float) -> float:
         pause = min(max(poll, 1.0) * 2**self._failures, max(PATIENCE, poll))
         self._failures += 1
         why = (str(error) or type(error).__name__).removesuffix(".")
-        self._tell(f"can't look: {why}; tries again, less and less often")
+        self._report(f"the inbox can't be checked: {why}; retries at growing intervals")
         return pause
 
-    def _tell(self, line: str) -> None:
-        if line != self._said:
+    def _report(self, line: str) -> None:
+        if line != self._last_line:
             self.say(line)
-        self._said = line
+        self._last_line = line
 
 
-def _told(waiting: PendingFiles) -> str:
+def _description(waiting: PendingFiles) -> str:
     result = waiting.result
-    told = (
-        [f"{counted(result.points, 'new point')} in {counted(len(result.good), 'file')}"]
-        if result.good
-        else []
-    )
-    told += [f"{len(result.same)} with nothing new"] if result.same else []
-    told += [f"{len(waiting.settling)} still being written"] if waiting.settling else []
+    new_points = f"{counted(result.points, 'new point')} in {counted(len(result.good), 'file')}"
+    parts = [new_points] if result.good else []
+    parts += [f"{len(result.same)} with nothing new"] if result.same else []
+    parts += [f"{len(waiting.settling)} still being written"] if waiting.settling else []
     faults = {**result.rejected, **waiting.lost}
     bad = [f"{name} can't be used: {why.removesuffix('.')}" for name, why in faults.items()]
-    return "; ".join([", ".join(told)] * bool(told) + bad) or "nothing new"
+    return "; ".join([", ".join(parts)] * bool(parts) + bad) or "nothing new"

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from data.annotations.strict_json import parse_json
+from data.errors import DataError
 from data.messages import guard_logs, plain
 from data.storage import atomic_write
-from data.tables import DataError
 from tasks.common import disk, processes
 from tasks.common.code_identity import code_digest
 from tasks.common.config import Params, load_params

@@ -75,8 +75,8 @@ def read_baseline(registry: Path) -> Baseline:
     path = registry / BASELINE
     if not path.is_file():
         raise TaskError(
-            f'{path}: no such file; before the first promotion it holds {{"version": null}}. Restore it with '
-            f"`git checkout {path}`"
+            f'{path}: no such file; before the first promotion it holds {{"version": null}}. Write that, or '
+            f"{restoring(path)}"
         )
     return read_record(path, Baseline)
 
@@ -89,7 +89,7 @@ def read_start(registry: Path) -> Baseline:
     """
     path = registry / START / "promoted.json"
     if not path.is_file():
-        raise TaskError(f"{path}: no such file; restore it with `git checkout {path}`")
+        raise TaskError(f"{path}: no such file; {restoring(path)}")
     return read_record(path, Baseline)
 
 
@@ -112,9 +112,14 @@ def read_record(path: Path, kind: type[Kind]) -> Kind:
         faults = f"  - {error.strerror or error}"
     except ValueError as error:
         faults = f"  - {str(error)[:200]}"
-    raise TaskError(
-        f"{path}: damaged, or edited by hand:\n{faults}\nRestore it with `git checkout {path}`; without Git, fix these "
-        "faults"
+    raise TaskError(f"{path}: damaged, or edited by hand:\n{faults}\nFix these faults, or {restoring(path)}")
+
+
+def restoring(path: Path | str) -> str:
+    """How to restore a file of the registry, for messages."""
+    return (
+        f"restore it from a backup, or with `git checkout {path}` where promotions are committed (operate.git: true; "
+        "else Git may have an older version, or none)"
     )
 
 

@@ -28,6 +28,7 @@ from tasks.promotion.baseline import (
     model_folder,
     read_baseline,
     read_record,
+    restoring,
 )
 from tasks.promotion.rule import Comparison
 
@@ -124,8 +125,8 @@ class Registry:
         entry = read_record(path, Entry)
         if entry.version != version:
             raise TaskError(
-                f"{path}: found version {entry.version}, expected {version}, the name of its folder; restore it with "
-                f"`git checkout {path}`"
+                f"{path}: found version {entry.version}, expected {version} the name of its folder; "
+                f"{restoring(path)}"
             )
         return entry
 
@@ -147,13 +148,12 @@ class Registry:
         last = promoted.history[-1].version if promoted.history else None
         if unknown:
             raise TaskError(
-                f"{path}: names {', '.join(unknown)}, whose {ENTRY} is missing; restore the registry with "
-                f"`git checkout {self.root}`"
+                f"{path}: names {', '.join(unknown)}, whose {ENTRY} is missing; {restoring(self.root)}"
             )
         if promoted.version != last:
             raise TaskError(
-                f"{path}: version is {promoted.version}, but its history ends with {last}; edited by hand? Restore "
-                f"it with `git checkout {path}`, and use `points2model rollback --to VERSION`"
+                f"{path}: version is {promoted.version}, but its history ends with {last}; edited by hand? Correct "
+                f"it, or {restoring(path)}; to change the version use `points2model rollback --to VERSION`"
             )
         return promoted
 

@@ -39,7 +39,7 @@ from flows.dvc.send import send_all
 from flows.processes.run_lock import PATH, Holder, RunLockError, held
 from flows.run import notices
 from flows.run.name import compose
-from flows.run.notices import tell
+from flows.run.notices import send
 from flows.run.stage_failure import delays
 from tasks.common.config import load_params
 from tasks.common.errors import TaskError
@@ -283,7 +283,7 @@ def webhook(serve: Callable[[socket.socket], None], *, arrives: bool = False) ->
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv(notices.ADDRESS, url)
                 began = time.monotonic()
-                sent = tell("Failed", "why", "brisk-owl", None, log)
+                sent = send("Failed", "why", "brisk-owl", None, log)
         log.removeHandler(handler)
         assert time.monotonic() - began < 5 and sent == arrives
         return "\n".join(lines)

@@ -44,7 +44,7 @@ from flows.processes.request_guard import LOGIN_WITHIN, NAMES, own_names
 from flows.processes.server_process import LOG
 from flows.serve import report_server
 from flows.serve.report_server import REPORT, ReportServer
-from flows.serve.serve import LocalServer, answers
+from flows.serve.serve import LocalServer, responds
 from tasks.common.errors import TaskError
 from tests.attacks.attack import Attack, check
 from tests.attacks.browser import CHROMIUM, Tab, chromium, evil_server
@@ -366,12 +366,12 @@ def logs_in_as_client(login: str | None, host: str = "127.0.0.1") -> Act:
     def act(place: Place) -> str:
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-        from flows.run.server import lets_us_in
+        from flows.run.server import server_responds
 
         address = f"http://{host}:{place.port}/api"
         shown = place.login if login == RIGHT else login
         with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: shown}):
-            return f"let in: {lets_us_in()}"
+            return f"let in: {server_responds()}"
 
     return act
 
@@ -382,7 +382,7 @@ def through_a_proxy(place: Place) -> str:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             patch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
         told = logs_in_as_client(RIGHT)(place) + logs_in_as_client(RIGHT, "localhost")(place)
-        assert answers(place.api)
+        assert responds(place.api)
         proxy.settimeout(0)
         with pytest.raises(BlockingIOError):
             proxy.accept()
@@ -562,7 +562,7 @@ def test_a_run_with_another_login_says_so(place: Place, tmp_path: Path) -> None:
     )  # fmt: skip
     output = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in output, output
-    assert f"failed {CLIENT}: {place.api}: found a refusal (401) of the login that is set" in output
+    assert f"failed {CLIENT}: {place.api}: found 401 Unauthorized for the login that is set" in output
     assert f'Next: export {CLIENT}="$(cat .prefect/login)"' in output and "wrong" not in output
     assert not (tmp_path / "ran").exists()
 

@@ -125,7 +125,7 @@ def test_a_run_ends_where_data_have_errors_and_nothing_is_made(recipe: Recipe) -
 
 
 def test_a_run_tells_a_warning_once(recipe: Recipe) -> None:
-    """What is forced isn't above what is asked for, so that nothing is trained: the look comes before."""
+    """The forced stage isn't above the target, so that nothing is trained: the checks are made before that."""
     content = json.loads(Path("mine/val.json").read_text())
     content["annotations"][0]["area"] = 10**6
     Path("mine/val.json").write_text(json.dumps(content))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.cli.doctor_remote import check_remote
+from flows.cli.doctor import check_remote
 from flows.dvc.remote_setup import set_up
 from tasks.common.config import Params, load_params
 from tasks.doctor.finding import Diagnosis
@@ -51,7 +51,7 @@ def test_a_remote_is_looked_at_only_where_a_run_pushes(
 def test_a_server_that_doesnt_answer_now_is_a_warning(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    monkeypatch.setattr("flows.cli.doctor_remote.ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("flows.cli.doctor.REMOTE_SECONDS", 2.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.experiments import read_rows
+from flows.cli.console import Console
+from flows.cli.experiments import FIGURES, Row, _show, read_rows
 from flows.dvc.environment import environment
 
 DVC_YAML = """\
@@ -107,3 +109,24 @@ def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     code, said = command()
     assert code == 1 and "dvc exp show" in said
+
+
+def test_a_table_that_is_too_wide_has_its_params_in_a_second_one() -> None:
+    figures = dict.fromkeys(FIGURES, 40.0)
+    rows = [
+        Row("workspace", "", "", None, figures, {}, {"student.lr": 1, "student.steps": 1000}),
+        Row("hoary-bran", "workspace", "done", None, figures | {"AP": 43.0}, {}, {"student.lr": 3, "student.steps": 9}),
+    ]  # fmt: skip
+    shown = []
+    for width in (80, 120):
+        console = Console(width=width, file=io.StringIO())
+        _show(console, rows)
+        shown.append([line.split() for line in console.file.getvalue().splitlines()])  # type: ignore[attr-defined]
+        assert max(map(len, console.file.getvalue().splitlines())) <= width  # type: ignore[attr-defined]
+    figures_row = ["hoary-bran", "done", "43.0", "(+3.0)", "40.0", "40.0", "40.0", "40.0"]
+    assert (
+        figures_row in shown[0]
+        and ["hoary-bran", "student.lr=3"] in shown[0]
+        and ["student.steps=9"] in shown[0]
+    )
+    assert [*figures_row, "3", "9"] in shown[1]

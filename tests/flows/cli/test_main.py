@@ -6,6 +6,8 @@ import getpass
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -39,6 +41,14 @@ def test_help(command: list[str]) -> None:
     assert result.exit_code == 0
     if len(command) > 1:
         assert f"Example: points2model {command[0]}" in result.output
+
+
+def test_help_loads_nothing_slow() -> None:
+    """What takes longer than the rest of --help together."""
+    slow = {"cv2", "dvc", "numpy", "pandas", "prefect", "pyarrow", "pydantic", "torch", "yaml"}
+    code = f"import sys, flows.cli.main; print(sorted({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

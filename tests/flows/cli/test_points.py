@@ -34,9 +34,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_good_file(project: Path) -> None:
     result = CliRunner().invoke(app, ["import-points", "good.csv", "--json"])
     assert result.exit_code == 0
-    told = json.loads(result.stdout)
-    assert (told["points"], told["new"], told["rejected"], told["faults"]) == (1, 1, 0, [])
-    assert told["files"] == {"good.csv": {"format": "csv", "records": 1}}
+    found = json.loads(result.stdout)
+    assert (found["points"], found["new"], found["rejected"], found["faults"]) == (1, 1, 0, [])
+    assert found["files"] == {"good.csv": {"format": "csv", "records": 1}}
 
 
 def test_rejects_are_counted_and_written_with_formulas_neutralised(project: Path) -> None:

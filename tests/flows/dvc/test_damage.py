@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli.doctor_outputs import check_outputs
+from flows.cli.doctor import check_outputs
 from flows.dvc.damage import RECORD, take_away_damaged
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_setup import set_up

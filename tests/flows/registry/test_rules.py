@@ -18,6 +18,7 @@ import yaml
 from flows.dvc.repo import DvcRepo, PipelineError
 from flows.registry import decide as promotion
 from flows.registry import versions
+from tasks.common.config import load_params
 from tasks.common.errors import TaskError
 from tasks.promotion.baseline import folder_hash
 from tasks.promotion.registry import Event, Registry
@@ -225,7 +226,7 @@ def test_a_commit_that_git_refuses_undoes_no_promotion(rounds: Rounds) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "settled"),
+    ("state", "decided"),
     [
         ("promoted", True),
         ("new", False),
@@ -238,7 +239,7 @@ def test_a_commit_that_git_refuses_undoes_no_promotion(rounds: Rounds) -> None:
     ],
 )
 def test_a_run_has_nothing_to_decide_where_deciding_does_nothing(
-    rounds: Rounds, state: str, settled: bool
+    rounds: Rounds, state: str, decided: bool
 ) -> None:
     sections = {"operate": {"promote": "manual"}} if state == "waits for a person" else {}
     if state.startswith(("new", "refused", "waits", "half")):
@@ -255,9 +256,9 @@ def test_a_run_has_nothing_to_decide_where_deciding_does_nothing(
     elif state == "compared with another model":
         rounds.train(V2 + 1)
         rounds.registry.write_promotion(event("v1"))
-    repo = DvcRepo(rounds.root)
-    assert promotion.is_settled(repo, STAGES) is settled
-    assert (promotion.decide(rounds.root, "").decision == "none") is settled
+    params = load_params(rounds.root / "params.yaml")
+    assert promotion.is_decided(DvcRepo(rounds.root), STAGES, params) is decided
+    assert (promotion.decide(rounds.root, "").decision == "none") is decided
 
 
 def stale(rounds: Rounds, what: str) -> None:

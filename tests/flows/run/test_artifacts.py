@@ -104,7 +104,7 @@ def test_no_artifact_ever_fails_a_run(
 def test_what_the_server_knows_already_is_not_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And what can't be drawn is told: this project has no images."""
+    """What can't be drawn is a warning: this project has no images."""
     write_project(tmp_path)
 
     @flow

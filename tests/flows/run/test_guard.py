@@ -1,4 +1,4 @@
-"""A flow run has its project alone, and tells Prefect which earlier runs of it have died."""
+"""Only one flow run at a time uses a project, and it marks earlier runs that were killed as Crashed."""
 
 from __future__ import annotations
 

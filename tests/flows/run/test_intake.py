@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from data.errors import DataError
-from flows.run.intake import Intake, Told, take_in
-from flows.run.stage import watch
+from flows.run.intake import Intake, ShownLog, take_in
+from flows.run.stage import show_lines
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
 from tasks.doctor.setup import awaits_points
@@ -261,11 +261,11 @@ def test_the_first_file_of_all_makes_the_folder(params: Params) -> None:
 def test_who_watches_a_run_sees_what_is_taken_in(params: Params) -> None:
     Path("inbox/a.json").write_bytes(clicks(1))
     seen: list[tuple[str, str]] = []
-    watch(lambda stage, line: seen.append((stage, line)))
+    show_lines(lambda stage, line: seen.append((stage, line)))
     try:
-        take_in(Path.cwd(), params, Told(log, {}))
+        take_in(Path.cwd(), params, ShownLog(log, {}))
     finally:
-        watch(None)
+        show_lines(None)
     assert ("inbox", "inbox: a.json: taken in, 1 point") in seen
 
 

@@ -73,4 +73,4 @@ def test_a_run_is_named_at_its_start_and_anew_when_it_knows_more() -> None:
 
 def test_renaming_what_is_no_run_is_only_told(caplog: pytest.LogCaptureFixture) -> None:
     rename_run("nothing")
-    assert "the run's name stays as it was" in caplog.text
+    assert "the run can't be renamed" in caplog.text

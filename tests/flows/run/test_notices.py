@@ -1,4 +1,4 @@
-"""Notices reach a real webhook, directly and by a Prefect block; what goes wrong ends no run and tells no secret."""
+"""Notices reach a real webhook, directly and by a Prefect block; errors end no run and show no secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from flows.run import notices
-from flows.run.notices import ADDRESS, LONGEST, tell
+from flows.run.notices import ADDRESS, LONGEST, send
 from tests.flows.conftest import Toy
 
 SECRET = "T0KEN-nobody-may-see"  # noqa: S105  (the test's own)
@@ -22,7 +22,7 @@ SECRET = "T0KEN-nobody-may-see"  # noqa: S105  (the test's own)
 
 @dataclass
 class Webhook:
-    """A server that keeps what it is sent, and answers as told."""
+    """A server that keeps what it is sent, and responds with a given status."""
 
     url: str = ""
     status: int = 200
@@ -58,7 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_webhook_gets_json(project: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ADDRESS, webhook.url)
-    assert tell("Promoted", "v3: AP 41.2, 1.3 more", "brisk-owl", "http://server/run")
+    assert send("Promoted", "v3: AP 41.2, 1.3 more", "brisk-owl", "http://server/run")
     text = f"{project.name}: run brisk-owl: Promoted: v3: AP 41.2, 1.3 more\nhttp://server/run"
     assert webhook.got == [
         {
@@ -70,9 +70,9 @@ def test_a_webhook_gets_json(project: Path, webhook: Webhook, monkeypatch: pytes
             "reason": "v3: AP 41.2, 1.3 more",
         }
     ]
-    assert tell("Failed", "x" * 9999, "brisk-owl")
+    assert send("Failed", "x" * 9999, "brisk-owl")
     assert webhook.got[1]["reason"] == "x" * (LONGEST - 1) + "…"
-    assert tell("Failed", "x" * LONGEST, "brisk-owl")
+    assert send("Failed", "x" * LONGEST, "brisk-owl")
     assert webhook.got[2]["reason"] == "x" * LONGEST
 
 
@@ -80,15 +80,15 @@ def test_params_say_where_to(project: Path, webhook: Webhook) -> None:
     params = (Path(__file__).parents[3] / "params.yaml").read_text()
     assert "notify: null" in params
     (project / "params.yaml").write_text(params)
-    assert not tell("Failed", "why", "brisk-owl") and not webhook.got
+    assert not send("Failed", "why", "brisk-owl") and not webhook.got
     (project / "params.yaml").write_text(params.replace("notify: null", f"notify: {webhook.url}"))
-    assert tell("Failed", "why", "brisk-owl") and len(webhook.got) == 1
+    assert send("Failed", "why", "brisk-owl") and len(webhook.got) == 1
 
 
 @pytest.mark.parametrize(
     ("address", "status", "warning"),
     [
-        ("{url}", 500, "the webhook on 127.0.0.1 answered 500"),
+        ("{url}", 500, "the webhook on 127.0.0.1 returned status 500"),
         (f"http://127.0.0.1:9/{SECRET}", 200, "the webhook on 127.0.0.1 can't be reached (ConnectError)"),
         (f"htp:/{SECRET}?", 200, "found neither the URL of a webhook"),
         (f"http://[{SECRET}", 200, "it can't be sent (ValueError)"),
@@ -105,7 +105,7 @@ def test_what_goes_wrong_is_a_warning_without_secrets(
 ) -> None:
     webhook.status = status
     monkeypatch.setenv(ADDRESS, address.format(url=webhook.url))
-    assert not tell("Failed", "why", "brisk-owl")
+    assert not send("Failed", "why", "brisk-owl")
     assert warning in "\n".join(logged) and SECRET not in "\n".join(logged)
 
 
@@ -120,14 +120,14 @@ def test_a_block_of_prefects(webhook: Webhook, logged: list[str], monkeypatch: p
     )
     block.save(name)
     monkeypatch.setenv(ADDRESS, f"custom-webhook/{name}")
-    assert tell("Failed", "why", "brisk-owl"), logged
+    assert send("Failed", "why", "brisk-owl"), logged
     ((said,),) = [list(one.values()) for one in webhook.got]
     assert "Failed" in said and "run brisk-owl: Failed: why" in said
     monkeypatch.setenv(ADDRESS, "custom-webhook/no-such")
-    assert not tell("Failed", "why", "brisk-owl")
+    assert not send("Failed", "why", "brisk-owl")
     Secret(value="x").save(name)  # type: ignore[arg-type]
     monkeypatch.setenv(ADDRESS, f"secret/{name}")
-    assert not tell("Failed", "why", "brisk-owl")
+    assert not send("Failed", "why", "brisk-owl")
     assert [line.partition(": ")[2].split(" block ")[0] for line in logged] == [
         "the Prefect server has no",
         "the",
@@ -151,4 +151,4 @@ def test_what_a_user_stops_is_no_news(webhook: Webhook, monkeypatch: pytest.Monk
     monkeypatch.setenv(ADDRESS, webhook.url)
     monkeypatch.setattr(notices, "_muted", False)
     notices.mute()
-    assert not tell("Crashed", "Ctrl-C", "brisk-owl") and not webhook.got
+    assert not send("Crashed", "Ctrl-C", "brisk-owl") and not webhook.got

@@ -129,3 +129,12 @@ def test_a_missing_input_is_told_in_dvcs_words(toy: Toy) -> None:
     state = run(return_state=True)
     assert "in.txt" in state.message
     assert DvcRepo(toy.root).key("a") is None
+
+
+def test_keys_of_all_stages_that_are_done(done: Toy) -> None:
+    repo = DvcRepo(done.root)
+    assert repo.done_keys(ALL) == {name: repo.key(name) for name in ALL}
+    done.set(b=2)
+    assert repo.done_keys(ALL).keys() == {"a", "c", "report"}  # the report only until b has run
+    done.path("in.txt").unlink()
+    assert repo.done_keys(ALL).keys() == {"c", "report"}

@@ -185,7 +185,7 @@ def test_without_a_remote_a_push_says_what_to_do(done: Toy) -> None:
 
 @pytest.mark.slow
 def test_a_bucket_takes_it_in_spite_of_faults(done: Toy, bucket: Bucket, clone: Any) -> None:
-    """Answers that say `slow down`, or break off: asked again, and what arrived isn't sent again."""
+    """Responses `slow down`, or broken off: retried, and what arrived isn't sent again."""
     set_up(done.root, "store", {"url": f"s3://{bucket.name}/line"}, share=True, replace=False, seconds=60)
     bucket.proxy.plan = lambda method, path, nth: "503" if method == "PUT" and nth == 0 else None
     assert "files" in send_all(done.root, print, pauses=(0.1, 0.1))

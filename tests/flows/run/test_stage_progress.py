@@ -100,7 +100,7 @@ def test_what_the_server_knows_at_the_end(
     assert artifact["key"] == "progress-train-teacher"
     assert artifact["task_run_id"] is not None
     assert updates == sorted(updates)
-    assert len(updates) <= 0.05 * len(lines) / 0.2 + 2, "the server is told too often"
+    assert len(updates) <= 0.05 * len(lines) / 0.2 + 2, "too many updates"
 
 
 def test_a_server_that_is_gone_holds_up_no_stage(

@@ -1,4 +1,4 @@
-"""Runs under a real server and worker that are cancelled or killed: nothing runs on, and the state tells what happened.
+"""Runs under a real server and worker that are cancelled or killed: nothing runs on, and the state is the right one.
 
 The tests share a server and a project and go through its life in order; each can also be run alone.
 """
@@ -132,7 +132,7 @@ def test_a_killed_run_is_crashed_and_its_children_end(operated: Operated) -> Non
 def test_with_its_worker_gone_it_is_crashed_when_the_next_begins(
     operated: Operated, number: signal.Signals
 ) -> None:
-    """A worker that is told to end kills its run, and tells nobody."""
+    """A worker that is stopped kills its run, without a report to the server."""
     run, pid = operated.begin()
     runs = holder(operated.toy.root)
     assert runs is not None

@@ -31,9 +31,9 @@ def get(address: str, login: str | None = None) -> tuple[int, bytes]:
     shown = {} if login is None else {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
     try:
         request = urllib.request.Request(address, headers=shown)  # noqa: S310
-        with opener.open(request, timeout=10) as answer:
-            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-            return answer.status, answer.read()
+        with opener.open(request, timeout=10) as response:
+            assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
 
@@ -101,10 +101,10 @@ def test_a_taken_port_is_said_by_the_command_and_gone_round_where_runs_are_serve
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "in use" in output and "--port" in output and "Traceback" not in output
-    told = "in use; choose one with --reports-port); the newest one asks for a login: it is in .prefect/reports_login"
-    assert said[0].endswith(told)
-    told = "reports: https://reports.example/here/report.html (POINTS2MODEL_REPORTS_URL), served on http://127.0.0.1:"
-    assert said[1].startswith(told) and f":{port} " not in said[1]
+    expected = "in use; choose one with --reports-port); the newest one needs a login: it is in .prefect/reports_login"
+    assert said[0].endswith(expected)
+    expected = "reports: https://reports.example/here/report.html (POINTS2MODEL_REPORTS_URL), served on http://127.0.0.1:"
+    assert said[1].startswith(expected) and f":{port} " not in said[1]
 
 
 def test_a_folder_that_is_no_project_ends_nothing(tmp_path: Path) -> None:

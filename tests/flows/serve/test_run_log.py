@@ -1,4 +1,4 @@
-"""What is told of runs, of made-up ones and of those of a real Prefect server."""
+"""The log of runs: made-up ones, and those of a real Prefect server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from flows.serve.prefect_api import FLOW, PrefectApi
-from flows.serve.run_log import Run, RunTeller, lasted
+from flows.serve.run_log import Run, RunLog, duration
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [
         (0.2, "0 s"),
         (59.4, "59 s"),
@@ -25,39 +25,39 @@ from flows.serve.run_log import Run, RunTeller, lasted
         (90061, "25 h 1 min"),
     ],
 )
-def test_how_long_it_took(seconds: float, told: str) -> None:
-    assert lasted(seconds) == told
+def test_how_long_it_took(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
 
 
 def run(n: int, state: str, ended: bool = False) -> Run:
     return Run(str(n), f"run {n}", state, ended, 61.0)
 
 
-class Answers:
-    """A server that gives one answer after the other."""
+class Responses:
+    """A server that returns one response after the other."""
 
-    def __init__(self, *answers: Sequence[Run] | Exception) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: Sequence[Run] | Exception) -> None:
+        self.responses = list(responses)
 
-    def begun(self, deployment: str, since: datetime) -> Sequence[Run]:
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def started(self, deployment: str, since: datetime) -> Sequence[Run]:
+        response = self.responses.pop(0)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
 
-def test_each_run_is_told_once_as_it_begins_and_once_as_it_ends() -> None:
-    said: list[str] = []
+def test_each_run_is_logged_once_when_it_starts_and_once_when_it_ends() -> None:
+    lines: list[str] = []
     one, two = run(1, "Running"), run(2, "Failed", True)
     done = run(1, "Completed", True)
-    answers: tuple[Any, ...] = ([], [one], [one], ConnectionError("away"), [done, two], [done, two], [two])
-    teller = RunTeller("serve", Answers(*answers), said.append)
-    for _ in answers:
-        teller.look()
-    assert said == [
-        "run 'run 1' has begun",
+    responses: tuple[Any, ...] = ([], [one], [one], ConnectionError("away"), [done, two], [done, two], [two])
+    runs = RunLog("serve", Responses(*responses), lines.append)
+    for _ in responses:
+        runs.update()
+    assert lines == [
+        "run 'run 1' has started",
         "run 'run 1' has ended: Completed, after 1 min 1 s",
-        "run 'run 2' has begun",  # and ended between two looks
+        "run 'run 2' has started",  # and ended between two requests
         "run 'run 2' has ended: Failed, after 1 min 1 s",
     ]
 
@@ -68,7 +68,7 @@ def test_runs_of_a_real_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     from prefect.states import Cancelled, Running
 
     monkeypatch.chdir(tmp_path)
-    said: list[str] = []
+    lines: list[str] = []
     with get_client(sync_client=True) as client:
         line = client.create_flow_from_name(FLOW)
         mine, other = (client.create_deployment(line, name) for name in ("mine", "other's"))
@@ -78,14 +78,14 @@ def test_runs_of_a_real_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         elsewhere = client.create_flow_run_from_deployment(other, name="elsewhere")
         client.set_flow_run_state(before.id, Running(), force=True)
         time.sleep(0.01)
-        teller = RunTeller("mine", PrefectApi(), said.append)
-        teller.look()
+        runs = RunLog("mine", PrefectApi(), lines.append)
+        runs.update()
         for one in (now, elsewhere):
             client.set_flow_run_state(one.id, Running(), force=True)
-        teller.look()
-        assert said == ["run 'now' has begun"]
+        runs.update()
+        assert lines == ["run 'now' has started"]
         client.set_flow_run_state(now.id, Cancelled(), force=True)
-        teller.look()
+        runs.update()
         client.delete_deployment(mine)
         client.delete_deployment(other)
-    assert len(said) == 2 and said[1].startswith("run 'now' has ended: Cancelled, after ")
+    assert len(lines) == 2 and lines[1].startswith("run 'now' has ended: Cancelled, after ")

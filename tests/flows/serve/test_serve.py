@@ -20,7 +20,7 @@ from flows.processes.children import GRACE, begin
 from flows.processes.login import SERVER, new_login
 from flows.processes.server_process import COMMAND, LOG, server_environment
 from flows.serve import serve as serve_module
-from flows.serve.serve import LocalServer, answers, schedules, serve, triggers
+from flows.serve.serve import LocalServer, responds, schedules, serve, triggers
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
 from tests.prefect_processes import free_port
@@ -87,7 +87,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
 def test_nobody_gets_the_port_while_no_server_process_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first answer, and after each death of the server: who listened there would be sent the login."""
+    """Before the first response, and after each death of the server: another listener would get the login."""
     deaths: list[str] = []
     tried: list[int] = []
     server = LocalServer(tmp_path, free_port(), new_login(), deaths.append)
@@ -123,13 +123,13 @@ def test_a_server_of_our_own_ends_by_itself(tmp_path: Path, monkeypatch: pytest.
     server = LocalServer(tmp_path, free_port(), new_login(), said.append)
     try:
         server.start()
-        assert answers(server.url)
+        assert responds(server.url)
         began = time.monotonic()
     finally:
         server.stop()
     begin()  # other tests start processes too
     assert time.monotonic() - began < GRACE and said == []
-    assert "Traceback" not in (tmp_path / LOG).read_text() and not answers(server.url)
+    assert "Traceback" not in (tmp_path / LOG).read_text() and not responds(server.url)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     url = f"http://127.0.0.1:{free_port()}/api"
     monkeypatch.setenv("PREFECT_API_URL", url)
-    message = rf"PREFECT_API_URL: {url}: found no answer.*unset it"
+    message = rf"PREFECT_API_URL: {url}: found no response.*unset it"
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(TaskError, match=message):
         serve(
             Path.cwd(),

@@ -1,4 +1,4 @@
-"""When a run is called for, and what the watcher tells a real Prefect server about real files."""
+"""When a run is due, and what the watcher sends to a real Prefect server about real files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_thresholds(what: PendingFiles, reason: str | None) -> None:
 
 
 class Desk:
-    """A server's side of the watcher: keeps what was announced; is as busy as it is told."""
+    """A server's side of the watcher: keeps what was announced; is as busy as it is set."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -112,23 +112,23 @@ def put(name: str, points: int = 1) -> bytes:
 def test_the_same_content_is_announced_once_and_again_if_no_run_takes_it() -> None:
     desk, clock, said = Desk(), [0.0], list[str]()
     watcher = Watcher(Path.cwd(), desk, said.append, clock=lambda: clock[0], again=60)
-    watcher.look()
+    watcher.check()
     assert said == ["inbox inbox: nothing new"]
     put("a.csv", 2)
     for clock[0] in (1.0, 2.0, 60.0):
-        assert watcher.look() == 1
+        assert watcher.check() == 1
     assert desk.files == [["a.csv"]] and desk.events[0]["points"] == 2
     assert said[1:] == ["inbox inbox: 2 new points in 1 file; announced"]
     clock[0], desk.under_way = 62.0, 1
-    watcher.look()
-    assert len(desk.events) == 1 and said[-1].endswith("a run that takes them in is on its way")
+    watcher.check()
+    assert len(desk.events) == 1 and said[-1].endswith("a run that takes them in is scheduled or running")
     desk.under_way = 0
-    watcher.look()
+    watcher.check()
     assert desk.files == [["a.csv"]] * 2
     digest = watcher._inbox.check(_params()).digests["a.csv"]
     Ledger(Path.cwd()).add(Arrival("a.csv", digest, None, "taken", "", 2, "inbox", now()))
     clock[0] = 1000.0
-    watcher.look()
+    watcher.check()
     assert len(desk.events) == 2 and said[-1] == "inbox inbox: nothing new"
 
 
@@ -144,12 +144,12 @@ def test_new_files_go_with_a_run_that_is_due_and_not_with_one_that_runs() -> Non
     watcher = Watcher(Path.cwd(), desk, lambda line: None)
     put("a.csv")
     desk.due = 1
-    watcher.look()
+    watcher.check()
     assert desk.events == []
     desk.due, desk.under_way = 0, 1  # it may have looked into the inbox already
-    watcher.look()
+    watcher.check()
     put("b.csv", 3)
-    watcher.look()
+    watcher.check()
     assert desk.files == [["a.csv"], ["a.csv", "b.csv"]]
 
 
@@ -157,13 +157,13 @@ def test_a_corrupt_file_is_told_at_once_and_called_for_by_its_age(project: Calla
     desk, said = Desk(), list[str]()
     watcher = Watcher(Path.cwd(), desk, said.append)
     Path("inbox/bad.json").write_text("{")
-    watcher.look()
+    watcher.check()
     assert desk.events == [] and said[-1].startswith(
         "inbox inbox: bad.json can't be used: file: found broken JSON"
     )
     assert said[-1].endswith("or set points.format")
     project(max_wait_seconds=0)
-    watcher.look()
+    watcher.check()
     assert desk.events[0]["reason"] == "1 file that can't be used"
 
 
@@ -174,26 +174,28 @@ def test_errors_are_told_once_and_tried_again_less_and_less_often(
     watcher = Watcher(Path.cwd(), desk, said.append)
     project(source=f"s3://{bucket.name}/in")
     bucket.proxy.plan = lambda method, path, nth: "503"
-    assert [watcher.look(), watcher.look()] == [1, 2]
+    assert [watcher.check(), watcher.check()] == [1, 2]
     assert (
-        len(said) == 1 and "can't look: s3://" in said[0] and "expected an S3 server that responds" in said[0]
+        len(said) == 1
+        and "the inbox can't be checked: s3://" in said[0]
+        and "expected an S3 server that responds" in said[0]
     )
     bucket.proxy.plan = lambda method, path, nth: None
     bucket.fill({"in/a.csv": put("a.csv")})
     desk.fails = ConnectionError("no server")
-    assert watcher.look() == 4 and said[-1].startswith("can't look: no server")
+    assert watcher.check() == 4 and said[-1].startswith("the inbox can't be checked: no server")
     desk.fails = None
-    assert watcher.look() == 1 and desk.files == [["a.csv"]]
+    assert watcher.check() == 1 and desk.files == [["a.csv"]]
     Path("params.yaml").write_text("operate: [")
-    assert watcher.look() == 30
+    assert watcher.check() == 30
     project(source="absent")
-    assert watcher.look() == 2 and "no such folder" in said[-1]
-    assert said[-1].endswith("in params.yaml; tries again, less and less often")
+    assert watcher.check() == 2 and "no such folder" in said[-1]
+    assert said[-1].endswith("in params.yaml; retries at growing intervals")
     for _ in range(30):
-        pause = watcher.look()
+        pause = watcher.check()
     assert pause == 600
     project(source=None)
-    assert watcher.look() == 1 and said[-1].startswith("no inbox")
+    assert watcher.check() == 1 and said[-1].startswith("no inbox")
 
 
 @pytest.mark.usefixtures("project")
@@ -215,7 +217,7 @@ def test_a_real_server_has_the_event_and_counts_runs() -> None:
 
     api = PrefectApi()
     put("a.csv", 2)
-    Watcher(Path.cwd(), api, lambda line: None).look()
+    Watcher(Path.cwd(), api, lambda line: None).check()
     found: list[Any] = []
     end = time.monotonic() + 60
     with get_client(sync_client=True) as client:
@@ -237,6 +239,6 @@ def test_a_real_server_has_the_event_and_counts_runs() -> None:
 
 def test_nothing_is_left_in_the_workspace_but_copies(project: Callable[..., None]) -> None:
     put("a.csv")
-    Watcher(Path.cwd(), Desk(), lambda line: None).look()
+    Watcher(Path.cwd(), Desk(), lambda line: None).check()
     shutil.rmtree("workspace/runs")
     assert not any(Path("workspace").iterdir()) and not Path("arrivals").exists()
