@@ -105,13 +105,13 @@ def _run(request: Request, wait: bool, as_json: bool) -> None:
     try:
         with held(root, "by hand", wait=wait, say=console.text):
             outcome = _outcome(request, console)
+            if as_json:
+                print_json(_summary(outcome, request.target))
+            else:
+                _show(outcome, request.target, console)
     except KeyboardInterrupt:
         console.print("stopped; `points2model run` goes on from here")
         raise typer.Exit(130) from None
-    if as_json:
-        print_json(_summary(outcome, request.target))
-    else:
-        _show(outcome, request.target, console)
     if outcome.error is not None:
         raise TaskError(outcome.error)
 
