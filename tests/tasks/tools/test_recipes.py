@@ -207,7 +207,8 @@ def test_a_file_of_ones_own(project: Path) -> None:
          "a.yaml: student.lrr: unknown key; did you mean 'lr'?\n  - recipes/a.yaml: teachr: unknown key; did you mean "
          "'teacher'?"),
         ({"a": "extends: base\nteacher: {milestones: [0.5, 1.5]}\n"},
-         "a.yaml: 1 fault\n  - teacher.milestones: found 1.5; a step number, or a share of steps from 0.0 to 1.0"),
+         "a.yaml: 1 fault\n  - teacher.milestones: found 1.5; expected a step number, or a share of steps from 0.0 "
+         "to 1.0"),
         ({"a": "extends: base\nteacher: {warmup_steps: -0.1}\n"}, "warmup_steps: found -0.1"),
     ],
 )  # fmt: skip
