@@ -147,6 +147,15 @@ def test_each_limit_limits(changes: dict, count: int) -> None:
     assert len(found.scores) == len(found.labels) == count
 
 
+@pytest.mark.parametrize(("min_area", "count"), [(4.49, 2), (4.5, 1), (6.12, 1), (6.125, 0)])
+def test_an_area_counts_alike_on_a_finer_map(min_area: float, count: int) -> None:
+    """Of a network whose mask features are at stride 2."""
+    plain = scene()
+    finer = plain._replace(mask_features=plain.mask_features.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    config = InferenceConfig.model_validate({**CONFIG.model_dump(), "min_area": min_area})
+    assert len(predict(finer, 0, config, (64, 64), (64, 64), (50, 40)).scores) == count
+
+
 @pytest.mark.parametrize(
     ("nms_threshold", "kept"), [(0.25, 3), (0.375, 2), (0.376, 1), (0.75, 1), (0.7501, 0)]
 )

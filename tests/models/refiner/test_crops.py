@@ -188,8 +188,11 @@ class Echo(nn.Module):
         return torch.stack([-sure, sure], 1)
 
 
+@pytest.mark.parametrize("selected", [None, torch.ones(3, dtype=torch.bool)])
 @pytest.mark.parametrize("empty", [False, True])
-def test_refine_keeps_the_rough_mask_where_nothing_came_out(refinenet_config, empty: bool) -> None:
+def test_refine_keeps_the_rough_mask_where_nothing_came_out(
+    refinenet_config, empty: bool, selected: Tensor | None
+) -> None:
     masks = torch.cat([rectangle(20, 10, 12, 8), rectangle(0, 0, 0, 0), rectangle(40, 20, 9, 9)])
     points = torch.tensor([[25.0, 14.0], [3.0, 3.0], [44.0, 25.0]])
     model = Echo(refinenet_config(), empty)
@@ -204,6 +207,7 @@ def test_refine_keeps_the_rough_mask_where_nothing_came_out(refinenet_config, em
         enlarge=2.0,
         mask_threshold=0.5,
         rounds=1,
+        selected=selected,
     )
     assert torch.equal(refined, masks)
     assert kept.tolist() == ([True] * 3 if empty else [False, True, False])
