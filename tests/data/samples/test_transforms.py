@@ -107,6 +107,7 @@ def test_crops_cut_to_the_plain_size_and_reach_everywhere() -> None:
     assert len(corners) > 40
     assert drawn(config, 0).image.shape == (3, 40, 60)
     assert drawn(changed(config, crop=False), 0).image.shape == (3, 80, 120)
+    assert drawn(changed(config, rotate90=1.0), 0).image.shape == (3, 60, 40)
 
 
 @pytest.mark.parametrize(
