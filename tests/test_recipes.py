@@ -43,7 +43,7 @@ COCO = {
     "coco_30p": 160_000,
     "coco_50p": 270_000,
 }
-"""The teacher's steps by the share of strong images (METHOD.md)."""
+"""The teacher's steps by the share of strong images (the paper's schedules)."""
 
 DIFFERENT = {
     "ingest.annotations",

@@ -141,7 +141,7 @@ def test_faults_of_the_published_files_are_all_named(
 def test_a_narrow_solov2_keeps_its_numbers(
     solov2_state: State, tmp_path: Path, wrapper: str | None, prefix: str
 ) -> None:
-    """The names that METHOD.md tells, one of each kind, spelt out."""
+    """Names of the published checkpoints, one of each kind, spelt out."""
     state = {prefix + key: value for key, value in solov2_state.items()}
     torch.save({wrapper: state} if wrapper else state, tmp_path / "narrow.pth")
     take(tmp_path / "narrow.pth", tmp_path / "out", settings="teacher")
