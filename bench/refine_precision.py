@@ -21,6 +21,7 @@ from models.checkpoint import build_model, load_teacher
 from models.refiner.network import MaskRefineNet
 from tasks.common.config import load_params
 from tasks.labelling.measure_refiner import CLICKS, measure
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -52,7 +53,9 @@ def main() -> None:
     chosen = ids[: step * args.images : step]
     refiners = both(workspace / "refiner", device)
     teacher = load_teacher(workspace / "teacher", device)
-    found = measure(load_params(args.work / "params.yaml"), split, chosen, teacher, refiners, device)
+    params = load_params(args.work / "params.yaml")
+    proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, device)
+    found = measure(params, split, chosen, proposer, refiners, device)
     rows = [
         {
             "precision": precision,

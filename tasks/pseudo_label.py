@@ -1,12 +1,14 @@
-"""Makes a pseudo mask at every point of the weak images: the teacher's mask there, refined.
+"""Makes a pseudo mask at every point of the weak images: the teacher's mask, refined.
 
-One row a point, whatever happens: `ok`; `rough` where refinement left nothing, or is refused by the gate since it
-hurts masks of that size, and the rough mask stands; `empty` where
-the teacher draws nothing at the point, or only what is likelier another point's; `failed` where the image could not be
-read. All but `ok` come with the reason.
+Each point gets one row, with one of these statuses, and a reason unless `ok`:
 
-Only images whose pixels or points changed since the last run are computed, where networks, settings and code are the
-same. Several processes share the work: `runtime.processes`, or torchrun. See docs/pseudo.md.
+- `ok`: a refined mask;
+- `rough`: the rough mask alone, since the refined mask is empty or the gate refuses masks of this size;
+- `empty`: no mask, since the teacher draws none, or all its pixels are assigned to other points;
+- `failed`: the image can't be read.
+
+If networks, settings and code are unchanged, only images whose pixels or points changed since the last run are
+computed. The work can be split across processes: `runtime.processes`, or torchrun. See docs/pseudo.md.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
 from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
 from tasks.labelling.cache import Ledger
-from tasks.labelling.labeller import Labeller
+from tasks.labelling.labeller import load_labeller
 from tasks.labelling.parts import PointParts
 from tasks.labelling.schedule import Maker
 
@@ -37,24 +39,24 @@ log = logging.getLogger(__name__)
 
 STATUSES = ("ok", "rough", "empty", "failed")
 FILES_ONLY = {"part_images", "part_points", "on_failed"}
-"""Of `pseudo`: what doesn't change an image's rows."""
+"""Keys of `pseudo` that don't affect an image's rows."""
 
 
 def run(params: Params, workspace: Path) -> None:
     """Writes workspace/pseudo: part-*.parquet sorted by image_id and point_id, summary.json, manifest.json.
 
-    A killed run goes on after the last part that it finished. The files are the same, byte for byte, whatever was
-    taken over from earlier runs, and however many processes share the work.
+    A killed run continues after its last finished part. The files are the same, byte for byte, whatever is reused from
+    earlier runs, and for any number of processes.
 
     Raises:
-        TaskError: where `pseudo.on_failed` is `stop`, images that can't be read; all are listed and nothing is
-            written, so that a disk that was away doesn't leave a result that DVC takes for good.
+        TaskError: with `pseudo.on_failed: stop`, images can't be read. All are listed and nothing is written, so that
+            a disk that was missing doesn't leave a result that DVC caches.
     """
     device = set_up(params.runtime, params.threads)
     config = params.pseudo
     weak = Split.open(workspace / "dataset" / "weak")
     parts = PointParts(workspace / "points" / "points.parquet", weak, config.part_images, config.part_points)
-    labeller = Labeller(params, weak, workspace, device)
+    labeller = load_labeller(params, workspace, device)
     runs = run_folder(workspace, "pseudo_label")
     folder = runs / f"ledger-{ledger_key(params, weak, workspace, device)}"
     with processes.first_alone() as first:
@@ -70,13 +72,13 @@ def run(params: Params, workspace: Path) -> None:
     names: dict[int, str] = {}
     images: Counter[str] = Counter()
     faults: list[str] = []
-    for part_names, counted, said in processes.gather((maker.names, maker.images, maker.faults)):
+    for part_names, counts, part_faults in processes.gather((maker.names, maker.images, maker.faults)):
         names |= part_names
-        images.update(counted)
-        faults += said
+        images.update(counts)
+        faults += part_faults
     if faults and config.on_failed == "stop":
         if not processes.is_first():
-            sys.exit(0)  # the first one tells, and fails
+            sys.exit(0)  # the first process reports the error
         listed = "\n".join(f"  - {fault}" for fault in sorted(faults))
         raise TaskError(
             f"{len(faults)} weak images can't be read:\n{listed}\nBring them back and run again, or set "
@@ -99,8 +101,8 @@ def run(params: Params, workspace: Path) -> None:
 
 
 def ledger_key(params: Params, weak: Split, workspace: Path, device: torch.device) -> str:
-    """What all images' rows depend on."""
-    # model.json too: grids and ranges lie there alone.
+    """A hash of everything that the rows of all images depend on."""
+    # model.json too: only there are the network's grids and ranges.
     inputs = [
         workspace / name / file
         for name in ("teacher", "refiner")
@@ -116,20 +118,20 @@ def ledger_key(params: Params, weak: Split, workspace: Path, device: torch.devic
 
 
 def assemble(target: Path, ledger: Ledger, names: dict[int, str], parts: PointParts) -> dict[str, Any]:
-    """Writes the folder `target` from the ledger's parts, file by file; returns the summary."""
+    """Writes the folder `target` from the ledger's parts, one file at a time; returns the summary."""
     counts: Counter[str] = Counter(dict.fromkeys([*STATUSES, "refused"], 0))
     discard_partials(target.parent, target.name)
     with atomic_dir(target) as folder:
         for number in range(len(parts)):
             entry = ledger.entry(names[number])
             if entry is None:
-                raise AssertionError(f"part {number} isn't in the ledger")  # a bug of ours, never data
+                raise AssertionError(f"part {number} isn't in the ledger")
             counts.update(entry["counts"])
             counts["refused"] += entry["refused"]
             shutil.copyfile(ledger.folder / f"{names[number]}.parquet", folder / part_name(number))
         made = sum(counts[status] for status in STATUSES)
         if made != parts.points:
-            raise AssertionError(f"{made} rows for {parts.points} points")  # a bug of ours, never data
+            raise AssertionError(f"{made} rows for {parts.points} points")
         summary = {"points": parts.points, "images": len(parts.rows), **counts}
         write_json(folder / "summary.json", summary)
         write_manifest(folder, "pseudo_label", summary)

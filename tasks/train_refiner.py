@@ -30,6 +30,7 @@ from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder, stage_main
 from tasks.labelling.gate import Gate, build_gate, write_gate
 from tasks.labelling.measure_refiner import measure
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.training.holdout import read_held_out
 from tasks.training.loop import Job, Piece, read_milestone, train
 from tasks.training.setup import (
@@ -125,7 +126,8 @@ def choose_weights(
         raise TypeError(f"job.model: found a {type(job.model).__name__}, expected a MaskRefineNet")
     refiners = {step: _refiner_at(job, step, job.model) for step in config.milestones if held_out}
     refiners[config.steps] = job.model
-    by_step = measure(params, strong, held_out, teacher, refiners, job.device)
+    proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, job.device)
+    by_step = measure(params, strong, held_out, proposer, refiners, job.device)
     gate = build_gate(
         by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,
         min_images=config.gate_min_images, errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,

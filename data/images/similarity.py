@@ -1,9 +1,10 @@
-"""Images that show the same though their files differ: encoded anew, resized, brightened.
+"""Near-duplicates: images that show the same in different files, re-encoded, resized or brightened.
 
-Each image becomes a thumbnail (32 x 32, grey, 1 kB, to be kept), each thumbnail a 64-bit perceptual hash: the signs of
-its lowest cosine frequencies about their median (pHash). Hashes within a few bits of each other are found by their
-bytes, not pair by pair; then the thumbnails themselves decide, without what is alike in any two pictures of a kind:
-their fine detail is compared, not where it is light and dark. Flat thumbnails have no detail, and so no say.
+Each image is reduced to a thumbnail (32 x 32, grey, 1 kB), each thumbnail to a 64-bit perceptual hash: which of its
+lowest cosine frequencies are above their median (pHash). Candidates are pairs of hashes that differ in a few bits; they
+are found by equal bytes, without comparing all pairs. A pair is accepted by the correlation of the thumbnails' fine
+detail. Light and dark areas are left out, since they are alike in many images of one kind. Flat thumbnails have no
+detail and match nothing.
 
 Legend: N images, P pairs.
 """
@@ -20,20 +21,20 @@ import numpy.typing as npt
 from data.images.read import read_grey
 
 SIDE = 32
-"""Of a thumbnail, in pixels."""
+"""Pixels along a thumbnail's side."""
 RADIUS = 7
-"""Bits by which the hashes of near-duplicates may differ; 4 were the most of 1,008 JPEGs of 90% the side (nuclei and
-facades), 6 and more are rare but for heavy compression. At most 7: two such hashes have a byte in common."""
+"""Most bits by which the hashes of near-duplicates differ. Of 1,008 JPEGs at 90% of the side (nuclei and facades) none
+differed in more than 4; 6 and more need heavy compression. At most 7: two such hashes have a byte in common."""
 ALIKE = 0.85
-"""Least correlation of the detail: copies as above have 0.98 and more, the most alike photos of one facade 0.62."""
+"""Least correlation of the detail: such copies have 0.98 and more, the most similar photos of one facade 0.62."""
 LEAST_CONTRAST = 1.0
-"""Of 255 grey levels, standard deviation: what is below is rounding and compression."""
+"""Standard deviation in grey levels (0..255); below it there is only rounding and compression."""
 BLOCK = 2**22
 """Hashes compared at once: 32 MB."""
 PART = 2**14
-"""Thumbnails in work at once: 64 MB as floats."""
+"""Thumbnails processed at once: 64 MB as floats."""
 MANY = 2**16
-"""Pairs of a block of which all are looked at."""
+"""Most pairs of a block of which all are compared."""
 
 Thumbnails = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -43,7 +44,7 @@ _FREQUENCIES = 8  # a side of the square of frequencies that a hash takes: 64 bi
 
 
 def thumbnail(path: str | os.PathLike[str], size: tuple[int, int]) -> Thumbnails:
-    """Grey uint8 [32, 32] of an image file, squeezed to a square; JPEGs are decoded at a fraction of their size.
+    """Grey uint8 [32, 32] of an image file, resized to a square; JPEGs are decoded at a fraction of their size.
 
     Args:
         path: the file.
@@ -64,14 +65,14 @@ def perceptual_hashes(thumbnails: Thumbnails) -> Hashes:
     for at in range(0, len(thumbnails), PART):
         part = thumbnails[at : at + PART].astype(np.float32)
         low = (waves @ part @ waves.T).reshape(len(part), -1)
-        low[:, 0] = 0  # the mean: how light it is
+        low[:, 0] = 0  # the mean brightness
         bits = low > np.median(low, axis=1, keepdims=True)
         hashes[at : at + len(part)] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
     return hashes
 
 
 def is_flat(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
-    """Bool [N]: thumbnails of one grey, about which two pictures of nothing would agree."""
+    """Bool [N]: thumbnails of a single grey, which would all match each other."""
     flat = np.empty(len(thumbnails), np.bool_)
     for at in range(0, len(thumbnails), PART):
         part = slice(at, at + PART)
@@ -80,9 +81,9 @@ def is_flat(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
 
 
 def detail(thumbnails: Thumbnails) -> npt.NDArray[np.float32]:
-    """Float32 [N, 1024] of mean 0 and length 1: thumbnails less a blurred self; all 0 where that leaves nothing.
+    """Float32 [N, 1024] of mean 0 and length 1: thumbnails minus their blurred copies; 0 without contrast.
 
-    What pictures of a kind share (sky above road, a plate lit from its middle) is blurred, and so gone.
+    This removes what images of one kind have in common: sky above road, a plate lit in the middle.
     """
     sharp = thumbnails.astype(np.float32)
     rest = (sharp - _BLUR @ sharp @ _BLUR.T).reshape(len(sharp), -1)
@@ -92,10 +93,10 @@ def detail(thumbnails: Thumbnails) -> npt.NDArray[np.float32]:
 
 
 def near_duplicates(queries: Thumbnails, base: Thumbnails) -> tuple[Pairs, npt.NDArray[np.float32]]:
-    """The best match of each query that shows the same as an image of `base`; queries without one are left out.
+    """The best near-duplicate in `base` of each query that has one.
 
-    Images whose hashes differ in at most `RADIUS` bits are equal in one of the hash's 8 bytes, so only images that
-    share a byte are compared: of 120,000 images about one pair in 32.
+    Hashes that differ in at most `RADIUS` bits have one of their 8 bytes in common, so only such pairs are compared: of
+    120,000 images about one pair in 32.
 
     Args:
         queries: uint8 [Q, 32, 32]
@@ -107,19 +108,19 @@ def near_duplicates(queries: Thumbnails, base: Thumbnails) -> tuple[Pairs, npt.N
     """
     best = np.full(len(queries), -1, np.int64)
     score = np.zeros(len(queries), np.float32)
-    asked, known = (np.flatnonzero(~is_flat(thumbnails)) for thumbnails in (queries, base))
-    if not len(asked) or not len(known):
+    query_rows, base_rows = (np.flatnonzero(~is_flat(thumbnails)) for thumbnails in (queries, base))
+    if not len(query_rows) or not len(base_rows):
         return np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    a, b = perceptual_hashes(queries[asked]), perceptual_hashes(base[known])
+    a, b = perceptual_hashes(queries[query_rows]), perceptual_hashes(base[base_rows])
     for rows, columns in _share_a_byte(a, b):
         pairs = _closest(a[rows], b[columns])
-        q, n = asked[rows[pairs[:, 0]]], known[columns[pairs[:, 1]]]
-        for at in range(0, len(q), PART):
-            ask, found = q[at : at + PART], n[at : at + PART]
-            alike = np.einsum("pd,pd->p", detail(queries[ask]), detail(base[found]))
-            for i in np.flatnonzero((alike >= ALIKE) & (alike > score[ask])):
-                if alike[i] > score[ask[i]]:  # the same query may stand here twice
-                    best[ask[i]], score[ask[i]] = found[i], alike[i]
+        all_q, all_n = query_rows[rows[pairs[:, 0]]], base_rows[columns[pairs[:, 1]]]
+        for at in range(0, len(all_q), PART):
+            q, n = all_q[at : at + PART], all_n[at : at + PART]
+            alike = np.einsum("pd,pd->p", detail(queries[q]), detail(base[n]))
+            for i in np.flatnonzero((alike >= ALIKE) & (alike > score[q])):
+                if alike[i] > score[q[i]]:  # a query may be in several pairs
+                    best[q[i]], score[q[i]] = n[i], alike[i]
     matched = np.flatnonzero(best >= 0)
     return np.stack([matched, best[matched]], axis=1), score[matched]
 
@@ -142,10 +143,10 @@ def _share_a_byte(a: Hashes, b: Hashes) -> Iterator[tuple[Pairs, Pairs]]:
 
 
 def _closest(a: Hashes, b: Hashes) -> Pairs:
-    """Int64 [P, 2]: pairs of at most RADIUS bits apart; each row's nearest alone where there are very many."""
+    """Int64 [P, 2]: pairs that differ in at most RADIUS bits; of very many, each row's nearest."""
     apart = np.bitwise_count(a[:, None] ^ b[None])
     pairs = np.argwhere(apart <= RADIUS)
-    if len(pairs) > MANY:  # frames of one camera: each is like all the others, and one match is enough
+    if len(pairs) > MANY:  # frames of one camera all match each other, and one match is enough
         nearest = apart.argmin(axis=1)
         rows = np.flatnonzero(apart[np.arange(len(a)), nearest] <= RADIUS)
         pairs = np.stack([rows, nearest[rows]], axis=1)
@@ -153,7 +154,7 @@ def _closest(a: Hashes, b: Hashes) -> Pairs:
 
 
 def _blur(sigma: float) -> npt.NDArray[np.float32]:
-    """Float32 [32, 32]: a Gaussian blur along one axis, the border's weight going to what is inside."""
+    """Float32 [32, 32]: a Gaussian blur along one axis, normalised at the borders."""
     away = np.arange(SIDE)[:, None] - np.arange(SIDE)[None]
     weights = np.exp(-0.5 * (away / sigma) ** 2)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)

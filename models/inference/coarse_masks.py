@@ -19,7 +19,6 @@ class Rough(NamedTuple):
     """bool [K, H, W] of the original image"""
     drawn: Tensor
     """bool [K]: the teacher's mask isn't empty; `masks` may be, where all its pixels are assigned to other masks"""
-    prompted: Prompted
     maps: Maps
     """the probabilities on the original image, times mask_threshold / cut, so that all masks have one threshold"""
     boxes_xyxy: Tensor
@@ -36,18 +35,54 @@ def rough_masks(
     original_size: tuple[int, int],
     config: PromptConfig,
 ) -> Rough:
-    """Masks of image `n` at all its clicks [K, 2], in pixels of the original image, of contiguous classes [K].
+    """`place_masks` of `prompt_original`."""
+    sizes = (input_size, content_size, original_size)
+    prompted = prompt_original(outputs, n, points_xy, labels, *sizes, config)
+    return place_masks(prompted.mask_prob, prompted.cut, points_xy, labels, *sizes, config)
+
+
+def prompt_original(
+    outputs: Outputs,
+    n: int,
+    points_xy: Tensor,
+    labels: Tensor,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+    config: PromptConfig,
+) -> Prompted:
+    """Mask maps of image `n` at clicks [K, 2], in pixels of the original image, of contiguous classes [K].
 
     Sizes are (height, width) of the padded batch, the resized and the original image. Raises what
     `prompt_points` does.
     """
     (ch, cw), (height, width) = content_size, original_size
     scaled = points_xy * points_xy.new_tensor([cw / width, ch / height])
-    prompted = prompt(outputs, n, scaled, labels, input_size, config)
-    masks, boxes = resize_boxed(prompted.mask_prob, input_size, content_size, original_size, prompted.cut)
+    return prompt(outputs, n, scaled, labels, input_size, config)
+
+
+def place_masks(
+    mask_prob: Tensor,
+    cut: Tensor,
+    points_xy: Tensor,
+    labels: Tensor,
+    input_size: tuple[int, int],
+    content_size: tuple[int, int],
+    original_size: tuple[int, int],
+    config: PromptConfig,
+) -> Rough:
+    """Mask maps [K, h, w] at all clicks of an image as masks of the original image, without overlaps.
+
+    Args:
+        mask_prob: covers the padded input.
+        cut: float32 [K], above 0: the probability above which a pixel belongs to a mask.
+        points_xy: float [K, 2], the clicks in pixels of the original image.
+        labels: int64 [K], contiguous classes.
+    """
+    sizes = (input_size, content_size, original_size)
+    masks, boxes = resize_boxed(mask_prob, *sizes, cut)
     drawn = areas_in(masks, boxes) > 0
     # Small masks, cut at a lower level, have lower probabilities throughout.
-    scale = config.mask_threshold / prompted.cut
-    maps = Maps.of_input(prompted.mask_prob, input_size, content_size, original_size, scale)
+    maps = Maps.of_input(mask_prob, *sizes, config.mask_threshold / cut)
     remove_overlaps_(masks, boxes, maps.at, points_xy, groups_of(labels, config.exclusive))
-    return Rough(masks, drawn, prompted, maps, boxes)
+    return Rough(masks, drawn, maps, boxes)

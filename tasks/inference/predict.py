@@ -1,7 +1,7 @@
-"""Instances of the images of a split, without points: what a trained SOLOv2 finds, part by part.
+"""Instances that a trained SOLOv2 finds in the images of a split, without points, in parts.
 
-Parts are Parquet files of some hundred images each, in a folder of the run: a killed step goes on after those that are
-there, and processes that share the step take some each. A part's content doesn't depend on who makes it.
+Parts are Parquet files of some hundred images each, in a folder of the run. A killed step continues after the finished
+parts, and processes divide them between each other. A part's content doesn't depend on the process.
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ Job = tuple[int, Callable[[], Rows]]
 
 @dataclass(frozen=True)
 class Finder:
-    """A network and all that it takes to find instances in images of a split.
+    """A network, and the settings with which it finds instances in images of a split.
 
     Attributes:
-        model: on `device`, in eval mode, with `categories` as checkpoints carry them: class i is categories[i].
-        split: its images are read; its instances aren't looked at.
-        size: how large images come in.
-        inference: how detections are picked.
+        model: on `device`, in eval mode, with the `categories` of its checkpoint: class i is categories[i].
+        split: its images are read, its instances aren't.
+        size: the size that images are resized to.
         batch_size: images at a time, all of one padded size.
-        device: where the network runs.
-        workers: processes that read images; 0 reads them here.
-        name: what the progress counts for, e.g. "student".
+        workers: processes that read images; 0 reads them in this one.
+        name: the network's name in the progress bar, e.g. "student".
     """
 
     model: SOLOv2
@@ -61,15 +59,15 @@ class Finder:
     name: str
 
     def find(self, parts: Sequence[Sequence[int]], bar: Bar) -> Iterator[tuple[pa.Table, list[str]]]:
-        """Instances part by part; the images of the next one are already read meanwhile.
+        """Instances part by part, while the images of the next part are read.
 
         Args:
             parts: rows of the split's images.
-            bar: advances by an image each.
+            bar: advances by one per image.
 
         Yields:
             PREDICTIONS of a part, sorted by image_id, the best of an image first; and the faults of its images that
-            are missing, unreadable or not of the size ingested. After a fault, no more instances are looked for.
+            are missing, unreadable or changed. After a fault images are only read, to list all faults.
         """
         faults: list[list[str]] = [[] for _ in parts]
         found: Rows = []
@@ -87,7 +85,7 @@ class Finder:
     def _jobs(
         self, parts: Sequence[Sequence[int]], faults: list[list[str]], bar: Bar
     ) -> Iterator[tuple[int, Callable[[], tuple[int, Rows]]]]:
-        """For each image what makes its rows, and says which part they are of."""
+        """For each image the job that returns its part's number and its rows."""
         image_ids = self.split.images["image_id"]
         batches = [
             (n, batch)
@@ -127,7 +125,7 @@ def _of_part(n: int, job: Callable[[], Rows]) -> tuple[int, Rows]:
 
 
 def _table(rows: Rows) -> pa.Table:
-    # Stable: an image's instances stay in the order of their scores.
+    # A stable sort: an image's instances stay sorted by score.
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["image_id"]), schema=PREDICTIONS)
 
 
@@ -140,7 +138,7 @@ def _rows(
     codes = encode_many(masks, boxes_xyxy)
     for category_id, score, counts in zip(category_ids, scores, codes, strict=True):
         area = mask_codec.area(counts, height, width)
-        if not area:  # all of it lay in the padding, which is cut off
+        if not area:  # all of it was in the padding, which is cut off
             continue
         rows.append(
             {
@@ -162,8 +160,8 @@ class Predictions:
     """Instances of a split's usable images, in parts.
 
     Attributes:
-        folder: where the parts lie.
-        rows: of the split's images, by part; in the order of image ids.
+        folder: of the parts' files.
+        rows: the rows of the split's images in each part, in the order of image ids.
     """
 
     folder: Path
@@ -171,7 +169,7 @@ class Predictions:
 
     @classmethod
     def plan(cls, folder: Path, split: Split, part_images: int) -> Predictions:
-        """Parts of `part_images` images whose status is "ok"; at least one part."""
+        """Parts of `part_images` images with the status "ok"; at least one part."""
         rows = [i for i, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
         return cls(folder, [rows[at : at + part_images] for at in range(0, len(rows), part_images)] or [[]])
 
@@ -184,14 +182,14 @@ class Predictions:
         return read_parquet(self.path(n), PREDICTIONS)
 
     def make(self, finder: Finder) -> None:
-        """Makes the parts that aren't there yet; processes that share the step call this together.
+        """Makes the parts that don't exist yet; all processes of the step call this together.
 
         Raises:
-            TaskError: images that can't be read; all of them are listed.
+            TaskError: images can't be read; all are listed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         there = [n for n in range(len(self.rows)) if self.path(n).exists()]
-        there = processes.gather(there)[0]  # since another may have written one meanwhile
+        there = processes.gather(there)[0]  # another process may have written one since
         missing = [n for n in range(len(self.rows)) if n not in set(there)]
         mine = missing[processes.index() :: processes.count()]
         done = sum(len(self.rows[n]) for n in there)
@@ -206,7 +204,7 @@ class Predictions:
                     write_parquet(table, self.path(n))
         faults = sorted(fault for own in processes.gather(faults) for fault in own)
         if faults and not processes.is_first():
-            sys.exit(0)  # the first one tells, and fails
+            sys.exit(0)  # the first process reports the error
         if faults:
             more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
             listed = "\n".join(f"  - {fault}" for fault in faults[:_MAX_LISTED])

@@ -1,4 +1,4 @@
-"""Predictions as files for people and other tools: a Parquet file and a file of COCO results, written in a stream."""
+"""Predictions as files for other tools: a Parquet file and a file of COCO results, written as a stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.inference.predict import Predictions
 
 
 def as_results(table: pa.Table) -> list[dict[str, Any]]:
-    """COCO results of PREDICTIONS, as evaluators take them: image_id, category_id, score, segmentation."""
+    """COCO results of PREDICTIONS: image_id, category_id, score, segmentation."""
     return [
         {
             "image_id": row["image_id"],
@@ -31,7 +31,9 @@ def as_results(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def write_predictions(predictions: Predictions, folder: Path, name: str) -> int:
-    """Writes `folder`/NAME.parquet, a row group a part, and `folder`/NAME.json, COCO results; one part in memory.
+    """Writes `folder`/NAME.parquet, one row group per part, and `folder`/NAME.json, COCO results.
+
+    One part is in memory at a time.
 
     Returns:
         The number of detections.

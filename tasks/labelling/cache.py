@@ -1,10 +1,12 @@
-"""The ledger of pseudo labels: what was made, an image at a time, and may be taken over by a later run.
+"""The ledger of pseudo labels: a cache of computed rows, by image, from which later runs reuse them.
 
-An image's rows depend on its pixels and its points, and on what all images share: networks, settings, code, hardware.
-The latter name the ledger's folder; the former are the image's key. What ids points have only names their rows: where
-clicks moved to other files, the rows are taken over under the new ids. A finished part lies there as the Parquet file
-that it will be, and beside it a JSON file that says which images it holds, where, which row is which point's, and what
-the Parquet file hashes to. It is written last: a part without it doesn't count, nor does one of another hash.
+An image's rows depend on its pixels and points, and on what is common to all images: networks, settings, code,
+hardware. A hash of the latter names the ledger's folder, a hash of the former is the image's key. The ids of points
+aren't part of it: where clicks moved to other files, rows are reused under the new ids.
+
+A finished part is a Parquet file, as in the result, and a JSON file with its images' keys and numbers of rows, the
+order of their points, and the hash of the Parquet file. The JSON file is written last: a part without one, or with
+another hash, doesn't count.
 """
 
 from __future__ import annotations
@@ -33,18 +35,18 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 KEY_BYTES = 16
 Keys = NDArray[np.uint64]
-"""[n, 2]: an image's key a row; 0, 0 is none"""
+"""[n, 2]: one image's key per row; 0, 0 is none"""
 
 
 def image_keys(part: Part, weak: Split) -> Keys:
-    """The keys of a part's images: hashes of their pixels' hash, size and id, and of the points' places and classes."""
-    facts = (
+    """The keys of a part's images: hashes of their pixels' hash, size and id, and of their points' x, y and classes."""
+    images = (
         weak.images.take(pa.array(part.rows)).select(["image_id", "sha256", "width", "height"]).to_pylist()
     )
     columns = [part.points[name].to_numpy() for name in ("category_id", "x", "y")]
     keys = bytearray()
-    for fact, low, high in zip(facts, part.bounds[:-1].tolist(), part.bounds[1:].tolist(), strict=True):
-        digest = hashlib.sha256(repr(sorted(fact.items())).encode())
+    for image, low, high in zip(images, part.bounds[:-1].tolist(), part.bounds[1:].tolist(), strict=True):
+        digest = hashlib.sha256(repr(sorted(image.items())).encode())
         for column in columns:
             digest.update(column[low:high].tobytes())
         keys += digest.digest()[:KEY_BYTES]
@@ -52,21 +54,18 @@ def image_keys(part: Part, weak: Split) -> Keys:
 
 
 class Found(NamedTuple):
-    """Where the rows of n images lie."""
+    """Where the ledger has the rows of n images."""
 
     file: IntArray
-    """int64 [n], -1 where they are to be made"""
+    """int64 [n], -1 where it has none"""
     first: IntArray
     """int64 [n]: their first row in the file"""
     rows: IntArray
-    """int64 [n]: how many they are"""
+    """int64 [n]: the number of rows"""
 
 
 class Ledger:
-    """A folder of finished parts.
-
-    Parts that are added later, by this process or another, are not among those it finds.
-    """
+    """A folder of finished parts. `find` looks among those that were there when it was opened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,11 +88,11 @@ class Ledger:
         self._file, self._first, self._rows = (
             column[order] for column in (file, np.concatenate(first), np.concatenate(rows))
         )
-        self._sound: dict[int, bool] = {}
+        self._intact: dict[int, bool] = {}
         self._tables: dict[int, tuple[pa.Table, IntArray]] = {}
 
     def entry(self, name: str) -> dict[str, Any] | None:
-        """What the ledger says of a part; None where it says nothing, or nothing that we read."""
+        """The content of a part's JSON file; None if there is none, or it is damaged or of another format."""
         path = self.folder / f"{name}.json"
         try:
             entry: Any = read_json(path, "pseudo_label")
@@ -102,26 +101,26 @@ class Ledger:
         return entry if isinstance(entry, dict) and entry.get("format") == FORMAT else None
 
     def find(self, keys: Keys) -> Found:
-        """Where the images of these keys lie, if they do and the file is as it was written."""
+        """Where the ledger has the images of these keys, in files that are intact."""
         found = Found(*(np.full(len(keys), -1, np.int64) for _ in range(3)))
         low = np.searchsorted(self._keys[:, 0], keys[:, 0], side="left")
         high = np.searchsorted(self._keys[:, 0], keys[:, 0], side="right")
         for n in np.flatnonzero(high > low):
             for at in range(low[n], high[n]):
-                if self._keys[at, 1] == keys[n, 1] and keys[n].any() and self._is_sound(int(self._file[at])):
+                if self._keys[at, 1] == keys[n, 1] and keys[n].any() and self._is_intact(int(self._file[at])):
                     for column, values in zip(found, (self._file, self._first, self._rows), strict=True):
                         column[n] = values[at]
                     break
         return found
 
     def name_of(self, keys: Keys, ids: pa.ChunkedArray) -> str:
-        """What a part of these images is called whose points have these ids, in the order of Clicks."""
+        """The name of a part of these images, whose points have these ids, in the order of Clicks."""
         digest = hashlib.sha256(np.ascontiguousarray(keys).tobytes())
         digest.update("\n".join(ids.to_pylist()).encode())
         return digest.hexdigest()[:32]
 
     def holds(self, keys: Keys, ids: pa.ChunkedArray, found: Found) -> bool:
-        """Whether the images lie in one file that is their part, all of them, under these ids."""
+        """Whether one file is the part of exactly these images, with these ids."""
         name = self.name_of(keys, ids)
         if len(keys) == 0:
             return False
@@ -129,9 +128,9 @@ class Ledger:
         return bool(file >= 0 and (found.file == file).all() and self._names[file] == name)
 
     def rows(self, file: int, first: int, rows: int, ids: pa.ChunkedArray) -> pa.Table:
-        """An image's PSEUDO rows of a file, in the order of Clicks, under the ids [rows] that its points have now.
+        """An image's PSEUDO rows from a file, in the order of Clicks, with the current ids [rows] of its points.
 
-        The last two files are kept, which is as many as images in their order need.
+        The last two files stay in memory: images in order need no more.
         """
         table, places = self._tables.pop(file) if file in self._tables else self._read(file)
         self._tables = dict([*self._tables.items(), (file, (table, places))][-2:])
@@ -140,15 +139,15 @@ class Ledger:
         return found.set_column(at, PSEUDO.field(at), ids.cast(PSEUDO.field(at).type))
 
     def _read(self, file: int) -> tuple[pa.Table, IntArray]:
-        """A file's rows, and each one's place among its image's Clicks."""
+        """A file's rows, and the index of each among its image's Clicks."""
         entry = self.entry(self._names[file])
         if entry is None:
-            raise AssertionError(f"{self._names[file]} was in the ledger")  # nobody else removes parts
+            raise AssertionError(f"{self._names[file]} was in the ledger")  # only `keep` removes parts
         places = np.frombuffer(bytes.fromhex(entry["places"]), dtype=np.uint32).astype(np.int64)
         return read_parquet(self._parquet(file), PSEUDO), places
 
     def add(self, keys: Keys, failed: BoolArray, tables: Sequence[pa.Table]) -> str:
-        """Writes a part, PSEUDO rows of each of its images, in the order of Clicks; returns its name.
+        """Writes a part, from the PSEUDO rows of each of its images in the order of Clicks; returns its name.
 
         Images that `failed` [n] get no key: the next run tries them again.
         """
@@ -174,7 +173,7 @@ class Ledger:
         return name
 
     def keep(self, names: Collection[str]) -> None:
-        """Removes all parts but these."""
+        """Removes all other parts."""
         for path in self.folder.iterdir():
             if path.stem not in names:
                 path.unlink()
@@ -182,17 +181,17 @@ class Ledger:
     def _parquet(self, file: int) -> Path:
         return self.folder / f"{self._names[file]}.parquet"
 
-    def _is_sound(self, file: int) -> bool:
-        """Whether a file's bytes are those that were written; looked at once."""
-        if file not in self._sound:
+    def _is_intact(self, file: int) -> bool:
+        """Whether a file has the bytes that were written; checked once."""
+        if file not in self._intact:
             entry, path = self.entry(self._names[file]), self._parquet(file)
             try:
-                self._sound[file] = entry is not None and entry["sha256"] == _sha256(path)
+                self._intact[file] = entry is not None and entry["sha256"] == _sha256(path)
             except OSError:
-                self._sound[file] = False
-            if not self._sound[file]:
-                log.warning("%s: not as it was written; its images are computed anew", path)
-        return self._sound[file]
+                self._intact[file] = False
+            if not self._intact[file]:
+                log.warning("%s: damaged; its images are computed again", path)
+        return self._intact[file]
 
 
 def _sha256(path: Path) -> str:

@@ -1,108 +1,110 @@
-"""Images of more points than memory holds masks of: the same masks as all at once, some after the others.
+"""Images with more clicks than memory holds masks: processed in chunks, with the same masks as all clicks at once.
 
-Where pixels have one owner, points of a group (a class, or all) are gone through three times: they are drawn to learn
-who owns which pixel; drawn again, refined, and kept as run-length codes, while the refined masks claim their pixels;
-and unpacked to leave each what is its own.
+Where masks are exclusive, the clicks of a group (a class, or all) take three passes:
+
+1. Masks are drawn, and each pixel is assigned to one of them.
+2. They are drawn again, refined and kept as run-length codes; each pixel is assigned to one of the refined masks.
+3. The codes are decoded, and each mask keeps its own pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from data.masks.rle import decode_many, encode_many
-from models.inference.coarse_masks import Rough
 from models.masks.boxes import mask_boxes
 from models.masks.exclusive import PixelAssignment, groups_of
 from models.refiner.crops import refine
 from models.refiner.refine import confidence
-from tasks.labelling.parts import Clicks
-from tasks.labelling.types import Answer, Facts, Scene
-
-if TYPE_CHECKING:
-    from tasks.labelling.labeller import Labeller
+from tasks.labelling.labeller import Labeller
+from tasks.labelling.proposer import draw
+from tasks.labelling.types import Drawn, ImageContext, PointMasks, PointStats
 
 
-class _Packed(NamedTuple):
-    """A chunk's masks before the refined ones know their owners; `answer` has none yet."""
+class _Encoded(NamedTuple):
+    """A chunk's masks before the pixels of refined masks are assigned; `stats.taken` isn't known yet."""
 
     rows: Tensor
-    answer: Answer
+    stats: PointStats
     rough: list[bytes]
     refined: list[bytes]
 
 
-def label_crowd(labeller: Labeller, scene: Scene, clicks: Clicks, at_once: int) -> Iterator[Answer]:
-    """Answers for at most `at_once` points each, which together are all points, group after group."""
-    exclusive = labeller.params.prompt.exclusive
-    _, labels = labeller.tensors(clicks)
+@torch.no_grad()
+def label_crowd(
+    labeller: Labeller, context: ImageContext, points_xy: Tensor, labels: Tensor, chunk_size: int
+) -> Iterator[tuple[list[int], PointMasks]]:
+    """The masks at all clicks [K, 2] of an image, of contiguous classes [K].
+
+    Yields:
+        Which clicks, at most `chunk_size`, and their masks.
+    """
+    exclusive = labeller.prompt.exclusive
     groups = groups_of(labels, exclusive).cpu()
     if exclusive == "none":
         groups = torch.zeros_like(groups)
     for group in groups.unique():
-        chunks = list((groups == group).nonzero()[:, 0].split(at_once))
-        yield from _Group(labeller, scene, clicks).answers(chunks)
+        chunks = (groups == group).nonzero()[:, 0].to(points_xy.device).split(chunk_size)
+        crowd = _Group(labeller, context, points_xy, labels)
+        if exclusive != "none":
+            for rows in chunks:
+                crowd.assign_rough(rows)
+        for encoded in [crowd.encode(rows) for rows in chunks]:
+            yield encoded.rows.tolist(), crowd.decode(encoded)
 
 
 class _Group:
-    """The points of a group; chunks are int64 [K], which of the image's points."""
+    """The clicks of a group, processed in chunks; `rows` are int64 [k], which of the image's clicks."""
 
-    def __init__(self, labeller: Labeller, scene: Scene, clicks: Clicks) -> None:
-        self.labeller, self.scene, self.clicks = labeller, scene, clicks
-        self.shared = labeller.params.prompt.exclusive == "none"
-        """Pixels may have several owners."""
-        self.alone = labeller.params.prompt.model_copy(update={"exclusive": "none"})
-        self.drawn, self.refined = (PixelAssignment(scene.size, labeller.device) for _ in range(2))
+    def __init__(self, labeller: Labeller, context: ImageContext, points_xy: Tensor, labels: Tensor) -> None:
+        self.labeller, self.context, self.points_xy, self.labels = labeller, context, points_xy, labels
+        self.exclusive = labeller.prompt.exclusive != "none"
+        self.prompt = labeller.prompt.model_copy(update={"exclusive": "none"})
+        self.rough, self.refined = (PixelAssignment(context.size, labeller.device) for _ in range(2))
 
-    def answers(self, chunks: list[Tensor]) -> Iterator[Answer]:
-        if not self.shared:
-            for rows in chunks:
-                mine, rough = self._draw(rows)
-                xy, _ = self.labeller.tensors(mine)
-                self.drawn.add(rough.masks, rows.to(xy.device), rough.maps.at, xy)
-        for packed in [self._pack(rows) for rows in chunks]:
-            yield self._unpack(packed)
+    def _draw(self, rows: Tensor) -> Drawn:
+        proposer = self.labeller.proposer
+        return draw(proposer, self.context, self.points_xy[rows], self.labels[rows], self.prompt)
 
-    def _draw(self, rows: Tensor) -> tuple[Clicks, Rough]:
-        mine = self.clicks.take(rows.tolist())
-        return mine, self.labeller.draw(self.scene, mine, self.alone)
+    def assign_rough(self, rows: Tensor) -> None:
+        """The first pass."""
+        rough = self._draw(rows).rough
+        self.rough.add(rough.masks, rows, rough.maps.at, self.points_xy[rows])
 
-    def _pack(self, rows: Tensor) -> _Packed:
-        labeller, params = self.labeller, self.labeller.params
-        mine, rough = self._draw(rows)
-        xy, labels = labeller.tensors(mine)
-        rows = rows.to(xy.device)
-        if not self.shared:
-            owned = self.drawn.exclusive(rough.masks, rows)
-            rough = rough._replace(masks=owned, boxes_xyxy=mask_boxes(owned))
-        wanted, refusals = labeller.wanted(self.scene, rough)
+    def encode(self, rows: Tensor) -> _Encoded:
+        """The second pass."""
+        refiner, points_xy = self.labeller.refiner, self.points_xy[rows]
+        drawn = self._draw(rows)
+        rough = drawn.rough
+        if self.exclusive:
+            masks = self.rough.exclusive(rough.masks, rows)
+            rough = rough._replace(masks=masks, boxes_xyxy=mask_boxes(masks))
+        selected, refusals = refiner.select(self.context, rough)
         refined = refine(
-            labeller.refiner, self.scene.original, rough.masks, xy, labeller.refiner.config,
-            params.pseudo.crop_batch_size, enlarge=labeller.gate.enlarge, rounds=labeller.gate.rounds,
-            mask_threshold=params.prompt.mask_threshold, labels=labels, selected=wanted,
+            refiner.network, self.context.original, rough.masks, points_xy, refiner.network.config,
+            refiner.crop_batch, enlarge=refiner.gate.enlarge, rounds=refiner.gate.rounds,
+            mask_threshold=self.prompt.mask_threshold, labels=self.labels[rows], selected=selected,
         )  # fmt: skip
-        if not self.shared:
-            self.refined.add(refined.masks, rows, confidence(rough, refined), xy)
-        taken = torch.zeros_like(refined.kept_rough)  # not known yet
-        facts = Facts.of(rough.prompted, rough.drawn, refined.kept_rough, taken, refusals)
-        nothing = torch.zeros(0, *self.scene.size, dtype=torch.bool)
-        return _Packed(
-            rows, Answer(mine, facts, nothing, nothing), encode_many(rough.masks), encode_many(refined.masks)
-        )
+        if self.exclusive:
+            self.refined.add(refined.masks, rows, confidence(rough, refined), points_xy)
+        taken = torch.zeros_like(refined.kept_rough)
+        stats = PointStats.of(drawn, refined.kept_rough, taken, refusals)
+        return _Encoded(rows, stats, encode_many(rough.masks), encode_many(refined.masks))
 
-    def _unpack(self, packed: _Packed) -> Answer:
-        device, size = self.labeller.device, self.scene.size
+    def decode(self, encoded: _Encoded) -> PointMasks:
+        """The third pass."""
+        device, size = self.labeller.device, self.context.size
         rough, refined = (
-            torch.from_numpy(decode_many(codes, *size)).to(device) for codes in (packed.rough, packed.refined)
+            torch.from_numpy(decode_many(codes, *size)).to(device)
+            for codes in (encoded.rough, encoded.refined)
         )
-        facts = packed.answer.facts
-        if not self.shared:
-            refined = self.refined.exclusive(refined, packed.rows)
-        taken = ~facts.kept_rough & ~refined.flatten(1).any(1).cpu()
-        stays = (facts.kept_rough | taken).to(device)[:, None, None]
-        return packed.answer._replace(
-            facts=facts._replace(taken=taken), rough=rough, final=torch.where(stays, rough, refined)
-        )
+        if self.exclusive:
+            refined = self.refined.exclusive(refined, encoded.rows)
+        stats = encoded.stats
+        taken = ~stats.kept_rough & ~refined.flatten(1).any(1).cpu()
+        stays = (stats.kept_rough | taken).to(device)[:, None, None]
+        return PointMasks(stats._replace(taken=taken), rough, torch.where(stays, rough, refined))

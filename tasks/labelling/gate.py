@@ -1,13 +1,12 @@
-"""Whether refined masks are used: decided on held-out strong images, a decision a size of the rough mask.
+"""The gate: for which sizes of rough masks refinement is used, decided on held-out strong images.
 
-gate.json beside the refiner's weights says what was measured there and what follows from it. Sizes are areas of rough
-masks in pixels of the image as the teacher sees it (resized by `input`), so that images of unlike sizes compare.
+gate.json in the refiner's folder records the measurement and the decisions. Sizes are areas of rough masks in pixels of
+the resized image (`input`), so that images of different sizes compare.
 
-A refiner that helps on average may still spoil small masks, or large ones. Where a size has too few objects to tell,
-the decision over all sizes stands. Objects of one image fare alike, so what tells is how many images agree: refinement
-is given up where its mean gain lies so far below 0 that the draw of images is no likely reason. The refiner's weights
-are chosen on the same objects, so its figures here flatter it a little; those of `evaluate`, on masks kept aside,
-don't.
+A refiner with a positive mean gain may still make small masks worse, or large ones. A size with too few objects follows
+the decision over all sizes. Objects of one image aren't independent, so the standard error is taken over images:
+refinement is refused where its mean gain is below 0 by more than a number of standard errors. The refiner's weights are
+chosen on the same objects, so these figures are slightly optimistic; those of `evaluate`, on masks kept aside, aren't.
 """
 
 from __future__ import annotations
@@ -29,32 +28,32 @@ from tasks.common.stage_main import read_json, write_json
 FILE = "gate.json"
 FORMAT = 2
 REFUSAL = "gate:"
-"""How the reason begins in the row of a point whose mask the gate keeps rough."""
+"""The start of the reason in the row of a point whose mask the gate keeps rough."""
 
 
 class Measured(NamedTuple):
-    """One row a click on a held-out object; n rows."""
+    """One row per click on a held-out object; n rows."""
 
     images: NDArray[np.int64]
-    """[n] the id of the object's image"""
+    """[n] id of the object's image"""
     objects: NDArray[np.int64]
-    """[n] whose click it is: the instance's id"""
+    """[n] id of the clicked instance"""
     clicks: NDArray[np.str_]
-    """[n] where it lies: `random` (an inner pixel) or `centre` (of mass)"""
+    """[n] `random` (an inner pixel) or `centre` (of mass)"""
     areas: NDArray[np.float64]
-    """[n] of the rough mask, in pixels of the resized image; 0 where the teacher draws none"""
+    """[n] of the rough mask, in pixels of the resized image; 0 without a mask"""
     rough_iou: NDArray[np.float64]
     """[n] with the true mask, 0..1"""
     refined_iou: NDArray[np.float64]
-    """[n] the same of the refined mask, or of the rough one where refinement came out empty"""
+    """[n] the same for the refined mask, or for the rough one where the refined mask is empty"""
 
     def of(self, rows: NDArray[np.bool_]) -> Measured:
-        """These rows alone."""
+        """A subset of the rows."""
         return Measured(**{name: column[rows] for name, column in self._asdict().items()})
 
 
 class Comparison(Section):
-    """Mean IoU in percent over clicks; null over none."""
+    """Mean IoU in percent over clicks; null without clicks."""
 
     images: int
     objects: int
@@ -62,7 +61,7 @@ class Comparison(Section):
     rough_iou: float | None
     refined_iou: float | None
     gain_error: float | None
-    """Standard error of refined_iou - rough_iou, in percent, over the draw of images; null for less than two."""
+    """Standard error of refined_iou - rough_iou, in percent, over images; null for less than two."""
 
     @classmethod
     def nothing(cls) -> Comparison:
@@ -85,7 +84,7 @@ class Comparison(Section):
 class Bin(Comparison):
     """Rough masks of area_from <= area < area_to (null: no limit), and whether their refined masks are used.
 
-    `decided_by` is `all` where the bin has too few objects of its own.
+    `decided_by` is `all` where the bin has too few objects or images.
     """
 
     area_from: float
@@ -95,13 +94,13 @@ class Bin(Comparison):
 
 
 class Gate(Section):
-    """What gate.json holds. Without held-out images nothing is measured, there are no bins, and `use` is true."""
+    """The content of gate.json. Without held-out images nothing is measured, there are no bins, and `use` is true."""
 
     format: Literal[2]
     enlarge: Annotated[float, Field(ge=1, le=1000)]
-    """How much larger than the rough mask's box the crops were, and will be."""
+    """Size of a crop relative to the rough mask's box, in the measurement and in use."""
     rounds: Annotated[int, Field(ge=0, le=1000)]
-    """Times that each mask was refined, and will be."""
+    """How often each mask is refined, in the measurement and in use."""
     held_out_images: int
     all: Comparison
     by_click: dict[str, Comparison]
@@ -109,11 +108,11 @@ class Gate(Section):
     use: bool
     """The decision over all sizes."""
     errors: float
-    """Standard errors that a mean gain must lie below 0 for refinement to be given up."""
+    """By how many standard errors a mean gain must be below 0 for refinement to be refused."""
     step: int
-    """Of the refiner's training: whose weights were taken."""
+    """The training step of the refiner's weights."""
     refined_iou_by_step: dict[int, float | None]
-    """Of all the weights that could have been taken."""
+    """Of all candidate weights."""
 
     @model_validator(mode="after")
     def _bins_follow_each_other(self) -> Self:
@@ -131,7 +130,7 @@ class Gate(Section):
         return self
 
     def refusals(self, areas: Sequence[float]) -> list[str | None]:
-        """For rough masks of these areas (pixels of the resized image): why not to refine them, or None."""
+        """For rough masks of these areas (pixels of the resized image), why they aren't refined; None if they are."""
         ends = [one.area_to for one in self.bins[:-1]]
         found = np.searchsorted(np.asarray(ends, dtype=np.float64), np.asarray(areas), side="right")
         return [_refusal(self, self.bins[at] if self.bins else None) for at in found.tolist()]
@@ -148,19 +147,18 @@ def build_gate(
     enlarge: float,
     rounds: int,
 ) -> Gate:
-    """Chooses the weights of greatest mean refined IoU (of equals the last) and decides for each size.
+    """Chooses the weights of the highest mean refined IoU (of equals the last) and decides for each size.
 
-    Sizes are bins of about as many clicks each, by the rough masks' areas. Refinement is used in a bin where its mean
-    gain over the bin's clicks, plus `errors` standard errors of it, is above 0; where fewer than `min_objects` objects
-    or `min_images` images were clicked, where that holds over all. Over all it is used if there are fewer images.
+    Sizes are bins of about equally many clicks, by the rough masks' areas. Refinement is used in a bin if its mean gain
+    over the bin's clicks, plus `errors` standard errors, is above 0. A bin of fewer than `min_objects` objects or
+    `min_images` images follows the decision over all clicks, which is to refine if there are fewer than `min_images`.
 
     Args:
-        by_step: for each candidate step of the refiner, the last among them, the same clicks measured.
-        held_out_images: on how many images; 0 measures nothing and chooses the last step.
-        bins: of sizes, at most.
-        min_objects, min_images: with so many a bin decides for itself.
-        errors: how far below 0 the gain must lie to tell; 0 goes by its mean.
-        enlarge, rounds: how it was refined; use is to do the same.
+        by_step: the same clicks measured for each candidate step of the refiner, its last step included.
+        held_out_images: their number; 0 measures nothing and chooses the last step.
+        bins: most bins.
+        errors: 0 decides by the mean gain alone.
+        enlarge, rounds: the settings of the measurement, for use with the same ones.
     """
     scores = {step: _means(measured)["refined_iou"] for step, measured in sorted(by_step.items())}
     step = max(scores, key=lambda step: (scores[step] or 0.0, step))
@@ -187,7 +185,7 @@ def build_gate(
 
 
 def unmeasured(step: int, *, enlarge: float, rounds: int) -> Gate:
-    """The gate of a refiner from elsewhere, for which nothing was held out: it is used on every mask."""
+    """The gate of an imported refiner, for which nothing was measured: every mask is refined."""
     return Gate(
         format=FORMAT, enlarge=enlarge, rounds=rounds, held_out_images=0, all=Comparison.nothing(), by_click={},
         bins=(), use=True, errors=0.0, step=step, refined_iou_by_step={},
@@ -203,7 +201,7 @@ def read_gate(folder: Path) -> Gate:
     """Reads `folder`/gate.json.
 
     Raises:
-        TaskError: it isn't there, or is of another version.
+        TaskError: the file is missing, or of another version.
     """
     content = read_json(folder / FILE, "train_refiner")
     try:
@@ -229,15 +227,17 @@ def _means(measured: Measured) -> dict[str, Any]:
 
 
 class Gain(NamedTuple):
-    """A mean gain of IoU, 0..1, and its standard error over the draw of images (None for less than two)."""
+    """A mean gain of IoU, 0..1, and its standard error over images (None for less than two)."""
 
     mean: float
     error: float | None
 
 
 def gain_over_images(measured: Measured) -> Gain:
-    """Mean of refined - rough IoU over clicks. Its error takes images for the independent draws, not clicks: the
-    residuals of an image are summed before they are squared (cluster-robust variance; Liang and Zeger, 1986)."""
+    """Mean of refined - rough IoU over clicks, with its cluster-robust standard error (Liang and Zeger, 1986).
+
+    Images are the clusters: the residuals of an image are summed before they are squared.
+    """
     gains = measured.refined_iou - measured.rough_iou
     if not len(gains):
         return Gain(0.0, None)
@@ -260,7 +260,7 @@ def _bins(
     if not len(drawn.areas):
         return []
     quantiles = np.quantile(drawn.areas, np.arange(1, count) / count, method="higher")
-    # Many masks of one area can make quantiles equal, and a bin between them empty.
+    # With many masks of one area, quantiles may be equal, and the bin between them empty.
     edges = [0.0, *np.unique(quantiles[quantiles > drawn.areas.min()]).tolist(), math.inf]
     made = []
     for low, high in pairwise(edges):
@@ -282,6 +282,7 @@ def _bins(
 def _refusal(gate: Gate, found: Bin | None) -> str | None:
     if found is None or found.use:
         return None
-    own = found.decided_by == "bin"
-    told, of = (found, "masks of this size") if own else (gate.all, "masks")
-    return f"{REFUSAL} refinement hurts {of} on held-out images (IoU {told.rough_iou:.1f} -> {told.refined_iou:.1f})"
+    by_bin = found.decided_by == "bin"
+    figures, masks = (found, "masks of this size") if by_bin else (gate.all, "masks")
+    iou = f"IoU {figures.rough_iou:.1f} -> {figures.refined_iou:.1f}"
+    return f"{REFUSAL} refinement hurts {masks} on held-out images ({iou})"

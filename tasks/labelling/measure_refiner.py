@@ -1,7 +1,7 @@
-"""What refinement does to masks of held-out strong images, which neither teacher nor refiner has seen.
+"""Measures refinement on held-out strong images, on which neither teacher nor refiner was trained.
 
-Every object is clicked twice, at a random inner pixel and at its mass centre, as annotators and the paper do; all
-objects of an image together, as in use, since the clicks of an image tell of each other.
+Every object gets two clicks, at a random inner pixel and at its mass centre, as annotators and the paper do. All
+objects of an image are clicked at once, as in pseudo-labelling, since masks at clicks exclude each other.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from torch import Tensor
 
 from data.masks.rle import decode_many
 from data.tables import Split, class_indices
-from models.inference.coarse_masks import rough_masks
-from models.inference.tiles import Outputs, forward_tiled
 from models.masks.boxes import areas_in
 from models.masks.geometry import random_inner_points
 from models.refiner.network import MaskRefineNet
-from models.refiner.refine import refined_masks
-from models.solov2.network import SOLOv2
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
-from tasks.inference.batches import ImageBatch, load_batches
-from tasks.labelling.gate import Measured
+from tasks.inference.batches import load_batches
+from tasks.labelling.gate import Measured, unmeasured
+from tasks.labelling.labeller import GatedRefiner
+from tasks.labelling.proposer import Proposer, draw
+from tasks.labelling.types import ImageContext
 
 CLICKS = ("random", "centre")
 
 
 class Objects(NamedTuple):
-    """The objects of an image; crowds and empty masks are none."""
+    """The objects of an image, without crowds and empty masks."""
 
     ids: list[int]
     labels: Tensor
@@ -45,7 +44,7 @@ def measure(
     params: Params,
     strong: Split,
     held_out: Collection[int],
-    teacher: SOLOv2,
+    proposer: Proposer,
     refiners: Mapping[int, MaskRefineNet],
     device: torch.device,
 ) -> dict[int, Measured]:
@@ -53,27 +52,29 @@ def measure(
 
     Args:
         strong: the split of `held_out`, image ids.
-        teacher: the one that will make the rough masks of weak images; on `device`, in eval mode.
-        refiners: on `device`, in eval mode, by a number of the caller's.
+        proposer: the one that will draw masks on weak images; on `device`.
+        refiners: on `device`, in eval mode, by the step of their training.
 
     Raises:
         TaskError: images can't be read; all are listed.
     """
+    config = params.refiner
+    refine_all = unmeasured(0, enlarge=config.enlarge, rounds=config.rounds)
+    gated = {step: GatedRefiner(network, refine_all, config.crops) for step, network in refiners.items()}
     ids = strong.images["image_id"].to_pylist()
     rows = [row for row, image_id in enumerate(ids) if image_id in held_out]
     found: dict[int, list[dict[str, Any]]] = {step: [] for step in refiners}
     faults: list[str] = []
     with Bar("train_refiner: held-out images", len(rows), "image") as bar:
-        batches = load_batches(strong, rows, params.input, params.refiner.batch_size, params.runtime.workers)
+        batches = load_batches(strong, rows, params.input, config.batch_size, params.runtime.workers)
         for batch, failed in batches:
             faults += [one.fault for one in failed]
             if batch is None or faults:
-                continue  # go on only to list what else can't be read
-            outputs = forward_tiled(teacher, batch.images.to(device), batch.content_sizes, params.input.tile)
-            for n, row in enumerate(batch.rows):
+                continue  # only to list all images that can't be read
+            for row, context in zip(batch.rows, proposer.encode(batch), strict=True):
                 objects = objects_of(strong, row, device)
                 if objects.ids:
-                    _measure_image(params, batch, n, outputs, objects, ids[row], refiners, found)
+                    _measure_image(params, proposer, gated, context, objects, ids[row], found)
             bar.advance(len(batch.rows))
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
@@ -84,7 +85,7 @@ def measure(
 
 
 def objects_of(split: Split, row: int, device: torch.device) -> Objects:
-    """The objects of the image in that row of a split."""
+    """The objects of an image of a split."""
     image = split.image(row)
     instances = [one for one in split.instances_of(row).to_pylist() if not one["iscrowd"]]
     masks = decode_many([one["rle_counts"] for one in instances], image["height"], image["width"])
@@ -99,32 +100,22 @@ def objects_of(split: Split, row: int, device: torch.device) -> Objects:
 
 def _measure_image(
     params: Params,
-    batch: ImageBatch,
-    n: int,
-    outputs: Outputs,
+    proposer: Proposer,
+    refiners: Mapping[int, GatedRefiner],
+    context: ImageContext,
     objects: Objects,
     image_id: int,
-    refiners: Mapping[int, MaskRefineNet],
     found: dict[int, list[dict[str, Any]]],
 ) -> None:
-    """Appends a record a click to each refiner's list in `found`."""
-    original, content = batch.originals[n].to(objects.masks.device), batch.content_sizes[n]
-    size = (int(original.shape[1]), int(original.shape[2]))
-    input_size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
+    """Appends one record per click to each refiner's list in `found`."""
     for click in CLICKS:
         points = click_points(objects.masks, click, params.seed, image_id)
-        rough = rough_masks(outputs, n, points, objects.labels, input_size, content, size, params.prompt)
-        areas = areas_in(rough.masks, rough.boxes_xyxy).double() * (
-            content[0] * content[1] / (size[0] * size[1])
-        )
-        rough_iou = paired_iou(rough.masks, objects.masks)
+        drawn = draw(proposer, context, points, objects.labels, params.prompt)
+        areas = areas_in(drawn.rough.masks, drawn.rough.boxes_xyxy).double() * context.area_scale
+        rough_iou = paired_iou(drawn.rough.masks, objects.masks)
         for step, refiner in refiners.items():
-            final = refined_masks(
-                refiner, original, rough, points, objects.labels, params.prompt, params.refiner.crops,
-                enlarge=params.refiner.enlarge, rounds=params.refiner.rounds,
-                selected=torch.ones_like(objects.labels, dtype=torch.bool),
-            )  # fmt: skip
-            refined_iou = paired_iou(final.masks, objects.masks)
+            final = refiner.refine(context, drawn, points, objects.labels, params.prompt).final
+            refined_iou = paired_iou(final, objects.masks)
             columns = (objects.ids, areas.tolist(), rough_iou.tolist(), refined_iou.tolist())
             names = ("objects", "areas", "rough_iou", "refined_iou")
             found[step] += [
@@ -134,10 +125,10 @@ def _measure_image(
 
 
 def click_points(masks: Tensor, click: str, seed: int, image_id: int) -> Tensor:
-    """Float32 [K, 2] on the masks' device: a click an object of bool masks [K, H, W], none of them empty.
+    """Float32 [K, 2] on the masks' device: one click per object of bool masks [K, H, W], none of them empty.
 
-    `random`: the centre of one of its pixels, drawn by seed and image; `centre`: the mean of all of them, which may lie
-    outside the object.
+    `random`: the centre of one of its pixels, drawn by seed and image; `centre`: the mean of its pixels' centres, which
+    may be outside the object.
     """
     if click == "random":
         digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()

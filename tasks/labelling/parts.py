@@ -1,50 +1,26 @@
-"""The points of the weak images in parts: a part is what is written as one file, and what a killed run may lose.
+"""The points of the weak images in parts. A part becomes one file of the result; a killed run loses at most one.
 
-Parts depend on the data and on `pseudo.part_images` and `pseudo.part_points` alone. Points are read as a stream: one
-part's are in memory at a time.
+Parts depend on the data, `pseudo.part_images` and `pseudo.part_points` alone. Points are read as a stream, with one
+part in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from data.masks.rle import FloatArray, IntArray
+from data.masks.rle import IntArray
 from data.tables import POINTS, Split, stream_parquet
 from tasks.common.errors import TaskError
+from tasks.labelling.types import Clicks
 
 COLUMNS = ("point_id", "image_id", "category_id", "x", "y")
 ORDER = ("image_id", "x", "y", "category_id", "point_id")
 ROWS_AT_ONCE = 1 << 16
-
-
-@dataclass(frozen=True)
-class Clicks:
-    """The K points of an image, in the order of their places: by x, y, class, and ids where all these are equal.
-
-    Masks depend on that order, where they are equally likely and in the last bits, and so not on points' ids.
-    """
-
-    image_id: int
-    point_ids: list[str]
-    category_ids: IntArray
-    """int64 [K]"""
-    xy: FloatArray
-    """float32 [K, 2]: pixels of the original image"""
-
-    def __len__(self) -> int:
-        return len(self.point_ids)
-
-    def take(self, rows: Sequence[int]) -> Clicks:
-        """Some of them."""
-        return Clicks(
-            self.image_id, [self.point_ids[row] for row in rows], self.category_ids[rows], self.xy[rows]
-        )
 
 
 class Part(NamedTuple):
@@ -56,10 +32,10 @@ class Part(NamedTuple):
     bounds: IntArray
     """int64 [n + 1]: image i has the points from bounds[i] to bounds[i + 1]"""
     points: pa.Table
-    """COLUMNS, sorted by image_id and, within an image, as Clicks are"""
+    """COLUMNS, sorted by image_id, and within an image as Clicks"""
 
     def clicks(self, i: int) -> Clicks:
-        """The points of image i of the part; a copy."""
+        """A copy of the points of image i of the part."""
         low = int(self.bounds[i])
         mine = self.points.slice(low, int(self.bounds[i + 1]) - low)
         xy = np.stack([mine[name].to_numpy() for name in ("x", "y")], axis=1)
@@ -71,19 +47,19 @@ class PointParts:
     """The parts of points.parquet.
 
     Attributes:
-        points: how many there are.
+        points: their number.
         rows: int64 [n], the images that have points, as rows of the weak split's table.
     """
 
     def __init__(self, path: Path, weak: Split, part_images: int, part_points: int) -> None:
-        """Looks at the points' images alone.
+        """Reads the image ids alone.
 
         Args:
-            part_images: images of a part, at most.
-            part_points: points of a part, at most; an image with more is a part of its own.
+            part_images: most images per part.
+            part_points: most points per part; an image with more is a part of its own.
 
         Raises:
-            TaskError: points that aren't in the order of their images, or on images that `weak` doesn't have.
+            TaskError: points aren't sorted by image_id, or are on images that `weak` doesn't have.
             DataError: the file is missing or no table of points.
         """
         self.path = path
@@ -106,11 +82,11 @@ class PointParts:
         self._starts = starts if len(starts) > 1 else [0, 0]
 
     def __len__(self) -> int:
-        """Parts; without any point one, an empty one."""
+        """The number of parts; without points there is one, empty part."""
         return len(self._starts) - 1
 
     def images(self, number: int) -> int:
-        """How many images a part has."""
+        """The number of images in a part."""
         return self._starts[number + 1] - self._starts[number]
 
     def read(self, numbers: Iterable[int]) -> Iterator[Part]:
@@ -118,7 +94,7 @@ class PointParts:
         batches = stream_parquet(self.path, POINTS, COLUMNS, ROWS_AT_ONCE)
         schema = pa.schema([POINTS.field(name) for name in COLUMNS])
         held: list[pa.RecordBatch] = []
-        end = 0  # of what was read
+        end = 0  # rows read so far
         for number in numbers:
             first, last = self._starts[number], self._starts[number + 1]
             low, high = int(self._ends[first]), int(self._ends[last])
@@ -129,14 +105,14 @@ class PointParts:
                     held.clear()
             begin = end - sum(map(len, held))
             points = pa.Table.from_batches(held, schema).slice(low - begin, high - low)
-            # A copy, by its order within the images: what was read is let go.
+            # Sorting copies: the rows read can be freed.
             points = points.sort_by([(name, "ascending") for name in ORDER])
             held = held[-1:] if end > high else []
             yield Part(number, self.rows[first:last], self._ends[first : last + 1] - low, points)
 
 
 def _points_an_image(path: Path) -> tuple[IntArray, IntArray]:
-    """Ids of the images that have points, ascending, and how many each has."""
+    """Ids of the images that have points, ascending, and each one's number of points."""
     ids: list[IntArray] = []
     counts: list[IntArray] = []
     for batch in stream_parquet(path, POINTS, ["image_id"], ROWS_AT_ONCE):

@@ -11,66 +11,67 @@ from torch import Tensor
 
 from data.masks.rle import area, bbox_xywh, encode_many, iou_matrix
 from data.tables import PSEUDO
-from tasks.labelling.parts import Clicks
-from tasks.labelling.types import Answer
+from tasks.labelling.types import Clicks, PointMasks
 
+NOT_DRAWN = "the teacher draws no mask at this point"
 TAKEN = "all pixels of its mask are likelier another point's"
 
 
-def rows_of(answer: Answer) -> pa.Table:
-    """PSEUDO rows of points of an image, in their order."""
-    clicks, facts = answer.clicks, answer.facts
-    height, width = answer.rough.shape[1:]
-    rough, final = encode_many(answer.rough), encode_many(answer.final)
-    held = _contains(answer.final, clicks)
-    columns = {
-        "level": facts.level.tolist(), "class_score": facts.class_score.tolist(),
-        "maskness": facts.maskness.tolist(), "score": facts.score.tolist(),
+def rows_of(clicks: Clicks, masks: PointMasks) -> pa.Table:
+    """PSEUDO rows of clicks on an image, in their order."""
+    stats, (height, width) = masks.stats, masks.rough.shape[1:]
+    rough, final = encode_many(masks.rough), encode_many(masks.final)
+    contains_point = _contains(masks.final, clicks)
+    measures = {
+        "level": stats.level.tolist(), "class_score": stats.class_score.tolist(),
+        "maskness": stats.maskness.tolist(), "score": stats.score.tolist(),
     }  # fmt: skip
     rows = []
     for k in range(len(clicks)):
-        row: dict[str, Any] = {name: column[k] for name, column in columns.items()}
+        row = _row(clicks, k, status="ok")
+        if stats.reasons[k] is None:
+            row |= {name: values[k] for name, values in measures.items()}
         if area(rough[k], height, width) == 0:
-            reason = TAKEN if facts.drawn[k] else "the teacher draws no mask at this point"
-            rows.append(_row(clicks, k, status="empty", reason=reason, **row))
+            reason = stats.reasons[k] or (TAKEN if stats.drawn[k] else NOT_DRAWN)
+            rows.append(row | {"status": "empty", "reason": reason})
             continue
         rle = final[k]
-        if facts.taken[k]:
+        if stats.taken[k]:
             row |= {"status": "rough", "reason": f"refined, {TAKEN}"}
-        elif facts.kept_rough[k]:
-            row |= {"status": "rough", "reason": facts.refusals[k] or "refinement came out empty"}
+        elif stats.kept_rough[k]:
+            row |= {"status": "rough", "reason": stats.refusals[k] or "refinement came out empty"}
         else:
             iou = iou_matrix([rough[k]], [rle], height, width)[0, 0]
-            row |= {"status": "ok", "refined_rle": rle, "iou_rough_refined": float(iou)}
+            row |= {"refined_rle": rle, "iou_rough_refined": float(iou)}
         row |= {
             "rough_rle": rough[k],
             "bbox_xywh": list(bbox_xywh(rle, height, width)),
             "area": float(area(rle, height, width)),
-            "contains_point": held[k],
+            "contains_point": contains_point[k],
         }
-        rows.append(_row(clicks, k, **row))
+        rows.append(row)
     return pa.Table.from_pylist(rows, schema=PSEUDO)
 
 
-def _contains(masks: Tensor, clicks: Clicks) -> list[bool]:
-    """Whether masks [K, H, W] hold their points' pixels."""
-    limit = np.array([masks.shape[2] - 1, masks.shape[1] - 1])
-    x, y = torch.from_numpy(np.clip(clicks.xy, 0, limit).astype(np.int64)).to(masks.device).unbind(1)
-    held: list[bool] = masks[torch.arange(len(clicks), device=masks.device), y, x].tolist()
-    return held
-
-
 def failed_rows(clicks: Clicks, reason: str) -> pa.Table:
-    """PSEUDO rows of the points of an image that could not be read."""
+    """PSEUDO rows of the clicks on an image that can't be read."""
     rows = [_row(clicks, k, status="failed", reason=reason) for k in range(len(clicks))]
     return pa.Table.from_pylist(rows, schema=PSEUDO)
 
 
-def _row(clicks: Clicks, k: int, **facts: Any) -> dict[str, Any]:
-    """A PSEUDO row: the point's ids and what is known; all else null."""
+def _contains(masks: Tensor, clicks: Clicks) -> list[bool]:
+    """Whether each mask of [K, H, W] contains its click's pixel."""
+    limit = np.array([masks.shape[2] - 1, masks.shape[1] - 1])
+    x, y = torch.from_numpy(np.clip(clicks.xy, 0, limit).astype(np.int64)).to(masks.device).unbind(1)
+    contained: list[bool] = masks[torch.arange(len(clicks), device=masks.device), y, x].tolist()
+    return contained
+
+
+def _row(clicks: Clicks, k: int, **values: Any) -> dict[str, Any]:
+    """A PSEUDO row: the click's ids and these values; all else null."""
     ids = {
         "point_id": clicks.point_ids[k],
         "image_id": clicks.image_id,
         "category_id": int(clicks.category_ids[k]),
     }
-    return {**dict.fromkeys(PSEUDO.names), **ids, **facts}
+    return {**dict.fromkeys(PSEUDO.names), **ids, **values}

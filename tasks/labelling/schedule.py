@@ -1,14 +1,14 @@
-"""Makes the parts of the pseudo labels that a process has to make: what the ledger has is taken over, else computed.
+"""Makes the parts of the pseudo labels that a process is to make: images in the ledger are reused, others computed.
 
-Loader processes read images ahead, the network answers, threads turn masks into rows meanwhile.
+Loader processes read images ahead and the networks draw masks, while threads turn masks into rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,30 +16,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.masks.rle import BoolArray, IntArray
-from data.tables import Split
+from data.tables import Split, class_indices
 from tasks.common.config import Params
+from tasks.common.ordered_threads import ordered_thread_map
 from tasks.common.progress import Bar
-from tasks.inference.batches import ImageBatch, UnreadImage, grouped, read_batches
+from tasks.inference.batches import ImageBatch, grouped, read_batches
 from tasks.labelling.cache import Found, Keys, Ledger, image_keys
+from tasks.labelling.crowded import label_crowd
 from tasks.labelling.labeller import Labeller
-from tasks.labelling.parts import Clicks, Part, PointParts
+from tasks.labelling.parts import Part, PointParts
 from tasks.labelling.rows import failed_rows, rows_of
+from tasks.labelling.types import Clicks, PointMasks
 
-ENCODERS = 2
-"""Threads that encode masks."""
-WAITING_PIXELS = 1 << 29
-"""Pixels of the masks that may wait for them."""
-
-
-class Waiting(NamedTuple):
-    """Masks that are being encoded."""
-
-    rows: Future[pa.Table]
-    pixels: int
+MASK_PIXELS = 1 << 28
+"""Pixels of an image's masks that are in memory at once; the clicks of a more crowded image are processed in chunks."""
+QUEUE_BYTES = 1 << 30
+"""Memory of the masks that wait for the threads."""
 
 
 class Plan(NamedTuple):
-    """A part that isn't in the ledger as it is to be."""
+    """A part that isn't in the ledger as a whole."""
 
     number: int
     keys: Keys
@@ -55,57 +51,96 @@ class Plan(NamedTuple):
 
 @dataclass
 class Window:
-    """Parts that are computed together: one of new images, or many that have a few."""
+    """Parts that are computed together: one of new images, or many with a few new images each."""
 
     plans: list[Plan] = field(default_factory=list)
     clicks: dict[int, Clicks] = field(default_factory=dict)
     """Of the images to compute, by their row."""
     batches: int = 0
-    """That are yet to come."""
-    made: dict[int, list[Future[pa.Table]]] = field(default_factory=dict)
-    """Rows of images, some in several pieces."""
+    """Batches of images still to compute."""
+    made: dict[int, list[pa.Table]] = field(default_factory=dict)
+    """Computed PSEUDO rows of each image, in one or more pieces."""
     failed: set[int] = field(default_factory=set)
+    """Images that can't be read."""
+
+
+class Result(NamedTuple):
+    """PSEUDO rows of an image, or of some of its clicks; None for the end of the window."""
+
+    window: Window
+    image: int
+    table: pa.Table | None
+
+
+Job = tuple[int, Callable[[], Result]]
+"""Bytes that it holds, and the work for a thread."""
 
 
 class Maker:
     """Fills the ledger.
 
     Attributes:
-        names: of each part that was made or found, by its number.
-        images: how many were `computed`, `carried` over and `failed`.
-        faults: why images could not be read.
+        names: the name in the ledger of each part, by its number.
+        images: how many images were `computed`, `carried` over and `failed`.
+        faults: why images can't be read.
     """
 
     def __init__(self, params: Params, weak: Split, parts: PointParts, ledger: Ledger) -> None:
         self.params, self.weak, self.parts, self.ledger = params, weak, parts, ledger
+        self.class_of = class_indices(weak.categories)
         self.names: dict[int, str] = {}
         self.images: Counter[str] = Counter(computed=0, carried=0, failed=0)
         self.faults: list[str] = []
 
     def make(self, labeller: Labeller, numbers: Iterable[int], bar: Bar) -> None:
-        """Has the parts `numbers`, which ascend, in the ledger."""
+        """Adds the parts `numbers`, which ascend, to the ledger."""
+        for window, image, table in ordered_thread_map(self._jobs(labeller, numbers, bar), most_bytes=QUEUE_BYTES):
+            if table is None:
+                self._write(window, bar)
+            else:
+                window.made.setdefault(image, []).append(table)
+
+    def _jobs(self, labeller: Labeller, numbers: Iterable[int], bar: Bar) -> Iterator[Job]:
+        """Jobs that make rows; each window's are followed by one that marks its end."""
         windows: deque[Window] = deque()
-        with ThreadPoolExecutor(ENCODERS, "encoder") as encoders:
-            waiting: deque[Waiting] = deque()
-            batches = read_batches(
-                self.weak,
-                self._batches(numbers, windows, bar),
-                self.params.input,
-                self.params.runtime.workers,
-            )
-            for batch, unread in batches:
-                self._finish(windows, bar)  # those that had nothing to compute
-                window = windows[0]
-                self._fail(window, unread, encoders)
-                if batch is not None:
-                    self._label(window, batch, labeller, encoders, waiting)
-                window.batches -= 1
-                bar.advance((len(batch.rows) if batch else 0) + len(unread))
-                self._finish(windows, bar)
-            self._finish(windows, bar)
+        batches = read_batches(
+            self.weak,
+            self._batches(numbers, windows, bar),
+            self.params.input,
+            self.params.runtime.workers,
+        )
+        for batch, unread in batches:
+            yield from _ended(windows)  # those with nothing to compute
+            window = windows[0]
+            for image, fault in unread:
+                self.faults.append(fault)
+                window.failed.add(image)
+                yield 0, partial(_failed_rows, window, image, fault)
+            if batch is not None:
+                for image, clicks, masks in self._label(labeller, window, batch):
+                    size = masks.rough.nbytes + masks.final.nbytes
+                    yield size, partial(_rows, window, image, clicks, masks)
+            window.batches -= 1
+            bar.advance((len(batch.rows) if batch else 0) + len(unread))
+            yield from _ended(windows)
+        yield from _ended(windows)
+
+    def _label(
+        self, labeller: Labeller, window: Window, batch: ImageBatch
+    ) -> Iterator[tuple[int, Clicks, PointMasks]]:
+        """The masks of each image, whatever else is in the batch; those of a crowded image in several pieces."""
+        for image, context in zip(batch.rows, labeller.proposer.encode(batch), strict=True):
+            clicks = window.clicks[image]
+            tensors = clicks.tensors(self.class_of, labeller.device)
+            chunk_size = max(1, MASK_PIXELS // (context.size[0] * context.size[1]))
+            if len(clicks) <= chunk_size:
+                yield image, clicks, labeller.label(context, *tensors)
+            else:
+                for rows, masks in label_crowd(labeller, context, *tensors, chunk_size):
+                    yield image, clicks.take(rows), masks
 
     def _batches(self, numbers: Iterable[int], windows: deque[Window], bar: Bar) -> Iterator[list[int]]:
-        """Batches to compute; their windows are put into `windows`, in the same order."""
+        """Batches to compute; their windows are appended to `windows`, in the same order."""
         config = self.params.pseudo
         for window in self._windows(numbers, bar):
             batches = grouped(self.weak, list(window.clicks), self.params.input, config.batch_size)
@@ -114,7 +149,7 @@ class Maker:
             yield from batches
 
     def _windows(self, numbers: Iterable[int], bar: Bar) -> Iterator[Window]:
-        """Parts to make, so many at a time that a part's worth of images or points is to be computed."""
+        """Parts to make; in each window about one part's worth of images or points is to be computed."""
         config = self.params.pseudo
         window, points = Window(), 0
         for part in self.parts.read(numbers):
@@ -125,73 +160,61 @@ class Maker:
                 self.names[part.number] = self.ledger.name_of(keys, ids)
                 self._carry(len(keys), bar)
                 continue
-            points += self._plan(window, part, keys, found)
+            points += _plan(window, part, keys, found)
             if len(window.clicks) >= config.part_images or points >= config.part_points:
                 yield window
                 window, points = Window(), 0
         if window.plans:
             yield window
 
-    @staticmethod
-    def _plan(window: Window, part: Part, keys: Keys, found: Found) -> int:
-        """Adds a part to a window; returns how many of its points are to be computed."""
-        rows = part.rows.tolist()
-        window.plans.append(Plan(part.number, keys, rows, found, part.bounds, part.points["point_id"]))
-        points = 0
-        for n in np.flatnonzero(found.file < 0).tolist():
-            window.clicks[rows[n]] = part.clicks(n)
-            points += len(window.clicks[rows[n]])
-        return points
-
     def _carry(self, images: int, bar: Bar) -> None:
         self.images["carried"] += images
         bar.advance(images)
 
-    def _fail(self, window: Window, unread: list[UnreadImage], encoders: ThreadPoolExecutor) -> None:
-        for one in unread:
-            self.faults.append(one.fault)
-            window.failed.add(one.row)
-            window.made[one.row] = [encoders.submit(failed_rows, window.clicks[one.row], one.fault)]
+    def _write(self, window: Window, bar: Bar) -> None:
+        """Writes the parts of a window."""
+        for plan in window.plans:
+            tables, failed = self._tables(window, plan)
+            self.names[plan.number] = self.ledger.add(plan.keys, failed, tables)
+            self._carry(sum(row not in window.made for row in plan.rows), bar)
+        self.images["failed"] += len(window.failed)
+        self.images["computed"] += len(window.made) - len(window.failed)
 
-    def _label(
-        self,
-        window: Window,
-        batch: ImageBatch,
-        labeller: Labeller,
-        encoders: ThreadPoolExecutor,
-        waiting: deque[Waiting],
-    ) -> None:
-        for row, answer in labeller.label(batch, [window.clicks[row] for row in batch.rows]):
-            pixels = answer.rough.numel()
-            while waiting and (
-                waiting[0].rows.done() or sum(one.pixels for one in waiting) + pixels > WAITING_PIXELS
-            ):
-                waiting.popleft().rows.result()
-            rows = encoders.submit(rows_of, answer)
-            window.made.setdefault(row, []).append(rows)
-            waiting.append(Waiting(rows, pixels))
-
-    def _finish(self, windows: deque[Window], bar: Bar) -> None:
-        """Writes the parts of the first windows, as far as nothing of them is left to compute."""
-        while windows and windows[0].batches == 0:
-            window = windows.popleft()
-            for plan in window.plans:
-                tables, failed = self._rows(window, plan)
-                self.names[plan.number] = self.ledger.add(plan.keys, failed, tables)
-                self._carry(sum(row not in window.made for row in plan.rows), bar)
-            self.images["failed"] += len(window.failed)
-            self.images["computed"] += len(window.made) - len(window.failed)
-
-    def _rows(self, window: Window, plan: Plan) -> tuple[list[pa.Table], BoolArray]:
-        """Rows of each image of a part, in the order of its points, and which could not be read."""
+    def _tables(self, window: Window, plan: Plan) -> tuple[list[pa.Table], BoolArray]:
+        """PSEUDO rows of each image of a part, in the order of its points, and which images can't be read."""
         tables = []
         for n, row in enumerate(plan.rows):
             low, high = plan.bounds[n : n + 2].tolist()
             ids = plan.ids.slice(low, high - low)
             if row in window.made:
-                made = pa.concat_tables([piece.result() for piece in window.made[row]])
+                made = pa.concat_tables(window.made[row])
                 tables.append(made.take(pc.index_in(ids, value_set=made["point_id"].combine_chunks())))
             else:
                 file, first, rows = (int(column[n]) for column in plan.found)
                 tables.append(self.ledger.rows(file, first, rows, ids))
         return tables, np.array([row in window.failed for row in plan.rows], dtype=np.bool_)
+
+
+def _plan(window: Window, part: Part, keys: Keys, found: Found) -> int:
+    """Adds a part to a window; returns how many of its points are to be computed."""
+    rows = part.rows.tolist()
+    window.plans.append(Plan(part.number, keys, rows, found, part.bounds, part.points["point_id"]))
+    points = 0
+    for n in np.flatnonzero(found.file < 0).tolist():
+        window.clicks[rows[n]] = part.clicks(n)
+        points += len(window.clicks[rows[n]])
+    return points
+
+
+def _ended(windows: deque[Window]) -> Iterator[Job]:
+    """Removes the first windows as far as all their batches are done, with a job that marks the end of each."""
+    while windows and windows[0].batches == 0:
+        yield 0, partial(Result, windows.popleft(), -1, None)
+
+
+def _rows(window: Window, image: int, clicks: Clicks, masks: PointMasks) -> Result:
+    return Result(window, image, rows_of(clicks, masks))
+
+
+def _failed_rows(window: Window, image: int, fault: str) -> Result:
+    return Result(window, image, failed_rows(window.clicks[image], fault))

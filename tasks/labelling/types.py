@@ -1,77 +1,151 @@
-"""What pseudo-labelling knows of an image on its way: seen by the teacher, and answered."""
+"""Clicks, images and masks on their way through pseudo-labelling.
+
+Legend: K clicks of an image, M candidate masks per click, h x w a probability map, H x W pixels of the original image.
+Points are x, y in pixels of the original image; (0, 0) is the outer corner of the top-left pixel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from models.inference.click_masks import Prompted
-from models.inference.tiles import Outputs
-from tasks.labelling.parts import Clicks
+from data.masks.rle import FloatArray, IntArray
+from models.inference.coarse_masks import Rough
 
 
-class Facts(NamedTuple):
-    """What is known of K points beside their masks; tensors on the CPU."""
+@dataclass(frozen=True)
+class Clicks:
+    """The K clicks of an image, sorted by x, y, class and, where all these are equal, id.
+
+    The order breaks ties between equally probable masks, so masks don't depend on ids.
+    """
+
+    image_id: int
+    point_ids: list[str]
+    category_ids: IntArray
+    """int64 [K]"""
+    xy: FloatArray
+    """float32 [K, 2]: pixels of the original image"""
+
+    def __len__(self) -> int:
+        return len(self.point_ids)
+
+    def take(self, rows: Sequence[int]) -> Clicks:
+        """A subset."""
+        ids = [self.point_ids[row] for row in rows]
+        return Clicks(self.image_id, ids, self.category_ids[rows], self.xy[rows])
+
+    def tensors(self, class_of: Mapping[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """x, y float32 [K, 2] and contiguous classes int64 [K]; `class_of` maps category ids to classes."""
+        labels = [class_of[category] for category in self.category_ids.tolist()]
+        return torch.from_numpy(self.xy).to(device), torch.tensor(labels, device=device)
+
+
+class ImageContext(NamedTuple):
+    """An image, encoded once by a proposer, for any number of clicks.
+
+    Probability maps cover the proposer's input: the resized image and its padding at the bottom and right.
+    """
+
+    original: Tensor
+    """uint8 RGB [3, H, W]"""
+    input_size: tuple[int, int]
+    """(height, width) of the input, with its padding"""
+    content_size: tuple[int, int]
+    """(height, width) of the resized image in it"""
+    encoding: Any
+    """the proposer's own, such as feature maps"""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)"""
+        return (self.original.shape[1], self.original.shape[2])
+
+    @property
+    def area_scale(self) -> float:
+        """Pixels of the resized image per pixel of the original."""
+        (ch, cw), (height, width) = self.content_size, self.size
+        return ch * cw / (height * width)
+
+
+class Candidates(NamedTuple):
+    """M candidate masks for each of K clicks; [K] in place of [K, M] once the best are chosen."""
+
+    mask_prob: Tensor
+    """float [K, M, h, w]"""
+    cut: Tensor
+    """float32 [K, M]: the probability above which a pixel belongs to the mask, above 0"""
+    level: Tensor
+    """int64 [K, M]: which of the proposer's scales drew the mask; 0 if it has one"""
+    class_score: Tensor
+    """float32 [K, M]: probability of the click's class"""
+    maskness: Tensor
+    """float32 [K, M]: the mask's own quality, 0..1"""
+    score: Tensor
+    """float32 [K, M]: the candidate with the highest score is used"""
+
+
+class Proposals(NamedTuple):
+    """The candidates for K clicks, and for clicks that have none the reason.
+
+    A candidate counts only if its score, cut and probabilities are finite: where a click has fewer than M candidates,
+    the other scores are NaN.
+    """
+
+    candidates: Candidates
+    reasons: list[str | None]
+    """[K]"""
+
+
+class Drawn(NamedTuple):
+    """The rough masks at K clicks of an image, without overlaps."""
+
+    rough: Rough
+    best: Candidates
+    """[K]; zeros for a click with a reason"""
+    reasons: list[str | None]
+    """[K]: why there is no candidate, hence no mask; None where there is one"""
+
+
+class PointStats(NamedTuple):
+    """What is recorded of K clicks apart from their masks; tensors are on the CPU."""
 
     level: Tensor
-    """int64 [K], as `models.inference.click_masks.Prompted` has it; so the next three, float32 [K]"""
     class_score: Tensor
     maskness: Tensor
     score: Tensor
     drawn: Tensor
-    """bool [K]: the teacher drew something"""
+    """bool [K]: the proposer's mask isn't empty"""
     kept_rough: Tensor
-    """bool [K]: refinement wasn't wanted, or came out empty"""
+    """bool [K]: not selected for refinement, or the refined mask is empty"""
     taken: Tensor
-    """bool [K]: all pixels of the refined mask are likelier another's"""
+    """bool [K]: all pixels of the refined mask are assigned to other masks"""
+    reasons: list[str | None]
+    """[K], as in Drawn"""
     refusals: list[str | None]
-    """[K]: why the mask was not to be refined"""
+    """[K]: why the gate didn't select the mask for refinement"""
 
     @classmethod
     def of(
-        cls,
-        prompted: Prompted,
-        drawn: Tensor,
-        kept_rough: Tensor,
-        taken: Tensor,
-        refusals: Sequence[str | None],
-    ) -> Facts:
-        on_cpu = [
-            value.cpu()
-            for value in (
-                prompted.level, prompted.class_score, prompted.maskness, prompted.score, drawn, kept_rough, taken
-            )
-        ]  # fmt: skip
+        cls, drawn: Drawn, kept_rough: Tensor, taken: Tensor, refusals: Sequence[str | None]
+    ) -> PointStats:
+        """The stats of drawn masks after refinement."""
+        best = drawn.best
         return cls(
-            on_cpu[0], on_cpu[1], on_cpu[2], on_cpu[3], on_cpu[4], on_cpu[5], on_cpu[6], list(refusals)
-        )
+            best.level.cpu(), best.class_score.cpu(), best.maskness.cpu(), best.score.cpu(),
+            drawn.rough.drawn.cpu(), kept_rough.cpu(), taken.cpu(), drawn.reasons, list(refusals),
+        )  # fmt: skip
 
 
-class Answer(NamedTuple):
-    """What came of some points of an image, a row a point; masks lie where they were made."""
+class PointMasks(NamedTuple):
+    """The masks at K clicks of an image, on the device that computed them."""
 
-    clicks: Clicks
-    facts: Facts
+    stats: PointStats
     rough: Tensor
-    """bool [K, H, W] of the original image; empty where nothing was drawn, or all of it is likelier another's"""
+    """bool [K, H, W]; empty if nothing was drawn, or all of it is assigned to other masks"""
     final: Tensor
     """bool [K, H, W]: the refined mask, or the rough one where `kept_rough` or `taken`"""
-
-
-class Scene(NamedTuple):
-    """An image that the teacher has looked at."""
-
-    outputs: Outputs
-    n: int
-    """Its place in the outputs."""
-    original: Tensor
-    """uint8 RGB [3, H, W]"""
-    input_size: tuple[int, int]
-    content_size: tuple[int, int]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the original."""
-        return (self.original.shape[1], self.original.shape[2])

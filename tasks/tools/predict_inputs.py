@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
-from torch import Tensor
 
 from data.images.read import image_size, read_image
 from data.points import read_points
@@ -20,7 +19,7 @@ from data.points.record import SET_ASIDE, PointRecord
 from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, Split
 from tasks.common.config import InputConfig
 from tasks.common.errors import TaskError
-from tasks.inference.batches import prepare, stack
+from tasks.inference.batches import ImageBatch, prepare, stack
 
 log = logging.getLogger(__name__)
 
@@ -28,32 +27,11 @@ Rows = list[dict[str, Any]]
 NEXT_STEP = "name an image file that is there and whole, or leave it out"
 
 
-class Ready(NamedTuple):
-    """An image for the network, alone, so that no neighbour can change its result."""
-
-    original: Tensor
-    """uint8 RGB [3, H0, W0]"""
-    padded: Tensor
-    """uint8 RGB [1, 3, H, W]"""
-    content_size: tuple[int, int]
-    """(h, w) of the image in it, at the top left"""
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(H, W)"""
-        return self.padded.shape[2], self.padded.shape[3]
-
-    @property
-    def original_size(self) -> tuple[int, int]:
-        """(H0, W0)"""
-        return self.original.shape[1], self.original.shape[2]
-
-
 def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:
-    """The images as a split in memory: ids 1, 2, ... in the order given, names as given.
+    """The images as a split in memory: ids 1, 2, ... in this order, names as given.
 
     Raises:
-        DataError: images that are missing or unreadable, or given twice; all of them.
+        DataError: images are missing, unreadable or given twice; all are listed.
     """
     faults: list[Fault] = []
     rows = []
@@ -64,7 +42,7 @@ def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:
             )
     for n, path in enumerate(images, start=1):
         try:
-            with _told_for_predict():
+            with _next_step():
                 width, height = image_size(path)
         except DataError as error:
             faults += error.faults
@@ -78,21 +56,20 @@ def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:
     return Split(Path(), table, INSTANCES.empty_table(), sorted(categories), ".")
 
 
-def load(path: Path, size: InputConfig, *, like_reference: bool) -> Ready:
-    """Reads, resizes and pads an image; as the reference does, by Pillow's bilinear filter, if so asked.
+def load(path: Path, size: InputConfig, *, like_reference: bool) -> ImageBatch:
+    """An image alone in a batch, so that its result depends on no other; resized as by `prepare`.
 
     Raises:
         DataError: missing or unreadable.
     """
-    with _told_for_predict():
+    with _next_step():
         pixels = read_image(path)
-    batch = stack([0], [prepare(pixels, size, like_reference=like_reference)])
-    return Ready(batch.originals[0], batch.images, batch.content_sizes[0])
+    return stack([0], [prepare(pixels, size, like_reference=like_reference)])
 
 
 @contextmanager
-def _told_for_predict() -> Iterator[None]:
-    """Faults of images come with what helps here: there are no records that could be removed."""
+def _next_step() -> Iterator[None]:
+    """Replaces the next step of an image's faults: here it has no records that could be removed."""
     try:
         yield
     except DataError as error:
@@ -102,13 +79,13 @@ def _told_for_predict() -> Iterator[None]:
 def points_by_image(file: Path, split: Split) -> dict[int, Rows]:
     """The clicks on each image, in the file's order: point_id, record, category_id, x, y (pixels of the image).
 
-    Clicks on other images are counted in the log and left out. A name in the file stands for the image whose path
-    ends with it.
+    Clicks on other images are counted in the log and left out. A name in the file matches the image whose path ends
+    with it.
 
     Raises:
-        DataError: the file can't be read, or clicks have no place, no class, or lie outside their image or twice at
-            the same place; all of them.
-        TaskError: no click lies on any of the images.
+        DataError: the file can't be read, or clicks have no position, no class, are outside their image or duplicates;
+            all are listed.
+        TaskError: no click is on any of the images.
     """
     names = split.images["file_name"].to_pylist()
     records = [_with_whole_name(record, names) for record in read_points(file, images=split)]

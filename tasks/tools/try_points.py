@@ -1,4 +1,4 @@
-"""Tries point files against the data set, beside those that are there; writes nothing."""
+"""A trial import of point files into the data set, together with its present ones; writes nothing."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ INGEST = "run `points2model run --target ingest`"
 
 
 class Trial(NamedTuple):
-    """What an import of the files would do.
+    """The result of a trial import.
 
     Attributes:
         counts: points, images, rejected, set_aside and files_rejected of the files by themselves; and new, changed,
-            removed, same of the folder's points, if the files were put there (a file of the same name is replaced).
-        reasons: records that aren't points, by reason.
-        files: each file's format and records.
-        faults: what asks for a correction.
+            removed, same of the folder's points, if the files were put there (replacing files of the same name).
+        reasons: numbers of records that aren't imported, by reason.
+        files: each file's format and number of records.
+        faults: what to correct.
         rejected: table REJECTED of the files.
-        doubts: what is likely wrong with the coordinates of many points.
+        doubts: warnings about the coordinates of many points.
     """
 
     counts: dict[str, int]
@@ -42,11 +42,11 @@ class Trial(NamedTuple):
 
 
 def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Path = WORKSPACE) -> Trial:
-    """Imports ``files`` (files, folders or s3:// addresses of them) as the stage would, without writing.
+    """Imports ``files`` (paths or s3:// addresses of files or folders) as the stage would, without writing.
 
     Raises:
-        S3Error: point files in S3 can't be had.
-        DataError: no weak split yet, files that aren't there, or none of the files can be read.
+        S3Error: point files in S3 can't be fetched.
+        DataError: there is no weak split yet, files are missing, or none of the files can be read.
     """
     images = workspace / "dataset" / "weak"
     if not images.exists():
@@ -81,7 +81,7 @@ def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Pat
 
 
 def _as_put(file: Path, root: Path) -> dict[str, Path]:
-    """The names that a file, or those of a folder, would have in the folder `root`; their own if they are in it."""
+    """The files of a file or folder, by their names in the folder `root` if they were put there."""
     inside = {file.name: file} if file.is_file() else {n: file / n for n in storage.list_files(file)}
     where = root.resolve()
     return {
@@ -91,7 +91,7 @@ def _as_put(file: Path, root: Path) -> dict[str, Path]:
 
 
 def _linked(files: str, folder: Path) -> int:
-    """Links to all point files that are there, under the names that they have in ids; how many."""
+    """Links all present point files into `folder`, under their names in point ids; returns their number."""
     root = Path(files)
     inside = {root.name: root} if root.is_file() else {}
     if root.is_dir():
@@ -108,7 +108,7 @@ def _link(link: Path, path: Path) -> None:
 
 
 def _by_id(config: PointsConfig, weak: Split, folder: str) -> dict[str, tuple[Any, ...]]:
-    """Each point of a folder as point_id: (image, class, x, y); none where no file can be read."""
+    """The points of a folder as point_id: (image, class, x, y); none if no file can be read."""
     try:
         points = import_files(config, folder, weak).points
     except DataError:

@@ -16,6 +16,7 @@ from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.labelling.gate import Comparison, read_gate
 from tasks.labelling.measure_refiner import measure
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.train_refiner import refiner_pieces, rough_crops, run
 from tasks.training.holdout import read_held_out, write_held_out
 
@@ -185,7 +186,8 @@ def test_the_best_weights_are_kept_and_the_gate_is_theirs(
     held_out = read_held_out(workspace / "teacher", strong)
     assert gate.held_out_images == len(held_out) == 1
     teacher = load_teacher(workspace / "teacher", CPU)
-    found = measure(params, strong, held_out, teacher, {0: refiner}, CPU)[0]
+    proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, CPU)
+    found = measure(params, strong, held_out, proposer, {0: refiner}, CPU)[0]
     assert gate.all == Comparison.over(found)
     manifest = json.loads((workspace / "refiner" / "manifest.json").read_text())
     assert manifest["counts"] | {"images": 5, "held_out": 1, "steps": 8} == manifest["counts"]
@@ -278,5 +280,7 @@ def test_with_a_spare_channel_the_gate_is_measured_as_use_tells_the_class(
     assert isinstance(refiner, MaskRefineNet) and refiner.spare_channels == 1
     strong = Split.open(workspace / "dataset" / "strong")
     held_out = read_held_out(workspace / "teacher", strong)
-    found = measure(params, strong, held_out, load_teacher(workspace / "teacher", CPU), {0: refiner}, CPU)[0]
+    teacher = load_teacher(workspace / "teacher", CPU)
+    proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, CPU)
+    found = measure(params, strong, held_out, proposer, {0: refiner}, CPU)[0]
     assert read_gate(workspace / "refiner").all == Comparison.over(found)

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from models.config import PromptConfig
-from models.inference.click_masks import Prompted
 from models.inference.coarse_masks import Rough
 from models.masks.boxes import mask_boxes
 from models.masks.exclusive import Maps
@@ -30,10 +29,8 @@ class Dilate(nn.Module):
 
 
 def rough_of(masks: Tensor, certainty: float = 0.9) -> Rough:
-    nothing = torch.zeros(len(masks))
-    prompted = Prompted(nothing.long(), *[nothing] * 5, masks.float())
     maps = Maps.of_input(masks.float() * certainty, SIZE, SIZE, SIZE)
-    return Rough(masks, masks.flatten(1).any(1), prompted, maps, mask_boxes(masks))
+    return Rough(masks, masks.flatten(1).any(1), maps, mask_boxes(masks))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import tasks.labelling.labeller as module
+import tasks.labelling.schedule as module
 from data.tables import POINTS, Split, write_parquet
 from tasks.common.config import Params
 from tasks.pseudo_label import run

@@ -19,6 +19,7 @@ from tasks.common.config import Params
 from tasks.inference.batches import load_batches
 from tasks.labelling.gate import Measured
 from tasks.labelling.measure_refiner import CLICKS, click_points, measure
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 
 CPU = torch.device("cpu")
 
@@ -36,6 +37,10 @@ def parts(
     return params, strong, load_teacher(workspace / "teacher", CPU), refiner
 
 
+def proposer_of(params: Params, teacher: SOLOv2) -> SOLOv2Proposer:
+    return SOLOv2Proposer(teacher, params.prompt, params.input.tile, CPU)
+
+
 def as_rle(mask: Tensor) -> dict[str, object]:
     found: dict[str, object] = rle_tools.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
     return found
@@ -50,7 +55,7 @@ def test_rough_figures_are_those_of_the_coco_tools(
         update={"input": params.input.model_copy(update={"short_side": 32, "max_side": 32})}
     )
     image_id = strong.image(2)["image_id"]
-    found = measure(params, strong, {image_id}, teacher, {1: refiner}, CPU)[1]
+    found = measure(params, strong, {image_id}, proposer_of(params, teacher), {1: refiner}, CPU)[1]
     instances = strong.instances_of(2).to_pylist()
     true = [{"size": [64, 64], "counts": one["rle_counts"]} for one in instances]
     masks = torch.from_numpy(rle_tools.decode(true)).permute(2, 0, 1).bool()
@@ -77,17 +82,18 @@ def test_each_refiner_sees_the_same_clicks(parts: tuple[Params, Split, SOLOv2, M
     params, strong, teacher, refiner = parts
     other = MaskRefineNet(refiner.config).eval()
     ids = set(strong.images["image_id"].to_pylist()[:4])
-    first, second = measure(params, strong, ids, teacher, {1: refiner, 2: other}, CPU).values()
+    proposer = proposer_of(params, teacher)
+    first, second = measure(params, strong, ids, proposer, {1: refiner, 2: other}, CPU).values()
     for name in Measured._fields[:-1]:
         assert np.array_equal(getattr(first, name), getattr(second, name))
     assert not np.array_equal(first.refined_iou, second.refined_iou)
-    alone = measure(params, strong, ids, teacher, {2: other}, CPU)[2]
+    alone = measure(params, strong, ids, proposer, {2: other}, CPU)[2]
     assert all(np.array_equal(a, b) for a, b in zip(alone, second, strict=True))
 
 
 def test_no_held_out_images(parts: tuple[Params, Split, SOLOv2, MaskRefineNet]) -> None:
     params, strong, teacher, refiner = parts
-    found = measure(params, strong, set(), teacher, {1: refiner}, CPU)[1]
+    found = measure(params, strong, set(), proposer_of(params, teacher), {1: refiner}, CPU)[1]
     assert all(column.shape == (0,) for column in found)
 
 

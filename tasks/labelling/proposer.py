@@ -1,0 +1,98 @@
+"""Proposers: networks that draw masks at clicks, such as the teacher. A new one is a new file with this protocol.
+
+A proposer encodes an image once, then proposes candidate masks for its clicks. Everything else (choosing a candidate,
+placing masks on the original image, removing overlaps, refinement) is common to all.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.config import PromptConfig
+from models.inference.coarse_masks import place_masks
+from tasks.inference.batches import ImageBatch
+from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals
+
+NO_CANDIDATE = "the proposer returns no mask for this point"
+NOT_FINITE = "the proposer's mask for this point isn't finite"
+
+
+class Proposer(Protocol):
+    """Draws masks at clicks."""
+
+    def encode(self, batch: ImageBatch) -> list[ImageContext]:
+        """The context of each image of a batch."""
+        ...
+
+    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+        """Candidate masks at K clicks of an image.
+
+        A proposer splits many clicks into batches as its memory requires. A click that it can't segment gets no
+        candidate (NaN scores) and a reason, not an exception.
+
+        Args:
+            points_xy: float32 [K, 2], pixels of the original image.
+            labels: int64 [K], contiguous classes.
+        """
+        ...
+
+
+def draw(
+    proposer: Proposer, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig
+) -> Drawn:
+    """The best candidate at each of all clicks of an image, at the original size, without overlaps.
+
+    Args:
+        points_xy: float32 [K, 2], pixels of the original image.
+        labels: int64 [K], contiguous classes.
+    """
+    best, reasons = _best(proposer.propose(context, points_xy, labels), len(labels), prompt.mask_threshold)
+    sizes = (context.input_size, context.content_size, context.size)
+    rough = place_masks(best.mask_prob, best.cut, points_xy, labels, *sizes, prompt)
+    return Drawn(rough, best, reasons)
+
+
+def _best(proposals: Proposals, clicks: int, cut: float) -> tuple[Candidates, list[str | None]]:
+    """Each click's candidate with the highest score, of equals the first; and why a click has none.
+
+    A click without a finite candidate gets an empty mask and `cut`.
+
+    Raises:
+        ValueError: the proposer returned tensors of wrong shapes.
+    """
+    candidates, reasons = proposals
+    shape = candidates.score.shape
+    if (
+        len(shape) != 2
+        or candidates.mask_prob.ndim != 4
+        or any(one.shape[:2] != shape for one in candidates)
+        or not shape[0] == len(reasons) == clicks
+    ):
+        found = {name: list(one.shape) for name, one in candidates._asdict().items()}
+        raise ValueError(
+            f"proposals: found {found}, {len(reasons)} reasons; expected [K, M, ...] and K = {clicks}"
+        )
+    if shape[1] == 0:
+        candidates = Candidates._make(one.new_zeros(clicks, 1, *one.shape[2:]) for one in candidates)
+        candidates = candidates._replace(score=candidates.score + torch.nan)
+    finite = candidates.mask_prob.flatten(2).sum(2).isfinite()
+    usable = finite & candidates.score.isfinite() & candidates.cut.isfinite()
+    if shape[1] > 1:
+        rows = torch.arange(clicks, device=usable.device)
+        index = candidates.score.where(usable, -torch.inf).argmax(1)
+        best = Candidates._make(one[rows, index] for one in candidates)
+    else:
+        best = Candidates._make(one[:, 0] for one in candidates)  # a view: maps are large
+    has_one = usable.any(1)
+    if bool(has_one.all()):
+        return best, [None] * clicks
+    best = Candidates._make(
+        one.masked_fill(~has_one.view(-1, *[1] * (one.ndim - 1)), cut if name == "cut" else 0)
+        for name, one in best._asdict().items()
+    )
+    defaults = [NO_CANDIDATE if one else NOT_FINITE for one in finite.all(1).tolist()]
+    rows_of_reasons = zip(has_one.tolist(), reasons, defaults, strict=True)
+    return best, [None if one else reason or default for one, reason, default in rows_of_reasons]
