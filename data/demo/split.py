@@ -23,7 +23,7 @@ from data import storage
 from data.annotations.coco.file import CocoFile, read_coco, write_json
 from data.demo.clicks import CLICK_KINDS, ClickKind, click_record, click_rng, draw_click
 from data.errors import DataError, Fault
-from data.images.read import sha256
+from data.images.content import sha256
 from data.masks import rle
 from data.masks.polygons import from_segmentation
 

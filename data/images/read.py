@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from data.errors import DataError, Fault
-from data.storage import open_regular
+from data.images.content import Opener, open_image_file, read_content, refuse
 
 if TYPE_CHECKING:
     from data.tables import Split
@@ -34,23 +32,15 @@ FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 2**29
 """Per image. More is a mistake, or an attempt to exhaust memory. Pillow's own limit is a third of this and would
 refuse large scans."""
-MAX_BYTES = 2**31
-MAX_SCANS = 500
-"""Per progressive JPEG. Each scan covers the whole image: a few kilobytes of scans take hours to decode."""
-
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _FLIPPED = {  # up-down, left-right; after transposing
     1: (False, False), 2: (False, True), 3: (True, True), 4: (True, False),
     5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False),
 }  # fmt: skip
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # not stuffed, restart or fill bytes
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"}
 _LARGE = 2**25  # pixels: threads decode such images one at a time, to bound the memory
 _one_large = threading.Lock()
-_verified: set[int] = set()
-"""Files whose content this process has hashed, by expected hash, size, modification time and inode: training doesn't
-hash them again at each epoch, unless they are written to."""
 _FLAGS = {  # by reduction: colour, grey
     1: (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE),
     2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
@@ -61,14 +51,6 @@ _FLAGS = {  # by reduction: colour, grey
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata, which is not used
 cv2.utils.logging.setLogLevel(0)  # instead of OpenCV's lines on stderr an error names the file
-
-
-class ImageError(DataError):
-    """An image file that can't be used; `reason` is one word to count by, such as "truncated"."""
-
-    def __init__(self, fault: Fault | str, reason: str = "") -> None:
-        super().__init__(fault)
-        self.reason = reason
 
 
 class CheckedImage(NamedTuple):
@@ -86,59 +68,6 @@ class _Header(NamedTuple):
     width: int  # as shown
     height: int
     orientation: int
-
-
-def refuse(path: str | os.PathLike[str], reason: str, found: str, expected: str = "") -> NoReturn:
-    """Raises ImageError for an image file."""
-    expected = expected or "a whole image file"
-    raise ImageError(
-        Fault(str(path), "image", found, expected, "restore the file, or remove its records"), reason
-    )
-
-
-Opener = Callable[[str, int], int]
-"""The `opener` of `open`; see `data.storage.opener_inside`."""
-
-
-@contextmanager
-def _file(path: str | os.PathLike[str], opener: Opener) -> Iterator[BinaryIO]:
-    """Opens a regular file that is neither empty nor larger than MAX_BYTES."""
-    try:
-        with open_regular(path, opener) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                refuse(path, "too_large", f"{size} bytes", f"at most {MAX_BYTES} bytes")
-            if size == 0:
-                refuse(path, "empty", "an empty file")
-            yield file
-    except FileNotFoundError:
-        refuse(path, "missing", "no such file")
-    except OSError as error:
-        refuse(path, "unreadable", f"unreadable ({error.strerror or error})")
-
-
-def _bytes(path: str | os.PathLike[str], opener: Opener, digest: str | None) -> bytes:
-    """The file's content, whose SHA-256 is `digest` if one is given."""
-    with _file(path, opener) as file:
-        # With the file's size: `read` allocates as much memory as its argument.
-        content = file.read(min(MAX_BYTES, os.fstat(file.fileno()).st_size))
-        stat = os.fstat(file.fileno())
-    if digest:
-        key = hash((digest, len(content), stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev))
-        if key not in _verified:
-            if hashlib.sha256(content).hexdigest() != digest:
-                fault = Fault(
-                    str(path), "image", "another content", "that of its ingest", "run the ingest stage again"
-                )
-                raise ImageError(fault, "changed")
-            _verified.add(key)
-    scans = _scans(content) if content.startswith(b"\xff\xd8") else 0
-    if scans is None or _is_truncated(content):
-        refuse(path, "truncated", "a truncated file")
-    if scans > MAX_SCANS:
-        expected = f"at most {MAX_SCANS}; others have ten"
-        refuse(path, "too_large", f"a JPEG of more than {MAX_SCANS} scans", expected)
-    return content
 
 
 @contextmanager
@@ -220,37 +149,6 @@ def _has_more_frames(image: Image.Image) -> bool:
     return True
 
 
-def _is_truncated(content: bytes) -> bool:
-    """Whether the end of a PNG or WebP is missing; older OpenCV versions fill the rest with grey and only warn."""
-    if content.startswith(b"\x89PNG"):
-        at = 8
-        while at + 12 <= len(content):  # chunks: length, name, content, checksum
-            if content[at + 4 : at + 8] == b"IEND":
-                return False
-            at += 12 + int.from_bytes(content[at : at + 4], "big")
-        return True
-    if content.startswith(b"RIFF"):
-        return len(content) < 8 + int.from_bytes(content[4:8], "little")
-    return False
-
-
-def _scans(content: bytes) -> int | None:
-    """The number of scans of a JPEG before its end marker; None without an end marker.
-
-    Cameras append data and phones whole films, which may contain any marker. So segments are skipped by their length,
-    up to the first end marker.
-    """
-    at, scans = 2, 0
-    while (marker := _JPEG_MARKER.search(content, at)) is not None:
-        at = marker.end()
-        if marker[0] == b"\xff\xd9":
-            return scans
-        scans += marker[0] == b"\xff\xda"
-        if marker[0] not in (b"\xff\x01", b"\xff\xd8"):  # those have no length
-            at += int.from_bytes(content[at : at + 2], "big")
-    return None
-
-
 class _Decoded(NamedTuple):
     pixels: npt.NDArray[np.uint8]
     """BGR [h, w, 3] or grey [h, w], as shown"""
@@ -267,7 +165,7 @@ def _decode(
     digest: str | None = None,
 ) -> _Decoded:
     """Reads, checks and decodes a file; a JPEG at 1 / `reduction` of its sides and, if `grey`, as its luminance."""
-    content = _bytes(path, opener, digest)
+    content = read_content(path, opener, digest)
     with _opened(io.BytesIO(content), path) as image:
         header = _header(image, path)
         scale = reduction if header.format in ("JPEG", "MPO") else 1
@@ -366,7 +264,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: as `read_image`, for all errors that the header shows.
     """
-    with _file(path, os.open) as file, _opened(file, path) as image:
+    with open_image_file(path, os.open) as file, _opened(file, path) as image:
         header = _header(image, path)
     return header.width, header.height
 
@@ -382,18 +280,3 @@ def check_image(path: str | os.PathLike[str], opener: Opener = os.open) -> Check
     """
     _, header, content = _decode(path, reduction=8, opener=opener)
     return CheckedImage(header.width, header.height, header.orientation, hashlib.sha256(content).hexdigest())
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file.
-
-    Raises:
-        ImageError: the file is missing or unreadable.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        refuse(path, "missing", "no such file")
-    except OSError as error:
-        refuse(path, "unreadable", f"unreadable ({error.strerror})")

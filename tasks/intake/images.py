@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.images.read import CheckedImage, ImageError, check_image
+from data.images.content import ImageError
+from data.images.read import CheckedImage, check_image
 from data.remote.fetch import Refused
 from data.storage import join, opener_inside
 from data.tables import IMAGES, DataError, Fault

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data.annotations.categories import load_categories, numbered
-from data.images.read import sha256
+from data.images.content import sha256
 from data.storage import atomic_write
 from data.tables import Category
 from models.backbones.build import build_backbone

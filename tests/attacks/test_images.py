@@ -26,7 +26,8 @@ import yaml
 from PIL import Image
 
 from data.errors import DataError
-from data.images.read import check_image, image_size, read_image, sha256
+from data.images.content import sha256
+from data.images.read import check_image, image_size, read_image
 from data.samples.dataset import InstanceDataset
 from data.storage import join, opener_inside
 from data.tables import Category, Split

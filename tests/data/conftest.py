@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from bench.coco_split import split_of_coco
-from data.images.read import sha256
+from data.images.content import sha256
 from data.masks import rle
 from data.tables import IMAGES, INSTANCES, Category, Split, write_split
 

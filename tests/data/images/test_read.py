@@ -17,7 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 from data.annotations.coco import file
 from data.errors import DataError
 from data.images import read as images
-from data.images.read import CheckedImage, ImageError, check_image, image_size, read_image, sha256
+from data.images.content import ImageError, sha256
+from data.images.read import CheckedImage, check_image, image_size, read_image
 
 RED_CORNER = np.zeros((20, 30, 3), dtype=np.uint8)
 RED_CORNER[:6, :6] = (250, 10, 10)

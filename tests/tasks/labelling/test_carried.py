@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from data.images.read import sha256
+from data.images.content import sha256
 from data.tables import IMAGES, POINTS, Split, read_arrow, read_parquet, write_arrow, write_parquet
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
