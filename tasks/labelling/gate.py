@@ -212,7 +212,8 @@ def read_gate(folder: Path) -> Gate:
             for one in error.errors()
         )
         raise TaskError(
-            f"{folder / FILE}: edited, or of another version:\n{listed}\nMake it anew with `dvc repro -f train_refiner`"
+            f"{folder / FILE}: edited, or of another version:\n{listed}\n"
+            "Create it again with `dvc repro -f train_refiner`"
         ) from None
 
 

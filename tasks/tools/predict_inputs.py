@@ -24,7 +24,7 @@ from tasks.inference.batches import ImageBatch, prepare, stack
 log = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
-NEXT_STEP = "name an image file that is there and whole, or leave it out"
+NEXT_STEP = "name a readable image file, or leave it out"
 
 
 def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:
@@ -102,7 +102,7 @@ def points_by_image(file: Path, split: Split) -> dict[int, Rows]:
     if faults:
         raise DataError(faults)
     if elsewhere:
-        log.info("predict: %d of %d points lie on other images", elsewhere, len(records))
+        log.info("predict: %d of %d points are on other images", elsewhere, len(records))
     if not len(points):
         known = ", ".join(names[:5])
         raise TaskError(

@@ -37,7 +37,7 @@ def files(workspace: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (workspace / "pseudo").iterdir()}
 
 
-def told(workspace: Path) -> dict[str, int]:
+def image_counts(workspace: Path) -> dict[str, int]:
     """How many images the last run computed and carried over."""
     found: dict[str, int] = json.loads((workspace / "runs" / "pseudo_label" / "images.json").read_text())
     return found
@@ -209,7 +209,7 @@ def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -
     # All others are made, and kept for the next run.
     config = params.pseudo.model_copy(update={"on_failed": "report"})
     run(params.model_copy(update={"pseudo": config}), workspace)
-    assert told(workspace) == {"computed": 0, "carried": 13, "failed": 1}
+    assert image_counts(workspace) == {"computed": 0, "carried": 13, "failed": 1}
     bad = weak.image(0)["image_id"]
     for row in read_pseudo(workspace / "pseudo").to_pylist():
         assert (row["status"] == "failed") == (row["image_id"] == bad)
@@ -218,7 +218,7 @@ def test_an_unreadable_image_fails_its_points_only(place: tuple[Path, Params]) -
     # What failed is tried again.
     weak.image_path(0).write_bytes(image)
     run(params, workspace)
-    assert told(workspace) == {"computed": 1, "carried": 13, "failed": 0}
+    assert image_counts(workspace) == {"computed": 1, "carried": 13, "failed": 0}
     assert files(workspace) == before
 
 
@@ -246,6 +246,6 @@ def test_a_killed_run_goes_on_after_its_last_part(
     assert not (workspace / "pseudo").exists()
     monkeypatch.setattr(module, "write_parquet", write)
     run(params, workspace)
-    assert told(workspace) == {"computed": 4, "carried": 10, "failed": 0}
+    assert image_counts(workspace) == {"computed": 4, "carried": 10, "failed": 0}
     assert files(workspace) == expected
     assert PSEUDO.names == read_pseudo(workspace / "pseudo").column_names

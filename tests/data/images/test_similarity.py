@@ -152,7 +152,7 @@ def test_no_images(empty: str) -> None:
     assert pairs.shape == (0, 2) and score.shape == (0,)
 
 
-def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+def test_what_is_no_image_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"\xff\xd8 nothing \xff\xd9")
     with pytest.raises(DataError, match=r"a\.jpg"):

@@ -52,7 +52,7 @@ def test_images_without_objects_and_empty_masks_are_fine(make_split: Callable[..
     assert nothing["labels"].shape == nothing["weights"].shape == (0,)
     assert nothing["labels"].dtype == torch.int64
     assert nothing["crowd"] is None
-    plain = InstanceDataset(make_split(), **PLAIN)[2]  # a ring beside an empty mask
+    plain = InstanceDataset(make_split(), **PLAIN)[2]  # a ring and an empty mask
     assert plain["labels"].tolist() == [1]
 
 

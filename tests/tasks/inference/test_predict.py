@@ -139,13 +139,13 @@ def test_a_rerun_makes_what_is_missing_alone(
     before = [parts.path(n).read_bytes() for n in range(3)]
     kept = parts.path(0).stat().st_mtime_ns
     parts.path(1).unlink()
-    asked: list[list[int]] = []
+    requested: list[list[int]] = []
     find = Finder.find
     monkeypatch.setattr(
-        Finder, "find", lambda self, rows, bar: (asked.extend(rows), find(self, rows, bar))[1]
+        Finder, "find", lambda self, rows, bar: (requested.extend(rows), find(self, rows, bar))[1]
     )
     made(model, split, tmp_path / "parts", 2)
-    assert asked == [[2, 3]]
+    assert requested == [[2, 3]]
     assert [parts.path(n).read_bytes() for n in range(3)] == before
     assert parts.path(0).stat().st_mtime_ns == kept
 
@@ -163,13 +163,13 @@ def test_processes_that_share_the_step_make_some_parts_each(
     for name, value in (("index", index), ("count", 2)):
         monkeypatch.setattr(processes, name, lambda value=value: value)
     monkeypatch.setattr(processes, "gather", lambda value: [value] * 2)
-    asked: list[list[int]] = []
+    requested: list[list[int]] = []
     find = Finder.find
     monkeypatch.setattr(
-        Finder, "find", lambda self, rows, bar: (asked.extend(rows), find(self, rows, bar))[1]
+        Finder, "find", lambda self, rows, bar: (requested.extend(rows), find(self, rows, bar))[1]
     )
     made(model, split, tmp_path / "parts", 2)
-    assert asked == mine
+    assert requested == mine
 
 
 @pytest.mark.parametrize("parts", [[], [[]], [[], [0], [], [], [1, 4, 2], []]])

@@ -20,7 +20,7 @@ from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.pseudo_label import run
 from tests.tasks.conftest import ROOT, tiny_recipe
-from tests.tasks.test_pseudo_label import files, place, set_gate, told
+from tests.tasks.test_pseudo_label import files, image_counts, place, set_gate
 
 __all__ = ["place"]
 
@@ -32,7 +32,7 @@ def from_nothing(place: Place) -> dict[str, bytes]:
     workspace, params = place
     shutil.rmtree(workspace / "runs" / "pseudo_label")
     run(params, workspace)
-    assert told(workspace)["carried"] == 0
+    assert image_counts(workspace)["carried"] == 0
     return files(workspace)
 
 
@@ -56,7 +56,7 @@ def without(points: pa.Table, n: int) -> pa.Table:
 
 
 def one_more(points: pa.Table, n: int) -> pa.Table:
-    """A second point beside the image's first one."""
+    """A second point on an image."""
     row = points.filter(pc.equal(points["image_id"], image(points, n))).slice(0, 1).to_pylist()[0]
     more = pa.Table.from_pylist([row | {"point_id": "f" * 16, "x": 1.5, "y": 2.5}], schema=POINTS)
     return pa.concat_tables([points, more]).sort_by([("image_id", "ascending"), ("point_id", "ascending")])
@@ -90,12 +90,12 @@ def test_changed_points(place: Place, change: Change, computed: int, carried: in
     write_parquet(change(read_parquet(path, POINTS)), path)
     shutil.rmtree(workspace / "pseudo")  # as DVC does before it runs a stage
     run(params, workspace)
-    assert told(workspace) == {"computed": computed, "carried": carried, "failed": 0}
+    assert image_counts(workspace) == {"computed": computed, "carried": carried, "failed": 0}
     found = files(workspace)
     assert found == from_nothing(place)
 
 
-def test_clicks_in_one_place_are_told_apart_by_their_ids(place: Place) -> None:
+def test_clicks_in_one_place_are_distinguished_by_their_ids(place: Place) -> None:
     """Of two that are alike one gets all pixels: by their order, whatever run computed them."""
     workspace, params = place
     path = workspace / "points" / "points.parquet"
@@ -104,10 +104,10 @@ def test_clicks_in_one_place_are_told_apart_by_their_ids(place: Place) -> None:
     both = pa.concat_tables([points, pa.Table.from_pylist([twin], schema=POINTS)])
     write_parquet(both.sort_by([("image_id", "ascending"), ("point_id", "ascending")]), path)
     run(params, workspace)
-    assert told(workspace)["computed"] == 1
+    assert image_counts(workspace)["computed"] == 1
     write_parquet(renamed(both), path)
     run(params, workspace)
-    assert told(workspace) == {"computed": 0, "carried": 14, "failed": 0}
+    assert image_counts(workspace) == {"computed": 0, "carried": 14, "failed": 0}
     found = files(workspace)
     assert found == from_nothing(place)
 
@@ -122,7 +122,7 @@ def test_an_image_of_other_pixels_is_computed(place: Place) -> None:
     hashes[4] = sha256(picture)
     write_arrow(images.set_column(IMAGES.get_field_index("sha256"), "sha256", pa.array(hashes)), path)
     run(params, workspace)
-    assert told(workspace) == {"computed": 1, "carried": 13, "failed": 0}
+    assert image_counts(workspace) == {"computed": 1, "carried": 13, "failed": 0}
 
 
 def test_other_parts_compute_nothing(place: Place) -> None:
@@ -130,7 +130,7 @@ def test_other_parts_compute_nothing(place: Place) -> None:
     pseudo = params.pseudo.model_copy(update={"part_images": 3, "part_points": 20})
     params = params.model_copy(update={"pseudo": pseudo})
     run(params, workspace)
-    assert told(workspace) == {"computed": 0, "carried": 14, "failed": 0}
+    assert image_counts(workspace) == {"computed": 0, "carried": 14, "failed": 0}
     found = files(workspace)
     assert found == from_nothing((workspace, params))
 
@@ -139,14 +139,14 @@ def test_another_gate_or_setting_computes_all(place: Place) -> None:
     workspace, params = place
     set_gate(workspace, small_ones_lose=True)
     run(params, workspace)
-    assert told(workspace)["computed"] == 14
+    assert image_counts(workspace)["computed"] == 14
     prompt = params.prompt.model_copy(update={"click_power": 0.5})
     run(params.model_copy(update={"prompt": prompt}), workspace)
-    assert told(workspace)["computed"] == 14
+    assert image_counts(workspace)["computed"] == 14
     assert len(list((workspace / "runs" / "pseudo_label").glob("ledger-*"))) == 1
 
 
-def test_a_damaged_ledger_is_not_believed(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_part_is_computed_again(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     workspace, params = place
     expected = files(workspace)
     parts = sorted((workspace / "runs" / "pseudo_label").glob("ledger-*/*.parquet"))
@@ -156,7 +156,7 @@ def test_a_damaged_ledger_is_not_believed(place: Place, caplog: pytest.LogCaptur
     parts[1].with_suffix(".json").unlink()
     run(params, workspace)
     assert "damaged; its images are computed again" in caplog.text
-    assert told(workspace)["computed"] in (9, 10)  # two of the parts, of 5, 5 and 4 images
+    assert image_counts(workspace)["computed"] in (9, 10)  # two of the parts, of 5, 5 and 4 images
     assert files(workspace) == expected
 
 
@@ -183,8 +183,8 @@ def test_two_processes_write_the_same_bytes(place: Place) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert files(workspace) == expected
-    assert told(workspace) == {"computed": 14, "carried": 0, "failed": 0}
+    assert image_counts(workspace) == {"computed": 14, "carried": 0, "failed": 0}
     assert done.stderr.count("14 images") == 2, done.stderr  # one process speaks
     # Alone again: what two made is taken over.
     run(params, workspace)
-    assert told(workspace) == {"computed": 0, "carried": 14, "failed": 0}
+    assert image_counts(workspace) == {"computed": 0, "carried": 14, "failed": 0}

@@ -14,7 +14,7 @@ from data.tables import POINTS, Split, write_parquet
 from tasks.common.config import Params
 from tasks.pseudo_label import run
 from tasks.train_student import read_pseudo
-from tests.tasks.test_pseudo_label import place, told
+from tests.tasks.test_pseudo_label import image_counts, place
 
 __all__ = ["place"]
 
@@ -56,7 +56,7 @@ def test_in_chunks_as_at_once(
         monkeypatch.setattr(module, "MASK_PIXELS", at_once * 64 * 64)
         shutil.rmtree(workspace / "runs" / "pseudo_label")
         run(params, workspace)
-        assert told(workspace)["computed"] == len(POINTS_ON)
+        assert image_counts(workspace)["computed"] == len(POINTS_ON)
         found = read_pseudo(workspace / "pseudo")
         same = ("point_id", "status", "reason", "level", "rough_rle", "contains_point")
         for name in same:

@@ -95,7 +95,7 @@ def of_images(*gains: float) -> Measured:
 @pytest.mark.parametrize(
     ("gains", "errors", "use"),
     [
-        # Two images that disagree don't tell; many that agree do, however little each loses.
+        # Two images that disagree decide nothing; many that agree do, even with small losses.
         ((-0.10, 0.05), 1.0, True),
         ((-0.10, 0.05), 0.0, False),
         ((-0.02, -0.03, -0.01, -0.02, -0.02), 1.0, False),

@@ -90,17 +90,17 @@ def test_any_part_read_has_its_images_points(
     for row in table.to_pylist():
         of.setdefault(row["image_id"], []).append(row["point_id"])
     numbers = [n for n in range(len(parts)) for _ in range(parts.images(n))]
-    wanted = [i for i, n in zip(of, numbers, strict=True) if n % step == 0]
-    assert seen == {i: of[i] for i in wanted}  # by their places; their ids fall
+    chosen = [i for i, n in zip(of, numbers, strict=True) if n % step == 0]
+    assert seen == {i: of[i] for i in chosen}  # by their places; their ids fall
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"), [({"image_id": 4}, r"points on images \[4\]"), ({"image_id": 99}, r"\[99\]")]
+    ("changed", "message"), [({"image_id": 4}, r"points on images \[4\]"), ({"image_id": 99}, r"\[99\]")]
 )
-def test_points_on_no_image_are_refused(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+def test_points_on_no_image_are_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     weak = weak_split(tmp_path / "weak")
     write_points(tmp_path / "points.parquet", [1] * 6, **changed)
-    with pytest.raises(TaskError, match=told):
+    with pytest.raises(TaskError, match=message):
         PointParts(tmp_path / "points.parquet", weak, 2, 9)
 
 

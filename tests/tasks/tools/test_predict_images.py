@@ -116,9 +116,9 @@ def test_prompted_results_are_the_reference_s(
     (tests/models/reference/test_reference.py)."""
     path, masks, classes = scene
     centres = measure(torch.from_numpy(masks)).centre.tolist()
-    asked = [i for i in range(12) if i not in (5, 8)]
+    clicked = [i for i in range(12) if i not in (5, 8)]
     clicks = points_file(
-        tmp_path / "clicks.json", [(*centres[i], int(classes[i]) + 1) for i in asked], "scene.png"
+        tmp_path / "clicks.json", [(*centres[i], int(classes[i]) + 1) for i in clicked], "scene.png"
     )
     arguments = ["predict", str(path), "--model", str(imported[0]), "--compat", "--points", str(clicks)]
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out"), *UNRESIZED])
@@ -300,7 +300,7 @@ def test_clicks_that_cannot_be_used(
     assert not (tmp_path / "out").exists()
 
 
-def test_clicks_on_other_images_are_told(
+def test_clicks_on_other_images_are_logged(
     narrow: tuple[Path, Path], images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{"id": n, "file_name": name, "category_id": 1, "point": [9, 9]} for n, name in enumerate("xay")]
@@ -308,7 +308,7 @@ def test_clicks_on_other_images_are_told(
     (tmp_path / "clicks.json").write_text(json.dumps({"images": [], "annotations": rows}))
     with caplog.at_level("INFO"):
         call(images, narrow[0], tmp_path / "out", points=tmp_path / "clicks.json", compat=True)
-    assert "2 of 3 points lie on other images" in caplog.text
+    assert "2 of 3 points are on other images" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_wrong_use(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cut_image_is_told_and_writes_nothing(
+def test_a_truncated_image_is_an_error_and_nothing_is_written(
     narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
 ) -> None:
     """Its header is whole, so that it shows when its pixels are read."""
@@ -377,7 +377,7 @@ def test_params_of_a_clone_are_the_default(
     assert len(call(images, narrow[0], tmp_path / "out", points=clicks)) == 1
 
 
-def test_a_model_of_another_version_is_told(
+def test_a_model_of_another_version_is_an_error(
     narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
 ) -> None:
     old = tmp_path / "old"

@@ -78,16 +78,16 @@ def test_files_of_the_folder_itself_change_nothing(place: tuple[Params, dict[str
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         ("no.json", "no.json: file: found no such file"),
         ("workspace/dataset", "points2model run --target ingest"),
     ],
 )
-def test_what_is_not_there(place: tuple[Params, dict[str, Any]], missing: str, said: str) -> None:
+def test_what_is_not_there(place: tuple[Params, dict[str, Any]], missing: str, message: str) -> None:
     if missing == "workspace/dataset":
         shutil.rmtree(missing)
-    with pytest.raises(DataError, match=re.escape(said)):
+    with pytest.raises(DataError, match=re.escape(message)):
         try_points(place[0].points, [Path("no.json")])
 
 
