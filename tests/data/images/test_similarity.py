@@ -7,6 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from data.errors import DataError
@@ -170,3 +172,17 @@ def test_real_microscopes(shared_dir: Path, tmp_path: Path) -> None:
     pairs, _ = near_duplicates(copies, thumbnails)
     assert pairs.tolist() == [[i, i] for i in range(40)]
     assert len(near_duplicates(thumbnails[:20], thumbnails[20:])[0]) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_thumbnail_is_that_of_the_image_as_shown(tmp_path: Path, orientation: int) -> None:
+    """Also where a JPEG is decoded at a fraction of its size, and so not by `read_image`."""
+    stored, exif = PIL.Image.fromarray(plate(0)).resize((960, 720)), PIL.Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    with PIL.Image.open(tmp_path / "turned.jpg") as opened:
+        shown = np.asarray(PIL.ImageOps.exif_transpose(opened))
+    size = (shown.shape[1], shown.shape[0])
+    found = thumbnail(tmp_path / "turned.jpg", size).astype(int)
+    expected = cv2.resize(cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    assert np.abs(found - expected).max() <= 3

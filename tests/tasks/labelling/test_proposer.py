@@ -171,9 +171,9 @@ def test_the_stage_runs_with_any_proposer(
     assert len(rows) == sum(POINTS_ON)
     for row in rows:
         assert row["status"] in ("ok", "rough") and row["score"] == pytest.approx(0.9)
-        assert 0 < area(row["rough_rle"], 64, 64) <= 25
+        assert 0 < area(row["rough_rle"], 64, 64) <= 36  # of 5 or 6 pixels a side, by the place of the click
         y, x = np.nonzero(decode(row["rough_rle"], 64, 64))
-        assert np.ptp(y) < 5 and np.ptp(x) < 5
+        assert np.ptp(y) < 6 and np.ptp(x) < 6
 
 
 @pytest.mark.parametrize("tile", [None, TileConfig(side=32, overlap=0)])
