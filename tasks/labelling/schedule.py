@@ -94,7 +94,9 @@ class Maker:
 
     def make(self, labeller: Labeller, numbers: Iterable[int], bar: Bar) -> None:
         """Adds the parts `numbers`, which ascend, to the ledger."""
-        for window, image, table in ordered_thread_map(self._jobs(labeller, numbers, bar), most_bytes=QUEUE_BYTES):
+        for window, image, table in ordered_thread_map(
+            self._jobs(labeller, numbers, bar), most_bytes=QUEUE_BYTES
+        ):
             if table is None:
                 self._write(window, bar)
             else:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from data.annotations.coco import file
+from data.annotations.coco import checks
 from data.errors import DataError
 from data.images import read as images
 from data.images.content import ImageError, sha256
@@ -288,7 +288,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Cal
 
 
 def test_one_limit_of_pixels_for_files_and_annotations() -> None:
-    assert images.MAX_PIXELS == file.MAX_PIXELS == Image.MAX_IMAGE_PIXELS
+    assert images.MAX_PIXELS == checks.MAX_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
