@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from data.images.read import sha256
+from data.images.content import sha256
 from data.samples.dataset import Batch, InstanceDataset, Key, MixedSampler, StepSampler
 from data.samples.sharding import StepDataset
 from data.samples.transforms import AugmentConfig
