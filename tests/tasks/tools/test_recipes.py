@@ -224,7 +224,7 @@ def test_bad_recipes(project: Path, files: dict[str, str], message: str) -> None
 
 def test_a_params_file_must_be_whole(project: Path) -> None:
     (project / "params.yaml").write_text("extends: demo\n")
-    with pytest.raises(TaskError, match="stands in recipes alone, since DVC must see every value"):
+    with pytest.raises(TaskError, match="found outside of a recipe, but DVC must see every value"):
         load_params()
 
 
