@@ -3,7 +3,7 @@
 Each point gets one row, with one of these statuses, and a reason unless `ok`:
 
 - `ok`: a refined mask;
-- `rough`: the rough mask alone, since the refined mask is empty or the gate refuses masks of this size;
+- `rough`: the rough mask alone, since the refined mask is empty or the gate rejects masks of this size;
 - `empty`: no mask, since the teacher draws none, or all its pixels are assigned to other points;
 - `failed`: the image can't be read.
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tasks import code
-from tasks.common.code_identity import FREE, PACKAGES
+from tasks.common.code_identity import IGNORED_SECTIONS, PACKAGES
 from tasks.common.config import Params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,10 @@ def test_stage_is_one_module(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_the_sections_that_the_step_reads(stage: str) -> None:
     """`params.teacher.steps` in the step, or in a function of ours that it uses, needs section `teacher`."""
-    declared, read = set(STAGES[stage].get("params", ())), sections_read(f"tasks.{stage}") - set(FREE)
+    declared, read = (
+        set(STAGES[stage].get("params", ())),
+        sections_read(f"tasks.{stage}") - set(IGNORED_SECTIONS),
+    )
     assert declared == read, (
         f"in dvc.yaml, params of {stage}: add {read - declared}, take out {declared - read}"
     )
@@ -99,7 +102,7 @@ def _is_params(node: ast.expr) -> bool:
 
 def test_every_section_is_some_stages() -> None:
     used = {name for stage in STAGES.values() for name in stage.get("params", ())}
-    assert used | set(FREE) == set(Params.model_fields)
+    assert used | set(IGNORED_SECTIONS) == set(Params.model_fields)
 
 
 def test_the_demo_is_no_ancestor_with_ones_own_data(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """All point files of a folder as one set of records, which depends only on the content of the folder.
 
-- Files of equal bytes count once, under the shortest name, then the first by the alphabet. They are different files
-  if the image is that of the file's own name, so that their points are on different images.
-- Of a unit (an annotation of a tool that numbers them) in several files, the newest version counts.
-- Ids depend neither on the place of the folder nor on the order in which files were added.
+- Files with identical bytes count as one, under the shortest name (ties: the first in alphabetical order). Exception:
+  if a file's own name says which image its points are on, files for different images are different files.
+- If a unit (an annotation of a tool that numbers them) is in several files, its newest version counts.
+- Ids depend neither on the path of the folder nor on the order in which files were added.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def read_folder(
         format_name: a name in IMPORTERS, or "auto" to detect each file's format from its content.
         options: for the importers.
         leave_out: a file that is no point file, such as `points.classes`.
-        weak: the images; they distinguish a copy from a file of equal bytes with points on another image. None: the
-            names of images in the files do.
+        weak: the images. Files with identical bytes are copies of each other if their points are on the same images
+            of this split; with None, if they name the same images.
     """
     faults: list[Fault] = []
     sources = _sources(paths, leave_out, faults)
@@ -129,7 +129,7 @@ def _read(file: PointFile, format_name: str, options: Options) -> _Content:
 def _copies(
     found: Mapping[str, Sequence[PointRecord]], images: Callable[[], Images] | None
 ) -> dict[str, str]:
-    """Which of some files of equal bytes are copies, and of which file.
+    """For files with identical bytes: {name of a copy: name of the file that counts}.
 
     Args:
         found: records by file name, in order of precedence.

@@ -33,7 +33,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LISTENING = "0A"
 """State of a socket in /proc/net/tcp."""
 _WRITTEN_WITHIN = 1.0
-"""Seconds; another process may be writing a file that is still empty for this long."""
+"""Seconds for which an empty file may be one that another process is writing."""
 
 
 def new_login() -> str:
@@ -91,7 +91,8 @@ def of_server(root: Path, file: Path = FILE, variable: str = SERVER) -> tuple[st
 def read(path: Path) -> str | None:
     """The login of a file; None if the file is absent.
 
-    Whoever can write into its folder can replace the file, but not by one of this user: the open descriptor is checked.
+    Another user who can write to its folder can replace the file, but only by one of another owner, which is an error.
+    The opened file is checked, so that it can't be replaced in between.
 
     Raises:
         TaskError: it isn't a plain file of this user that only this user can read, or it contains no login.
@@ -125,7 +126,7 @@ def read(path: Path) -> str | None:
 
 def _unsafe(facts: os.stat_result) -> str | None:
     if not stat.S_ISREG(facts.st_mode):
-        return "not a plain file"
+        return "a folder, a pipe or a device"
     if facts.st_uid not in (os.geteuid(), 0):
         return f"a file of user {facts.st_uid}"
     return f"mode {stat.S_IMODE(facts.st_mode):04o}" if facts.st_mode & 0o077 else None

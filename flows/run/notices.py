@@ -1,8 +1,9 @@
 """Notices about runs, sent to people: a failure, a crash, a cancellation, a promotion, a refusal.
 
-The address is the environment variable POINTS2MODEL_NOTIFY, which keeps a secret out of git, else `operate.notify` in
-params.yaml: the URL of a webhook, which gets JSON by POST, or a Prefect notification block as type/name. A notice that
-can't be sent is a warning in the run's log and ends no run; the URL is in no message.
+The address is the value of the environment variable POINTS2MODEL_NOTIFY (to keep a secret out of git), or else of
+`operate.notify` in params.yaml. It is the URL of a webhook, which gets JSON by POST, or the type/name of a Prefect
+notification block. If a notice can't be sent, the run's log gets a warning, and the run continues. No message contains
+the URL.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def send(
     Args:
         state: the event, such as Failed or Promoted.
         reason: why, in a few words or lines.
-        run: the flow run's name; None takes the current flow run, if there is one.
+        run: the flow run's name; None uses the current flow run, if there is one.
         url: its page in the UI.
-        log: takes a warning where it can't be sent; None takes the current flow run's log.
+        log: for the warning if the notice can't be sent; None uses the current flow run's log.
     """
     try:
         if _muted or (address := _address()) is None:
@@ -73,17 +74,17 @@ def send(
             f"\n{url}" if url else ""
         )
         problem = _send_to(address, Notice(words, project, run, url, state, reason))
-    except Exception as error:  # it must end no run; the error's text may contain the address
+    except Exception as error:  # the run must continue; the error's text may contain the address
         problem = f"it can't be sent ({type(error).__name__})"
     if problem is not None:
         (log or _log()).warning("operate.notify: %s", problem)
     return problem is None
 
 
-def of_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def notify_about_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Prefect's hook: sends a notice that a flow run failed, crashed or was cancelled.
 
-    Prefect calls it in the run's process; where that was killed or cancelled, in the worker's.
+    Prefect calls it in the run's process, or in the worker's if the run's process was killed or cancelled.
     """
     from prefect.logging.loggers import flow_run_logger
     from prefect.utilities.urls import url_for
@@ -102,7 +103,7 @@ def mute() -> None:
 
 
 def _address() -> str | None:
-    """The address of notices; None where none is set."""
+    """The address of notices; None if none is set."""
     return os.environ.get(ADDRESS) or (
         load_params().operate.notify if Path("params.yaml").is_file() else None
     )
@@ -139,7 +140,7 @@ def _send_to(address: str, notice: Notice) -> str | None:
 
 
 def _post(address: str, notice: Notice) -> str | None:
-    """Posts it. Only the status of the response is read, and no redirection is followed, which could send the notice to
+    """Posts it. Only the status of the response is read. Redirects aren't followed, since they could send the notice to
     another host."""
     import httpx
 
@@ -152,7 +153,7 @@ def _post(address: str, notice: Notice) -> str | None:
         ) as response:
             if response.is_success:
                 return None
-            further = "; redirections aren't followed, set the final address" * response.is_redirect
+            further = "; redirects aren't followed: set the final URL" * response.is_redirect
             return f"the webhook on {host} returned status {response.status_code}{further}"
     except httpx.HTTPError as error:
         return f"the webhook on {host} can't be reached ({type(error).__name__})"

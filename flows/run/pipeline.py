@@ -22,7 +22,7 @@ from flows.run.gpu_limit import GPU_TAG
 from flows.run.guard import alone
 from flows.run.intake import take_in_new_points
 from flows.run.name import rename_run, run_name
-from flows.run.notices import of_state
+from flows.run.notices import notify_about_state
 from flows.run.promotion_task import LAST, promote
 from flows.run.push import NAME as PUSH
 from flows.run.push import is_pushed, send_results
@@ -63,9 +63,9 @@ RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8
     flow_run_name=run_name,
     task_runner=RUNNER,
     persist_result=False,
-    on_failure=[of_state],
-    on_crashed=[of_state],
-    on_cancellation=[of_state],
+    on_failure=[notify_about_state],
+    on_crashed=[notify_about_state],
+    on_cancellation=[notify_about_state],
 )
 def annotation_to_model(
     target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand", pull: bool = True

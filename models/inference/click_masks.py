@@ -1,14 +1,14 @@
 """Masks at clicks.
 
-The paper's rule (PointWSSIS, arXiv 2303.15062, section 3.2): at every level the cell that holds the point gives a
-kernel, hence a mask; the mask with the best score is taken. Ours averages the kernels of all levels and of the cells
-around, weighted by how well each mask fits the click. Mask logits are linear in the kernel, so this averages the cells'
-logits. It works for clicks far from an object's centre too.
+In the paper (PointWSSIS, arXiv 2303.15062, section 3.2) the cell that contains the point gives a kernel on every level,
+and so a mask; the mask with the best score is used. Here, the kernels of the cells around the point on all levels are
+averaged, weighted by how well each cell's mask fits the click. Mask logits are linear in the kernel, so this averages
+the cells' mask logits. It also works for clicks far from an object's mass centre.
 
 Each point gets exactly one mask, which doesn't depend on the other points.
 
-Legend: K points, L levels, S grid side, T cells of all levels, E kernel channels, M candidate cells a point, h x w the
-mask map. Points are x, y in pixels of the padded input, (0, 0) its outer top-left corner.
+Legend: K points, L levels, S grid side, T cells of all levels, E kernel channels, M candidate cells per point,
+h x w the mask map. Points are x, y in pixels of the padded input, (0, 0) its outer top-left corner.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.config import PromptConfig
 from models.inference.detect import maskness, rows_at_once
-from models.inference.thresholds import cut_levels
+from models.inference.thresholds import mask_thresholds
 from models.solov2.network import RawOutputs
 from models.solov2.targets import cells_of
 
@@ -28,20 +28,20 @@ CHUNK_ELEMENTS = 1 << 26
 
 
 class Prompted(NamedTuple):
-    """One row a point, in the order given."""
+    """One row per point, in the order given."""
 
     level: Tensor
-    """int64 [K]: of the cell of greatest weight, 0 the finest"""
+    """int64 [K]: level of the cell with the greatest weight; 0 is the finest"""
     class_score: Tensor
     """float32 [K]: mean probability of the point's class in the cells, by their weights"""
     maskness: Tensor
-    """float32 [K]: mean probability above mask_threshold; where none is above, the greatest for a small mask, else 0"""
+    """float32 [K]: mean probability above mask_threshold; if none is above it: the greatest for a small mask, else 0"""
     score: Tensor
     """float32 [K]: class_score x maskness"""
     click_prob: Tensor
     """float32 [K]: the mask's probability at the point"""
     cut: Tensor
-    """float32 [K]: the probability above which a pixel belongs to the mask"""
+    """float32 [K]: the mask's threshold: pixels with a greater probability belong to it"""
     mask_prob: Tensor
     """float32 [K, h, w]"""
 
@@ -57,12 +57,13 @@ def prompt_points(
 ) -> Prompted:
     """Masks of image `n` at points [K, 2] of contiguous classes [K].
 
-    A cell's fit is its class probability ^ class_power x its mask's probability at the click ^ click_power; it takes
-    the mask features at the click only. `blend` averages the kernels, weighted by fit, and computes one mask a point.
-    `best` computes the masks of all cells and takes the one of greatest fit x maskness; of equal ones the nearest
-    cell's, then the finest level's. All masks are one matrix product (or several, as memory allows).
+    A cell's fit is (its class probability) ^ class_power x (its mask's probability at the click) ^ click_power. To
+    compute it, only the mask features at the click are needed. `blend` averages the kernels, weighted by fit, and
+    computes one mask per point. `best` computes the masks of all cells and uses the one with the greatest
+    fit x maskness; of equal ones, that of the nearest cell, then of the finest level. The masks of as many points as
+    CHUNK_ELEMENTS allows are one matrix product.
 
-    Raises ValueError for a point that isn't finite or a class the network doesn't have.
+    Raises ValueError for a point that isn't finite or a class that the network doesn't have.
     """
     device = outputs.mask_features.device
     points, labels = points_xy.to(device, torch.float32), labels.to(device)
@@ -72,12 +73,14 @@ def prompt_points(
     if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         raise ValueError(f"labels: found {labels.tolist()}, expected classes 0..{classes - 1}")
 
-    # Without the autocast of trainings: their rough masks must equal those of pseudo_label.
+    # Without autocast, which is on in trainings: rough masks made there must equal those of pseudo_label.
     with torch.autocast(device.type, enabled=False):
         prompter = _Prompter(outputs, n, input_size, config)
         h, w = prompter.map_size
-        drawn = 1 if config.kernel == "blend" else len(prompter.grids) * (2 * config.neighbourhood + 1) ** 2
-        step = max(1, CHUNK_ELEMENTS // (drawn * h * w))
+        per_point = (
+            1 if config.kernel == "blend" else len(prompter.grids) * (2 * config.neighbourhood + 1) ** 2
+        )
+        step = max(1, CHUNK_ELEMENTS // (per_point * h * w))
         mask_prob = torch.empty(len(points), h, w, device=device)
         parts = []
         for at in range(0, len(points), step) or [0]:
@@ -90,7 +93,7 @@ def prompt_points(
 
 
 class _Prompter:
-    """One image's outputs, indexed by cell and by place of the mask map."""
+    """One image's outputs: class logits and kernels by cell, mask features by place of the mask map."""
 
     def __init__(
         self, outputs: RawOutputs, n: int, input_size: tuple[int, int], config: PromptConfig
@@ -105,7 +108,7 @@ class _Prompter:
         self.features = features.flatten(1)
 
     def prompt(self, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-        """Level, class_score, maskness, click_prob and cut [k] of points [k, 2]; writes their masks into [k, h, w]."""
+        """Level, class_score, maskness, click_prob and cut [k] of points [k, 2]; writes `masks` [k, h, w]."""
         cells, on_grid = self._cells_around(points)
         taps = self._taps(points)
         logits = self.logits[labels[:, None], cells].float()
@@ -131,12 +134,12 @@ class _Prompter:
             flat.copy_(drawn[rows, best])
             class_score = logits[rows, best].sigmoid()
         config = self.config
-        cut = cut_levels(masks, config.mask_threshold, config.small_area, config.faint, (area, peak))
+        cut = mask_thresholds(masks, config.mask_threshold, config.small_area, config.faint, (area, peak))
         click_prob = self._at_click(kernel[:, None], taps)[:, 0]
         return best % len(self.grids), class_score, certainty, click_prob, cut
 
     def _cells_around(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells int64 [k, M], the nearest first, then the finest; bool [k, M]: on the grid."""
+        """Cells int64 [k, M], the nearest first, then the finest; bool [k, M]: whether they are on the grid."""
         reach = self.config.neighbourhood
         span = torch.arange(-reach, reach + 1, device=points.device)
         offsets = torch.cartesian_prod(span, span).view(-1, 2)
@@ -151,12 +154,12 @@ class _Prompter:
         return torch.stack(cells, 2).flatten(1), torch.stack(on_grid, 2).flatten(1)
 
     def _at_click(self, kernels: Tensor, taps: tuple[Tensor, Tensor]) -> Tensor:
-        """[k, M]: probabilities at the points of the masks of kernels [k, M, E], bilinear, as masks are resized."""
+        """[k, M]: each point's probability in the masks of its kernels [k, M, E], by bilinear interpolation."""
         features, weights = taps
         return ((kernels @ features).sigmoid_() * weights[:, None]).sum(-1).clamp(min=1e-30)
 
     def _taps(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask features [k, E, 4] of the places around each point, and their weights [k, 4]."""
+        """Mask features [k, E, 4] at the four places around each point, and their bilinear weights [k, 4]."""
         (h, w), (height, width) = self.map_size, self.input_size
         limit = points.new_tensor([w - 1, h - 1])
         spot = points * points.new_tensor([w / width, h / height]) - 0.5
@@ -169,9 +172,10 @@ class _Prompter:
         return self.features[:, corners].transpose(0, 1), torch.stack(weights, 1)
 
     def _draw(self, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [k, h * w] become masks, in place; their maskness, areas and greatest probabilities [k].
+        """Turns logits [k, h * w] into probabilities, in place; returns maskness, area and greatest probability [k].
 
-        The maskness of a small mask, which may pass the threshold nowhere, is its greatest probability.
+        The area is the number of places above the threshold. If it is 0, a small mask's maskness is its greatest
+        probability.
         """
         measured = []
         for part in masks.split(rows_at_once(masks)):

@@ -20,7 +20,7 @@ FINER = 4
 """Areas are measured on a map so many times finer, so that they change in small steps."""
 
 
-def cut_levels(
+def mask_thresholds(
     probabilities: Tensor,
     threshold: float,
     small_area: float,

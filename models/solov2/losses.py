@@ -84,8 +84,8 @@ def _category_loss(outputs: RawOutputs, targets: Targets, config: SOLOv2Config, 
     weight = torch.cat([x.flatten(1) for x in targets.cell_weights], 1)
     hot = (category[:, None] == torch.arange(classes, device=category.device)[:, None]).float()
     loss = focal_loss(logits, hot, config.focal_alpha, config.focal_gamma) * weight[:, None]
-    if targets.untaught.shape[1]:
-        image, of_class, cell = targets.untaught
+    if targets.skipped_negatives.shape[1]:
+        image, of_class, cell = targets.skipped_negatives
         loss = loss.index_put((image, of_class, cell), loss.new_zeros(()))
     return loss.sum() / (positives + 1)
 

@@ -1,9 +1,10 @@
 """Assigns objects to cells (SOLO, arXiv 1912.04488, section 3.3.1; SOLOv2, section 3).
 
-An object is learnt by the levels whose size range holds it, in the cells that touch its box shrunk around its
-mass centre, at most one cell from the centre's. Nothing here loops over cells or objects.
+An object is assigned to the levels whose size range contains its size. On these levels its positive cells are those
+that touch its shrunk box (around its mass centre) and are at most one cell away from the mass centre's cell. The cells
+of further points and of clicks can be added. There are no loops over cells or objects.
 
-Legend: N images, L levels, K objects, P (cell, object) pairs, H x W pixels of the padded input.
+Legend: N images, L levels, K objects, P pairs of an object and a positive cell, H x W pixels of the padded input.
 Pixel coordinates are x, y with the centre of the top-left pixel at (0.5, 0.5).
 """
 
@@ -17,7 +18,7 @@ from models.config import SOLOv2Config
 from models.masks.geometry import measure
 
 NO_CLASS = -1
-"""Category target of a cell that holds no object."""
+"""Category target of a cell that is positive for no object."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Targets:
     """The training targets of a batch."""
 
     categories: list[Tensor]
-    """L x int64 [N, rows, columns]: class of the cell's object, NO_CLASS where there is none."""
+    """L x int64 [N, rows, columns]: class of the cell's object, or NO_CLASS."""
     cell_weights: list[Tensor]
     """L x float32 [N, rows, columns]: weight of the cell in the category loss (0 in ignored regions)."""
     level: Tensor
@@ -40,12 +41,13 @@ class Targets:
     """float32 [sum K, H / mask_stride, W / mask_stride]: the fraction of each place that the object covers."""
     weights: Tensor
     """float32 [sum K]"""
-    untaught: Tensor
-    """int64 [3, S]: image, class and cell (numbered through all levels) that the category loss leaves out"""
+    skipped_negatives: Tensor
+    """int64 [3, S]: image, class and cell of the S entries that the category loss skips, since a pseudo mask of
+    the class touches the cell; cells are numbered through all levels"""
 
 
 def levels_of(size: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
-    """Bool [K, L]: the levels that learn objects of sizes [K], at least one each.
+    """Bool [K, L]: the levels that objects of sizes [K] are assigned to, at least one each.
 
     A size below or above all ranges counts as the nearest one inside.
     """
@@ -53,12 +55,12 @@ def levels_of(size: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
     lowest, highest = limits[:, 0].min(), limits[:, 1].max()
     # A size of exactly `highest` is outside, because the upper ends are.
     inside = size.clamp(min=lowest)[:, None]
-    held = (limits[:, 0] <= inside) & (inside < limits[:, 1])
-    return held | ((inside >= highest) & (limits[:, 1] == highest))
+    in_range = (limits[:, 0] <= inside) & (inside < limits[:, 1])
+    return in_range | ((inside >= highest) & (limits[:, 1] == highest))
 
 
 def cells_of(points_xy: Tensor, grid: int | tuple[int, int], input_size: tuple[int, int]) -> Tensor:
-    """Int64 [..., 2]: column and row of the cell that holds each point; for a point outside, of the nearest edge.
+    """Int64 [..., 2]: column and row of the cell that contains each point; for a point outside, of the nearest cell.
 
     `grid` is the number of rows and of columns, or one number for both.
     """
@@ -78,8 +80,8 @@ def positive_cells(
     low = torch.maximum(cells_of(centre - half, grid, input_size), middle - 1)
     high = torch.minimum(cells_of(centre + half, grid, input_size), middle + 1)
     span = torch.arange(max(rows, columns), device=centre.device)
-    held = (span >= low[..., None]) & (span <= high[..., None])  # [K, 2, most]
-    return held[:, 1, :rows, None] & held[:, 0, None, :columns]
+    between = (span >= low[..., None]) & (span <= high[..., None])  # [K, 2, most]
+    return between[:, 1, :rows, None] & between[:, 0, None, :columns]
 
 
 def assign_targets(
@@ -97,27 +99,28 @@ def assign_targets(
     """Targets of a batch padded to `input_size` (H, W).
 
     Args:
-        masks: for each image bool [K, h, w], h <= H and w <= W, at the padded image's top left; no cell learns empty
-            ones.
+        masks: for each image bool [K, h, w], h <= H and w <= W, at the padded image's top left. An empty mask
+            has no positive cells.
         labels: int64 [K], contiguous classes.
         weights: float32 [K]: factors of an object's part of both losses.
-        points_xy: float [K, 2] or [K, Q, 2], in input pixels: further places whose cells learn the object, so that it
-            can be prompted there. NaN means none.
-        clicks_xy: float [K, 2] for each image, the clicks of objects whose mask is a guess; NaN where the mask is true,
-            infinite where the click is outside the input. The click is certain: its cell learns the object, with its
-            class at weight 1, whatever other objects are in that cell. The extent is not: cells that touch the mask
-            aren't taught that there is no object of its class.
+        points_xy: float [K, 2] or [K, Q, 2], in input pixels: further points whose cells are positive too, so that the
+            object can be prompted there. NaN means none.
+        clicks_xy: float [K, 2] for each image: the clicks of objects with a pseudo mask; NaN for an object with a true
+            mask, infinite if the click is outside the input. A click is certain: its cell is positive, and gets the
+            object's class with weight 1, even if objects without a click in that cell have it too. The extent of a
+            pseudo mask is uncertain: cells that touch it aren't negatives of its class.
         ignore: bool [h, w] or None for each image (crowds): cells that touch it and have no object have weight 0.
         weigh_categories: if false, `weights` apply to the mask loss only.
 
-    Where several objects have one cell, the last one gives its class; each remains a pair of the mask loss.
+    If several objects have the same positive cell, the last one determines its class (of those with a click in it, if
+    there are any). In the mask loss each is a pair of its own.
     """
     device = masks[0].device
     objects = _Objects.of(masks, labels, weights, config, points_xy, clicks_xy)
-    guessed = [] if clicks_xy is None else _guessed_regions(masks, labels, clicks_xy)
+    pseudo_regions = [] if clicks_xy is None else _pseudo_mask_regions(masks, labels, clicks_xy)
     ignored = None if ignore is None else [None if region is None else _summed(region) for region in ignore]
 
-    categories, cell_weights, pairs, untaught = (
+    categories, cell_weights, pairs, skipped = (
         [],
         [],
         [],
@@ -125,15 +128,15 @@ def assign_targets(
     )
     first_cell = 0
     for level, grid in enumerate(config.grid_shapes(input_size)):
-        held, clicked = objects.cells(level, grid, input_size)
-        instance, cell = held.nonzero(as_tuple=True)
+        positive, clicked = objects.cells(level, grid, input_size)
+        instance, cell = positive.nonzero(as_tuple=True)
         shape = (len(masks), grid[0] * grid[1])
         category, cell_weight = objects.categories(
             instance, cell, clicked[instance, cell], shape, weigh_categories
         )
         if ignored is not None:
             cell_weight[_touched(ignored, grid, input_size, device) & (category == NO_CLASS)] = 0
-        untaught += _untaught(guessed, category.view(shape), first_cell, grid, input_size)
+        skipped += _skipped_negatives(pseudo_regions, category.view(shape), first_cell, grid, input_size)
         first_cell += shape[1]
         categories.append(category.view(-1, *grid))
         cell_weights.append(cell_weight.view(-1, *grid))
@@ -151,7 +154,7 @@ def assign_targets(
         instance=table[2],
         masks=torch.cat([shrink_masks(m, input_size, config.mask_stride) for m in masks]),
         weights=objects.weight,
-        untaught=torch.cat(untaught, 1),
+        skipped_negatives=torch.cat(skipped, 1),
     )
 
 
@@ -170,11 +173,11 @@ class _Objects:
     half: Tensor
     """float32 [K, 2]: half the width and height of the shrunk box"""
     member: Tensor
-    """bool [K, L]: the levels that learn the object"""
+    """bool [K, L]: the levels that the object is assigned to"""
     points: Tensor | None
-    """float32 [K, Q, 2], padded with NaN: further places whose cells learn it"""
+    """float32 [K, Q, 2], padded with NaN: further points whose cells are positive"""
     clicks: Tensor | None
-    """float32 [K, 2], not finite where no cell learns the object for its click"""
+    """float32 [K, 2], not finite if the object has no click inside the input"""
 
     @classmethod
     def of(
@@ -186,7 +189,7 @@ class _Objects:
         points_xy: list[Tensor] | None,
         clicks_xy: list[Tensor] | None,
     ) -> "_Objects":
-        """Those of a batch; see `assign_targets`."""
+        """The objects of a batch; see `assign_targets`."""
         device, counts = masks[0].device, [len(m) for m in masks]
         shapes = [measure(m) for m in masks]
         area, size = torch.cat([s.area for s in shapes]), torch.cat([s.size for s in shapes])
@@ -204,20 +207,20 @@ class _Objects:
         )
 
     def cells(self, level: int, grid: tuple[int, int], input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Two of bool [K, rows * columns]: the cells that learn each object, and the cell of each object's click."""
-        held = positive_cells(self.centre, self.half, grid, input_size)
-        clicked = torch.zeros_like(held)
+        """Two of bool [K, rows * columns]: each object's positive cells, and the cell of its click."""
+        positive = positive_cells(self.centre, self.half, grid, input_size)
+        clicked = torch.zeros_like(positive)
         if self.points is not None:
             real = self.points.isfinite().all(-1)
             place = cells_of(self.points.nan_to_num(0.0), grid, input_size)
-            rows = torch.arange(len(held), device=held.device)[:, None].expand_as(real)
-            held[rows[real], place[..., 1][real], place[..., 0][real]] = True
+            rows = torch.arange(len(positive), device=positive.device)[:, None].expand_as(real)
+            positive[rows[real], place[..., 1][real], place[..., 0][real]] = True
         if self.clicks is not None:
             row = self.clicks.isfinite().all(1).nonzero()[:, 0]
             place = cells_of(self.clicks[row], grid, input_size)
             clicked[row, place[:, 1], place[:, 0]] = True
-        held = (held | clicked) & self.member[:, level, None, None]
-        return held.flatten(1), clicked.flatten(1)
+        positive = (positive | clicked) & self.member[:, level, None, None]
+        return positive.flatten(1), clicked.flatten(1)
 
     def categories(
         self, instance: Tensor, cell: Tensor, clicked: Tensor, shape: tuple[int, int], weigh: bool
@@ -227,8 +230,8 @@ class _Objects:
         `clicked`, bool [P]: the cell is that of the object's click. `shape` is (N, cells).
         """
         count = len(self.image)
-        # The last object of a cell gives its class, clicked ones before others. amax makes it independent of the order
-        # of execution.
+        # A cell gets the class of its last object, or of its last clicked one. amax makes the result independent of the
+        # order of execution.
         rank = instance + count * clicked
         winner = torch.full((shape[0] * shape[1],), -1, dtype=torch.long, device=cell.device)
         winner.scatter_reduce_(0, self.image[instance] * shape[1] + cell, rank, "amax")
@@ -244,9 +247,9 @@ class _Objects:
 
 
 def draw_pairs(count: int, limit: int, generator: torch.Generator | None = None) -> Tensor | None:
-    """Int64 [limit], ascending: the indices of a uniform sample of `count` pairs; None where all are kept.
+    """Int64 [limit], ascending: the indices of a uniform sample of `count` pairs; None for all.
 
-    The mask loss is a mean over pairs, so a sample has the same expectation. Its cost is pairs x mask map, in crowded
+    The mask loss is a mean over pairs, so a sample has the same expectation. Its cost is pairs x mask map: in crowded
     images more than the network's.
     """
     if count <= limit:
@@ -292,28 +295,28 @@ def _stack_points(points_xy: list[Tensor] | None, counts: list[int], device: tor
     return stacked
 
 
-def _guessed_regions(
+def _pseudo_mask_regions(
     masks: list[Tensor], labels: list[Tensor], clicks_xy: list[Tensor]
 ) -> list[tuple[int, int, Tensor]]:
-    """(image, class, running sums) of the region that the guessed masks of each class cover; see `_summed`."""
+    """(image, class, integral image) of the union of the pseudo masks of each image and class; see `_summed`."""
     regions = []
     for i, (drawn, classes, clicks) in enumerate(zip(masks, labels, clicks_xy, strict=True)):
-        guess = ~clicks.isnan().any(1)
-        for of_class in classes[guess].unique().tolist():
-            regions.append((i, int(of_class), _summed(drawn[guess & (classes == of_class)].any(0))))
+        is_pseudo = ~clicks.isnan().any(1)
+        for of_class in classes[is_pseudo].unique().tolist():
+            regions.append((i, int(of_class), _summed(drawn[is_pseudo & (classes == of_class)].any(0))))
     return regions
 
 
-def _untaught(
-    guessed: list[tuple[int, int, Tensor]],
+def _skipped_negatives(
+    pseudo_regions: list[tuple[int, int, Tensor]],
     category: Tensor,
     first_cell: int,
     grid: tuple[int, int],
     input_size: tuple[int, int],
 ) -> list[Tensor]:
-    """Columns of `Targets.untaught` for a level with categories [N, cells], for each of the guessed regions."""
+    """Columns of `Targets.skipped_negatives` for a level with categories [N, cells]; one tensor per region."""
     columns = []
-    for image, of_class, region in guessed:
+    for image, of_class, region in pseudo_regions:
         touched = _touched([region], grid, input_size, category.device) & (category[image] != of_class)
         cell = touched.nonzero()[:, 0] + first_cell
         columns.append(torch.stack([torch.full_like(cell, image), torch.full_like(cell, of_class), cell]))
@@ -346,9 +349,9 @@ def _touched(
     return flags.flatten()
 
 
-def _cell_edges(cells: int, side: int, held: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _cell_edges(cells: int, side: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Two of int64 [cells]: the first pixel that each cell touches along an axis of `side` pixels, and one past the
-    last; both at most `held`, the end of the region."""
+    last; both at most `end`, the end of the region."""
     at = torch.arange(cells, device=device)
     first, after = at * side // cells, -(-(at + 1) * side // cells)
-    return first.clamp(max=held), after.clamp(max=held)
+    return first.clamp(max=end), after.clamp(max=end)

@@ -5,9 +5,9 @@ are read as syntax trees and never executed. Each is hashed without docstrings, 
 sentences of raised errors. Definitions that aren't reached don't count: another function in the same file, or a section
 of `Params` that the stage doesn't read. How params.yaml is read and checked doesn't count: DVC compares its values.
 
-In a module that is reached, or imported by one, these count without a use: statements that bind no name (`x.y = 1`, a
-call), since Python runs them, and definitions under a decorator of this project, which may register them. A name
-made at run time (`getattr(module, "f" + "g")`) isn't followed.
+In every module that is reached, or imported by a reached one, these are hashed even if nothing refers to them:
+statements that bind no name (`x.y = 1`, a call), since Python executes them, and definitions with a decorator of this
+project, which may register them. A name that is made at run time (`getattr(module, "f" + "g")`) isn't followed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PARAMS = ("tasks.common.config.params", "Params")
 """The class with a field for each section of params.yaml."""
 SHARED = (("tasks.common.processes", "start"), (PARAMS[0], ""))
 """Run by every stage before its `run`; it sets the number of threads."""
-FREE = ("runtime", "operate")
-"""Sections that decide no result: no stage depends on them."""
+IGNORED_SECTIONS = ("runtime", "operate")
+"""Sections that don't affect results: no stage depends on them."""
 
 Place = tuple[str, str]
-"""(module, name in it); "" is what binds no name there, "*" is all of it."""
+"""(module, name). The name "" stands for the module's statements that bind no name, "*" for the whole module."""
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _LOGS = {"log", "logger", "logging", "warnings"}
@@ -65,7 +65,7 @@ def code_digest(stage: str) -> str:
 
 
 class _Content(NamedTuple):
-    """Of statements: their hash, the names that they read, and the sections of params.yaml that they read."""
+    """Some statements' hash, the names that they read, and the sections of params.yaml that they read."""
 
     digest: str
     used: tuple[str, ...]
@@ -133,7 +133,7 @@ class _Module:
 
     @cache  # noqa: B019  (lives as long as the module)
     def content(self, name: str) -> _Content | None:
-        """The statements that bind a name; None where nothing is left without docstrings and log lines."""
+        """The statements that bind a name; None if only docstrings and log lines bind it."""
         statements = self.bound.get(name, [])
         if name.startswith(f"{PARAMS[1]}."):
             members = [
@@ -169,7 +169,7 @@ class Sources:
         self._modules: dict[str, _Module | None] = {}
 
     def module(self, name: str) -> _Module | None:
-        """None for other modules, and for this one, which decides no result."""
+        """None for modules of other projects, and for this module, which doesn't affect results."""
         if name.split(".", maxsplit=1)[0] not in PACKAGES or name == __name__:
             return None
         if name not in self._modules:
@@ -184,7 +184,7 @@ class Sources:
 
 
 class _Reached:
-    """The places that are reached: their hashes, "" where a place has no code of its own."""
+    """The places that are reached, each with its hash, or "" if it has no code of its own (an imported name)."""
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
@@ -224,7 +224,9 @@ class _Reached:
             elif first in module.names:
                 yield from self._resolve(".".join(filter(None, [module.names[first], rest])))
         yield from (
-            (PARAMS[0], f"{PARAMS[1]}.{section}") for section in content.sections if section not in FREE
+            (PARAMS[0], f"{PARAMS[1]}.{section}")
+            for section in content.sections
+            if section not in IGNORED_SECTIONS
         )
 
     def _run_by_import(self, module: _Module) -> Iterator[Place]:
@@ -305,7 +307,7 @@ def _used(node: ast.AST) -> Iterator[str]:
 
 
 def _stripped(statement: ast.stmt) -> ast.stmt | None:
-    """The statement without docstrings, log lines and the texts of errors and asserts; None where nothing is left."""
+    """The statement without docstrings, log lines and the texts of errors and asserts; None if nothing is left."""
     found: ast.stmt | None = _Strip().visit(statement)
     return found
 
@@ -323,7 +325,7 @@ class _Strip(ast.NodeTransformer):
         return ast.Assert(test=node.test)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
-        # A text that only errors and log lines use is a text of theirs: `expected = "a number"`.
+        # `expected = "a number"`: a variable that only errors and log lines read has its text removed too.
         shown = {id(name) for part in ast.walk(node) for name in _names_of(part)}
         names = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
         read = {part.id for part in names if isinstance(part.ctx, ast.Load) and id(part) not in shown}
@@ -347,7 +349,8 @@ class _Strip(ast.NodeTransformer):
 
 
 class _Prose(ast.NodeTransformer):
-    """Blanks texts that are sentences or parts of one. A single word may be a code that a caller compares."""
+    """Replaces each string that contains a space between words by "". A single word stays, since it may be a code
+    that a caller compares."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         return ast.Constant("") if isinstance(node.value, str) and " " in node.value.strip() else node

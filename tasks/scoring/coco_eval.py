@@ -56,8 +56,8 @@ class MaskScores:
     """The result of COCO's evaluation of one model on one split.
 
     Attributes:
-        summary: MODEL_METRICS in percent, by key; None where there is no true object to find. AR1 and AR10 count 1
-            and 10 detections a class and image, the others `max_detections`.
+        summary: MODEL_METRICS in percent, by key; None for a metric over no true objects. AR1 and AR10 use the best 1
+            and 10 detections per class and image, the other metrics the best `max_detections`.
         per_class: an entry for each category, in the order of category ids.
         recall: float64 [R], the recall points, 0 to 1.
         precision: IoU threshold in percent -> float64 [R], mean precision over the classes that have true objects,
@@ -70,7 +70,7 @@ class MaskScores:
     precision: dict[int, NDArray[np.float64] | None]
 
 
-def truth_of(
+def coco_ground_truth(
     sizes: Mapping[int, tuple[int, int]], instances: pa.Table, categories: Iterable[Category]
 ) -> dict[str, Any]:
     """Ground truth for `evaluate_masks`: COCO instances with RLEs, of the images in `sizes`.
@@ -113,7 +113,7 @@ def evaluate_masks(
         ground_truth: a COCO instances file's content: images (id, height, width), annotations (id, image_id,
             category_id, segmentation, area, iscrowd), categories (id, name).
         results: COCO results: image_id, category_id, score, segmentation as compressed RLE.
-        max_detections: the number of best detections that count, as in COCO for each image *and class*.
+        max_detections: how many detections count per image and class, those with the highest scores (COCO: 100).
         size_bounds: sides in pixels between small and medium, and between medium and large (COCO: 32 and 96).
         evaluator: the library that matches and counts; the results are the same.
 

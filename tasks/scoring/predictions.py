@@ -14,7 +14,7 @@ from tasks.common import processes
 from tasks.common.config import EvaluateConfig
 from tasks.inference.predict import Predictions
 from tasks.inference.predict_files import as_results
-from tasks.scoring.coco_eval import MaskScores, check_results, evaluate_masks, scores_of, truth_of
+from tasks.scoring.coco_eval import MaskScores, check_results, coco_ground_truth, evaluate_masks, scores_of
 from tasks.scoring.coco_match import Matches, Rules, accumulate, match
 
 
@@ -28,7 +28,7 @@ def true_masks(split: Split, rows: Sequence[int] | None = None) -> dict[str, Any
     instances = split.instances
     if rows is not None:
         instances = pa.concat_tables([instances.slice(0, 0), *map(split.instances_of, usable)])
-    return truth_of(sizes, instances, split.categories)
+    return coco_ground_truth(sizes, instances, split.categories)
 
 
 def true_objects(split: Split) -> dict[int, int]:

@@ -13,7 +13,7 @@ from data.annotations.read import read_annotations
 from data.annotations.results import read_results
 from tasks.common.config import Evaluator
 from tasks.common.errors import TaskError
-from tasks.scoring.coco_eval import evaluate_masks, truth_of
+from tasks.scoring.coco_eval import coco_ground_truth, evaluate_masks
 from tasks.scoring.coco_faster import check_installed
 from tasks.scoring.metrics import keys_at
 
@@ -56,7 +56,7 @@ def evaluate_files(
     folder = None if images is None else ImageFolder(images)
     coco = read_annotations(ground_truth, images=folder, keep_annotations=False)
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
-    truth = truth_of(sizes, to_instances(coco), coco.categories)
+    truth = coco_ground_truth(sizes, to_instances(coco), coco.categories)
     per_image_and_class = Counter(
         (row["image_id"], row["category_id"]) for row in truth["annotations"] if not row["iscrowd"]
     )

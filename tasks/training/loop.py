@@ -4,7 +4,8 @@ It counts steps, not epochs. The batch of a step, its augmentation and the learn
 so a run that is killed and resumed ends bit-identical to an undisturbed one on the same device.
 
 A step's batch is split across ranks (processes), and on each rank into pieces (micro-batches) whose gradients are
-accumulated. Random draws and the loss's divisors are the whole step's, so both numbers affect results by rounding only.
+accumulated. Random draws and the loss's divisors are those of the whole step, so the numbers of ranks and of pieces
+change results by rounding only.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Piece:
-    """One forward pass: this process's part of a step's batch, or a part of that.
+    """The part of a step's batch that one forward pass processes.
 
-    `loss(model)` returns the parts of the loss by name; `loss` is minimised. Summed over all pieces of all processes
-    they are the loss of the step's whole batch.
+    `loss(model)` returns the loss ("loss", which is minimised) and its parts, by name. Summed over all pieces of all
+    processes, they are those of the step's whole batch.
     """
 
     loss: Callable[[nn.Module], dict[str, Tensor]]
@@ -57,9 +58,9 @@ class Piece:
 
 
 Pieces = Callable[[Any], Sequence[Piece]]
-"""From a batch to its pieces: at least one, the same number in all processes."""
+"""Returns a batch's pieces: at least one, and the same number in all processes."""
 Batches = Callable[[int], Iterable[Any]]
-"""From a step's number to the batches of that and all later steps."""
+"""Returns the batches of the given step and all later ones."""
 
 
 @dataclass
@@ -155,7 +156,7 @@ def _train(job: Job) -> None:
             if faults is not None:
                 raise _not_finite(job, step, faults, pieces)
             _update(job, run, step, guard)
-            if guard.gradient_is_lost(now=_is_due(job, step + 1)):
+            if guard.gradient_is_lost(now=_save_due(job, step + 1)):
                 raise _gradient_lost(job, step)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -165,7 +166,7 @@ def _train(job: Job) -> None:
                 row = _means(sums, (done - 1) % config.log_every + 1)
                 job.history.append({"step": done, **row, "lr": learning_rate(config, step)})
                 status, sums = f"loss {row['loss']:.3f}, {speed.window()}", {}
-            _keep(job, run, done)
+            _save(job, run, done)
             bar.advance(facts=status)
     speed.write()
     if run.average is not None:
@@ -267,25 +268,25 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def _is_kept(job: Job, done: int) -> bool:
+def _checkpoint_due(job: Job, done: int) -> bool:
     """Whether a state is saved after `done` steps."""
     return done % job.config.checkpoint_every == 0 and done < job.config.steps
 
 
-def _is_due(job: Job, done: int) -> bool:
-    """Whether a state or milestone is saved after `done` steps, or the training ends."""
-    return _is_kept(job, done) or done in job.milestones or done == job.config.steps
+def _save_due(job: Job, done: int) -> bool:
+    """Whether weights are saved after `done` steps: a state, a milestone, or the final weights."""
+    return _checkpoint_due(job, done) or done in job.milestones or done == job.config.steps
 
 
-def _keep(job: Job, run: _Run, done: int) -> None:
-    """Saves what is due after `done` steps: a milestone, a state."""
+def _save(job: Job, run: _Run, done: int) -> None:
+    """Saves a milestone and a state, if they are due after `done` steps."""
     average, scaler = run.average, run.accelerator.scaler
-    if not _is_due(job, done):
+    if not _save_due(job, done):
         return
     if done in job.milestones and processes.is_first():
         with atomic_write(job.states.milestone(done)) as path:
             save_file(_weights(average.module if average is not None else job.model), path)
-    if not _is_kept(job, done):
+    if not _checkpoint_due(job, done):
         return
     state = {
         "model": job.model.state_dict(),
@@ -298,14 +299,14 @@ def _keep(job: Job, run: _Run, done: int) -> None:
 
 
 def _not_finite(job: Job, step: int, faults: Sequence[str | None], pieces: Sequence[Piece]) -> TaskError:
-    """The error for a loss that isn't finite in some process; the other processes exit here."""
-    mine = [
+    """The error for a loss that isn't finite, with the faults of all processes. Only the first one returns."""
+    local_faults = [
         (fault, piece.image_ids) for fault, piece in zip(faults, pieces, strict=True) if fault is not None
     ]
-    everywhere = [one for some in processes.gather(mine) for one in some]
+    all_faults = [one for some in processes.gather(local_faults) for one in some]
     if not processes.is_first():
-        sys.exit(0)  # the first one raises the error
-    shown = "; ".join(f"{fault}; image ids {', '.join(map(str, ids))}" for fault, ids in everywhere)
+        sys.exit(0)  # the first process raises the error
+    shown = "; ".join(f"{fault}; image ids {', '.join(map(str, ids))}" for fault, ids in all_faults)
     return TaskError(f"{job.name}: the loss is not finite at step {step + 1} ({shown}). {_remedies(job)}")
 
 
@@ -317,8 +318,8 @@ def _gradient_lost(job: Job, step: int) -> TaskError:
 
 
 def _remedies(job: Job) -> str:
-    """The settings to change. Each of them restarts the training, whose steps so far depend on it."""
+    """The settings to change. A changed one restarts the training, since the steps so far depend on it."""
     return (
         f"Lower lr ({job.config.lr:g}), lengthen warmup_steps ({job.config.warmup_steps}), set clip_norm, or use "
-        "precision: fp32: the training then starts over. Run again without a change, it resumes from the last state."
+        "precision: fp32. With a change the training starts over, without one it resumes from the last state."
     )

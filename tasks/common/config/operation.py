@@ -1,4 +1,4 @@
-"""Sections `runtime` and `operate`, which decide no result: no stage depends on them."""
+"""Sections `runtime` and `operate`, which don't affect results: no stage depends on them."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class PromotionConfig(Section):
 
     `ap_tolerance`, `class_tolerance`: AP points (of 100) that it may lose over all classes, and in any one class.
     `bootstrap`: how often the val images are resampled for the confidence intervals of the differences, at level
-    `confidence`. They are shown and decide nothing."""
+    `confidence`. They are shown, but don't affect the verdict."""
 
     ap_tolerance: NonNegative
     class_tolerance: NonNegative

@@ -405,7 +405,7 @@ def test_a_guessed_mask_teaches_no_background_of_its_own_class(
                 if touches and targets.categories[level][0, row, column] != 1:
                     expected.add((0, 1, before + row * side + column))
         before += side * side
-    assert set(zip(*targets.untaught.tolist(), strict=True)) == expected
+    assert set(zip(*targets.skipped_negatives.tolist(), strict=True)) == expected
     assert expected
 
 
@@ -418,7 +418,7 @@ def test_without_clicks_nothing_is_silent_and_true_masks_change_nothing(
         assign_targets(*arguments),
         assign_targets(*arguments, clicks_xy=[torch.full((2, 2), torch.nan)]),
     )
-    assert plain.untaught.shape == true.untaught.shape == (3, 0)
+    assert plain.skipped_negatives.shape == true.skipped_negatives.shape == (3, 0)
     assert torch.equal(plain.cell, true.cell)
     for name in ("categories", "cell_weights"):
         for a, b in zip(getattr(plain, name), getattr(true, name), strict=True):

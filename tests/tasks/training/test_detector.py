@@ -108,7 +108,17 @@ def test_sampled_pairs_are_the_whole_step_s_wherever_pieces_end(limit: int | Non
     """The first and the last pair of a piece too."""
     numbers = torch.arange(8)
     pieces = [
-        Targets([], [], level=own, image=own, cell=own, instance=own, masks=own, weights=own, untaught=own)
+        Targets(
+            [],
+            [],
+            level=own,
+            image=own,
+            cell=own,
+            instance=own,
+            masks=own,
+            weights=own,
+            skipped_negatives=own,
+        )
         for own in numbers.split([3, 0, 5])
     ]
     seen: set[int] = set()
