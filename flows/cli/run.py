@@ -164,13 +164,13 @@ def _fetch_data(request: Request, console: Console) -> None:
         return  # the doctor reports it
     if all(is_made(name) or is_s3(name) or (root / name).exists() for name in names):
         return
-    from flows.dvc.fetch import bring_back
+    from flows.dvc.fetch import restore_outputs
     from flows.dvc.objects import DamageError
     from flows.dvc.repo import DvcRepo, PipelineError
 
     try:
         repo = DvcRepo(root)
-        bring_back(repo, list(repo.graph(request.target)), console.text, pull=request.pull)
+        restore_outputs(repo, list(repo.graph(request.target)), console.text, pull=request.pull)
     except DamageError:
         raise
     except PipelineError:

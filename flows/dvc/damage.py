@@ -32,7 +32,7 @@ RECORD = "points2model-checked.json"
 were found whole. The file may be removed at any time."""
 
 
-def take_away_damaged(repo: DvcRepo, names: list[str], say: Say) -> list[str]:
+def remove_damaged(repo: DvcRepo, names: list[str], say: Say) -> list[str]:
     """Removes damaged outputs of these stages, and damaged data under DVC that they read, from the workspace.
 
     An output is damaged if DVC holds it for whole and its bytes differ: a copy of, or a link to, a damaged object. An
@@ -60,7 +60,7 @@ def take_away_damaged(repo: DvcRepo, names: list[str], say: Say) -> list[str]:
 
 
 def damaged_outputs(repo: DvcRepo, names: list[str]) -> list[str]:
-    """A line about each output that `take_away_damaged` would remove; removes nothing.
+    """A line about each output that `remove_damaged` would remove; removes nothing.
 
     Raises:
         DamageError: an output can't be read.

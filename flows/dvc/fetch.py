@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary, ref
 from dvc.repo import lock_repo
 from dvc_data.hashfile.hash_info import HashInfo
 
-from flows.dvc.damage import check_cached, lost_data, note_whole, take_away_damaged
-from flows.dvc.missing import check_out_missing, lacking, runs_of
+from flows.dvc.damage import check_cached, lost_data, note_whole, remove_damaged
+from flows.dvc.missing import check_out_missing, find_missing, runs_of
 from flows.dvc.objects import DamageError, Say, absent, check_objects, files_of
 from flows.dvc.probe import probe
 from flows.dvc.remote import Transfer, address, fetch, fetch_runs
@@ -22,8 +22,8 @@ RESPONSE_SECONDS = 60.0
 _fetchers: WeakKeyDictionary[DvcRepo, _Fetcher] = WeakKeyDictionary()
 
 
-def bring_back(repo: DvcRepo, names: list[str], say: Say, *, pull: bool) -> list[str]:
-    """Restores or fetches what stages lack: their outputs, and the data under DVC that they read.
+def restore_outputs(repo: DvcRepo, names: list[str], say: Say, *, pull: bool) -> list[str]:
+    """Restores or fetches missing outputs of the stages, and missing data under DVC that they read.
 
     Damaged outputs are removed first. A remote is used only if something is missing or damaged.
 
@@ -31,7 +31,7 @@ def bring_back(repo: DvcRepo, names: list[str], say: Say, *, pull: bool) -> list
         repo: the repository.
         names: stages, each after its upstream stages.
         say: called with lines about what is fetched.
-        pull: whether to use the remote, here and in `recall`; else only the cache.
+        pull: whether to use the remote, here and in `fetch_earlier_run`; else only the cache.
 
     Returns:
         the paths that were restored or fetched.
@@ -41,21 +41,21 @@ def bring_back(repo: DvcRepo, names: list[str], say: Say, *, pull: bool) -> list
         DamageError: data under DVC are damaged, and neither the cache nor the remote has them whole.
     """
     _fetchers[repo] = _Fetcher(repo, say, pull)
-    return _fetchers[repo].bring_back(names)
+    return _fetchers[repo].restore_outputs(names)
 
 
-def recall(repo: DvcRepo, name: str) -> None:
+def fetch_earlier_run(repo: DvcRepo, name: str) -> None:
     """Fetches the outputs of an earlier run of this stage with the same inputs, on any machine, into the cache.
 
-    Removes damaged ones, since `dvc repro` restores what the cache has. To be called after `bring_back` and when the
-    stage's inputs are present. If the remote can't be reached, a line says so and the stage runs.
+    Removes damaged ones, since `dvc repro` restores what the cache has. Call it after `restore_outputs`, when the
+    stage's inputs are present. If the remote can't be reached, a line reports it and the stage runs.
     """
     if repo in _fetchers:
-        _fetchers[repo].recall(name)
+        _fetchers[repo].fetch_earlier_run(name)
 
 
 class _Fetcher:
-    """The state that `bring_back` and `recall` of one run share: the remote, and whether its run-cache is here."""
+    """State of one run: the remote, and whether its run-cache was fetched."""
 
     def __init__(self, repo: DvcRepo, say: Say, pull: bool) -> None:
         # A weak reference, since the repository is the key of this object in `_fetchers`.
@@ -69,22 +69,22 @@ class _Fetcher:
         assert repo is not None
         return repo
 
-    def bring_back(self, names: list[str]) -> list[str]:
+    def restore_outputs(self, names: list[str]) -> list[str]:
         repo = self._repo
         with lock_repo(repo.dvc):  # once: DVC reads all its files again each time that it takes the lock
-            damaged = take_away_damaged(repo, names, self._say)
+            damaged = remove_damaged(repo, names, self._say)
             damaged += check_cached(repo, names, self._say)
-            back = repo.restore_missing(names)
-            lack = lacking(repo, names)
-        if lack.outputs and self._remote is not None:
+            restored = repo.restore_missing(names)
+            missing = find_missing(repo, names)
+        if missing and self._remote is not None:
             self._check_remote()
-            whole = self._fetch(lack.outputs, "what this checkout lacks")
-            back += check_out_missing(repo, whole)
-        if back:
-            note_whole(repo, names, back)
-        if damaged or lack.outputs:
+            whole = self._fetch(missing, "what this checkout lacks")
+            restored += check_out_missing(repo, whole)
+        if restored:
+            note_whole(repo, names, restored)
+        if damaged or missing:
             self._check_data(names)
-        return back
+        return restored
 
     def _check_data(self, names: list[str]) -> None:
         used = "no remote was used"
@@ -97,7 +97,7 @@ class _Fetcher:
                 "remote that has them (`points2model remote URL`), and run again"
             )
 
-    def recall(self, name: str) -> None:
+    def fetch_earlier_run(self, name: str) -> None:
         try:
             if self._remote is not None and not self._has_runs:
                 self._has_runs = True
@@ -120,18 +120,18 @@ class _Fetcher:
         self._remote = None
         self._say(f"{name} runs here, though its result may be in the remote: {error}")
 
-    def _fetch(self, wanted: dict[str, HashInfo], what: str) -> list[str]:
+    def _fetch(self, outputs: dict[str, HashInfo], what: str) -> list[str]:
         """Fetches outputs, by path, into the cache; returns the paths of those that are whole there now."""
         assert self._remote is not None
         self._say(f"fetching {what} from {self._remote.name} ({self._remote.url})")
-        repo, objects = self._repo.dvc, set(wanted.values())
+        repo, objects = self._repo.dvc, set(outputs.values())
         try:
             lists = fetch(repo, objects, self._say)
             done = fetch(repo, files_of(repo, objects), self._say)
         except RemoteError as error:
             raise self._remote_error(str(error), error.passing) from None
         self._say(f"fetched {lists.files + done.files} files, {(lists.bytes + done.bytes) / 1e6:.1f} MB")
-        parts = {path: {one, *files_of(repo, {one})} for path, one in wanted.items()}
+        parts = {path: {one, *files_of(repo, {one})} for path, one in outputs.items()}
         absent_there = set()
         for transfer in (lists, done):
             self._report_damage(transfer, parts)
@@ -141,7 +141,7 @@ class _Fetcher:
             self._say(
                 f"{', '.join(lost)}: not whole in {self._remote.name}; the stages that make it run here"
             )
-        return [path for path in wanted if path not in lost]
+        return [path for path in outputs if path not in lost]
 
     def _report_damage(self, transfer: Transfer, parts: dict[str, set[HashInfo]]) -> None:
         """Reports damaged objects of the remote. `parts`: the objects of each output, by its path."""

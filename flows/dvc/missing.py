@@ -1,8 +1,8 @@
-"""What a checkout lacks that was computed before, here or elsewhere: the objects to fetch in place of computing.
+"""Finds missing results that were computed before, here or elsewhere, and can be fetched instead of computed.
 
-A stage that is unchanged by dvc.lock and the files that are present may lack its outputs. A changed stage may have run
-elsewhere with the same inputs; DVC's run-cache has an entry then. All objects are fetched by their hash, so a wrong
-guess costs a download and never changes a result: DVC decides afterwards which stages are up to date.
+The outputs of a stage that matches dvc.lock may be absent. A changed stage may have run elsewhere with the same inputs:
+then DVC's run-cache has an entry. All objects are fetched by their hash, so a wrong guess costs a download and never
+changes a result: DVC decides afterwards which stages are up to date.
 
 `runs_of` uses private functions of DVC: it has no public way to find a stage's entries in the run-cache.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +25,25 @@ from flows.dvc.objects import shown_path
 from flows.dvc.repo import DvcRepo, check_recorded
 
 
-@dataclass
-class Lack:
-    """What some stages lack: outputs, by path, with the object to fetch; and the stages that aren't up to date."""
-
-    outputs: dict[str, HashInfo] = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)
-
-
-def lacking(repo: DvcRepo, names: list[str]) -> Lack:
-    """What these stages lack that is neither in the workspace nor in the cache.
+def find_missing(repo: DvcRepo, names: list[str]) -> dict[str, HashInfo]:
+    """Outputs of unchanged stages, and data under DVC that stages read, that are neither in the workspace nor in the
+    cache: by path, the object to fetch.
 
     Args:
         repo: the repository.
         names: stages, each after its upstream stages (see `DvcRepo.graph`).
     """
-    lack = Lack()
+    missing: dict[str, HashInfo] = {}
     unchanged: dict[str, Any] = {}  # output to its hash
     with lock_repo(repo.dvc):
         for stage in repo.with_data(names):
             if isinstance(stage, PipelineStage) and _changed(stage, unchanged):
-                lack.changed.append(stage.name)
                 continue
             for out in stage.outs:
                 unchanged[out.fs_path] = out.hash_info
                 if out.hash_info and out.use_cache and not out.exists and out.changed_cache():
-                    lack.outputs[shown_path(repo.dvc, Path(out.fs_path))] = out.hash_info
-    return lack
+                    missing[shown_path(repo.dvc, Path(out.fs_path))] = out.hash_info
+    return missing
 
 
 def check_out_missing(repo: DvcRepo, paths: list[str]) -> list[str]:

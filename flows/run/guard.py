@@ -1,4 +1,4 @@
-"""The frame of a flow run: the run lock, the end of its children, and earlier runs that were killed."""
+"""What surrounds a flow run: takes the run lock, stops its child processes, and marks earlier runs that were killed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from flows.run import notices
 
 
 @contextmanager
-def alone(root: Path, reason: str) -> Iterator[None]:
-    """Runs its block while no other run is under way in the project at `root`; stops the children if it raises.
+def exclusive_run(root: Path, reason: str) -> Iterator[None]:
+    """Holds the run lock of the project at `root` while the block runs, so that no other run is under way.
 
-    Marks earlier runs as Crashed in Prefect whose process and worker were killed.
+    Stops the child processes if the block raises. Marks earlier runs whose process and worker were killed as Crashed in
+    Prefect.
     """
     log = get_run_logger()
     with run_lock.held(root, reason, wait=True, say=log.warning) as taken:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.dvc.damage import take_away_damaged
+from flows.dvc.damage import remove_damaged
 from flows.dvc.repo import DvcRepo, PipelineError
 from flows.processes.prefect_local import has_server
 from flows.registry.decide import is_decided
@@ -37,7 +37,7 @@ def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | Non
         repo = DvcRepo(root)
         with repo.locked():
             names = list(repo.graph(target))
-            if not repo.all_done(names) or take_away_damaged(repo, names, say):
+            if not repo.all_done(names) or remove_damaged(repo, names, say):
                 return None
             outs = repo.outs(names)
         if not is_decided(repo, names, params):

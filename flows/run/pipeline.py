@@ -13,13 +13,13 @@ from prefect.states import Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from data.messages import guard_logs
-from flows.dvc.damage import take_away_damaged
-from flows.dvc.fetch import bring_back, recall
+from flows.dvc.damage import remove_damaged
+from flows.dvc.fetch import fetch_earlier_run, restore_outputs
 from flows.dvc.repo import DvcRepo, StageNode, direct_upstream
 from flows.registry.decide import COMPARES, begin_round
 from flows.run.artifacts import intake_notes, publish
 from flows.run.gpu_limit import GPU_TAG
-from flows.run.guard import alone
+from flows.run.guard import exclusive_run
 from flows.run.intake import take_in_new_points
 from flows.run.name import rename_run, run_name
 from flows.run.notices import notify_about_state
@@ -33,7 +33,7 @@ from tasks.common.errors import TaskError
 
 @dataclass(frozen=True)
 class StageRun:
-    """The result of a stage: `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; a reason where there is one;
+    """The result of a stage: its state, `Cached` (nothing to do), `Completed`, `Failed` or `Not run`; a message or "";
     the hashes of its outputs, by path."""
 
     name: str
@@ -70,7 +70,7 @@ RUNNER = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=8
 def annotation_to_model(
     target: str = "report", force: tuple[str, ...] = (), reason: str = "by hand", pull: bool = True
 ) -> Any:
-    """Brings stage `target` of dvc.yaml and all above it up to date; returns a list of StageRun as dicts.
+    """Brings stage `target` of dvc.yaml and all stages that it depends on up to date; returns their StageRuns as dicts.
 
     Runs in the project's folder, one run at a time: a second one waits. Stages that don't depend on each other run in
     parallel. After a failure, running stages finish, and no further one starts.
@@ -79,11 +79,11 @@ def annotation_to_model(
         target: the last stage; only its ancestors run.
         force: stages to run even if nothing changed.
         reason: why it runs, in words: "by hand", "schedule", "12 new points in 3 files".
-        pull: fetch results of earlier runs that are missing here from DVC's remote, where one is set.
+        pull: fetch missing results of earlier runs from DVC's remote, if one is set.
     """
     guard_logs()
     try:
-        with alone(Path.cwd(), reason):
+        with exclusive_run(Path.cwd(), reason):
             return _up_to_date(target, force, reason, pull)
     except TaskError as error:
         return Failed(message=str(error), data=StageFailed(str(error), []))
@@ -94,9 +94,11 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
     get_run_logger().info("annotation_to_model: %s", reason)
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
-    bring_back(repo, list(nodes), line_logger("fetch"), pull=pull)
-    begun = Begun({}, {})
-    intake = take_in_new_points(repo, nodes, lambda needed: _run_all(repo, needed, set(force), begun))
+    restore_outputs(repo, list(nodes), line_logger("fetch"), pull=pull)
+    started_stages = StartedStages({}, {})
+    intake = take_in_new_points(
+        repo, nodes, lambda needed: _run_all(repo, needed, set(force), started_stages)
+    )
     if intake.of("taken"):
         reason = str(intake)
         rename_run(reason)
@@ -104,10 +106,10 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
         if message := begin_round(repo, list(nodes), force):
             get_run_logger().info("%s", message)
     except (TaskError, OSError) as error:
-        done = [asdict(run) for run in begun.runs.values()]
+        done = [asdict(run) for run in started_stages.runs.values()]
         return Failed(message=str(error), data=StageFailed(str(error), done))
-    runs = _run_all(repo, nodes, set(force), begun)
-    ended, notes = _promoted(repo, reason, begun)
+    runs = _run_all(repo, nodes, set(force), started_stages)
+    ended, notes = _end_round(repo, reason, started_stages)
     runs += ended
     if is_pushed(repo.root) and not any(run.state == "Failed" for run in runs):
         runs.append(_push(repo.root))
@@ -117,13 +119,13 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
 
 
-def _promoted(repo: DvcRepo, reason: str, begun: Begun) -> tuple[list[StageRun], list[str]]:
-    """Ends the round where the report is done. Returns a promotion that failed as a failed stage, else a note for the
-    run's summary."""
-    report = begun.runs.get(LAST)
-    if report is None or report.state == "Failed" or COMPARES not in begun.runs:
+def _end_round(repo: DvcRepo, reason: str, started_stages: StartedStages) -> tuple[list[StageRun], list[str]]:
+    """Ends the round (see flows/registry/decide.py) if the report is done. Returns a failed promotion as a failed stage,
+    or else a note for the run's summary."""
+    report = started_stages.runs.get(LAST)
+    if report is None or report.state == "Failed" or COMPARES not in started_stages.runs:
         return [], []
-    state = promote(repo.root, reason, begun.futures[LAST], return_state=True)
+    state = promote(repo.root, reason, started_stages.futures[LAST], return_state=True)
     if state.is_completed():
         return [], [f"Promotion: {state.message}"]
     return [StageRun("promote", "Failed", 0.0, state.message or "", {})], []
@@ -136,19 +138,22 @@ def _push(root: Path) -> StageRun:
     return StageRun(PUSH, name, round(time.monotonic() - started, 1), state.message or state.name or "", {})
 
 
-class Begun(NamedTuple):
+class StartedStages(NamedTuple):
     """The stages that this run has started, and the results of those that have ended, by name."""
 
     futures: dict[str, PrefectFuture[Any]]
     runs: dict[str, StageRun]
 
 
-def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun: Begun) -> list[StageRun]:
-    """Starts each stage when those above are done: only then can DVC determine whether it is up to date.
+def _run_all(
+    repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], started_stages: StartedStages
+) -> list[StageRun]:
+    """Starts each stage when all stages that it depends on are done, since only then DVC can determine whether it is up
+    to date.
 
-    Stages in `begun` aren't started again; those that end here are added to it.
+    Stages with a result in `started_stages` aren't started again; those that are started here are added to it.
     """
-    futures, runs = begun
+    futures, runs = started_stages
     waiting = {name: node for name, node in nodes.items() if name not in runs}
     done_keys = repo.done_keys([name for name in waiting if name not in force])
     running: dict[PrefectFuture[Any], tuple[str, float]] = {}
@@ -167,8 +172,8 @@ def _run_all(repo: DvcRepo, nodes: dict[str, StageNode], force: set[str], begun:
         name, started = running.pop(done)
         done.wait()  # so that the future has its final state without a request to the server
         run = _stage_run(name, done, time.monotonic() - started)
-        # Older outputs were checked by `bring_back`.
-        damaged = run.state == "Completed" and take_away_damaged(repo, [name], line_logger(name))
+        # Older outputs were checked by `restore_outputs`.
+        damaged = run.state == "Completed" and remove_damaged(repo, [name], line_logger(name))
         if damaged and name not in again:
             # DVC restored it from a damaged object, or made it a link to one, which is removed now.
             again.add(name)
@@ -201,7 +206,7 @@ def _submit(
     if done and key is not None:
         mirror(repo, node.name, key)
     elif not force:
-        recall(repo, node.name)
+        fetch_earlier_run(repo, node.name)
     tags = [GPU_TAG] if node.gpu else []
     task = run_stage.with_options(refresh_cache=not done, tags=tags, retries=len(delays()))
     return task.submit(node.name, key, repo.root, force, upstream)

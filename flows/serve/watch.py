@@ -1,4 +1,7 @@
-"""The watcher: checks the inbox, and sends Prefect an event when there is enough for a run, once for a burst."""
+"""The watcher: checks the inbox at intervals, and sends Prefect an event when the pending files are enough for a run.
+
+A burst of files makes one event.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ from tasks.inbox.pending import InboxChecker, PendingFiles, inbox_id
 
 EVENT = "point-labels.arrived"
 PLACE = Path("workspace/runs/arrivals/watch")
-AGAIN = 600.0
-"""Seconds after which files that no run has taken in are announced again, if none is under way."""
-PATIENCE = 600.0
-"""Seconds between attempts, at most, while the inbox or the server can't be reached."""
+REANNOUNCE_SECONDS = 600.0
+"""Files that no run has taken in are announced again after this time, if no run is under way."""
+MAX_RETRY_SECONDS = 600.0
+"""The longest pause between attempts while the inbox or the server can't be reached."""
 SHOWN_NAMES = 20
 
 log = logging.getLogger(__name__)
@@ -34,20 +37,27 @@ class Server(Protocol):
         """Sends the event; raises if the server doesn't accept it."""
 
     def waiting(self) -> int:
-        """How many runs are due and haven't started: they will take in the pending files."""
+        """How many runs are due and haven't started. They will take in the pending files."""
 
     def running(self) -> int:
         """How many runs have started and haven't ended."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """The reason for a run: new points in `files`, some of which can't be used."""
+class RunRequest:
+    """The reason for a run: files with new points, and files that can't be used.
+
+    Attributes:
+        files: their names.
+        points: new points in them.
+        bad: how many of the files can't be used.
+        oldest: seconds since the oldest one arrived.
+    """
 
     files: list[str]
     points: int
     bad: int
-    oldest: float  # seconds
+    oldest: float
 
     def __str__(self) -> str:
         good = len(self.files) - self.bad
@@ -56,22 +66,22 @@ class Call:
         return ", ".join(parts)
 
 
-def call_for(waiting: PendingFiles, config: InboxConfig) -> Call | None:
-    """The reason for a run now, if the pending files are enough: `min_points` and no file still being written, or the
-    oldest one pending for `max_wait_seconds`.
+def run_request(pending: PendingFiles, config: InboxConfig) -> RunRequest | None:
+    """A request if the pending files are enough for a run now: the usable ones have at least `min_points` new points
+    and no file is still being written, or the oldest file arrived `max_wait_seconds` ago.
 
-    A burst makes one run, since it ends when all of its files are complete or that time is over. Files that can't be
-    used start a run only by their age: it enters them into the ledger and reports them.
+    So the files of a burst start one run: when all of them are complete, or that time is over. Files that can't be used
+    start a run only after `max_wait_seconds`; it enters them into the ledger and reports them.
     """
-    result = waiting.result
+    result = pending.result
     files = sorted([*result.good, *result.rejected])
     if not files:
         return None
-    call = Call(files, result.points, len(result.rejected), waiting.oldest)
-    if waiting.oldest >= config.max_wait_seconds:
-        return call
+    request = RunRequest(files, result.points, len(result.rejected), pending.oldest)
+    if pending.oldest >= config.max_wait_seconds:
+        return request
     enough = bool(result.good) and result.points >= config.min_points
-    return call if enough and not waiting.settling else None
+    return request if enough and not pending.settling else None
 
 
 class Watcher:
@@ -91,7 +101,7 @@ class Watcher:
         server: Server,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
-        again: float = AGAIN,
+        again: float = REANNOUNCE_SECONDS,
     ) -> None:
         self.root, self.server, self.say, self.clock, self.again = root, server, say, clock, again
         self._inbox = InboxChecker(root, root / PLACE)
@@ -118,42 +128,42 @@ class Watcher:
             self._report(f"inbox {config.source}: {self._check(params, config.source)}")
         except (DataError, TaskError, OSError) as error:
             return self._failed(error, config.poll_seconds)
-        except Exception as error:  # of Prefect's client, or a bug: neither may end the watcher
+        except Exception as error:  # of Prefect's client, or a bug: the watcher must continue
             log.debug("the check of the inbox failed", exc_info=True)
             return self._failed(error, config.poll_seconds)
         self._failures = 0
         return config.poll_seconds
 
     def _check(self, params: Params, source: str) -> str:
-        waiting = self._inbox.check(params)
+        pending = self._inbox.check(params)
         now = self.clock()
-        contents = {(name, waiting.digests[name]) for name in waiting.files}
+        contents = {(name, pending.digests[name]) for name in pending.files}
         self._announced = {one: at for one, at in self._announced.items() if one in contents}
-        state = _description(waiting)
-        call = call_for(waiting, params.operate.inbox)
-        if call is None:
+        state = _description(pending)
+        request = run_request(pending, params.operate.inbox)
+        if request is None:
             return state
-        pending = {(name, waiting.digests[name]) for name in call.files}
-        new = pending - self._announced.keys()
-        if not new and now - max(self._announced[one] for one in pending) < self.again:
+        requested = {(name, pending.digests[name]) for name in request.files}
+        new = requested - self._announced.keys()
+        if not new and now - max(self._announced[one] for one in requested) < self.again:
             return f"{state}; announced"
         if self.server.waiting() or (not new and self.server.running()):
             return f"{state}; a run that takes them in is scheduled or running"
         resource = {"prefect.resource.id": inbox_id(self.root), "prefect.resource.name": source}
         payload = {
-            "reason": str(call),
+            "reason": str(request),
             "inbox": source,
-            "files": call.files[:SHOWN_NAMES],
-            "file_count": len(call.files),
-            "points": call.points,
-            "oldest_seconds": round(call.oldest),
+            "files": request.files[:SHOWN_NAMES],
+            "file_count": len(request.files),
+            "points": request.points,
+            "oldest_seconds": round(request.oldest),
         }
         self.server.announce(resource, payload)
-        self._announced |= dict.fromkeys(pending, now)
+        self._announced |= dict.fromkeys(requested, now)
         return f"{state}; announced"
 
     def _failed(self, error: Exception, poll: float) -> float:
-        pause = min(max(poll, 1.0) * 2**self._failures, max(PATIENCE, poll))
+        pause = min(max(poll, 1.0) * 2**self._failures, max(MAX_RETRY_SECONDS, poll))
         self._failures += 1
         why = (str(error) or type(error).__name__).removesuffix(".")
         self._report(f"the inbox can't be checked: {why}; retries at growing intervals")
@@ -165,12 +175,12 @@ class Watcher:
         self._last_line = line
 
 
-def _description(waiting: PendingFiles) -> str:
-    result = waiting.result
+def _description(pending: PendingFiles) -> str:
+    result = pending.result
     new_points = f"{counted(result.points, 'new point')} in {counted(len(result.good), 'file')}"
     parts = [new_points] if result.good else []
     parts += [f"{len(result.same)} with nothing new"] if result.same else []
-    parts += [f"{len(waiting.settling)} still being written"] if waiting.settling else []
-    faults = {**result.rejected, **waiting.lost}
+    parts += [f"{len(pending.settling)} still being written"] if pending.settling else []
+    faults = {**result.rejected, **pending.lost}
     bad = [f"{name} can't be used: {why.removesuffix('.')}" for name, why in faults.items()]
     return "; ".join([", ".join(parts)] * bool(parts) + bad) or "nothing new"

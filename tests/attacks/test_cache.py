@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from dvc_data.hashfile.build import build
 
-from flows.dvc.damage import RECORD, take_away_damaged
+from flows.dvc.damage import RECORD, remove_damaged
 from flows.dvc.objects import DamageError
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_setup import set_up
@@ -192,7 +192,7 @@ def disk_that_fails(whole: Whole) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flows.dvc.damage.build", read)
         try:
-            take_away_damaged(repo, STAGES, print)
+            remove_damaged(repo, STAGES, print)
         finally:
             assert not Path(repo.dvc.tmp_dir, RECORD).exists()
             assert whole.outputs() == EXPECTED

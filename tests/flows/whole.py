@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from flows.dvc.damage import take_away_damaged
-from flows.dvc.fetch import bring_back, recall
+from flows.dvc.damage import remove_damaged
+from flows.dvc.fetch import fetch_earlier_run, restore_outputs
 from flows.dvc.repo import DvcRepo
 from tests.flows.conftest import Toy
 
@@ -107,14 +107,14 @@ def bring_up_to_date(root: Path, target: str, *, pull: bool) -> tuple[list[str],
     done: list[str] = []
     repo = DvcRepo(root)
     names = list(repo.graph(target))
-    bring_back(repo, names, said.append, pull=pull)
+    restore_outputs(repo, names, said.append, pull=pull)
     for name in names:
         for _ in range(2):
             if repo.is_done(name):
                 break
-            recall(repo, name)
+            fetch_earlier_run(repo, name)
             done += [stage.name for stage in repo.dvc.reproduce(name, single_item=True)]
-            if not take_away_damaged(repo, [name], said.append):
+            if not remove_damaged(repo, [name], said.append):
                 break
     return said, done
 

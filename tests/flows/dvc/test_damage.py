@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flows.cli.doctor import check_outputs
-from flows.dvc.damage import RECORD, take_away_damaged
+from flows.dvc.damage import RECORD, remove_damaged
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_setup import set_up
 from flows.dvc.repo import DvcRepo
@@ -138,7 +138,7 @@ def test_a_run_with_nothing_to_do_reads_no_output_again(whole: Whole) -> None:
     again = record.stat().st_mtime_ns
     assert again != before
     began = time.perf_counter()
-    assert take_away_damaged(DvcRepo(whole.root), STAGES, print) == []
+    assert remove_damaged(DvcRepo(whole.root), STAGES, print) == []
     assert time.perf_counter() - began < 1
     assert record.stat().st_mtime_ns == again
 

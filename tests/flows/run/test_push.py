@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.dvc.fetch import bring_back
-from flows.dvc.missing import lacking
+from flows.dvc.fetch import restore_outputs
+from flows.dvc.missing import find_missing
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_setup import set_up
 from flows.dvc.repo import DvcRepo
@@ -138,7 +138,7 @@ def test_data_under_dvc_comes_too(done: Toy, store: Path, clone: Any) -> None:
     send(done)
     other = clone(done)
     assert not other.path("in.txt").exists()
-    assert lacking(DvcRepo(other.root), ALL).outputs.keys() == {"in.txt", "ws/a", "ws/b", "ws/c", "ws/report"}
+    assert find_missing(DvcRepo(other.root), ALL).keys() == {"in.txt", "ws/a", "ws/b", "ws/c", "ws/report"}
     assert states(run()) == dict.fromkeys(ALL, "Cached")
     assert other.path("in.txt").read_bytes() == done.path("in.txt").read_bytes()
 
@@ -149,7 +149,7 @@ def test_what_lies_in_the_workspace_isnt_touched(done: Toy, store: Path, clone: 
     other.path("ws").mkdir()
     other.path("ws/b").write_text("mine")
     repo = DvcRepo(other.root)
-    back = bring_back(repo, ALL, print, pull=True)
+    back = restore_outputs(repo, ALL, print, pull=True)
     assert sorted(back) == ["ws/a", "ws/c"]  # b is made anew, and so is the report
     assert other.path("ws/b").read_text() == "mine"
 

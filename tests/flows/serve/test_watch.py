@@ -14,7 +14,7 @@ import yaml
 
 from data.remote.inbox import InboxFile
 from flows.serve.prefect_api import FLOW, PrefectApi
-from flows.serve.watch import EVENT, Watcher, call_for
+from flows.serve.watch import EVENT, Watcher, run_request
 from tasks.common.config import InboxConfig
 from tasks.inbox.check import CheckResult
 from tasks.inbox.ledger import Arrival, Ledger, now
@@ -57,8 +57,8 @@ def waiting(
     ],
 )
 def test_thresholds(what: PendingFiles, reason: str | None) -> None:
-    call = call_for(what, CONFIG)
-    assert (None if call is None else str(call)) == reason
+    request = run_request(what, CONFIG)
+    assert (None if request is None else str(request)) == reason
 
 
 class Desk:
