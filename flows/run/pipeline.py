@@ -120,8 +120,8 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
 
 
 def _end_round(repo: DvcRepo, reason: str, started_stages: StartedStages) -> tuple[list[StageRun], list[str]]:
-    """Ends the round (see flows/registry/decide.py) if the report is done. Returns a failed promotion as a failed stage,
-    or else a note for the run's summary."""
+    """Ends the round (see flows/registry/decide.py) if the report is done. A failed promotion is returned as a failed
+    stage, any other as a note for the run's summary."""
     report = started_stages.runs.get(LAST)
     if report is None or report.state == "Failed" or COMPARES not in started_stages.runs:
         return [], []
