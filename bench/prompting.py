@@ -1,4 +1,4 @@
-"""The whole image with points: network, a mask a point, masks at the image's size, RLE; against the network alone.
+"""The whole image with points: network, one mask per point, masks at the image's size, RLE; against the network alone.
 
 R-50, 80 classes, 800x1333. The network has random weights, which is fine for its time; what it says is replaced by
 what a trained one would (bench/answers.py), since masks of random weights are noise. The rows are the network, our

@@ -1,7 +1,7 @@
 """What points add on real images: AP of teacher, student and their controls, and how good the pseudo masks are.
 
 Of a data set whose masks are all known (COCO files DATA/NAME/{train,val}.json, images in DATA/NAME/images), some
-images keep their masks and the others one click an object (`points2model split`). Then, with recipes/NAME.yaml:
+images keep their masks and the others one click per object (`points2model split`). Then, with recipes/NAME.yaml:
 
     teacher     the recipe's, on the strong images: what the masks are made with
     control     the student's training on the strong images alone: as many steps, the same initial weights

@@ -94,7 +94,7 @@ class SOLOv2Config(Settings):
         if not len(self.grids) == len(self.level_sources) == len(self.ranges) > 0:
             raise ValueError(
                 f"grids: found {len(self.grids)} with {len(self.level_sources)} level_sources and {len(self.ranges)} "
-                "ranges; expected one entry a level in each"
+                "ranges; expected one entry per level in each"
             )
         for source in self.level_sources:
             if not all(level in PYRAMID_LEVELS for level in source):
@@ -171,7 +171,7 @@ class RefineNetConfig(Settings):
     heatmap_channels: Channels
     """1: no class input; C: one channel per class; C + 1: the same, with an unused first channel [C + 1]."""
     infer_precision: Literal["fp32", "bf16"]
-    """Precision of inference, whatever that of the training [fp32]. bf16 is about twice as fast where the hardware
+    """Precision of inference, whatever that of the training [fp32]. bf16 is about twice as fast if the hardware
     supports it; masks differ in a few pixels at their edges (bench/RESULTS.md)."""
 
 

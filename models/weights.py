@@ -141,13 +141,13 @@ def misfits(found: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> li
 
 
 def listed(faults: list[str]) -> str:
-    """The first `SHOWN`, one a line."""
+    """The first `SHOWN`, one per line."""
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
     return "\n".join(f"  - {fault}" for fault in [*faults[:SHOWN], *more])
 
 
 def check_outputs(outputs: Iterable[Tensor]) -> None:
-    """Raises CheckpointError where a network's outputs aren't finite, which finite but too large weights cause.
+    """Raises CheckpointError if a network's outputs aren't finite, which finite but too large weights cause.
 
     Such outputs pass no threshold, so they would look like an empty image.
     """

@@ -1,4 +1,4 @@
-"""Draws the embedded demo data set: images, masks for a few of them, one click an object for the rest."""
+"""Draws the embedded demo data set: images, masks for a few of them, one click per object for the rest."""
 
 from __future__ import annotations
 

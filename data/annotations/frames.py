@@ -207,7 +207,7 @@ def frames_of_pseudo(weak: Split, pseudo: pa.Table, masks: str, min_score: float
     Args:
         weak: the split that the points lie on.
         pseudo: PSEUDO rows, of any order; label ids are numbers from 1 by image and point.
-        masks: `refined`: the refined mask, or the rough one where there is none; `rough`: always the rough one.
+        masks: `refined`: the refined mask, or the rough one if there is none; `rough`: always the rough one.
         min_score: masks of a lower score are left out.
     """
     order = pseudo.sort_by([("image_id", "ascending"), ("point_id", "ascending")])

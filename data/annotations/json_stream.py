@@ -178,7 +178,7 @@ def _lists(file: BinaryIO) -> tuple[dict[str, _List], list[tuple[str, str]]] | N
 
 
 def _spans(file: BinaryIO) -> list[_List] | None:
-    """The lists at depth 2 of brackets; None where the brackets don't match."""
+    """The lists at depth 2 of brackets; None if the brackets don't match."""
     depth, in_string, escaping, offset = 0, False, False, 0
     begins: list[IntArray] = []
     ends: list[IntArray] = []

@@ -5,7 +5,7 @@ Files, in the formats that `ingest` and `import_points` read:
     weak.json            images only
     kept_aside.json      the weak images with their masks, to evaluate pseudo masks
     val.json             validation images, if given
-    points/clicks.json   COCO style: one click an object of a weak image
+    points/clicks.json   COCO style: one click per object of a weak image
     split.json           the request, counts, and what the split lacks
 """
 

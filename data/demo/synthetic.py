@@ -5,7 +5,7 @@ Files under the set's root:
     dataset/annotations/strong.json, val.json    COCO instances
     dataset/annotations/weak.json                images only
     dataset/annotations/kept_aside.json          the weak images with their masks, for evaluation
-    points/clicks.json                           COCO style: one click an object of a weak image
+    points/clicks.json                           COCO style: one click per object of a weak image
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _annotations(image_id: int, scene: Scene) -> list[dict[str, Any]]:
 def _clicks(
     annotations: list[dict[str, Any]], scene: Scene, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """One click an object, anywhere on its visible part, with the id of the object."""
+    """One click per object, anywhere on its visible part, with the id of the object."""
     clicks = []
     for annotation, mask in zip(annotations, scene.masks, strict=True):
         x, y = random_inner_point(mask, rng)

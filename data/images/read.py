@@ -201,7 +201,7 @@ def _decode_opencv(
 
 
 def _decode_tiff(image: Image.Image, header: _Header, path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """By Pillow: OpenCV multiplies colours by alpha, and returns half an image where a strip is damaged."""
+    """By Pillow: OpenCV multiplies colours by alpha, and returns half an image if a strip is damaged."""
     try:
         if header.mode.startswith("I;16"):
             image.load()

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from data.masks.rle import FloatArray, check_rle, from_runs
 
-MAX_OUTLINE = 10_000_000  # pixels along a polygon part; the rasteriser takes 40 bytes a pixel
+MAX_OUTLINE = 10_000_000  # pixels along a polygon part; the rasteriser takes 40 bytes per pixel
 REACH = 3  # largest distance of a vertex from 0, in sides of the image
 
 

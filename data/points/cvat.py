@@ -37,7 +37,7 @@ class _Source(NamedTuple):
     """The file's <meta>."""
 
     tasks: dict[str, _Task]  # of a project, by id
-    only: _Task  # the one task or job, where it is one
+    only: _Task  # the one task or job, if it is one
     dumped: str | None
     annotator: str | None
 

@@ -1,4 +1,4 @@
-"""Points in CSV: a header, then a row a point; comma, semicolon, tab or bar; UTF-8, or as its byte order mark says.
+"""Points in CSV: a header, then one row per point; comma, semicolon, tab or bar; UTF-8, or as its byte order mark says.
 
 If all coordinates of the file are whole, they are pixel indices and moved to the pixels' centres (+0.5).
 """
@@ -79,7 +79,7 @@ def rows_of(file: PointFile, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
-    """One record a row; a row of another length than the header is faulty.
+    """One record per row; a row of another length than the header is faulty.
 
     Raises:
         DataError: not text, no header, missing or repeated columns, unmatched quotes.
@@ -88,7 +88,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
     rows = rows_of(file, delimiter)
     header = next(rows, (0, []))[1]
     if not header:
-        raise file.fault("an empty file", "a header and a row a point", "export the points again")
+        raise file.fault("an empty file", "a header and one row per point", "export the points again")
     columns = checked_columns(file, header, options.columns)
     ids, missing = has_ids(header, columns), missing_columns(header, columns)
     records = []

@@ -1,4 +1,4 @@
-"""Points in labelme's JSON, a file an image: shapes of type "point".
+"""Points in labelme's JSON, one file per image: shapes of type "point".
 
 Shapes have no ids. A record's key consists of its label and coordinates, so its id doesn't change when other shapes are
 added or removed. Coordinates are pixels from the image's outer corner.

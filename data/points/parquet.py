@@ -1,4 +1,4 @@
-"""Points in Parquet: a row a point, columns as in CSV; also our own points.parquet.
+"""Points in Parquet: one row per point, columns as in CSV; also our own points.parquet.
 
 If all coordinates of the file are whole, they are pixel indices and moved to the pixels' centres (+0.5).
 """
@@ -25,12 +25,12 @@ def sniff(file: PointFile, _: Options) -> bool:
 
 
 def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
-    """One record a row.
+    """One record per row.
 
     Raises:
         DataError: no Parquet file, or columns that are missing or of a wrong type.
     """
-    expected = "a Parquet file of a row a point"
+    expected = "a Parquet file with one row per point"
     try:
         parquet = pq.ParquetFile(pa.BufferReader(file.content))
         header = parquet.schema_arrow.names

@@ -80,7 +80,7 @@ def open_remote(source: str) -> RemoteFolder:
             if one.key == prefix
         }
     if not found:
-        step = "correct the address, or AWS_ENDPOINT_URL where the server isn't Amazon's"
+        step = "correct the address, or AWS_ENDPOINT_URL if the server isn't Amazon's"
         raise S3Error(Fault(source, "S3", "no object there", "objects below this prefix", step))
     safe = {name: one for name, one in found.items() if is_file_name(name)}
     unsafe = tuple(one.key for name, one in found.items() if name not in safe)

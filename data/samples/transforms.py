@@ -25,7 +25,7 @@ class AugmentConfig:
     rotate90: float  # of a quarter turn; with both flips at 0.5 all eight orientations are equally likely
     scale_min: float  # size relative to the plain resize, uniform between the two
     scale_max: float
-    crop: bool  # crop at random to the size of the plain resize, where the image is larger
+    crop: bool  # crop at random to the size of the plain resize, if the image is larger
     crop_side: int | None  # crop at random to at most this height and width; None: no crop
     brightness: float  # factors of v2.ColorJitter
     contrast: float

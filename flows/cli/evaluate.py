@@ -36,7 +36,7 @@ def evaluate(
         typer.Option(metavar="A B", help="Sides in pixels that separate small, medium and large objects."),
     ] = (32.0, 96.0),
     images: Annotated[
-        Path | None, typer.Option(help="The image root, where the ground truth lacks sizes or names.")
+        Path | None, typer.Option(help="The image root, if the ground truth lacks sizes or names.")
     ] = None,
     evaluator: Annotated[
         Evaluator,
@@ -73,7 +73,7 @@ def _show(scores: dict[str, Any], console: Console) -> None:
     limit = scores["max_detections"]
     console.print(
         f"{scores['detections']:,} detections against {scores['objects']:,} objects on {scores['images']:,} images; "
-        f"the best {limit:,} detections an image and class count{' (COCO: 100)' * (limit != 100)}; "
+        f"the best {limit:,} detections per image and class count{' (COCO: 100)' * (limit != 100)}; "
         f"small ends at {small:g} x {small:g} pixels, medium at {medium:g} x {medium:g}"
     )
     if lost := scores["objects_beyond_limit"]:

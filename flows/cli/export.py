@@ -59,7 +59,7 @@ def export(
         typer.Option(help="Pseudo labels, the masks ingested, predictions on the val images, or a file."),
     ] = What.pseudo,
     masks: Annotated[
-        Masks, typer.Option(help="Which mask of a pseudo label; refined where there is one.")
+        Masks, typer.Option(help="Which mask of a pseudo label; refined if there is one.")
     ] = Masks.refined,
     min_score: Annotated[
         float, typer.Option(help="Leave out pseudo labels and predictions with a lower score.")

@@ -101,7 +101,7 @@ def _lost_folder() -> str | None:
 
 
 class Output:
-    """A stream that raises no error where it can't be written.
+    """A stream that raises no error if it can't be written.
 
     A closed pipe (`| head -1`) interrupts the command, as Ctrl-C does. After any other error, such as a full disk, a
     message is written to the other stream, and the command goes on without this one.

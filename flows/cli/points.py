@@ -34,7 +34,7 @@ def import_points(
     """Try an import: what the files contain, what of it fits the data set, and what it would change.
 
     Run `points2model run --target ingest` before, which reads the images. To import the files, put them into the folder
-    points.files and call `points2model run`. The exit code is 1 where a record or file needs a correction; records
+    points.files and call `points2model run`. The exit code is 1 if a record or file needs a correction; records
     that are skipped, such as boxes among points, don't count.
     """
     from tasks.common.config import load_params

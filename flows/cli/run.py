@@ -37,7 +37,7 @@ ForceOption = Annotated[
 PullOption = Annotated[
     bool,
     typer.Option(
-        "--pull/--no-pull", help="Fetch what was computed elsewhere from DVC's remote, where one is set."
+        "--pull/--no-pull", help="Fetch what was computed elsewhere from DVC's remote, if one is set."
     ),
 ]
 
@@ -207,7 +207,7 @@ def _flow(request: Request, console: Console) -> Outcome:
     else:
         check_server()
     _stop_children_on_signals(console)
-    # A heartbeat is of use where a server supervises flows; here its thread would only delay the end.
+    # A heartbeat is of use if a server supervises flows; here its thread would only delay the end.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         ended = annotation_to_model(
             target=request.target, force=request.force, pull=request.pull, return_state=True

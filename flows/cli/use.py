@@ -80,6 +80,6 @@ def _show_kept(console: Console, lines: list[str]) -> None:
 
 def _is_confirmed(console: Console, as_json: bool) -> bool:
     if as_json or not sys.stdin.isatty():
-        console.print("nothing was written: give --yes where there is no terminal for a prompt")
+        console.print("nothing was written: give --yes if there is no terminal for a prompt")
         return False
     return typer.confirm(f"write {PARAMS}?")

@@ -27,7 +27,7 @@ _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit code, negative where a signal ended it."""
+    """Runs the command; returns its exit code, negative if a signal ended it."""
     socket, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
     os.set_inheritable(socket, False)  # else the child would keep it open
     for inherited in os.environ.pop("POINTS2MODEL_HELD", "").split():

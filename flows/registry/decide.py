@@ -30,7 +30,7 @@ STUDENT = "student"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A decision: promoted, refused, rolled back, or none where there is no new one; the version, where there is one;
+    """A decision: promoted, refused, rolled back, or none if there is no new one; the version, if there is one;
     a text that says why."""
 
     decision: str
@@ -41,10 +41,10 @@ class Outcome:
 def begin_round(repo: DvcRepo, names: Collection[str], force: Collection[str]) -> str | None:
     """Before the stages `names` run: moves the baseline to the promoted model if a new round begins.
 
-    One begins where the student will be trained with other inputs, not where a lost student is only made again. One
-    also begins where a plain `dvc repro` trained a student that isn't decided on, so that it is compared with the
+    One begins if the student will be trained with other inputs, not if a lost student is only made again. One
+    also begins if a plain `dvc repro` trained a student that isn't decided on, so that it is compared with the
     model promoted now; unless it started from the baseline, since moving that would train it again. Fetches the
-    baseline's model where a stage needs it.
+    baseline's model if a stage needs it.
 
     Returns:
         What was done, in words; None for nothing.
@@ -156,7 +156,7 @@ Due = Literal["nothing", "finish", "outdated", "refuse", "wait", "promote"]
 
 def _due(comparison: Comparison, entry: Entry | None, promoted: Promoted, manual: bool) -> Due:
     """What to do with the current student: `finish` a promotion that a kill interrupted; `wait` for one by hand;
-    nothing where it is `outdated`, compared with another model than the promoted one."""
+    nothing if it is `outdated`, compared with another model than the promoted one."""
     if entry is not None and entry.decision == "promoted":
         return "nothing" if entry.version in {event.version for event in promoted.history} else "finish"
     if comparison.baseline.version != promoted.version:

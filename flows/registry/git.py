@@ -1,7 +1,7 @@
 """Promotions in Git: a commit of the registry, dvc.lock and params.yaml, and a tag for DVC's model versions.
 
 `dvc artifacts get URL student --rev v0.0.3` gets the model of v3 by the tag. The registry doesn't depend on Git: it is
-complete without, and where a commit fails.
+complete without, and if a commit fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def tag_of(version: str) -> str:
 
 def commit(root: Path, message: str, version: str | None, points: str) -> str:
     """Commits the changes of `PATHS` and of the versions of the folder `points` (params.yaml's points.files, see
-    flows/run/intake.py), and nothing else, even if staged; tags the commit where a version is given.
+    flows/run/intake.py), and nothing else, even if staged; tags the commit if a version is given.
 
     Returns:
         What was done, in words; "" where nothing had changed.

@@ -63,7 +63,7 @@ def _add(root: Path, version: str) -> None:
 
 
 def fetch(root: Path, version: str, model: str) -> Path:
-    """The folder of a version's model; where it isn't checked out, from DVC's cache or remote.
+    """The folder of a version's model; if it isn't checked out, from DVC's cache or remote.
 
     Its bytes are hashed: a damaged object is removed from the cache, a damaged folder from the registry.
 

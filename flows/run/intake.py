@@ -110,8 +110,8 @@ def take_in(root: Path, params: Params, log: Logger, before: Callable[[], bool] 
     Args:
         root: the project's folder; the caller holds the run lock.
         params: of the run.
-        log: takes a line a file.
-        before: brings the table of images up to date, where there are pending files, since they may be of new images.
+        log: takes one line per file.
+        before: brings the table of images up to date, if there are pending files, since they may be of new images.
             Returns False if that failed: then nothing is taken in.
 
     Raises:
@@ -207,7 +207,7 @@ class _Intake:
         self.log.warning("inbox: %s", text)
 
     def _version(self) -> bool:
-        """Makes a version of the folder that can be restored; False where that can't be done."""
+        """Makes a version of the folder that can be restored; False if that can't be done."""
         if not self.folder.is_dir():
             return True
         if not self.folder.resolve().is_relative_to(self.root.resolve()):

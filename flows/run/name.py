@@ -25,7 +25,7 @@ def run_name() -> str:
 
 
 def compose(reason: str, target: str, now: datetime | None = None) -> str:
-    """`12 new points in 3 files, 21 Nov 20:14:05`; with the target where it isn't the whole pipeline.
+    """`12 new points in 3 files, 21 Nov 20:14:05`; with the target if it isn't the whole pipeline.
 
     The time has seconds, since a run may take a few; it is in the time zone of the schedule (operate.timezone).
     """
@@ -46,7 +46,7 @@ def rename_run(reason: str) -> None:
 
 
 def _timezone(params: Path) -> tzinfo | None:
-    """operate.timezone of a params file; None (the machine's own) where it can't be read."""
+    """operate.timezone of a params file; None (the machine's own) if it can't be read."""
     try:
         return ZoneInfo(strict_yaml.read(params)["operate"]["timezone"])
     except (OSError, KeyError, TypeError, ValueError, ZoneInfoNotFoundError):

@@ -20,7 +20,7 @@ def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | Non
     """The stages up to `target` as rows of a run's result, if all are up to date and a run would take in no points,
     promote nothing and push nothing.
 
-    None where there is something to do, or a fault: the run itself reports it. None too where there is a Prefect
+    None if there is something to do, or a fault: the run itself reports it. None too if there is a Prefect
     server, which is to show every run.
 
     Args:

@@ -23,7 +23,7 @@ NAME = "push"
 
 
 def is_pushed(root: Path) -> bool:
-    """`operate.push` of params.yaml; false where the file has none."""
+    """`operate.push` of params.yaml; false if the file has none."""
     try:
         return strict_yaml.read(root / "params.yaml")["operate"]["push"] is True
     except (OSError, strict_yaml.YamlError, KeyError, TypeError):

@@ -62,7 +62,7 @@ def show_lines(display: Display | None) -> None:
 
 
 def show_line(name: str, line: str) -> None:
-    """Shows a line on the display, where there is one."""
+    """Shows a line on the display, if there is one."""
     if _display is not None:
         _display(name, line)
 

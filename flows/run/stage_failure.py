@@ -1,4 +1,4 @@
-"""Why a stage failed, and whether to retry it: by exit codes where there are any, else by DVC's messages."""
+"""Why a stage failed, and whether to retry it: by exit codes if there are any, else by DVC's messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Cause(Enum):
 
     @property
     def tries(self) -> int:
-        """How often a stage with this failure is run at most; fewer times where there are fewer delays."""
+        """How often a stage with this failure is run at most; fewer times if there are fewer delays."""
         return {Cause.AWAY: 99, Cause.BUSY: 99, Cause.KILLED: 2}.get(self, 1)
 
 
@@ -57,7 +57,7 @@ def examine(stage: str, code: int, lines: list[str], log_path: Path, root: Path)
 
     Args:
         stage: its name.
-        code: the exit code of its `dvc repro`; negative where a signal ended it.
+        code: the exit code of its `dvc repro`; negative if a signal ended it.
         lines: its output.
         log_path: the file with these lines, for the message.
         root: the project; full disks there are in the message too.

@@ -14,7 +14,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 EVERY_S = 2.0
-"""Between updates of the artifact: a stage may print a line a second."""
+"""Between updates of the artifact: a stage may print a line per second."""
 PATIENCE_S = 10.0
 """How long the last update may take at a stage's end."""
 

@@ -60,7 +60,7 @@ class RunFacts:
         return None
 
     def read(self, stage: str, path: str) -> Any:
-        """A JSON file of the workspace that `stage` writes; None where it isn't up to date, or has none."""
+        """A JSON file of the workspace that `stage` writes; None if it isn't up to date, or has none."""
         file = self.workspace / path
         return json.loads(file.read_text(encoding="utf-8")) if self.done(stage) and file.is_file() else None
 

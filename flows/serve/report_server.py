@@ -127,7 +127,7 @@ class ReportServer(http.server.ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/report.html"
 
     def page(self, path: str) -> bytes | None:
-        """The page at a path; None where there is none."""
+        """The page at a path; None if there is none."""
         found = _OF_HASH.fullmatch(path)
         if found is None:
             return _read(self.root / REPORT) if path in ("/", "/report.html") else None
@@ -143,7 +143,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     timeout = REQUEST_SECONDS
 
     def handle(self) -> None:
-        """Handles one request; closes the connection where it is too slow: `timeout` limits single reads only."""
+        """Handles one request; closes the connection if it is too slow: `timeout` limits single reads only."""
         self._late = threading.Timer(REQUEST_SECONDS, self._cut)
         self._late.daemon = True
         self._late.start()
@@ -217,7 +217,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _read(path: Path) -> bytes | None:
-    """A page; None where there is no file, or it isn't a page (the cache has data and models too)."""
+    """A page; None if there is no file, or it isn't a page (the cache has data and models too)."""
     try:
         with path.open("rb") as file:
             if file.read(len(_PAGE)).lower() != _PAGE:

@@ -243,7 +243,7 @@ def serve(
         port: of the server to start; None uses the one of PREFECT_API_URL. In both cases that variable must be the
             server's address, and PREFECT_API_AUTH_STRING its login, before Prefect is imported, which reads them once.
         login: of the server to start.
-        reports_port: for reports; where it is in use, or 0, a free one is taken.
+        reports_port: for reports; if it is in use, or 0, a free one is taken.
         name: of the deployment.
         say: takes lines for people.
         stopped: ends serving.

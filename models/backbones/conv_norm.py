@@ -34,7 +34,7 @@ def norm_layer(kind: NormKind, groups: int, epsilon: float = 1e-5) -> Callable[[
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """norm(conv(x)) of maps [N, C, H, W], up to rounding; so are its gradients.
 
-    `norm` is folded where it is a frozen batch norm, or a batch norm in eval mode. `conv` pads with zeros. Under
+    `norm` is folded if it is a frozen batch norm, or a batch norm in eval mode. `conv` pads with zeros. Under
     autocast on the CPU a grouped convolution is computed in float32, since its backward pass in bf16 takes several
     times as long.
     """

@@ -259,7 +259,7 @@ def _refine_once(
     mask_threshold: float,
     labels: Tensor | None,
 ) -> Tensor:
-    """Replaces the masks of `rows` where the result isn't empty; returns these rows."""
+    """Replaces those masks of `rows` whose result isn't empty; returns their rows."""
     masks = refined.masks
     found = torch.zeros(len(rows), dtype=torch.bool, device=masks.device)
     for at in range(0, len(rows), batch_size):

@@ -61,7 +61,7 @@ def refined_masks(
 
 
 def confidence(rough: Rough, refined: Refined) -> Probability:
-    """The probabilities by which overlaps are removed: the refiner's, or the teacher's where a mask stays rough."""
+    """The probabilities by which overlaps are removed: the refiner's, or the teacher's if a mask stays rough."""
     maps = Maps(refined.probabilities, refined.boxes_xyxy)
 
     def probability(rows: Tensor, places_xy: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from tasks.common.errors import TaskError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU. Each process of a step has a GPU of its own.
+    """`auto` is the GPU if there is one, else the CPU. Each process of a step has a GPU of its own.
 
     Raises:
         TaskError: torch has no such device or can't use it here.

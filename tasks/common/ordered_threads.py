@@ -21,7 +21,7 @@ def ordered_thread_map(
 
     Args:
         jobs: (bytes, job): the memory that the job uses until it is done. The next one is taken only while pending jobs
-            use at most `most_bytes`, so that memory doesn't grow where the threads are slower.
+            use at most `most_bytes`, so that memory doesn't grow if the threads are slower.
         threads: how many run jobs.
         most_bytes: see `jobs`.
 

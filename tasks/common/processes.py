@@ -54,7 +54,7 @@ def is_first() -> bool:
 def start(processes: int, module: str, arguments: list[str], threads: int) -> None:
     """Replaces this process by torchrun with `processes` processes of `python -m module arguments`.
 
-    Returns where there is nothing to start: one process is enough, or torchrun started this one."""
+    Returns if there is nothing to start: one process is enough, or torchrun started this one."""
     if processes == 1 or started():
         return
     # By its path, since a step may run in another folder; -P keeps its folder off the search path.
@@ -83,7 +83,7 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Undoes `join`; does nothing where it wasn't called."""
+    """Undoes `join`; does nothing if it wasn't called."""
     torch = sys.modules.get("torch")
     if count() > 1 and torch is not None and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

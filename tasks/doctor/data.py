@@ -155,7 +155,7 @@ def check_points(
     Rejected records are errors with `points.on_reject: stop`, else warnings, one for each reason.
 
     Returns:
-        The usable points, table POINTS; None where the files can't be imported.
+        The usable points, table POINTS; None if the files can't be imported.
     """
     config = params.points
     try:

@@ -82,7 +82,7 @@ def full_check(root: Path, workspace: Path, *, again: bool = False) -> Examined:
     diagnosis.warnings += about_data.warnings
     diagnosis.notes += about_data.notes
     needs = root / workspace / FOLDER / NEEDS
-    if needs.is_file():  # free space changes even where the data don't
+    if needs.is_file():  # free space changes even if the data don't
         from tasks.doctor.needs import Needs, check_needs
 
         check_needs(Needs(**read_json(needs, "doctor")), params, root, diagnosis)
@@ -199,7 +199,7 @@ def _kept(path: Path, key: str) -> Diagnosis | None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """A file that an earlier call wrote; empty where it is missing or damaged."""
+    """A file that an earlier call wrote; empty if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

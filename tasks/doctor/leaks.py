@@ -152,7 +152,7 @@ def _thumbnails(
 
 
 def _read_cache(path: Path) -> dict[str, Thumbnails]:
-    """SHA-256 -> thumbnail from an earlier call; empty where the file is missing or of another format."""
+    """SHA-256 -> thumbnail from an earlier call; empty if the file is missing or of another format."""
     if not path.is_file():
         return {}
     try:

@@ -91,7 +91,7 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """`exists`, and False where a folder above may not be searched, for which that raises."""
+    """`exists`, and False if a folder above may not be searched, for which that raises."""
     try:
         return path.exists()
     except OSError:

@@ -50,7 +50,7 @@ def check_files(
     Args:
         config: of the import; `config.files` is the folder of the file of `points.classes`.
         new: name that a file would have in the folder -> the file; it replaces a file of that name.
-        folder: `points.files`; None where there are no point files yet.
+        folder: `points.files`; None if there are no point files yet.
         weak: the split with the images of the points; None before the first ingest: then files are only read.
 
     Raises:

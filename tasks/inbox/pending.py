@@ -28,7 +28,7 @@ class PendingFiles:
 
     Attributes:
         files: complete ones without a decision, by name.
-        paths: a copy of each; None where the same files were checked before.
+        paths: a copy of each; None if the same files were checked before.
         digests: SHA-256 (hex) of each.
         result: the result of importing them.
         settling: names of files that changed a moment ago, or are still being written.

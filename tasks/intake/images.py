@@ -57,7 +57,7 @@ def check_rows(
 
     Args:
         what: the label of the progress bar.
-        rows: COCO image records: id, file_name, and width and height where the file has them.
+        rows: COCO image records: id, file_name, and width and height if the file has them.
         root: the folder that file names are relative to.
 
     Returns:
@@ -89,7 +89,7 @@ def _check(row: dict[str, Any], root: ImageRoot) -> CheckedImage | Rejection:
 
 
 def size_rejection(row: Mapping[str, Any], found: CheckedImage, root: ImageRoot) -> Rejection | None:
-    """A rejection where the record has another size than the file. Labels are of the image as it is displayed."""
+    """A rejection if the record has another size than the file. Labels are of the image as it is displayed."""
     recorded = (row.get("width", found.width), row.get("height", found.height))
     if recorded == (found.width, found.height):
         return None

@@ -84,7 +84,7 @@ class Comparison(Section):
 class Bin(Comparison):
     """Rough masks of area_from <= area < area_to (null: no limit), and whether their refined masks are used.
 
-    `decided_by` is `all` where the bin has too few objects or images.
+    `decided_by` is `all` if the bin has too few objects or images.
     """
 
     area_from: float

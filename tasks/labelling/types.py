@@ -92,7 +92,7 @@ class Candidates(NamedTuple):
 class Proposals(NamedTuple):
     """The candidates for K clicks, and for clicks that have none the reason.
 
-    A candidate counts only if its score, cut and probabilities are finite: where a click has fewer than M candidates,
+    A candidate counts only if its score, cut and probabilities are finite: if a click has fewer than M candidates,
     the other scores are NaN.
     """
 

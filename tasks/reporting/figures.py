@@ -22,7 +22,7 @@ class Cells(NamedTuple):
 
 
 def figure(value: float | None) -> str:
-    """One decimal; a dash where there is no figure."""
+    """One decimal; a dash if there is no figure."""
     return "–" if value is None else f"{value:.1f}"
 
 

@@ -32,7 +32,7 @@ def gallery_picture(workspace: Path, config: ReportConfig) -> str:
     Reads the outputs of the stages up to `evaluate`. Images are smaller than in the report.
     """
     splits = {name: Split.open(workspace / "dataset" / name) for name in ("weak", "kept_aside", "val")}
-    longest = 2 * PANEL  # sharp on screens with two pixels a point
+    longest = 2 * PANEL  # sharp on screens with two pixels per point
     galleries = [
         (
             "Weak images: from clicks to masks",

@@ -38,7 +38,7 @@ def steps_of(graph: Sequence[Stage], workspace: Path, counts: Mapping[str, Mappi
 
 
 def run_record(workspace: Path, stage: str) -> dict[str, Any] | None:
-    """workspace/runs/STAGE/run.json; None where the stage hasn't run on this machine."""
+    """workspace/runs/STAGE/run.json; None if the stage hasn't run on this machine."""
     path = workspace / "runs" / stage / "run.json"
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

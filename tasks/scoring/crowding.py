@@ -1,4 +1,4 @@
-"""How crowded a split's images are, and the objects beyond the evaluation's limit of detections a class and image."""
+"""How crowded a split's images are, and the objects beyond the evaluation's limit of detections per class and image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Crowding(NamedTuple):
         return most, image
 
     def beyond(self, limit: int) -> int:
-        """How many objects even a perfect model can't find with `limit` detections a class and image."""
+        """How many objects even a perfect model can't find with `limit` detections per class and image."""
         return sum(max(0, count - limit) for count in self.by_class.values())
 
     def limit_note(self, limit: int) -> str:

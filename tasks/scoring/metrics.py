@@ -40,7 +40,7 @@ class ModelMetric(Metric):
     """A metric of a model on the val split."""
 
     compute: Callable[[Curves, Rules], float | None]
-    """None where no true object can be found"""
+    """None if no true object can be found"""
     tracked: bool = False
     """in metrics.json"""
     reported: bool = False
@@ -102,8 +102,8 @@ MODEL_METRICS = (
         )
         for size in SIZES
     ),
-    ModelMetric("AR1", "AR1", "recall with 1 detection a class and image", compute=partial(_recall, limit=1)),
-    ModelMetric("AR10", "AR10", "recall with 10 detections a class and image", compute=partial(_recall, limit=10)),
+    ModelMetric("AR1", "AR1", "recall with 1 detection per class and image", compute=partial(_recall, limit=1)),
+    ModelMetric("AR10", "AR10", "recall with 10 detections per class and image", compute=partial(_recall, limit=10)),
     ModelMetric("AR", "AR", "recall, mean over IoU 0.50 to 0.95", compute=_recall, reported=True),
     *(
         ModelMetric(

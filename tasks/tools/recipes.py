@@ -313,7 +313,7 @@ def _values(text: str, path: Path) -> dict[str, Any]:
 
 
 def _check_sections(text: str, recipe: Path, given: Collection[str]) -> None:
-    """Names the likely cause where a recipe without `extends` lacks sections that aren't `given` either."""
+    """Names the likely cause if a recipe without `extends` lacks sections that aren't `given` either."""
     missing = [key for key in Params.model_fields if key not in _values(text, recipe) and key not in given]
     if missing and EXTENDS not in _values(_read(recipe), recipe):
         raise TaskError(

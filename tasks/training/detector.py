@@ -118,7 +118,7 @@ def _inner_points(
 
 
 def _clicks(batch: StepBatch) -> list[Tensor] | None:
-    """For each image float32 [K, 2], see `assign_targets`; None where no image has guessed masks."""
+    """For each image float32 [K, 2], see `assign_targets`; None if no image has pseudo masks."""
     if all(points is None for points in batch["points_xy"]):
         return None
     clicks = []

@@ -259,7 +259,7 @@ def read_milestone(job: Job, step: int) -> dict[str, Tensor]:
 
 
 def write_history(job: Job, path: Path) -> None:
-    """log.jsonl: one JSON object a line with `step`, the mean loss and its parts since the last line, and `lr`."""
+    """log.jsonl: one JSON object per line with `step`, the mean loss and its parts since the last line, and `lr`."""
     with atomic_write(path) as temporary:
         Path(temporary).write_text("".join(json.dumps(row) + "\n" for row in job.history), encoding="utf-8")
 

@@ -68,7 +68,7 @@ class States:
             self._path(old).unlink(missing_ok=True)
 
     def load(self) -> tuple[int, State | None]:
-        """The step of the newest valid state of this job, and the state; (0, None) where there is none.
+        """The step of the newest valid state of this job, and the state; (0, None) if there is none.
 
         All processes call it and load the same state from a folder that all share. Tensors are on the CPU: Adam's step
         counts must stay there, or reading them would wait for the GPU at each step.
@@ -112,7 +112,7 @@ class States:
         return sorted((int(name) for name in names if re.fullmatch(r"[0-9]{7,18}", name)), reverse=True)
 
     def _newest(self) -> int:
-        """The step of the newest usable state; 0 where there is none. Removes unusable ones."""
+        """The step of the newest usable state; 0 if there is none. Removes unusable ones."""
         discard_partials(self.folder)
         others = sorted(
             (path for path in self.root.glob("*") if path != self.folder),

@@ -99,7 +99,7 @@ def step_batches(
     n, own, size = len(dataset), dataset.samples_of(0), training.batch_size
     if size < training.accumulate * processes.count():
         raise TaskError(
-            f"{section}.batch_size: found {size} images a step, expected at least {training.accumulate} "
+            f"{section}.batch_size: found {size} images per step, expected at least {training.accumulate} "
             f"({section}.accumulate) x {processes.count()} (processes): each needs one in every piece. Lower "
             "accumulate, use fewer processes, or raise batch_size"
         )

@@ -23,7 +23,7 @@ def with_pseudo_masks(
 ) -> Split:
     """Writes a split to `folder`: the weak images with usable pseudo masks, and these as their instances.
 
-    With `masks: refined` the refined mask is used where there is one, else the rough one. Weak images without a usable
+    With `masks: refined` the refined mask is used if there is one, else the rough one. Weak images without a usable
     mask are left out: the student would learn them as background.
 
     A point without a usable mask, on an image that has others, still shows that an object is there. With `unusable:

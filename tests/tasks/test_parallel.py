@@ -218,6 +218,6 @@ def test_too_few_images_for_the_processes(line: tuple[Path, Params], tmp_path: P
     ended = step("train_teacher", copy_of(line, tmp_path), recipe)
     assert ended.returncode == 1
     assert (
-        "teacher.batch_size: found 5 images a step, expected at least 3 (teacher.accumulate) x 2"
+        "teacher.batch_size: found 5 images per step, expected at least 3 (teacher.accumulate) x 2"
         in ended.stderr
     )

@@ -146,7 +146,7 @@ def _keys(kind: Any) -> list[str]:
 
 
 def _inside(kind: Any, part: str | int) -> Any:
-    """The field, or the annotation, of an entry of `kind`; None where it has no such entry."""
+    """The field, or the annotation, of an entry of `kind`; None if it has no such entry."""
     for option in _options(kind):
         fields = getattr(option, "model_fields", {})
         if part in fields:

@@ -66,7 +66,7 @@ def _checked_timezone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (LookupError, ValueError, OSError):
-        if known := available_timezones():  # none where the machine has no list of them
+        if known := available_timezones():  # none if the machine has no list of them
             near = difflib.get_close_matches(value, known, n=2, cutoff=0.5)
             raise ValueError(
                 f"found {value!r}; expected a time zone such as {' or '.join(near or ['UTC'])}"

@@ -169,7 +169,7 @@ class TeacherConfig(DetectorTrainConfig):
 
 
 class RefinerConfig(TrainConfig):
-    """MaskRefineNet and its training: `batch_size` images a step, at most `crops` of their objects.
+    """MaskRefineNet and its training: `batch_size` images per step, at most `crops` of their objects.
 
     `enlarge_min`, `enlarge_max`: in training a crop is the rough mask's box, enlarged by a random factor between them.
     `enlarge`: the factor at inference.

@@ -84,7 +84,7 @@ def test_a_limit_above_cocos_counts_all_objects(tmp_path: Path) -> None:
     assert "AR100" not in all_of_them
     done = _run("--ground-truth", files[0], "--results", files[1], "--max-detections", 160, "--per-class")
     assert done.exit_code == 0
-    assert "the best 160 detections an image and class count (COCO: 100)" in done.output
+    assert "the best 160 detections per image and class count (COCO: 100)" in done.output
     assert "cell" in done.output
 
 

@@ -171,7 +171,7 @@ def test_the_repos_own_recipe_is_valid() -> None:
         (
             "teacher.grids",
             [8],
-            "teacher.grids: found 1 with 3 level_sources and 3 ranges; expected one entry a level",
+            "teacher.grids: found 1 with 3 level_sources and 3 ranges; expected one entry per level",
         ),
         (
             "teacher.ranges",
