@@ -67,8 +67,8 @@ class SOLOv2Config(Settings):
     (6, 5)]: P2 is halved and P6 doubled, so the strides are 8, 8, 16, 32, 32."""
     ranges: Ranges
     """For each level the sizes sqrt(w h), in pixels of the input, lower <= size < upper, of the objects it learns
-    [(1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)], without a gap. Smaller and larger objects are learnt with
-    the nearest size."""
+    [(1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)], without a gap. A smaller or larger object counts as one
+    of the nearest size in a range."""
     coord_conv: bool
     """[true]"""
     pixel_mean: Means

@@ -1,7 +1,7 @@
 """Promotions in Git: a commit of the registry, dvc.lock and params.yaml, and a tag for DVC's model versions.
 
 `dvc artifacts get URL student --rev v0.0.3` gets the model of v3 by the tag. The registry doesn't depend on Git: it is
-complete without, and if a commit fails.
+complete without Git, and also if a commit fails.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ class Registry:
         return f"v{max(map(_number, self._versions()), default=0) + 1}"
 
     def former(self) -> str | None:
-        """The version that a roll-back goes to: the one promoted before the present one, None without one.
+        """The version that a roll-back goes to: the one promoted before the current one; None if there is none.
 
         Versions that were rolled back don't count: after v1, v2, v3 and two roll-backs it is None, not v2.
         """

@@ -98,9 +98,9 @@ def _on(device: torch.device, tensors: list[Tensor]) -> list[Tensor]:
 def _inner_points(
     batch: StepBatch, clicks: list[Tensor] | None, count: int, generator: torch.Generator
 ) -> list[Tensor] | None:
-    """For each image float32 [K, count, 2]: random pixels of true masks, NaN for guessed ones; None without any.
+    """For each image float32 [K, count, 2]: random pixels of true masks, NaN for pseudo masks; None without any.
 
-    Any pixel of a guessed mask may be another object's; its click is learnt instead.
+    Any pixel of a pseudo mask may be another object's; its click is trained instead.
     """
     if not count:
         return None

@@ -27,7 +27,7 @@ def with_pseudo_masks(
     mask are left out: the student would learn them as background.
 
     A point without a usable mask, on an image that has others, still shows that an object is there. With `unusable:
-    ignore` its surroundings become a crowd, which is learnt neither as object nor as background: its rough mask, if
+    ignore` its surroundings become a crowd, which is trained neither as object nor as background: its rough mask, if
     any, and a disc around the point with the area of the class's median mask on the strong images.
 
     Raises:
