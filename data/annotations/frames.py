@@ -205,7 +205,7 @@ def frames_of_pseudo(weak: Split, pseudo: pa.Table, masks: str, min_score: float
     """Pseudo labels (PSEUDO rows) that have a mask, as frames; images without any are left out.
 
     Args:
-        weak: the split that the points lie on.
+        weak: the split with the images of the points.
         pseudo: PSEUDO rows, of any order; label ids are numbers from 1 by image and point.
         masks: `refined`: the refined mask, or the rough one if there is none; `rough`: always the rough one.
         min_score: masks of a lower score are left out.

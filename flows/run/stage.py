@@ -56,7 +56,7 @@ _retried: set[UUID] = set()
 
 
 def show_lines(display: Display | None) -> None:
-    """Shows every line of every stage on `display` from now on, besides the run's log."""
+    """Shows every line of every stage on `display` from now on, in addition to the run's log."""
     global _display  # noqa: PLW0603  (Prefect runs tasks in threads, without another way to pass it)
     _display = display
 

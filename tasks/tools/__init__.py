@@ -1,1 +1,1 @@
-"""What commands do beside the pipeline: predict, evaluate, export, import."""
+"""What commands do outside the pipeline: predict, evaluate, export, import."""

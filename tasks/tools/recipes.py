@@ -102,8 +102,8 @@ def _chain(recipe: Path) -> list[tuple[Path, str]]:
     """The recipe, the one that it extends, and so on, each with its text."""
     chain = [(recipe, _read(recipe))]
     while (name := _values(chain[-1][1], chain[-1][0]).get(EXTENDS)) is not None:
-        beside = recipe.parent if (recipe.parent / f"{name}.yaml").is_file() else FOLDER
-        path = find_recipe(str(name), beside)
+        folder = recipe.parent if (recipe.parent / f"{name}.yaml").is_file() else FOLDER
+        path = find_recipe(str(name), folder)
         names = [one.stem for one, _ in chain]
         if path.stem in names:
             circle = " -> ".join([*names, path.stem])
