@@ -40,6 +40,6 @@ def check(attack: Attack, place: Any, errors: tuple[type[Exception], ...] = (Dat
         text, refused = str(error), True
     assert refused == attack.refused, f"{'refused' if refused else 'went on'}: {text}"
     for part in attack.shown:
-        assert part in text
+        assert part in text, f"{part!r} is missing in: {text}"
     for part in ("Traceback (most recent call last)", *attack.hidden):
         assert part not in text, text

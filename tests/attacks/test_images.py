@@ -107,7 +107,7 @@ def holding(content: bytes) -> Callable[[Place], str]:
         assert "4.png" in place.names()
         found = check_image(file)
         assert image_size(file) == (found.width, found.height)
-        assert load(file, SIZE, like_reference=False).original_size == (found.height, found.width)
+        assert load(file, SIZE, like_reference=False).originals[0].shape == (3, found.height, found.width)
         assert read_image(file).shape == (found.height, found.width, 3)
         return text
 
@@ -121,7 +121,7 @@ def predicted(content: bytes | Callable[[Path], object], name: str = "photo.png"
         file = place.root / name
         file.write_bytes(content) if isinstance(content, bytes) else content(file)
         split_of([file], [Category(1, "a")])
-        return str(load(file, SIZE, like_reference=False).original_size)
+        return str(load(file, SIZE, like_reference=False).content_sizes)
 
     return act
 
@@ -411,7 +411,7 @@ ATTACKS = [
     Attack("a BMP of 10^5 x 10^5", holding(bmp(10**5, 10**5)), ("4.png", "pixels", LIMIT)),
     Attack("a WebP of 16,383 x 16,383", holding(webp(16_383, 16_383)), ("4.png", "damaged or cut")),
     Attack("a GIF of 65,535 x 65,535", holding(gif(65_535, 65_535)), ("4.png", "a GIF")),
-    Attack("a bomb for predict", predicted(bomb(10**5, 10**5)), ("photo.png", "pixels", "name an image file")),
+    Attack("a bomb for predict", predicted(bomb(10**5, 10**5)), ("photo.png", "pixels", "name a readable image file")),
     Attack("a PNG without a column", holding(bomb(0, 10)), ("4.png",)),
     Attack("a JPEG of 10,000 scans", holding(scans(10_000)), ("4.png", "more than 500 scans")),
     Attack("a JPEG of a scan too many", holding(scans(501)), ("4.png", "more than 500 scans")),

@@ -639,7 +639,7 @@ ATTACKS = [
       for stage in STAGES),
 
     Attack("a webhook that hangs", webhook(lambda _: time.sleep(3)), NOT_SENT, (SECRET,), refused=False),
-    Attack("a webhook that drips", webhook(drips), (*NOT_SENT, "answer within"), (SECRET,), refused=False),
+    Attack("a webhook that drips", webhook(drips), (*NOT_SENT, "respond within"), (SECRET,), refused=False),
     Attack("a webhook that sends a gigabyte", flood, (), (SECRET,), refused=False),
     Attack("a webhook that leads elsewhere", redirects, (*NOT_SENT, "307"), (SECRET,), refused=False),
     Attack("a webhook that leads to a file", webhook(sends("HTTP/1.1 302 No\nLocation: file:///etc/passwd\n\n")),

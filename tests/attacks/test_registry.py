@@ -61,7 +61,7 @@ class Place:
         assert found.entry.version == version
         files = {path.name: path.read_bytes() for path in found.folder.rglob("*") if path.is_file()}
         assert files == {"model.safetensors": WEIGHTS[version], "model.json": b"{}"}
-        return found.told()
+        return found.description()
 
 
 def model(folder: Path, version: str) -> Path:
@@ -449,7 +449,7 @@ ATTACKS = (
     ),
     Attack("a promotion onto a damaged object of the same name", onto_a_damaged_object, refused=False),
     Attack(
-        "the baseline's model is changed", baseline_changed, ("found a model of hash", "points2model run")
+        "the baseline's model is changed", baseline_changed, ("found a model with hash", "points2model run")
     ),
 )
 

@@ -319,7 +319,7 @@ def looked_for_in_processes(place: Place) -> str:
 def slowly(place: Place) -> str:
     """A request that never ends, a byte at a time; it must not hold a thread for ever."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_server, "ASKING", 0.5)
+        patch.setattr(report_server, "REQUEST_SECONDS", 0.5)
         with socket.create_connection(("127.0.0.1", place.reports_port), 10) as connection:
             connection.sendall(b"GET /report.html HTTP/1.1\r\n")
             for _ in range(100):
@@ -336,7 +336,7 @@ def many(place: Place) -> str:
     with contextlib.ExitStack() as stack:
         held = [
             stack.enter_context(socket.create_connection(("127.0.0.1", place.reports_port), 3))
-            for _ in range(2 * report_server.MOST)
+            for _ in range(2 * report_server.MAX_CONNECTIONS)
         ]
         assert held[0].recv(1) == b""
         told = to_reports()(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -47,7 +48,11 @@ def test_name_edges_logs_and_summary_of_a_run(toy: Toy) -> None:
         assert run_id is not None
         with get_client(sync_client=True) as client:
             assert client.read_flow_run(run_id).name.startswith("nightly, ")
-            graph = client.request("GET", "/flow_runs/{id}/graph-v2", path_params={"id": run_id}).json()
+            for _ in range(60):  # task states come from events: the last ones may arrive after the run's end
+                graph = client.request("GET", "/flow_runs/{id}/graph-v2", path_params={"id": run_id}).json()
+                if {node["state_type"] for _, node in graph["nodes"]} == states:
+                    break
+                time.sleep(0.5)
             tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
         nodes = dict(graph["nodes"])
         names = {id: node["label"] for id, node in nodes.items()}

@@ -102,7 +102,7 @@ def test_nobody_gets_the_port_while_no_server_process_lives(
         "COMMAND": (sys.executable, "-c", ""),
         "RESTART": 0.1,
         "STARTUP": 2,
-        "answers": taken,
+        "responds": taken,
     }.items():
         monkeypatch.setattr(serve_module, name, value)
     try:
@@ -135,7 +135,7 @@ def test_a_server_of_our_own_ends_by_itself(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("host", "login", "message"),
     [
-        ("127.0.0.1", None, "server on 127.0.0.1: found nothing; expected a login, since without one everybody"),
+        ("127.0.0.1", None, "server on 127.0.0.1: found nothing; expected a login, since without one every user"),
         ("10.1.2.3", None, "without one everybody who reaches 10.1.2.3 can run commands as this user. Next: export"),
         ("10.1.2.3", "", f"{SERVER}: login: found nothing; expected user:password"),
         ("10.1.2.3", "anna:short", f"{SERVER}: login: found 10 characters that aren't one"),
