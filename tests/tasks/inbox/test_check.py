@@ -64,6 +64,11 @@ def test_good_files_are_counted_by_what_changes(place: Place, on_reject: str) ->
     assert sorted(Path().rglob("*")) == before
 
 
+def test_points_that_a_new_version_takes_out_are_counted(place: Place) -> None:
+    place.put("clicks.json", place.content["annotations"][3:])
+    assert place.check(on_reject="report").points == 3
+
+
 @pytest.mark.parametrize("on_reject", ["stop", "report"])
 def test_a_corrupt_file_is_rejected_and_the_rest_is_good(place: Place, on_reject: str) -> None:
     place.put("a.json", place.rows(0))
