@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from torch import Tensor
 
 import tasks.labelling.schedule as module
 from data.tables import POINTS, Split, write_parquet
+from models.refiner.crops import Refined
 from tasks.common.config import Params
+from tasks.labelling.rows import TAKEN
 from tasks.pseudo_label import run
 from tasks.train_student import read_pseudo
 from tests.tasks.test_pseudo_label import image_counts, place
@@ -41,10 +47,31 @@ def crowd(workspace: Path) -> None:
     write_parquet(table, workspace / "points" / "points.parquet")
 
 
-@pytest.mark.parametrize("exclusive", ["same_class", "all", "none"])
+def corner(
+    _: Any, image: Tensor, masks: Tensor, points_xy: Tensor, *__: Any, selected: Tensor, **___: Any
+) -> Refined:
+    """In place of `refine`: each mask becomes the lower right corner; its probability grows with its click's x."""
+    drawn = masks.flatten(1).any(1) & selected
+    refined = masks.clone()
+    refined[drawn] = False
+    refined[drawn, 50:, 50:] = True
+    probabilities = (0.5 + points_xy[:, 0] / 200)[:, None, None].expand(-1, 4, 4)
+    return Refined(refined, ~drawn, probabilities, torch.tensor([0.0, 0, 64, 64]).expand(len(masks), 4))
+
+
+@pytest.mark.parametrize(
+    ("exclusive", "refiner"),
+    [("same_class", None), ("all", None), ("none", None), ("same_class", corner), ("all", corner)],
+)
 def test_in_chunks_as_at_once(
-    place: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, exclusive: str
+    place: tuple[Path, Params],
+    monkeypatch: pytest.MonkeyPatch,
+    exclusive: str,
+    refiner: Callable[..., Refined] | None,
 ) -> None:
+    if refiner is not None:
+        monkeypatch.setattr("models.refiner.refine.refine", refiner)
+        monkeypatch.setattr("tasks.labelling.crowded.refine", refiner)
     workspace, params = place
     prompt = params.prompt.model_copy(update={"exclusive": exclusive, "mask_threshold": 0.3})
     params = params.model_copy(update={"prompt": prompt})
@@ -52,6 +79,8 @@ def test_in_chunks_as_at_once(
     run(params, workspace)
     expected = read_pseudo(workspace / "pseudo")
     assert sum(code is not None for code in expected["refined_rle"].to_pylist()) > 2
+    if refiner is corner:  # the pixels of the corner go to one mask of a group
+        assert expected["reason"].to_pylist().count(f"refined, {TAKEN}") > 1
     for at_once in (4, 1):
         monkeypatch.setattr(module, "MASK_PIXELS", at_once * 64 * 64)
         shutil.rmtree(workspace / "runs" / "pseudo_label")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tasks.common.config import RefinerConfig, TrainConfig
 from tasks.common.errors import TaskError
-from tasks.training.loop import Job, Piece, train, write_history
+from tasks.training.finite_guard import FiniteGuard
+from tasks.training.loop import Job, Piece, _backward, _begin, train, write_history
 from tasks.training.optimization import build_optimizer, learning_rate, weight_average
 from tasks.training.out_of_memory import next_accumulate
 
@@ -214,6 +215,23 @@ def test_pieces_make_the_step_of_the_whole_batch(tmp_path: Path, accumulate: int
     torch.testing.assert_close(weights(whole), weights(pieces))
     for one, other in zip(whole.history, pieces.history, strict=True):
         assert one == pytest.approx(other, abs=2e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_gradients_are_those_of_the_sum_over_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """DDP takes their mean over the processes, so each one's are multiplied by the number of processes."""
+    one = job(tmp_path, config(accumulate=2))
+    run, batch = _begin(one), next(iter(one.batches(0)))
+    for piece in one.pieces(batch):
+        piece.loss(one.model)["loss"].backward()
+    expected = [p.grad * count for p in one.model.parameters() if p.grad is not None]
+    one.model.zero_grad()
+    monkeypatch.setattr("tasks.common.processes.count", lambda: count)
+    monkeypatch.setattr("tasks.common.processes.add", lambda values: values)
+    _backward(run, one.pieces(batch), FiniteGuard(one.device))
+    torch.testing.assert_close([p.grad for p in one.model.parameters()], expected)
 
 
 def test_a_loss_that_is_not_finite_reaches_no_weight(tmp_path: Path) -> None:
