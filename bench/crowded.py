@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.perfect import SCENES, SIZE, Scene, perfect_outputs
 from models.config import InferenceConfig, PromptConfig
 from models.inference.coarse_masks import rough_masks
-from models.masks.resize import resize_masks
+from models.masks.resize import Sizes, resize_masks
 from models.reference.compat import prompt_as_reference
 from models.solov2.network import RawOutputs
 from models.solov2.targets import shrink_masks
@@ -51,14 +51,14 @@ RULES = {"own cell": PAPER, "+ blend": BLEND, "+ exclusive": SETTLED, "+ small c
 
 def by_our_rule(outputs: RawOutputs, scene: Scene, clicks: Tensor, config: PromptConfig) -> tuple[int, int]:
     """Rows that come out, and objects with a mask of IoU above 0.5."""
-    masks = rough_masks(outputs, 0, clicks, scene.labels, SIZE, SIZE, SIZE, config).masks
+    masks = rough_masks(outputs, 0, clicks, scene.labels, Sizes(SIZE, SIZE, SIZE), config).masks
     return len(masks), int((paired_iou(masks, scene.masks) > 0.5).sum())
 
 
 def by_the_reference_s_rule(outputs: RawOutputs, scene: Scene, clicks: Tensor) -> tuple[int, int]:
     """The same of the reference's prompting, with its size filter, mask NMS and cap (models/reference/compat.py)."""
     found = prompt_as_reference(outputs, 0, clicks, scene.labels, SIZE, REFERENCE)
-    masks = resize_masks(found.mask_prob, SIZE, SIZE, SIZE, REFERENCE.mask_threshold)
+    masks = resize_masks(found.mask_prob, Sizes(SIZE, SIZE, SIZE), REFERENCE.mask_threshold)
     return len(masks), int((paired_iou(masks, scene.masks[found.prompt]) > 0.5).sum())
 
 
@@ -67,7 +67,7 @@ def measure_scene(make: Callable[[torch.Generator], Scene], stride: int, seed: i
     scene = make(torch.Generator().manual_seed(seed))
     outputs, taught = perfect_outputs(scene, stride)
     thick = perfect_outputs(scene, stride, touched=True).outputs
-    through = resize_masks(shrink_masks(scene.masks, SIZE, stride), SIZE, SIZE, SIZE, 0.5)
+    through = resize_masks(shrink_masks(scene.masks, SIZE, stride), Sizes(SIZE, SIZE, SIZE), 0.5)
     bound = int((paired_iou(through, scene.masks) > 0.5).sum())
     result: dict[str, Any] = {"objects": len(scene.masks), "taught": taught, "bound at 0.5": bound}
     for where in ("centre", "random"):

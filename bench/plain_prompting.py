@@ -13,10 +13,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from models.config import InferenceConfig
+from models.masks.resize import Sizes
 from models.solov2.network import RawOutputs
-
-Sizes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""(height, width) of the padded input, the resized and the original image"""
 
 
 def prompt_plainly(

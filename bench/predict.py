@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.answers import answer, scatter
 from bench.measure import Peak, Run, facts_of, in_turns, machine, parser, peak_of, show, work_of
-from bench.plain_prompting import Sizes, detect_plainly
+from bench.plain_prompting import detect_plainly
 from bench.prompting import build, move, network_work, student_config
 from data.masks.rle import encode_many
 from models.config import InferenceConfig
 from models.inference.detect import candidates, predict, suppress
+from models.masks.resize import Sizes
 from models.solov2.network import RawOutputs
 
 
@@ -44,8 +45,8 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "coco": Kind(100, (20.0, 400.0), 80, ((800, 1088), (800, 1066), (480, 640)), 100),
-    "nuclei": Kind(375, (14.0, 40.0), 1, ((544, 704), (520, 696), (520, 696)), 500),
+    "coco": Kind(100, (20.0, 400.0), 80, Sizes((800, 1088), (800, 1066), (480, 640)), 100),
+    "nuclei": Kind(375, (14.0, 40.0), 1, Sizes((544, 704), (520, 696), (520, 696)), 500),
 }
 
 
@@ -60,28 +61,28 @@ def measure(name: str, kind: Kind, device: torch.device, repeats: int, peak: Pea
     """Rows of one kind of image."""
     config, rules, sizes = student_config(), inference(kind), kind.sizes
     model = build(config, kind.classes, device)
-    image = torch.randint(0, 255, (1, 3, *sizes[0]), dtype=torch.uint8, device=device)
+    image = torch.randint(0, 255, (1, 3, *sizes.input), dtype=torch.uint8, device=device)
     rng = torch.Generator().manual_seed(0)
-    objects = scatter(kind.objects, kind.sides, sizes[1], kind.classes, rng)
-    outputs: RawOutputs = move(answer(objects, sizes[0], config, kind.classes, seed=1).outputs, device)
+    objects = scatter(kind.objects, kind.sides, sizes.content, kind.classes, rng)
+    outputs: RawOutputs = move(answer(objects, sizes.input, config, kind.classes, seed=1).outputs, device)
 
     def detect() -> tuple[list[bytes], torch.Tensor]:
-        found = predict(outputs, 0, rules, *sizes)
+        found = predict(outputs, 0, rules, sizes)
         return encode_many(found.masks, found.boxes_xyxy), found.scores
 
     def network() -> RawOutputs:
-        said: RawOutputs = model(image, [sizes[1]])
+        said: RawOutputs = model(image, [sizes.content])
         return said
 
     def whole() -> object:
         return network(), detect()
 
-    drawn = candidates(outputs, 0, rules, sizes[0])
-    found = predict(outputs, 0, rules, *sizes)
+    drawn = candidates(outputs, 0, rules, sizes.input)
+    found = predict(outputs, 0, rules, sizes)
     parts: dict[str, Run] = {
-        "candidates": lambda: candidates(outputs, 0, rules, sizes[0]),
+        "candidates": lambda: candidates(outputs, 0, rules, sizes.input),
         "matrix NMS": lambda: suppress(drawn, rules),
-        "candidates, NMS, masks": lambda: predict(outputs, 0, rules, *sizes),
+        "candidates, NMS, masks": lambda: predict(outputs, 0, rules, sizes),
         "RLE": lambda: encode_many(found.masks, found.boxes_xyxy),
         "all but the network": detect,
     }
@@ -94,7 +95,7 @@ def measure(name: str, kind: Kind, device: torch.device, repeats: int, peak: Pea
     times |= in_turns({"plain loop": plainly}, device, max(1, repeats // 3), warm_up=0)
     times["plain, whole"] = times["network"] + times["plain loop"]
     counted = {what: work_of(run) for what, run in {**parts, "plain loop": plainly}.items() if what != "RLE"}
-    counted["network"] = work = network_work(model, sizes[0])
+    counted["network"] = work = network_work(model, sizes.input)
     counted["whole"] = work.plus(counted["all but the network"])
     counted["plain, whole"] = work.plus(counted["plain loop"])
     rows = []

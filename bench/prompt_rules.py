@@ -64,20 +64,19 @@ def measure_rules(params: Params, workspace: Path, images: int, rules: dict[str,
         if batch is None:
             continue
         outputs = forward_tiled(teacher, batch.images, batch.content_sizes, params.input.tile)
-        input_size = (batch.images.shape[2], batch.images.shape[3])
-        content, original = batch.content_sizes[0], batch.originals[0]
-        size = (original.shape[1], original.shape[2])
+        sizes = batch.sizes(0)
+        (ch, cw), (height, width) = sizes.content, sizes.original
         _, labels, masks = objects_of(aside, batch.rows[0], torch.device("cpu"))
         if not len(masks):
             continue
-        pixel = content[0] * content[1] / (size[0] * size[1]) / teacher.config.mask_stride**2
+        pixel = ch * cw / (height * width) / teacher.config.mask_stride**2
         areas += (masks.flatten(1).sum(1) * pixel).tolist()
         clicks = {
             "centre": measure(masks).centre, "random": random_inner_points(masks, 1, generator)[:, 0]
         }  # fmt: skip
         for where, points in clicks.items():
             for name, config in rules.items():
-                ours = rough_masks(outputs, 0, points, labels, input_size, content, size, config).masks
+                ours = rough_masks(outputs, 0, points, labels, sizes, config).masks
                 found[name][where] += paired_iou(ours, masks).tolist()
     return found, areas
 

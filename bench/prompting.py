@@ -26,11 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.answers import Answers, answer, scatter
 from bench.measure import Peak, Run, Work, facts_of, in_turns, machine, parser, peak_of, show, work_of
 from bench.perfect import teacher_config
-from bench.plain_prompting import Sizes, prompt_plainly
+from bench.plain_prompting import prompt_plainly
 from data.masks.rle import decode, encode_many
 from models.config import PromptConfig, SOLOv2Config
 from models.inference.click_masks import prompt_points
 from models.inference.coarse_masks import rough_masks
+from models.masks.resize import Sizes
 from models.solov2.network import RawOutputs, SOLOv2
 
 CLASSES = 80
@@ -98,17 +99,17 @@ def measure(
     original_xy = points * points.new_tensor([width / cw, height / ch])
 
     def codes(config: PromptConfig) -> list[bytes]:
-        rough = rough_masks(said.outputs, 0, original_xy, labels, *sizes, config)
+        rough = rough_masks(said.outputs, 0, original_xy, labels, sizes, config)
         return encode_many(rough.masks, rough.boxes_xyxy)
 
     def whole() -> list[bytes]:
         network()
         return codes(DEFAULT)
 
-    rough = rough_masks(said.outputs, 0, original_xy, labels, *sizes, DEFAULT)
+    rough = rough_masks(said.outputs, 0, original_xy, labels, sizes, DEFAULT)
     parts: dict[str, Run] = {
-        "prompts": lambda: prompt_points(said.outputs, 0, points, labels, sizes[0], DEFAULT),
-        "prompts, masks, owners": lambda: rough_masks(said.outputs, 0, original_xy, labels, *sizes, DEFAULT),
+        "prompts": lambda: prompt_points(said.outputs, 0, points, labels, sizes.input, DEFAULT),
+        "prompts, masks, owners": lambda: rough_masks(said.outputs, 0, original_xy, labels, sizes, DEFAULT),
         "RLE": lambda: encode_many(rough.masks, rough.boxes_xyxy),
         "all but the network": lambda: codes(DEFAULT),
         "so, the paper's rule": lambda: codes(PAPER),
@@ -148,7 +149,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     model = build(student_config(), CLASSES, device)
     image = torch.randint(0, 255, (1, 3, *INPUT), dtype=torch.uint8, device=device)
-    sizes = (INPUT, CONTENT, tuple(arguments.original))
+    sizes = Sizes(INPUT, CONTENT, tuple(arguments.original))
     peak, work = peak_of(device), network_work(model, INPUT)
     rows = []
     with torch.inference_mode():
@@ -157,7 +158,9 @@ def main() -> None:
             rows += measure(
                 lambda: model(image, [CONTENT]), work, said, sizes, device, arguments.repeats, peak
             )
-    title = f"Points to masks, R-50, {CLASSES} classes, 800x1333, masks of {'x'.join(map(str, sizes[2]))}"
+    title = (
+        f"Points to masks, R-50, {CLASSES} classes, 800x1333, masks of {'x'.join(map(str, sizes.original))}"
+    )
     show(title, rows, machine(device, peak), as_json=arguments.json)
 
 

@@ -83,19 +83,15 @@ def rules(params: Params) -> dict[str, Any]:
     for batch, _ in load_batches(weak, range(0, len(weak), EVERY), params.input, 8, 0):
         assert batch is not None
         outputs = forward_tiled(teacher, batch.images, batch.content_sizes, params.input.tile)
-        input_size = (batch.images.shape[2], batch.images.shape[3])
         for n, row in enumerate(batch.rows):
             original = batch.originals[n]
-            size = (original.shape[1], original.shape[2])
             _, labels, masks = objects_of(weak, row, device)
             if not len(masks):
                 continue
             for click in ("centre", "random"):
                 points = click_points(masks, click, params.seed, weak.image(row)["image_id"])
                 for name, rule in (("ours", params.prompt), ("paper", paper)):
-                    rough = rough_masks(
-                        outputs, n, points, labels, input_size, batch.content_sizes[n], size, rule
-                    )
+                    rough = rough_masks(outputs, n, points, labels, batch.sizes(n), rule)
                     final = refined_masks(
                         refiner, original, rough, points, labels, rule, params.pseudo.crop_batch_size,
                         enlarge=params.refiner.enlarge, rounds=params.refiner.rounds,

@@ -20,6 +20,7 @@ from models.checkpoint import load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import rough_masks
 from models.masks.geometry import inner_points
+from models.masks.resize import Sizes
 from models.refiner.crops import crop_boxes, crop_inputs, crop_masks
 from models.refiner.network import MaskRefineNet, refine_loss, spare_channels
 from models.solov2.network import SOLOv2
@@ -241,7 +242,7 @@ def rough_crops(
             continue
         masks, labels = masks[:, : content[0], : content[1]], labels.to(device)
         points = inner_points(masks, clicks[mine])[:, 0].to(device)
-        rough = rough_masks(outputs, n, points, labels, input_size, content, content, prompt).masks
+        rough = rough_masks(outputs, n, points, labels, Sizes(input_size, content, content), prompt).masks
         held = chosen[mine].to(device) & rough.flatten(1).any(1)
         if not bool(held.any()):
             continue

@@ -9,7 +9,7 @@ from models.inference.click_masks import Prompted
 from models.inference.tiles import Outputs, prompt
 from models.masks.boxes import areas_in
 from models.masks.exclusive import Maps, groups_of, remove_overlaps_
-from models.masks.resize import resize_boxed
+from models.masks.resize import Sizes, resize_boxed
 
 
 class Rough(NamedTuple):
@@ -26,50 +26,27 @@ class Rough(NamedTuple):
 
 
 def rough_masks(
-    outputs: Outputs,
-    n: int,
-    points_xy: Tensor,
-    labels: Tensor,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
-    config: PromptConfig,
+    outputs: Outputs, n: int, points_xy: Tensor, labels: Tensor, sizes: Sizes, config: PromptConfig
 ) -> Rough:
     """`place_masks` of `prompt_original`."""
-    sizes = (input_size, content_size, original_size)
-    prompted = prompt_original(outputs, n, points_xy, labels, *sizes, config)
-    return place_masks(prompted.mask_prob, prompted.cut, points_xy, labels, *sizes, config)
+    prompted = prompt_original(outputs, n, points_xy, labels, sizes, config)
+    return place_masks(prompted.mask_prob, prompted.cut, points_xy, labels, sizes, config)
 
 
 def prompt_original(
-    outputs: Outputs,
-    n: int,
-    points_xy: Tensor,
-    labels: Tensor,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
-    config: PromptConfig,
+    outputs: Outputs, n: int, points_xy: Tensor, labels: Tensor, sizes: Sizes, config: PromptConfig
 ) -> Prompted:
     """Mask maps of image `n` at clicks [K, 2], in pixels of the original image, of contiguous classes [K].
 
-    Sizes are (height, width) of the padded batch, the resized and the original image. Raises what
-    `prompt_points` does.
+    Raises what `prompt_points` does.
     """
-    (ch, cw), (height, width) = content_size, original_size
+    (ch, cw), (height, width) = sizes.content, sizes.original
     scaled = points_xy * points_xy.new_tensor([cw / width, ch / height])
-    return prompt(outputs, n, scaled, labels, input_size, config)
+    return prompt(outputs, n, scaled, labels, sizes.input, config)
 
 
 def place_masks(
-    mask_prob: Tensor,
-    cut: Tensor,
-    points_xy: Tensor,
-    labels: Tensor,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
-    config: PromptConfig,
+    mask_prob: Tensor, cut: Tensor, points_xy: Tensor, labels: Tensor, sizes: Sizes, config: PromptConfig
 ) -> Rough:
     """Mask maps [K, h, w] at all clicks of an image as masks of the original image, without overlaps.
 
@@ -79,10 +56,9 @@ def place_masks(
         points_xy: float [K, 2], the clicks in pixels of the original image.
         labels: int64 [K], contiguous classes.
     """
-    sizes = (input_size, content_size, original_size)
-    masks, boxes = resize_boxed(mask_prob, *sizes, cut)
+    masks, boxes = resize_boxed(mask_prob, sizes, cut)
     drawn = areas_in(masks, boxes) > 0
     # Small masks, cut at a lower level, have lower probabilities throughout.
-    maps = Maps.of_input(mask_prob, *sizes, config.mask_threshold / cut)
+    maps = Maps.of_input(mask_prob, sizes, config.mask_threshold / cut)
     remove_overlaps_(masks, boxes, maps.at, points_xy, groups_of(labels, config.exclusive))
     return Rough(masks, drawn, maps, boxes)

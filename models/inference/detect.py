@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.config import InferenceConfig
 from models.masks.boxes import mask_boxes
-from models.masks.resize import resize_boxed
+from models.masks.resize import Sizes, resize_boxed
 from models.solov2.network import RawOutputs
 
 CHUNK_ELEMENTS = 1 << 25
@@ -210,16 +210,12 @@ def predict(
     outputs: RawOutputs,
     n: int,
     config: InferenceConfig,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
+    sizes: Sizes,
 ) -> Predictions:
-    """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
-    found = candidates(outputs, n, config, input_size)
+    """Instances of image `n`."""
+    found = candidates(outputs, n, config, sizes.input)
     scores, order = suppress(found, config)
-    masks, boxes = resize_boxed(
-        found.probabilities[order], input_size, content_size, original_size, config.mask_threshold
-    )
+    masks, boxes = resize_boxed(found.probabilities[order], sizes, config.mask_threshold)
     return Predictions(masks, scores, found.labels[order], boxes)
 
 

@@ -20,7 +20,7 @@ from models.inference.click_masks import Prompted, prompt_points
 from models.inference.detect import Candidates, Predictions, candidates, suppress
 from models.inference.detect import predict as predict_whole
 from models.masks.boxes import empty_masks
-from models.masks.resize import resize_boxed
+from models.masks.resize import Sizes, resize_boxed
 from models.solov2.network import RawOutputs, SOLOv2
 from models.weights import check_outputs
 
@@ -164,30 +164,27 @@ def predict(
     outputs: Outputs,
     n: int,
     config: InferenceConfig,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
+    sizes: Sizes,
 ) -> Predictions:
-    """Instances of image `n`; sizes are (height, width) of the padded batch, the resized, the raw image."""
+    """Instances of image `n`."""
     if isinstance(outputs, RawOutputs):
-        return predict_whole(outputs, n, config, input_size, content_size, original_size)
-    found, source, local = _tile_candidates(outputs, n, config, input_size)
+        return predict_whole(outputs, n, config, sizes)
+    found, source, local = _tile_candidates(outputs, n, config, sizes.input)
     scores, order = suppress(found, config)
-    if content_size != original_size:
-        masks, boxes = resize_boxed(
-            found.probabilities[order], input_size, content_size, original_size, config.mask_threshold
-        )
+    if sizes.content != sizes.original:
+        masks, boxes = resize_boxed(found.probabilities[order], sizes, config.mask_threshold)
         return Predictions(masks, scores, found.labels[order], boxes)
     # Drawn tile by tile: an object is much smaller than the image.
-    masks = empty_masks(len(order), input_size, scores.device)
+    masks = empty_masks(len(order), sizes.input, scores.device)
     boxes = torch.zeros(len(order), 4, dtype=torch.long)
-    size = (outputs.side, outputs.side)
+    side = (outputs.side, outputs.side)
+    of_tile = Sizes(side, side, side)
     for at, tile in enumerate(outputs.tiles[n]):
         mine = (source[order] == at).nonzero()[:, 0]
-        drawn = resize_boxed(local[order[mine]], size, size, size, config.mask_threshold)
+        drawn = resize_boxed(local[order[mine]], of_tile, config.mask_threshold)
         _paste(masks, mine, drawn.masks, tile, 1)
         boxes[mine.cpu()] = drawn.boxes_xyxy + torch.tensor([tile.x, tile.y] * 2)
-    height, width = content_size
+    height, width = sizes.content
     boxes = boxes.minimum(torch.tensor([width, height] * 2))
     boxes *= (boxes[:, 2:] > boxes[:, :2]).all(1, keepdim=True)
     return Predictions(masks[:, :height, :width], scores, found.labels[order], boxes)

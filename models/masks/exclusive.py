@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.config import Exclusive
 from models.masks.boxes import mask_boxes
+from models.masks.resize import Sizes
 
 CHUNK_ELEMENTS = 1 << 23
 """Mask pixels processed at a time. A pixel in several masks takes a few hundred bytes."""
@@ -41,19 +42,9 @@ class Maps(NamedTuple):
     """float32 [K]: the factor of each map"""
 
     @classmethod
-    def of_input(
-        cls,
-        probabilities: Tensor,
-        input_size: tuple[int, int],
-        content_size: tuple[int, int],
-        original_size: tuple[int, int],
-        scale: Tensor | None = None,
-    ) -> "Maps":
-        """Maps that cover the image and the batch's padding.
-
-        Sizes are (height, width) of the padded batch, the resized and the original image.
-        """
-        (height, width), (ch, cw), (oh, ow) = input_size, content_size, original_size
+    def of_input(cls, probabilities: Tensor, sizes: Sizes, scale: Tensor | None = None) -> "Maps":
+        """Maps that cover the image and the batch's padding."""
+        (height, width), (ch, cw), (oh, ow) = sizes
         box = torch.tensor([0.0, 0.0, width * ow / cw, height * oh / ch], device=probabilities.device)
         return cls(probabilities, box.expand(len(probabilities), 4), scale)
 

@@ -22,6 +22,16 @@ ROUNDING = 1e-5
 """Rounding may lift a pixel between values below a threshold above it, by much less than this fraction."""
 
 
+class Sizes(NamedTuple):
+    """Sizes (height, width) of an image on its way through a network."""
+
+    input: tuple[int, int]
+    """of the batch, with its padding at the bottom and right"""
+    content: tuple[int, int]
+    """of the resized image in it"""
+    original: tuple[int, int]
+
+
 class Boxed(NamedTuple):
     """Masks, and boxes outside of which they are empty."""
 
@@ -33,9 +43,7 @@ class Boxed(NamedTuple):
 
 def resize_masks(
     probabilities: Tensor,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
+    sizes: Sizes,
     threshold: float | Tensor,
 ) -> Tensor:
     """Mask map values [K, h, w] to bool masks [K, H, W] of the original image.
@@ -43,35 +51,32 @@ def resize_masks(
     Resized to the padded input, cropped to the content, resized to the original; bilinear. The threshold is a number,
     or one per mask [K].
     """
-    sizes = (input_size, content_size, original_size)
     if probabilities.device.type == "cpu":
-        return resize_boxed(probabilities, *sizes, threshold).masks
-    return _whole(probabilities, *sizes, _levels(threshold, probabilities))
+        return resize_boxed(probabilities, sizes, threshold).masks
+    return _whole(probabilities, sizes, _levels(threshold, probabilities))
 
 
 def resize_boxed(
     probabilities: Tensor,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
+    sizes: Sizes,
     threshold: float | Tensor,
 ) -> Boxed:
     """`resize_masks`, with the masks' boxes."""
     levels = _levels(threshold, probabilities)
     if probabilities.device.type != "cpu":
-        masks = _whole(probabilities, input_size, content_size, original_size, levels)
+        masks = _whole(probabilities, sizes, levels)
         return Boxed(masks, mask_boxes(masks))
     maps = probabilities.float()
-    masks = empty_masks(len(maps), original_size, maps.device)
+    masks = empty_masks(len(maps), sizes.original, maps.device)
     boxes = torch.zeros(len(maps), 4, dtype=torch.long)
     map_size = (maps.shape[1], maps.shape[2])
-    aligned = content_size == original_size and all(
-        length % places == 0 for length, places in zip(input_size, map_size, strict=True)
+    aligned = sizes.content == sizes.original and all(
+        length % places == 0 for length, places in zip(sizes.input, map_size, strict=True)
     )
     if aligned:
-        scales = (input_size[0] // map_size[0], input_size[1] // map_size[1])
+        scales = (sizes.input[0] // map_size[0], sizes.input[1] // map_size[1])
     else:
-        axes = list(starmap(_Axis, zip(map_size, input_size, content_size, original_size, strict=True)))
+        axes = list(starmap(_Axis, zip(map_size, *sizes, strict=True)))
     for k, (level, held) in enumerate(zip(levels.tolist(), _held(maps, levels), strict=True)):
         if held is None:
             continue
@@ -92,20 +97,18 @@ def _levels(threshold: float | Tensor, like: Tensor) -> Tensor:
 
 def _whole(
     probabilities: Tensor,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
+    sizes: Sizes,
     levels: Tensor,
 ) -> Tensor:
     """All pixels of all masks, in chunks of masks."""
-    (height, width), (ch, cw) = original_size, content_size
+    (height, width), (ch, cw) = sizes.original, sizes.content
     masks = torch.empty(len(probabilities), height, width, dtype=torch.bool, device=probabilities.device)
-    step = max(1, CHUNK_ELEMENTS // max(height * width, input_size[0] * input_size[1]))
+    step = max(1, CHUNK_ELEMENTS // max(height * width, sizes.input[0] * sizes.input[1]))
     for at in range(0, len(probabilities), step):
         x = probabilities[at : at + step, None].float()
-        x = F.interpolate(x, size=input_size, mode="bilinear", align_corners=False)[:, :, :ch, :cw]
-        if content_size != original_size:
-            x = F.interpolate(x, size=original_size, mode="bilinear", align_corners=False)
+        x = F.interpolate(x, size=sizes.input, mode="bilinear", align_corners=False)[:, :, :ch, :cw]
+        if sizes.content != sizes.original:
+            x = F.interpolate(x, size=sizes.original, mode="bilinear", align_corners=False)
         masks[at : at + step] = x[:, 0] > levels[at : at + step, None, None]
     return masks
 

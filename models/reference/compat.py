@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.config import InferenceConfig
 from models.inference.detect import CHUNK_ELEMENTS, Predictions, candidates, mask_ious, maskness
-from models.masks.resize import resize_boxed
+from models.masks.resize import Sizes, resize_boxed
 from models.solov2.network import RawOutputs
 
 NMS_IOU = 0.5
@@ -153,20 +153,16 @@ def predict_as_reference(
     outputs: RawOutputs,
     n: int,
     config: InferenceConfig,
-    input_size: tuple[int, int],
-    content_size: tuple[int, int],
-    original_size: tuple[int, int],
+    sizes: Sizes,
 ) -> Predictions:
     """Instances of image `n` without points, by mask NMS, as the reference's teachers.
 
     Its students use matrix NMS: `models.inference.detect.predict`.
     """
-    scores, labels, probabilities = candidates(outputs, n, config, input_size)
+    scores, labels, probabilities = candidates(outputs, n, config, sizes.input)
     better = mask_nms(probabilities > config.mask_threshold, labels)
     kept = (better < 0).nonzero()[:, 0][: config.max_detections]
-    masks, boxes = resize_boxed(
-        probabilities[kept], input_size, content_size, original_size, config.mask_threshold
-    )
+    masks, boxes = resize_boxed(probabilities[kept], sizes, config.mask_threshold)
     return Predictions(masks, scores[kept], labels[kept], boxes)
 
 

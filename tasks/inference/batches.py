@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.images.read import read_ingested
 from data.images.resize import pad_to, padded_shape, resize, resize_shape
 from data.tables import DataError, Split
+from models.masks.resize import Sizes
 from tasks.common.config import InputConfig
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ class ImageBatch(NamedTuple):
     """uint8 RGB [N, 3, H, W], padded at the bottom and right"""
     content_sizes: list[tuple[int, int]]
     """(h, w) of each image without its padding"""
+
+    def sizes(self, n: int) -> Sizes:
+        """Of image `n` of the batch."""
+        (_, _, height, width), (_, h0, w0) = self.images.shape, self.originals[n].shape
+        return Sizes((height, width), self.content_sizes[n], (h0, w0))
 
 
 def resized_shape(original: tuple[int, int], size: InputConfig) -> tuple[int, int]:

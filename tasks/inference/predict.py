@@ -104,15 +104,8 @@ class Finder:
     def _batch(self, batch: ImageBatch, image_ids: Sequence[int]) -> Iterator[Job]:
         images = batch.images.to(self.device, non_blocking=True)
         outputs = forward_tiled(self.model, images, batch.content_sizes, self.size.tile)
-        for n, original in enumerate(batch.originals):
-            found = predict(
-                outputs,
-                n,
-                self.inference,
-                input_size=(images.shape[2], images.shape[3]),
-                content_size=batch.content_sizes[n],
-                original_size=(original.shape[1], original.shape[2]),
-            )
+        for n in range(len(batch.originals)):
+            found = predict(outputs, n, self.inference, batch.sizes(n))
             classes = [self.model.categories[label]["id"] for label in found.labels.tolist()]
             yield (
                 found.masks.nbytes,

@@ -64,7 +64,9 @@ class _Group:
         self.labeller, self.context, self.points_xy, self.labels = labeller, context, points_xy, labels
         self.exclusive = labeller.prompt.exclusive != "none"
         self.prompt = labeller.prompt.model_copy(update={"exclusive": "none"})
-        self.rough, self.refined = (PixelAssignment(context.size, labeller.device) for _ in range(2))
+        self.rough, self.refined = (
+            PixelAssignment(context.sizes.original, labeller.device) for _ in range(2)
+        )
 
     def _draw(self, rows: Tensor) -> Drawn:
         proposer = self.labeller.proposer
@@ -97,7 +99,7 @@ class _Group:
 
     def decode(self, encoded: _Encoded) -> PointMasks:
         """The third pass."""
-        device, size = self.labeller.device, self.context.size
+        device, size = self.labeller.device, self.context.sizes.original
         rough, refined = (
             torch.from_numpy(decode_many(codes, *size)).to(device)
             for codes in (encoded.rough, encoded.refined)

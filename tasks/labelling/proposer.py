@@ -50,8 +50,7 @@ def draw(
         labels: int64 [K], contiguous classes.
     """
     best, reasons = _best(proposer.propose(context, points_xy, labels), len(labels), prompt.mask_threshold)
-    sizes = (context.input_size, context.content_size, context.size)
-    rough = place_masks(best.mask_prob, best.cut, points_xy, labels, *sizes, prompt)
+    rough = place_masks(best.mask_prob, best.cut, points_xy, labels, context.sizes, prompt)
     return Drawn(rough, best, reasons)
 
 

@@ -134,7 +134,7 @@ class Maker:
         for image, context in zip(batch.rows, labeller.proposer.encode(batch), strict=True):
             clicks = window.clicks[image]
             tensors = clicks.tensors(self.class_of, labeller.device)
-            chunk_size = max(1, MASK_PIXELS // (context.size[0] * context.size[1]))
+            chunk_size = max(1, MASK_PIXELS // (context.sizes.original[0] * context.sizes.original[1]))
             if len(clicks) <= chunk_size:
                 yield image, clicks, labeller.label(context, *tensors)
             else:

@@ -53,10 +53,9 @@ class SOLOv2Proposer:
             filled = pad(images, (0, 0, 0, 0, 0, 0, 0, blank)) if blank else images
             of_all = forward_tiled(self.network, filled, [*sizes, *[(0, 0)] * blank], self.tile)
             outputs = [(of_all, n) for n in range(len(images))]
-        input_size = (images.shape[2], images.shape[3])
         return [
-            ImageContext(original.to(self.device), input_size, size, of_image)
-            for original, size, of_image in zip(batch.originals, sizes, outputs, strict=True)
+            ImageContext(original.to(self.device), batch.sizes(n), of_image)
+            for n, (original, of_image) in enumerate(zip(batch.originals, outputs, strict=True))
         ]
 
     def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
@@ -66,7 +65,6 @@ class SOLOv2Proposer:
             ValueError: a point isn't finite, or the network doesn't have its class.
         """
         outputs, n = context.encoding
-        sizes = (context.input_size, context.content_size, context.size)
-        found = prompt_original(outputs, n, points_xy, labels, *sizes, self.prompt)._asdict()
+        found = prompt_original(outputs, n, points_xy, labels, context.sizes, self.prompt)._asdict()
         candidates = Candidates(**{name: found[name][:, None] for name in Candidates._fields})
         return Proposals(candidates, [None] * len(labels))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data.masks.rle import FloatArray, IntArray
 from models.inference.coarse_masks import Rough
+from models.masks.resize import Sizes
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,14 @@ class ImageContext(NamedTuple):
 
     original: Tensor
     """uint8 RGB [3, H, W]"""
-    input_size: tuple[int, int]
-    """(height, width) of the input, with its padding"""
-    content_size: tuple[int, int]
-    """(height, width) of the resized image in it"""
+    sizes: Sizes
     encoding: Any
     """the proposer's own, such as feature maps"""
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(H, W)"""
-        return (self.original.shape[1], self.original.shape[2])
-
-    @property
     def area_scale(self) -> float:
         """Pixels of the resized image per pixel of the original."""
-        (ch, cw), (height, width) = self.content_size, self.size
+        (ch, cw), (height, width) = self.sizes.content, self.sizes.original
         return ch * cw / (height * width)
 
 

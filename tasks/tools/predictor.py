@@ -72,11 +72,11 @@ class Predictor:
     @torch.inference_mode()
     def find(self, image: ImageBatch) -> Job:
         """Instances of the only image of a batch, the best first: category_id, score, bbox, segmentation."""
-        outputs, inference, sizes = self._outputs(image), self.rules.inference, _sizes(image)
+        outputs, inference, sizes = self._outputs(image), self.rules.inference, image.sizes(0)
         if self.rules.mask_nms and isinstance(outputs, RawOutputs):
-            found = predict_as_reference(outputs, 0, inference, *sizes)
+            found = predict_as_reference(outputs, 0, inference, sizes)
         else:
-            found = predict(outputs, 0, inference, *sizes)
+            found = predict(outputs, 0, inference, sizes)
         scores = found.scores.tolist()
         rows = partial(_found_rows, self._ids(found.labels), scores, found.masks, found.boxes_xyxy)
         return found.masks.nbytes, rows
@@ -115,11 +115,12 @@ class Predictor:
     def _draw_as_reference(self, image: ImageBatch, points: Rows, xy: Tensor, labels: Tensor) -> Job:
         outputs, config = self._outputs(image), self.rules.inference
         assert isinstance(outputs, RawOutputs)  # not tiled
-        input_size, content, size = _sizes(image)
-        scaled = xy * xy.new_tensor([content[1] / size[1], content[0] / size[0]])
-        found = prompt_as_reference(outputs, 0, scaled, labels, input_size, config)
-        masks = resize_masks(found.mask_prob, input_size, content, size, config.mask_threshold)
-        carried = rounded_points(xy[found.carried], size)
+        sizes = image.sizes(0)
+        (ch, cw), (height, width) = sizes.content, sizes.original
+        scaled = xy * xy.new_tensor([cw / width, ch / height])
+        found = prompt_as_reference(outputs, 0, scaled, labels, sizes.input, config)
+        masks = resize_masks(found.mask_prob, sizes, config.mask_threshold)
+        carried = rounded_points(xy[found.carried], sizes.original)
         status = ["ok"] * len(masks)
         if self.refiner is not None:
             masks, kept_rough = refine_as_reference(
@@ -150,15 +151,6 @@ def _build(folder: Path, kind: type[Network]) -> Network:
     if not isinstance(network, kind):
         raise TaskError(f"{folder}: found a {type(network).__name__}, expected a {kind.__name__}")
     return network
-
-
-Size = tuple[int, int]
-
-
-def _sizes(image: ImageBatch) -> tuple[Size, Size, Size]:
-    """(height, width) of the padded input, the resized image, the original."""
-    (_, _, height, width), (_, h0, w0) = image.images.shape, image.originals[0].shape
-    return (height, width), image.content_sizes[0], (h0, w0)
 
 
 def _rows(

@@ -8,6 +8,7 @@ import torch
 from bench.crowded import OURS, PAPER, by_our_rule, by_the_reference_s_rule
 from bench.perfect import SIZE, close_pairs, disc_pairs, discs, perfect_outputs, specks
 from models.inference.coarse_masks import rough_masks
+from models.masks.resize import Sizes
 from tasks.labelling.measure_refiner import paired_iou
 
 
@@ -39,7 +40,7 @@ def test_objects_of_three_pixels_all_have_a_row_and_a_mask_about_them() -> None:
     scene = specks(30, rng())
     clicks = scene.clicks("random", rng(1))
     masks = rough_masks(
-        perfect_outputs(scene, 2).outputs, 0, clicks, scene.labels, SIZE, SIZE, SIZE, OURS
+        perfect_outputs(scene, 2).outputs, 0, clicks, scene.labels, Sizes(SIZE, SIZE, SIZE), OURS
     ).masks
     assert len(masks) == 30 and masks.flatten(1).any(1).all()
     assert (paired_iou(masks, scene.masks) > 0.2).float().mean() > 0.8
@@ -73,6 +74,6 @@ def test_the_same_click_twice_has_two_rows_and_one_owner() -> None:
     clicks = scene.clicks("centre", rng(1))[[0, 0, 1, 2]]
     labels = scene.labels[[0, 0, 1, 2]]
     outputs = perfect_outputs(scene, 4).outputs
-    rough = rough_masks(outputs, 0, clicks, labels, SIZE, SIZE, SIZE, OURS)
+    rough = rough_masks(outputs, 0, clicks, labels, Sizes(SIZE, SIZE, SIZE), OURS)
     assert len(rough.masks) == 4 and rough.drawn.all()
     assert rough.masks[0].any() and not rough.masks[1].any()

@@ -13,6 +13,7 @@ from data.masks.rle import decode_many, encode_many
 from models.config import InferenceConfig
 from models.inference.coarse_masks import rough_masks
 from models.inference.detect import predict
+from models.masks.resize import Sizes
 
 PADDED, CONTENT = (192, 256), (180, 240)
 CONFIG = teacher_config(4, 40).model_copy(
@@ -34,9 +35,9 @@ def scene(seed: int, count: int = 30) -> Answers:
 def test_masks_at_points_are_the_plain_loop_s(seed: int, original: tuple[int, int]) -> None:
     """But for pixels at the very threshold, on which rounding decides."""
     said = scene(seed)
-    sizes = (PADDED, CONTENT, original)
+    sizes = Sizes(PADDED, CONTENT, original)
     points = said.points_xy * torch.tensor([original[1] / CONTENT[1], original[0] / CONTENT[0]])
-    rough = rough_masks(said.outputs, 0, points, said.labels, *sizes, PAPER)
+    rough = rough_masks(said.outputs, 0, points, said.labels, sizes, PAPER)
     ours = encode_many(rough.masks, rough.boxes_xyxy)
     plain = prompt_plainly(said.outputs, said.points_xy, said.labels, sizes, 0.5)
     assert rough.masks.flatten(1).any(1).float().mean() > 0.8
@@ -46,9 +47,9 @@ def test_masks_at_points_are_the_plain_loop_s(seed: int, original: tuple[int, in
 @pytest.mark.parametrize("original", [CONTENT, (97, 131)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_detections_are_the_plain_loop_s(seed: int, original: tuple[int, int]) -> None:
-    sizes = (PADDED, CONTENT, original)
+    sizes = Sizes(PADDED, CONTENT, original)
     outputs = scene(seed).outputs
-    found = predict(outputs, 0, RULES, *sizes)
+    found = predict(outputs, 0, RULES, sizes)
     codes, scores = detect_plainly(outputs, sizes, RULES)
     assert len(found.scores) == len(codes) > 15
     torch.testing.assert_close(found.scores, scores, atol=1e-4, rtol=0)
@@ -58,7 +59,9 @@ def test_detections_are_the_plain_loop_s(seed: int, original: tuple[int, int]) -
 
 def test_the_default_rule_shares_no_pixel_within_a_class() -> None:
     said = scene(3)
-    rough = rough_masks(said.outputs, 0, said.points_xy, said.labels, PADDED, CONTENT, CONTENT, DEFAULT)
+    rough = rough_masks(
+        said.outputs, 0, said.points_xy, said.labels, Sizes(PADDED, CONTENT, CONTENT), DEFAULT
+    )
     masks = decode_many(encode_many(rough.masks, rough.boxes_xyxy), *CONTENT)
     for label in said.labels.unique():
         assert masks[(said.labels == label).numpy()].sum(0).max() <= 1

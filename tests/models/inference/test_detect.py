@@ -19,6 +19,7 @@ from models.inference.detect import (
     predict,
     suppress,
 )
+from models.masks.resize import Sizes
 from models.solov2.network import RawOutputs
 
 CONFIG = InferenceConfig(
@@ -110,7 +111,7 @@ def test_a_cell_is_where_its_centre_is(
 
 
 def test_predict_finds_what_is_there() -> None:
-    found = predict(scene(), 0, CONFIG, (64, 64), (64, 64), (64, 64))
+    found = predict(scene(), 0, CONFIG, Sizes((64, 64), (64, 64), (64, 64)))
     assert found.labels.tolist() == [1, 0]
     assert found.scores.tolist() == pytest.approx(torch.tensor([3.0, 2.0]).sigmoid().tolist(), abs=1e-3)
     assert found.masks.shape == (2, 64, 64)
@@ -119,7 +120,7 @@ def test_predict_finds_what_is_there() -> None:
 
 
 def test_predict_cuts_padding_off_before_resizing() -> None:
-    found = predict(scene(), 0, CONFIG, (64, 64), (32, 64), (64, 128))
+    found = predict(scene(), 0, CONFIG, Sizes((64, 64), (32, 64), (64, 128)))
     inside = found.masks[found.labels == 1][0]
     assert inside.shape == (64, 128)
     assert inside[20:60, 20:60].all()
@@ -142,7 +143,7 @@ def test_predict_cuts_padding_off_before_resizing() -> None:
 )
 def test_each_limit_limits(changes: dict, count: int) -> None:
     config = InferenceConfig.model_validate({**CONFIG.model_dump(), **changes})
-    found = predict(scene(), 0, config, (64, 64), (64, 64), (50, 40))
+    found = predict(scene(), 0, config, Sizes((64, 64), (64, 64), (50, 40)))
     assert found.masks.shape == (count, 50, 40)
     assert len(found.scores) == len(found.labels) == count
 
@@ -153,7 +154,7 @@ def test_an_area_counts_alike_on_a_finer_map(min_area: float, count: int) -> Non
     plain = scene()
     finer = plain._replace(mask_features=plain.mask_features.repeat_interleave(2, 2).repeat_interleave(2, 3))
     config = InferenceConfig.model_validate({**CONFIG.model_dump(), "min_area": min_area})
-    assert len(predict(finer, 0, config, (64, 64), (64, 64), (50, 40)).scores) == count
+    assert len(predict(finer, 0, config, Sizes((64, 64), (64, 64), (50, 40))).scores) == count
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_a_score_of_just_the_threshold_stays(nms_threshold: float, kept: int) ->
 
 def test_nothing_found_is_an_empty_answer() -> None:
     outputs = scene()._replace(category_logits=[torch.full((1, 2, 2, 2), -9.0)])
-    found = predict(outputs, 0, CONFIG, (64, 64), (64, 64), (50, 40))
+    found = predict(outputs, 0, CONFIG, Sizes((64, 64), (64, 64), (50, 40)))
     assert found.masks.shape == (0, 50, 40)
 
 
@@ -207,7 +208,9 @@ def test_maskness_row_by_row_is_that_of_all(monkeypatch: pytest.MonkeyPatch, cac
 
 @pytest.mark.parametrize("chunk", [1, 1 << 25])
 def test_candidates_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    whole = predict(scene(), 0, CONFIG, (64, 64), (64, 64), (50, 40))
+    whole = predict(scene(), 0, CONFIG, Sizes((64, 64), (64, 64), (50, 40)))
     monkeypatch.setattr(detect, "CHUNK_ELEMENTS", chunk)
-    for one, other in zip(predict(scene(), 0, CONFIG, (64, 64), (64, 64), (50, 40)), whole, strict=True):
+    for one, other in zip(
+        predict(scene(), 0, CONFIG, Sizes((64, 64), (64, 64), (50, 40))), whole, strict=True
+    ):
         torch.testing.assert_close(one, other)

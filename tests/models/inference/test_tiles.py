@@ -14,6 +14,7 @@ from models.inference.click_masks import prompt_points
 from models.inference.detect import candidates
 from models.inference.tiles import Tiled, _inside, forward_tiled, predict, prompt, starts, tile_core_ranges
 from models.masks.boxes import mask_boxes
+from models.masks.resize import Sizes
 from models.solov2.network import RawOutputs, SOLOv2
 
 TILE = TileConfig(side=64, overlap=32)
@@ -86,8 +87,8 @@ def test_an_image_of_one_tile_is_as_seen_whole(network: SOLOv2, content: tuple[i
         strict=True,
     ):
         assert torch.allclose(a, b, atol=1e-6)
-    sizes = ((64, 64), content, content)
-    for a, b in zip(predict(whole, 0, FINDING, *sizes), predict(tiled, 0, FINDING, *sizes), strict=True):
+    sizes = Sizes((64, 64), content, content)
+    for a, b in zip(predict(whole, 0, FINDING, sizes), predict(tiled, 0, FINDING, sizes), strict=True):
         assert torch.equal(a, b)
 
 
@@ -186,7 +187,7 @@ def test_each_cell_is_asked_once_and_its_mask_lies_in_its_tile(network: SOLOv2) 
     seen = forward_tiled(network, batch, [size], TILE)
     assert isinstance(seen, Tiled)
     every = FINDING.model_copy(update={"nms_pre": 100_000, "max_detections": 100_000})
-    found = predict(seen, 0, every, size, size, size)
+    found = predict(seen, 0, every, Sizes(size, size, size))
     expected = sum(
         len(candidates(seen.outputs, t.row, every, (64, 64), tuple(
             side - corner for side, corner in zip(t.core_xyxy, (t.x, t.y, t.x, t.y), strict=True)
@@ -207,8 +208,8 @@ def test_masks_are_drawn_alike_by_tile_and_whole(network: SOLOv2) -> None:
     """An image that is as large as its input goes another way than one that isn't."""
     batch, size = images(96, 160), (96, 160)
     seen = forward_tiled(network, batch, [size], TILE)
-    by_tile = predict(seen, 0, FINDING, size, size, size)
-    whole = predict(seen, 0, FINDING, size, size, (192, 320))
+    by_tile = predict(seen, 0, FINDING, Sizes(size, size, size))
+    whole = predict(seen, 0, FINDING, Sizes(size, size, (192, 320)))
     assert torch.equal(by_tile.scores, whole.scores)
     shrunk = whole.masks[:, ::2, ::2]
     for found in (by_tile, whole):

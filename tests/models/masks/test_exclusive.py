@@ -10,6 +10,7 @@ from torch import Tensor
 from models.masks import exclusive
 from models.masks.boxes import mask_boxes
 from models.masks.exclusive import Maps, PixelAssignment, groups_of, make_exclusive, remove_overlaps_
+from models.masks.resize import Sizes
 
 SIZE = (24, 32)
 
@@ -18,7 +19,7 @@ def scene(seed: int, count: int) -> tuple[Tensor, Maps, Tensor]:
     """Masks cut from random smooth maps of the whole image, and clicks anywhere."""
     rng = torch.Generator().manual_seed(seed)
     low = torch.rand(count, 1, 6, 8, generator=rng)
-    maps = Maps.of_input(low[:, 0], SIZE, SIZE, SIZE)
+    maps = Maps.of_input(low[:, 0], Sizes(SIZE, SIZE, SIZE))
     full = F.interpolate(low, size=SIZE, mode="bilinear", align_corners=False)[:, 0]
     points = torch.rand(count, 2, generator=rng) * torch.tensor([SIZE[1], SIZE[0]])
     return full > 0.5, maps, points
@@ -122,7 +123,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_maps_of_a_padded_and_scaled_batch_lie_on_the_original() -> None:
     """A map of 8 x 12 for an input of 32 x 48, of which 24 x 32 show an image of 48 x 64."""
-    maps = Maps.of_input(torch.arange(12.0).expand(1, 8, 12), (32, 48), (24, 32), (48, 64))
+    maps = Maps.of_input(torch.arange(12.0).expand(1, 8, 12), Sizes((32, 48), (24, 32), (48, 64)))
     assert maps.boxes_xyxy.tolist() == [[0, 0, 96, 64]]
     at = maps.at(torch.zeros(3, dtype=torch.long), torch.tensor([[4.0, 10.0], [12.0, 10.0], [-5.0, 99.0]]))
     assert at.tolist() == [0.0, 1.0, 0.0]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.masks import resize
 from models.masks.boxes import mask_boxes
-from models.masks.resize import _levels, _whole, resize_boxed, resize_masks
+from models.masks.resize import Sizes, _levels, _whole, resize_boxed, resize_masks
 
 
 def values(maps: Tensor, input_size, content_size, original_size) -> Tensor:
@@ -42,9 +42,9 @@ def test_of_the_size_of_the_input_they_are_torch_s_to_the_last_bit(
     maps = blobs(seed, 6, h, w)
     threshold = torch.linspace(0.05, 0.9, 6) if one_each else 0.3
     levels = _levels(threshold, maps)[:, None, None]
-    found = resize_boxed(maps, padded, content, content, threshold)
+    found = resize_boxed(maps, Sizes(padded, content, content), threshold)
     assert torch.equal(found.masks, values(maps, padded, content, content) > levels)
-    assert torch.equal(resize_masks(maps, padded, content, content, threshold), found.masks)
+    assert torch.equal(resize_masks(maps, Sizes(padded, content, content), threshold), found.masks)
     assert hold(found.boxes_xyxy, found.masks)
 
 
@@ -58,7 +58,7 @@ def test_of_another_size_they_are_torch_s_but_for_pixels_at_the_very_threshold(
     content = (max(1, padded[0] - cut[0]), max(1, padded[1] - cut[1]))
     maps = blobs(seed, 4, h, w)
     expected = values(maps, padded, content, original)
-    found = resize_boxed(maps, padded, content, original, 0.3)
+    found = resize_boxed(maps, Sizes(padded, content, original), 0.3)
     differs = found.masks != (expected > 0.3)
     assert ((expected[differs] - 0.3).abs() < 1e-5).all()
     assert hold(found.boxes_xyxy, found.masks)
@@ -73,7 +73,7 @@ def hold(boxes: Tensor, masks: Tensor) -> bool:
 
 def test_a_flat_map_at_the_threshold_is_empty_and_above_it_full() -> None:
     maps = torch.tensor([0.5, 0.5000001, 1.0]).view(3, 1, 1).expand(3, 8, 8)
-    masks = resize_masks(maps, (32, 32), (32, 32), (32, 32), 0.5)
+    masks = resize_masks(maps, Sizes((32, 32), (32, 32), (32, 32)), 0.5)
     assert torch.equal(masks.flatten(1).all(1), torch.tensor([False, True, True]))
     assert not masks[0].any()
 
@@ -82,12 +82,12 @@ def test_what_lies_in_the_padding_is_cut_off() -> None:
     maps = torch.zeros(1, 8, 8)
     maps[0, 7, 7] = 1.0
     for original in ((16, 16), (40, 33)):
-        found = resize_boxed(maps, (32, 32), (16, 16), original, 0.5)
+        found = resize_boxed(maps, Sizes((32, 32), (16, 16), original), 0.5)
         assert not found.masks.any() and found.boxes_xyxy.tolist() == [[0, 0, 0, 0]]
 
 
 def test_no_masks() -> None:
-    found = resize_boxed(torch.zeros(0, 4, 4), (16, 16), (16, 16), (9, 7), 0.5)
+    found = resize_boxed(torch.zeros(0, 4, 4), Sizes((16, 16), (16, 16), (9, 7)), 0.5)
     assert found.masks.shape == (0, 9, 7) and found.boxes_xyxy.shape == (0, 4)
 
 
@@ -97,9 +97,9 @@ def test_whole_masks_in_chunks_are_those_in_boxes(
 ) -> None:
     """What a GPU does; in one piece and in several."""
     maps = blobs(1, 5, 8, 8)
-    sizes = ((32, 32), (30, 20), original)
+    sizes = Sizes((32, 32), (30, 20), original)
     levels = _levels(0.3, maps)
-    whole = _whole(maps, *sizes, levels)
-    assert torch.equal(resize_masks(maps, *sizes, 0.3), whole)
+    whole = _whole(maps, sizes, levels)
+    assert torch.equal(resize_masks(maps, sizes, 0.3), whole)
     monkeypatch.setattr(resize, "CHUNK_ELEMENTS", 1)
-    assert torch.equal(_whole(maps, *sizes, levels), whole)
+    assert torch.equal(_whole(maps, sizes, levels), whole)

@@ -16,7 +16,7 @@ from models.config import PromptConfig
 from models.inference.click_masks import prompt_points
 from models.inference.detect import maskness, predict
 from models.masks.geometry import Shapes, measure
-from models.masks.resize import resize_masks
+from models.masks.resize import Sizes, resize_masks
 from models.reference.compat import mask_nms, predict_as_reference, prompt_as_reference, rounded_points
 from models.reference.compat_refine import reference_boxes, reference_inputs
 from models.reference.published import renamed, solov2_names
@@ -157,7 +157,8 @@ def overlaps(ours: Tensor, theirs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("nms", "rule"), [("matrix", predict), ("mask", predict_as_reference)])
 def test_plain_inference(folder: Path, outputs, nms: str, rule) -> None:
     with np.load(folder / f"solov2_tiny/a256x320_infer_none_{nms}.npz") as theirs:
-        ours = rule(outputs, 0, STUDENT.inference, SIZE, SIZE, tuple(theirs["image_size"].tolist()))
+        sizes = Sizes(SIZE, SIZE, tuple(theirs["image_size"].tolist()))
+        ours = rule(outputs, 0, STUDENT.inference, sizes)
         assert np.array_equal(ours.labels, theirs["classes"])
         np.testing.assert_allclose(ours.scores, theirs["scores"], atol=1e-5)
         assert overlaps(ours.masks, bits(theirs, "mask")).min() >= 0.999
@@ -190,7 +191,7 @@ def test_the_fate_of_each_of_the_12_objects(folder: Path, scene, outputs) -> Non
     chosen = able.nonzero()[:, 0]
     theirs = np.load(folder / "solov2_tiny/a256x320_infer_point_mask_openranges.npz")
     ours = prompt_as_reference(outputs, 0, points[chosen], labels[chosen], SIZE, TEACHER.inference)
-    masks = resize_masks(ours.mask_prob, SIZE, SIZE, SIZE, 0.5)
+    masks = resize_masks(ours.mask_prob, Sizes(SIZE, SIZE, SIZE), 0.5)
 
     assert np.array_equal(ours.labels, theirs["classes"])
     np.testing.assert_allclose(ours.scores, theirs["scores"], atol=1e-5)
@@ -234,7 +235,7 @@ def test_every_object_with_a_point_gets_a_mask_of_ours(folder: Path, scene, outp
     points = measure(scene["masks"][held]).centre
     ours = prompt_points(outputs, 0, points - 0.5, labels, SIZE, PromptConfig.paper(0.5))
     assert (len(ours.score), len(ours.mask_prob)) == (11, 11)
-    masks = resize_masks(ours.mask_prob, SIZE, SIZE, SIZE, 0.5)
+    masks = resize_masks(ours.mask_prob, Sizes(SIZE, SIZE, SIZE), 0.5)
     with np.load(folder / "solov2_tiny/a256x320_infer_point_mask_openranges.npz") as theirs:
         for mask, score, label in zip(bits(theirs, "mask"), theirs["scores"], theirs["classes"], strict=True):
             same = (labels == label) & torch.from_numpy(overlaps(masks, mask[None]) >= 0.999)

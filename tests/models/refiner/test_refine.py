@@ -8,6 +8,7 @@ from models.config import PromptConfig
 from models.inference.coarse_masks import Rough
 from models.masks.boxes import mask_boxes
 from models.masks.exclusive import Maps
+from models.masks.resize import Sizes
 from models.refiner.refine import refined_masks
 
 SIZE = (40, 60)
@@ -29,7 +30,7 @@ class Dilate(nn.Module):
 
 
 def rough_of(masks: Tensor, certainty: float = 0.9) -> Rough:
-    maps = Maps.of_input(masks.float() * certainty, SIZE, SIZE, SIZE)
+    maps = Maps.of_input(masks.float() * certainty, Sizes(SIZE, SIZE, SIZE))
     return Rough(masks, masks.flatten(1).any(1), maps, mask_boxes(masks))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from data.tables import Split
 from models.checkpoint import build_model, load_teacher
 from models.inference.coarse_masks import rough_masks
+from models.masks.resize import Sizes
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
 from tasks.common.config import Params
@@ -68,7 +69,9 @@ def test_rough_figures_are_those_of_the_coco_tools(
     expected_iou, expected_area = [], []
     for click in CLICKS:
         points = click_points(masks, click, params.seed, image_id)
-        rough = rough_masks(outputs, 0, points, labels, (32, 32), (32, 32), (64, 64), params.prompt).masks
+        rough = rough_masks(
+            outputs, 0, points, labels, Sizes((32, 32), (32, 32), (64, 64)), params.prompt
+        ).masks
         for mask, truth in zip(rough, true, strict=True):
             expected_iou.append(float(rle_tools.iou([as_rle(mask)], [truth], [0])[0, 0]))
             expected_area.append(int(mask.sum()) / 4)

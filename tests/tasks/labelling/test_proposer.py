@@ -15,6 +15,7 @@ from data.masks.rle import area, decode
 from data.tables import Split
 from models.checkpoint import load_teacher
 from models.config import PromptConfig, TileConfig
+from models.masks.resize import Sizes
 from tasks.common.config import Params
 from tasks.inference.batches import ImageBatch, load_batches
 from tasks.labelling import schedule
@@ -52,16 +53,12 @@ class Squares:
     reasons: tuple[str | None, ...] | None = None
 
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
-        size = (batch.images.shape[2], batch.images.shape[3])
-        return [
-            ImageContext(original, size, content, None)
-            for original, content in zip(batch.originals, batch.content_sizes, strict=True)
-        ]
+        return [ImageContext(original, batch.sizes(n), None) for n, original in enumerate(batch.originals)]
 
     def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
         scores = torch.tensor(self.scores or [[0.5, 0.9][: self.count]] * len(labels))
         scores = scores.reshape(len(labels), self.count)
-        height, width = context.input_size
+        height, width = context.sizes.input
         y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
         away = torch.maximum((x - points_xy[:, 0, None, None]).abs(), (y - points_xy[:, 1, None, None]).abs())
         reach = torch.arange(self.count)[:, None, None] + 1.5
@@ -75,7 +72,7 @@ class Squares:
 
 
 def context() -> ImageContext:
-    return ImageContext(torch.zeros(3, *SIZE, dtype=torch.uint8), SIZE, SIZE, None)
+    return ImageContext(torch.zeros(3, *SIZE, dtype=torch.uint8), Sizes(SIZE, SIZE, SIZE), None)
 
 
 def drawn_sides(proposer: Proposer, clicks: int) -> tuple[list[int], list[str | None]]:
