@@ -10,7 +10,7 @@ from data import strict_yaml
 from data.errors import Fault
 from tasks.common.errors import TaskError
 from tasks.doctor.finding import Diagnosis
-from tasks.promotion.baseline import BASELINE, REGISTRY, START, Baseline, model_folder, read_start
+from tasks.promotion.baseline import BASELINE, REGISTRY, START, Baseline, model_folder, read_start, restoring
 from tasks.promotion.registry import Entry, Registry
 
 CHECK = "registry"
@@ -47,10 +47,10 @@ def _read(read: Callable[[], Read], folder: Path, diagnosis: Diagnosis) -> Read 
     except TaskError as error:
         for text in str(error).split(f"\n{folder}/"):  # of several files, each begins with its path
             file, _, found = text.removeprefix(f"{folder}/").partition(": ")
-            fault = _fault(
-                folder / file, "file", " ".join(found.split()), "a file as `points2model` writes it"
-            )
-            diagnosis.error(CHECK, fault)
+            path = folder / file
+            found, _, _ = found.partition(restoring(path))  # the next step, which the fault has too
+            found = " ".join(found.split()).removesuffix("Fix these faults, or").rstrip(" ;")
+            diagnosis.error(CHECK, _fault(path, "file", found, "a file as `points2model` writes it"))
         return None
 
 
@@ -76,4 +76,4 @@ def _check_pointer(folder: Path, entry: Entry, diagnosis: Diagnosis) -> None:
 
 
 def _fault(path: Path, record: str, found: str, expected: str) -> Fault:
-    return Fault(str(path), record, found, expected, f"bring it back with `git checkout {path}`")
+    return Fault(str(path), record, found, expected, restoring(path))

@@ -99,7 +99,10 @@ def test_damage(root: Path, name: str, damage: Callable[[Path], None], start: st
         assert faults == []
         return
     assert any(fault.startswith(start) for fault in faults), faults
-    assert all("Next: bring it back with `git checkout " in fault for fault in faults)
+    assert all(fault.count("restore it from a backup, or with `git checkout ") == 1 for fault in faults), (
+        faults
+    )
+    assert all("Next: restore it from a backup, or with `git checkout " in fault for fault in faults)
 
 
 def test_every_damaged_file_is_an_error_of_its_own(root: Path) -> None:
