@@ -77,7 +77,8 @@ def _best(proposals: Proposals, clicks: int, cut: float) -> tuple[Candidates, li
     if shape[1] == 0:
         candidates = Candidates._make(one.new_zeros(clicks, 1, *one.shape[2:]) for one in candidates)
         candidates = candidates._replace(score=candidates.score + torch.nan)
-    finite = candidates.mask_prob.flatten(2).sum(2).isfinite()
+    # In float32: the sum of a large mask is beyond half precision.
+    finite = candidates.mask_prob.flatten(2).sum(2, dtype=torch.float32).isfinite()
     usable = finite & candidates.score.isfinite() & candidates.cut.isfinite()
     if shape[1] > 1:
         rows = torch.arange(clicks, device=usable.device)

@@ -32,7 +32,6 @@ class Metric:
     label: str
     meaning: str
     unit: str = "%"
-    higher_is_better: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

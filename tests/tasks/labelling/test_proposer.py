@@ -106,6 +106,18 @@ def test_a_mask_that_is_not_finite_is_no_candidate() -> None:
     assert drawn_sides(proposer, 3) == ([3, 0, 5], [None, NOT_FINITE, None])
 
 
+def test_a_large_mask_of_half_precision_is_finite() -> None:
+    class Whole(Squares):
+        def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+            maps, one = torch.ones(1, 1, *context.sizes.input, dtype=torch.float16), torch.ones(1, 1)
+            return Proposals(Candidates(maps, 0.5 * one, one.long(), one, one, one), [None])
+
+    large = ImageContext(torch.zeros(3, 300, 300, dtype=torch.uint8), Sizes(*[(300, 300)] * 3), None)
+    xy, labels = torch.full((1, 2), 150.0), torch.zeros(1, dtype=torch.long)
+    found = draw(Whole(), large, xy, labels, PROMPT)
+    assert found.reasons == [None] and found.rough.masks.all()
+
+
 @pytest.mark.parametrize("clicks", [0, 3])
 def test_a_proposer_may_return_nothing(clicks: int) -> None:
     proposer = Squares(count=0, reasons=("too blurred", None, None)[:clicks])
