@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dvc.output import Output
 
+from flows.dvc import put_back
 from flows.dvc.remote_config import RemoteError
 from flows.dvc.remote_setup import set_up
 from flows.dvc.send import send_all
@@ -59,6 +62,28 @@ def test_data_that_are_whole_nowhere_fail_the_push(whole: Whole, tmp_path: Path,
     )
     assert not whole.stored(digest, tmp_path / "s").exists() and not whole.stored(digest).exists()
     assert whole.stored(whole.digest("ws/file"), tmp_path / "s").exists()
+
+
+def test_data_that_change_while_they_are_put_back_are_not_sent(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their times set back: DVC stores the new bytes under the hash that it knows of the old ones."""
+    set_up(whole.root, "store", {"url": str(tmp_path / "s")}, share=True, replace=False, seconds=60)
+    path, digest = whole.path("data/in.txt"), whole.digest("data/in.txt")
+    whole.stored(digest).unlink()
+    built = put_back.built
+
+    def then_changed(out: Output) -> Any:
+        found, stat = built(out), os.stat(out.fs_path)
+        if Path(out.fs_path) == path:
+            path.write_text("IN\n")
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        return found
+
+    monkeypatch.setattr(put_back, "built", then_changed)
+    with pytest.raises(RemoteError, match="but not data/in.txt: not whole in the workspace"):
+        send_all(whole.root, print, pauses=())
+    assert not whole.stored(digest, tmp_path / "s").exists() and not whole.stored(digest).exists()
 
 
 def test_data_that_only_the_remote_has_are_not_lost(whole: Whole, store: Path) -> None:

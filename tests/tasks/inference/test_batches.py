@@ -10,7 +10,7 @@ import torch
 
 from data.tables import IMAGES, INSTANCES, Category, Split, write_split
 from tasks.common.config import InputConfig
-from tasks.inference.batches import load_batches, padded_size
+from tasks.inference.batches import load_batches, padded_size, prepare, stack
 
 SIZE = InputConfig(short_side=32, max_side=64, enlarge=True, tile=None)
 SHAPES = [(40, 40), (40, 80), (40, 40), (200, 40), (40, 41)]  # height, width
@@ -50,6 +50,15 @@ def test_every_image_once_and_only_with_equals(split: Split, batch_size: int, wo
             assert batch.images.dtype == torch.uint8
             seen.append(row)
     assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_each_image_of_a_batch_has_its_own_sizes() -> None:
+    size = InputConfig(short_side=40, max_side=100, enlarge=True, tile=None)
+    shapes = [(80, 90), (80, 96)]
+    batch = stack([3, 5], [prepare(np.zeros((*shape, 3), np.uint8), size) for shape in shapes])
+    assert [batch.sizes(n) for n in range(2)] == [
+        ((64, 64), (40, 45), (80, 90)), ((64, 64), (40, 48), (80, 96)),
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_read_comes_with_its_reason(split: Split) -> None:
