@@ -42,10 +42,10 @@ def test_no_stage_starts_after_a_failure(monkeypatch: pytest.MonkeyPatch, failin
 
     monkeypatch.setattr(pipeline, "_submit", submit)
     monkeypatch.setattr(pipeline, "as_completed", iter)
-    monkeypatch.setattr(pipeline, "take_away_damaged", lambda *_: [])
+    monkeypatch.setattr(pipeline, "remove_damaged", lambda *_: [])
     monkeypatch.setattr(pipeline, "line_logger", lambda _: None)
     repo = cast(DvcRepo, SimpleNamespace(done_keys=lambda _: {}))
-    runs = pipeline._run_all(repo, NODES, set(), pipeline.Begun({}, {}))
+    runs = pipeline._run_all(repo, NODES, set(), pipeline.StartedStages({}, {}))
     assert started == ["a", "b", "c"]
     states = {"a": "Completed", "b": "Completed", "c": "Completed", "report": "Not run"}
     assert {run.name: run.state for run in runs} == states | {failing: "Failed"}

@@ -46,6 +46,12 @@ def test_a_project_without_one_has_no_faults(tmp_path: Path) -> None:
     assert found(tmp_path) == []
 
 
+def test_a_promotion_killed_half_way_has_no_faults(root: Path) -> None:
+    """Its event and its model's .dvc file come after its entry; the next run finishes it."""
+    Registry(root / "registry").write_entry(entry("v4"))
+    assert found(root) == []
+
+
 def cut(path: Path) -> None:
     path.write_text(path.read_text()[:30])
 

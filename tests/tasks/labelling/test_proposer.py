@@ -44,12 +44,14 @@ class Squares:
         scores: [K, M], of the clicks of each call; None gives each click 0.5, 0.9, ...
         count: M.
         broken: (click, candidate) of probabilities that are NaN.
+        uncut: (click, candidate) whose threshold is NaN.
         reasons: of the clicks without candidates.
     """
 
     scores: list[list[float]] | None = None
     count: int = 2
     broken: tuple[tuple[int, int], ...] = ()
+    uncut: tuple[tuple[int, int], ...] = ()
     reasons: tuple[str | None, ...] | None = None
 
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
@@ -65,8 +67,11 @@ class Squares:
         maps = (away[:, None] <= reach) * 0.8
         for click, candidate in self.broken:
             maps[click, candidate, 0, 0] = NAN
+        cut = torch.full_like(scores, 0.5)
+        for which in self.uncut:
+            cut[which] = NAN
         candidates = Candidates(
-            maps, torch.full_like(scores, 0.5), torch.zeros_like(scores, dtype=torch.long), scores, scores, scores
+            maps, cut, torch.zeros_like(scores, dtype=torch.long), scores, scores, scores
         )  # fmt: skip
         return Proposals(candidates, list(self.reasons or [None] * len(labels)))
 
@@ -104,6 +109,11 @@ def test_the_candidate_of_the_highest_score_is_used(scores: list[list[float]], s
 def test_a_mask_that_is_not_finite_is_no_candidate() -> None:
     proposer = Squares([[0.1, 0.9]] * 3, broken=((0, 1), (1, 0), (1, 1)))
     assert drawn_sides(proposer, 3) == ([3, 0, 5], [None, NOT_FINITE, None])
+
+
+def test_a_mask_without_a_threshold_is_no_candidate() -> None:
+    proposer = Squares([[0.1, 0.9]] * 3, uncut=((0, 1), (1, 0), (1, 1)))
+    assert drawn_sides(proposer, 3) == ([3, 0, 5], [None, NO_CANDIDATE, None])
 
 
 def test_a_large_mask_of_half_precision_is_finite() -> None:
