@@ -146,7 +146,7 @@ HARMLESS = [
     ("tasks/training/loop.py", "sums[name] = sums.get", "# a comment\n                sums[name] = sums.get"),
     ("tasks/common/disk.py", "free some there", "make room there"),
     ("models/solov2/losses.py", "V-Net (Milletari", "V-Net of 2016 (Milletari"),
-    ("data/points/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = "),
+    ("data/points/formats/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = "),
 ]
 LOSS = ("models/solov2/losses.py", "1 - 2 * overlap", "1 - 3 * overlap")
 

@@ -1,7 +1,6 @@
-"""Point importers: a module a format, and their registry.
+"""Point files as ``PointRecord``s, by the importers of ``data.points.formats``.
 
-An importer reads a point file as ``PointRecord``s; ``data.points.merge`` then looks up the image and class of each
-record, and rejects records without one. To add a format, write a module with an ``Importer`` and list it in ``_ORDER``.
+``data.points.merge`` then looks up the image and class of each record, and rejects records without one.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 from collections.abc import Sequence
 
 from data.errors import DataError, Fault
-from data.points import coco, cvat, delimited, label_studio, labelme, parquet, via, via3
+from data.points.formats import IMPORTERS
 from data.points.record import Importer, Options, PointFile, PointRecord
 from data.tables import Split
 
@@ -21,13 +20,6 @@ __all__ = [
 AUTO = "auto"
 SNIFFED = Options(columns=None, frame_name="frame_{frame:06d}")
 """Options of files that are read without params.yaml: usual headers, CVAT's own names of frames."""
-
-# In the order of sniffing. The most specific come first: two words in its header are enough for a CSV.
-_ORDER = (
-    parquet.IMPORTER, cvat.IMPORTER, coco.IMPORTER, label_studio.IMPORTER, labelme.IMPORTER, via.IMPORTER,
-    via3.IMPORTER, via.CSV_IMPORTER, delimited.IMPORTER,
-)  # fmt: skip
-IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ORDER}
 
 
 def importer_for(file: PointFile, name: str = AUTO, options: Options = SNIFFED) -> Importer:

@@ -185,7 +185,7 @@ def real() -> tuple[Sources, dict[str, dict[str, str]]]:
         ("tasks/common/config/operation.py", "    git: bool\n", "    git: bool\n    review: bool\n", set()),
         ("data/points/__init__.py", "def importer_for", "def another() -> int:\n    return 1\n\ndef importer_for",
          set()),
-        ("data/points/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = ", set()),
+        ("data/points/formats/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = ", set()),
         ("models/solov2/losses.py", "1 - 2 * overlap", "1 - 3 * overlap", {"train_teacher", "train_student"}),
         ("models/solov2/losses.py", "DICE_EPSILON = 0.001", "DICE_EPSILON = 0.002", {"train_teacher", "train_student"}),
         ("data/samples/placement.py", '"nearest-exact"', '"nearest"', TRAINING),

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from data.points.columns import at_centres
+from data.points.formats.via import class_of
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import number, shown, text
-from data.points.via import class_of
 
 POINT = 1
 """The number of a point before its coordinates; rectangles, circles and so on have others."""

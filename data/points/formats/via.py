@@ -13,7 +13,7 @@ from typing import Any
 
 from data.annotations.strict_json import ONCE, parse_json
 from data.points.columns import USUAL, at_centres
-from data.points.delimited import rows_of
+from data.points.formats.delimited import rows_of
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import number, shown, text
 

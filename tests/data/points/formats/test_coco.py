@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import DataError
 from data.points import SNIFFED, PointFile, PointRecord
-from data.points.coco import read, sniff
+from data.points.formats.coco import read, sniff
 
 HEAD = {
     "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b/c.png"}],
