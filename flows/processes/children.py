@@ -1,4 +1,4 @@
-"""Child processes that stream their lines and never outlive this process: see flows/processes/supervisor.py."""
+"""Child processes that stream their lines and never outlive this process: see tasks/common/supervisor.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.messages import plain
-from flows.processes import supervisor
+from tasks.common import supervisor
 
 GRACE = 10.0
 """Seconds between the interrupt and the kill of a child. A training writes nothing then: its states are on disk."""
@@ -73,11 +73,12 @@ def stream(
     """
     ours, theirs = socket.socketpair()
     held = tuple(_held)
-    script = [sys.executable, "-I", "-S", supervisor.__file__, str(theirs.fileno()), str(GRACE)]
+    script = [sys.executable, "-I", "-S", supervisor.__file__]
+    settings = [str(theirs.fileno()), str(int(signal.SIGINT)), str(GRACE)]
     with ours:
         with theirs:
             process = subprocess.Popen(
-                [*script, *command],
+                [*script, *settings, *command],
                 cwd=cwd,
                 env={**env, "POINTS2MODEL_HELD": " ".join(map(str, held))},
                 stdin=subprocess.DEVNULL,

@@ -1,11 +1,12 @@
 """The process between a run and a child: it ends the child, and all that the child started, when the run has died.
 
-    python -I -S supervisor.py SOCKET GRACE COMMAND...
+    python -I -S supervisor.py SOCKET SIGNAL GRACE COMMAND...
 
 A process that is killed with -9 can't end its children: a training would go on for hours and write files that the next
 run writes too. So each child gets a supervisor as its parent. It waits for the child to end, or for SOCKET to close:
-the run holds the other end, and the kernel closes that when the run dies, even by SIGKILL. flows/processes/children.py
-starts this file as a script without packages, which takes some 15 ms.
+the run holds the other end, and the kernel closes that when the run dies, even by SIGKILL. The child gets SIGNAL then,
+and SIGKILL after GRACE seconds. flows/processes/children.py and tasks/common/launcher.py start this file as a script
+without packages, which takes some 15 ms.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code, negative if a signal ended it."""
-    socket, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
+    socket, first, grace = int(arguments[0]), signal.Signals(int(arguments[1])), float(arguments[2])
+    command = arguments[3:]
     os.set_inheritable(socket, False)  # else the child would keep it open
     for inherited in os.environ.pop("POINTS2MODEL_HELD", "").split():
         os.set_inheritable(int(inherited), False)
@@ -53,8 +55,8 @@ def main(arguments: list[str]) -> int:
             os.read(wake, 4096)
         code = _reap().get(child)
         if code is None and socket in ready and not os.read(socket, 64):
-            code = _end(child, grace, everything=True).get(child, -signal.SIGKILL)
-    _end(child, AFTERMATH, everything=False)
+            code = _end(child, first, grace, everything=True).get(child, -signal.SIGKILL)
+    _end(child, first, AFTERMATH, everything=False)
     with contextlib.suppress(OSError):
         os.write(socket, DONE)
     return code
@@ -88,14 +90,14 @@ def _reap() -> dict[int, int]:
     return ended
 
 
-def _end(group: int, grace: float, everything: bool) -> dict[int, int]:
-    """Interrupts the group and kills what is left of it after `grace` seconds.
+def _end(group: int, first: signal.Signals, grace: float, everything: bool) -> dict[int, int]:
+    """Sends `first` to the group and kills what is left of it after `grace` seconds.
 
     `everything`: on Linux, all descendants of this process too. Returns the exit codes of the ended ones, by process
     id.
     """
     ended: dict[int, int] = {}
-    for number, seconds in ((signal.SIGINT, grace), (signal.SIGKILL, AFTERMATH)):
+    for number, seconds in ((first, grace), (signal.SIGKILL, AFTERMATH)):
         end = time.monotonic() + seconds
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
