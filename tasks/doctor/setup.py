@@ -16,6 +16,7 @@ from typing import Any
 from data.errors import Fault
 from data.storage import is_s3
 from models.backbones.config import BackboneConfig
+from models.backbones.registry import BACKBONES
 from tasks.common import project_files
 from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError
@@ -134,13 +135,11 @@ def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, st
             "name a .pth or .safetensors file, imagenet, or null",
         )
         return found, "a file of weights", step, True
-    if backbone.name == "efficientnet_lite0":
-        from models.backbones.efficientnet import INSTALL, WEIGHTS_PACKAGE
-
-        if importlib.util.find_spec(WEIGHTS_PACKAGE) is not None:
+    if (package := BACKBONES[backbone.name].weights_package) is not None:
+        if importlib.util.find_spec(package.module) is not None:
             return None
-        found = f"imagenet for efficientnet_lite0, but package {WEIGHTS_PACKAGE} isn't installed"
-        return found, "the package, which holds the weights", INSTALL, True
+        found = f"imagenet for {backbone.name}, but package {package.module} isn't installed"
+        return found, "the package, which holds the weights", package.install, True
     # Not Path.home(), which raises where HOME isn't set and the user has no name.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
     hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"

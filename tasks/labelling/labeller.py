@@ -17,8 +17,7 @@ from models.refiner.refine import refined_masks
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.labelling.gate import Gate, read_gate
-from tasks.labelling.proposer import Proposer, draw
-from tasks.labelling.solov2_proposer import SOLOv2Proposer
+from tasks.labelling.proposer import Proposer, draw, make_proposer
 from tasks.labelling.types import Drawn, ImageContext, PointMasks, PointStats
 
 
@@ -80,7 +79,7 @@ def load_labeller(params: Params, workspace: Path, device: torch.device) -> Labe
     network = build_model(workspace / "refiner")
     if not isinstance(network, MaskRefineNet):
         raise TaskError(f"{workspace}/refiner: found a {type(network).__name__}, expected a MaskRefineNet")
-    proposer = SOLOv2Proposer(
+    proposer = make_proposer(
         load_teacher(workspace / "teacher", device), params.prompt, params.input.tile, device,
         params.pseudo.batch_size,
     )  # fmt: skip

