@@ -46,6 +46,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "coco": Kind(100, (20.0, 400.0), 80, Sizes((800, 1088), (800, 1066), (480, 640)), 100),
+    "tiny": Kind(10, (10.0, 40.0), 3, Sizes((96, 128), (90, 120), (90, 120)), 20),
     "nuclei": Kind(375, (14.0, 40.0), 1, Sizes((544, 704), (520, 696), (520, 696)), 500),
 }
 
@@ -129,7 +130,7 @@ def main() -> None:
 
 def options() -> argparse.ArgumentParser:
     made = parser(__doc__, repeats=3)
-    made.add_argument("--scenes", nargs="+", choices=KINDS, default=list(KINDS))
+    made.add_argument("--scenes", nargs="+", choices=KINDS, default=["coco", "nuclei"])
     return made
 
 

@@ -35,8 +35,6 @@ from models.masks.resize import Sizes
 from models.solov2.network import RawOutputs, SOLOv2
 
 CLASSES = 80
-INPUT = (800, 1344)
-CONTENT = (800, 1333)
 SIDES = {50: (16.0, 300.0), 500: (10.0, 80.0)}
 """Sides of objects, in pixels of the input, by their number; between these by the nearest."""
 PAPER = PromptConfig.paper(0.5)
@@ -70,10 +68,19 @@ def move(outputs: RawOutputs, device: torch.device) -> RawOutputs:
     )
 
 
-def answers_for(count: int, device: torch.device) -> Answers:
-    sides = SIDES[min(SIDES, key=lambda known: abs(known - count))]
-    objects = scatter(count, sides, CONTENT, CLASSES, torch.Generator().manual_seed(count))
-    made = answer(objects, INPUT, student_config(), CLASSES, seed=1)
+def padded(content: tuple[int, int]) -> tuple[int, int]:
+    height, width = (-(-side // 32) * 32 for side in content)
+    return height, width
+
+
+def answers_for(count: int, content: tuple[int, int], device: torch.device) -> Answers:
+    """The objects' sides are those at 800 pixels, smaller on a smaller input."""
+    low, high = SIDES[min(SIDES, key=lambda known: abs(known - count))]
+    scale = min(1.0, content[0] / 800)
+    objects = scatter(
+        count, (low * scale, high * scale), content, CLASSES, torch.Generator().manual_seed(count)
+    )
+    made = answer(objects, padded(content), student_config(), CLASSES, seed=1)
     return Answers(move(made.outputs, device), made.points_xy.to(device), made.labels.to(device))
 
 
@@ -148,19 +155,19 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     model = build(student_config(), CLASSES, device)
-    image = torch.randint(0, 255, (1, 3, *INPUT), dtype=torch.uint8, device=device)
-    sizes = Sizes(INPUT, CONTENT, tuple(arguments.original))
-    peak, work = peak_of(device), network_work(model, INPUT)
+    content = tuple(arguments.input)
+    sizes = Sizes(padded(content), content, tuple(arguments.original or content))
+    image = torch.randint(0, 255, (1, 3, *sizes.input), dtype=torch.uint8, device=device)
+    peak, work = peak_of(device), network_work(model, sizes.input)
     rows = []
     with torch.inference_mode():
         for count in arguments.points:
-            said = answers_for(count, device)
+            said = answers_for(count, content, device)
             rows += measure(
-                lambda: model(image, [CONTENT]), work, said, sizes, device, arguments.repeats, peak
+                lambda: model(image, [content]), work, said, sizes, device, arguments.repeats, peak
             )
-    title = (
-        f"Points to masks, R-50, {CLASSES} classes, 800x1333, masks of {'x'.join(map(str, sizes.original))}"
-    )
+    shown, original = ("x".join(map(str, size)) for size in (content, sizes.original))
+    title = f"Points to masks, R-50, {CLASSES} classes, {shown}, masks of {original}"
     show(title, rows, machine(device, peak), as_json=arguments.json)
 
 
@@ -168,8 +175,9 @@ def options() -> argparse.ArgumentParser:
     made = parser(__doc__, repeats=3)
     made.add_argument("--points", type=int, nargs="+", default=[50, 500])
     made.add_argument(
-        "--original", type=int, nargs=2, default=list(CONTENT), help="the image's height and width"
+        "--input", type=int, nargs=2, default=[800, 1333], help="height and width that the network sees"
     )
+    made.add_argument("--original", type=int, nargs=2, help="the image's height and width, where they differ")
     return made
 
 

@@ -216,6 +216,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--until", metavar="STEP", help="the last step of the student's lines")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread at a time")
+    parser.add_argument(
+        "--json", action="store_true", help="print a line of JSON for each row of the table too"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other params, in YAML")
     arguments = parser.parse_args()
     data, work = arguments.data.resolve(), arguments.work.resolve()
@@ -246,7 +249,7 @@ def main() -> None:
     started = time.monotonic()
     run_all(phases(cells, arguments.variants), arguments.jobs)
     print(f"{time.monotonic() - started:.0f} s in all")
-    print_tables(work)
+    print_tables(work, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_tables(work: Path) -> None:
-    """AP and pseudo masks, a row a data set, share of strong images and seed."""
+def print_tables(work: Path, *, as_json: bool) -> None:
+    """AP and pseudo masks, a row a data set, share of strong images and seed; `as_json`: a line of JSON each too."""
     console = Console(width=150)
     ap = Table("data", "strong", "seed", "teacher", "control", "rough", "student", "full", "student - control",
                "student / full", "pseudo masks: rough", "refined", title="AP on val, and pseudo masks")  # fmt: skip
@@ -29,6 +29,15 @@ def print_tables(work: Path) -> None:
         part = f"{100 * student / full['AP']:.0f}%" if student is not None and full.get("AP") else ""
         row = [cell.parent.name, f"{100 * float(share):g}%", seed]
         pseudo, measured = _read(cell / "student" / "pseudo.json"), _read(cell / "student" / "rules.json")
+        if as_json:
+            facts = {"data": cell.parent.name, "strong": float(share), "seed": int(seed)}
+            scores = {"teacher": teacher, **found, "full": full}
+            facts |= {name: scored["AP"] for name, scored in scores.items() if "AP" in scored}
+            print(
+                json.dumps(
+                    facts | {f"{kind}_iou": pseudo.get(f"{kind}_iou") for kind in ("rough", "refined")}
+                )
+            )
         quality = [_shown(pseudo, f"{kind}_iou") for kind in ("rough", "refined")]
         ap.add_row(
             *row, *(_shown(one, "AP") for one in (teacher, *found.values(), full)), gain, part, *quality

@@ -152,12 +152,6 @@ def test_the_way_of_a_gpu_is_the_same(monkeypatch: pytest.MonkeyPatch, chunk: in
         assert masks._codes(mask_of, pixel, 5, 17 * 23) == [masks.encode(mask) for mask in stack]
 
 
-@pytest.mark.gpu
-def test_on_a_gpu() -> None:
-    stack = drawn(3, 20, 60, 80)
-    assert masks.encode_many(torch.from_numpy(stack).cuda()) == [masks.encode(mask) for mask in stack]
-
-
 def test_numbers_of_many_digits() -> None:
     """Runs of more than 2^20 pixels, and differences below 0 of that size."""
     mask = np.zeros((1500, 2000), np.bool_)

@@ -63,6 +63,6 @@ def test_a_flow_waits_for_the_run_before_it(done: Toy, logged: list[str]) -> Non
     with other(done.root) as (process, _):
         stdin = process.stdin
         assert stdin is not None
-        threading.Timer(3, lambda: (stdin.write("end\n"), stdin.flush())).start()
+        threading.Timer(1, lambda: (stdin.write("stop\n"), stdin.flush())).start()
         assert run().is_completed()
     assert "waiting for another run to end: " in "\n".join(logged) and "brisk-owl" in "\n".join(logged)
