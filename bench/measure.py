@@ -123,7 +123,7 @@ def peak_of(device: torch.device, dtype: torch.dtype = torch.float32, repeats: i
     On a GPU float32 products round as convolutions do there (TF32, unless told otherwise).
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    side, length = (8192, 1 << 28) if device.type == "cuda" else (2048, 1 << 26)
+    side, length = (8192, 1 << 28) if device.type == "cuda" else (1024, 1 << 26)
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     source = torch.randn(length, device=device)
     target = torch.empty_like(source)

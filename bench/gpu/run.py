@@ -79,7 +79,7 @@ SPEED = (
     (
         "train_step", 60,
         "--repeats 20 --batch 16 --side 800 --ways plain '+ bf16' '+ channels_last' '+ fused' '+ compile'",
-        "--repeats 1 --batch 1 --side 96 --ways plain ours '+ bf16'",
+        "--recipe demo --repeats 1 --batch 1 --side 96 --ways plain ours '+ bf16'",
     ),
     (
         "refine", 30, "--repeats 5 --instances 64 --batch 64",
@@ -102,9 +102,9 @@ FEW_STEPS = (
 )
 
 
-def jobs_of(part: str, out: Path, *, rehearse: bool) -> list[Job]:
+def jobs_of(part: str, out: Path, packed: Path, *, rehearse: bool) -> list[Job]:
     """The jobs of a part, most worthy first."""
-    python, device, data = sys.executable, "cpu" if rehearse else "cuda", str(ROOT / ".gpu" / "data")
+    python, device, data = sys.executable, "cpu" if rehearse else "cuda", str(packed / "data")
     if part == "check":
         junit = out / "check.xml"
         tests = (python, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu", "-p", "no:cacheprovider")
@@ -133,27 +133,25 @@ def jobs_of(part: str, out: Path, *, rehearse: bool) -> list[Job]:
     return jobs
 
 
-def run_part(part: str, out: Path, *, rehearse: bool) -> bool:
+def run_part(part: str, jobs: Sequence[Job], out: Path, *, rehearse: bool) -> bool:
     """Runs its jobs until its time is over; returns whether all passed."""
     path = out / f"{part}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     end = time.monotonic() + LIMITS[part] * (10 if rehearse else 1)
-    for job in jobs_of(part, out, rehearse=rehearse):
+    for job in jobs:
         if found.get(job.name, {}).get("outcome") == "passed":
             continue
-        left = end - time.monotonic()
-        if left < 1:
+        seconds = min(end - time.monotonic(), job.seconds * (10 if rehearse else 1))
+        if seconds < 1:
             found[job.name] = {"outcome": "no time left", "rows": []}
-            continue
-        print(f"{part}: {job.name}", flush=True)
-        seconds = min(left, job.seconds * (10 if rehearse else 1))
-        started = time.monotonic()
-        outcome, output = run(job.command, seconds, out / f"{part}.log", rehearse=rehearse)
-        found[job.name] = {
-            "outcome": outcome, "seconds": round(time.monotonic() - started, 1), "rows": job.figures(output),
-        }  # fmt: skip
-        if outcome != "passed":
-            print("\n".join(output.splitlines()[-40:]), flush=True)
+        else:
+            print(f"{part}: {job.name}", flush=True)
+            started = time.monotonic()
+            outcome, output = run(job.command, seconds, out / f"{part}.log", rehearse=rehearse)
+            spent = round(time.monotonic() - started, 1)
+            found[job.name] = {"outcome": outcome, "seconds": spent, "rows": job.figures(output)}
+            if outcome != "passed":
+                print("\n".join(output.splitlines()[-40:]), flush=True)
         temporary = path.with_suffix(".partial")
         temporary.write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n")
         temporary.replace(path)
@@ -223,35 +221,35 @@ def main() -> None:
     )
     parser.add_argument("part", choices=[*LIMITS, "all"])
     parser.add_argument("--rehearse", action="store_true", help="in miniature on the CPU")
+    parser.add_argument("--packed", type=Path, default=ROOT / ".gpu", help="what bench/gpu/pack.sh made")
     arguments = parser.parse_args()
     import torch
 
     if not arguments.rehearse and not torch.cuda.is_available():
         raise SystemExit("no CUDA device: found none that torch can use; try it on a CPU with --rehearse")
-    unpack()
+    packed = arguments.packed.resolve()
+    unpack(packed)
     out = Path(os.environ.get("OUT") or ROOT / ".gpu-results").resolve()
     out.mkdir(parents=True, exist_ok=True)
     parts = list(LIMITS) if arguments.part == "all" else [arguments.part]
-    passed = [run_part(part, out, rehearse=arguments.rehearse) for part in parts]
+    passed = []
+    for part in parts:
+        jobs = jobs_of(part, out, packed, rehearse=arguments.rehearse)
+        passed.append(run_part(part, jobs, out, rehearse=arguments.rehearse))
     sys.exit(0 if all(passed) else 1)
 
 
-def unpack() -> None:
+def unpack(packed: Path) -> None:
     """Weights that travelled as half floats, in float32 again."""
-    packed, target = (
-        ROOT / ".gpu" / "efficientnet_lite0.safetensors",
-        ROOT / ".gpu" / "efficientnet_lite0.pth",
-    )
+    halves, target = packed / "efficientnet_lite0.safetensors", packed / "efficientnet_lite0.pth"
+    if not halves.exists() or not (packed / "data" / "nuclei" / "train.json").is_file():
+        raise SystemExit(f"{packed}: found no packed data; run bench/gpu/pack.sh where there is a network")
     if target.exists():
         return
-    if not packed.exists() or not (ROOT / ".gpu" / "data" / "nuclei" / "train.json").is_file():
-        raise SystemExit(
-            f"{packed.parent}: found no packed data; run bench/gpu/pack.sh where there is a network"
-        )
     import torch
     from safetensors.torch import load_file
 
-    state = load_file(packed)
+    state = load_file(halves)
     torch.save({key: one.float() if one.is_floating_point() else one for key, one in state.items()}, target)
 
 
