@@ -85,7 +85,8 @@ class Line:
             started = time.monotonic()
             module = f"tasks.{step}" if (ROOT / "tasks" / f"{step}.py").exists() else None
             command = ["-m", module] if module else [str(ROOT / "bench" / "quality_measure.py"), step]
-            environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            paths = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+            environment = os.environ | {"PYTHONPATH": paths.strip(os.pathsep), "OMP_NUM_THREADS": "1"}
             with (self.folder / f"{step}.log").open("wb") as log:
                 failed = subprocess.run(
                     [sys.executable, *command],
