@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from models.backbones.efficientnet import INSTALL, WEIGHTS_FILE, WEIGHTS_PACKAGE
+from models.backbones.efficientnet import WEIGHTS_FILE
+from models.backbones.registry import BACKBONES
 
 
 def pack_images(source: Path, target: Path) -> int:
@@ -50,9 +51,11 @@ def pack_image(source: Path, target: Path) -> None:
 
 
 def pack_weights(target: Path) -> None:
-    spec = find_spec(WEIGHTS_PACKAGE)
+    package = BACKBONES["efficientnet_lite0"].weights_package
+    assert package is not None
+    spec = find_spec(package.module)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"no weights of EfficientNet-Lite0 here: {INSTALL}")
+        raise SystemExit(f"no weights of EfficientNet-Lite0 here: {package.install}")
     state = torch.load(Path(spec.origin).parent / WEIGHTS_FILE, weights_only=True)
     halves = {
         key: (value.half() if value.is_floating_point() else value).contiguous()
