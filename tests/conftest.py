@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("points2model")
 LONGEST = (
     "test_kill_line.py",
     "test_arrival_line.py", "test_line.py", "test_kill.py", "test_parallel.py", "test_pipeline.py", "test_s3_dvc.py",
-    "test_main.py", "test_doctor.py",
+    "test_server.py", "test_main.py", "test_doctor.py",
 )  # fmt: skip
 """Files that start many processes. They come first, so that no worker of `-n 2` is left with one of them at the end."""
 
