@@ -15,6 +15,7 @@ import csv
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,15 @@ from tasks.common import processes
 from tasks.common.config import Params
 from tasks.common.device import hardware, set_up
 from tasks.common.errors import TaskError
+from tasks.common.ray_parts import worker_hardware
 from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
+from tasks.inference.on_ray import ray_finder
 from tasks.inference.predict import Finder, Predictions
 from tasks.inference.predict_files import write_predictions
 from tasks.scoring.coco_eval import MaskScores
 from tasks.scoring.coco_faster import check_installed
 from tasks.scoring.metrics import AP, IOU, KINDS, MODEL_METRICS
-from tasks.scoring.predictions import score, true_objects
+from tasks.scoring.predictions import match_on_ray, score, true_objects
 from tasks.scoring.pseudo import PseudoScores, score_pseudo
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ def run(params: Params, workspace: Path) -> None:
     """Writes workspace/evaluation, all of it or nothing.
 
     A run that was killed continues after its last finished part of predictions. With several processes, each predicts
-    and matches some parts; the first one does the rest and writes.
+    and matches some parts; the first one does the rest and writes. Workers of `runtime.ray` predict and match.
 
     Raises:
         TaskError: an image can't be read, or a checkpoint is of other classes than the val split.
@@ -60,15 +63,19 @@ def run(params: Params, workspace: Path) -> None:
     if params.evaluate.evaluator == "faster_coco_eval":
         check_installed()
     val = Split.open(workspace / "dataset" / "val")
+    on_ray = params.runtime.ray is not None
+    machine = worker_hardware("evaluate", params) if on_ray else hardware(device)
     finders = {name: _finder(name, params, workspace, val, device) for name in MODELS}
     predictions: dict[str, Predictions] = {}
     scores: dict[str, MaskScores] = {}
     for name, finder in finders.items():
         predictions[name] = Predictions.plan(
-            _scratch(name, params, workspace, val, device), val, params.evaluate.part_images
+            _scratch(name, params, workspace, val, machine), val, params.evaluate.part_images
         )
-        predictions[name].make(finder)
-        found = score(predictions[name], val, params.evaluate)
+        find = ray_finder(name, params, workspace, val).find if on_ray else None
+        predictions[name].make(finder, find)
+        on_cluster = partial(match_on_ray, params) if on_ray else None
+        found = score(predictions[name], val, params.evaluate, on_cluster)
         if found is not None:
             scores[name] = found
             log.info("evaluate: %s: AP %s on %d images", name, _shown(found.summary[AP.key]), len(val))
@@ -162,7 +169,7 @@ def write_plots(folder: Path, scores: Mapping[str, MaskScores], quality: pa.Tabl
     )
 
 
-def _scratch(name: str, params: Params, workspace: Path, val: Split, device: torch.device) -> Path:
+def _scratch(name: str, params: Params, workspace: Path, val: Split, machine: str) -> Path:
     """The folder of a model's parts until all are done; its name is a hash of everything that they depend on."""
     files = [
         val.root / "images.arrow",
@@ -172,7 +179,7 @@ def _scratch(name: str, params: Params, workspace: Path, val: Split, device: tor
     key = fingerprint(
         "evaluate",
         files, params.input.model_dump(), config.inference.model_dump(), config.batch_size, config.part_images,
-        params.threads, machine=hardware(device),
+        params.threads, machine=machine,
     )  # fmt: skip
     return run_folder(workspace, "evaluate") / f"predictions-{name}-{key}"
 
@@ -227,4 +234,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 if __name__ == "__main__":
-    stage_main("evaluate", run, parallel=True)
+    stage_main("evaluate", run, parallel=True, on_ray=True)

@@ -8,7 +8,8 @@ Each point gets one row, with one of these statuses, and a reason unless `ok`:
 - `failed`: the image can't be read.
 
 If networks, settings and code are unchanged, only images whose pixels or points changed since the last run are
-computed. The work can be split across processes: `runtime.processes`, or torchrun. See docs/pseudo.md.
+computed. The work can be split across processes (`runtime.processes`, or torchrun) or workers of a Ray cluster
+(`runtime.ray`). See docs/pseudo.md.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data.storage import atomic_dir, discard_partials
 from data.tables import Split
 from tasks.common import processes
@@ -29,11 +28,14 @@ from tasks.common.config import Params
 from tasks.common.device import hardware, set_up
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
+from tasks.common.ray_parts import worker_hardware
 from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
 from tasks.labelling.cache import Ledger
+from tasks.labelling.compute import Computation
 from tasks.labelling.labeller import load_labeller
+from tasks.labelling.on_ray import RayComputation
 from tasks.labelling.parts import PointParts
-from tasks.labelling.schedule import Maker
+from tasks.labelling.schedule import Compute, Maker
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +58,15 @@ def run(params: Params, workspace: Path) -> None:
     config = params.pseudo
     weak = Split.open(workspace / "dataset" / "weak")
     parts = PointParts(workspace / "points" / "points.parquet", weak, config.part_images, config.part_points)
-    labeller = load_labeller(params, workspace, device)
+    compute: Compute
+    if params.runtime.ray is None:
+        machine = hardware(device)
+        compute = Computation(params, load_labeller(params, workspace, device), weak).run
+    else:
+        machine = worker_hardware("pseudo_label", params)
+        compute = RayComputation(params, workspace, networks(workspace), weak).run
     runs = run_folder(workspace, "pseudo_label")
-    folder = runs / f"ledger-{ledger_key(params, weak, workspace, device)}"
+    folder = runs / f"ledger-{ledger_key(params, weak, workspace, machine)}"
     with processes.first_alone() as first:
         if first:
             folder.mkdir(exist_ok=True)
@@ -67,7 +75,7 @@ def run(params: Params, workspace: Path) -> None:
     maker = Maker(params, weak, parts, ledger)
     mine = range(processes.index(), len(parts), processes.count())
     with Bar("pseudo_label", sum(map(parts.images, mine)), "image") as bar:
-        maker.make(labeller, mine, bar)
+        maker.make(compute, mine, bar)
 
     names: dict[int, str] = {}
     images: Counter[str] = Counter()
@@ -100,20 +108,21 @@ def run(params: Params, workspace: Path) -> None:
             )  # fmt: skip
 
 
-def ledger_key(params: Params, weak: Split, workspace: Path, device: torch.device) -> str:
+def networks(workspace: Path) -> list[Path]:
+    """The files of teacher and refiner. model.json too: only there are the network's grids and ranges."""
+    files = ("model.safetensors", "model.json")
+    inputs = [workspace / name / file for name in ("teacher", "refiner") for file in files]
+    return [*inputs, workspace / "refiner" / "gate.json"]
+
+
+def ledger_key(params: Params, weak: Split, workspace: Path, machine: str) -> str:
     """A hash of everything that the rows of all images depend on."""
-    # model.json too: only there are the network's grids and ranges.
-    inputs = [
-        workspace / name / file
-        for name in ("teacher", "refiner")
-        for file in ("model.safetensors", "model.json")
-    ]
     return fingerprint(
         "pseudo_label",
-        [*inputs, workspace / "refiner" / "gate.json"],
+        networks(workspace),
         params.input.model_dump(), params.prompt.model_dump(), params.pseudo.model_dump(exclude=FILES_ONLY),
         params.threads, [list(category) for category in weak.categories],
-        machine=hardware(device),
+        machine=machine,
     )  # fmt: skip
 
 
@@ -144,4 +153,4 @@ def part_name(n: int) -> str:
 
 
 if __name__ == "__main__":
-    stage_main("pseudo_label", run, parallel=True)
+    stage_main("pseudo_label", run, parallel=True, on_ray=True)

@@ -144,8 +144,8 @@ def download(client: Any, bucket: str, one: S3Object, path: Path, stopped: threa
                 digest = file_digest(path, "sha256")
                 if right or (right is None and digest in unproven):
                     return digest
-            except _transient_errors() as error:
-                _raise_if_final(error, where)
+            except transient_errors() as error:
+                raise_if_final(error, where)
                 failures = 1 if file.tell() > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise as_error(error, where) from None
@@ -252,7 +252,7 @@ _CHECKSUMS: dict[str, Callable[[Path], str]] = {
 }  # fmt: skip
 
 
-def _transient_errors() -> tuple[type[Exception], ...]:
+def transient_errors() -> tuple[type[Exception], ...]:
     import botocore.exceptions
     import urllib3.exceptions
 
@@ -260,7 +260,7 @@ def _transient_errors() -> tuple[type[Exception], ...]:
     return botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, network, ConnectionError
 
 
-def _raise_if_final(error: Exception, where: str) -> None:
+def raise_if_final(error: Exception, where: str) -> None:
     """Raise if another attempt can't help."""
     import botocore.exceptions
 

@@ -132,12 +132,12 @@ def _checkpoint_error() -> type[Exception]:
     return module.CheckpointError if module is not None else TaskError
 
 
-def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
+def stage_main(stage: str, run: Run, parallel: bool = False, on_ray: bool = False) -> None:
     """The command line of a step, `python -m tasks.STAGE [--params FILE]`.
 
     It exits with 0; with 1 and a message that gives the next step; or with `PASSING`. Unexpected exceptions, which are
     bugs of ours, keep their traceback. A `parallel` step that torchrun didn't start starts `runtime.processes`
-    processes itself.
+    processes itself, unless it is one whose parts workers of `runtime.ray` compute (`on_ray`).
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m tasks.{stage}",
@@ -154,7 +154,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False) -> None:
         processes.die_with_parent()
     try:
         params = load_params(arguments.params)
-        if parallel:
+        if parallel and not (on_ray and params.runtime.ray):
             processes.start(params.runtime.processes, f"tasks.{stage}", sys.argv[1:], params.threads)
         timed(stage, run, params, WORKSPACE)
         processes.leave()

@@ -7,9 +7,11 @@ batch.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from data.images.resize import pad_to, padded_shape, resize, resize_shape
 from data.tables import DataError, Split
 from models.masks.resize import Sizes
 from tasks.common.config import InputConfig
+from tasks.common.ordered_threads import ordered_thread_map
 
 log = logging.getLogger(__name__)
 
@@ -122,25 +125,45 @@ class _Images(Dataset[tuple[int, InputImage] | UnreadImage]):
         except DataError as error:
             return UnreadImage(row, str(error))
 
+    def load(self, rows: Sequence[int]) -> list[tuple[int, InputImage] | UnreadImage]:
+        return [self[row] for row in rows]
+
+    def bytes_of(self, rows: Sequence[int]) -> int:
+        """Memory of these images, originals and resized."""
+        sizes = self.split.images.select(["height", "width"]).take(rows).to_pylist()
+        shapes = [(one["height"], one["width"]) for one in sizes]
+        return 3 * sum(h * w + math.prod(resized_shape((h, w), self.size)) for h, w in shapes)
+
 
 def read_batches(
-    split: Split, batches: Iterable[list[int]], size: InputConfig, workers: int
+    split: Split, batches: Iterable[list[int]], size: InputConfig, workers: int, threads: int = 0
 ) -> Iterator[tuple[ImageBatch | None, list[UnreadImage]]]:
     """Each batch of rows, and those of its images that can't be read; the batch is None if none can.
 
     `batches` is iterated only as far as the workers read ahead. Without a batch no worker starts.
+
+    Args:
+        workers: processes that read ahead; 0 reads in this one.
+        threads: read ahead in place of the workers, for few batches: a process takes seconds to start.
     """
     rest = iter(batches)
     first = next(rest, None)
     if first is None:
         return
-    loader: DataLoader[Any] = DataLoader(
-        _Images(split, size),
-        batch_sampler=chain([first], rest),
-        collate_fn=list,
-        num_workers=workers,
-        multiprocessing_context="forkserver" if workers else None,
-    )
+    images, numbers = _Images(split, size), chain([first], rest)
+    loader: Iterable[list[tuple[int, InputImage] | UnreadImage]]
+    if threads:
+        loader = ordered_thread_map(
+            ((images.bytes_of(rows), partial(images.load, rows)) for rows in numbers), threads
+        )
+    else:
+        loader = DataLoader(
+            images,
+            batch_sampler=numbers,
+            collate_fn=list,
+            num_workers=workers,
+            multiprocessing_context="forkserver" if workers else None,
+        )
     for loaded in loader:
         unread = [one for one in loaded if isinstance(one, UnreadImage)]
         for one in unread:

@@ -47,6 +47,7 @@ class Finder:
         batch_size: images at a time, all of one padded size.
         workers: processes that read images; 0 reads them in this one.
         name: the network's name in the progress bar, e.g. "student".
+        threads: threads that read images, in place of the workers.
     """
 
     model: SOLOv2
@@ -57,6 +58,7 @@ class Finder:
     device: torch.device
     workers: int
     name: str
+    threads: int = 0
 
     def find(self, parts: Sequence[Sequence[int]], bar: Bar) -> Iterator[tuple[pa.Table, list[str]]]:
         """Instances part by part, while the images of the next part are read.
@@ -92,7 +94,9 @@ class Finder:
             for n, rows in enumerate(parts)
             for batch in grouped(self.split, rows, self.size, self.batch_size)
         ]
-        read = read_batches(self.split, (batch for _, batch in batches), self.size, self.workers)
+        read = read_batches(
+            self.split, (batch for _, batch in batches), self.size, self.workers, self.threads
+        )
         for (n, _), (loaded, failed) in zip(batches, read, strict=True):
             faults[n] += [one.fault for one in failed]
             if loaded is not None and not any(faults):
@@ -148,6 +152,20 @@ def _rows(
     return rows
 
 
+Find = Callable[[Sequence[Sequence[int]], Bar], Iterator[tuple[int, pa.Table | None, list[str]]]]
+"""Returns each part's index, in any order, with its PREDICTIONS and the faults of its images. The bar counts images.
+A part whose images weren't all predicted has None."""
+
+
+def _in_order(
+    finder: Finder, parts: Sequence[Sequence[int]], bar: Bar
+) -> Iterator[tuple[int, pa.Table | None, list[str]]]:
+    faulty = False
+    for n, (table, faults) in enumerate(finder.find(parts, bar)):
+        faulty = faulty or bool(faults)  # from here on images are only read
+        yield n, None if faulty else table, faults
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Instances of a split's usable images, in parts.
@@ -174,8 +192,11 @@ class Predictions:
         """PREDICTIONS of part `n`."""
         return read_parquet(self.path(n), PREDICTIONS)
 
-    def make(self, finder: Finder) -> None:
+    def make(self, finder: Finder, find: Find | None = None) -> None:
         """Makes the parts that don't exist yet; all processes of the step call this together.
+
+        Args:
+            find: finds the instances of parts in place of the finder.
 
         Raises:
             TaskError: images can't be read; all are listed.
@@ -190,11 +211,11 @@ class Predictions:
         with Bar(
             f"predict with {finder.name}", done + sum(len(self.rows[n]) for n in mine), "image", done
         ) as bar:
-            found = finder.find([self.rows[n] for n in mine], bar)
-            for n, (table, failed) in zip(mine, found, strict=True):
+            found = (find or partial(_in_order, finder))([self.rows[n] for n in mine], bar)
+            for i, table, failed in found:
                 faults += failed
-                if not failed:
-                    write_parquet(table, self.path(n))
+                if table is not None:
+                    write_parquet(table, self.path(mine[i]))
         faults = sorted(fault for own in processes.gather(faults) for fault in own)
         if faults and not processes.is_first():
             sys.exit(0)  # the first process reports the error

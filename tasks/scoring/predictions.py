@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pyarrow as pa
 
 from data.tables import Split
 from tasks.common import processes
-from tasks.common.config import EvaluateConfig
+from tasks.common.config import EvaluateConfig, Params
+from tasks.common.ray_parts import Job, map_parts
 from tasks.inference.predict import Predictions
 from tasks.inference.predict_files import as_results
+from tasks.inference.split_parts import SplitPart, without_files
 from tasks.scoring.coco_eval import MaskScores, check_results, coco_ground_truth, evaluate_masks, scores_of
 from tasks.scoring.coco_match import Matches, Rules, accumulate, match
 
@@ -40,16 +43,25 @@ def true_objects(split: Split) -> dict[int, int]:
     return {category.id: int((ids == category.id).sum()) for category in split.categories}
 
 
-def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> MaskScores | None:
+MatchAll = Callable[[Predictions, Split], Iterator[tuple[int, Matches]]]
+"""Returns the matches of each part by its number, in any order."""
+
+
+def score(
+    predictions: Predictions, split: Split, config: EvaluateConfig, match_all: MatchAll | None = None
+) -> MaskScores | None:
     """Scores of a split's predictions. All processes of the stage call this together; the first gets the result.
 
     pycocotools matches a part at a time; each process takes some parts, and no masks are kept. faster-coco-eval takes
     everything at once, in the first process.
+
+    Args:
+        match_all: matches the parts for pycocotools, in place of the processes of the stage.
     """
     if config.evaluator == "faster_coco_eval":
         with processes.first_alone() as first:
             return _whole(predictions, split, config) if first else None
-    parts = matches_of(predictions, split, config)
+    parts = matches_of(predictions, split, config, match_all)
     if parts is None:
         return None
     rules = Rules(config.max_detections, config.size_bounds)
@@ -57,16 +69,47 @@ def score(predictions: Predictions, split: Split, config: EvaluateConfig) -> Mas
     return scores_of(curves, split.categories, true_objects(split), rules)
 
 
-def matches_of(predictions: Predictions, split: Split, config: EvaluateConfig) -> list[Matches] | None:
+def matches_of(
+    predictions: Predictions, split: Split, config: EvaluateConfig, match_all: MatchAll | None = None
+) -> list[Matches] | None:
     """pycocotools' matches of a split's predictions, part by part; as for `score`, the first process gets them."""
-    rules = Rules(config.max_detections, config.size_bounds)
-    for n in range(processes.index(), len(predictions.rows), processes.count()):
-        truth, results = true_masks(split, predictions.rows[n]), as_results(predictions.table(n))
-        check_results(truth, results)
-        match(truth, results, rules).save(_path(predictions, n))
+    for n, found in (match_all or partial(_match_own, config))(predictions, split):
+        found.save(_path(predictions, n))
     processes.barrier()  # until all are written
     with processes.first_alone() as first:
         return [Matches.load(_path(predictions, n)) for n in range(len(predictions.rows))] if first else None
+
+
+def _match_own(
+    config: EvaluateConfig, predictions: Predictions, split: Split
+) -> Iterator[tuple[int, Matches]]:
+    """The parts of this process."""
+    for n in range(processes.index(), len(predictions.rows), processes.count()):
+        yield n, _match(config, true_masks(split, predictions.rows[n]), predictions.table(n))
+
+
+def match_on_ray(params: Params, predictions: Predictions, split: Split) -> Iterator[tuple[int, Matches]]:
+    """All parts, by workers of a Ray cluster."""
+    job = Job("evaluate", params, _load, _match_part, gpu=False)
+    return map_parts(
+        job,
+        ((n, (without_files(split, rows), predictions.table(n))) for n, rows in enumerate(predictions.rows)),
+    )
+
+
+def _load(params: Params, folder: Path) -> EvaluateConfig:
+    return params.evaluate
+
+
+def _match_part(config: EvaluateConfig, part: tuple[SplitPart, pa.Table]) -> Matches:
+    images, table = part
+    return _match(config, true_masks(images.in_memory()), table)
+
+
+def _match(config: EvaluateConfig, truth: dict[str, Any], table: pa.Table) -> Matches:
+    results = as_results(table)
+    check_results(truth, results)
+    return match(truth, results, Rules(config.max_detections, config.size_bounds))
 
 
 def _whole(predictions: Predictions, split: Split, config: EvaluateConfig) -> MaskScores:

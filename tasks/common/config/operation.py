@@ -25,14 +25,27 @@ from tasks.common.config.section import (
 CRON_NAMES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 
 
+def _checked_ray(value: str) -> str:
+    if value != "auto" and not re.fullmatch(r"[A-Za-z0-9._-]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}", value):
+        raise ValueError(
+            f"found {value!r}; expected HOST:PORT of a Ray cluster's head, auto (the cluster that this machine is a "
+            "node of), or null"
+        )
+    return value
+
+
 class RuntimeConfig(Section):
     """The machine: device (`auto`, `cpu`, `cuda`, `cuda:1`), processes of a heavy step, loader processes of each,
     whether decoded images are kept in memory, how many states of a training are kept.
+
+    `ray`: the Ray cluster whose workers compute the parts of pseudo_label and evaluate (docs/clusters.md); null: this
+    machine does.
 
     Another device or number of processes changes rounding, which is no reason to train again."""
 
     device: Name
     processes: Parallel
+    ray: Annotated[Name, AfterValidator(_checked_ray)] | None
     workers: Annotated[NonNegativeInt, Field(le=1024)]
     cache_images: bool
     keep_checkpoints: PositiveInt
@@ -43,6 +56,10 @@ class RuntimeConfig(Section):
             expected = "cuda, so that each process has a GPU; choose them with CUDA_VISIBLE_DEVICES"
             raise ValueError(
                 f"device: found {self.device!r} with processes: {self.processes}; expected {expected}"
+            )
+        if self.ray is not None and self.device not in ("auto", "cpu"):
+            raise ValueError(
+                f"device: found {self.device!r} with ray; expected auto or cpu: Ray selects each worker's GPU"
             )
         return self
 

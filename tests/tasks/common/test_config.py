@@ -343,3 +343,22 @@ def test_shares_of_steps(
     path.write_text(yaml.safe_dump(recipe))
     teacher = load_params(path).teacher
     assert teacher.milestones == expected and teacher.warmup_steps == round(steps / 4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"ray": "ray://head:10001"}, r"runtime\.ray.*found 'ray://head:10001'; expected HOST:PORT"),
+        ({"ray": "head"}, r"runtime\.ray.*found 'head'; expected HOST:PORT"),
+        ({"ray": "auto", "device": "cuda"}, r"device: found 'cuda' with ray; expected auto or cpu"),
+    ],
+)
+def test_the_address_of_a_ray_cluster(
+    recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params], keys: dict[str, str], fault: str
+) -> None:
+    for address in ("auto", "head:6379", "10.0.0.1:6379", "[::1]:6379"):
+        recipe["runtime"]["ray"] = address
+        assert params_of(recipe).runtime.ray == address
+    recipe["runtime"] |= keys
+    with pytest.raises(ParamsError, match=f"(?s){fault}"):
+        params_of(recipe)

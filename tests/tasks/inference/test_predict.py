@@ -184,11 +184,18 @@ def test_parts_without_images_are_parts(model: SOLOv2, split: Split, parts: list
 def test_every_unreadable_image_is_named_and_good_parts_stay(
     model: SOLOv2, split: Split, tmp_path: Path
 ) -> None:
+    whole = made(model, split, tmp_path / "whole", 1)
+    images = {name: (split.root / name).read_bytes() for name in ("1.png", "3.png")}
     (split.root / "1.png").unlink()
     (split.root / "3.png").write_bytes(b"not an image")
     with pytest.raises(TaskError, match=r"(?s)2 images can't be predicted.*1\.png.*3\.png"):
-        made(model, split, tmp_path / "parts", 2)
-    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["part-00002.parquet"]
+        made(model, split, tmp_path / "parts", 1)
+    # After a fault images are only read: those parts are no result, though nothing is wrong with them.
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["part-00000.parquet"]
+    for name, content in images.items():
+        (split.root / name).write_bytes(content)
+    parts = made(model, split, tmp_path / "parts", 1)
+    assert [parts.path(n).read_bytes() for n in range(6)] == [whole.path(n).read_bytes() for n in range(6)]
 
 
 def test_a_split_without_images(model: SOLOv2, split: Split, tmp_path: Path) -> None:

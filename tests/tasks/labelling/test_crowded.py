@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import tasks.labelling.schedule as module
+import tasks.labelling.compute as module
 from data.tables import POINTS, Split, write_parquet
 from models.refiner.crops import Refined
 from tasks.common.config import Params

@@ -18,7 +18,7 @@ from models.config import PromptConfig, TileConfig
 from models.masks.resize import Sizes
 from tasks.common.config import Params
 from tasks.inference.batches import ImageBatch, load_batches
-from tasks.labelling import schedule
+from tasks.labelling import compute
 from tasks.labelling.labeller import Labeller, load_labeller
 from tasks.labelling.proposer import NO_CANDIDATE, NOT_FINITE, Proposer, draw
 from tasks.labelling.rows import rows_of
@@ -184,7 +184,7 @@ def test_the_stage_runs_with_any_proposer(
     monkeypatch.setattr(stage, "load_labeller", with_squares)
     monkeypatch.setattr(stage, "ledger_key", lambda *args: "squares")
     if chunked:
-        monkeypatch.setattr(schedule, "MASK_PIXELS", 4 * 64 * 64)
+        monkeypatch.setattr(compute, "MASK_PIXELS", 4 * 64 * 64)
     stage.run(params, workspace)
     rows = read_pseudo(workspace / "pseudo").to_pylist()
     assert len(rows) == sum(POINTS_ON)
