@@ -16,7 +16,7 @@ IMPORT_EXAMPLE = (
     "Example: points2model import-checkpoint SOLOv2_R101_coco10p.pth --out models/coco10p --categories coco"
 )
 EXAMPLE = (
-    "Example: points2model predict images/*.jpg --out predicted   |   "
+    "Example: points2model predict images/ --out predicted --min-score 0.5   |   "
     "points2model predict a.jpg --model models/coco10p --compat --points clicks.json --out predicted"
 )
 
@@ -55,8 +55,10 @@ def import_checkpoint(
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    out: Annotated[Path, typer.Option(help="Folder for results.json.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, folders, or patterns in quotes.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for results.json and pictures.")],
     model: Annotated[
         Path | None,
         typer.Option(
@@ -89,15 +91,25 @@ def predict(
             min=1, help="... or less, so that the long side is at most this. Default: the model's own."
         ),
     ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave instances with a lower score out. Default: results.json has all, pictures those from 0.3 on."
+        ),
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Draw the instances over each image, and a contact sheet of the first 48.")
+    ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Find instances in images, or predict a mask at each click; results.json has COCO results with compressed RLE.
 
-    image_id is 1, 2, ... in the order of the images. With --points each click has one row, and points.json has
-    the status of each.
+    pictures/ has each image with its instances, contact-sheet.jpg the first ones. image_id is 1, 2, ... in the order
+    of the images. With --points each click has one row, and points.json has the status of each.
     """
     from flows.registry.current import promoted_model
+    from tasks.tools.pictures import FOLDER, SHEET
     from tasks.tools.predict_images import RESULTS, predict_images
 
     console, version = command_console(as_json), None
@@ -109,13 +121,16 @@ def predict(
         counts = predict_images(
             images, model, out,
             compat=compat, points=points, refiner=refiner, params=params, short_side=short_side,
-            max_side=max_side, device=device,
+            max_side=max_side, device=device, min_score=min_score, pictures=pictures,
         )  # fmt: skip
     if as_json:
-        print_json({**counts, "results": str(out / RESULTS), "model": str(model), "version": version})
+        facts = {"results": str(out / RESULTS), "model": str(model), "version": version}
+        print_json({**counts, **facts, "contact_sheet": str(out / SHEET) if pictures else None})
     else:
         inputs = f"{counts['points']} points on " if points else ""
         console.text(f"{out / RESULTS}: {counts['masks']} masks for {inputs}{counts['images']} images")
+        if pictures:
+            console.text(f"{out / SHEET}: the first of {out / FOLDER}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,7 +27,9 @@ from tasks.common.errors import TaskError
 from tasks.common.ordered_threads import ordered_thread_map
 from tasks.common.progress import Bar
 from tasks.common.stage_main import write_json
-from tasks.tools.predict_inputs import Rows, load, points_by_image, split_of
+from tasks.inference.batches import ImageBatch
+from tasks.tools.pictures import MIN_SCORE, Pictures
+from tasks.tools.predict_inputs import Rows, expanded, load, points_by_image, split_of
 from tasks.tools.predictor import Predicted, Predictor, Rules
 from tasks.training.out_of_memory import is_out_of_memory
 
@@ -48,14 +50,18 @@ def predict_images(
     short_side: int | None,
     max_side: int | None,
     device: str,
+    min_score: float | None = None,
+    pictures: bool = False,
 ) -> dict[str, int]:
     """Writes `out`/results.json: COCO results with compressed RLE, an image's rows together, each with file_name.
+
+    With `pictures` also `out`/pictures and `out`/contact-sheet.jpg.
 
     With clicks there is one row per click, or under `compat` one per mask that the reference would report, and
     `out`/points.json has the fate of each click.
 
     Args:
-        images: files; image_id is 1, 2, ... in this order.
+        images: files, folders of images, or glob patterns; image_id is 1, 2, ... in this order.
         model: a SOLOv2 checkpoint folder.
         out: folder; its other files stay.
         compat: use the reference's conventions.
@@ -65,6 +71,9 @@ def predict_images(
             imported checkpoint, and the rest from ./params.yaml.
         short_side, max_side: the size that images are resized to; None takes the checkpoint's.
         device: as `runtime.device`.
+        min_score: instances with a lower score are left out, in 0..1; None keeps all in the results, and those from
+            `pictures.MIN_SCORE` on in pictures. At clicks no row is left out.
+        pictures: whether to draw the instances over the images.
 
     Returns:
         Counts of images, points and masks.
@@ -76,6 +85,9 @@ def predict_images(
         raise TaskError("--refiner: found no --points; masks are refined at clicks alone")
     if not images:
         raise TaskError("IMAGE: found none, expected one or more")
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise TaskError(f"--min-score: found {min_score:g}, expected 0 to 1")
+    images = expanded(images)
     torch.use_deterministic_algorithms(True, warn_only=True)
     rules = _rules(model, compat=compat, prompted=points is not None, params=params)
     sides = {"short_side": short_side, "max_side": max_side}
@@ -88,15 +100,39 @@ def predict_images(
     split = split_of(images, predictor.categories)
     clicks = None if points is None else points_by_image(points, split)
     out.mkdir(parents=True, exist_ok=True)
-    masks, fates = _write_results(out / RESULTS, predictor, split, images, clicks)
+    drawn = Pictures(out, images, dict(predictor.categories)) if pictures else None
+    masks, fates = _write_results(out / RESULTS, predictor, split, images, clicks, _Shown(min_score, drawn))
+    if drawn is not None:
+        drawn.write_sheet()
     (out / FATES).unlink(missing_ok=True)  # an earlier run's
     if clicks is not None:
         write_json(out / FATES, fates)
     return {"images": len(images), "points": len(fates), "masks": masks}
 
 
+class _Shown(NamedTuple):
+    """Which rows are kept, and where they are drawn."""
+
+    min_score: float | None
+    pictures: Pictures | None
+
+    def keep(self, image_id: int, image: ImageBatch, rows: Rows) -> Rows:
+        """The rows to write; draws those to draw."""
+        kept = [row for row in rows if "point" in row or row["score"] >= (self.min_score or 0)]
+        if self.pictures is not None:
+            least = MIN_SCORE if self.min_score is None else 0
+            drawn = [row for row in kept if "point" in row or row["score"] >= least]
+            self.pictures.add(image_id, image.originals[0].permute(1, 2, 0).numpy(), drawn)
+        return kept
+
+
 def _write_results(
-    path: Path, predictor: Predictor, split: Split, images: Sequence[Path], clicks: dict[int, Rows] | None
+    path: Path,
+    predictor: Predictor,
+    split: Split,
+    images: Sequence[Path],
+    clicks: dict[int, Rows] | None,
+    shown: _Shown,
 ) -> tuple[int, Rows]:
     """Writes a row per line, as images are done; returns the number of masks and the clicks' fates."""
     fates: Rows = []
@@ -108,7 +144,7 @@ def _write_results(
     ):
         file.write("[")
         between = ""
-        for ids, (rows, of_clicks) in ordered_thread_map(_jobs(predictor, split, images, clicks)):
+        for ids, (rows, of_clicks) in ordered_thread_map(_jobs(predictor, split, images, clicks, shown)):
             for row in rows:
                 file.write(between + json.dumps(ids | row, allow_nan=False, separators=(",", ":")))
                 between = ",\n"
@@ -120,7 +156,11 @@ def _write_results(
 
 
 def _jobs(
-    predictor: Predictor, split: Split, images: Sequence[Path], clicks: dict[int, Rows] | None
+    predictor: Predictor,
+    split: Split,
+    images: Sequence[Path],
+    clicks: dict[int, Rows] | None,
+    shown: _Shown,
 ) -> Iterator[tuple[int, Callable[[], tuple[dict[str, Any], Predicted]]]]:
     """For each image the job that makes its rows; threads read the next images."""
     rules = predictor.rules
@@ -133,7 +173,9 @@ def _jobs(
     for n, (path, image) in enumerate(zip(images, read, strict=True), start=1):
         with _faults_of(path, predictor):
             size, job = predictor.find(image) if clicks is None else predictor.draw(image, clicks[n])
-        yield size, partial(_with_ids, {"image_id": n, "file_name": path.as_posix()}, job)
+        size += image.originals[0].nbytes if shown.pictures is not None else 0
+        keep = partial(shown.keep, n, image)
+        yield size, partial(_finish, {"image_id": n, "file_name": path.as_posix()}, job, keep)
 
 
 @contextmanager
@@ -153,8 +195,11 @@ def _faults_of(path: Path, predictor: Predictor) -> Iterator[None]:
         ) from None
 
 
-def _with_ids(ids: dict[str, Any], job: Callable[[], Predicted]) -> tuple[dict[str, Any], Predicted]:
-    return ids, job()
+def _finish(
+    ids: dict[str, Any], job: Callable[[], Predicted], keep: Callable[[Rows], Rows]
+) -> tuple[dict[str, Any], Predicted]:
+    rows, fates = job()
+    return ids, (keep(rows), fates)
 
 
 def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) -> Rules:

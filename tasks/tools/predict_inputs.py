@@ -25,6 +25,38 @@ log = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
 NEXT_STEP = "name a readable image file, or leave it out"
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Of the files that are taken from a folder."""
+
+
+def expanded(images: Sequence[Path]) -> list[Path]:
+    """The files that names stand for: a folder for the images in it and in its subfolders, a pattern such as
+    `photos/*.jpg` for the files that match it, in the order of their names.
+
+    Raises:
+        TaskError: a folder has no image, or a pattern no match; all are listed.
+    """
+    found: list[Path] = []
+    faults: list[str] = []
+    for path in images:
+        if path.is_dir():
+            inside = sorted(
+                one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file()
+            )
+            if not inside:
+                faults.append(
+                    f"{path}: found no image in the folder; expected files {', '.join(sorted(SUFFIXES))}"
+                )
+        elif not path.exists() and any(sign in path.as_posix() for sign in "*?["):
+            inside = sorted(Path(path.anchor).glob(path.relative_to(path.anchor).as_posix()))
+            if not inside:
+                faults.append(f"{path}: found no file that matches; expected one or more")
+        else:
+            inside = [path]
+        found += inside
+    if faults:
+        raise TaskError("\n".join(faults))
+    return found
 
 
 def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:

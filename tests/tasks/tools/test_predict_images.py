@@ -27,6 +27,7 @@ from models.solov2.network import SOLOv2
 from tasks.common.errors import TaskError
 from tasks.tools.import_checkpoint import import_checkpoint
 from tasks.tools.predict_images import predict_images
+from tasks.tools.predict_inputs import expanded
 from tests.tasks.conftest import ROOT, tiny_recipe
 
 Rows = list[dict[str, Any]]
@@ -232,6 +233,67 @@ def test_the_reference_s_rules_report_every_click_s_fate(
     fates = [row["fate"] for row in json.loads((tmp_path / "out/points.json").read_text())]
     assert fates[1] == "the mask of point 0: the same cell and class"
     assert fates.count("kept") == len(rows) >= 1
+
+
+@pytest.mark.parametrize("least", [None, 0.0, 0.02, 1.0])
+def test_instances_below_the_least_score_are_left_out(
+    narrow: tuple[Path, Path], images: list[Path], tmp_path: Path, least: float | None
+) -> None:
+    every = call(images, narrow[0], tmp_path / "all")
+    scores = sorted(row["score"] for row in every)
+    least = least if least != 0.02 else scores[len(scores) // 2]  # one that a row has: it stays
+    kept = call(images, narrow[0], tmp_path / "kept", min_score=least, pictures=True)
+    assert kept == [row for row in every if row["score"] >= (least or 0)]
+    assert sorted(path.name for path in (tmp_path / "kept/pictures").iterdir()) == ["a.jpg", "b.jpg"]
+    drawn = cv2.imread(str(tmp_path / "kept/pictures/a.jpg"))
+    call(images, narrow[0], tmp_path / "none", min_score=1.0, pictures=True)
+    untouched = cv2.imread(str(tmp_path / "none/pictures/a.jpg"))
+    assert drawn.shape == untouched.shape == (448, 640, 3)
+    assert bool((drawn != untouched).any()) == any(
+        row["image_id"] == 1 and row["score"] >= (0.3 if least is None else least) for row in every
+    )
+    assert cv2.imread(str(tmp_path / "kept/contact-sheet.jpg")) is not None
+
+
+def test_at_clicks_no_row_is_left_out(
+    narrow: tuple[Path, Path], images: list[Path], params: Path, tmp_path: Path
+) -> None:
+    clicks = points_file(tmp_path / "clicks.json", [(10.5, 20.5, 3), (30.0, 40.0, 2)], "sub/b.png")
+    rows = call(
+        images, narrow[0], tmp_path / "out", points=clicks, params=params, min_score=1.0, pictures=True
+    )
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["images"], ["images/a.png", "images/sub/b.png"]),
+        (["images/sub"], ["images/sub/b.png"]),
+        (["images/*.png"], ["images/a.png"]),
+        (["images/**/*.png"], ["images/a.png", "images/sub/b.png"]),
+        (["images/sub/b.png", "images/[a].png"], ["images/sub/b.png", "images/a.png"]),
+        (["images/missing.png"], ["images/missing.png"]),
+    ],
+)
+def test_names_of_folders_and_patterns(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], found: list[str]
+) -> None:
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    assert [path.as_posix() for path in expanded(list(map(Path, names)))] == found
+    absolute = expanded([tmp_path / name for name in names])
+    assert absolute == [tmp_path / name for name in found]
+
+
+def test_folders_and_patterns_without_images_are_all_reported(images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TaskError) as error:
+        expanded([tmp_path / "empty", tmp_path / "images" / "*.gif", images[0]])
+    lines = str(error.value).splitlines()
+    assert len(lines) == 2
+    assert "empty: found no image in the folder; expected files .bmp" in lines[0]
+    assert "*.gif: found no file that matches" in lines[1]
 
 
 def test_sizes_can_be_chosen(narrow: tuple[Path, Path], images: list[Path], tmp_path: Path) -> None:
