@@ -1,11 +1,14 @@
-"""torchrun for the processes that a step starts itself, without the long report of a failed process, which has printed
-its own error. See tasks/common/processes.py."""
+"""torchrun, with the same options, but with exit codes that are kept and without the long report of a failed process,
+which has printed its own error. A step starts its processes with it (tasks/common/processes.py), and so may
+`runtime.launcher`: `python -m tasks.common.launch`."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -24,11 +27,16 @@ def launch(arguments: list[str]) -> None:
     except ChildFailedError as error:
         index, failure = error.get_first_failure()
         if failure.exitcode < 0:  # killed: it printed nothing itself
-            print(
+            text = (
                 f"process {index} was ended by {signal.Signals(-failure.exitcode).name}; SIGKILL often means too "
-                "little memory. Run the step again to go on",
-                file=sys.stderr,
+                "little memory. Run the step again to go on"
             )
+            print(text, file=sys.stderr)
+            if stage := os.environ.get("POINTS2MODEL_LAUNCHED"):
+                # Not at the top: a step runs this file by its path, where `tasks` may not be found.
+                from tasks.common import launcher
+
+                launcher.record(Path("workspace/runs") / stage, text, 128 - failure.exitcode)
             sys.exit(128 - failure.exitcode)
         sys.exit(failure.exitcode or 1)
 

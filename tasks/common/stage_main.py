@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data.annotations.strict_json import parse_json
 from data.errors import DataError
 from data.messages import guard_logs, plain
 from data.storage import atomic_write
-from tasks.common import disk, processes
+from tasks.common import disk, launcher, processes
 from tasks.common.code_identity import code_digest
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
@@ -136,8 +136,8 @@ def stage_main(stage: str, run: Run, parallel: bool = False, on_ray: bool = Fals
     """The command line of a step, `python -m tasks.STAGE [--params FILE]`.
 
     It exits with 0; with 1 and a message that gives the next step; or with `PASSING`. Unexpected exceptions, which are
-    bugs of ours, keep their traceback. A `parallel` step that torchrun didn't start starts `runtime.processes`
-    processes itself, unless it is one whose parts workers of `runtime.ray` compute (`on_ray`).
+    bugs of ours, keep their traceback. A `parallel` step that torchrun didn't start starts its processes itself
+    (`runtime.processes`, or `runtime.launcher`), unless workers of `runtime.ray` compute its parts (`on_ray`).
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m tasks.{stage}",
@@ -154,26 +154,38 @@ def stage_main(stage: str, run: Run, parallel: bool = False, on_ray: bool = Fals
         processes.die_with_parent()
     try:
         params = load_params(arguments.params)
-        if parallel and not (on_ray and params.runtime.ray):
+        starts = parallel and not (on_ray and params.runtime.ray)
+        if starts and params.runtime.launcher is not None and not processes.started():
+            sys.exit(launcher.run(stage, arguments.params, params, run_folder(WORKSPACE, stage)))
+        if starts:
             processes.start(params.runtime.processes, f"tasks.{stage}", sys.argv[1:], params.threads)
         timed(stage, run, params, WORKSPACE)
         processes.leave()
+        if processes.is_first():
+            launcher.record(WORKSPACE / "runs" / stage)
     except (TaskError, DataError, _checkpoint_error()) as error:
-        print(plain(f"{stage}: {error}", lines=True), file=sys.stderr)
-        sys.exit(PASSING if getattr(error, "passing", False) else 1)
+        _fail(stage, str(error), PASSING if getattr(error, "passing", False) else 1)
     except KeyboardInterrupt:
         print(f"{stage}: stopped; run it again to go on", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         reason = disk.explain(error, WORKSPACE)
-        if reason is None and isinstance(error, RuntimeError) and processes.lost_another(error):
+        if reason is not None:
+            _fail(stage, reason)
+        first = plain((str(error).splitlines() or [type(error).__name__])[0][:300])
+        if isinstance(error, RuntimeError) and processes.lost_another(error):
             # Printed even where the other process printed its own error: with a broken network this is the only one.
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            reason = f"process {processes.index()} lost the others ({plain(first[:300])})"
-        if reason is None:
-            raise
-        print(plain(f"{stage}: {reason}", lines=True), file=sys.stderr)
-        sys.exit(1)
+            # Not recorded, since the other one's error is the cause.
+            print(f"{stage}: process {processes.index()} lost the others ({first})", file=sys.stderr)
+            sys.exit(1)
+        launcher.record(WORKSPACE / "runs" / stage, f"{type(error).__name__}: {first}", 1)
+        raise
+
+
+def _fail(stage: str, text: str, code: int = 1) -> NoReturn:
+    print(plain(f"{stage}: {text}", lines=True), file=sys.stderr)
+    launcher.record(WORKSPACE / "runs" / stage, text, code)
+    sys.exit(code)
 
 
 def _start_logging() -> None:

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         if wake in ready:
             os.read(wake, 4096)
         code = _reap().get(child)
-        if code is None and socket in ready and not os.read(socket, 64):
+        if code is None and socket in ready and _is_closed(socket):
             code = _end(child, first, grace, everything=True).get(child, -signal.SIGKILL)
     _end(child, first, AFTERMATH, everything=False)
     with contextlib.suppress(OSError):
@@ -76,6 +76,13 @@ def _become(socket: int, command: list[str]) -> None:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
     finally:
         os._exit(127)
+
+
+def _is_closed(socket: int) -> bool:
+    try:
+        return not os.read(socket, 64)
+    except ConnectionResetError:  # closed by the other side before it had read all
+        return True
 
 
 def _reap() -> dict[int, int]:

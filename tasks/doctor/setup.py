@@ -17,7 +17,7 @@ from data.errors import Fault
 from data.storage import is_s3
 from models.backbones.config import BackboneConfig
 from models.backbones.registry import BACKBONES
-from tasks.common import project_files
+from tasks.common import launcher, project_files
 from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError
 from tasks.doctor.finding import Diagnosis
@@ -47,6 +47,7 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
     _paths(params, root, diagnosis)
     _weights(params, root, diagnosis)
     _device(params, diagnosis)
+    _launcher(params, root, diagnosis)
     _project(root, diagnosis)
     check_registry(root, diagnosis)
     _folders(root, workspace, diagnosis)
@@ -188,6 +189,14 @@ def _device(params: Params, diagnosis: Diagnosis) -> None:
         diagnosis.error(
             "device", Fault("params.yaml", "runtime.device", found, "a device of this machine", step)
         )
+
+
+def _launcher(params: Params, root: Path, diagnosis: Diagnosis) -> None:
+    if params.runtime.launcher is None:
+        return
+    step = "set it, install it, or correct runtime.launcher; null starts the processes on this machine"
+    faults = launcher.faults(params.runtime.launcher, root)
+    diagnosis.error("launcher", [Fault("params.yaml", *fault, step) for fault in faults])
 
 
 def _project(root: Path, diagnosis: Diagnosis) -> None:

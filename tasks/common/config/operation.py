@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -34,9 +35,36 @@ def _checked_ray(value: str) -> str:
     return value
 
 
+LAUNCHER_VALUE = re.compile(
+    r"\$\$|\$(?P<brace>\{)?(?P<variable>[A-Za-z_]\w*)(?(brace)\})|\{(?P<placeholder>\w+)\}"
+)
+"""What is replaced in words of `runtime.launcher`: $$, $NAME or ${NAME}, {placeholder}."""
+LAUNCHER_PLACEHOLDERS = ("module", "params", "processes", "python")
+
+
+def _checked_launcher(value: str) -> str:
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"found {value[:100]!r} ({str(error).lower()}); expected a command line") from None
+    if not words or not words[0]:
+        raise ValueError("found no program; expected a command line, or null")
+    names = [found["placeholder"] for word in words for found in LAUNCHER_VALUE.finditer(word)]
+    for name in filter(None, names):
+        if name not in LAUNCHER_PLACEHOLDERS:
+            known = ", ".join(f"{{{one}}}" for one in LAUNCHER_PLACEHOLDERS)
+            raise ValueError(f"found an unknown placeholder {{{name}}}; expected one of {known}")
+    if missing := [name for name in ("module", "params") if name not in names]:
+        raise ValueError(
+            f"found a command without {{{missing[0]}}}; expected one that runs `-m {{module}} --params {{params}}`"
+        )
+    return value
+
+
 class RuntimeConfig(Section):
-    """The machine: device (`auto`, `cpu`, `cuda`, `cuda:1`), processes of a heavy step, loader processes of each,
-    whether decoded images are kept in memory, how many states of a training are kept.
+    """The machine: device (`auto`, `cpu`, `cuda`, `cuda:1`), processes of a heavy step on each machine, the command
+    that starts them (null: the step itself, on this machine), loader processes of each, whether decoded images are
+    kept in memory, how many states of a training are kept.
 
     `ray`: the Ray cluster whose workers compute the parts of pseudo_label and evaluate (docs/clusters.md); null: this
     machine does.
@@ -45,6 +73,7 @@ class RuntimeConfig(Section):
 
     device: Name
     processes: Parallel
+    launcher: Annotated[Name, AfterValidator(_checked_launcher)] | None
     ray: Annotated[Name, AfterValidator(_checked_ray)] | None
     workers: Annotated[NonNegativeInt, Field(le=1024)]
     cache_images: bool

@@ -247,6 +247,41 @@ def test_exponents_without_a_point_are_numbers(
     assert params_of(recipe).student.lr == 1e-3
 
 
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("", "no program; expected a command line, or null"),
+        ("'' -m {module} --params {params}", "no program; expected a command line, or null"),
+        ("torchrun 'x", '"torchrun \'x" (no closing quotation); expected a command line'),
+        (
+            "torchrun -m {modul} --params {params}",
+            "an unknown placeholder {modul}; expected one of {module}, {params}, {processes}, {python}",
+        ),
+        (
+            "torchrun --params {params}",
+            "a command without {module}; expected one that runs `-m {module} --params {params}`",
+        ),
+        ("torchrun -m {module} '${params}'", "a command without {params}; expected one that runs"),
+        (3, "3; expected a text, or null"),
+        ("srun {python} -m {module} --params={params} {} {1,2} $$ $1 ${HOSTS} {processes}", None),
+        (None, None),
+    ],
+)
+def test_launchers(
+    recipe: dict[str, Any],
+    params_of: Callable[[dict[str, Any]], Params],
+    value: str | int | None,
+    fault: str | None,
+) -> None:
+    put(recipe, "runtime.launcher", value)
+    if fault is None:
+        assert params_of(recipe).runtime.launcher == value
+    else:
+        with pytest.raises(TaskError) as raised:
+            params_of(recipe)
+        assert f"- runtime.launcher: found {fault}" in str(raised.value)
+
+
 @pytest.mark.parametrize("schedule", ["0 2 * * *", "*/15 8-18 * * MON-FRI", "@daily", None])
 def test_schedules(
     recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params], schedule: str | None

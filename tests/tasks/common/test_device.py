@@ -22,7 +22,13 @@ def test_set_up_seeds_and_sets_threads() -> None:
     before = torch.get_num_threads()
     try:
         runtime = RuntimeConfig(
-            device="cpu", processes=1, ray=None, workers=0, cache_images=False, keep_checkpoints=1
+            device="cpu",
+            processes=1,
+            launcher=None,
+            ray=None,
+            workers=0,
+            cache_images=False,
+            keep_checkpoints=1,
         )
         assert set_up(runtime, 1, 5) == torch.device("cpu")
         first = torch.rand(3)

@@ -160,6 +160,10 @@ def weights_to_fetch(p: Project) -> None:
     p.recipe["model"]["backbone"] |= {"weights": "imagenet", "width": 1.0, "name": "resnet34"}
 
 
+def no_launcher(p: Project) -> None:
+    p.recipe["runtime"]["launcher"] = "no_srun -m {module} --params {params}"
+
+
 def no_such_device(p: Project) -> None:
     p.recipe["runtime"]["device"] = "cuda:77"
 
@@ -380,6 +384,7 @@ ERRORS = [
     (no_annotation_file, "paths", "vall.json; the folder holds kept_aside.json, strong.json, val.json"),
     (no_weights_file, "weights", "model.backbone.weights: found no such file, mine/r18.pth"),
     (no_such_device, "device", "runtime.device: found 'cuda:77' can't be used here"),
+    (no_launcher, "launcher", "runtime.launcher: found program 'no_srun', which isn't there"),
     (no_dvc, "dvc", "run `dvc init`"),
     (no_dvc_yaml, "dvc", "dvc.yaml: found no such file"),
     (unknown_category, "images", "found category_id 99"),
