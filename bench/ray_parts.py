@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--part-images", type=int, default=50)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout beside the table on stderr")
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout, the table on stderr")
     args = parser.parse_args()
     drawn.SIDE = args.side
     import ray

@@ -88,10 +88,10 @@ class Nodes:
         self.count += 1
         return node
 
-    def wait(self) -> None:
-        """Until both are there."""
+    def wait(self, count: int = 2) -> None:
+        """Until the cluster counts so many nodes."""
         until = time.monotonic() + 120
-        while self.alive() < 2:
+        while self.alive() != count:
             assert time.monotonic() < until, [log.read_text() for log in self.folder.glob("*/log")]
             time.sleep(0.2)
 
@@ -105,7 +105,8 @@ class Nodes:
         return sum(node["Alive"] for node in ray.nodes())
 
     def replace(self) -> None:
-        """A new second node."""
+        """A new second node, once the killed one isn't counted any more."""
+        self.wait(1)
         self.second = self._next()
         self.wait()
 
