@@ -153,7 +153,7 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_two_machines_are_one(line: tuple[Path, Params], tmp_path: Path) -> None:
-    """As docs/engine.md says: torchrun on each, in a folder that both see, and without the step's own start."""
+    """By hand: torchrun on each, in a folder that both see, and without the step's own start."""
     found = []
     for name in ("one", "two"):
         recipe, folder = parallel_recipe(1), copy_of(line, tmp_path / name)

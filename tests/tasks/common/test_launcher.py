@@ -86,6 +86,12 @@ TWO = "{python} fake.py {processes} {python} " + STEP
         ),
         ("true " + STEP, "pass", 1, "member: runtime.launcher: found true, which ended before the step did"),
         ("sh -c 'kill -9 $$$$' " + STEP, "pass", 137, "runtime.launcher: sh was ended by SIGKILL"),
+        (
+            "{python} -m tasks.common.launch --standalone --nproc-per-node {processes} " + STEP,
+            "os.kill(os.getpid(), 9) if rank == 1 else __import__('time').sleep(100)",
+            137,
+            "member: process 1 was ended by SIGKILL",
+        ),
         ("no_launcher " + STEP, "pass", 1, "Correct them and run again"),
     ],
 )
