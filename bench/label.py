@@ -44,6 +44,7 @@ from tasks.common.device import set_up
 from tasks.common.progress import Bar
 from tasks.inference.batches import ImageBatch, grouped, read_batches
 from tasks.labelling.cache import Ledger
+from tasks.labelling.compute import Computation
 from tasks.labelling.gate import read_gate, unmeasured, write_gate
 from tasks.labelling.labeller import GatedRefiner, Labeller
 from tasks.labelling.parts import PointParts
@@ -155,7 +156,7 @@ class Bench:
         parts = PointParts(self.folder / "points.parquet", self.weak, config.part_images, config.part_points)
         maker = Maker(self.params, self.weak, parts, Ledger(ledger))
         with Bar("pseudo_label", self.args.images, "image") as bar:
-            maker.make(self.labeller, range(len(parts)), bar)
+            maker.make(Computation(self.params, self.labeller, self.weak).run, range(len(parts)), bar)
         assert not maker.faults, maker.faults
 
     def batches(self) -> list[list[int]]:
