@@ -94,7 +94,8 @@ def predict(
     min_score: Annotated[
         float | None,
         typer.Option(
-            help="Leave instances with a lower score out. Default: results.json has all, pictures those from 0.3 on."
+            help="Leave instances with a lower score out, but no mask at a click. Default: results.json has all, "
+            "pictures have those from 0.3 on."
         ),
     ] = None,
     pictures: Annotated[

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,15 @@ _HERE = "--here"
 
 
 def on_hosts(hosts: list[str], command: list[str]) -> int:
-    """Runs the command on all hosts; returns the exit code."""
-    shell = shlex.split(os.environ.get("POINTS2MODEL_RSH", SHELL))
+    """Runs the command on all hosts; returns the exit code.
+
+    Exits with a message if a host has no name, or there is no ssh.
+    """
+    shell = shlex.split(os.environ.get("POINTS2MODEL_RSH") or SHELL)
+    if not all(hosts) or any(host.startswith("-") for host in hosts):
+        sys.exit(f"on_hosts: found hosts {','.join(hosts)!r}; expected names with commas between them")
+    if shutil.which(shell[0]) is None:
+        sys.exit(f"on_hosts: found no program {shell[0]!r}; install ssh, or set POINTS2MODEL_RSH")
     set_here = [f"{name}={os.environ[name]}" for name in FORWARDED if name in os.environ]
     there = ["env", *set_here, sys.executable, "-m", "tasks.common.on_hosts", _HERE, *command]
     line = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(there)}"

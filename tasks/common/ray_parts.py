@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -26,6 +28,8 @@ LOST = 5
 """How often a part is computed again after its worker or node is lost."""
 WAIT_S = 20.0
 """After so long without a result it is checked whether a node can run the parts."""
+SILENT_S = 1800.0
+"""After so long without a result there is a warning: Ray repeats parts that exceed a node's memory without end."""
 
 State = TypeVar("State")
 Part = TypeVar("Part")
@@ -77,13 +81,14 @@ def map_parts(
     files = {name: path.read_bytes() for name, path in job.files.items()}
     shared = ray.put(_Shared(job.stage, code_digest(job.stage), job.params, files))
     del files
-    needs = _needs(ray, job)
+    needs = _needs(job.params.threads, gpu=job.gpu and job.params.runtime.device != "cpu")
     run = ray.remote(_run).options(
         num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=LOST, scheduling_strategy="SPREAD"
     )
     rest = iter(parts)
     pending: dict[Any, Tag] = {}
     all_sent = warned = False
+    last = time.monotonic()
     while True:
         slots = _slots(ray, needs)
         while not all_sent and len(pending) < slots + max(2, slots // 4):
@@ -98,10 +103,17 @@ def map_parts(
             return
         done, _ = ray.wait(list(pending), num_returns=1, timeout=WAIT_S)
         if done:
+            last = time.monotonic()
             yield pending.pop(done[0]), _result(ray, done[0])
         elif not slots and not warned:
             warned = True
             log.warning("runtime.ray: waiting for a node with %s", _shown(needs))
+        elif slots and time.monotonic() - last > SILENT_S:
+            last = time.monotonic()
+            log.warning(
+                "runtime.ray: no part has ended for %d minutes; see `ray list tasks` and the workers' memory, which "
+                "parts can exceed: lower pseudo.part_images or evaluate.part_images", SILENT_S / 60
+            )  # fmt: skip
 
 
 def worker_hardware(stage: str, params: Params) -> str:
@@ -148,10 +160,14 @@ class _Away(TaskError):
     passing = True
 
 
-def _needs(ray: Any, job: Job[Any, Any, Any]) -> dict[str, int]:
-    """Resources of a part."""
-    needs = {"CPU": job.params.threads}
-    if job.gpu and job.params.runtime.device != "cpu" and ray.cluster_resources().get("GPU", 0):
+@cache
+def _needs(threads: int, *, gpu: bool) -> dict[str, int]:
+    """Resources of a part. Decided once in a process, since the first job determines under which hardware all rows are
+    filed: a GPU node that joins later computes nothing in this run."""
+    import ray
+
+    needs = {"CPU": threads}
+    if gpu and ray.cluster_resources().get("GPU", 0):
         needs["GPU"] = 1
     return needs
 

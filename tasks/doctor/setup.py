@@ -48,6 +48,7 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
     _weights(params, root, diagnosis)
     _device(params, diagnosis)
     _launcher(params, root, diagnosis)
+    _ray(params, diagnosis)
     _project(root, diagnosis)
     check_registry(root, diagnosis)
     _folders(root, workspace, diagnosis)
@@ -189,6 +190,13 @@ def _device(params: Params, diagnosis: Diagnosis) -> None:
         diagnosis.error(
             "device", Fault("params.yaml", "runtime.device", found, "a device of this machine", step)
         )
+
+
+def _ray(params: Params, diagnosis: Diagnosis) -> None:
+    if params.runtime.ray is not None and importlib.util.find_spec("ray") is None:
+        step = "run `pip install 'points2model[ray]'`, or set it to null"
+        found = f"{params.runtime.ray}, but Ray isn't installed"
+        diagnosis.error("ray", [Fault("params.yaml", "runtime.ray", found, "the package ray", step)])
 
 
 def _launcher(params: Params, root: Path, diagnosis: Diagnosis) -> None:

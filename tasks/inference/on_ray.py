@@ -91,7 +91,7 @@ def ray_finder(name: str, params: Params, workspace: Path, split: Split) -> RayF
     """With the network in the folder `name` of the workspace, which is a SOLOv2 of the split's classes."""
     files = {file: workspace / name / file for file in ("model.safetensors", "model.json")}
     job = Job("evaluate", params, partial(_load, name), _work, files)
-    return RayFinder(job, split, source_of(params.ingest.images))
+    return RayFinder(job, split, source_of(params))
 
 
 def _load(name: str, params: Params, folder: Path) -> MakeFinder:

@@ -17,6 +17,7 @@ from data.images.content import read_content
 from data.remote.known import fetch_known
 from data.storage import is_s3, join
 from data.tables import INSTANCES, Category, Split, write_split
+from tasks.common.config import Params
 
 
 class SplitPart(NamedTuple):
@@ -82,8 +83,9 @@ def with_files(split: Split, rows: Sequence[int]) -> tuple[SplitPart, dict[int, 
     return part._replace(source=None, contents=contents), faults
 
 
-def source_of(images: str) -> str | None:
-    """The `source` of the parts, by `ingest.images`."""
+def source_of(params: Params) -> str | None:
+    """The `source` of the parts, by `ingest.images`. No result depends on it: each file is known by its hash."""
+    images = params.ingest.images
     return images if is_s3(images) else None
 
 

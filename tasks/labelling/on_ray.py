@@ -50,7 +50,7 @@ class RayComputation:
 
     def run(self, windows: Iterator[AnyWindow], bar: Bar) -> Iterator[AnyWindow]:
         """Each window, in any order, once the rows of all its images are made."""
-        source = source_of(self.job.params.ingest.images)
+        source = source_of(self.job.params)
         lacking: list[AnyWindow] = []
         yield from self._pass(windows, source, lacking, bar)
         yield from self._pass(iter(lacking), None, [], bar)

@@ -1,4 +1,4 @@
-"""Pictures of predictions: each image with its instances over it, and a contact sheet of all.
+"""Pictures of predictions: each image with its instances over it, and a contact sheet of the first ones.
 
 Each instance has a colour of its own. Its class and score are written where they fit into its box.
 """
@@ -6,8 +6,10 @@ Each instance has a colour of its own. Its class and score are written where the
 from __future__ import annotations
 
 import colorsys
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from data.masks import rle
+from data.messages import plain
 from data.storage import atomic_write
+from tasks.common.errors import TaskError
 
 FOLDER, SHEET = "pictures", "contact-sheet.jpg"
+LIST = ".drawn"
+"""In the folder: the names of its pictures, which a next run replaces. Other files are none of ours."""
 MIN_SCORE = 0.3
 """Instances below it aren't drawn unless another score is given: most of them are wrong."""
 LONGEST_SIDES = (640, 1600)
@@ -28,6 +34,7 @@ SHEET_TILES, SHEET_COLUMNS, TILE = 48, 6, 320
 _OPACITY = 0.45
 _QUALITY = 90
 _MARGIN, _CAPTION = 8, 20
+_LONGEST_NAME = 200  # bytes
 
 Pixels = NDArray[np.uint8]
 Rows = Sequence[Mapping[str, Any]]
@@ -50,7 +57,7 @@ def draw(pixels: Pixels, rows: Rows, names: Mapping[int, str]) -> Image.Image:
     # Large ones first, so that small ones on top of them are seen.
     order = sorted(range(len(rows)), key=lambda n: -rows[n]["bbox"][2] * rows[n]["bbox"][3])
     for n in order:
-        _draw_mask(canvas, rows[n], colour(n), thickness)
+        _draw_mask(canvas, rows[n], colour(n), thickness, scale)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(14.0, max(size) / 50))
@@ -70,17 +77,31 @@ def colour(n: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _draw_mask(canvas: Pixels, row: Mapping[str, Any], rgb: tuple[int, int, int], thickness: int) -> None:
+def _draw_mask(
+    canvas: Pixels, row: Mapping[str, Any], rgb: tuple[int, int, int], thickness: int, scale: float
+) -> None:
+    """Decodes the mask in its box alone, at the canvas's pixels: an image may be large, and its objects many."""
     height, width = row["segmentation"]["size"]
-    mask = rle.decode(row["segmentation"]["counts"].encode("ascii"), height, width).view(np.uint8)
-    if mask.shape != canvas.shape[:2]:
-        size = (canvas.shape[1], canvas.shape[0])
-        mask = (cv2.resize(255 * mask, size, interpolation=cv2.INTER_LINEAR) > 127).astype(np.uint8)
-    x, y, w, h = cv2.boundingRect(mask)
-    inside, window = mask[y : y + h, x : x + w] > 0, canvas[y : y + h, x : x + w]
-    window[inside] = (window[inside] * (1 - _OPACITY) + np.array(rgb) * _OPACITY).astype(np.uint8)
-    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, contours, -1, rgb, thickness)
+    x, y, w, h = row["bbox"]
+    columns = _places(x, w, scale, canvas.shape[1], width)
+    rows = _places(y, h, scale, canvas.shape[0], height)
+    code = row["segmentation"]["counts"].encode("ascii")
+    masks, _ = rle.decode_window([code], height, width, rows[1], columns[1])
+    left, top = columns[0], rows[0]
+    for inside in masks:  # none, if all its pixels are between those of a smaller canvas
+        window = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
+        window[inside] = (window[inside] * (1 - _OPACITY) + np.array(rgb) * _OPACITY).astype(np.uint8)
+        contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, contours, -1, rgb, thickness, offset=(left, top))
+
+
+def _places(
+    begin: float, length: float, scale: float, drawn: int, most: int
+) -> tuple[int, NDArray[np.int64]]:
+    """The first pixel of the canvas that a span covers, and for it and the next ones their places in the image."""
+    first, end = math.floor(begin * scale), min(drawn, math.ceil((begin + length) * scale))
+    places = ((np.arange(first, max(first, end)) + 0.5) / scale).astype(np.int64)
+    return first, np.minimum(places, most - 1)
 
 
 def _write_label(
@@ -98,16 +119,26 @@ def _write_label(
 
 
 class Pictures:
-    """Writes pictures into `out`/pictures and, at the end, `out`/contact-sheet.jpg of the first ones."""
+    """Writes pictures into `out`/pictures and, at the end, `out`/contact-sheet.jpg of the first ones.
+
+    Raises:
+        TaskError: a picture would replace one of the images.
+    """
 
     def __init__(self, out: Path, images: Sequence[Path], names: Mapping[int, str]) -> None:
         self.out, self.names = out, names
-        stems = Counter(path.stem for path in images)
-        self.files = {
-            n: f"{path.stem}.jpg" if stems[path.stem] == 1 else f"{path.stem}-{n}.jpg"
-            for n, path in enumerate(images, start=1)
-        }
+        self.files = _file_names(images)
         self._tiles: dict[int, tuple[Image.Image, str]] = {}
+        given = {path.resolve() for path in images}
+        written = [out / SHEET, *(out / FOLDER / name for name in self.files.values())]
+        lost = [str(path) for path in written if path.resolve() in given]
+        if lost:
+            raise TaskError(
+                f"{lost[0]}: an image to predict on, which a picture of the same name would replace"
+                f"{f' (and {len(lost) - 1} more)' if len(lost) > 1 else ''}; give another --out, or --no-pictures"
+            )
+        # Before the first one is drawn: should this run be killed, the next one knows which files are pictures.
+        _list(out, {*_listed(out), *self.files.values()})
 
     def add(self, image_id: int, pixels: Pixels, rows: Rows) -> None:
         """Writes the picture of an image; may be called from several threads."""
@@ -115,9 +146,16 @@ class Pictures:
         _save(picture, self.out / FOLDER / self.files[image_id])
         if image_id <= SHEET_TILES:
             picture.thumbnail((TILE, TILE))
-            self._tiles[image_id] = picture, f"{self.files[image_id].removesuffix('.jpg')}: {len(rows)}"
+            name = plain(self.files[image_id].removesuffix(".jpg"))
+            self._tiles[image_id] = picture, f"{name}: {len(rows)}"
 
-    def write_sheet(self) -> Path:
+    def finish(self) -> None:
+        """Writes the contact sheet; removes an earlier run's pictures of other images."""
+        remove(self.out, keep=set(self.files.values()))
+        _list(self.out, set(self.files.values()))
+        _save(self._sheet(), self.out / SHEET)
+
+    def _sheet(self) -> Image.Image:
         """The first pictures in rows, each with its name and number of instances."""
         columns = min(SHEET_COLUMNS, max(1, len(self._tiles)))
         rows = -(-len(self._tiles) // columns)
@@ -130,9 +168,46 @@ class Pictures:
             while caption and pen.textlength(caption, font=font) > TILE:
                 caption = caption[1:]
             pen.text((x, y + TILE + 2), caption, font=font, fill="black")
-        path = self.out / SHEET
-        _save(sheet, path)
-        return path
+        return sheet
+
+
+def remove(out: Path, keep: AbstractSet[str] = frozenset()) -> None:
+    """Removes the contact sheet and the pictures of an earlier run but those in `keep`; other files stay."""
+    names = _listed(out)
+    if names:
+        (out / SHEET).unlink(missing_ok=True)
+    for name in names - keep:
+        (out / FOLDER / name).unlink(missing_ok=True)
+    (out / FOLDER / LIST).unlink(missing_ok=True)
+
+
+def _listed(out: Path) -> set[str]:
+    """Names of the pictures in a folder that runs have drawn."""
+    try:
+        names = (out / FOLDER / LIST).read_text(encoding="utf-8").split("\0")
+    except FileNotFoundError:
+        return set()
+    return {name for name in names if Path(name).name == name}
+
+
+def _list(out: Path, names: AbstractSet[str]) -> None:
+    with atomic_write(out / FOLDER / LIST) as unfinished:
+        unfinished.write_text("\0".join(sorted(names)), encoding="utf-8")
+
+
+def _file_names(images: Sequence[Path]) -> dict[int, str]:
+    """A name for the picture of each image, by image_id; names that differ in case alone count as the same."""
+    stems = Counter(path.stem.casefold() for path in images)
+    names: dict[int, str] = {}
+    used: set[str] = set()
+    for n, path in enumerate(images, start=1):
+        stem = path.stem.encode()[:_LONGEST_NAME].decode(errors="ignore")
+        name = stem if stems[path.stem.casefold()] == 1 and stem.casefold() not in used else f"{stem}-{n}"
+        while name.casefold() in used:
+            name += f"-{n}"
+        used.add(name.casefold())
+        names[n] = f"{name}.jpg"
+    return names
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from data.storage import atomic_write
 from data.tables import Split
@@ -27,8 +28,7 @@ from tasks.common.errors import TaskError
 from tasks.common.ordered_threads import ordered_thread_map
 from tasks.common.progress import Bar
 from tasks.common.stage_main import write_json
-from tasks.inference.batches import ImageBatch
-from tasks.tools.pictures import MIN_SCORE, Pictures
+from tasks.tools.pictures import MIN_SCORE, Pictures, remove
 from tasks.tools.predict_inputs import Rows, expanded, load, points_by_image, split_of
 from tasks.tools.predictor import Predicted, Predictor, Rules
 from tasks.training.out_of_memory import is_out_of_memory
@@ -87,7 +87,7 @@ def predict_images(
         raise TaskError("IMAGE: found none, expected one or more")
     if min_score is not None and not 0 <= min_score <= 1:
         raise TaskError(f"--min-score: found {min_score:g}, expected 0 to 1")
-    images = expanded(images)
+    images = expanded(images, out)
     torch.use_deterministic_algorithms(True, warn_only=True)
     rules = _rules(model, compat=compat, prompted=points is not None, params=params)
     sides = {"short_side": short_side, "max_side": max_side}
@@ -101,9 +101,11 @@ def predict_images(
     clicks = None if points is None else points_by_image(points, split)
     out.mkdir(parents=True, exist_ok=True)
     drawn = Pictures(out, images, dict(predictor.categories)) if pictures else None
+    if drawn is None:
+        remove(out)
     masks, fates = _write_results(out / RESULTS, predictor, split, images, clicks, _Shown(min_score, drawn))
     if drawn is not None:
-        drawn.write_sheet()
+        drawn.finish()
     (out / FATES).unlink(missing_ok=True)  # an earlier run's
     if clicks is not None:
         write_json(out / FATES, fates)
@@ -116,14 +118,16 @@ class _Shown(NamedTuple):
     min_score: float | None
     pictures: Pictures | None
 
-    def keep(self, image_id: int, image: ImageBatch, rows: Rows) -> Rows:
-        """The rows to write; draws those to draw."""
-        kept = [row for row in rows if "point" in row or row["score"] >= (self.min_score or 0)]
-        if self.pictures is not None:
-            least = MIN_SCORE if self.min_score is None else 0
-            drawn = [row for row in kept if "point" in row or row["score"] >= least]
-            self.pictures.add(image_id, image.originals[0].permute(1, 2, 0).numpy(), drawn)
-        return kept
+    def keep(self, rows: Rows) -> Rows:
+        """The rows to write; those at clicks all stay."""
+        return [row for row in rows if "point" in row or row["score"] >= (self.min_score or 0)]
+
+    def draw(self, image_id: int, original: Tensor, rows: Rows) -> None:
+        """Draws an image uint8 RGB [3, H, W] with those of the kept rows that are shown."""
+        assert self.pictures is not None
+        least = MIN_SCORE if self.min_score is None else 0
+        shown = [row for row in rows if "point" in row or row["score"] >= least]
+        self.pictures.add(image_id, original.permute(1, 2, 0).numpy(), shown)
 
 
 def _write_results(
@@ -173,9 +177,12 @@ def _jobs(
     for n, (path, image) in enumerate(zip(images, read, strict=True), start=1):
         with _faults_of(path, predictor):
             size, job = predictor.find(image) if clicks is None else predictor.draw(image, clicks[n])
-        size += image.originals[0].nbytes if shown.pictures is not None else 0
-        keep = partial(shown.keep, n, image)
-        yield size, partial(_finish, {"image_id": n, "file_name": path.as_posix()}, job, keep)
+        ids = {"image_id": n, "file_name": path.as_posix()}
+        if shown.pictures is None:
+            yield size, partial(_finish, ids, job, shown, None)
+        else:
+            original = image.originals[0]
+            yield size + original.nbytes, partial(_finish, ids, job, shown, original)
 
 
 @contextmanager
@@ -196,10 +203,13 @@ def _faults_of(path: Path, predictor: Predictor) -> Iterator[None]:
 
 
 def _finish(
-    ids: dict[str, Any], job: Callable[[], Predicted], keep: Callable[[Rows], Rows]
+    ids: dict[str, Any], job: Callable[[], Predicted], shown: _Shown, original: Tensor | None
 ) -> tuple[dict[str, Any], Predicted]:
     rows, fates = job()
-    return ids, (keep(rows), fates)
+    rows = shown.keep(rows)
+    if original is not None:
+        shown.draw(ids["image_id"], original, rows)
+    return ids, (rows, fates)
 
 
 def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) -> Rules:

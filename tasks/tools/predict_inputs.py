@@ -16,47 +16,64 @@ from data.images.read import image_size, read_image
 from data.points import read_points
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, PointRecord
+from data.storage import IMAGE_SUFFIXES, list_files
 from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, Split
 from tasks.common.config import InputConfig
 from tasks.common.errors import TaskError
 from tasks.inference.batches import ImageBatch, prepare, stack
+from tasks.tools.pictures import FOLDER, LIST, SHEET
 
 log = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
 NEXT_STEP = "name a readable image file, or leave it out"
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Of the files that are taken from a folder."""
 
 
-def expanded(images: Sequence[Path]) -> list[Path]:
+def expanded(images: Sequence[Path], out: Path) -> list[Path]:
     """The files that names stand for: a folder for the images in it and in its subfolders, a pattern such as
-    `photos/*.jpg` for the files that match it, in the order of their names.
+    `photos/*.jpg` for the files that match it, in the order of their names. Hidden files are left out, and pictures
+    that an earlier run has drawn into `out`.
 
     Raises:
-        TaskError: a folder has no image, or a pattern no match; all are listed.
+        TaskError: a folder has no image, a pattern no match, or can't be used; all are listed.
     """
     found: list[Path] = []
     faults: list[str] = []
     for path in images:
         if path.is_dir():
-            inside = sorted(
-                one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file()
-            )
-            if not inside:
-                faults.append(
-                    f"{path}: found no image in the folder; expected files {', '.join(sorted(SUFFIXES))}"
-                )
+            inside = [path / name for name in list_files(path, IMAGE_SUFFIXES)]
+            expected = f"files {', '.join(IMAGE_SUFFIXES)} in the folder"
         elif not path.exists() and any(sign in path.as_posix() for sign in "*?["):
-            inside = sorted(Path(path.anchor).glob(path.relative_to(path.anchor).as_posix()))
-            if not inside:
-                faults.append(f"{path}: found no file that matches; expected one or more")
+            try:
+                matches = Path(path.anchor).glob(path.relative_to(path.anchor).as_posix())
+                inside = sorted(one for one in matches if one.is_file() and not _is_hidden(one, path))
+            except ValueError as error:
+                faults.append(
+                    f"{path}: can't be used as a pattern ({error}); expected one such as photos/**/*.jpg"
+                )
+                continue
+            expected = "one or more files that match"
         else:
-            inside = [path]
+            found.append(path)
+            continue
+        inside = [one for one in inside if not _is_drawn(one, out)]
+        if not inside:
+            faults.append(f"{path}: found no image; expected {expected}")
         found += inside
     if faults:
         raise TaskError("\n".join(faults))
     return found
+
+
+def _is_hidden(path: Path, pattern: Path) -> bool:
+    """Whether a match has a hidden part that the pattern doesn't name."""
+    return any(part.startswith(".") for part in set(path.parts) - set(pattern.parts))
+
+
+def _is_drawn(path: Path, out: Path) -> bool:
+    sheet, pictures = (out / SHEET).resolve(), (out / FOLDER).resolve()
+    resolved = path.resolve()
+    return resolved == sheet or (resolved.parent == pictures and (pictures / LIST).is_file())
 
 
 def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:

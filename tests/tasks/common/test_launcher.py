@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tasks.common import launcher
+from tasks.common import on_hosts as on_hosts_module
 from tests.tasks.conftest import ROOT
 
 # Starts processes with torchrun's variables and, as torchrun, ends with 1 if one of them fails.
@@ -253,6 +254,23 @@ def test_a_command_on_two_machines(tmp_path: Path, script: str, code: int) -> No
         assert (tmp_path / "a").read_text() == f"{tmp_path}\n"
     if (tmp_path / "pid").exists():
         assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "shell", "message"),
+    [
+        ("a,", "true", "found hosts 'a,'; expected names with commas"),
+        ("", "true", "found hosts ''"),
+        ("a,-oProxyCommand=x", "true", "found hosts"),
+        ("a,b", "no-such-ssh -o A=b", "found no program 'no-such-ssh'"),
+    ],
+)
+def test_hosts_and_shells_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, hosts: str, shell: str, message: str
+) -> None:
+    monkeypatch.setenv("POINTS2MODEL_RSH", shell)
+    with pytest.raises(SystemExit, match=message):
+        on_hosts_module.on_hosts(hosts.split(","), ["true"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

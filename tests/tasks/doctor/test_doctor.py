@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,10 @@ def no_weights_file(p: Project) -> None:
 
 def weights_to_fetch(p: Project) -> None:
     p.recipe["model"]["backbone"] |= {"weights": "imagenet", "width": 1.0, "name": "resnet34"}
+
+
+def no_ray(p: Project) -> None:
+    p.recipe["runtime"]["ray"] = "auto"
 
 
 def no_launcher(p: Project) -> None:
@@ -384,6 +389,7 @@ ERRORS = [
     (no_annotation_file, "paths", "vall.json; the folder holds kept_aside.json, strong.json, val.json"),
     (no_weights_file, "weights", "model.backbone.weights: found no such file, mine/r18.pth"),
     (no_such_device, "device", "runtime.device: found 'cuda:77' can't be used here"),
+    *([] if find_spec("ray") else [(no_ray, "ray", "runtime.ray: found auto, but Ray isn't installed")]),
     (no_launcher, "launcher", "runtime.launcher: found program 'no_srun', which isn't there"),
     (no_dvc, "dvc", "run `dvc init`"),
     (no_dvc_yaml, "dvc", "dvc.yaml: found no such file"),

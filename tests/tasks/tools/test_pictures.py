@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,18 @@ import pytest
 from PIL import Image
 
 from data.masks import rle
-from tasks.tools.pictures import LONGEST_SIDES, SHEET_COLUMNS, SHEET_TILES, TILE, Pictures, colour, draw
+from tasks.common.errors import TaskError
+from tasks.tools.pictures import (
+    LIST,
+    LONGEST_SIDES,
+    SHEET_COLUMNS,
+    SHEET_TILES,
+    TILE,
+    Pictures,
+    colour,
+    draw,
+    remove,
+)
 
 
 def row(mask: np.ndarray, score: float = 0.9, category_id: int = 1, **more: Any) -> dict[str, Any]:
@@ -78,6 +90,69 @@ def test_sizes_of_pictures(shape: tuple[int, int], expected: tuple[int, int]) ->
     assert found[expected[0] // 4, expected[1] // 4].any()
 
 
+def drawn_in(out: Path) -> set[str]:
+    return {path.name for path in (out / "pictures").iterdir() if path.name != LIST}
+
+
+@pytest.mark.parametrize(
+    ("images", "files"),
+    [
+        (["p/a.jpg", "q/a.jpg", "a-1.jpg"], ["a-1.jpg", "a-2.jpg", "a-1-3.jpg"]),
+        (["a-2.jpg", "a.jpg", "b/a.png"], ["a-2.jpg", "a-2-2.jpg", "a-3.jpg"]),
+        (["a.jpg", "A.png", "b.png"], ["a-1.jpg", "A-2.jpg", "b.jpg"]),
+        (["a\nb.jpg", "é" * 150 + ".png"], ["a\nb.jpg", "é" * 100 + ".jpg"]),
+    ],
+)
+def test_each_image_has_a_picture_of_its_own(tmp_path: Path, images: list[str], files: list[str]) -> None:
+    pictures = Pictures(tmp_path, list(map(Path, images)), {})
+    for n in range(1, len(images) + 1):
+        pictures.add(n, np.zeros((8, 8, 3), np.uint8), [])
+    pictures.finish()
+    assert list(pictures.files.values()) == files
+    assert drawn_in(tmp_path) == set(files)
+
+
+@pytest.mark.parametrize(("folder", "name"), [("pictures", "a.jpg"), (".", "contact-sheet.jpg")])
+def test_an_image_to_predict_on_is_not_replaced(tmp_path: Path, folder: str, name: str) -> None:
+    image = tmp_path / folder / name
+    image.parent.mkdir(exist_ok=True)
+    image.write_bytes(b"mine")
+    with pytest.raises(
+        TaskError, match="an image to predict on, which a picture of the same name would replace"
+    ):
+        Pictures(tmp_path, [Path("other.png"), tmp_path / "x" / ".." / folder / name], {})
+    assert image.read_bytes() == b"mine" and {path.name for path in image.parent.iterdir()} == {name}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_another_run_replaces_what_the_last_one_drew_and_nothing_else(tmp_path: Path, killed: bool) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "mine.jpg").write_bytes(b"mine")
+    first = Pictures(tmp_path, [Path("a.png"), Path("b.png")], {})
+    first.add(1, np.zeros((8, 8, 3), np.uint8), [])
+    if not killed:
+        first.add(2, np.zeros((8, 8, 3), np.uint8), [])
+        first.finish()
+    second = Pictures(tmp_path, [Path("b.png")], {})
+    second.add(1, np.zeros((8, 8, 3), np.uint8), [])
+    second.finish()
+    assert drawn_in(tmp_path) == {"b.jpg", "mine.jpg"}
+    remove(tmp_path)
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"mine.jpg"}
+    assert not (tmp_path / "contact-sheet.jpg").exists()
+
+
+def test_small_masks_of_a_large_image_are_fast(tmp_path: Path) -> None:
+    """Only their boxes are decoded and drawn: whole images would take seconds."""
+    size = (3000, 4000)
+    rows = [row(square(size, 30 * n, 20 * n, 20)) for n in range(100)]
+    image = np.zeros((*size, 3), np.uint8)
+    started = time.process_time()
+    found = np.asarray(draw(image, rows, {}))
+    assert time.process_time() - started < 2
+    assert all(found[round((20 * n + 10) * 0.4), round((30 * n + 10) * 0.4)].any() for n in range(100))
+
+
 @pytest.mark.parametrize(("count", "size"), [(1, (1, 1)), (7, (6, 2)), (SHEET_TILES + 3, (SHEET_COLUMNS, 8))])
 def test_pictures_and_their_sheet(tmp_path: Path, count: int, size: tuple[int, int]) -> None:
     """Two images have one name, in different folders."""
@@ -87,12 +162,10 @@ def test_pictures_and_their_sheet(tmp_path: Path, count: int, size: tuple[int, i
         pictures.add(
             n, np.full((30, 40 + n, 3), 200, np.uint8), [row(square((30, 40 + n), 5, 5, 9))] * (n % 3)
         )
-    sheet = pictures.write_sheet()
+    pictures.finish()
     same = {"0.jpg"} if count == 1 else {"0-1.jpg", f"0-{count}.jpg"}
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == same | {
-        f"{n}.jpg" for n in range(1, count - 1)
-    }
-    with Image.open(sheet) as found:
+    assert drawn_in(tmp_path) == same | {f"{n}.jpg" for n in range(1, count - 1)}
+    with Image.open(tmp_path / "contact-sheet.jpg") as found:
         columns, rows = size
         assert found.width // TILE == columns and found.height // (TILE + 20) == rows
     with Image.open(tmp_path / "pictures" / (f"0-{count}.jpg" if count > 1 else "0.jpg")) as last:

@@ -244,7 +244,7 @@ def test_instances_below_the_least_score_are_left_out(
     least = least if least != 0.02 else scores[len(scores) // 2]  # one that a row has: it stays
     kept = call(images, narrow[0], tmp_path / "kept", min_score=least, pictures=True)
     assert kept == [row for row in every if row["score"] >= (least or 0)]
-    assert sorted(path.name for path in (tmp_path / "kept/pictures").iterdir()) == ["a.jpg", "b.jpg"]
+    assert sorted(path.name for path in (tmp_path / "kept/pictures").glob("*.*g")) == ["a.jpg", "b.jpg"]
     drawn = cv2.imread(str(tmp_path / "kept/pictures/a.jpg"))
     call(images, narrow[0], tmp_path / "none", min_score=1.0, pictures=True)
     untouched = cv2.imread(str(tmp_path / "none/pictures/a.jpg"))
@@ -270,7 +270,7 @@ def test_at_clicks_no_row_is_left_out(
     [
         (["images"], ["images/a.png", "images/sub/b.png"]),
         (["images/sub"], ["images/sub/b.png"]),
-        (["images/*.png"], ["images/a.png"]),
+        (["images/*"], ["images/a.png"]),
         (["images/**/*.png"], ["images/a.png", "images/sub/b.png"]),
         (["images/sub/b.png", "images/[a].png"], ["images/sub/b.png", "images/a.png"]),
         (["images/missing.png"], ["images/missing.png"]),
@@ -279,21 +279,40 @@ def test_at_clicks_no_row_is_left_out(
 def test_names_of_folders_and_patterns(
     images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], found: list[str]
 ) -> None:
-    (tmp_path / "images" / "notes.txt").write_text("no image")
+    for hidden in ("._a.png", ".thumbs/t.png"):
+        (tmp_path / "images" / hidden).parent.mkdir(exist_ok=True)
+        shutil.copy(images[0], tmp_path / "images" / hidden)
     monkeypatch.chdir(tmp_path)
-    assert [path.as_posix() for path in expanded(list(map(Path, names)))] == found
-    absolute = expanded([tmp_path / name for name in names])
+    assert [path.as_posix() for path in expanded(list(map(Path, names)), Path("out"))] == found
+    absolute = expanded([tmp_path / name for name in names], tmp_path / "out")
     assert absolute == [tmp_path / name for name in found]
 
 
-def test_folders_and_patterns_without_images_are_all_reported(images: list[Path], tmp_path: Path) -> None:
+def test_pictures_of_an_earlier_run_are_no_images(
+    narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    for _ in range(2):
+        rows = call([folder], narrow[0], folder / "out", pictures=True)
+        assert {row["file_name"] for row in rows} == set(map(str, images))
+    assert len(list((folder / "out" / "pictures").glob("*.jpg"))) == 2
+    call([folder], narrow[0], folder / "out")
+    assert {path.name for path in (folder / "out").iterdir()} == {"pictures", "results.json"}
+    assert not list((folder / "out" / "pictures").iterdir())
+
+
+def test_folders_and_patterns_that_cannot_be_used_are_all_reported(
+    images: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
+    names = [tmp_path / "empty", tmp_path / "images" / "*.gif", tmp_path / "images" / "**.png", images[0]]
     with pytest.raises(TaskError) as error:
-        expanded([tmp_path / "empty", tmp_path / "images" / "*.gif", images[0]])
+        expanded(names, tmp_path / "out")
     lines = str(error.value).splitlines()
-    assert len(lines) == 2
-    assert "empty: found no image in the folder; expected files .bmp" in lines[0]
-    assert "*.gif: found no file that matches" in lines[1]
+    assert len(lines) == 3
+    assert "empty: found no image; expected files .bmp" in lines[0]
+    assert "*.gif: found no image; expected one or more files that match" in lines[1]
+    assert "**.png: can't be used as a pattern" in lines[2]
 
 
 def test_sizes_can_be_chosen(narrow: tuple[Path, Path], images: list[Path], tmp_path: Path) -> None:
