@@ -101,10 +101,10 @@ def predict_images(
     clicks = None if points is None else points_by_image(points, split)
     out.mkdir(parents=True, exist_ok=True)
     drawn = Pictures(out, images, dict(predictor.categories)) if pictures else None
-    if drawn is None:
-        remove(out)
     masks, fates = _write_results(out / RESULTS, predictor, split, images, clicks, _Shown(min_score, drawn))
-    if drawn is not None:
+    if drawn is None:
+        remove(out)  # an earlier run's
+    else:
         drawn.finish()
     (out / FATES).unlink(missing_ok=True)  # an earlier run's
     if clicks is not None:

@@ -39,6 +39,13 @@ def expanded(images: Sequence[Path], out: Path) -> list[Path]:
     """
     found: list[Path] = []
     faults: list[str] = []
+    sheet, pictures = (out / SHEET).resolve(), (out / FOLDER).resolve()
+    has_pictures = (pictures / LIST).is_file()
+
+    def is_drawn(path: Path) -> bool:
+        resolved = path.resolve()
+        return resolved == sheet or (has_pictures and resolved.parent == pictures)
+
     for path in images:
         if path.is_dir():
             inside = [path / name for name in list_files(path, IMAGE_SUFFIXES)]
@@ -56,7 +63,7 @@ def expanded(images: Sequence[Path], out: Path) -> list[Path]:
         else:
             found.append(path)
             continue
-        inside = [one for one in inside if not _is_drawn(one, out)]
+        inside = [one for one in inside if not is_drawn(one)]
         if not inside:
             faults.append(f"{path}: found no image; expected {expected}")
         found += inside
@@ -68,12 +75,6 @@ def expanded(images: Sequence[Path], out: Path) -> list[Path]:
 def _is_hidden(path: Path, pattern: Path) -> bool:
     """Whether a match has a hidden part that the pattern doesn't name."""
     return any(part.startswith(".") for part in set(path.parts) - set(pattern.parts))
-
-
-def _is_drawn(path: Path, out: Path) -> bool:
-    sheet, pictures = (out / SHEET).resolve(), (out / FOLDER).resolve()
-    resolved = path.resolve()
-    return resolved == sheet or (resolved.parent == pictures and (pictures / LIST).is_file())
 
 
 def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:

@@ -25,6 +25,7 @@ from models.reference.published_config import STUDENT, refinenet_config, solov2_
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
 from tasks.common.errors import TaskError
+from tasks.tools import predict_images as predict_images_module
 from tasks.tools.import_checkpoint import import_checkpoint
 from tasks.tools.predict_images import predict_images
 from tasks.tools.predict_inputs import expanded
@@ -299,6 +300,20 @@ def test_pictures_of_an_earlier_run_are_no_images(
     call([folder], narrow[0], folder / "out")
     assert {path.name for path in (folder / "out").iterdir()} == {"pictures", "results.json"}
     assert not list((folder / "out" / "pictures").iterdir())
+
+
+def test_pictures_stay_until_there_are_new_results(
+    narrow: tuple[Path, Path], images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise TaskError("broken")
+
+    call(images, narrow[0], tmp_path / "out", pictures=True)
+    monkeypatch.setattr(predict_images_module, "load", broken)
+    with pytest.raises(TaskError, match="broken"):
+        call(images, narrow[0], tmp_path / "out")
+    assert (tmp_path / "out" / "contact-sheet.jpg").exists()
+    assert len(list((tmp_path / "out" / "pictures").glob("*.jpg"))) == 2
 
 
 def test_folders_and_patterns_that_cannot_be_used_are_all_reported(
