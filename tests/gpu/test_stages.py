@@ -18,7 +18,7 @@ from tasks.common.errors import TaskError
 from tasks.promotion.baseline import folder_hash
 from tasks.training import loop
 from tests.gpu.conftest import REHEARSAL
-from tests.tasks.conftest import blank_registry, run_step, tiny_recipe
+from tests.tasks.conftest import run_step, run_tiny, tiny_recipe
 
 pytestmark = pytest.mark.gpu
 
@@ -33,13 +33,7 @@ Project = Callable[..., Params]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny line's data sets."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
-    blank_registry(folder)
-    params = load_params(folder / "params.yaml")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in ("make_demo", "ingest", "import_points"):
-            run_step(stage, params, WORKSPACE)
+    run_tiny(folder, ("make_demo", "ingest", "import_points"))
     return folder
 
 

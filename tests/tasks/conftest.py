@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,18 @@ def run_step(name: str, params: Params, workspace: Path) -> None:
     importlib.import_module(f"tasks.{name}").run(params, workspace)
 
 
+def run_tiny(folder: Path, steps: Sequence[str]) -> Params:
+    """Runs the first steps of the tiny line in a new folder; returns its params."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
+    blank_registry(folder)
+    params = load_params(folder / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for step in steps:
+            run_step(step, params, Path("workspace"))
+    return params
+
+
 @pytest.fixture(scope="session")
 def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     """A folder in which the tiny line was run up to the pseudo labels, and its params. Copy it before changing it.
@@ -86,11 +98,4 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     Paths in the recipe are relative, so the tests that use it must `chdir` into the folder.
     """
     folder = tmp_path_factory.mktemp("line")
-    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_recipe()), encoding="utf-8")
-    blank_registry(folder)
-    params = load_params(folder / "params.yaml")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for step in TRAINING_STEPS:
-            run_step(step, params, Path("workspace"))
-    return folder, params
+    return folder, run_tiny(folder, TRAINING_STEPS)
