@@ -1,7 +1,7 @@
-"""The parts of bench/gpu/run.sh: each a list of jobs in order of worth, every one a process with its own time limit.
+"""The parts of bench/gpu/run.sh: each a list of jobs, the most important first, each a process with its own time limit.
 
 After each job the part's figures are in $OUT/PART.json, and its output in $OUT/PART.log, so that a run that is cut off
-has left what it had. A job that fails or runs out of time doesn't stop the next ones. A part that is run again does
+leaves its figures. A job that fails or runs out of time doesn't stop the next ones. A part that is run again does
 only the jobs that haven't passed. Without a GPU, and with --rehearse, jobs run in miniature on the CPU.
 """
 
@@ -91,7 +91,7 @@ SPEED = (
     ("dataloader", 20, "--sets nuclei --samples 100", "--sets nuclei --samples 3"),
 )  # fmt: skip
 QUALITY = ((0.1, 0), (0.05, 0), (0.1, 1), (0.05, 1))
-"""Shares of images with masks, and seeds, most worthy first."""
+"""Shares of images with masks, and seeds, the most important first."""
 STEPS = ("teacher.steps=4000", "student.steps=10000", "refiner.steps=2000")
 FEW_IMAGES = {"train.json": 30, "val.json": 4}
 FEW_STEPS = (
@@ -104,7 +104,7 @@ FEW_STEPS = (
 
 
 def jobs_of(part: str, out: Path, folder: Path, *, rehearse: bool) -> list[Job]:
-    """The jobs of a part, most worthy first; `folder` has the data sets."""
+    """The jobs of a part, the most important first; `folder` has the data sets."""
     python, device, data = sys.executable, "cpu" if rehearse else "cuda", str(folder)
     if part == "check":
         junit = out / "check.xml"

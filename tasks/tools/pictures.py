@@ -25,7 +25,7 @@ from tasks.common.errors import TaskError
 
 FOLDER, SHEET = "pictures", "contact-sheet.jpg"
 LIST = ".drawn"
-"""In the folder: the names of its pictures, which a next run replaces. Other files are none of ours."""
+"""In the folder: the names of its pictures, which the next run replaces. Other files stay."""
 MIN_SCORE = 0.3
 """Instances below it aren't drawn unless another score is given: most of them are wrong."""
 LONGEST_SIDES = (640, 1600)
@@ -137,7 +137,7 @@ class Pictures:
                 f"{lost[0]}: an image to predict on, which a picture of the same name would replace"
                 f"{f' (and {len(lost) - 1} more)' if len(lost) > 1 else ''}; give another --out, or --no-pictures"
             )
-        # Before the first one is drawn: should this run be killed, the next one knows which files are pictures.
+        # Before the first one is drawn, so that the next run removes them even if this one is killed.
         _list(out, {*_listed(out), *self.files.values()})
 
     def add(self, image_id: int, pixels: Pixels, rows: Rows) -> None:
