@@ -67,6 +67,7 @@ def solov2_loss(
     objects of low weight don't lower the influence of the others.
 
     With the `totals` of a whole batch, of which this is a part, the losses of its parts sum to the loss of the whole.
+    The host doesn't wait for a GPU.
     """
     if totals is None:
         totals = Totals.of(targets)
@@ -100,19 +101,16 @@ def _mask_loss(outputs: RawOutputs, targets: Targets, total: Tensor) -> Tensor:
         return 0.0 * (maps.sum() + joined.sum())
     # Unbound once: the gradient of one image indexed from a batch is as large as the batch.
     features, kernels = maps.unbind(0), joined.unbind(0)
-    first = torch.tensor([0, *(k.shape[2] * k.shape[3] for k in outputs.kernels)], device=maps.device).cumsum(
-        0
-    )
-    column = first[targets.level] + targets.cell
     truth = targets.masks.flatten(1)
     step = max(1, CHUNK_ELEMENTS // maps.shape[2])
     found = maps.new_zeros(())
-    bounds = torch.bincount(targets.image, minlength=len(maps)).cumsum(0).tolist()
-    for i, (start, end) in enumerate(zip([0, *bounds[:-1]], bounds, strict=True)):
+    end = 0
+    for i, count in enumerate(targets.pairs_per_image):
+        start, end = end, end + count
         for at in range(start, end, step):
             rows = slice(at, min(at + step, end))
             instance = targets.instance[rows]
-            arguments = (kernels[i][:, column[rows]], features[i], truth, instance, targets.weights)
+            arguments = (kernels[i][:, targets.place[rows]], features[i], truth, instance, targets.weights)
             if pairs > step:
                 found = found + checkpoint(_pair_dice, *arguments, use_reentrant=False)
             else:

@@ -72,7 +72,7 @@ class SOLOv2(nn.Module):
         self,
         images: Tensor,
         content_sizes: list[tuple[int, int]] | None = None,
-        origins: Sequence[tuple[float, float]] | None = None,
+        origins: Sequence[tuple[float, float]] | Tensor | None = None,
     ) -> RawOutputs:
         """Images [N, 3, H, W], uint8 or float, RGB 0..255, padded at the bottom and right, to raw outputs.
 
@@ -93,8 +93,10 @@ class SOLOv2(nn.Module):
             )
         pyramid = self.backbone(self.normalise(images, content_sizes))
         input_size = (images.shape[2], images.shape[3])
-        corners = torch.zeros(len(images), 2) if origins is None else torch.tensor(origins).float()
-        frame = Frame(input_size, self.config.grid_reference, corners.to(images.device).view(-1, 2))
+        corners = images.new_zeros(len(images), 2, dtype=torch.float32)
+        if origins is not None and self.config.grid_reference is not None:
+            corners = torch.as_tensor(origins, dtype=torch.float32, device=images.device).view(-1, 2)
+        frame = Frame(input_size, self.config.grid_reference, corners)
         logits, kernels = self.instance_head(
             [self._read(pyramid, *pair) for pair in self.config.level_sources],
             self.config.grid_shapes(input_size),

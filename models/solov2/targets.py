@@ -35,6 +35,8 @@ class Targets:
     """int64 [P]"""
     cell: Tensor
     """int64 [P]: row * columns + column"""
+    place: Tensor
+    """int64 [P]: the cell, numbered through all levels"""
     instance: Tensor
     """int64 [P]: row of `masks` and `weights`"""
     masks: Tensor
@@ -44,6 +46,8 @@ class Targets:
     skipped_negatives: Tensor
     """int64 [3, S]: image, class and cell of the S entries that the category loss skips, since a pseudo mask of
     the class touches the cell; cells are numbered through all levels"""
+    pairs_per_image: list[int]
+    """N: pairs of each image, on the host, so that the loss doesn't wait for the device"""
 
 
 def levels_of(size: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
@@ -137,10 +141,14 @@ def assign_targets(
         if ignored is not None:
             cell_weight[_touched(ignored, grid, input_size, device) & (category == NO_CLASS)] = 0
         skipped += _skipped_negatives(pseudo_regions, category.view(shape), first_cell, grid, input_size)
-        first_cell += shape[1]
         categories.append(category.view(-1, *grid))
         cell_weights.append(cell_weight.view(-1, *grid))
-        pairs.append(torch.stack([objects.image[instance], torch.full_like(cell, level), instance, cell]))
+        pairs.append(
+            torch.stack(
+                [objects.image[instance], torch.full_like(cell, level), instance, cell, cell + first_cell]
+            )
+        )
+        first_cell += shape[1]
 
     table = torch.cat(pairs, 1)
     # Stable, so pairs stay sorted by level inside an image, and by object inside a level.
@@ -152,9 +160,11 @@ def assign_targets(
         image=table[0],
         cell=table[3],
         instance=table[2],
+        place=table[4],
         masks=torch.cat([shrink_masks(m, input_size, config.mask_stride) for m in masks]),
         weights=objects.weight,
         skipped_negatives=torch.cat(skipped, 1),
+        pairs_per_image=table[0].bincount(minlength=len(masks)).tolist(),
     )
 
 
@@ -260,12 +270,15 @@ def draw_pairs(count: int, limit: int, generator: torch.Generator | None = None)
 def keep_pairs(targets: Targets, kept: Tensor) -> Targets:
     """`targets` with the pairs `kept` only; cells and their classes stay."""
     kept = kept.to(targets.cell.device)
+    image = targets.image[kept]
     return replace(
         targets,
         level=targets.level[kept],
-        image=targets.image[kept],
+        image=image,
         cell=targets.cell[kept],
         instance=targets.instance[kept],
+        place=targets.place[kept],
+        pairs_per_image=image.bincount(minlength=len(targets.pairs_per_image)).tolist(),
     )
 
 

@@ -57,6 +57,7 @@ def detector_pieces(
         clicks = _clicks(batch)
         inner = _inner_points(batch, clicks, training.inner_points, generator)
         images = batch["images"].to(device, non_blocking=True)
+        origins = torch.tensor(batch["crop_origins"], dtype=torch.float32, device=device)
         parts = [share(len(images), n, training.accumulate) for n in range(training.accumulate)]
         targets = [
             assign_targets(
@@ -81,7 +82,7 @@ def detector_pieces(
 
         def piece(part: slice, targets: Targets) -> Piece:
             def loss(model: nn.Module) -> dict[str, Tensor]:
-                outputs = model(images[part], batch["content_sizes"][part], batch["crop_origins"][part])
+                outputs = model(images[part], batch["content_sizes"][part], origins[part])
                 return solov2_loss(outputs, targets, config, totals)
 
             return Piece(loss, batch["image_ids"][part])

@@ -14,7 +14,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from data.storage import atomic_write
 from models.backbones.sync_norm import sync_batch_norms
@@ -36,7 +35,7 @@ from tasks.common.config import TrainConfig
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
 from tasks.training.finite_guard import FiniteGuard
-from tasks.training.optimization import build_optimizer, learning_rate, weight_average
+from tasks.training.optimization import WeightAverage, build_optimizer, learning_rate
 from tasks.training.out_of_memory import explain_out_of_memory
 from tasks.training.resume import States
 from tasks.training.speed import Speed
@@ -114,7 +113,7 @@ class _Run:
     model: nn.Module
     """job.model, wrapped by accelerate"""
     optimizer: Any
-    average: AveragedModel | None
+    average: WeightAverage | None
     first: int
     """the first step to run"""
 
@@ -130,7 +129,7 @@ def _begin(job: Job) -> _Run:
     optimizer = build_optimizer(job.model, config)
     average = None
     if config.ema is not None and processes.is_first():
-        average = weight_average(job.model, config.ema)
+        average = WeightAverage(job.model, config.ema)
     first, state = job.states.load()
     if state is not None:
         job.model.load_state_dict(state["model"])
@@ -149,8 +148,8 @@ def _train(job: Job) -> None:
     guard, speed = FiniteGuard(job.device), Speed(job.run_folder, job.device, config.batch_size)
     sums: dict[str, Tensor] = {}
     with Bar(job.name, config.steps, "step", done=run.first) as bar:
-        for step, batch in enumerate(speed.waits(job.batches(run.first)), start=run.first):
-            pieces = job.pieces(batch)
+        batches = speed.waits(job.batches(run.first))
+        for step, pieces in enumerate(_one_ahead(job.pieces, batches, job.device), start=run.first):
             parts = _backward(run, pieces, guard)
             faults = guard.fault()
             if faults is not None:
@@ -174,6 +173,32 @@ def _train(job: Job) -> None:
     # Removes accelerate's autocast: inference and checkpoints are without it.
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     job.model.to(memory_format=torch.contiguous_format).eval()
+
+
+def _one_ahead(pieces_of: Pieces, batches: Iterable[Any], device: torch.device) -> Iterator[Sequence[Piece]]:
+    """The pieces of each batch, made while a GPU computes the step before, on a stream of their own.
+
+    The number of objects and cells in a batch decides the shapes of its targets, so the host waits for them to be
+    counted. On this stream it doesn't wait for the step. The same happens, in the same order, on a CPU.
+    """
+    source = iter(batches)
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    if stream is not None:
+        stream.wait_stream(torch.cuda.current_stream(device))  # for networks that pieces use
+
+    def following() -> Sequence[Piece] | None:
+        batch = next(source, None)
+        with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
+            return None if batch is None else pieces_of(batch)
+
+    current = following()
+    while current is not None:
+        if stream is not None:
+            torch.cuda.current_stream(device).wait_stream(stream)
+        yield current
+        # `current` is referred to until the next pieces are made: its memory is used again on their stream. Those
+        # before it are free, as the guard has waited for the losses of `current`, and so for the steps before.
+        current = following()
 
 
 def _accelerator(config: TrainConfig, device: torch.device) -> Accelerator:

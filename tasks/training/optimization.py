@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
@@ -39,16 +38,24 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
 
 
-def weight_average(model: nn.Module, decay: float) -> AveragedModel:
+class WeightAverage(AveragedModel):
     """The exponential moving average of a model's weights with `decay`, lower at first.
 
     It starts with the weights after the first step; the k-th update after that has min(decay, (1 + k) / (10 + k)), so
-    that the initial weights soon have no effect. Buffers are copied, not averaged.
+    that the initial weights soon have no effect. Buffers are copied, not averaged. The number of updates is on the
+    host: torch's own update waits for a GPU three times.
     """
 
-    @torch.no_grad()
-    def update(averages: Any, weights: Any, updates: Any) -> None:
-        done = int(updates)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + done) / (10 + done)))
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
+        self.n_averaged = self.n_averaged.cpu()
 
-    return AveragedModel(model, multi_avg_fn=update)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        done = int(self.n_averaged)
+        weight = 1 - min(self.decay, (1 + done) / (10 + done)) if done else 1.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), weight)
+        for own, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(other)
+        self.n_averaged += 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,37 @@ def test_training(
     if not plain:
         plain += found
     assert found == pytest.approx(plain, rel=bound)
+
+
+def test_a_step_does_not_wait_for_the_device(
+    project: Project, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    """Forward, loss, backward and update, once memory and kernels are there. Targets are made on another stream."""
+    waits: list[str] = []
+
+    def watched(part: Callable[..., Any]) -> Callable[..., Any]:
+        calls = itertools.count()
+
+        def run(*args: Any) -> Any:
+            if next(calls) < 3 or device.type != "cuda":
+                return part(*args)
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    return part(*args)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+                waits.extend(str(one.message) for one in caught if "synchroniz" in str(one.message))
+
+        return run
+
+    for name in ("_backward", "_update"):
+        monkeypatch.setattr(loop, name, watched(getattr(loop, name)))
+    params = project(ema=0.9, precision="bf16")
+    for stage in ("train_teacher", "train_refiner"):
+        run_step(stage, params, WORKSPACE)
+    assert waits == []
 
 
 def test_equal_runs_are_equal_bit_for_bit(project: Project) -> None:

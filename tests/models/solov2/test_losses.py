@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from models.solov2 import losses
-from models.solov2.losses import dice_loss, focal_loss, solov2_loss
+from models.solov2.losses import Totals, dice_loss, focal_loss, solov2_loss
 from models.solov2.network import SOLOv2
 from models.solov2.targets import assign_targets
 
@@ -201,3 +206,42 @@ def test_training_overfits_one_batch(solov2_config, batch) -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.35 * first
+
+
+class NoCopies(TorchDispatchMode):
+    """Fails where a tensor moves between host and device, which waits unless the memory is pinned."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        tensors = [one for one in tree_leaves((args, kwargs, found)) if isinstance(one, torch.Tensor)]
+        # `fill_` reads a number of the host.
+        assert len({one.device.type for one in tensors}) < 2 or func is torch.ops.aten.fill_.Tensor, func
+        return found
+
+
+@pytest.mark.parametrize("reference", [None, 64])
+def test_the_host_does_not_wait_for_a_gpu(solov2_config, batch, reference: int | None) -> None:
+    """On torch's fake tensors, whose values can't be read: each attempt is an error."""
+    config = solov2_config(grid_reference=reference)
+    masks, labels = batch
+    clicks = [torch.full((len(one), 2), float("nan")) for one in labels]
+    clicks[2] = torch.tensor([[44.0, 6.0]])
+    targets = assign_targets(
+        masks, labels, [torch.ones(len(one)) for one in labels], SIZE, config, clicks_xy=clicks
+    )
+    assert targets.skipped_negatives.numel()
+
+    with FakeTensorMode() as mode, torch.device("cuda"):
+
+        def on_gpu(value: Any) -> Any:
+            if isinstance(value, list):
+                return [on_gpu(one) for one in value]
+            return mode.from_tensor(value).to("cuda") if isinstance(value, torch.Tensor) else value
+
+        moved = type(targets)(**{name: on_gpu(value) for name, value in vars(targets).items()})
+        model = SOLOv2(config, 3)
+        images = torch.empty(3, 3, *SIZE, dtype=torch.uint8)
+        totals = Totals(torch.empty(()), torch.empty(()))
+        with NoCopies():
+            outputs = model(images, [SIZE, (60, 50), SIZE], torch.zeros(3, 2))
+            assert solov2_loss(outputs, moved, config, totals)["loss"].device.type == "cuda"

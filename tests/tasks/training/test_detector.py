@@ -112,12 +112,14 @@ def test_sampled_pairs_are_the_whole_step_s_wherever_pieces_end(limit: int | Non
             [],
             [],
             level=own,
-            image=own,
+            image=torch.zeros_like(own),
             cell=own,
             instance=own,
             masks=own,
             weights=own,
+            place=own,
             skipped_negatives=own,
+            pairs_per_image=[],
         )
         for own in numbers.split([3, 0, 5])
     ]

@@ -15,7 +15,7 @@ from tasks.common.config import RefinerConfig, TrainConfig
 from tasks.common.errors import TaskError
 from tasks.training.finite_guard import FiniteGuard
 from tasks.training.loop import Job, Piece, _backward, _begin, train, write_history
-from tasks.training.optimization import build_optimizer, learning_rate, weight_average
+from tasks.training.optimization import WeightAverage, build_optimizer, learning_rate
 from tasks.training.out_of_memory import next_accumulate
 
 BASE: dict[str, Any] = {
@@ -318,7 +318,7 @@ def test_the_average_is_the_weights_average(tmp_path: Path, decay: float) -> Non
 def test_the_average_copies_buffers_and_leaves_frozen_weights() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model[0].requires_grad_(False)
-    average = weight_average(model, 0.5)
+    average = WeightAverage(model, 0.5)
     frozen = model[0].weight.clone()
     for step in range(3):
         with torch.no_grad():
