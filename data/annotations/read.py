@@ -33,6 +33,7 @@ def read_annotations(
     keep_unsized: bool = False,
     keep_annotations: bool = True,
     reject: bool = False,
+    any_place: bool = False,
 ) -> CocoFile:
     """Read and validate images and masks as the records of a COCO file.
 
@@ -44,6 +45,7 @@ def read_annotations(
         folder: the folder of the images below the image root; prepended to each file name.
         keep_unsized: see `read_scalabel`.
         keep_annotations: see `read_coco`; other formats always keep them.
+        any_place: see `read_coco`.
         reject: see `read_coco`; in other formats a faulty annotation is always a fault of the file.
 
     Raises:
@@ -65,10 +67,17 @@ def read_annotations(
     if found != "coco":
         expected = f"auto, {', '.join(FORMATS)}"
         raise DataError(Fault(str(path), "format", repr(format), expected, "correct the format"))
-    coco = read_coco(path, need_masks=need_masks, keep_annotations=keep_annotations, reject=reject)
+    coco = read_coco(
+        path, need_masks=need_masks, keep_annotations=keep_annotations, reject=reject, any_place=any_place
+    )
     if not folder:
         return coco
-    rows = [row | {"file_name": (PurePosixPath(folder) / row["file_name"]).as_posix()} for row in coco.images]
+    rows = [
+        row | {"file_name": (PurePosixPath(folder) / row["file_name"]).as_posix()}
+        if is_safe(row["file_name"])
+        else row
+        for row in coco.images
+    ]
     return replace(coco, images=rows)
 
 

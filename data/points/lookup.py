@@ -7,8 +7,8 @@ import difflib
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import PurePosixPath
 
+from data.images.endings import Endings
 from data.points.record import Problem
 from data.storage import IMAGE_SUFFIXES
 from data.tables import Split
@@ -141,32 +141,6 @@ class Categories:
         return self._names.problem(value) if known is None else known
 
 
-class _Endings:
-    """Images by their path and by each suffix of its parts."""
-
-    def __init__(self) -> None:
-        self._whole: dict[str, list[int]] = {}
-        self._ends: dict[str, list[int]] = {}
-
-    def add(self, path: str, image_id: int) -> None:
-        parts = PurePosixPath(path).parts
-        self._whole.setdefault("/".join(parts), []).append(image_id)
-        for n in range(len(parts)):
-            self._ends.setdefault("/".join(parts[n:]), []).append(image_id)
-
-    def alike(self, path: str) -> list[int]:
-        """Images whose path ends with ``path``, else those with which ``path`` ends, by the longest match."""
-        if path.rpartition("/")[2] in ("", "."):  # a folder
-            return []
-        parts = PurePosixPath(path).parts
-        found = self._ends.get("/".join(parts), [])
-        for n in range(1, len(parts)):
-            if found:
-                break
-            found = self._whole.get("/".join(parts[n:]), [])
-        return found
-
-
 class Images:
     """Images of a split by id, by file_name, or by a part of its path.
 
@@ -183,7 +157,7 @@ class Images:
         ids, file_names = (split.images[name].to_pylist() for name in ("image_id", "file_name"))
         names = {**(more or {}), **dict(zip(ids, file_names, strict=True))}
         self._names = Names("image", names)
-        self._paths, self._stems = _Endings(), _Endings()
+        self._paths, self._stems = Endings[int](), Endings[int]()
         for image_id, name in names.items():
             folder, slash, bare = name.rpartition("/")
             self._paths.add(name, image_id)

@@ -22,10 +22,11 @@ from tasks.common.config import Params
 from tasks.common.stage_main import S3_CACHE, read_json
 from tasks.doctor.finding import Diagnosis, Finding
 from tasks.intake.images import NEXT_STEP, OR_REPORT
+from tasks.intake.labels import SPLITS
 from tasks.intake.lost_points import BAD_FILE, UNTIL, Lost, folded
 from tasks.intake.rejected import ANNOTATION, REJECTED_IMAGES
 
-LOGGERS = ("data.annotations.coco.file", "tasks.ingest")
+LOGGERS = ("data.annotations", "tasks.ingest", "tasks.intake")
 CROWD_SHARE = 0.1
 """Of a class's annotations; crowds are rare where they are meant."""
 RECORD_STEP = f"correct this record{OR_REPORT}"
@@ -61,7 +62,7 @@ def _share_cache(scratch: Path) -> None:
 
 def open_splits(scratch: Path) -> dict[str, Split]:
     """The splits that `read_splits` wrote to `scratch`."""
-    return {name: Split.open(scratch / "dataset" / name) for name in ingest.SPLITS}
+    return {name: Split.open(scratch / "dataset" / name) for name in SPLITS}
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def _quiet() -> Iterator[None]:
 
 def check_images(params: Params, splits: Mapping[str, Split], diagnosis: Diagnosis) -> None:
     """Rejected images and annotations, which are errors with `ingest.on_reject: stop`; doubtful crowds and areas."""
-    for name in ingest.SPLITS[:3]:  # those kept aside are weak ones too
+    for name in SPLITS[:3]:  # those kept aside are weak ones too
         rows = read_parquet(splits[name].root / "rejected.parquet", REJECTED_IMAGES).to_pylist()
         steps = [RECORD_STEP if row["reason"] == ANNOTATION else NEXT_STEP for row in rows]
         faults = [

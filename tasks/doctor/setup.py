@@ -85,8 +85,9 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     if not _exists(folder / ".") or is_made(params.ingest.annotations):
         return
     for split in ("strong", "val", "weak", "kept_aside"):
-        name = getattr(params.ingest, split)
-        if name is not None and not _exists(folder / name):
+        for name in params.ingest.files(split):
+            if _exists(folder / name):
+                continue
             there = ", ".join(_names(folder)) or "nothing that can be listed"
             found = f"no such file, {folder / name}; the folder holds {there}"
             step = f"correct ingest.{split}" + (", or set it to null" if split[0] in "wk" else "")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data.images.read import image_size
 from data.remote.fetch import Refused, RemoteFolder, fetch, local_copy, open_remote
-from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, join, list_files
+from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, is_safe, join, list_files
 from data.tables import DataError, Fault
 from data.text import TEXT, clean, is_text
 from tasks.common.config import IngestConfig
@@ -67,6 +67,12 @@ class Sources:
             for key in self._remote.unsafe
             if key.lower().endswith(IMAGE_SUFFIXES)
         ]
+
+    def has_image(self, name: str) -> bool:
+        """Whether there is a file of this name below the image root, of any suffix."""
+        if self._remote is not None:
+            return name in self._remote.objects
+        return is_safe(name) and (Path(self.config.images) / name).is_file()
 
     def bring(self, names: Iterable[str]) -> ImageRoot:
         """Downloads these image files, where they are in S3.
@@ -129,6 +135,10 @@ class SourceImages:
         if self._names is None:
             self._names = frozenset(self._origin.image_files()[0])
         return self._names
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an image file, or a file of another suffix, of this name."""
+        return name in self.names() or self._origin.has_image(name)
 
     def prepare(self, names: Collection[str]) -> None:
         """Downloads these files, where they are in S3; they aren't downloaded again with their split."""

@@ -118,7 +118,7 @@ COCO_CASES = [
     _coco("labelme's format", {"version": "5.0", "shapes": [], "imagePath": "1.png"}, "an object with 'version'"),
     _coco("no annotations", {"images": [], "categories": []}, "no list 'annotations'"),
     _coco("two images of one id", coco(images=[image(), image()]), "image 1 (#1)", "ids that differ"),
-    _coco("an image that leaves the root", coco(images=[image(file_name="../1.png")]), "'../1.png'"),
+    _coco("an image that leaves the root", coco(images=[image(file_name="../none.png")]), "'../none.png'"),
     _coco("an image of 10^18 pixels", coco(images=[image(width=BILLION, height=BILLION)]), "1000000000 x"),
     _coco("an unknown image", coco(annotations=[annotation(image_id=7)]), "annotation 10", "image_id 7"),
     _coco("an unknown class", coco(annotations=[annotation(category_id=9)]), "category_id 9"),

@@ -161,13 +161,13 @@ def keys_problem(row: dict[str, Any]) -> tuple[str, str] | None:
     return (f"key {', '.join(row.duplicates)} twice", ONCE) if isinstance(row, DuplicateKeys) else None
 
 
-def image_problem(row: dict[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with the record of an image, and what was expected."""
+def image_problem(row: dict[str, Any], any_place: bool = False) -> tuple[str, str] | None:
+    """What is wrong with the record of an image, and what was expected; `any_place` allows names outside the root."""
     if not isinstance(row.get("file_name"), str) or not row["file_name"]:
         return f"file_name {row.get('file_name')!r}", "the name of an image file"
     if not is_text(row["file_name"]):
         return f"file_name {row['file_name']!r}", TEXT
-    if not storage.is_safe(row["file_name"]):
+    if not any_place and not storage.is_safe(row["file_name"]):
         return f"file_name {row['file_name']!r}", "a path under the image root"
     width, height = row.get("width"), row.get("height")
     if not (is_id(width) and is_id(height) and width > 0 and height > 0):  # type: ignore[operator]

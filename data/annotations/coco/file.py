@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -73,6 +74,7 @@ def read_coco(
     need_masks: bool = True,
     keep_annotations: bool = True,
     reject: bool = False,
+    any_place: bool = False,
 ) -> CocoFile:
     """Read and validate a COCO instances file in parts.
 
@@ -84,6 +86,7 @@ def read_coco(
             annotations become INSTANCES rows, and images keep only id, file_name, width and height.
         reject: leave out faulty annotations, and degenerate parts of polygons if other parts remain, and list them in
             `CocoFile.rejected`. False: they are faults of the file.
+        any_place: allow file names that lead out of the image root, which the caller looks up. False: they are faults.
 
     Raises:
         DataError: all faults of the file: missing or wrong fields, repeated ids, unknown image or category ids,
@@ -98,7 +101,7 @@ def read_coco(
     images: dict[int, dict[str, Any]] = {}
     categories: dict[int, dict[str, Any]] = {}
     for kind, name, problem, by_id in (
-        ("image", "images", image_problem, images),
+        ("image", "images", partial(image_problem, any_place=any_place), images),
         ("category", "categories", category_problem, categories),
     ):
         for row in valid_rows(chain.from_iterable(_batches(file, name)), kind, problem, faults, set()):

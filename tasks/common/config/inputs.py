@@ -52,27 +52,41 @@ class FoldersConfig(Section):
     kept_aside: Name
 
 
+Files = FileName | Annotated[tuple[FileName, ...], Field(min_length=1, max_length=1000)]
+Part = Annotated[Number, Field(gt=0, lt=1)]
+
+
 class IngestConfig(Section):
     """Where the user's images and masks are: folders, or s3://BUCKET/PREFIX (docs/data.md).
 
-    `strong`, `val`, `weak`, `kept_aside`: names of annotation files inside the folder `annotations`.
+    `strong`, `val`, `weak`, `kept_aside`: annotation files or folders inside the folder `annotations` (`.` is that
+    folder itself), a name or a list of names. A number as `val` is the share of the images of `strong` that is measured
+    on. With null as `weak`, all images that no other file lists are weak.
     `format`: of the files with masks; `auto` detects it from the content of each file, as always for `weak`.
     `crowd`: annotations with `iscrowd` are regions to ignore (`keep`), or `objects` like all others: CVAT's COCO export
     writes every painted mask as a crowd.
+    `mask_class`: the class of masks that carry none (label maps, binary masks); null: the name of the sub-folder that
+    they are in, else `object`.
     `on_reject`: where an image can't be read or has another size than its record, or a COCO annotation has a fault:
     `stop` (list all, write nothing), or `report` it and go on without it.
     """
 
     images: Source
     annotations: Source
-    strong: FileName
-    val: FileName
-    weak: FileName | None
-    kept_aside: FileName | None
+    strong: Files
+    val: Files | Part
+    weak: Files | None
+    kept_aside: Files | None
     format: Literal["auto", "coco", "scalabel", "bdd-bitmask"]
     folders: FoldersConfig
     crowd: Literal["keep", "objects"]
+    mask_class: FileName | None
     on_reject: Literal["stop", "report"]
+
+    def files(self, split: str) -> tuple[str, ...]:
+        """The annotation files and folders of a split; none for null, or a share."""
+        given: object = getattr(self, split)
+        return given if isinstance(given, tuple) else (given,) if isinstance(given, str) else ()
 
 
 PointField = Literal["x", "y", "image", "category", "id", "annotator", "labelled_at"]
