@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from data.points.formats.label_studio import image_names
+from data.images.addresses import image_names
 from data.points.lookup import Images
 from data.points.record import Problem
 from data.tables import Split
