@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +78,9 @@ class ImageFiles(Protocol):
     def names(self) -> frozenset[str]:
         """All image files, as paths relative to the image root."""
 
+    def below_root(self, path: Path) -> str | None:
+        """A local path relative to the image root, "." for the root itself; None if it isn't below."""
+
     def prepare(self, names: Collection[str]) -> None:
         """Called once with the files whose `size` will be read, so that they can be downloaded together."""
 
@@ -96,12 +101,28 @@ class ImageFolder:
             self._names = frozenset(filter(is_text, list_files(self._root, IMAGE_SUFFIXES)))
         return self._names
 
+    def below_root(self, path: Path) -> str | None:
+        """See `ImageFiles`."""
+        return below(self._root, path)
+
     def prepare(self, names: Collection[str]) -> None:
         """See `ImageFiles`; nothing to do for local files."""
 
     def size(self, file_name: str) -> tuple[int, int]:
         """See `ImageFiles`."""
         return image_size(join(self._root, file_name))
+
+
+def below(root: str | Path, path: Path) -> str | None:
+    """A path relative to a folder, links in both followed except for the path's last part; None if it isn't below."""
+    top, folder = _real(os.path.abspath(root)), _real(os.path.abspath(path.parent))  # noqa: PTH100
+    full = folder / path.name
+    return full.relative_to(top).as_posix() if full.is_relative_to(top) else None
+
+
+@lru_cache(maxsize=1024)
+def _real(folder: str) -> Path:
+    return Path(folder).resolve()
 
 
 def name_id(file_name: str) -> int:

@@ -140,6 +140,7 @@ def join_files(
             path=files[0].path + (f" and {len(files) - 1} more" if len(files) > 1 else ""),
             instances=_without_doubles(concat_instances(tables), shared, files[0].path),
             rejected=tuple(fault for file in files for fault in file.rejected),
+            not_images=frozenset().union(*(file.not_images for file in files)),
             wrong_areas=WrongAreas(
                 sum(file.wrong_areas.count for file in files),
                 [one for file in files for one in file.wrong_areas.first][:SHOWN_AREAS],

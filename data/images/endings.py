@@ -21,6 +21,10 @@ class Endings(Generic[T]):
         for n in range(len(parts)):
             self._ends.setdefault("/".join(parts[n:]), []).append(image)
 
+    def whole(self, path: str) -> list[T]:
+        """Images of exactly this path."""
+        return self._whole.get(path, [])
+
     def alike(self, path: str) -> list[T]:
         """Images whose path ends with ``path``, else those with which ``path`` ends, by the longest match."""
         if path.rpartition("/")[2] in ("", "."):  # a folder

@@ -353,6 +353,14 @@ def object_pixels(counts: bytes, height: int) -> tuple[IntArray, IntArray]:
     return flat % height, flat // height
 
 
+def union(codes: Sequence[bytes], height: int, width: int) -> bytes:
+    """Compressed RLE of the union of masks [height, width]."""
+    if len(codes) == 1:
+        return codes[0]
+    merged: bytes = coco_mask.merge([{"size": [height, width], "counts": one} for one in codes])["counts"]
+    return merged
+
+
 def area(counts: bytes, height: int, width: int) -> int:
     """Number of object pixels."""
     return int(coco_mask.area({"size": [height, width], "counts": counts}))

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data.annotations.image_index import ImageIndex, listed
 from data.errors import Fault
-from data.images.endings import Endings
 from data.remote.fetch import Refused
 from data.storage import is_safe
 from tasks.intake.sources import SourceImages
 
 log = logging.getLogger(__name__)
-
-SHOWN_NAMES = 5
 
 
 class ImageNames:
@@ -31,11 +29,8 @@ class ImageNames:
         self.ambiguous: dict[str, Refused] = {}
 
     @cached_property
-    def _endings(self) -> Endings[str]:
-        endings = Endings[str]()
-        for name in sorted(self._files.names()):
-            endings.add(name, name)
-        return endings
+    def _index(self) -> ImageIndex:
+        return ImageIndex(self._files.names())
 
     def resolve(self, rows: Sequence[dict[str, Any]], file: str) -> tuple[list[dict[str, Any]], list[Fault]]:
         """The image records with the path of their image below the image root as `file_name`.
@@ -53,6 +48,7 @@ class ImageNames:
         found: list[dict[str, Any]] = []
         faults: list[Fault] = []
         moved: list[str] = []
+        near = self._files.below_root(Path(file).parent)
         for row in rows:
             name = PurePosixPath(row["file_name"]).as_posix()
             if name != row["file_name"]:
@@ -60,22 +56,19 @@ class ImageNames:
             if self._files.exists(name):
                 found.append(row)
                 continue
-            fits = self._endings.alike(name) or self._endings.alike(name.replace("\\", "/"))
+            fits = self._index.find(name, near=near)
             if len(fits) == 1:
                 moved.append(f"{name} is {fits[0]}")
                 found.append(row | {"file_name": fits[0]})
                 continue
             if not is_safe(name):
                 wrong = f"file_name {row['file_name']!r}"[:300]
-                expected = (
-                    "a path under the image root" if not fits else f"one of {', '.join(fits[:SHOWN_NAMES])}"
-                )
+                expected = "a path under the image root" if not fits else f"one of {listed(fits)}"
                 faults.append(Fault(file, f"image {row['id']}", wrong, expected, "correct this record"))
             elif fits:
-                listed = ", ".join(fits[:SHOWN_NAMES]) + ", ..." * (len(fits) > SHOWN_NAMES)
                 self.ambiguous[name] = Refused(
                     "ambiguous",
-                    f"{len(fits)} image files that the name fits: {listed}",
+                    f"{len(fits)} image files that the name fits: {listed(fits)}",
                     "the path of one image",
                 )
             found.append(row)

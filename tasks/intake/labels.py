@@ -13,6 +13,7 @@ from data.annotations.coco.file import CocoFile
 from data.annotations.frames import name_id
 from data.annotations.join import ImageIds, join_classes, join_files
 from data.annotations.read import read_annotations
+from data.annotations.records import ReadOptions
 from data.remote.fetch import Refused
 from data.storage import is_s3, list_files
 from data.tables import Category, DataError, Fault
@@ -66,7 +67,8 @@ def read_labels(config: IngestConfig, origin: Sources) -> Labels:
     if config.weak is None and not labels.faults:
         found, labels.unsafe = origin.image_files()
         _warn_of_archives(config)
-        labels.images["weak"] = _unlisted(found, labels.images, ids)
+        maps = frozenset[str]().union(*(one.not_images for own in parts.values() for one in own))
+        labels.images["weak"] = _unlisted([name for name in found if name not in maps], labels.images, ids)
     if labels.images["weak"] or not labels.faults:
         labels.faults += _not_weak(labels)
     return labels
@@ -94,13 +96,16 @@ def _read(
             file = read_annotations(
                 origin.annotations / path,
                 "auto" if name == "weak" else config.format,
-                need_masks=name != "weak",
-                images=images,
-                folder=getattr(config.folders, name),
-                keep_unsized=config.on_reject == "report",
-                keep_annotations=False,
-                reject=config.on_reject == "report",
-                any_place=True,
+                ReadOptions(
+                    need_masks=name != "weak",
+                    images=images,
+                    folder=getattr(config.folders, name),
+                    keep_unsized=config.on_reject == "report",
+                    keep_annotations=False,
+                    reject=config.on_reject == "report",
+                    any_place=True,
+                    mask_class=config.mask_class,
+                ),
             )
             rows, wrong = names.resolve(file.images, file.path)
         except DataError as error:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from data.annotations.frames import below
 from data.images.read import image_size
 from data.remote.fetch import Refused, RemoteFolder, fetch, local_copy, open_remote
 from data.storage import IMAGE_SUFFIXES, atomic_dir, is_s3, is_safe, join, list_files
@@ -139,6 +140,10 @@ class SourceImages:
     def exists(self, name: str) -> bool:
         """Whether there is an image file, or a file of another suffix, of this name."""
         return name in self.names() or self._origin.has_image(name)
+
+    def below_root(self, path: Path) -> str | None:
+        """A local path relative to the image root; None if it isn't below, as for images in S3."""
+        return None if is_s3(self._origin.config.images) else below(self._origin.config.images, path)
 
     def prepare(self, names: Collection[str]) -> None:
         """Downloads these files, where they are in S3; they aren't downloaded again with their split."""

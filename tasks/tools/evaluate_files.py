@@ -10,6 +10,7 @@ from typing import Any
 from data.annotations.coco.file import to_instances
 from data.annotations.frames import ImageFolder
 from data.annotations.read import read_annotations
+from data.annotations.records import ReadOptions
 from data.annotations.results import read_results
 from tasks.common.config import Evaluator
 from tasks.common.errors import TaskError
@@ -54,7 +55,7 @@ def evaluate_files(
     if not 0 < small < medium < math.inf:
         raise TaskError(f"size_bounds: found {small:g} {medium:g}, expected two sides in pixels, 0 < a < b")
     folder = None if images is None else ImageFolder(images)
-    coco = read_annotations(ground_truth, images=folder, keep_annotations=False)
+    coco = read_annotations(ground_truth, options=ReadOptions(images=folder, keep_annotations=False))
     sizes = {row["id"]: (row["height"], row["width"]) for row in coco.images}
     truth = coco_ground_truth(sizes, to_instances(coco), coco.categories)
     per_image_and_class = Counter(

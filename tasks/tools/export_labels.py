@@ -19,6 +19,7 @@ from data.annotations.frames import (
     frames_of_split,
 )
 from data.annotations.read import read_annotations
+from data.annotations.records import ReadOptions
 from data.annotations.results import read_results
 from data.errors import DataError, Fault
 from data.storage import atomic_dir
@@ -101,7 +102,7 @@ def _parts(request: ExportRequest, workspace: Path) -> list[tuple[str, Iterator[
     """The files to write: name, frames, classes."""
     if request.annotations is not None:
         images = None if request.images is None else ImageFolder(request.images)
-        coco = read_annotations(request.annotations, images=images)
+        coco = read_annotations(request.annotations, options=ReadOptions(images=images))
         return [(_stem(request.annotations), frames_of_file(coco), coco.categories)]
     if request.what == "dataset":
         splits = {name: Split.open(workspace / "dataset" / name) for name in _WITH_MASKS}

@@ -115,7 +115,7 @@ COCO_CASES = [
     _coco("brackets without end", '{"images":' + "[" * 100_000, "not readable as JSON"),
     _coco("a number of 5,000 digits", '{"images":' + "1" * 5000 + "}", "not readable as JSON"),
     _coco("bytes that are no text", "\x00\x01\x02", "not readable as JSON"),
-    _coco("labelme's format", {"version": "5.0", "shapes": [], "imagePath": "1.png"}, "an object with 'version'"),
+    _coco("labelme's format", {"version": "5.0", "shapes": {}, "imagePath": "1.png"}, "an object with 'version'"),
     _coco("no annotations", {"images": [], "categories": []}, "no list 'annotations'"),
     _coco("two images of one id", coco(images=[image(), image()]), "image 1 (#1)", "ids that differ"),
     _coco("an image that leaves the root", coco(images=[image(file_name="../none.png")]), "'../none.png'"),
@@ -182,17 +182,16 @@ def _bits(case: str, content: bytes, *said: str, name: str = "1.png") -> Bad:
 
 BITMASK_CASES = [
     _bits("a bitmask without its image", png(pixels()), "image: found none", "one image 7.*", name="7.png"),
-    _bits("a colormap", png(pixels()[..., :3]), "mode RGB"),
-    _bits("a mask of classes", png(pixels()[..., 0]), "mode L"),
-    _bits("a truncated bitmask", png(pixels())[:50], "not readable as PNG"),
-    _bits("an empty bitmask", b"", "not readable as PNG"),
-    _bits("a JPEG by another name", b"\xff\xd8\xff\xe0" + bytes(100), "not readable as PNG"),
+    _bits("a colormap", png(pixels()[..., :3]), "a colour image"),
+    _bits("a truncated bitmask", png(pixels())[:50], "not readable"),
+    _bits("an empty bitmask", b"", "not readable"),
+    _bits("a JPEG by another name", b"\xff\xd8\xff\xe0" + bytes(100), "not readable"),
     _bits("a bitmask of 3.6 billion pixels", bomb(), "PNG"),
     _bits("an object of two classes", png(pixels(7, (4, 0, 0, 1))), "object 1", "differ in class or flags"),
     _bits("an unknown class of a bitmask", png(pixels(7, (77, 0, 0, 2))), "object 2", "R = 77"),
     _bits("unknown flags", png(pixels(7, (3, 64, 0, 2))), "object 2", "G = 64"),
     _bits("a class without an object", png(pixels(7, (3, 0, 0, 0))), "1 with a class but no object's number"),
-    Bad("a folder with no bitmask", "bits", {"bits/readme.txt": b"see there"}, ("no frames",)),
+    Bad("a folder with no bitmask", "bits", {"bits/readme.txt": b"see there"}, ("no label files",)),
 ]
 MASK_CASES = [*COCO_CASES, *SCALABEL_CASES, *BITMASK_CASES]
 

@@ -58,6 +58,8 @@ class CocoFile:
     """The annotations with a mask as INSTANCES rows, if they were read as such."""
     rejected: tuple[Fault, ...] = ()
     """Faults of the annotations that were left out."""
+    not_images: frozenset[str] = frozenset()
+    """Image files below the image root that are label maps."""
     wrong_areas: WrongAreas = field(default_factory=WrongAreas)
     """Of the annotations that were read as INSTANCES rows."""
 

@@ -77,7 +77,10 @@ class IngestConfig(Section):
     val: Files | Part
     weak: Files | None
     kept_aside: Files | None
-    format: Literal["auto", "coco", "scalabel", "bdd-bitmask"]
+    format: Literal[
+        "auto", "coco", "yolo", "label-maps", "voc", "cityscapes", "labelme", "cvat", "label-studio", "scalabel",
+        "bdd-bitmask",
+    ]  # fmt: skip
     folders: FoldersConfig
     crowd: Literal["keep", "objects"]
     mask_class: FileName | None

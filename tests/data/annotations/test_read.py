@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.annotations.read import format_of, read_annotations
+from data.annotations.detect import format_of
+from data.annotations.read import read_annotations
+from data.annotations.records import ReadOptions
 from data.errors import DataError
 from tests.data.scalabel_files import frames, written
 
@@ -50,7 +52,7 @@ def test_the_format_of_a_folder(tmp_path: Path) -> None:
     assert format_of(tmp_path / "films") == "scalabel"
 
 
-@pytest.mark.parametrize("content", ["3", "{}", '{"shapes": []}', '"images"', "", "\x00\x01", "nul"])
+@pytest.mark.parametrize("content", ["3", "{}", '{"shapes": {}}', '"images"', "", "\x00\x01", "nul"])
 def test_files_of_no_format_are_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(DataError, match="COCO"):
         format_of(written(tmp_path / "labels.json", content))
@@ -64,17 +66,17 @@ def test_all_formats_are_read_below_a_folder(tmp_path: Path) -> None:
     }
     for format, path in given.items():
         for named in ("auto", format):
-            coco = read_annotations(path, named, folder="10k/train")
+            coco = read_annotations(path, named, ReadOptions(folder="10k/train"))
             assert [row["file_name"].rpartition("/")[0] for row in coco.images] == ["10k/train"]
 
 
 def test_wrong_use(tmp_path: Path) -> None:
     path = written(tmp_path / "labels.json", COCO)
-    with pytest.raises(DataError, match="found 'yolo'; expected auto, coco, scalabel, bdd-bitmask"):
-        read_annotations(path, "yolo")
+    with pytest.raises(DataError, match="found 'yolov8'; expected auto, coco, yolo, label-maps"):
+        read_annotations(path, "yolov8")
     for folder in ("..", "/data", "a/../.."):
         with pytest.raises(DataError, match="a folder below the image root"):
-            read_annotations(path, folder=folder)
+            read_annotations(path, options=ReadOptions(folder=folder))
     with pytest.raises(DataError, match="no such file"):
         read_annotations(tmp_path / "absent.json")
     with pytest.raises(DataError, match="no list 'images'"):
