@@ -1,8 +1,9 @@
 """Scores student and teacher on the val split, and pseudo masks against true masks that were kept aside.
 
 workspace/evaluation:
-  metrics.json            metrics to compare runs by, for DVC; percent, null if undefined
-  details.json            all metrics, by class and by size, and how many points matched
+  metrics.json            metrics to compare runs by, for DVC; percent, null if undefined; and min_score, 0 to 1: the
+                          score from which on each model's detections have the best F1
+  details.json            all metrics, by class and by size, how many points matched, the hashes of the models
   predictions/            {student,teacher}.json, COCO results, and .parquet, the same as a table
   plots/                  precision_recall.csv, class_ap.csv, pseudo_iou.csv, for `dvc plots show`
   pseudo_quality.parquet  a row for each point whose image has kept-aside masks
@@ -16,6 +17,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,11 @@ from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_j
 from tasks.inference.on_ray import ray_finder
 from tasks.inference.predict import Finder, Predictions
 from tasks.inference.predict_files import write_predictions
+from tasks.promotion.baseline import folder_hash
 from tasks.scoring.coco_eval import MaskScores
 from tasks.scoring.coco_faster import check_installed
 from tasks.scoring.metrics import AP, IOU, KINDS, MODEL_METRICS
+from tasks.scoring.outcomes import Chosen, choose_min_score, outcomes
 from tasks.scoring.predictions import match_on_ray, score, true_objects
 from tasks.scoring.pseudo import PseudoScores, score_pseudo
 
@@ -100,10 +104,12 @@ def _write(
 ) -> None:
     """Writes all outputs and removes scratch files."""
     tracked = [metric.key for metric in MODEL_METRICS if metric.tracked]
-    metrics = {name: {key: scores[name].summary[key] for key in tracked} for name in MODELS} | {
-        "pseudo": pseudo.metrics()
+    chosen = {name: _chosen(name, predictions[name], val, params) for name in MODELS}
+    metrics: dict[str, Any] = {
+        name: {key: scores[name].summary[key] for key in tracked} | chosen[name]._asdict() for name in MODELS
     }
-    details = {name: _details(scores[name]) for name in MODELS} | {
+    metrics["pseudo"] = pseudo.metrics()
+    details = {name: _details(scores[name]) | {"model": folder_hash(workspace / name)} for name in MODELS} | {
         "pseudo": pseudo.details([category.name for category in kept_aside.categories]),
         "size_bounds": list(params.evaluate.size_bounds),
         "max_detections": params.evaluate.max_detections,
@@ -129,6 +135,18 @@ def _write(
     for folder in (*scratch.glob("predictions-*"), scratch / QUALITY_PARTS):
         shutil.rmtree(folder, ignore_errors=True)
     _log_quality(pseudo)
+
+
+def _chosen(name: str, predictions: Predictions, val: Split, params: Params) -> Chosen:
+    """The threshold of a model's scores; its predictions are read part by part."""
+    limit = params.evaluate.max_detections
+    parts = (outcomes(predictions.table(n), val, rows, limit) for n, rows in enumerate(predictions.rows))
+    chosen = choose_min_score(chain.from_iterable(parts))
+    if chosen.min_score is not None:
+        log.info(
+            "evaluate: %s: best F1 %s, at scores from %.2f on", name, _shown(chosen.F1), chosen.min_score
+        )
+    return chosen
 
 
 def _log_quality(pseudo: PseudoScores) -> None:

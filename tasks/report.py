@@ -1,4 +1,7 @@
-"""Writes workspace/report.html: one page, nothing to load, on what the pipeline did and how well."""
+"""Writes workspace/report.html: one page, nothing to load, on what the pipeline did and how well.
+
+It links to the folder workspace/report with more images and tables (tasks/reporting/pages.py).
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,19 @@ from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.stage_main import read_json, stage_main
 from tasks.labelling.gate import read_gate
+from tasks.promotion.baseline import folder_hash, registry_of
 from tasks.promotion.rule import read_comparison
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
-from tasks.reporting.figures import figure
+from tasks.reporting.figures import count, figure
 from tasks.reporting.gate import gate_view
 from tasks.reporting.graph import pipeline_graph
-from tasks.reporting.page import render
+from tasks.reporting.page import REPORT_TEMPLATE, render
+from tasks.reporting.pages import FOLDER, write_pages
 from tasks.reporting.pipeline import picture, steps_of
 from tasks.reporting.promotion import promotion_view
-from tasks.reporting.rows import pseudo_rows, val_rows
+from tasks.reporting.rows import Gallery
+from tasks.reporting.val import ValImages, val_gallery
+from tasks.reporting.weak import WeakImages, pseudo_gallery
 from tasks.scoring.crowding import crowding
 from tasks.scoring.metrics import AP, MODEL_METRICS, PSEUDO_METRICS, SIZES
 
@@ -44,6 +51,8 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
     "evaluation": "evaluate",
     "comparison": "compare",
 }
+CROPS = 12
+"""False alarms, and missed objects, that the page shows."""
 LOSS_NAMES = {"loss": "total", "loss_mask": "mask", "loss_category": "class"}
 
 Details = Mapping[str, Any]
@@ -51,7 +60,7 @@ Details = Mapping[str, Any]
 
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/report.html from the outputs of the other stages.
+    """Writes workspace/report.html and the folder workspace/report from the outputs of the other stages.
 
     Raises:
         TaskError: an output is missing; its text names the stage to run.
@@ -62,10 +71,13 @@ def run(params: Params, workspace: Path) -> None:
     }
     metrics = read_json(workspace / "evaluation" / "metrics.json", "evaluate")
     details = read_json(workspace / "evaluation" / "details.json", "evaluate")
-    splits = {name: Split.open(workspace / "dataset" / name) for name in ("val", "weak", "kept_aside")}
-    images = params.report.gallery_images
+    config = params.report
+    weak = WeakImages(workspace)
+    val = ValImages(workspace, config)
+    write_pages(workspace, config.title, weak, val, config.page_images)
     gate = read_gate(workspace / "refiner")
     page = render(
+        REPORT_TEMPLATE,
         title=params.report.title,
         counts=counts,
         images_rejected=sum(counts[f"dataset/{name}"]["rejected"] for name in ("strong", "weak", "val")),
@@ -74,17 +86,38 @@ def run(params: Params, workspace: Path) -> None:
         pseudo_metrics=PSEUDO_METRICS,
         gate=gate_view(gate, counts["pseudo"]["refused"], metrics["pseudo"]["masks"]),
         iou_histogram=_iou_histogram(workspace),
-        pseudo_gallery=pseudo_rows(workspace, splits["weak"], splits["kept_aside"], images),
-        val_gallery=val_rows(workspace, splits["val"], images, params.report.score_threshold),
-        score_threshold=params.report.score_threshold,
+        pseudo_gallery=pseudo_gallery(weak, config.gallery_images),
+        weak_images=len(weak.images),
+        val_gallery=val_gallery(val, config.gallery_images),
+        min_scores=val.min_scores,
+        chosen=config.score_threshold is None and metrics["student"]["min_score"] is not None,
+        pages=config.page_images > 0,
+        pages_hash=folder_hash(workspace / FOLDER),
+        **_errors(val, config.gallery_images),
         **_pipeline(params, workspace, counts),
-        **_scores(workspace, details, splits["val"]),
+        **_scores(workspace, details, val.split),
         **_models(workspace),
     )
     path = workspace / "report.html"
     with atomic_write(path) as temporary:
         Path(temporary).write_text(page, encoding="utf-8")
     log.info("report: %s, %.1f MB", path, len(page.encode()) / 1e6)
+
+
+def _errors(val: ValImages, images: int) -> dict[str, Any]:
+    """The section on the student's errors: CROPS of each kind, and the worst `images`."""
+    errors, worst = val.errors(), val.worst()[:images]
+    crops = {
+        kind: val.crops([error for error in errors if error.kind == kind][: CROPS if images else 0])
+        for kind in ("false alarm", "missed")
+    }
+    rule = f"The {count(len(worst), 'image')} on which the student's F1 is lowest; then those with the most errors"
+    return {
+        "class_counts": val.counts(),
+        "false_alarms": crops["false alarm"],
+        "missed": crops["missed"],
+        "worst_gallery": Gallery(val.rows(worst, "worst"), rule),
+    }
 
 
 def _pipeline(params: Params, workspace: Path, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -96,6 +129,7 @@ def _pipeline(params: Params, workspace: Path, counts: Mapping[str, Mapping[str,
     steps = steps_of(graph, workspace, counts)
     return {
         "diagram": picture(steps) if steps else None,
+        "steps": steps,
         "seconds": sum(step.seconds for step in steps),
         "runs": [step.run for step in steps if step.run is not None],
     }
@@ -121,7 +155,7 @@ def _models(workspace: Path) -> dict[str, Any]:
     models = {name: read_json(workspace / name / "model.json", f"train_{name}") for name in names}
     comparison = read_comparison(workspace)
     return {
-        "promotion": promotion_view(comparison),
+        "promotion": promotion_view(comparison, registry_of(workspace)),
         "fairness": fairness(models["teacher"], models["student"], comparison.baseline.version is None),
         "losses": [
             (name.title(), _loss_chart(workspace / name / "log.jsonl", f"{name.title()}'s loss"))

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import hmac
 import http.server
+import json
 import os
 import re
 import socket
@@ -27,13 +28,21 @@ from flows.processes.request_guard import HEADERS, is_loopback, own_names, refus
 from flows.run.report_address import HOST, PORT, VARIABLE, newest_address
 from tasks.common.errors import TaskError
 
-REPORT = Path("workspace/report.html")
+REPORT, PAGES = Path("workspace/report.html"), Path("workspace/report")
 _PAGE = b"<!doctype html"
-_OF_HASH = re.compile(r"/reports/([0-9a-f]{32})\.html")
+_OF_HASH = re.compile(
+    r"/reports/([0-9a-f]{32})(?:\.html|/report\.html|/report/([a-z]+(?:-[0-9]+)?\.(?:html|csv)))"
+)
+"""A report by its hash, or a file of the folder report/ that it links to."""
+_NEWEST = re.compile(r"/(?:report\.html)?|/report/([a-z]+(?:-[0-9]+)?\.(?:html|csv))")
+_FOLDER = re.compile(rb'<meta name="report-pages" content="([0-9a-f]{32}\.dir)">')
+"""In a report: the hash of its folder."""
 _CONTENT = (  # a report has no script and loads nothing
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+_HEAD = 1000
+"""Bytes at a report's beginning, before anything that comes from data."""
 REQUEST_SECONDS, RESPONSE_SECONDS = 5.0, 120.0
 MAX_CONNECTIONS = 32
 """At once; a browser has few."""
@@ -42,7 +51,8 @@ MAX_CONNECTIONS = 32
 class ReportServer(http.server.ThreadingHTTPServer):
     """Serves the newest report at `/` and `/report.html`, and the one of a hash at `/reports/MD5.html`.
 
-    Nothing else is served, and no file of DVC's cache that isn't a page. On this machine a report's hash is enough to
+    The pages that it links to are at `/report/NAME` and `/reports/MD5/report/NAME`. Nothing else is served, and no file
+    of DVC's cache that isn't a report or named in one's folder. On this machine a report's hash is enough to
     see it, so that links in Prefect's UI need no login; hashes can't be guessed. Other requests need the login.
     """
 
@@ -127,14 +137,44 @@ class ReportServer(http.server.ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/report.html"
 
     def page(self, path: str) -> bytes | None:
-        """The page at a path; None if there is none."""
+        """The page, or CSV file, at a path; None if there is none."""
+        if (found := _NEWEST.fullmatch(path)) is not None:
+            file = PAGES / found[1] if found[1] else REPORT
+            return _read(self.root / file, file.name)
         found = _OF_HASH.fullmatch(path)
         if found is None:
-            return _read(self.root / REPORT) if path in ("/", "/report.html") else None
+            return None
+        newest = _read(self.root / REPORT)
         # The newest report too, if the cache was cleared. Both are hashed: an object may be damaged.
-        for page in map(_read, (self.repo.cache_file(found[1]), self.root / REPORT)):
-            if page is not None and hashlib.md5(page, usedforsecurity=False).hexdigest() == found[1]:
-                return page
+        report = next(
+            (
+                one
+                for one in (_read(self.repo.cache_file(found[1])), newest)
+                if one is not None and _md5(one) == found[1]
+            ),
+            None,
+        )
+        if report is None or not found[2]:
+            return report
+        cached = self._cached(report, found[2])
+        return (
+            _read(self.root / PAGES / found[2], found[2]) if cached is None and report == newest else cached
+        )
+
+    def _cached(self, report: bytes, name: str) -> bytes | None:
+        """A file of a report's folder from DVC's cache; None if the cache doesn't have it, or a damaged one."""
+        folder = _FOLDER.search(report, 0, _HEAD)
+        try:
+            hash = folder[1].decode() if folder else ""
+            listed = self.repo.cache_file(hash).read_bytes() if folder else b"[]"
+            if folder and f"{_md5(listed)}.dir" != hash:
+                return None
+            for row in json.loads(listed):
+                if row["relpath"] == name:
+                    content = _read(self.repo.cache_file(row["md5"]), name)
+                    return content if content is not None and _md5(content) == row["md5"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
         return None
 
 
@@ -173,9 +213,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "text/html",
                 {"WWW-Authenticate": 'Basic realm="reports"'},
             )
-        elif (page := self.server.page(path)) is not None:
-            self._respond(HTTPStatus.OK, page, "text/html")
-        else:
+        elif (page := self.server.page(path)) is None:
             self._respond(
                 HTTPStatus.NOT_FOUND,
                 b"<!doctype html><title>No such report</title><p>This project's DVC cache has no such report, or a "
@@ -183,6 +221,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 b'<a href="/report.html">The newest one here</a>',
                 "text/html",
             )
+        elif path.startswith("/reports/") and path.count("/") == 2:
+            # Its links are relative to a folder of its own.
+            place = f"{path.removesuffix('.html').rpartition('/')[2]}/report.html"
+            self._respond(HTTPStatus.FOUND, b"", "text/html", {"Location": place})
+        else:
+            self._respond(HTTPStatus.OK, page, "text/csv" if path.endswith(".csv") else "text/html")
 
     do_HEAD = do_GET
 
@@ -216,11 +260,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Logs no requests."""
 
 
-def _read(path: Path) -> bytes | None:
-    """A page; None if there is no file, or it isn't a page (the cache has data and models too)."""
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _read(path: Path, name: str = REPORT.name) -> bytes | None:
+    """The file called `name`; None if there is none, or it should be a page and isn't (the cache has models too)."""
     try:
         with path.open("rb") as file:
-            if file.read(len(_PAGE)).lower() != _PAGE:
+            if name.endswith(".html") and file.read(len(_PAGE)).lower() != _PAGE:
                 return None
             file.seek(0)
             return file.read()

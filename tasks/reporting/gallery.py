@@ -7,6 +7,7 @@ show their title when pointed at.
 from __future__ import annotations
 
 import base64
+import colorsys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from data.messages import plain
 from tasks.reporting.charts import safe
 
 LONGEST_SIDE = 640
@@ -24,20 +26,22 @@ _FINE = (
 )
 _FINE_UP_TO = 256  # pixels
 _TOLERANCE = 0.6  # maximum deviation in pixels when corners are left out
-
-# Light and strong enough for photos, with different hues; after the tenth class they repeat.
-PALETTE = (
-    "#38d9f5", "#ff5fa2", "#ffd43b", "#69db7c", "#ff922b",
-    "#b197fc", "#ff6b6b", "#a9e34b", "#e599f7", "#ffffff",
-)  # fmt: skip
+_LETTER = 0.58  # width of a letter, in font sizes
 
 
 class Shape(NamedTuple):
-    """A mask bool [H, W] to draw, in the colour of its class; `title` is shown when it's pointed at."""
+    """A mask bool [h, w] to draw in a colour; `title` is shown when it's pointed at, `label` where it fits.
+
+    `kind` is the CSS class: `mask`; `wrong`, a false alarm; `miss`, a true object without a detection.
+    """
 
     mask: NDArray[np.bool_]
     colour: str
     title: str
+    label: str = ""
+    kind: str = "mask"
+    unit: float = 1.0
+    """pixels of the image by pixel of the mask, which may be smaller"""
 
 
 class Dot(NamedTuple):
@@ -58,15 +62,32 @@ class Panel(NamedTuple):
     dots: Sequence[Dot]
 
 
-def colours(category_ids: Sequence[int]) -> dict[int, str]:
-    """A colour for each class, by its index among the sorted ids."""
-    return {id: PALETTE[i % len(PALETTE)] for i, id in enumerate(sorted(category_ids))}
+def instance_colour(n: int) -> tuple[int, int, int]:
+    """RGB of the n-th instance: neighbours in number are far apart in hue (golden angle)."""
+    red, green, blue = colorsys.hsv_to_rgb((n * 0.61803398875) % 1, 0.75 if n % 2 else 0.95, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def image_definition(image: NDArray[np.uint8], name: str, longest: int = LONGEST_SIDE) -> Markup:
+def hex_colour(n: int) -> str:
+    """`instance_colour` for a page."""
+    return "#{:02x}{:02x}{:02x}".format(*instance_colour(n))
+
+
+class Window(NamedTuple):
+    """A part of an image, in its pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def image_definition(
+    image: NDArray[np.uint8], name: str, longest: int = LONGEST_SIDE, corner: tuple[int, int] = (0, 0)
+) -> Markup:
     """An image uint8 RGB [H, W, 3] as an SVG definition that `panel` draws by name, in units of its pixels.
 
-    It is stored with at most `longest` pixels a side.
+    It is stored with at most `longest` pixels a side. `corner`: x, y of its upper left corner, if it is cut out.
     """
     height, width = image.shape[:2]
     scale = min(1.0, longest / max(height, width))
@@ -81,22 +102,21 @@ def image_definition(image: NDArray[np.uint8], name: str, longest: int = LONGEST
     data = base64.b64encode(code.tobytes()).decode("ascii")
     return safe(
         f'<svg class="defs" aria-hidden="true"><defs><image id="{escape(name)}" '
-        f'width="{width}" height="{height}" preserveAspectRatio="none" '
+        f'x="{corner[0]}" y="{corner[1]}" width="{width}" height="{height}" preserveAspectRatio="none" '
         f'href="data:image/jpeg;base64,{data}"/></defs></svg>'
     )
 
 
-def panel(name: str, size: tuple[int, int], content: Panel) -> Markup:
-    """The image `name` of (height, width) pixels with masks and clicks over it."""
+def panel(name: str, size: tuple[int, int], content: Panel, window: Window | None = None) -> Markup:
+    """The image `name` of (height, width) pixels with masks and clicks over it; with `window` that part of it."""
     height, width = size
-    unit = max(height, width) / 100
+    view = window or Window(0, 0, width, height)
+    unit = max(view.width, view.height) / 100
     parts = [f'<use href="#{escape(name)}"/>']
     # Large ones first, so that small ones on top of them can be pointed at.
-    for shape in sorted(content.shapes, key=lambda shape: -int(shape.mask.sum())):
-        parts.append(
-            f'<path class="mask" fill="{shape.colour}" stroke="{shape.colour}" fill-rule="evenodd" '
-            f'd="{mask_path(shape.mask)}"><title>{escape(shape.title)}</title></path>'
-        )
+    shapes = sorted(content.shapes, key=lambda shape: -int(shape.mask.sum()))
+    parts += [_outline(shape) for shape in shapes]
+    parts += [_label(shape, 4.5 * unit) for shape in shapes]
     for dot in content.dots:
         at = f'cx="{dot.x:.1f}" cy="{dot.y:.1f}"'
         title = f"<title>{escape(dot.title)}</title>"
@@ -113,14 +133,39 @@ def panel(name: str, size: tuple[int, int], content: Panel) -> Markup:
                 f'stroke-width="{0.7 * unit:.2f}">{title}</circle>'
             )
     return safe(
-        f'<svg class="panel" viewBox="0 0 {width} {height}" role="img" '
+        f'<svg class="panel" viewBox="{view.x:g} {view.y:g} {view.width:g} {view.height:g}" role="img" '
         f'aria-label="{escape(content.caption)}">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def mask_path(mask: NDArray[np.bool_]) -> str:
-    """SVG path data around a mask bool [H, W], with its holes (fill-rule evenodd); empty for an empty mask."""
+def _outline(shape: Shape) -> str:
+    return (
+        f'<path class="{shape.kind}" fill="{shape.colour}" stroke="{shape.colour}" fill-rule="evenodd" '
+        f'd="{mask_path(shape.mask, shape.unit)}"><title>{escape(shape.title)}</title></path>'
+    )
+
+
+def _label(shape: Shape, font: float) -> str:
+    """The label in the upper left corner of the shape's box; empty where it doesn't fit."""
+    rows, columns = np.flatnonzero(shape.mask.any(axis=1)), np.flatnonzero(shape.mask.any(axis=0))
+    if not shape.label or not rows.size:
+        return ""
+    width, height = (shape.unit * (line[-1] - line[0] + 1) for line in (columns, rows))
+    if _LETTER * font * len(shape.label) > width or 2.5 * font > height:
+        return ""
+    x, y = shape.unit * columns[0] + 0.2 * font, shape.unit * rows[0] + 1.1 * font
+    return (
+        f'<text class="tag" x="{x:.1f}" y="{y:.1f}" font-size="{font:.1f}" stroke-width="{0.22 * font:.1f}">'
+        f"{escape(plain(shape.label))}</text>"
+    )
+
+
+def mask_path(mask: NDArray[np.bool_], unit: float = 1.0) -> str:
+    """SVG path data around a mask bool [H, W], with its holes (fill-rule evenodd); empty for an empty mask.
+
+    Coordinates are those of the mask's pixels times `unit`.
+    """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return ""
@@ -135,7 +180,7 @@ def mask_path(mask: NDArray[np.bool_]) -> str:
         if len(corners) < 3:
             corners = contour[:, 0, :]
         # Contours run through the centres of border pixels of the padded map.
-        xy = (corners - 0.5) / fine + (left, top)
+        xy = unit * ((corners - 0.5) / fine + (left, top))
         pieces.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in xy) + "Z")
     return "".join(pieces)
 

@@ -44,7 +44,7 @@ def sentence(gate: Gate, refused: int, masks: int) -> str:
         )
         return f"{why}, so the gain of refining was not measured. Refining is always used."
     uses = [one.use for one in gate.bins]
-    kept = f"{refused:,} of {count(masks, 'pseudo mask')} stay rough."
+    kept = f"{refused:,} of {count(masks, 'pseudo mask')} {'stays' if refused == 1 else 'stay'} rough."
     measured = (
         f"On {count(gate.held_out_images, 'image')} held out from teacher and refiner, refining changes the mean IoU "
         f"of {count(gate.all.objects, 'object')} from {gate.all.rough_iou:.1f} to {gate.all.refined_iou:.1f}."

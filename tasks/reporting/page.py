@@ -1,4 +1,4 @@
-"""Renders report.html from its template."""
+"""Renders report.html and its further pages from their templates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.messages import plain
 from tasks.common.progress import format_seconds
 from tasks.reporting.figures import count, difference, figure
 
-TEMPLATE = "report.html.j2"
+REPORT_TEMPLATE = "report.html.j2"
 STATUS_WORDS = {
     "ok": "refined",
     "rough": "kept rough, as refining left nothing or was refused",
@@ -20,8 +20,8 @@ STATUS_WORDS = {
 }
 
 
-def render(**content: Any) -> str:
-    """The page with `content`: the variables of report.html.j2."""
+def render(template: str, /, **content: Any) -> str:
+    """The page of a template with `content`, its variables."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -31,8 +31,14 @@ def render(**content: Any) -> str:
         finalize=_shown,
     )
     environment.filters |= {"figure": figure, "count": count, "duration": format_seconds}
+    environment.filters |= {"cell": _cell, "score": "{:g}".format}
     environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
-    return environment.get_template(TEMPLATE).render(**content)
+    return environment.get_template(template).render(**content)
+
+
+def _cell(value: Any) -> str:
+    """A count, or a score of 0 to 1."""
+    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _shown(value: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from tasks.common.errors import TaskError
+from tasks.promotion.registry import Registry
 from tasks.promotion.rule import PROMOTABLE, WORDS, Change, Comparison
 
 
-def promotion_view(comparison: Comparison) -> dict[str, Any]:
+def promotion_view(comparison: Comparison, registry: Path) -> dict[str, Any]:
     """The values of report.html.j2; `rows` is empty for a first model, which is compared with none."""
     version = comparison.baseline.version
     rows = []
@@ -17,6 +20,7 @@ def promotion_view(comparison: Comparison) -> dict[str, Any]:
         rows += [_row(one.name, one.objects, one, comparison.class_tolerance) for one in comparison.classes]
     return {
         "headline": headline(comparison),
+        "decision": "" if comparison.verdict == "same" else decision(registry, comparison.model),
         "style": "good"
         if comparison.verdict in PROMOTABLE
         else ""
@@ -38,11 +42,23 @@ def headline(comparison: Comparison) -> str:
     """The verdict in a sentence."""
     version = comparison.baseline.version
     if comparison.verdict == "first":
-        return "This student is the first model: it may be promoted."
+        return "This student was the first model, so it could be promoted."
     if comparison.verdict == "same":
-        return f"This student is {version}, which was promoted before: training produced the same bytes."
-    may = "may take its place" if comparison.verdict in PROMOTABLE else "does not take its place"
-    return f"Against {version}, which was promoted before, this student is {WORDS[comparison.verdict]}: it {may}."
+        return f"This student was {version}, which was promoted before: training produced the same bytes."
+    could = "could" if comparison.verdict in PROMOTABLE else "could not"
+    verdict = WORDS[comparison.verdict]
+    return f"Against {version}, promoted before, this student was {verdict}: it {could} take its place."
+
+
+def decision(registry: Path, model: str) -> str:
+    """What became of a student, as far as the registry has it: a run decides after it has written the report."""
+    try:
+        entry = Registry(registry).entry_of(model)
+    except TaskError:
+        entry = None
+    if entry is None:
+        return "points2model models shows whether it was promoted; a run decides that after this report."
+    return f"It was {entry.decision} as {entry.version} on {entry.when[:10]}."
 
 
 def _row(label: str, objects: int, change: Change, tolerance: float, main: bool = False) -> dict[str, Any]:

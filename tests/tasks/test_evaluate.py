@@ -26,6 +26,8 @@ from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import write_manifest
 from tasks.inference.predict import Predictions
+from tasks.promotion.baseline import folder_hash
+from tasks.reporting import pages
 from tasks.scoring.pseudo_quality import QUALITY
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
@@ -98,10 +100,15 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
+LINK = re.compile(r"(report/|\.\./)?(weak|val|errors|report)(-\d{3})?\.(html|csv)(#i\d+)?")
+"""Links to the report's own files."""
+
+
 def check_page(html: str) -> Page:
     page = Page(html)
     assert page.open == []
-    assert page.loaded == []
+    assert all(LINK.fullmatch(address) for address in page.loaded)
+    assert "<script" not in html and " src=" not in html
     assert "url(" not in re.sub(r"url\(#\w+\)", "", html)
     assert len(page.ids) == len(set(page.ids))
     assert set(page.uses) <= set(page.ids)
@@ -113,12 +120,13 @@ def test_metrics_have_their_keys_and_agree_with_the_details(params: Params) -> N
     metrics = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())
     details = json.loads((WORKSPACE / "evaluation/details.json").read_text())
     assert {name: set(part) for name, part in metrics.items()} == {
-        "student": AP,
-        "teacher": AP,
+        "student": AP | {"F1", "min_score"},
+        "teacher": AP | {"F1", "min_score"},
         "pseudo": PSEUDO_KEYS,
     }
     for name in ("student", "teacher"):
-        assert metrics[name] == {key: details[name]["scores"][key] for key in AP}
+        assert {key: metrics[name][key] for key in AP} == {key: details[name]["scores"][key] for key in AP}
+        assert details[name]["model"] == folder_hash(WORKSPACE / name)
     quality = read_parquet(WORKSPACE / "evaluation/pseudo_quality.parquet", QUALITY)
     assert metrics["pseudo"]["points"] == len(quality) == details["pseudo"]["measured"]
     mean = sum(quality["refined_iou"].to_pylist()) / len(quality)
@@ -247,9 +255,78 @@ def test_the_page_stands_alone_and_says_the_figures(params: Params) -> None:
         "On 1 image held out from teacher and refiner, refining changes the mean IoU of 3 objects"
         in page.text
     )
-    shown = min(params.report.gallery_images, 14) + min(params.report.gallery_images, 6)
-    assert len(page.ids) == shown + 1  # and the arrow's tip
-    assert len(page.uses) == 4 * shown
+    errors = [row["kind"] for row in errors_table()]
+    crops = sum(min(errors.count(kind), report.CROPS) for kind in ("false alarm", "missed"))
+    shown = min(params.report.gallery_images, 14) + 2 * min(params.report.gallery_images, 6)
+    assert len(page.ids) == shown + crops + 1  # and the arrow's tip
+    assert len(page.uses) == 4 * shown + crops
+
+
+def errors_table() -> list[dict[str, str]]:
+    with (WORKSPACE / "report/errors.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_pages_have_all_images(params: Params) -> None:
+    """14 weak images in pages of 48, the lowest score first; their figures are those of the pseudo masks' table."""
+    parts = sorted((WORKSPACE / "pseudo").glob("part-*.parquet"))
+    pseudo = pa.concat_tables([read_parquet(part, PSEUDO) for part in parts]).to_pylist()
+    with (WORKSPACE / "report/weak.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 14 == len({row["image_id"] for row in pseudo})
+    for row in rows:
+        own = [one for one in pseudo if one["image_id"] == int(row["image_id"])]
+        scores = [one["score"] or 0.0 for one in own]
+        assert int(row["clicks"]) == len(own)
+        assert int(row["without_a_mask"]) == sum(one["rough_rle"] is None for one in own)
+        assert float(row["mean_score"]) == pytest.approx(sum(scores) / len(scores), abs=1e-4)
+        assert float(row["lowest_score"]) == pytest.approx(min(scores), abs=1e-4)
+    means = [float(row["mean_score"]) for row in rows]
+    assert means == sorted(means)
+    for kind, count in (("weak", 14), ("val", 6)):
+        page = check_page((WORKSPACE / f"report/{kind}-001.html").read_text(encoding="utf-8"))
+        assert len(page.uses) == count and "page 1 of 1" in page.text
+        index = check_page((WORKSPACE / f"report/{kind}.html").read_text(encoding="utf-8"))
+        targets = {address.split("#")[1] for address in index.loaded if "#" in address}
+        assert len(targets) == count and targets <= set(page.ids)
+        assert not (WORKSPACE / f"report/{kind}-002.html").exists()
+
+
+def test_pages_are_at_most_as_many_as_the_params_allow(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE", 5)
+    few = params.report.model_copy(update={"page_images": 12})
+    report.run(params.model_copy(update={"report": few}), WORKSPACE)
+    sizes = [
+        len(check_page((WORKSPACE / f"report/weak-00{n}.html").read_text(encoding="utf-8")).uses)
+        for n in (1, 2, 3)
+    ]
+    assert sizes == [5, 5, 2] and not (WORKSPACE / "report/weak-004.html").exists()
+    index = (WORKSPACE / "report/weak.html").read_text(encoding="utf-8")
+    assert "The first 12 images of 14" in check_page(index).text
+    assert len((WORKSPACE / "report/weak.csv").read_text().splitlines()) == 1 + 14
+    none = params.report.model_copy(update={"page_images": 0})
+    report.run(params.model_copy(update={"report": none}), WORKSPACE)
+    assert sorted(path.name for path in (WORKSPACE / "report").glob("*-*")) == []
+    assert "as pictures" not in check_page((WORKSPACE / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_an_index_is_sorted_by_each_column(params: Params) -> None:
+    """The order that CSS gives each row, by the choice."""
+    html = (WORKSPACE / "report/weak.html").read_text(encoding="utf-8")
+    rows = re.findall(r'<a class="row".*?style="(.*?)">(.*?)</a>', html)
+    orders = [dict(re.findall(r"--o(\d):(\d+)", style)) for style, _ in rows]
+    cells = [re.findall(r"<span>(.*?)</span>", content) for _, content in rows]
+    names = sorted(range(14), key=lambda n: cells[n][0])
+    assert sorted(range(14), key=lambda n: int(orders[n]["6"])) == names
+    clicks = [int(cells[n][4]) for n in sorted(range(14), key=lambda n: int(orders[n]["4"]))]
+    assert clicks == sorted(clicks, reverse=True)
+    iou = [float(cells[n][3]) for n in sorted(range(14), key=lambda n: int(orders[n]["3"]))]
+    assert iou == sorted(iou)
+    assert re.findall(r"#by(\d):checked ~ \.rows > a \{ order: var\(--o(\d)\)", html) == [
+        (str(n),) * 2 for n in range(1, 7)
+    ]
 
 
 def test_without_kept_aside_masks_pseudo_figures_are_null(params: Params) -> None:

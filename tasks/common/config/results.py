@@ -63,8 +63,10 @@ class PromotionConfig(Section):
 
 
 class ReportConfig(Section):
-    """report.html: images of a gallery, and the least score of a detection that is drawn."""
+    """report.html: images of a gallery, and the least score of a detection that is drawn; null: the score with the best
+    F1, which stage evaluate chose. `page_images`: the most weak images, and val images, in the pages of report/."""
 
     title: Name
     gallery_images: Annotated[NonNegativeInt, Field(le=10**4)]
-    score_threshold: Share
+    score_threshold: Share | None
+    page_images: Annotated[NonNegativeInt, Field(le=10**5)]

@@ -16,6 +16,7 @@ import tasks.promotion.registry
 from tasks.common.errors import TaskError
 from tasks.promotion.baseline import Baseline, checked_model, folder_hash, read_start
 from tasks.promotion.registry import Code, Decision, Entry, Event, Registry
+from tasks.reporting.promotion import decision
 from tests.tasks.conftest import blank_registry
 from tests.tasks.promotion.test_rule import change, comparison
 
@@ -60,11 +61,21 @@ def test_what_is_written_is_read(registry: Registry) -> None:
     assert not list(registry.root.rglob("*.partial"))
 
 
+def test_the_report_shows_a_decision_that_the_registry_has(registry: Registry) -> None:
+    registry.write_entry(entry("v1"))
+    registry.write_entry(entry("v2", "refused"))
+    assert decision(registry.root, entry("v1").model) == "It was promoted as v1 on 2026-11-21."
+    assert decision(registry.root, entry("v2").model) == "It was refused as v2 on 2026-11-21."
+    assert "a run decides that after this report" in decision(registry.root, entry("v3").model)
+    (registry.root / "v1/entry.json").write_text("{")
+    assert "a run decides that after this report" in decision(registry.root, entry("v1").model)
+
+
 def test_of_a_model_that_was_decided_on_twice_the_last_decision_counts(registry: Registry) -> None:
     """By number, not as text: v10 comes after v9."""
     model = entry("v7").model
-    for version, decision in (("v9", "promoted"), ("v10", "refused"), ("v8", "promoted")):
-        registry.write_entry(entry(version, decision).model_copy(update={"model": model}))  # type: ignore[arg-type]
+    for version, kind in (("v9", "promoted"), ("v10", "refused"), ("v8", "promoted")):
+        registry.write_entry(entry(version, kind).model_copy(update={"model": model}))  # type: ignore[arg-type]
     found = registry.entry_of(model)
     assert found is not None and (found.version, found.decision) == ("v10", "refused")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,19 +136,19 @@ def comparison(verdict: str, overall: Change, version: str | None = "v1") -> Com
 @pytest.mark.parametrize(
     ("verdict", "said", "style"),
     [
-        ("better", "is better: it may take its place", "good"),
-        ("within_tolerance", "within the tolerance: it may take its place", "good"),
-        ("worse", "is worse than tolerated: it does not take its place", "bad"),
-        ("unknown", "is not comparable: it does not take its place", "bad"),
-        ("same", "^This student is v1, which was promoted before: training produced the same bytes.$", ""),
+        ("better", "was better: it could take its place", "good"),
+        ("within_tolerance", "within the tolerance: it could take its place", "good"),
+        ("worse", "was worse than tolerated: it could not take its place", "bad"),
+        ("unknown", "was not comparable: it could not take its place", "bad"),
+        ("same", "^This student was v1, which was promoted before: training produced the same bytes.$", ""),
     ],
 )
-def test_the_report_shows_the_verdict(verdict: str, said: str, style: str) -> None:
-    view = promotion_view(comparison(verdict, change(20.0, 10.0, 0.5, low=-12.0, high=1.0)))
+def test_the_report_shows_the_verdict(verdict: str, said: str, style: str, tmp_path: Path) -> None:
+    view = promotion_view(comparison(verdict, change(20.0, 10.0, 0.5, low=-12.0, high=1.0)), tmp_path)
     assert re.search(said, view["headline"])
-    assert verdict == "same" or view["headline"].startswith(
-        "Against v1, which was promoted before, this student "
-    )
+    assert verdict == "same" or view["headline"].startswith("Against v1, promoted before, this student was ")
+    later = "points2model models shows whether it was promoted; a run decides that after this report."
+    assert view["decision"] == ("" if verdict == "same" else later)
     assert view["reasons"] == ([] if verdict == "same" else ["So."])
     assert view["style"] == style
     whole, one = view["rows"]
@@ -156,8 +157,8 @@ def test_the_report_shows_the_verdict(verdict: str, said: str, style: str) -> No
     assert whole["broken"] == "falls by more than 0.5" and one["broken"] == "falls by more than 5"
 
 
-def test_the_report_of_a_first_model_has_no_table() -> None:
-    view = promotion_view(comparison("first", change(None, 10.0, 0.5), None))
+def test_the_report_of_a_first_model_has_no_table(tmp_path: Path) -> None:
+    view = promotion_view(comparison("first", change(None, 10.0, 0.5), None), tmp_path)
     assert view["rows"] == []
-    assert view["headline"] == "This student is the first model: it may be promoted."
+    assert view["headline"] == "This student was the first model, so it could be promoted."
     assert view["reasons"] == []  # they say the same
