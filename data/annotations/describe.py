@@ -10,6 +10,7 @@ from pathlib import Path
 from data.annotations.coco.file import CocoFile, to_instances
 from data.annotations.detect import format_of
 from data.annotations.frames import ImageFiles
+from data.annotations.image_index import ImageIndex, listed
 from data.annotations.join import ImageIds, join_classes, join_files
 from data.annotations.read import read_annotations
 from data.annotations.records import ReadOptions
@@ -90,9 +91,30 @@ def describe(path: Path, images: ImageFiles | None = None, mask_class: str | Non
         except DataError as error:
             faults += error.faults
     faults += [fault for file in files for fault in file.rejected]
+    if images is not None:
+        index = ImageIndex(images.names())
+        faults += [fault for file in files for fault in _missing(file, index, images)]
     if not files:
         return Described(format, faults=tuple(faults), splits=splits)
     return _counted(format, files, faults, splits)
+
+
+def _missing(file: CocoFile, index: ImageIndex, images: ImageFiles) -> list[Fault]:
+    """Images of a file that aren't among the image files, or whose name fits several."""
+    near = images.below_root(Path(file.path).parent)
+    faults: list[Fault] = []
+    for row in file.images:
+        fits = (
+            [row["file_name"]] if row["file_name"] in index.names else index.find(row["file_name"], near=near)
+        )
+        if len(fits) != 1:
+            found = (
+                f"no image {row['file_name']!r}" if not fits else f"{row['file_name']!r}, of {listed(fits)}"
+            )
+            expected = "one image" if fits else index.expected(row["file_name"])
+            step = "correct the folder of images, or the name"
+            faults.append(Fault(file.path, f"image {row['id']}", found[:300], expected, step))
+    return faults
 
 
 def _counted(

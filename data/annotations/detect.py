@@ -136,7 +136,7 @@ def _json_lines(path: Path) -> str | None:
 def _of_folder(path: Path) -> str:
     if (path / voc.OBJECTS).is_dir() and (path / voc.CLASSES).is_dir():
         return "voc"
-    names = list_files(path)
+    names = [name for name in list_files(path) if PurePosixPath(name).name not in yolo.BESIDE]
     if not names:
         raise _unknown(path, "an empty folder", "correct the path")
     if any(name.endswith(cityscapes.ENDING) for name in names):

@@ -85,7 +85,7 @@ class Records:
         self._ids = ImageIds()
         self._annotations: list[dict[str, Any]] = []
         self._names: list[str] = []
-        self._known: set[tuple[int, str, bytes]] = set()
+        self._known: set[tuple[int, str, bytes, bool]] = set()
         self._doubles = 0
         self.not_images: frozenset[str] = frozenset()
         self.index: ImageIndex | None = None
@@ -170,7 +170,7 @@ class Records:
 
     def add(self, image: ImageRow, name: str, counts: bytes, is_region: bool = False) -> None:
         """A mask; `is_region` is one to ignore. A mask that an image already has counts once."""
-        key = (image.id, name, counts)
+        key = (image.id, name, counts, is_region)
         if key in self._known:
             self._doubles += 1
             return

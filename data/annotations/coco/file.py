@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def read_coco(
     rejected = Faults(str(path))
     reader = AnnotationReader(sizes, categories, need_masks, faults, rejected if reject else None)
     annotations = []
-    for rows in _batches(file, "annotations"):
+    for rows in _with_ids(_batches(file, "annotations")):
         if keep_annotations:
             annotations += reader.valid(rows)
         else:
@@ -140,13 +140,12 @@ def read_coco(
 
 
 def _drop_parents(categories: dict[int, dict[str, Any]], used: Set[int], faults: Faults) -> None:
-    """Remove categories that only group a class of the same name, as in Roboflow's class tables.
+    """Remove categories that only group others, as in Roboflow's class tables: supercategories without annotations.
 
-    Such a category is the supercategory of the class, and no annotation has it. Any other two categories of one name
-    are a fault.
+    Of a group of one name with a class that class is kept. Any other two categories of one name are a fault.
     """
     names = Counter(row["name"] for row in categories.values())
-    for name in sorted(name for name, count in names.items() if name and count > 1):
+    for name in sorted(name for name, number in names.items() if name and number > 1):
         twins = [i for i, row in sorted(categories.items()) if row["name"] == name]
         kept = [i for i in twins if i in used or categories[i].get("supercategory") == name]
         if len(kept) != 1 or categories[kept[0]].get("supercategory") != name:
@@ -155,10 +154,30 @@ def _drop_parents(categories: dict[int, dict[str, Any]], used: Set[int], faults:
         for i in set(twins) - set(kept):
             del categories[i]
             log.info("%s: category %d is the parent of class %r; left out", faults.path, i, name)
+    parents = {
+        row.get("supercategory") for row in categories.values() if row.get("supercategory") != row["name"]
+    }
+    for i, row in sorted(categories.items()):
+        if i not in used and row["name"] in parents and row.get("supercategory") != row["name"]:
+            del categories[i]
+            log.info("%s: category %d, %r, only groups others; left out", faults.path, i, row["name"])
 
 
 def _batches(file: JsonFile, name: str) -> Iterator[list[Any]]:
     return file.batches(name, BATCH) if name in file.lists else iter(())
+
+
+def _with_ids(batches: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    """The annotations, numbered from 1 if the first one has no id."""
+    first = next(batches, [])
+    numbers = count(1)
+    is_numbered = bool(first) and isinstance(first[0], dict) and "id" not in first[0]
+    for rows in chain([first], batches):
+        if is_numbered:  # in place, since a record with duplicate keys is of a class of its own
+            for row, number in zip(rows, numbers, strict=False):
+                if isinstance(row, dict):
+                    row["id"] = number
+        yield rows
 
 
 def to_instances(coco: CocoFile) -> pa.Table:

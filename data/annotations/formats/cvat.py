@@ -23,7 +23,8 @@ from data.masks.polygons import from_polygons
 from data.storage import list_files
 
 EXPECTED = "CVAT XML 1.1: <annotations> with <image> elements"
-_SHAPES = frozenset({"polygon", "mask", "ellipse", "box", "points", "polyline", "cuboid", "skeleton"})
+_MASKS = frozenset({"polygon", "mask", "ellipse"})
+_SHAPES = _MASKS | {"box", "points", "polyline", "cuboid", "skeleton"}
 
 
 def read(path: Path, options: ReadOptions) -> CocoFile:
@@ -68,9 +69,15 @@ def _image(file: Path, element: Element, records: Records) -> None:
     image = records.image(file, record, found, (height, width))
     if image is None or not records.options.need_masks:
         return
+    shapes = [one for one in element if one.tag in _SHAPES]
+    drawn = {(one.get("label"), one.get("group_id")) for one in shapes if one.tag in _MASKS}
     groups: dict[tuple[str, str], list[bytes]] = {}
-    for n, shape in enumerate(one for one in element if one.tag in _SHAPES):
+    for n, shape in enumerate(shapes):
         place = f"{record}, shape #{n}"
+        grouped = (shape.get("group_id") or "0") != "0"
+        if shape.tag == "box" and grouped and (shape.get("label"), shape.get("group_id")) in drawn:
+            records.skipped["box of a mask"] += 1
+            continue
         label = records.class_name(file, place, shape.get("label"))
         if label is None:
             continue
@@ -83,11 +90,10 @@ def _image(file: Path, element: Element, records: Records) -> None:
             continue
         if counts is None:
             continue
-        group = shape.get("group_id") or "0"
-        if group == "0":
-            records.add(image, label, counts)
+        if grouped:
+            groups.setdefault((label, shape.get("group_id") or ""), []).append(counts)
         else:
-            groups.setdefault((label, group), []).append(counts)
+            records.add(image, label, counts)
     for (label, _), parts in groups.items():
         records.add(image, label, rle.union(parts, image.height, image.width))
 

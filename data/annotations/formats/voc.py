@@ -94,6 +94,8 @@ def _classes(root: Path) -> tuple[dict[int, str], Colours]:
     for n, line in enumerate(rows):
         name, _, rest = line.partition(":")
         parts = rest.partition(":")[0].split(",")
+        if parts == [""]:
+            parts = list(map(str, _palette(n)))  # as Datumaro writes it without colours
         if (
             not name
             or len(parts) != 3

@@ -18,7 +18,8 @@ from data.storage import list_files, open_regular
 from data.text import is_text
 
 CLASS_FILES = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names")
-BESIDE = ("classes.txt", "train.txt", "val.txt", "test.txt", "obj.names", "readme.txt")
+BESIDE = ("classes.txt", "train.txt", "val.txt", "test.txt", "obj.names", "readme.txt", "notes.json")
+"""Other files of such exports."""
 OUTSIDE = 0.01
 """How far a corner may be outside of the image, as a share of its side: annotation tools round."""
 PARENTS = 3
@@ -33,7 +34,7 @@ def read(path: Path, options: ReadOptions) -> CocoFile:
     """
     folder = path if path.is_dir() else path.parent
     records = Records(path, options)
-    classes = find_classes(folder) if options.need_masks else []
+    classes = find_classes(folder) if options.need_masks else {}
     files = label_files(folder)
     if not files:
         expected = "label files of YOLO, below a folder labels"
@@ -52,7 +53,8 @@ def read(path: Path, options: ReadOptions) -> CocoFile:
         image_row = records.image(file, "image", name, size)
         if image_row is not None and options.need_masks:
             _read(file, image_row, classes, records)
-    return records.file(classes)
+    numbers = sorted(classes)
+    return records.file([classes[n] for n in numbers], [n + 1 for n in numbers])
 
 
 def label_files(folder: Path) -> list[str]:
@@ -73,8 +75,8 @@ def _image_names(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*swapped, bare.as_posix(), bare.name]))
 
 
-def find_classes(folder: Path) -> list[str]:
-    """The names of the classes, in the file of classes in the folder or next above it.
+def find_classes(folder: Path) -> dict[int, str]:
+    """The names of the classes by number, in the file of classes in the folder or next above it.
 
     Raises:
         DataError: there is none, or it has no names.
@@ -90,8 +92,8 @@ def find_classes(folder: Path) -> list[str]:
     )
 
 
-def read_classes(path: Path) -> list[str]:
-    """The names in a file: `names` of YAML (a list, or numbers with names), or a name a line.
+def read_classes(path: Path) -> dict[int, str]:
+    """The names by number in a file: `names` of YAML (a list, or numbers with names), or a name a line.
 
     Raises:
         DataError: unreadable, or no names.
@@ -107,24 +109,23 @@ def read_classes(path: Path) -> list[str]:
         found, step = f"unreadable ({error})", "export it again"
         raise DataError(Fault(str(path), "file", found[:300], expected, step)) from None
     names: Any = document.get("names") if isinstance(document, dict) else None
-    if isinstance(names, dict):
-        numbers = sorted(int(key) if str(key).isdigit() else -1 for key in names)
-        by_number = {int(key): name for key, name in names.items() if str(key).isdigit()}
-        names = [by_number[n] for n in numbers] if numbers == list(range(len(names))) else None
     return _checked(names, path)
 
 
-def _checked(names: Any, path: Path) -> list[str]:
-    texts = (
-        [str(name) if isinstance(name, int) else name for name in names] if isinstance(names, list) else []
+def _checked(names: Any, path: Path) -> dict[int, str]:
+    given = dict(enumerate(names)) if isinstance(names, list) else names if isinstance(names, dict) else {}
+    # A name such as 3 is a number in YAML; so is a key, except in quotes.
+    texts = {str(key): str(name) if isinstance(name, int) else name for key, name in given.items()}
+    sound = all(
+        key.isascii() and key.isdigit() and len(key) < 9 and is_text(one) for key, one in texts.items()
     )
-    if not texts or not all(map(is_text, texts)) or len(set(texts)) != len(texts):
+    if not texts or not sound or len(set(texts.values())) < len(texts):
         found = f"names {names!r}"[:300]
         raise DataError(Fault(str(path), "names", found, "a list of names that differ", "correct it"))
-    return texts
+    return {int(key): name for key, name in texts.items()}
 
 
-def _read(file: Path, image: ImageRow, classes: list[str], records: Records) -> None:
+def _read(file: Path, image: ImageRow, classes: dict[int, str], records: Records) -> None:
     try:
         with open_regular(file) as opened:
             lines = opened.read().decode("utf-8").splitlines()
@@ -138,17 +139,18 @@ def _read(file: Path, image: ImageRow, classes: list[str], records: Records) -> 
 
 
 def _line(
-    file: Path, record: str, values: list[str], image: ImageRow, classes: list[str], records: Records
+    file: Path, record: str, values: list[str], image: ImageRow, classes: dict[int, str], records: Records
 ) -> None:
     try:
         number, *shares = float(values[0]), *map(float, values[1:])
     except ValueError:
         records.fault(file, record, f"{' '.join(values)[:100]!r}", "numbers: class x y x y ...")
         return
-    if not (number.is_integer() and 0 <= number < len(classes)):
-        records.fault(file, record, f"class {values[0]}", f"0 to {len(classes) - 1}, as data.yaml has them")
+    name = classes.get(int(number)) if number.is_integer() else None
+    if name is None:
+        known = f"{min(classes)} to {max(classes)}, the classes of data.yaml"
+        records.fault(file, record, f"class {values[0]}"[:60], known)
         return
-    name = classes[int(number)]
     outside = next((v for v in shares if not -OUTSIDE <= v <= 1 + OUTSIDE), None)
     if outside is not None:
         expected = "shares of the image's width and height, from 0 to 1"

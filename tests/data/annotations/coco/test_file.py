@@ -118,6 +118,34 @@ def test_a_parent_of_its_own_name_is_left_out(tmp_path: Path) -> None:
         read_coco(path)
 
 
+GROUP = [
+    {"id": 0, "name": "animals", "supercategory": "none"},
+    {"id": 1, "name": "cat", "supercategory": "animals"},
+    {"id": 2, "name": "facade", "supercategory": "facade"},
+    {"id": 3, "name": "door", "supercategory": "facade"},
+]
+
+
+@pytest.mark.parametrize(("used", "names"), [((1,), "cat facade door"), ((0, 1), "animals cat facade door")])
+def test_a_supercategory_without_annotations_is_no_class(
+    tmp_path: Path, used: tuple[int, ...], names: str
+) -> None:
+    """Roboflow's class tables have one; a class that is its own supercategory stays."""
+    rows = [ANNOTATION | {"category_id": n, "id": 20 + n} for n in used]
+    path = written(tmp_path, {"images": [IMAGE | {"id": 1}], "annotations": rows, "categories": GROUP})
+    assert [one.name for one in read_both(path).categories] == names.split()
+
+
+def test_annotations_without_ids_are_numbered(tmp_path: Path) -> None:
+    rows = [{key: ANNOTATION[key] for key in ANNOTATION if key != "id"} | {"area": n} for n in (15, 16, 17)]
+    content = {"images": [IMAGE | {"id": 1}], "annotations": rows, "categories": [{"id": 3, "name": "nut"}]}
+    found = to_instances(read_both(written(tmp_path, content))).to_pylist()
+    assert [(row["instance_id"], row["area"]) for row in found] == [(1, 15), (2, 16), (3, 17)]
+    rows[0]["id"] = 7
+    with pytest.raises(DataError, match=r"annotation #1: found id None; expected a whole number as id"):
+        read_both(written(tmp_path, content))
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
