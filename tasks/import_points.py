@@ -35,7 +35,8 @@ class Imported(NamedTuple):
         rejected: table REJECTED, with the records that need no correction (such as boxes).
         files: as read, for the manifest.
         lost: files that can't be read, and records that need a correction.
-        doubts: what is probably wrong with the coordinates of many points; they are imported nevertheless.
+        doubts: what is probably wrong with the coordinates of many points, which are imported nevertheless; and files
+            that have no point but shapes or predictions.
     """
 
     points: pa.Table
@@ -60,7 +61,7 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
     classes = None if classes_file is None else load_classes(classes_file, weak.categories)
     if found.faults and not found.files:
         raise DataError(found.faults)
-    doubts: list[Fault] = []
+    doubts = list(found.doubts)
     points, rejected = resolve(
         found.records,
         weak,

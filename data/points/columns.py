@@ -11,11 +11,14 @@ from data.points.values import id_first, name_or_id
 
 FIELDS = ("x", "y", "image", "category", "id", "annotator", "labelled_at")
 
+AXES = ("axis_0", "axis_1", "axis_2")
+"""napari's columns of a points layer, as `plain` returns them: y and x, in a stack its slice first."""
+
 USUAL: dict[str, tuple[str, ...]] = {
     "x": ("x", "point_x", "x_px", "px", "cx", "center_x", "centre_x", "x_center", "x_centre", "centroid_x",
-          "x_coord", "coord_x", "x_coordinate", "pos_x"),
+          "x_coord", "coord_x", "x_coordinate", "pos_x", AXES[1]),
     "y": ("y", "point_y", "y_px", "py", "cy", "center_y", "centre_y", "y_center", "y_centre", "centroid_y",
-          "y_coord", "coord_y", "y_coordinate", "pos_y"),
+          "y_coord", "coord_y", "y_coordinate", "pos_y", AXES[0]),
     "image": ("image", "file_name", "filename", "image_name", "imagename", "image_file", "image_path", "img",
               "file", "path", "slide", "image_id"),
     "category": ("category", "class", "label", "category_name", "class_name", "label_name", "category_id",
@@ -31,7 +34,8 @@ NAME_COLUMN = "a column for it, named in points.columns"
 """The expected value, after a known image or class, if a table has no column for it."""
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A column's name, to compare it with the usual ones."""
     return name.strip().lstrip("#").strip().lower().replace(" ", "_").replace("-", "_")
 
 
@@ -41,18 +45,24 @@ def find_columns(header: Sequence[str], named: Mapping[str, str] | None) -> dict
     Args:
         header: the table's column names.
         named: field -> column name, from `points.columns`. Fields without a name there, or whose column is missing
-            (points.columns applies to all files), are found by usual names.
+            (points.columns applies to all files), are found by usual names. A column that is named for one field isn't
+            used for another: with `{image: Label}`, a column `Label` is no class.
     """
-    plain, stripped = [_plain(name) for name in header], [name.strip() for name in header]
+    usual, stripped = [plain(name) for name in header], [name.strip() for name in header]
     names = {field: name.strip() for field, name in (named or {}).items()}
     found = {field: stripped.index(names[field]) for field in FIELDS if names.get(field) in stripped}
     given = set(found.values())
     for field in FIELDS:
-        place = next((plain.index(name) for name in USUAL[field] if name in plain), None)
-        # A column named for one field is not used for another named field.
-        if field not in found and place is not None and not (field in names and place in given):
-            found[field] = place
+        places = [usual.index(name) for name in USUAL[field] if name in usual]
+        free = [place for place in places if place not in given]
+        if field not in found and free:
+            found[field] = free[0]
     return found
+
+
+def is_napari(header: Sequence[str], columns: Mapping[str, int]) -> bool:
+    """Whether x and y are axes of a points layer of napari, where whole coordinates are pixels' centres."""
+    return all(plain(header[columns[axis]]) in AXES for axis in "xy")
 
 
 def checked_columns(
@@ -65,7 +75,17 @@ def checked_columns(
     """
     found = find_columns(header, named)
     shown = ", ".join(header[:20])[:300] or "nothing"
-    missing = [field for field in ("x", "y", *(named or {})) if field not in found]
+    napari = {"x", "y"} <= found.keys() and is_napari(header, found)
+    if napari and AXES[2] in map(plain, header) and plain(header[found["x"]]) == AXES[1]:
+        raise file.fault(
+            f"header {shown}, a points layer of 3 axes",
+            "two axes: axis-0 is y, axis-1 is x",
+            "save a layer for each image, or name the axes in points.columns: {x: axis-2, y: axis-1}",
+            "header",
+        )
+    # A layer of napari has no other columns of its own: points.columns is for other tables of the folder.
+    expected_fields = ("x", "y") if napari else ("x", "y", *(named or {}))
+    missing = [field for field in expected_fields if field not in found]
     if missing:
         unless = {"image": ", unless it is the file's name", "category": ", unless there is one class"}
         missing += [field for field in unless if field not in found and field not in missing]
@@ -94,7 +114,7 @@ def checked_columns(
 
 def has_ids(header: Sequence[str], columns: Mapping[str, int]) -> bool:
     """Whether the image column is called image_id."""
-    return "image" in columns and _plain(header[columns["image"]]) == "image_id"
+    return "image" in columns and plain(header[columns["image"]]) == "image_id"
 
 
 def missing_columns(header: Sequence[str], columns: Mapping[str, int]) -> MissingColumns | None:
@@ -123,8 +143,7 @@ def row_record(
         ids: see `has_ids`.
         missing: see `missing_columns`.
     """
-    stem = file.name.rpartition(".")[0] or file.name
-    image = name_or_id(values.get("image")) if "image" in values else stem
+    image = name_or_id(values.get("image")) if "image" in values else file.stem
     category = name_or_id(values.get("category"))
     annotator, labelled_at = values.get("annotator") or None, values.get("labelled_at") or None
     problem = None
@@ -142,9 +161,14 @@ def row_record(
     )  # fmt: skip
 
 
-def at_centres(records: list[PointRecord]) -> list[PointRecord]:
-    """Records moved to their pixels' centres (+0.5) if all coordinates of the file are whole, so pixel indices."""
-    whole = all(
+def at_centres(records: list[PointRecord], always: bool = False) -> list[PointRecord]:
+    """Records moved to their pixels' centres (+0.5) if all coordinates of the file are whole, so pixel indices.
+
+    Args:
+        records: of one file.
+        always: for files whose coordinates are relative to the first pixel's centre, whole or not.
+    """
+    whole = always or all(
         record.x is None or record.y is None or (record.x.is_integer() and record.y.is_integer())
         for record in records
     )

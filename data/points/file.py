@@ -15,6 +15,7 @@ from defusedxml.ElementTree import fromstring
 
 from data.annotations.strict_json import duplicate_fault, parse_json
 from data.errors import DataError, Fault
+from data.points.values import without_suffix
 from data.storage import open_regular
 
 MAGIC = (
@@ -48,6 +49,11 @@ class PointFile:
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self.path = Path(path)
         self.name = name or self.path.name
+
+    @property
+    def stem(self) -> str:
+        """`name` without its suffix, of files whose name is that of their image."""
+        return without_suffix(self.name)
 
     def fault(self, found: str, expected: str, next_step: str, record: str = "file") -> DataError:
         """A DataError about the file as a whole."""

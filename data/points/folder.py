@@ -21,6 +21,7 @@ from data.points import importer_for
 from data.points.lookup import Images
 from data.points.record import Options, PointFile, PointRecord, Problem, Unit
 from data.points.values import moment
+from data.points.without_points import find_without_points
 from data.tables import Split
 from data.text import clean
 
@@ -44,12 +45,14 @@ class PointSet(NamedTuple):
         holders: for each unit, the file whose version counts.
         files: all files that could be read.
         faults: of files that couldn't be read, and of paths without files.
+        doubts: files that have shapes or predictions but no point.
     """
 
     records: list[PointRecord]
     holders: dict[str, str]
     files: list[FileRead]
     faults: list[Fault]
+    doubts: list[Fault]
 
 
 class _Content(NamedTuple):
@@ -111,8 +114,9 @@ def read_folder(
     ordered = [contents[source.name] for source in sources if source.name in contents]
     units = [unit for content in ordered for unit in content.units]
     return PointSet(
-        [record for content in ordered for record in content.records], _holders(units), files, faults
-    )
+        [record for content in ordered for record in content.records], _holders(units), files, faults,
+        find_without_points({name: content.records for name, content in sorted(contents.items())}),
+    )  # fmt: skip
 
 
 def _read(file: PointFile, format_name: str, options: Options) -> _Content:

@@ -64,6 +64,7 @@ def resolve(
     ]
     size_columns = [weak_split.images[name].to_pylist() for name in ("image_id", "width", "height")]
     sizes = {i: (width, height) for i, width, height in zip(*size_columns, strict=True)}
+    records = [_in_pixels(record, image, sizes) for record, image in zip(records, found_images, strict=True)]
     problems: list[Problem | None] = [
         _problem(record, image, category, holders, sizes)
         for record, image, category in zip(records, found_images, found_categories, strict=True)
@@ -97,13 +98,25 @@ def resolve(
 
 
 def _scaled(record: PointRecord, x: float, y: float) -> PointRecord:
-    """The record with coordinates and annotated size in pixels."""
+    """The record with coordinates and annotated size in pixels; shares of the image stay."""
+    if record.relative:
+        return record
     size = record.size
     return record._replace(
         x=None if record.x is None else record.x * x,
         y=None if record.y is None else record.y * y,
         size=None if size is None else (round(size[0] * x), round(size[1] * y)),
     )
+
+
+def _in_pixels(
+    record: PointRecord, image: int | Problem, sizes: Mapping[int, tuple[int, int]]
+) -> PointRecord:
+    """The record with pixels in place of shares of its image's sides."""
+    size = None if isinstance(image, Problem) else sizes.get(image)
+    if not record.relative or size is None or record.x is None or record.y is None:
+        return record
+    return record._replace(x=record.x * size[0], y=record.y * size[1], relative=False)
 
 
 def _doubts(

@@ -23,6 +23,7 @@ __all__ = [
 SET_ASIDE = frozenset(
     {
         "not_a_point",  # a box or polygon among the points
+        "prediction",  # Label Studio: a model's, in a task without annotations
         "outside_frame",  # CVAT: the object has left the frame
         "cancelled",  # Label Studio: the annotator skipped the task
         "superseded",  # another file has a newer export of the same annotation
@@ -72,6 +73,7 @@ class PointRecord(NamedTuple):
     key: str | None = None  # name of the record within its unit or file, if source_record may change
     choices: tuple[str, ...] = ()  # choices about the point, of which one may be its class
     may_be_id: bool = False  # whether `image`, if a text of digits, may be an id
+    relative: bool = False  # x and y are shares of the image's width and height
     missing: MissingColumns | None = None  # without an image column, `image` is the file's own name
 
     @property

@@ -65,6 +65,11 @@ def name_or_id(value: Any) -> str | int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def without_suffix(name: str) -> str:
+    """A file's name without its last suffix, if it has one."""
+    return name.rpartition(".")[0] or name
+
+
 def id_first(value: str | int | None) -> tuple[str | int | None, tuple[str, ...]]:
     """The value of a field of ids: the id, and for a text of digits also the text, which may be a name."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from flows.cli.console import Console, JsonOption, command_console, print_json
 
+if TYPE_CHECKING:
+    from tasks.tools.try_points import Trial
+
 EXAMPLE = (
     "Example: points2model import-points june.json   |   "
     "points2model import-points *.xml --format cvat --rejects rejected.csv --json"
 )
 SHOWN_FAULTS = 20
+SHOWN_FILES = 5
+SHOWN_CLASSES = 10
 
 
 def import_points(
@@ -33,9 +38,9 @@ def import_points(
 ) -> None:
     """Try an import: what the files contain, what of it fits the data set, and what it would change.
 
-    Run `points2model run --target ingest` before, which reads the images. To import the files, put them into the folder
-    points.files and call `points2model run`. The exit code is 1 if a record or file needs a correction; records
-    that are skipped, such as boxes among points, don't count.
+    Before the first ingest (`points2model run --target ingest`), which reads the images, only the files' own content is
+    shown and checked. To import the files, put them into the folder points.files and call `points2model run`. The exit
+    code is 1 if a record or file needs a correction; records that are skipped, such as boxes among points, don't count.
     """
     from tasks.common.config import load_params
     from tasks.tools.try_points import try_points
@@ -50,11 +55,12 @@ def import_points(
     if as_json:
         found = {
             **trial.counts, "reasons": trial.reasons, "files": trial.files,
+            "unchecked": trial.unchecked,
             "doubts": [vars(doubt) for doubt in trial.doubts], "faults": [vars(fault) for fault in trial.faults],
         }  # fmt: skip
         print_json(found)
     else:
-        _show(console, trial.counts, trial.reasons, trial.files)
+        _show(console, trial)
         for doubt in trial.doubts:
             console.print(f"[yellow]doubtful[/] {escape(str(doubt))}")
         for fault in trial.faults[:SHOWN_FAULTS]:
@@ -65,25 +71,48 @@ def import_points(
         raise typer.Exit(1)
 
 
-def _show(
-    console: Console, counts: dict[str, int], reasons: dict[str, int], files: dict[str, dict[str, Any]]
-) -> None:
+def _show(console: Console, trial: Trial) -> None:
     from rich.table import Table
 
+    counts = trial.counts
     table = Table(title="files", title_justify="left")
-    for column in ("file", "format", "records"):
-        table.add_column(column, justify="right" if column == "records" else "left")
-    for name, facts in files.items():
+    columns = ["file", "format", "records"] + (["points", "images"] if trial.unchecked else [])
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("file", "format") else "right")
+    for name, facts in trial.files.items():
         same = facts.get("same_as")
-        table.add_row(
-            escape(name), escape(f"as {same}" if same else facts["format"]), str(facts.get("records", ""))
-        )
+        cells = [f"as {same}" if same else facts["format"], *(str(facts.get(one, "")) for one in columns[2:])]
+        table.add_row(escape(name), *map(escape, cells))
     console.print(table)
-    console.print(f"{counts['points']} points on {counts['images']} images")
-    for reason, count in reasons.items():
+    if trial.unchecked:
+        for name, facts in list(trial.files.items())[:SHOWN_FILES]:
+            _show_content(console, name, facts)
+    amounts = [f"{counts[name]} {name if counts[name] != 1 else name[:-1]}" for name in ("points", "images")]
+    console.print(" on ".join(amounts))
+    for reason, count in trial.reasons.items():
         console.text(f"{count} {reason}")
-    changes = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "removed", "same"))
-    console.print(f"in the folder of points.files: {changes}")
+    if trial.unchecked:
+        console.print(f"[yellow]{escape(trial.unchecked)}[/]")
+    else:
+        changes = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "removed", "same"))
+        console.print(f"in the folder of points.files: {changes}")
+
+
+def _show_content(console: Console, name: str, facts: dict[str, Any]) -> None:
+    """Classes, images and first points of a file."""
+    if not facts.get("points"):
+        return
+    classes = sorted(facts["classes"].items(), key=lambda one: -one[1])
+    shown = ", ".join(f"{one or 'no class'} ({count})" for one, count in classes[:SHOWN_CLASSES])
+    more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
+    console.text(f"{name}: {shown}{more}")
+    rest = facts["images"] - len(facts["first_images"])
+    console.text(f"  images: {', '.join(facts['first_images'])}" + (f" and {rest} more" if rest else ""))
+    for point in facts["first_points"]:
+        unit = " of the image's sides" if point["shares"] else ""
+        console.text(
+            f"  ({point['x']:g}, {point['y']:g}){unit} on {point['image']}: {point['class'] or 'no class'}"
+        )
 
 
 def _write_rejects(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,8 +1,12 @@
-"""A trial import of point files into the data set, together with its present ones; writes nothing."""
+"""A trial import of point files into the data set, together with its present ones; writes nothing.
+
+Before the first ingest there are no images to look up: then only the files themselves are read.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +15,21 @@ import pyarrow as pa
 
 from data import storage
 from data.errors import DataError, Fault
+from data.points.folder import PointSet
+from data.points.record import PointRecord
 from data.remote.fetch import local_copy
-from data.tables import Split
+from data.tables import REJECTED, Split
 from tasks.common.config import PointsConfig
 from tasks.common.stage_main import S3_CACHE, WORKSPACE
-from tasks.import_points import count_kinds, count_reasons, files_read, import_files
+from tasks.import_points import count_kinds, count_reasons, files_read, import_files, read_files
+from tasks.intake.lost_points import folded, lost_files, lost_records, rows_of_files
 
-INGEST = "run `points2model run --target ingest`"
+UNCHECKED = (
+    "not checked before the first ingest: whether the data set has these images and classes, and whether the points "
+    "are on their images. Next: run `points2model run --target ingest`"
+)
+FIRST = 3
+"""Records and names of images that are shown of each file before the first ingest."""
 
 
 class Trial(NamedTuple):
@@ -30,7 +42,9 @@ class Trial(NamedTuple):
         files: each file's format and number of records.
         faults: what to correct.
         rejected: table REJECTED of the files.
-        doubts: warnings about the coordinates of many points.
+        doubts: warnings about the coordinates of many points, and about files without a point.
+        unchecked: before the first ingest, what can't be checked. Then `counts` has no changes of the folder's points,
+            and each of `files` also its points, classes, images and first records.
     """
 
     counts: dict[str, int]
@@ -39,6 +53,7 @@ class Trial(NamedTuple):
     faults: list[Fault]
     rejected: pa.Table
     doubts: list[Fault]
+    unchecked: str | None = None
 
 
 def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Path = WORKSPACE) -> Trial:
@@ -46,19 +61,18 @@ def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Pat
 
     Raises:
         S3Error: point files in S3 can't be fetched.
-        DataError: there is no weak split yet, files are missing, or none of the files can be read.
+        DataError: files are missing, or none of the files can be read.
     """
-    images = workspace / "dataset" / "weak"
-    if not images.exists():
-        expected = "the weak images' table: clicks are looked up in it"
-        raise DataError(Fault(str(images), "folder", "nothing there yet", expected, INGEST))
-    weak = Split.open(images)
-    config = config.model_copy(update={"files": str(local_copy(config.files, workspace / S3_CACHE))})
     given = [local_copy(str(file), workspace / S3_CACHE) for file in files]
     missing = [Fault(str(file), "file", "no such file or folder", "point files", "correct the path")
                for file in given if not file.exists()]  # fmt: skip
     if missing:
         raise DataError(missing)
+    images = workspace / "dataset" / "weak"
+    if not images.exists():
+        return _unchecked(config, [str(file) for file in given])
+    weak = Split.open(images)
+    config = config.model_copy(update={"files": str(local_copy(config.files, workspace / S3_CACHE))})
     alone = import_files(config, [str(file) for file in given], weak)
     with tempfile.TemporaryDirectory() as folder:
         links = _linked(config.files, Path(folder))
@@ -78,6 +92,55 @@ def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Pat
         "same": sum(row == before[i] for i, row in after.items() if i in before),
     }
     return Trial(counts, reasons, files_read(alone.files), alone.faults, alone.rejected, alone.doubts)
+
+
+def _unchecked(config: PointsConfig, files: Sequence[str]) -> Trial:
+    """What the files contain, and the faults that show without images and classes."""
+    found = read_files(config, files, None)[0]
+    if found.faults and not found.files:
+        raise DataError(found.faults)
+    bad = [
+        {
+            "file": record.source_file, "record": record.source_record, "point_id": record.point_id,
+            "image": None if record.image is None else str(record.image),
+            "category": None if record.category is None else str(record.category), **record.problem._asdict(),
+        }
+        for record in found.records
+        if record.problem is not None
+    ]  # fmt: skip
+    rejected = pa.concat_tables([rows_of_files(found.faults), pa.Table.from_pylist(bad, schema=REJECTED)])
+    reasons = count_reasons(rejected)
+    points = [record for record in found.records if record.problem is None]
+    counts = {
+        "points": len(points),
+        "images": len({record.image for record in points}),
+        **count_kinds(reasons),
+    }
+    lost = lost_files(found.faults) + lost_records(bad, config.on_reject)
+    faults = [one.fault for one in folded(lost)]
+    return Trial(counts, reasons, _contents(found, points), faults, rejected, found.doubts, UNCHECKED)
+
+
+def _contents(found: PointSet, points: Sequence[PointRecord]) -> dict[str, dict[str, Any]]:
+    files = files_read(found)
+    by_file: dict[str, list[PointRecord]] = {}
+    for record in points:
+        by_file.setdefault(record.source_file, []).append(record)
+    for name, facts in files.items():
+        if "same_as" not in facts:
+            own = by_file.get(name, [])
+            images = Counter(str(record.image) for record in own)
+            facts |= {
+                "points": len(own),
+                "classes": dict(Counter("" if r.category is None else str(r.category) for r in own)),
+                "images": len(images),
+                "first_images": list(images)[:FIRST],
+                "first_points": [
+                    {"image": r.image, "class": r.category, "x": r.x, "y": r.y, "shares": r.relative}
+                    for r in own[:FIRST]
+                ],
+            }
+    return files
 
 
 def _as_put(file: Path, root: Path) -> dict[str, Path]:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from data.points.formats import coco, cvat, delimited, label_studio, labelme, parquet, via, via3
+from data.points.formats import (
+    cell_counter,
+    coco,
+    cvat,
+    delimited,
+    dotdotgoose,
+    geojson,
+    imagej_results,
+    imagej_roi,
+    label_studio,
+    label_studio_csv,
+    labelme,
+    parquet,
+    via,
+    via3,
+    yolo_pose,
+    zooniverse,
+)
 from data.points.record import Importer
 
 # In the order of sniffing. The most specific come first: two words in its header are enough for a CSV.
 _ORDER = (
-    parquet.IMPORTER, cvat.IMPORTER, coco.IMPORTER, label_studio.IMPORTER, labelme.IMPORTER, via.IMPORTER,
-    via3.IMPORTER, via.CSV_IMPORTER, delimited.IMPORTER,
+    parquet.IMPORTER, imagej_roi.IMPORTER, cvat.IMPORTER, cell_counter.IMPORTER, coco.IMPORTER,
+    label_studio.IMPORTER, labelme.IMPORTER, via.IMPORTER, via3.IMPORTER, geojson.IMPORTER, dotdotgoose.IMPORTER,
+    via.CSV_IMPORTER, zooniverse.IMPORTER, label_studio_csv.IMPORTER, imagej_results.IMPORTER, yolo_pose.IMPORTER,
+    delimited.IMPORTER,
 )  # fmt: skip
 IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ORDER}

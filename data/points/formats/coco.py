@@ -6,11 +6,13 @@ indices: if all keypoints of the file are whole, each is moved to its pixel's ce
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import id_first, name_or_id, number, shown, text
+from data.points.without_points import BOX_STEP, MASK_STEP, counted
 
 EXPECTED_POINT = "point [x, y], or keypoints with one visible point"
 
@@ -34,7 +36,7 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
     data set's own.
 
     Raises:
-        DataError: not JSON, or no list of annotations.
+        DataError: not JSON, no list of annotations, or masks and boxes only.
     """
     if file.json is None:
         raise file.fault(
@@ -48,6 +50,11 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
     names = {i: row["file_name"] for i, row in images.items()}
     categories = {i: row["name"] for i, row in _by_id(document.get("categories"), "name").items()}
     rows = document["annotations"]
+    if rows and all(_is_shape(row) for row in rows):
+        kinds = Counter(_kind(row) for row in rows)
+        raise file.fault(
+            counted(kinds), EXPECTED_POINT, BOX_STEP if kinds.keys() == {"box"} else MASK_STEP, "annotations"
+        )
     shift = 0.5 if _keypoints_are_indices(rows) else 0.0
     for n, row in enumerate(rows):
         if isinstance(row, dict):
@@ -55,6 +62,18 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
         else:
             problem = Problem("bad_record", type(row).__name__, "a JSON object")
             yield PointRecord(file.name, f"annotation #{n}", None, None, None, None, problem=problem)
+
+
+def _is_shape(row: Any) -> bool:
+    """Whether an annotation has a mask or a box and no point."""
+    if not isinstance(row, dict) or row.get("point") is not None or row.get("keypoints"):
+        return False
+    return bool(row.get("segmentation") or row.get("bbox"))
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    mask = row.get("segmentation")
+    return "box" if not mask else "polygon" if isinstance(mask, list) else "mask"
 
 
 def _by_id(rows: Any, field: str) -> dict[str, dict[str, Any]]:

@@ -212,7 +212,9 @@ def _track(
             continue
         frame = shape.get("frame") or ""
         number = _whole(frame)
-        image = None if number is None else options.frame_name.format(frame=number, video=task.video)
+        image = None
+        if number is not None:
+            image = options.frame_name.format(frame=number, slice=number + 1, video=task.video)
         place = f"track {track.get('id')}, frame {frame}"[:100]
         like = PointRecord(
             file.name, place, image, None, None, None,

@@ -1,6 +1,7 @@
 """Points in CSV: a header, then one row per point; comma, semicolon, tab or bar; UTF-8, or as its byte order mark says.
 
-If all coordinates of the file are whole, they are pixel indices and moved to the pixels' centres (+0.5).
+If all coordinates of the file are whole, they are pixel indices and moved to the pixels' centres (+0.5). Coordinates of
+napari's points layers always count from the first pixel's centre.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from data.points.columns import (
     checked_columns,
     find_columns,
     has_ids,
+    is_napari,
     missing_columns,
     row_record,
 )
@@ -22,9 +24,12 @@ from data.points.values import parse_number, shown
 
 DELIMITERS = (",", ";", "\t", "|")
 SUFFIXES = (".csv", ".tsv")
+MAX_CELL, MAX_JSON_CELL = 2**17, 2**26
+"""Characters of a cell of ordinary tables, and of those whose cells are JSON."""
 
 
-def _header(file: PointFile, delimiter: str) -> list[str]:
+def header_of(file: PointFile, delimiter: str) -> list[str]:
+    """The first non-blank line, split; empty if it can't be."""
     line = next((line for line in io.StringIO(file.text or "") if line.strip()), "")
     try:
         return next(csv.reader([line], delimiter=delimiter), [])
@@ -36,7 +41,7 @@ def delimiter_of(file: PointFile, options: Options) -> str:
     """The delimiter that gives the most known columns of the header, then the most columns."""
 
     def score(delimiter: str) -> tuple[int, int]:
-        header = _header(file, delimiter)
+        header = header_of(file, delimiter)
         return len(find_columns(header, options.columns)), len(header)
 
     return max(DELIMITERS, key=score)
@@ -46,11 +51,11 @@ def sniff(file: PointFile, options: Options) -> bool:
     """Text whose header has x and y; also any text with a CSV's suffix, for a better message."""
     if file.text is None or not file.text.strip():
         return False
-    found = find_columns(_header(file, delimiter_of(file, options)), options.columns)
+    found = find_columns(header_of(file, delimiter_of(file, options)), options.columns)
     return {"x", "y"} <= found.keys() or file.path.suffix.lower() in SUFFIXES
 
 
-def rows_of(file: PointFile, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def rows_of(file: PointFile, delimiter: str, max_cell: int = MAX_CELL) -> Iterator[tuple[int, list[str]]]:
     """The non-blank rows, each with the number of its last line.
 
     Raises:
@@ -63,6 +68,7 @@ def rows_of(file: PointFile, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     # newline="": the csv module handles line ends in quotes itself.
     reader = csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter, strict=True)
     while True:
+        csv.field_size_limit(max_cell)  # of the process: another reader may have changed it
         try:
             row = next(reader)
         except StopIteration:
@@ -102,7 +108,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
         values = {field: row[i].strip() for field, i in columns.items()}
         x, y = (parse_number(values[axis], decimal_comma=delimiter != ",") for axis in ("x", "y"))
         records.append(row_record(file, place, values, x, y, ids, missing))
-    yield from at_centres(records)
+    yield from at_centres(records, always=is_napari(header, columns))
 
 
 IMPORTER = Importer("csv", sniff, read)

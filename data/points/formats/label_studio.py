@@ -32,16 +32,19 @@ Json = dict[str, Any]
 
 
 def sniff(file: PointFile, _: Options) -> bool:
-    """A list of tasks: objects with annotations and data, or (JSON_MIN) with a list of regions."""
+    """A list of tasks: objects with annotations or predictions and data, or (JSON_MIN) with a list of regions."""
     tasks = file.json
     return isinstance(tasks, list) and any(
-        isinstance(task, dict) and (_annotations(task) is not None or bool(_min_rows(task)))
+        isinstance(task, dict)
+        and (_annotations(task) is not None or bool(_predictions(task)) or bool(_min_rows(task)))
         for task in tasks[:SNIFFED_TASKS]
     )
 
 
 def read(file: PointFile, _: Options) -> Iterator[PointRecord | Unit]:
-    """One record a region; those that aren't keypoints are set aside. Predictions and drafts are not read.
+    """One record a region; those that aren't keypoints are set aside, and so are predictions for tasks without any.
+
+    Other predictions and drafts are not read.
 
     Raises:
         DataError: not JSON, or no list.
@@ -54,11 +57,13 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord | Unit]:
         if not isinstance(task, dict):
             yield _bad(file, f"task #{n}", task)
             continue
-        annotations = _annotations(task)
-        if annotations is None:
-            yield from _read_min(file, task, n)
+        annotations, place = _annotations(task), f"task {_id(task, n)}"
+        if not annotations and _predictions(task):
+            yield from _predicted(file, task, place)
             continue
-        place = f"task {_id(task, n)}"
+        if annotations is None:
+            yield from read_min(file, task, n)
+            continue
         for m, annotation in enumerate(annotations):
             if isinstance(annotation, dict):
                 yield from _annotation(file, task, annotation, f"{place} annotation {_id(annotation, m)}")
@@ -79,6 +84,23 @@ def _annotations(task: Json) -> list[Any] | None:
     """A task's annotations; `completions` in exports before 1.0."""
     found = task.get("annotations", task.get("completions"))
     return found if isinstance(found, list) and isinstance(task.get("data"), dict) else None
+
+
+def _predictions(task: Json) -> list[Any]:
+    found = task.get("predictions")
+    return found if isinstance(found, list) and isinstance(task.get("data"), dict) else []
+
+
+def _predicted(file: PointFile, task: Json, place: str) -> Iterator[PointRecord]:
+    """A model's regions, which no annotator has submitted."""
+    names = image_names(tuple(_image_of(task, {})))
+    problem = Problem("prediction", "a prediction", "an annotation: submit it in Label Studio first")
+    for m, prediction in enumerate(_predictions(task)):
+        results = prediction.get("result") if isinstance(prediction, dict) else None
+        for n in range(len(results) if isinstance(results, list) else 1):
+            where = f"{place} prediction #{m} result #{n}"
+            image = names[0] if names else None
+            yield PointRecord(file.name, where, image, None, None, None, also=names[1:], problem=problem)
 
 
 def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> Iterator[PointRecord | Unit]:
@@ -235,7 +257,7 @@ def _outline(row: Json) -> str:
     return json.dumps([row.get(name) for name in ("x", "y", "width", *SHAPES)])
 
 
-def _read_min(file: PointFile, task: Json, n: int) -> Iterator[PointRecord | Unit]:
+def read_min(file: PointFile, task: Json, n: int) -> Iterator[PointRecord | Unit]:
     place = f"task {_id(task, n)} annotation {text(task.get('annotation_id')) or '#0'}"[:200]
     ids = [text(task.get("id")), text(task.get("annotation_id"))]
     unit = f"label_studio {ids[0]} {ids[1]} of {text(task.get('created_at'))}"[:300] if all(ids) else None

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.points.columns import at_centres, checked_columns, has_ids, missing_columns, row_record
+from data.points.columns import at_centres, checked_columns, has_ids, is_napari, missing_columns, row_record
 from data.points.record import Importer, Options, PointFile, PointRecord
 
 MAGIC = b"PAR1"
@@ -47,9 +47,10 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
     values = {field: _values(file, field, header[i], table) for field, i in columns.items()}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     ids, missing = has_ids(header, columns), missing_columns(header, columns)
-    yield from at_centres(
-        [row_record(file, f"row {n}", row, row["x"], row["y"], ids, missing) for n, row in enumerate(rows)]
-    )
+    records = [
+        row_record(file, f"row {n}", row, row["x"], row["y"], ids, missing) for n, row in enumerate(rows)
+    ]
+    yield from at_centres(records, always=is_napari(header, columns))
 
 
 def _values(file: PointFile, field: str, name: str, table: pa.Table) -> list[Any]:

@@ -124,7 +124,8 @@ class PointsConfig(Section):
     `columns`: names of columns of CSV and Parquet files, and of VIA's class attribute, e.g. `{x: col, y: row}`; others
     are found by their usual names.
     `classes`: a file in the folder `files` that maps names in point files to classes of the data set.
-    `frame_name`: file name of the image of a frame in a CVAT video.
+    `frame_name`: file name of the image of a frame in a CVAT video ({frame}, from 0), or of a slice of an ImageJ stack
+    ({slice}, from 1).
     `duplicate_radius`: clicks of two annotators within so many pixels are of one object; null: in the same pixel only.
     `scale`: pixels to a unit of the files' coordinates: a factor (microns, images clicked at another size), or one for
     x and one for y, `{x: 2, y: 1.5}`.
@@ -155,8 +156,8 @@ class PointsConfig(Section):
             fields = [field for _, field, _, _ in parts]
             # A width of a billion digits, or one taken from a field, would fill the memory.
             short = not any(re.search(r"[0-9]{3}|[{]", form or "") for _, _, form, _ in parts)
-            if short and "frame" in fields and set(fields) <= {"frame", "video"}:
-                pattern.format(frame=7, video="v")
+            if short and {"frame", "slice"} & set(fields) and set(fields) <= {"frame", "slice", "video"}:
+                pattern.format(frame=7, slice=8, video="v")
                 return pattern
         except (ValueError, LookupError, AttributeError):
             pass

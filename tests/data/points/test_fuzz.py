@@ -6,18 +6,22 @@ bytes changed, and arbitrary bytes. `pytest -m slow` tries 10,000 of each import
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from roifile import ROI_TYPE, ImagejRoi
 
 from data.points import IMPORTERS, SNIFFED, importer_for
 from data.points.file import PointFile
@@ -50,7 +54,8 @@ KEYS = _words(
     "original_height created_at updated_at completed_by completions was_cancelled file_upload project "
     "labels choices item_index to_name shapes imagePath imageWidth imageHeight shape_type label points "
     "_via_img_metadata filename regions shape_attributes region_attributes cx cy size metadata view file "
-    "attribute vid xy av fid_list fname aname options 1"
+    "attribute vid xy av fid_list fname aname options 1 features geometry coordinates properties classification "
+    "names classes predictions"
 )
 TREES = st.recursive(
     st.one_of(st.none(), NUMBERS, TEXTS),
@@ -96,9 +101,28 @@ WHOLE: dict[str, Any] = {
         "file": {"1": {"fname": "a.png"}},
         "attribute": {"1": {"aname": "class", "options": {"0": "bolt"}}},
     },
+    "geojson": {
+        "type": "FeatureCollection",
+        "features": [
+            {"type": "Feature", "id": "u", "geometry": {"type": "MultiPoint", "coordinates": [[3, 4], [5.5, 6]]},
+             "properties": {"classification": {"name": "bolt", "names": ["bolt"]}, "name": "nut"}},
+        ],
+    },
+    "dotdotgoose": {"classes": ["bolt"], "points": {"a.png": {"bolt": [{"x": 3, "y": 4.5}]}}},
 }  # fmt: skip
+MARK = {"x": 3.5, "y": 4, "tool": 0, "frame": 0, "tool_label": "bolt"}
+CELLS = {
+    "annotations": [{"task": "T0", "value": [MARK, {"task": "T1", "value": [MARK]}]}],
+    "subject_data": {"1": {"Filename": "a.png", "image2": "b.png"}},
+    "metadata": {"subject_dimensions": [{"naturalWidth": 40, "naturalHeight": 24}]},
+    "kp": [{"x": 1, "y": 1, "keypointlabels": ["bolt"], "original_width": 40, "original_height": 24}],
+}
+"""Columns of tables whose cells are JSON."""
 
 TAGS = _words("annotations meta task job project tasks image track points box id created dumped source")
+MARKER_TAGS = _words(
+    "Image_Properties Image_Filename Marker_Data Marker_Type Type Name Marker MarkerX MarkerY MarkerZ"
+)
 NAMES = _words("id name label points frame outside width height task_id subset xtl original_size source")
 
 
@@ -130,21 +154,85 @@ XML = st.recursive(
     max_leaves=12,
 ).map(lambda inside: f"<annotations>{inside}</annotations>")
 
+MARKERS = st.recursive(
+    st.builds(lambda tag, text: f"<{tag}>{escape(text)}</{tag}>", MARKER_TAGS, XML_TEXT),
+    lambda inner: st.builds(element, MARKER_TAGS, st.just({}), st.lists(inner, max_size=4)),
+    max_leaves=12,
+).map(lambda inside: f"<CellCounter_Marker_File>{inside}</CellCounter_Marker_File>")
+
 HEADERS = st.sampled_from(["x", "y", "image", "class", "id", "annotator", "date", "", "x", "X", "filename"])
-CELLS = st.one_of(TEXTS, st.floats().map(str), st.sampled_from(['"', '""', ",", ";", "\n", "\t", "1,5"]))
+CELLS_OF_TEXT = st.one_of(
+    TEXTS, st.floats().map(str), st.sampled_from(['"', '""', ",", ";", "\n", "\t", "1,5"])
+)
 VIA_HEAD = "filename,file_size,region_shape_attributes,region_attributes"
 
 
 @st.composite
 def tables(draw: st.DrawFn, header: str | None = None) -> str:
     delimiter = draw(st.sampled_from(",;\t|"))
-    rows = draw(st.lists(st.lists(CELLS, max_size=5), max_size=5))
+    rows = draw(st.lists(st.lists(CELLS_OF_TEXT, max_size=5), max_size=5))
     first = header or draw(
         st.one_of(
             st.just(f"image{delimiter}x{delimiter}y"), st.lists(HEADERS, max_size=5).map(delimiter.join)
         )
     )
     return "\n".join([first, *(delimiter.join(row) for row in rows)])
+
+
+@st.composite
+def json_tables(draw: st.DrawFn, columns: tuple[str, ...]) -> str:
+    """Tables with cells of JSON, changed or arbitrary."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=draw(st.sampled_from(",,\t")))
+    writer.writerow(columns)
+    for _ in range(draw(st.integers(0, 3))):
+        row = []
+        for name in columns:
+            whole = st.builds(
+                changed, st.just(CELLS.get(name, "1")), st.lists(st.integers(0, 9), max_size=6), TREES
+            )
+            cell = draw(st.one_of(whole, whole, TREES, TEXTS))
+            row.append(cell if isinstance(cell, str) else json.dumps(cell))
+        writer.writerow([cell.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for cell in row])
+    return buffer.getvalue()
+
+
+@st.composite
+def selections(draw: st.DrawFn) -> bytes:
+    """A .roi with some bytes changed, or an archive of them."""
+    made = []
+    for _ in range(draw(st.integers(1, 3))):
+        points = draw(st.lists(st.tuples(st.floats(width=32), st.floats(width=32)), min_size=1, max_size=3))
+        one = ImagejRoi.frompoints(
+            np.array([[3, 4], [5, 6]]), name=draw(st.sampled_from(["bolt", "a.png", "0001"]))
+        )
+        one.roitype = draw(st.sampled_from([ROI_TYPE.POINT, ROI_TYPE.POINT, ROI_TYPE.POLYGON]))
+        if draw(st.booleans()):
+            one.subpixel_coordinates = np.array(points, np.float32)
+            one.integer_coordinates = np.zeros((len(points), 2), np.int32)
+            one.n_coordinates = len(points)
+        one.position, one.group = draw(st.integers(0, 3)), draw(st.integers(0, 2))
+        content = bytearray(one.tobytes())
+        for at in draw(st.lists(st.integers(4, len(content) - 1), max_size=3)):
+            content[at] = draw(st.integers(0, 255))
+        made.append(bytes(content))
+    if draw(st.booleans()):
+        return made[0]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(
+        buffer, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    ) as file:
+        for n, content in enumerate(made):
+            file.writestr(draw(st.sampled_from([f"{n}.roi", f"{n}.txt"])), content)
+    return buffer.getvalue()
+
+
+YOLO = st.lists(
+    st.lists(
+        st.one_of(st.sampled_from(["0", "0.5", "1", ".25", "2"]), CELLS_OF_TEXT), min_size=1, max_size=9
+    ),
+    max_size=4,
+).map(lambda rows: "\n".join(" ".join(row) for row in rows))
 
 
 @st.composite
@@ -171,14 +259,26 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+TEXT_DOCUMENTS: dict[str, st.SearchStrategy[str]] = {
+    "cvat": XML,
+    "cell_counter": MARKERS,
+    "csv": st.one_of(tables(), tables("image,x,y,class")),
+    "via_csv": st.one_of(tables(), tables(VIA_HEAD)),
+    "imagej_results": st.one_of(tables(" ,Label,X,Y,Counter"), tables("Label,Area,X,Y,Slice")),
+    "yolo_pose": YOLO,
+    "zooniverse": json_tables(("classification_id", "created_at", "annotations", "subject_data", "metadata")),
+    "label_studio_csv": json_tables(("id", "annotation_id", "annotator", "lead_time", "image", "kp")),
+}
+
+
 def _documents(name: str) -> st.SearchStrategy[bytes]:
     """Documents of one format, from arbitrary ones to nearly whole ones."""
     if name == "parquet":
         return parquets()
-    if name == "cvat":
-        return XML.map(_encode)
-    if name in ("csv", "via_csv"):
-        return st.one_of(tables(), tables(VIA_HEAD if name == "via_csv" else "image,x,y,class")).map(_encode)
+    if name == "imagej_roi":
+        return selections()
+    if name in TEXT_DOCUMENTS:
+        return TEXT_DOCUMENTS[name].map(_encode)
     whole = st.builds(changed, st.just(WHOLE[name]), st.lists(st.integers(0, 9), max_size=8), TREES)
     twice = st.builds(changed, whole, st.lists(st.integers(0, 9), max_size=8), TREES)
     return st.one_of(TREES, whole, twice).map(lambda tree: json.dumps(tree).encode())

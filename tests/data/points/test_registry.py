@@ -48,6 +48,8 @@ def test_unknown_formats_name_the_known_ones(tmp_path: Path) -> None:
     file = PointFile(write(tmp_path / "a.json"))
     assert importer_for(file) is importer_for(file, "coco") is IMPORTERS["coco"]
     with pytest.raises(
-        DataError, match="auto, coco, csv, cvat, label_studio, labelme, parquet, via, via3, via_csv"
+        DataError,
+        match="auto, cell_counter, coco, csv, cvat, dotdotgoose, geojson, imagej_results, imagej_roi, label_studio, "
+        "label_studio_csv, labelme, parquet, via, via3, via_csv, yolo_pose, zooniverse",
     ):
         importer_for(file, "cooc")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ def test_rejects_are_counted_and_written_with_formulas_neutralised(project: Path
     result = CliRunner().invoke(app, ["import-points", "mixed.csv", "--rejects", "out.csv"])
     assert result.exit_code == 1
     text = " ".join(result.output.split())
-    assert "1 points on 1 images" in text and "1 outside_image" in text and "1 unknown_image" in text
+    assert "1 point on 1 image" in text and "1 outside_image" in text and "1 unknown_image" in text
     assert "mixed.csv: line 3: found point (99.5, 2.0) (outside_image) on image a.png" in text
     with (project / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -67,9 +68,31 @@ def test_faults_end_with_exit_code_1(project: Path, arguments: list[str], messag
     assert message in " ".join(result.output.split())
 
 
-def test_before_ingest(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project / "workspace")
-    (project / "workspace/params.yaml").write_text((ROOT / "params.yaml").read_text())
-    result = CliRunner().invoke(app, ["import-points", "../good.csv"])
+def test_before_ingest(project: Path) -> None:
+    """The file's own content and faults; what needs the images is named as not checked."""
+    shutil.rmtree(project / "workspace")
+    result = CliRunner().invoke(app, ["import-points", "good.csv"])
+    text = " ".join(result.output.split())
+    assert result.exit_code == 0
+    for part in (
+        "good.csv: bolt (1)", "images: a.png", "(1.5, 2) on a.png: bolt", "1 point on 1 image",
+        "not checked before the first ingest", "run `points2model run --target ingest`",
+    ):  # fmt: skip
+        assert part in text
+    assert "in the folder of points.files" not in text
+    (project / "bad.csv").write_text("image,x,y,class\na.png,nan,2,bolt\n")
+    result = CliRunner().invoke(app, ["import-points", "bad.csv", "--json", "--rejects", "out.csv"])
+    found = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert "run `points2model run --target ingest`" in " ".join(result.output.split())
+    assert (found["points"], found["reasons"], len(found["faults"])) == (0, {"bad_point": 1}, 1)
+    assert "--target ingest" in found["unchecked"] and "new" not in found
+    assert "bad_point" in (project / "out.csv").read_text()
+
+
+def test_a_file_of_masks_is_reported_as_that(project: Path) -> None:
+    shape = {"label": "bolt", "shape_type": "polygon", "points": [[1, 2], [3, 4], [5, 6]]}
+    (project / "masks.json").write_text(json.dumps({"shapes": [shape] * 12, "imagePath": "a.png"}))
+    result = CliRunner().invoke(app, ["import-points", "masks.json"])
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    assert "masks.json: file: found 12 polygons and no point" in text and "ingest.strong" in text

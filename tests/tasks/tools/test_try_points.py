@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from data.tables import DataError
-from tasks.common.config import Params
+from tasks.common.config import Params, load_params
 from tasks.tools.try_points import try_points
 from tests.conftest import Bucket
+from tests.tasks.conftest import ROOT
 
 
 @pytest.fixture
@@ -77,18 +78,37 @@ def test_files_of_the_folder_itself_change_nothing(place: tuple[Params, dict[str
         assert counts["same"] == len(content["annotations"])
 
 
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        ("no.json", "no.json: file: found no such file"),
-        ("workspace/dataset", "points2model run --target ingest"),
-    ],
-)
-def test_what_is_not_there(place: tuple[Params, dict[str, Any]], missing: str, message: str) -> None:
-    if missing == "workspace/dataset":
-        shutil.rmtree(missing)
-    with pytest.raises(DataError, match=re.escape(message)):
+@pytest.mark.parametrize("ingested", [True, False])
+def test_what_is_not_there(place: tuple[Params, dict[str, Any]], ingested: bool) -> None:
+    if not ingested:
+        shutil.rmtree("workspace/dataset")
+    with pytest.raises(DataError, match=re.escape("no.json: file: found no such file")):
         try_points(place[0].points, [Path("no.json")])
+
+
+def test_before_the_first_ingest_the_files_own_content_is_shown(tmp_path: Path) -> None:
+    rows = ["image,x,y,class", "a.png,1.5,2,bolt", "a.png,3,4,bolt", "b.png,5,6,washer", "b.png,nan,6,bolt"]
+    (tmp_path / "clicks.csv").write_text("\n".join(rows))
+    (tmp_path / "copy of clicks.csv").write_text("\n".join(rows))
+    (tmp_path / "notes.txt").write_text("dear diary")
+    points = load_params(ROOT / "params.yaml").points
+    trial = try_points(points, [tmp_path], tmp_path / "workspace")
+    assert trial.unchecked is not None and "points2model run --target ingest" in trial.unchecked
+    assert trial.counts == {"points": 3, "images": 2, "rejected": 1, "set_aside": 0, "files_rejected": 1}
+    assert trial.reasons == {"bad_file": 1, "bad_point": 1}
+    assert trial.files["clicks.csv"] == {
+        "format": "csv", "records": 4, "points": 3, "classes": {"bolt": 2, "washer": 1}, "images": 2,
+        "first_images": ["a.png", "b.png"],
+        "first_points": [
+            {"image": "a.png", "class": "bolt", "x": 1.5, "y": 2.0, "shares": False},
+            {"image": "a.png", "class": "bolt", "x": 3.0, "y": 4.0, "shares": False},
+            {"image": "b.png", "class": "washer", "x": 5.0, "y": 6.0, "shares": False},
+        ],
+    }  # fmt: skip
+    assert trial.files["copy of clicks.csv"] == {"same_as": "clicks.csv"}
+    assert [Path(fault.file).name for fault in trial.faults] == ["notes.txt", "clicks.csv"]
+    assert trial.rejected["reason"].to_pylist() == ["bad_file", "bad_point"]
+    assert not (tmp_path / "workspace").exists()
 
 
 def test_files_in_s3(place: tuple[Params, dict[str, Any]], bucket: Bucket) -> None:
