@@ -14,7 +14,8 @@ limit_mb=55  # 64 travel in all; the checkout needs some
 rm -rf .gpu
 mkdir -p .gpu/wheels
 # That machine has torch, NumPy, pyarrow, OpenCV, Pillow and pytest. Versions are those of this environment.
-for name in annotated-types cronsim defusedxml orjson pycocotools pydantic pydantic-core ruamel.yaml typing-inspection; do
+for name in annotated-types cronsim defusedxml orjson pycocotools pydantic pydantic-core roifile ruamel.yaml \
+    typing-inspection; do
     version=$("$python" -c "import importlib.metadata as m; print(m.version('$name'))")
     "$python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
         --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
