@@ -20,7 +20,7 @@ NOISE = 0.5
 _EXPORT = "export label maps with one number an object, or remove this file"
 
 
-def read_label_image(path: Path) -> npt.NDArray[np.int64]:
+def read_label_image(path: Path) -> npt.NDArray[Any]:
     """The numbers [H, W] of a file of one channel: 1, 8, 16 or 32 bits, a palette's indices, or whole floats.
 
     Raises:
@@ -39,7 +39,11 @@ def read_label_image(path: Path) -> npt.NDArray[np.int64]:
     )
     if not whole:
         raise _fault(path, "numbers that aren't whole", "numbers of objects")
-    numbers = pixels.astype(np.int64)
+    numbers = (
+        pixels
+        if pixels.dtype.kind in "iu"
+        else pixels.astype(np.uint8 if pixels.dtype.kind == "b" else np.int64)
+    )
     if numbers.min(initial=0) < 0:
         raise _fault(
             path, f"numbers below 0, down to {numbers.min()}", "0 for the background, from 1 for objects"
@@ -69,7 +73,7 @@ def open_label_image(path: Path) -> npt.NDArray[Any]:
     raise _fault(path, found, expected)
 
 
-def objects_of(path: Path, numbers: npt.NDArray[np.int64]) -> dict[int, bytes]:
+def objects_of(path: Path, numbers: npt.NDArray[Any]) -> dict[int, bytes]:
     """The compressed RLE of each number above 0 of a label map.
 
     Raises:

@@ -122,13 +122,13 @@ class Records:
         if len(fits) == 1:
             return fits[0]
         if fits:
-            found, expected = f"image {given[0]!r}, which fits {len(fits)}: {listed(fits)}", "one image"
+            found, expected = f"image {given[-1]!r}, which fits {len(fits)}: {listed(fits)}", "one image"
             self.fault(
                 file, record, found, expected, "rename them, or set ingest.images nearer to the images"
             )
         else:
             step = "correct ingest.images or the name, or remove this record"
-            self.fault(file, record, f"no image {given[0]!r}", self.index.expected(given[0]), step)
+            self.fault(file, record, f"no image {given[-1]!r}", self.index.expected(given[-1]), step)
         return None
 
     def prepare(self, names: Collection[str]) -> None:

@@ -1,8 +1,8 @@
 """Label maps, a PNG or TIFF an image with one number an object; and binary masks, one an object or one an image.
 
-- A folder of label maps: Cellpose (`_cp_masks`, `_masks`), StarDist, PennFudan (`_mask`). If some files end so, others
-  are no label maps. A map has the name of its image, but for suffix and ending; it may be in a sub-folder with the name
-  of a class.
+- A folder of label maps: Cellpose (`_cp_masks`, `_masks`), StarDist, PennFudan (`_mask`). If some files end so, or are
+  in a folder `masks` or `labels`, others are no label maps. A map has the name of its image, but for suffix and ending;
+  it may be in a sub-folder with the name of a class.
 - If no map of a folder has two numbers, they are binary masks: each connected part is an object.
 - A folder for each image with a file for each object, as in the Data Science Bowl of 2018.
 """
@@ -66,6 +66,10 @@ NO_CLASS = frozenset(
 """Names of folders that are no class."""
 
 
+_MASKS = frozenset(("mask", "masks", "label", "labels"))
+_IMAGES = frozenset(("image", "images", "img", "imgs"))
+
+
 class _Map(NamedTuple):
     """A label map: its file, its image, the class of its objects and their masks."""
 
@@ -78,7 +82,15 @@ class _Map(NamedTuple):
 def label_maps(path: Path) -> list[str]:
     """The files of a folder that may be label maps, as sorted paths below it; for a file its name."""
     names = list_files(path, SUFFIXES) if path.is_dir() else [path.name]
-    return [name for name in names if ENDING.match(stem(PurePosixPath(name).name))] or names
+    return (
+        [name for name in names if ENDING.match(stem(PurePosixPath(name).name))]
+        or [name for name in names if _folders(name) & _MASKS]
+        or [name for name in names if not _folders(name) & _IMAGES]
+    )
+
+
+def _folders(name: str) -> set[str]:
+    return {part.lower() for part in PurePosixPath(name).parts[:-1]}
 
 
 def read(path: Path, options: ReadOptions) -> CocoFile:

@@ -11,7 +11,6 @@ from typing import Any
 
 from data import strict_yaml
 from data.annotations.coco.file import CocoFile
-from data.annotations.image_index import stem
 from data.annotations.records import ImageRow, ReadOptions, Records
 from data.errors import DataError, Fault
 from data.storage import list_files, open_regular
@@ -41,7 +40,7 @@ def read(path: Path, options: ReadOptions) -> CocoFile:
         raise DataError(Fault(str(path), "folder", "no .txt with labels", expected, "correct the path"))
     found: list[tuple[Path, str]] = []
     for name in files:
-        image = records.find(folder / name, "image", *_image_names(name))
+        image = records.find(folder / name, "image", *_image_names(folder / name))
         if image is not None:
             found.append((folder / name, image))
     if options.need_masks:
@@ -64,15 +63,15 @@ def label_files(folder: Path) -> list[str]:
     return of_labels or names
 
 
-def _image_names(name: str) -> tuple[str, ...]:
-    """Paths of an image without suffix, given its label file: below `images`, the path itself, the bare name."""
-    bare = PurePosixPath(stem(name))
-    parts = list(bare.parts)
+def _image_names(file: Path) -> tuple[str, ...]:
+    """Paths of an image without suffix, given its label file: the one below `images`, the file's own, the bare name."""
+    bare = file.absolute().with_suffix("")
+    parts = list(bare.parts[1:])
     swapped = []
     if "labels" in parts:
         at = len(parts) - 1 - parts[::-1].index("labels")
         swapped = ["/".join([*parts[:at], "images", *parts[at + 1 :]])]
-    return tuple(dict.fromkeys([*swapped, bare.as_posix(), bare.name]))
+    return (*swapped, "/".join(parts), bare.name)
 
 
 def find_classes(folder: Path) -> dict[int, str]:

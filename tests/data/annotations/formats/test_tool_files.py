@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from data.annotations.coco.file import to_instances
 from data.annotations.describe import describe
 from data.annotations.detect import format_of
 from data.annotations.frames import ImageFolder
-from data.annotations.image_index import ImageIndex
 from data.annotations.label_image import read_label_image
 from data.annotations.read import read_annotations
 from data.annotations.records import ReadOptions
+from tests.data.annotations.formats.conftest import HEIGHT, WIDTH, Found, read
 
 FILES = Path(__file__).parent / "files"
-HEIGHT, WIDTH = 16, 24
-Found = dict[str, list[tuple[str, float, tuple[float, ...]]]]
 
 CAT, DOG, OTHER_DOG = (54, (3, 2, 9, 6)), (28, (14, 10, 7, 4)), (30, (1, 5, 6, 5))
 TRUTH: Found = {"a": [("cat", *CAT), ("dog", *DOG)], "b": [("dog", *OTHER_DOG)]}
@@ -53,34 +49,6 @@ CASES = {
     "yolo of labelformat": ("yolo_labelformat", "yolo", TRUTH),
     "data.yaml of labelformat": ("yolo_labelformat/data.yaml", "yolo", TRUTH),
 }
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Callable[..., ImageFolder]:
-    """Makes the two images under some names, and returns their folder."""
-
-    def make(*names: str) -> ImageFolder:
-        for name in names or ("a.jpg", "b.jpg"):
-            path = tmp_path / "images" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((HEIGHT, WIDTH, 3), 100, np.uint8)).save(path)
-        return ImageFolder(tmp_path / "images")
-
-    return make
-
-
-def read(path: Path, images: ImageFolder) -> Found:
-    """Classes, areas and boxes of masks that are no regions to ignore, by the stem of their image."""
-    coco = read_annotations(path, options=ReadOptions(images=images, any_place=True))
-    names = {one.id: one.name for one in coco.categories}
-    index = ImageIndex(images.names())
-    stems = {row["id"]: Path(*index.find(row["file_name"])).stem for row in coco.images}
-    found: Found = {stem: [] for stem in stems.values()}
-    for row in to_instances(coco).to_pylist():
-        if not row["iscrowd"]:
-            box = tuple(row["bbox_xywh"])
-            found[stems[row["image_id"]]].append((names[row["category_id"]], row["area"], box))
-    return {stem: sorted(rows) for stem, rows in found.items()}
 
 
 @pytest.mark.parametrize("case", CASES)
