@@ -18,6 +18,7 @@ from flows.cli import (
     evaluate,
     experiments,
     export,
+    init,
     operate,
     points,
     predict,
@@ -30,6 +31,7 @@ from flows.cli import (
 )
 from flows.cli.console import Command
 from tasks.common import disk
+from tasks.common.installed_tool import FILE
 
 app = typer.Typer(
     name="points2model",
@@ -48,6 +50,8 @@ def _begin() -> None:
 
 # In the order of --help. Their modules import only what --help needs; the rest is imported by their bodies.
 for function, example in (
+    (init.init, init.INIT_EXAMPLE),
+    (init.plan, init.PLAN_EXAMPLE),
     (run.run, run.EXAMPLE),
     (run.demo, run.DEMO_EXAMPLE),
     (doctor.doctor, doctor.EXAMPLE),
@@ -78,7 +82,8 @@ def main() -> None:
     sys.stdout, sys.stderr = output, errors
     code: Any = 1
     try:
-        Path.cwd()
+        if (Path.cwd() / FILE).is_file():  # a folder of the project called `data` mustn't hide ours
+            os.environ["PYTHONSAFEPATH"] = "1"
         app()
     except SystemExit as ended:
         code = ended.code

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tasks.common.installed_tool import FILE
+
 VARIABLE = "DVC_SITE_CACHE_DIR"
 
 
@@ -32,4 +34,6 @@ def environment(root: Path) -> dict[str, str]:
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PATH")])])
     own = {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", VARIABLE: notes_folder(root)}
+    if (root / FILE).is_file():  # apart from the code: a folder there called `data` mustn't hide ours
+        own["PYTHONSAFEPATH"] = "1"
     return {**os.environ, **own}

@@ -10,6 +10,7 @@ from flows.dvc.damage import remove_damaged
 from flows.dvc.repo import DvcRepo, PipelineError
 from flows.processes.prefect_local import has_server
 from flows.registry.decide import is_decided
+from tasks.common import installed_tool
 from tasks.common.config import load_params
 from tasks.common.errors import TaskError
 
@@ -29,7 +30,7 @@ def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | Non
         say: takes a line about each damaged output, which is removed.
     """
     try:
-        if has_server(root):
+        if has_server(root) or installed_tool.change(root) is not None:
             return None
         params = load_params(root / "params.yaml")
         if params.operate.inbox.source is not None or params.operate.push:

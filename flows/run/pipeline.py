@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +30,11 @@ from flows.run.push import NAME as PUSH
 from flows.run.push import is_pushed, send_results
 from flows.run.stage import RESTORED, line_logger, mirror, run_stage
 from flows.run.stage_failure import delays
+from tasks import code
+from tasks.common import installed_tool
+from tasks.common.code_identity import ROOT, Sources, identities
 from tasks.common.errors import TaskError
+from tasks.common.stage_main import WORKSPACE
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ def annotation_to_model(
 def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) -> Any:
     """The body of the flow, while no other run is under way."""
     get_run_logger().info("annotation_to_model: %s", reason)
+    if message := _record_upgrade(Path.cwd()):
+        line_logger("code")(message)
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
     restore_outputs(repo, list(nodes), line_logger("fetch"), pull=pull)
@@ -117,6 +125,22 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
     result = [asdict(run) for run in runs]
     publish(repo.root, result, [*intake_notes(intake), *notes])
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
+
+
+def _record_upgrade(root: Path) -> str | None:
+    """In a project apart from the code, records that another version is installed; returns a line on it."""
+    found = installed_tool.change(root)
+    if found is None:
+        return None
+    folder, stale = root / WORKSPACE / code.FOLDER, []
+    for stage, parts in identities(code.stages(), Sources(ROOT)).items():
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads((folder / f"{stage}.json").read_text(encoding="utf-8")) != parts:
+                stale.append(stage)
+    installed_tool.write(root)
+    before, now = map(installed_tool.named, found)
+    what = f"the code of {', '.join(stale)} differs: they run again" if stale else "no stage's code differs"
+    return f"{installed_tool.FILE}: {now} is installed, {before} before: {what}"
 
 
 def _end_round(repo: DvcRepo, reason: str, started_stages: StartedStages) -> tuple[list[StageRun], list[str]]:

@@ -20,7 +20,7 @@ from data.annotations.strict_json import parse_json
 from data.errors import DataError
 from data.messages import guard_logs, plain
 from data.storage import atomic_write
-from tasks.common import disk, launcher, processes
+from tasks.common import disk, installed_tool, launcher, processes
 from tasks.common.code_identity import code_digest
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
@@ -153,6 +153,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False, on_ray: bool = Fals
     ):  # else the step would outlive a killed dvc, and write what the next one writes
         processes.die_with_parent()
     try:
+        installed_tool.check(Path())
         params = load_params(arguments.params)
         starts = parallel and not (on_ray and params.runtime.ray)
         if starts and params.runtime.launcher is not None and not processes.started():

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.errors import DataError, Fault
 from data.storage import is_s3, walk
@@ -21,6 +21,9 @@ from tasks.common.config import Params
 from tasks.common.stage_main import read_json, write_json
 from tasks.doctor.finding import Diagnosis
 from tasks.doctor.setup import check_params, check_setup, is_made
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 1
 FOLDER = Path("runs/doctor")
@@ -127,6 +130,27 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
         0, f"images: {sizes}; objects with masks: {len(splits['strong'].instances):,} strong"
     )
     return diagnosis
+
+
+def read_data(
+    params: Params, workspace: Path, diagnosis: Diagnosis
+) -> tuple[dict[str, Split], pa.Table | None] | None:
+    """The splits and the usable points, read as the steps do, before any step has run; their faults are added to
+    `diagnosis`. None where ingest found faults.
+
+    Args:
+        params: of the project in the current folder.
+        workspace: of this project.
+    """
+    from tasks.doctor.data import check_images, check_points
+
+    folder = workspace / FOLDER
+    splits = _splits(params, folder, False, diagnosis)
+    if splits is None:
+        check_points(params, None, folder, diagnosis)
+        return None
+    check_images(params, splits, diagnosis)
+    return splits, check_points(params, splits, folder, diagnosis)
 
 
 def _splits(params: Params, folder: Path, again: bool, diagnosis: Diagnosis) -> dict[str, Split] | None:

@@ -117,7 +117,7 @@ def _weights(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     for key, backbone in networks.items():
         if backbone.weights is None:
             continue
-        found = _missing_weights(backbone, root)
+        found = missing_weights(backbone, root)
         if found is None:
             continue
         text, expected, step, fatal = found
@@ -128,7 +128,7 @@ def _weights(params: Params, root: Path, diagnosis: Diagnosis) -> None:
             diagnosis.warn("weights", fault)
 
 
-def _missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, str, bool] | None:
+def missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, str, bool] | None:
     """What was found, what was expected, the next step, and whether a training fails without."""
     if backbone.weights != "imagenet":
         if _exists(root / str(backbone.weights)):

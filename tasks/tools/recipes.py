@@ -27,6 +27,9 @@ from tasks.common.config import Params, parse_params
 from tasks.common.errors import TaskError
 
 FOLDER = Path("recipes")
+"""The project's own recipes."""
+OURS = Path(__file__).parent / "project" / "recipes"
+"""Those that come with points2model."""
 EXTENDS = "extends"
 NOTIFY = "operate.notify"
 OWN = ("ingest", "points", "report.title", "runtime", "operate")
@@ -54,10 +57,11 @@ def find_recipe(name: str, folder: Path = FOLDER) -> Path:
     """
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    stem = Path(name).stem
-    if stem in names:
-        return folder / f"{stem}.yaml"
+    # The project's own first: a clone has ours in the same folder.
+    found = {path.stem: path for place in (OURS, folder) for path in sorted(place.glob("*.yaml"))}
+    names, stem = sorted(found), Path(name).stem
+    if stem in found:
+        return found[stem]
     near = difflib.get_close_matches(stem.lower(), names, n=3, cutoff=0.5)
     near += [one for one in names if stem and one.startswith(stem.split("_")[0]) and one not in near]
     meant = f"; did you mean {' or '.join(near[:4])}?" if near else ""
@@ -72,7 +76,15 @@ def whole(recipe: Path) -> str:
     Raises:
         TaskError: a recipe that it extends is missing or extends it in turn, or it has a key that none of them has.
     """
-    chain = _chain(recipe)
+    return merge(chain_of(recipe))
+
+
+def merge(chain: list[tuple[Path, str]]) -> str:
+    """The texts of recipes, each of which extends the next one, merged; the last one has all keys.
+
+    Raises:
+        TaskError: a key that the last one doesn't have.
+    """
     if len(chain) == 1:
         return chain[0][1]
     merged = _tree(*chain[-1])
@@ -98,10 +110,10 @@ def load_recipe(recipe: Path) -> Params:
     return parse_params(text, recipe)
 
 
-def _chain(recipe: Path) -> list[tuple[Path, str]]:
+def chain_of(recipe: Path) -> list[tuple[Path, str]]:
     """The recipe, the one that it extends, and so on, each with its text."""
     chain = [(recipe, _read(recipe))]
-    while (name := _values(chain[-1][1], chain[-1][0]).get(EXTENDS)) is not None:
+    while (name := values_of(chain[-1][1], chain[-1][0]).get(EXTENDS)) is not None:
         folder = recipe.parent if (recipe.parent / f"{name}.yaml").is_file() else FOLDER
         path = find_recipe(str(name), folder)
         names = [one.stem for one, _ in chain]
@@ -127,7 +139,7 @@ def _null(representer: Any, _: None) -> Any:
 
 
 def _tree(path: Path, text: str) -> CommentedMap:
-    _values(text, path)  # its faults are reported alike everywhere
+    values_of(text, path)  # its faults are reported alike everywhere
     tree = _round_trip().load(text)
     tree.pop(EXTENDS, None)
     return cast(CommentedMap, tree)
@@ -192,17 +204,17 @@ def switch(recipe: Path, current: Path, *, everything: bool) -> Switch:
         text = _with_own(recipe_text, before, current)
     parse_params(text, Path(f"{recipe} with your sections of {current}" if keeps else recipe))
     try:
-        old = _values(before, current) if before else {}
+        old = values_of(before, current) if before else {}
     except TaskError:  # with --all nothing of it is needed
         old = {}
-    values = _values(text, recipe)
-    kept = _kept(values, _values(recipe_text, recipe), recipe.stem)
+    values = values_of(text, recipe)
+    kept = _kept(values, values_of(recipe_text, recipe), recipe.stem)
     return Switch(recipe.stem, text, changes(old, values), kept)
 
 
 def _kept(values: dict[str, Any], recipe: dict[str, Any], name: str) -> list[str]:
     """The own keys whose value isn't the recipe's."""
-    mine, theirs = dict(_leaves(values)), dict(_leaves(recipe))
+    mine, theirs = dict(leaves(values)), dict(leaves(recipe))
     return [
         f"{key}: {_shown(mine.get(key), key)} ({name}: {_shown(value, key)})"
         for key, value in theirs.items()
@@ -212,7 +224,7 @@ def _kept(values: dict[str, Any], recipe: dict[str, Any], name: str) -> list[str
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Lines `- key: value` and `+ key: value` of the leaves that differ, in the order of the keys in the files."""
-    old, new = dict(_leaves(before)), dict(_leaves(after))
+    old, new = dict(leaves(before)), dict(leaves(after))
     lines = []
     for key in [*new, *(key for key in old if key not in new)]:
         if _equal(key, old, new):
@@ -226,12 +238,11 @@ def _equal(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     return key in old and key in new and old[key] == new[key] and type(old[key]) is type(new[key])
 
 
-def _leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
+    """(key, value) of each leaf, the key with dots, in the file's order. An empty mapping is a leaf."""
     if isinstance(value, dict) and value:
         return [
-            leaf
-            for name, one in value.items()
-            for leaf in _leaves(one, f"{key}.{name}" if key else str(name))
+            leaf for name, one in value.items() for leaf in leaves(one, f"{key}.{name}" if key else str(name))
         ]
     return [(key, value)]
 
@@ -260,7 +271,7 @@ def _with_own(recipe: str, current: str, file: Path) -> str:
                 theirs[section] = whole[: place.start()] + line[0] + whole[place.end() :]
     text = "".join(theirs.values())
     # Some values can't be copied as text: an anchor of another section, a title of several lines. Report them.
-    before = _values(current, file)
+    before = values_of(current, file)
     try:
         after = strict_yaml.parse(text)
     except strict_yaml.YamlError:
@@ -302,7 +313,12 @@ def _read(path: Path) -> str:
         raise TaskError(f"{path}: can't be read ({error})") from None
 
 
-def _values(text: str, path: Path) -> dict[str, Any]:
+def values_of(text: str, path: Path) -> dict[str, Any]:
+    """The values of a params file or recipe.
+
+    Raises:
+        TaskError: it isn't one; the error names `path`.
+    """
     try:
         values = strict_yaml.parse(text)
     except strict_yaml.YamlError as error:
@@ -314,8 +330,8 @@ def _values(text: str, path: Path) -> dict[str, Any]:
 
 def _check_sections(text: str, recipe: Path, given: Collection[str]) -> None:
     """Names the likely cause if a recipe without `extends` lacks sections that aren't `given` either."""
-    missing = [key for key in Params.model_fields if key not in _values(text, recipe) and key not in given]
-    if missing and EXTENDS not in _values(_read(recipe), recipe):
+    missing = [key for key in Params.model_fields if key not in values_of(text, recipe) and key not in given]
+    if missing and EXTENDS not in values_of(_read(recipe), recipe):
         raise TaskError(
             f"{recipe}: found no `{EXTENDS}` and no {', '.join(missing)}; begin the file with `{EXTENDS}: base`, or "
             "with another recipe, if it holds only the values that differ, else add the missing sections"

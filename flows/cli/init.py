@@ -1,0 +1,217 @@
+"""The commands `points2model init` and `plan`: a project of your own data, and its params.yaml."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.console import Console, JsonOption, command_console, print_json
+from tasks.common.errors import TaskError
+
+if TYPE_CHECKING:
+    from flows.project.plan import Plan
+    from tasks.planning.rules import Choices
+
+INIT_EXAMPLE = (
+    "Example: points2model init pedestrians --images photos --masks masks/ --points clicks.json   |   "
+    "points2model init cells --images s3://lab/cells --masks train.json --val val.json --points clicks/ --budget 30m"
+)
+PLAN_EXAMPLE = "Example: points2model plan   |   points2model plan --show   |   points2model plan --budget 2h"
+DEFAULT_VAL = 0.2
+
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Time for a whole run, such as 30m or 2h: the numbers of steps fit into it."),
+]
+Rotated = Annotated[
+    bool | None,
+    typer.Option(
+        "--any-orientation/--upright",
+        help="Whether objects lie in any orientation (microscope, from above). Default: by the images.",
+    ),
+]
+
+
+def init(
+    project: Annotated[Path, typer.Argument(help="The folder to make.")],
+    images: Annotated[str, typer.Option(help="The folder of all images, or s3://BUCKET/PREFIX.")],
+    masks: Annotated[
+        list[str], typer.Option(help="A file or folder of masks (docs/masks.md); repeat it for several.")
+    ],
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A file of clicks, or a folder of files (docs/points.md); repeat it for several files."
+        ),
+    ] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(
+            help="Masks to measure on: a file or folder, or a share of the images with masks [0.2]."
+        ),
+    ] = None,
+    mask_class: Annotated[
+        str | None, typer.Option(help="The class of masks that have none, such as label maps [object].")
+    ] = None,
+    budget: Budget = None,
+    any_orientation: Rotated = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the defaults.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a project of your own data: a folder with params.yaml, planned from images, masks, clicks and machine.
+
+    The data stay where they are. Every planned value has its reason beside it; change any of them. If the data have
+    faults, all are listed, and no folder is left.
+    """
+    from flows.project.create import new_project
+    from flows.project.plan import make_plan
+    from flows.project.sources import ingest_values, points_values
+    from tasks.planning.rules import Choices
+
+    console = command_console(as_json)
+    _log()
+    seconds = _seconds(budget)
+    asks = not yes and not as_json and sys.stdin.isatty()
+    measured = _val(val, asks)
+    with new_project(project):
+        data = ingest_values(project, images, masks, measured, mask_class)
+        data += points_values(project, points or [])
+        choices = Choices(any_orientation=_orientation(any_orientation, asks))
+        with _inside(project):
+            plan = make_plan(data, choices, seconds)
+    if as_json:
+        _print_json(plan)
+        return
+    show(plan, console)
+    console.text(f"next: `cd {project}`, look at params.yaml, then `points2model run`")
+
+
+def plan(
+    budget: Budget = None,
+    any_orientation: Rotated = None,
+    show_only: Annotated[bool, typer.Option("--show", help="Show the plan, and write nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan params.yaml anew from the data as they are now; values that you set stay.
+
+    The plan is recipes/plan.yaml. A value of params.yaml that isn't the former plan's is yours.
+    """
+    from flows.project.plan import make_plan
+
+    _log()
+    made = make_plan([], _choices(any_orientation), _seconds(budget), dry=show_only)
+    if as_json:
+        _print_json(made)
+    else:
+        show(made, command_console())
+
+
+def _choices(any_orientation: bool | None) -> Choices:
+    """A project that was told once keeps its orientation."""
+    from flows.project.plan import planned_orientation
+    from tasks.planning.rules import Choices
+
+    return Choices(any_orientation=planned_orientation() if any_orientation is None else any_orientation)
+
+
+def _val(val: str | None, asks: bool) -> str | float:
+    """A path, or a share."""
+    if val is None:
+        val = str(DEFAULT_VAL)
+        if asks:
+            val = typer.prompt(
+                "Masks to measure on: a file or folder, or a share of the images with masks", val
+            )
+    if Path(val).exists() or val.startswith("s3://"):
+        return val
+    try:
+        share = float(val)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise TaskError(f"--val: found {val!r}, expected a file, a folder, or a share such as 0.2")
+    return share
+
+
+def _orientation(given: bool | None, asks: bool) -> bool | None:
+    if given is not None or not asks:
+        return given
+    found = typer.prompt(
+        "Do objects lie in any orientation, as under a microscope or from above? yes, no, auto", "auto"
+    )
+    return {"y": True, "n": False}.get(found.strip().lower()[:1])
+
+
+def _seconds(budget: str | None) -> float | None:
+    if budget is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9.]+)\s*(s|m|min|h|d)\s*", budget)
+    if found is None:
+        raise TaskError(f"--budget: found {budget!r}, expected a time such as 30m, 2h or 1d")
+    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _log() -> None:
+    import logging
+
+    from data.messages import guard_logs
+
+    guard_logs()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+def _print_json(plan: Plan) -> None:
+    from flows.project.plan import summary
+
+    print_json(summary(plan))
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Prints the facts, the planned values with their reasons, the person's own values, and the time."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tasks.common.progress import format_seconds
+
+    facts = plan.facts
+    console.text(
+        f"{facts.strong:,} images with masks, {facts.val:,} to measure on, {facts.weak:,} without; "
+        f"{sum(facts.masks.values()):,} masks and {sum(facts.clicks.values()):,} clicks of "
+        f"{len(facts.classes)} class{'es'[: 2 * (len(facts.classes) != 1)]}"
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("value", "", "reason"):
+        table.add_column(name, overflow="fold")
+    for one in plan.planned:
+        if one.reason:
+            table.add_row(escape(one.key), escape(_short(one.value)), f"[dim]{escape(one.reason)}[/]")
+    console.print(table, soft_wrap=False)
+    for kept in plan.kept:
+        console.note(f"{kept.key}: {_short(kept.value)} is yours and stays; planned: {_short(kept.planned)}")
+    for finding in plan.diagnosis.warnings:
+        console.note(str(finding.fault))
+    parts = ", ".join(f"{name} {format_seconds(value)}" for name, value in plan.seconds.items())
+    console.text(f"a run takes about {format_seconds(sum(plan.seconds.values()))} on this machine: {parts}")
+
+
+def _short(value: object) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()

@@ -1,0 +1,1 @@
+"""Projects apart from the code: their folder, and their plan."""

@@ -1,0 +1,110 @@
+"""The folder of a project: dvc.yaml, registry, git and DVC, everything but params.yaml.
+
+Data stay where they are. The code stays where it is installed; points2model.json has its version.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tasks.tools
+from data.errors import Fault
+from flows.dvc.environment import environment
+from tasks.common import installed_tool
+from tasks.common.errors import TaskError
+from tasks.promotion.baseline import BASELINE, REGISTRY, START
+
+TEMPLATE = Path(tasks.tools.__file__).parent / "project" / "dvc.yaml"
+NOTHING = '{"version": null}\n'
+"""Before the first promotion."""
+FILES = {
+    ".gitignore": "# what runs produce\n/workspace/\n/.prefect/\n# made by `dvc plots show`\n/dvc_plots/\n",
+    ".dvcignore": "# What DVC needn't walk through.\n/.prefect\n/dvc_plots\n/arrivals\n",
+    ".dvc/config": (
+        "[core]\n    # no account, no call home, no automatic `git add`\n    analytics = false\n"
+        "    check_update = false\n    autostage = false\n"
+    ),
+    f"{REGISTRY}/.gitignore": (
+        "# Models' bytes: DVC keeps them, each version's model.dvc says which.\n/v*/model\n"
+        "# left by a process that was killed as it wrote\n.*.partial\n"
+    ),
+    f"{REGISTRY}/{BASELINE}": NOTHING,
+    **{f"{REGISTRY}/{START}/{name}.json": NOTHING for name in ("scratch", "teacher", "promoted")},
+}
+_STAGE = re.compile(r"^  (\w+):\n(?:(?:    .*)?\n)*", re.MULTILINE)
+
+
+def dvc_yaml() -> str:
+    """The pipeline for a project apart from the code: the clone's, without the demo. Stage `code` depends on the
+    installed version, and no folder of the project hides our packages (`-P`)."""
+    text = TEMPLATE.read_text(encoding="utf-8")
+    for match in reversed(list(_STAGE.finditer(text))):
+        if match[1] == "make_demo":
+            text = text[: match.start()] + text[match.end() :]
+    text = text.replace("python -m tasks.", "python -P -m tasks.")
+    return text.replace(
+        "      - data\n      - models\n      - tasks\n", f"      - {installed_tool.FILE}\n", 1
+    )
+
+
+@contextmanager
+def new_project(root: Path) -> Iterator[None]:
+    """Makes the folder; removes what it made if the body raises.
+
+    Raises:
+        TaskError: the folder has files, or git or DVC fails.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        step = "name a new folder; in a project that exists, `points2model plan` plans anew"
+        found = "a folder with files" if root.is_dir() else "a file"
+        raise TaskError(str(Fault(str(root), "project", found, "an empty folder, or none", step)))
+    made = _first_missing(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _fill(root)
+        yield
+    except BaseException:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        else:
+            for path in root.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        raise
+
+
+def _first_missing(root: Path) -> Path | None:
+    """The outermost folder of a path that doesn't exist."""
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    return missing[-1] if missing else None
+
+
+def _fill(root: Path) -> None:
+    inside = _run(["git", "rev-parse", "--is-inside-work-tree"], root, check=False) == "true"
+    if not inside:
+        _run(["git", "init", "--quiet"], root)
+    _run([sys.executable, "-P", "-m", "dvc", "init", "--quiet", *["--subdir"][: int(inside)]], root)
+    for name, text in {**FILES, "dvc.yaml": dvc_yaml()}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    installed_tool.write(root)
+
+
+def _run(command: list[str], root: Path, check: bool = True) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment(root), capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise TaskError(
+            f"{command[0]}: not installed; install it, since DVC keeps versions with it"
+        ) from None
+    if check and done.returncode != 0:
+        raise TaskError(f"`{' '.join(command)}` in {root} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip()

@@ -1,0 +1,149 @@
+"""Plans params.yaml of the project in the current folder: reads the data, applies the rules, times some steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data.storage import atomic_write
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import WORKSPACE
+from tasks.doctor.doctor import read_data
+from tasks.doctor.finding import Diagnosis
+from tasks.doctor.needs import memory_free
+from tasks.planning.facts import Facts, data_facts, machine_facts
+from tasks.planning.recipe import NAME, PARAMS, Kept, Written, params_of, recipe_text, write_params
+from tasks.planning.rules import Choices, Planned, plan
+from tasks.tools.recipes import FOLDER, whole
+
+log = logging.getLogger(__name__)
+
+RECIPE = FOLDER / f"{NAME}.yaml"
+OWN_DATA = ("ingest", "points")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that was written."""
+
+    planned: list[Planned]
+    kept: list[Kept]
+    facts: Facts
+    seconds: dict[str, float]
+    """Forecast by stage"""
+    diagnosis: Diagnosis
+
+
+def make_plan(
+    data: Sequence[Planned], choices: Choices, budget: float | None = None, dry: bool = False
+) -> Plan:
+    """Plans, and writes recipes/plan.yaml and params.yaml.
+
+    Args:
+        data: the values of sections `ingest` and `points`; none: those of params.yaml.
+        choices: of the person.
+        budget: seconds for a whole run; None: the usual numbers of steps.
+        dry: write nothing.
+
+    Raises:
+        TaskError: the data have faults, all of which are in its text; or a value can't be used.
+    """
+    before = whole(RECIPE) if RECIPE.is_file() else None
+    current = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else None
+    data = list(data) or _data_of(current)
+    params = _params(data, None, None)[1]
+    log.info("plan: reading images, masks and clicks")
+    diagnosis = Diagnosis()
+    found = read_data(params, WORKSPACE, diagnosis)
+    if found is None or diagnosis.errors:
+        raise TaskError("\n".join(f"  - {one.fault}" for one in diagnosis.errors))
+    splits, points = found
+    facts, machine = data_facts(splits, points), machine_facts(memory_free())
+    choices = replace(choices, weights=choices.weights or here_weights(machine.gpu is not None))
+    params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
+
+    from tasks.planning.probe import fastest, forecast
+
+    log.info("plan: timing some steps of each training")
+    precision, threads = fastest(params, splits["strong"], machine)
+    choices = replace(choices, precision=precision, threads=threads)
+    params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
+    times = forecast(params, splits, facts)
+    if budget is not None:
+        fixed = sum(times) - times.trainings
+        choices = replace(choices, steps=max(0.02, (0.9 * budget - fixed) / times.trainings))
+    planned = [*data, *plan(facts, machine, choices)]
+    written, params = _params(planned, current, before)
+    if budget is not None:
+        times = forecast(params, splits, facts)
+    if not dry:
+        _write(planned, written)
+    return Plan(planned, written.kept, facts, times._asdict(), diagnosis)
+
+
+def _params(planned: Sequence[Planned], current: str | None, before: str | None) -> tuple[Written, Params]:
+    """params.yaml with these planned values."""
+    written = write_params(recipe_text(planned), RECIPE, current, before)
+    return written, params_of(written.text)
+
+
+def _write(planned: Sequence[Planned], written: Written) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for path, text in ((RECIPE, recipe_text(planned)), (PARAMS, written.text)):
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _data_of(current: str | None) -> list[Planned]:
+    """The sections of params.yaml that say where the data are."""
+    if current is None:
+        raise TaskError(
+            f"{PARAMS}: no such file; cd to the project's folder, or make one with `points2model init`"
+        )
+    from tasks.tools.recipes import values_of
+
+    values = values_of(current, PARAMS)
+    return [
+        Planned(f"{section}.{key}", value, "")
+        for section in OWN_DATA
+        for key, value in values.get(section, {}).items()
+    ]
+
+
+def planned_orientation() -> bool | None:
+    """Whether the plan that was written trains on any orientation; None: there is no plan."""
+    from tasks.tools.recipes import values_of
+
+    if not RECIPE.is_file():
+        return None
+    values = values_of(whole(RECIPE), RECIPE)
+    return bool(values["teacher"]["augment"]["rotate90"])
+
+
+def here_weights(gpu: bool) -> str | None:
+    """The backbone whose ImageNet weights are on this machine; on a GPU a ResNet-50 first."""
+    from models.backbones.config import BackboneConfig
+    from tasks.doctor.setup import missing_weights
+
+    for name in ("resnet50", "efficientnet_lite0", "resnet18") if gpu else ("efficientnet_lite0", "resnet18"):
+        backbone = BackboneConfig(
+            name=name, width=1.0, norm="frozen_bn", norm_groups=8, frozen_stages=2, stride_in_1x1=False,
+            weights="imagenet",
+        )  # fmt: skip
+        if missing_weights(backbone, Path()) is None:
+            return name
+    return None
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """For --json."""
+    return {
+        "values": {one.key: {"value": one.value, "reason": one.reason} for one in plan.planned},
+        "kept": [one._asdict() for one in plan.kept],
+        "seconds": {name: round(value, 1) for name, value in plan.seconds.items()},
+        "warnings": [str(one.fault) for one in plan.diagnosis.warnings],
+    }

@@ -1,0 +1,122 @@
+"""From the files and folders that a person names to the sections `ingest` and `points` of params.yaml."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.errors import DataError, Fault
+from data.storage import is_s3
+from tasks.planning.rules import Planned
+
+POINTS = "points"
+"""The project's folder of point files, where there is no single folder that the person named."""
+
+
+def ingest_values(
+    root: Path, images: str, masks: Sequence[str], val: str | float, mask_class: str | None
+) -> list[Planned]:
+    """The values of section `ingest`.
+
+    Args:
+        root: the project's folder; data inside it get relative paths, all others absolute ones.
+        images: a folder, or s3://BUCKET/PREFIX.
+        masks: files and folders, below one common folder.
+        val: such a file or folder, or a share of the images with masks.
+
+    Raises:
+        DataError: a path doesn't exist, or they have no folder in common but the root or a home.
+    """
+    files = [*masks, *([val] if isinstance(val, str) else [])]
+    faults = [fault for flag, name in [("--images", images), *(("--masks", one) for one in files)]
+              if (fault := _missing(flag, name)) is not None]  # fmt: skip
+    if faults:
+        raise DataError(faults)
+    base = _common_folder(files)
+    strong = [_below(base, one) for one in masks]
+    return [
+        Planned("ingest.images", _placed(root, images), ""),
+        Planned("ingest.annotations", _placed(root, base), "the folder of all files with masks"),
+        Planned("ingest.strong", strong[0] if len(strong) == 1 else strong, "images with masks to train on"),
+        Planned("ingest.val", _below(base, val) if isinstance(val, str) else val, "to measure on" if
+                isinstance(val, str) else "share of the images with masks that is measured on"),
+        Planned("ingest.weak", None, "all other images below `images`"),
+        Planned("ingest.kept_aside", None, ""),
+        Planned("ingest.mask_class", mask_class, ""),
+        Planned("ingest.on_reject", "report", "goes on without images that can't be read"),
+    ]  # fmt: skip
+
+
+def points_values(root: Path, points: Sequence[str]) -> list[Planned]:
+    """The values of section `points`: the folder that was named, else the project's folder, with a link to each file.
+
+    Raises:
+        DataError: a path doesn't exist; or several folders, or a folder and files, are named.
+    """
+    faults = [fault for name in points if (fault := _missing("--points", name)) is not None]
+    folders = [name for name in points if is_s3(name) or Path(name).is_dir()]
+    if folders and len(points) > 1:
+        step = "put them into one folder (or links to them), and name that"
+        faults.append(
+            Fault("--points", folders[0], "a folder among several paths", "one folder, or files", step)
+        )
+    names = [Path(name).name for name in points]
+    faults += [
+        Fault("--points", name, "two files of this name", "file names that differ", "rename one of them")
+        for name in {one for one in names if names.count(one) > 1}
+    ]
+    if faults:
+        raise DataError(faults)
+    if folders:
+        where = _placed(root, folders[0])
+    else:
+        (root / POINTS).mkdir()
+        for name in points:
+            (root / POINTS / Path(name).name).symlink_to(Path(name).resolve())
+        where = POINTS
+    return [
+        Planned("points.files", where, "put further files here"),
+        Planned("points.format", "auto", "detected for each file"),
+        Planned("points.on_reject", "report", "goes on without points that can't be used"),
+    ]
+
+
+def _missing(flag: str, name: str) -> Fault | None:
+    if is_s3(name) or Path(name).exists():
+        return None
+    return Fault(flag, name, "no such file or folder", "one that exists", "correct the path")
+
+
+def _common_folder(files: Sequence[str]) -> str:
+    """The folder that all paths are below; of a single folder, itself."""
+    if len(files) == 1 and (is_s3(files[0]) or Path(files[0]).is_dir()):
+        return files[0]
+    if any(map(is_s3, files)):
+        folders = {name.rpartition("/")[0] for name in files}
+        if len(folders) == 1:
+            return folders.pop()
+        raise DataError(
+            Fault("--masks", files[0], "several places in S3", "one", "put them below one prefix")
+        )
+    base = os.path.commonpath([Path(name).resolve().parent if Path(name).is_file() else Path(name).resolve()
+                               for name in files])  # fmt: skip
+    if len({*files}) > 1 and Path(base) in (Path("/"), Path.home()):
+        step = "put the files with masks into one folder, and name that"
+        raise DataError(Fault("--masks", ", ".join(files), f"paths with nothing in common but {base}",
+                              "paths below one folder", step))  # fmt: skip
+    return base
+
+
+def _below(base: str, name: str) -> str:
+    if is_s3(name):
+        return name.removeprefix(base).strip("/") or "."
+    return os.path.relpath(Path(name).resolve(), Path(base).resolve())
+
+
+def _placed(root: Path, name: str) -> str:
+    """Relative to the project where it is inside, else absolute."""
+    if is_s3(name):
+        return name
+    path = Path(name).resolve()
+    return path.relative_to(root.resolve()).as_posix() if path.is_relative_to(root.resolve()) else str(path)

@@ -1,0 +1,1 @@
+"""Derives params.yaml from images, masks, clicks and machine."""
