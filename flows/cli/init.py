@@ -24,8 +24,6 @@ INIT_EXAMPLE = (
     "points2model init cells --images s3://lab/cells --masks train.json --val val.json --points clicks/ --budget 30m"
 )
 PLAN_EXAMPLE = "Example: points2model plan   |   points2model plan --show   |   points2model plan --budget 2h"
-DEFAULT_VAL = 0.2
-
 Budget = Annotated[
     str | None,
     typer.Option(help="Time for a whole run, such as 30m or 2h: the numbers of steps fit into it."),
@@ -54,7 +52,8 @@ def init(
     val: Annotated[
         str | None,
         typer.Option(
-            help="Masks to measure on: a file or folder, or a share of the images with masks [0.2]."
+            help="Masks to measure on: a file or folder, or a share of the images with masks. Default: the part `val` "
+            "of a folder of masks that has one, else 0.2."
         ),
     ] = None,
     mask_class: Annotated[
@@ -79,7 +78,7 @@ def init(
     _log()
     seconds = _seconds(budget)
     asks = not yes and not as_json and sys.stdin.isatty()
-    measured = _val(val, asks)
+    measured = _val(val)
     with new_project(project):
         data = ingest_values(project, images, masks, measured, mask_class)
         data += points_values(project, points or [])
@@ -121,15 +120,9 @@ def _choices(any_orientation: bool | None) -> Choices:
     return Choices(any_orientation=planned_orientation() if any_orientation is None else any_orientation)
 
 
-def _val(val: str | None, asks: bool) -> str | float:
+def _val(val: str | None) -> str | float | None:
     """A path, or a share."""
-    if val is None:
-        val = str(DEFAULT_VAL)
-        if asks:
-            val = typer.prompt(
-                "Masks to measure on: a file or folder, or a share of the images with masks", val
-            )
-    if Path(val).exists() or val.startswith("s3://"):
+    if val is None or val.startswith("s3://") or Path(val).exists():
         return val
     try:
         share = float(val)

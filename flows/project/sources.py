@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from data.annotations.describe import splits_of
 from data.errors import DataError, Fault
 from data.storage import is_s3
 from tasks.planning.rules import Planned
 
 POINTS = "points"
 """The project's folder of point files, where there is no single folder that the person named."""
+DEFAULT_VAL = 0.2
 
 
 def ingest_values(
-    root: Path, images: str, masks: Sequence[str], val: str | float, mask_class: str | None
+    root: Path, images: str, masks: Sequence[str], val: str | float | None, mask_class: str | None
 ) -> list[Planned]:
     """The values of section `ingest`.
 
@@ -23,7 +26,8 @@ def ingest_values(
         root: the project's folder; data inside it get relative paths, all others absolute ones.
         images: a folder, or s3://BUCKET/PREFIX.
         masks: files and folders, below one common folder.
-        val: such a file or folder, or a share of the images with masks.
+        val: such a file or folder, or a share of the images with masks; None: the part `val` of a folder of masks that
+            has one (Ultralytics, Roboflow, ...), else `DEFAULT_VAL`.
 
     Raises:
         DataError: a path doesn't exist, or they have no folder in common but the root or a home.
@@ -34,13 +38,20 @@ def ingest_values(
     if faults:
         raise DataError(faults)
     base = _common_folder(files)
-    strong = [_below(base, one) for one in masks]
+    strong, parts = [], []
+    for one in masks:
+        splits = {} if is_s3(one) else splits_of(Path(one))
+        strong.append(_joined(_below(base, one), splits.get("train")))
+        parts += [_joined(_below(base, one), splits["val"])] if "val" in splits else []
+    measured: Any = _below(base, val) if isinstance(val, str) else val
+    if measured is None:
+        measured = DEFAULT_VAL if not parts else parts[0] if len(parts) == 1 else parts
     return [
         Planned("ingest.images", _placed(root, images), ""),
         Planned("ingest.annotations", _placed(root, base), "the folder of all files with masks"),
         Planned("ingest.strong", strong[0] if len(strong) == 1 else strong, "images with masks to train on"),
-        Planned("ingest.val", _below(base, val) if isinstance(val, str) else val, "to measure on" if
-                isinstance(val, str) else "share of the images with masks that is measured on"),
+        Planned("ingest.val", measured, "share of the images with masks that is measured on"
+                if isinstance(measured, float) else "to measure on"),
         Planned("ingest.weak", None, "all other images below `images`"),
         Planned("ingest.kept_aside", None, ""),
         Planned("ingest.mask_class", mask_class, ""),
@@ -112,6 +123,10 @@ def _below(base: str, name: str) -> str:
     if is_s3(name):
         return name.removeprefix(base).strip("/") or "."
     return os.path.relpath(Path(name).resolve(), Path(base).resolve())
+
+
+def _joined(folder: str, part: str | None) -> str:
+    return folder if part is None else part if folder == "." else f"{folder}/{part}"
 
 
 def _placed(root: Path, name: str) -> str:

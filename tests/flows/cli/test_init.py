@@ -1,0 +1,151 @@
+"""`points2model init` and `plan` on drawn data, in a project whose own folders have our packages' names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from data.demo.synthetic import draw_dataset
+from flows.cli.main import app
+from tasks.common.installed_tool import FILE
+from tests.tasks.conftest import ROOT, tiny_recipe
+
+BAD_CLICK = {"id": 999_999, "image_id": 1, "category_id": 77, "point": [1, 1]}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """images/, strong.json, val.json and points/ of the tiny demo."""
+    folder = tmp_path_factory.mktemp("drawn")
+    recipe = tiny_recipe()["demo"]
+    draw_dataset(folder, seed=0, **recipe)
+    return folder
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def project(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A project of these data, and what init printed as JSON."""
+    root = tmp_path_factory.mktemp("projects") / "shapes"
+    labels = drawn / "dataset" / "annotations"
+    found = command(
+        "init", root, "--images", drawn / "dataset" / "images", "--masks", labels / "strong.json",
+        "--val", labels / "val.json", "--points", drawn / "points", "--budget", "10m", "--upright", "--json",
+    )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    return root, json.loads(found.stdout)
+
+
+def test_the_plan_has_a_reason_for_each_value(project: tuple[Path, dict[str, Any]]) -> None:
+    root, printed = project
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    assert params["ingest"]["strong"] == "strong.json" and params["ingest"]["weak"] is None
+    assert params["input"]["short_side"] == 256
+    assert params["teacher"]["augment"]["rotate90"] == 0.0
+    for key, one in printed["values"].items():
+        value = params
+        for part in key.split("."):
+            value = value[part]
+        assert value == one["value"], key
+    lines = (root / "recipes" / "plan.yaml").read_text().splitlines()
+    values = [line for line in lines if ": " in line and not line.startswith("#")]
+    assert sum("  # " in line for line in values) > 40
+    assert 0 < sum(printed["seconds"].values()) < 1200
+
+
+def test_a_second_plan_keeps_what_a_person_set(
+    project: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(project[0], root, symlinks=True)
+    monkeypatch.chdir(root)
+    text = (root / "params.yaml").read_text()
+    lines = [
+        "  lr: 0.0007\n" if line.startswith("  lr: ") else line for line in text.splitlines(keepends=True)
+    ]
+    (root / "params.yaml").write_text("".join(lines))
+    shown = command("plan", "--show")
+    assert shown.exit_code == 0, shown.output
+    assert "teacher.lr: 0.0007 is yours and stays; planned: 0.0005" in shown.output
+    assert (root / "params.yaml").read_text() == "".join(lines)
+    assert command("plan").exit_code == 0
+    written = (root / "params.yaml").read_text()
+    assert "# yours; planned: 0.0005" in written
+    assert yaml.safe_load(written)["teacher"]["lr"] == 0.0007
+
+
+def test_stages_run_beside_folders_of_our_names(project: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """By `dvc repro`, without points2model; and another installed version ends it."""
+    root = tmp_path / "copy"
+    shutil.copytree(project[0], root, symlinks=True)
+    for name in ("data", "models", "tasks", "flows"):
+        (root / name).mkdir()
+        (root / name / "__init__.py").write_text("raise ImportError('the folder of a user')\n")
+
+    def repro() -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "HOME": "/tmp",
+        }
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "dvc", "repro", "import_points"],
+            cwd=root, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = repro()
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((root / "workspace/points/manifest.json").read_text())
+    assert manifest["counts"]["points"] > 10
+    (root / FILE).write_text('{"version": "0.0.1", "code": "0"}\n')
+    done = repro()
+    assert done.returncode != 0 and "found version 0.0.1" in done.stderr + done.stdout
+
+
+def test_faults_of_the_data_are_listed_and_no_folder_is_left(drawn: Path, tmp_path: Path) -> None:
+    labels = drawn / "dataset" / "annotations"
+    document = json.loads((labels / "strong.json").read_text())
+    document["images"][0]["file_name"] = "gone.png"
+    document["images"] = document["images"][:1]
+    document["annotations"] = [
+        one for one in document["annotations"] if one["image_id"] == document["images"][0]["id"]
+    ]
+    (tmp_path / "strong.json").write_text(json.dumps(document))
+    (tmp_path / "clicks.csv").write_text("image,x\na.png,1\n")
+    shutil.copy(labels / "val.json", tmp_path)
+    found = command(
+        "init", tmp_path / "project", "--images", drawn / "dataset" / "images", "--masks", tmp_path / "strong.json",
+        "--val", tmp_path / "val.json", "--points", tmp_path / "clicks.csv", "--yes",
+    )  # fmt: skip
+    assert found.exit_code == 1
+    assert "gone.png" in found.output
+    assert not (tmp_path / "project").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [(["--val", "1.5"], "--val: found '1.5'"), (["--budget", "soon"], "--budget: found 'soon'"),
+     (["--masks", "nowhere.json"], "nowhere.json")],
+)  # fmt: skip
+def test_options_that_cannot_be_used(drawn: Path, tmp_path: Path, more: list[str], fault: str) -> None:
+    masks = drawn / "dataset" / "annotations" / "strong.json"
+    found = command("init", tmp_path / "p", "--images", drawn, "--masks", masks, *more)
+    assert found.exit_code == 1 and fault in found.output
+    assert not (tmp_path / "p").exists()
+
+
+def test_plan_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = command("plan")
+    assert found.exit_code == 1 and "points2model init" in found.output

@@ -1,0 +1,65 @@
+"""The folder of a project: its pipeline is the clone's, and nothing is left where making it fails."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.project.create import dvc_yaml, new_project
+from tasks.common import installed_tool
+from tasks.common.errors import TaskError
+from tests.tasks.conftest import ROOT
+
+
+def test_the_pipeline_is_the_clones_without_the_demo() -> None:
+    clone: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    project = yaml.safe_load(dvc_yaml())
+    del clone["stages"]["make_demo"]
+    clone["stages"]["code"]["deps"] = [installed_tool.FILE]
+    for name, stage in clone["stages"].items():
+        stage["cmd"] = f"python -P -m tasks.{name}"
+    assert project == clone
+
+
+@pytest.mark.parametrize("inside_git", [False, True])
+def test_dvc_and_git_take_it(tmp_path: Path, inside_git: bool) -> None:
+    if inside_git:
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    root = tmp_path / "a" / "project"
+    with new_project(root):
+        pass
+    assert (root / ".git").exists() is not inside_git
+    assert yaml.safe_load((root / installed_tool.FILE).read_text()) == installed_tool.installed()
+    done = subprocess.run(
+        ["git", "status", "--short", "--untracked-files=all", "."],
+        cwd=root, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    names = {line[3:].rpartition("project/")[2] for line in done.stdout.splitlines()}
+    assert {"dvc.yaml", ".gitignore", "registry/baseline.json", ".dvc/config", "points2model.json"} <= names
+
+
+@pytest.mark.parametrize("there", ["nothing", "parent", "empty folder"])
+def test_nothing_is_left_if_the_data_have_faults(tmp_path: Path, there: str) -> None:
+    root = tmp_path / "parent" / "project"
+    made = {"nothing": tmp_path, "parent": root.parent, "empty folder": root}[there]
+    made.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(TaskError, match="bad data"), new_project(root):
+        raise TaskError("bad data")
+    assert made.is_dir() and not any(made.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_folder_with_files_is_refused_and_stays(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "project"
+    if kind == "folder":
+        root.mkdir()
+        (root / "thesis.tex").write_text("ten years")
+    else:
+        root.write_text("ten years")
+    with pytest.raises(TaskError, match="points2model plan"), new_project(root):
+        pass
+    assert (root / "thesis.tex" if kind == "folder" else root).read_text() == "ten years"

@@ -1,0 +1,108 @@
+"""Sections `ingest` and `points` from the paths that a person names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import DataError
+from flows.project.sources import ingest_values, points_values
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with images, labels and an empty project."""
+    for folder in ("photos", "labels/extra", "masks", "clicks", "project/own", "yolo/images/train", "yolo/labels/train",
+                   "yolo/images/val", "yolo/labels/val"):  # fmt: skip
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("labels/train.json", "labels/val.json", "labels/extra/more.json", "june.json", "july.csv",
+                 "clicks/june.json", "project/own/train.json"):  # fmt: skip
+        (tmp_path / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("masks", "val", "base", "strong", "measured"),
+    [
+        (["labels/train.json"], 0.3, "labels", "train.json", 0.3),
+        (["labels/train.json"], None, "labels", "train.json", 0.2),
+        (["labels/train.json"], "labels/val.json", "labels", "train.json", "val.json"),
+        (
+            ["labels/train.json", "labels/extra/more.json"],
+            0.2,
+            "labels",
+            ["train.json", "extra/more.json"],
+            0.2,
+        ),
+        (["masks"], 0.2, "masks", ".", 0.2),
+        (["masks/"], "labels/val.json", "", "masks", "labels/val.json"),
+    ],
+)
+def test_masks(here: Path, masks: list[str], val: Any, base: str, strong: Any, measured: Any) -> None:
+    found = {one.key: one.value for one in ingest_values(here / "project", "photos", masks, val, None)}
+    assert found["ingest.images"] == str(here / "photos")
+    assert Path(found["ingest.annotations"]) == here / base
+    assert (found["ingest.strong"], found["ingest.val"]) == (strong, measured)
+
+
+def test_parts_of_an_export_are_train_and_val(here: Path) -> None:
+    (here / "yolo/data.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
+    found = {one.key: one.value for one in ingest_values(here / "project", "yolo", ["yolo"], None, None)}
+    assert "train" in found["ingest.strong"] and "val" in found["ingest.val"]
+
+
+def test_data_inside_the_project_have_relative_paths(here: Path) -> None:
+    found = {
+        one.key: one.value
+        for one in ingest_values(here / "project", "photos", ["project/own/train.json"], 0.2, None)
+    }
+    assert found["ingest.annotations"] == "own"
+
+
+def test_s3() -> None:
+    values = ingest_values(
+        Path("project"), "s3://lab/photos", ["s3://lab/labels/train.json"], "s3://lab/labels/val.json", "cell"
+    )
+    found = {one.key: one.value for one in values}
+    assert found["ingest.annotations"] == "s3://lab/labels"
+    assert (found["ingest.strong"], found["ingest.val"], found["ingest.mask_class"]) == (
+        "train.json",
+        "val.json",
+        "cell",
+    )
+
+
+def test_files_of_points_are_linked_into_the_projects_folder(here: Path) -> None:
+    found = {one.key: one.value for one in points_values(here / "project", ["june.json", "july.csv"])}
+    assert found["points.files"] == "points"
+    links = sorted((here / "project/points").iterdir())
+    assert [(one.name, one.resolve()) for one in links] == [
+        ("july.csv", here / "july.csv"),
+        ("june.json", here / "june.json"),
+    ]
+
+
+def test_a_folder_of_points_is_used_where_it_is(here: Path) -> None:
+    found = {one.key: one.value for one in points_values(here / "project", ["clicks"])}
+    assert found["points.files"] == str(here / "clicks")
+    assert not (here / "project/points").exists()
+
+
+@pytest.mark.parametrize(
+    ("points", "fault"),
+    [(["no.json"], "no such file"), (["clicks", "june.json"], "a folder among several"),
+     (["june.json", "clicks/june.json"], "two files of this name")],
+)  # fmt: skip
+def test_points_that_cannot_be_used(here: Path, points: list[str], fault: str) -> None:
+    with pytest.raises(DataError, match=fault):
+        points_values(here / "project", points)
+
+
+def test_all_missing_paths_are_in_one_error(here: Path) -> None:
+    with pytest.raises(DataError) as error:
+        ingest_values(here / "project", "fotos", ["labels/trian.json"], "labels/vla.json", None)
+    for name in ("fotos", "trian.json", "vla.json"):
+        assert name in str(error.value)
