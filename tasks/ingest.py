@@ -58,6 +58,9 @@ def run(params: Params, workspace: Path) -> None:
         discard_partials(folder)
     origin = Sources(config, workspace)
     labels = read_labels(config, origin)
+    records = [fault for coco in labels.files.values() if coco is not None for fault in coco.rejected]
+    if config.on_reject == "stop":
+        labels.faults += records
     if labels.faults and is_s3(config.images):  # before gigabytes are downloaded
         raise DataError(map(origin.renamed, labels.faults))
     root = origin.bring(row["file_name"] for rows in labels.images.values() for row in rows)
@@ -67,9 +70,9 @@ def run(params: Params, workspace: Path) -> None:
     faults = list(dict.fromkeys(one.fault for name in SPLITS for one in rejected[name]))
     if config.on_reject == "stop":
         labels.faults += faults
-    faults = [fault for coco in labels.files.values() if coco for fault in coco.rejected] + faults
+    faults = records + faults
     instances = {name: _instances(name, labels, images, config) for name in SPLITS}
-    for name in ("strong", "val"):
+    for name in ("strong", "val") if config.on_reject == "report" or not records else ():
         labels.faults += _without_objects(name, labels, rejected[name], instances[name], config)
     if labels.faults:
         raise DataError(map(origin.renamed, labels.faults))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,7 +59,7 @@ def _of_file(path: Path) -> str:
         with open_regular(path) as file:
             head = file.read(_HEAD)
     except OSError:
-        load_json(path)  # raises a DataError with the reason
+        _loaded(path)  # raises a DataError with the reason
         raise
     archive = next((kind for magic, kind in _ARCHIVES if head.startswith(magic)), None)
     if archive is not None:
@@ -94,7 +95,7 @@ def _of_json(path: Path, head: str) -> str:
         return _FIRST_KEYS[key[1]]
     if (lines := _json_lines(path)) is not None:
         raise _unknown(path, lines)
-    document = load_json(path)
+    document = _loaded(path)
     names = list(document) if isinstance(document, dict) else []
     if isinstance(document, dict) and isinstance(document.get("shapes"), list):
         return "labelme"
@@ -109,6 +110,19 @@ def _of_json(path: Path, head: str) -> str:
             kind, _, step = known.partition("; ")
             found = f"{kind}: {found}"
     raise _unknown(path, found, step)
+
+
+def _loaded(path: Path) -> Any:
+    """The value of a JSON file; what is no JSON may be a file of any format."""
+    try:
+        return load_json(path)
+    except DataError as error:
+        raise DataError(
+            replace(fault, expected=READABLE)
+            if fault.record == "file" and "JSON" in fault.expected
+            else fault
+            for fault in error.faults
+        ) from None
 
 
 def _json_lines(path: Path) -> str | None:
@@ -136,9 +150,10 @@ def _json_lines(path: Path) -> str | None:
 def _of_folder(path: Path) -> str:
     if (path / voc.OBJECTS).is_dir() and (path / voc.CLASSES).is_dir():
         return "voc"
-    names = [name for name in list_files(path) if PurePosixPath(name).name not in yolo.BESIDE]
+    every = list_files(path)
+    names = [name for name in every if PurePosixPath(name).name not in yolo.BESIDE]
     if not names:
-        raise _unknown(path, "an empty folder", "correct the path")
+        raise _unknown(path, "no label files" if every else "an empty folder", "correct the path")
     if any(name.endswith(cityscapes.ENDING) for name in names):
         return "cityscapes"
     pictures = [name for name in names if name.lower().endswith(SUFFIXES)]

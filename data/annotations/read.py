@@ -13,7 +13,6 @@ from data.annotations.detect import format_of
 from data.annotations.formats import cityscapes, cvat, label_maps, label_studio, labelme, voc, yolo
 from data.annotations.records import ReadOptions
 from data.annotations.scalabel.file import read_scalabel
-from data.annotations.strict_json import load_json
 from data.errors import DataError, Fault
 from data.storage import is_safe, list_files
 
@@ -94,7 +93,7 @@ def read_annotations(
         )
     where = Path(path)
     if not where.exists():
-        load_json(where)  # raises a DataError with the reason
+        format_of(where)  # raises a DataError with the reason
     found = format_of(where) if format == "auto" else format
     if found not in _READERS:
         expected = f"auto, {', '.join(FORMATS)}"

@@ -6,10 +6,11 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.annotations.coco.file import CocoFile
+from data.annotations.detect import format_of
 from data.annotations.frames import name_id
 from data.annotations.join import ImageIds, join_classes, join_files
 from data.annotations.read import read_annotations
@@ -93,20 +94,7 @@ def _read(
             )
     for path in given:
         try:
-            file = read_annotations(
-                origin.annotations / path,
-                "auto" if name == "weak" else config.format,
-                ReadOptions(
-                    need_masks=name != "weak",
-                    images=images,
-                    folder=getattr(config.folders, name),
-                    keep_unsized=config.on_reject == "report",
-                    keep_annotations=False,
-                    reject=config.on_reject == "report",
-                    any_place=True,
-                    mask_class=config.mask_class,
-                ),
-            )
+            file = _read_file(name, origin.annotations / path, config, images)
             rows, wrong = names.resolve(file.images, file.path)
         except DataError as error:
             faults += error.faults
@@ -115,6 +103,26 @@ def _read(
         if not wrong:
             found.append(replace(file, images=rows))
     return found
+
+
+def _read_file(name: str, path: Path, config: IngestConfig, images: SourceImages) -> CocoFile:
+    """A file or folder of a split. Faults of records are in `rejected`, so that images are checked in the same run.
+
+    Raises:
+        DataError: faults of the file; with `on_reject: stop` those of records of COCO files too.
+    """
+    format = format_of(path) if name == "weak" or config.format == "auto" else config.format
+    options = ReadOptions(
+        need_masks=name != "weak",
+        images=images,
+        folder=getattr(config.folders, name),
+        keep_unsized=config.on_reject == "report",
+        keep_annotations=False,
+        reject=config.on_reject == "report" or format != "coco",
+        any_place=True,
+        mask_class=config.mask_class,
+    )
+    return read_annotations(path, format, options)
 
 
 def _warn_of_archives(config: IngestConfig) -> None:

@@ -307,7 +307,7 @@ ATTACKS = [
     Attack("UTF-8 with a mark", strong(codecs.BOM_UTF8 + text().encode()), ('"instances": 1',), refused=False),
     Attack("a null byte in the middle", strong(text().replace('"bolt"', '"bo\0lt"')),
            ("strong.json", "not readable as JSON")),
-    Attack("gzip under .json", strong(gzip.compress(text().encode())), ("strong.json", "not readable as JSON")),
+    Attack("gzip under .json", strong(gzip.compress(text().encode())), ("strong.json", "a gzip archive")),
     Attack("100,000 brackets", strong(text().replace('"bolt"', "[" * 100_000 + "]" * 100_000)),
            ("strong.json", "nested too deeply")),
     Attack("a second document behind the first", strong(text() + text()), ("strong.json", "not readable as JSON")),

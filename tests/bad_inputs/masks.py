@@ -110,7 +110,7 @@ def _rle(case: str, segmentation: Any, *said: str) -> Bad:
 
 SIZE = [HEIGHT, WIDTH]
 COCO_CASES = [
-    _coco("an empty file", "", "not readable as JSON", "expected a COCO JSON file"),
+    _coco("an empty file", "", "not readable as JSON", "expected COCO JSON"),
     _coco("a truncated file", json.dumps(coco())[:-40], "not readable as JSON"),
     _coco("brackets without end", '{"images":' + "[" * 100_000, "not readable as JSON"),
     _coco("a number of 5,000 digits", '{"images":' + "1" * 5000 + "}", "not readable as JSON"),
@@ -193,7 +193,55 @@ BITMASK_CASES = [
     _bits("a class without an object", png(pixels(7, (3, 0, 0, 0))), "1 with a class but no object's number"),
     Bad("a folder with no bitmask", "bits", {"bits/readme.txt": b"see there"}, ("no label files",)),
 ]
-MASK_CASES = [*COCO_CASES, *SCALABEL_CASES, *BITMASK_CASES]
+
+
+def _yolo(case: str, lines: str, *said: str, faults: int = 1) -> Bad:
+    return Bad(
+        case, "set", {"set/data.yaml": b"names: [car]", "set/labels/1.txt": lines.encode()}, said, faults
+    )
+
+
+def _tiff(values: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, format="TIFF", compression="tiff_deflate")
+    return out.getvalue()
+
+
+SQUARE_MAP = pixels()[..., 3]
+TOOL_CASES = [
+    Bad("a label map without its image", "maps", {"maps/7.png": png(SQUARE_MAP)}, ("no image '7'", "1.png")),
+    Bad("a label map of another size", "maps", {"maps/1.png": png(SQUARE_MAP[:5])},
+        ("1.png: image", "found 9 x 8 pixels; expected 9 x 5")),
+    Bad("a label map of 300,000 objects", "maps", {"maps/1.tif": _tiff(
+        np.arange(300_000, dtype=np.int32).reshape(500, 600).repeat(3, 1))}, ("299,999 different values",)),
+    Bad("label maps that are photographs", "maps", {f"maps/{n}.png": png(
+        np.random.default_rng(n).integers(0, 255, (64, 64))) for n in (1, 2)}, ("as in a photograph",), 2),
+    _yolo("coordinates of YOLO in pixels", "0 1 1 5 1 5 5\n0 0.1 0.1 7.5 0.1 0.5 0.5", "line 1", "line 2",
+          "coordinate 7.5", "from 0 to 1", faults=2),
+    _yolo("a class of YOLO without a name", "3 0.1 0.1 0.5 0.1 0.5 0.5", "class 3", "0 to 0"),
+    Bad("labels of YOLO without classes", "set", {"set/labels/1.txt": b"0 0 0 1 0 1 1"}, ("no file of classes",)),
+    Bad("several formats in a folder", "all", {
+        "all/a.json": encoded({"version": "5", "shapes": [], "imagePath": "1.png"}),
+        "all/b.txt": b"0 0 0 1 0 1 1", "all/1_mask.png": png(SQUARE_MAP)},
+        ("several formats: labelme (a.json); yolo (b.txt); label-maps (1_mask.png)", "ingest.format")),
+    Bad("an archive", "masks.zip", {"masks.zip": b"PK\x03\x04" + bytes(1000)}, ("a zip archive", "unpack it")),
+    Bad("lines of JSON", "a.ndjson", {"a.ndjson": b'{"a": 1}\n{"a": 2}\n'}, ("lines of JSON", "Datumaro")),
+    Bad("XML of CVAT with an entity", "a.xml", {
+        "a.xml": b'<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>'}, ("document type or entity",)),
+    Bad("XML of CVAT cut short", "a.xml", {"a.xml": b"<annotations><image>"}, ("not readable as XML",)),
+    Bad("a polygon of labelme with two corners", "a.json", {"a.json": encoded({
+        "version": "5", "shapes": [{"label": "car", "points": [[1, 1], [2, 2]]}], "imagePath": "1.png",
+        "imageHeight": HEIGHT, "imageWidth": WIDTH})}, ("shape #0", "part 0 with 4 numbers")),
+    Bad("a brush of Label Studio that is cut", "a.json", {"a.json": encoded([{
+        "id": 1, "data": {"image": "1.png"}, "annotations": [{"id": 2, "result": [{
+            "id": "r", "type": "brushlabels", "original_width": WIDTH, "original_height": HEIGHT,
+            "value": {"format": "rle", "brushlabels": ["car"], "rle": [0, 0, 1, 32, 57, 27]}}]}]}])},
+        ("result r", "rle that ends too early")),
+    Bad("a palette of VOC without classes", "voc", {
+        "voc/SegmentationObject/1.png": png(SQUARE_MAP), "voc/SegmentationClass/1.png": png(SQUARE_MAP * 0)},
+        ("object 1", "class none")),
+]  # fmt: skip
+MASK_CASES = [*COCO_CASES, *SCALABEL_CASES, *BITMASK_CASES, *TOOL_CASES]
 
 
 def result(**change: Any) -> dict[str, Any]:

@@ -11,15 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
+from data.annotations.describe import splits_of
 from data.annotations.export import write_frames
 from data.annotations.frames import Frame, Label, frames_of_file, name_id
 from data.annotations.read import read_annotations
 from data.errors import DataError
 from data.masks import rle
 from data.remote import s3
-from data.tables import Category, Split
+from data.tables import Category, Split, read_parquet
 from tasks.common.config import Params
 from tasks.ingest import run
+from tasks.intake.rejected import REJECTED_IMAGES
 from tasks.tools.export_labels import ExportRequest, export_labels
 from tests.conftest import Bucket
 
@@ -179,3 +181,123 @@ def test_sizes_are_taken_from_images_in_s3(
     with pytest.raises(DataError) as caught:
         go(**files, images=f"s3://{bucket.name}/images", annotations=f"s3://{bucket.name}/labels")
     assert "10k/train/a.jpg" in str(caught.value)
+
+
+@pytest.fixture
+def own(tmp_path: Path, recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]) -> Go:
+    """Ingests a folder `set` that holds images and labels; returns the dataset's folder."""
+
+    def ingest(**changes: Any) -> Path:
+        root = str(tmp_path / "set")
+        recipe["ingest"] |= {"images": root, "annotations": root, "weak": None, "kept_aside": None, **changes}
+        run(params_of(recipe), tmp_path / "workspace")
+        return tmp_path / "workspace/dataset"
+
+    return ingest
+
+
+def picture(path: Path, pixels: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blank = np.full((HEIGHT, WIDTH, 3), len(path.stem), dtype=np.uint8)
+    assert cv2.imwrite(str(path), blank if pixels is None else pixels)
+
+
+def names_of(dataset: Path) -> dict[str, list[str]]:
+    splits = {name: Split.open(dataset / name) for name in ("strong", "val", "weak")}
+    return {name: sorted(split.images["file_name"].to_pylist()) for name, split in splits.items()}
+
+
+def test_label_maps_next_to_their_images_need_no_key(tmp_path: Path, own: Go) -> None:
+    """As Cellpose writes them; images without a map are weak, and maps are no images."""
+    for name in ("one", "two", "three", "four", "five"):
+        picture(tmp_path / f"set/{name}.png")
+    for n, name in enumerate(("one", "two", "three"), start=2):
+        label = np.zeros((HEIGHT, WIDTH), np.uint16)
+        label[1:3, 1:n], label[6:9, 4:8] = 1, 700
+        picture(tmp_path / f"set/{name}_cp_masks.png", label)
+        picture(tmp_path / f"set/{name}_cp_output.png")
+    dataset = own(strong=".", val=0.4, mask_class="cell")
+    found = names_of(dataset)
+    assert sorted(found["strong"] + found["val"]) == ["one.png", "three.png", "two.png"]
+    assert found["weak"] == ["five.png", "four.png"]
+    strong, val = (Split.open(dataset / name) for name in ("strong", "val"))
+    assert strong.categories == val.categories == [(1, "cell")]
+    areas = [*strong.instances["area"].to_pylist(), *val.instances["area"].to_pylist()]
+    assert sorted(areas) == [2, 4, 6, 12, 12, 12]
+
+
+def test_an_export_of_roboflow_needs_no_conversion(tmp_path: Path, own: Go) -> None:
+    """train and valid number their images from 0, name them by their bare names, and have a class of nothing."""
+    groups = [
+        {"id": 0, "name": "cells", "supercategory": "none"},
+        {"id": 1, "name": "a", "supercategory": "cells"},
+    ]
+    for split in ("train", "valid"):
+        picture(tmp_path / f"set/{split}/x_jpg.rf.1.jpg")
+        annotation = {"id": 0, "image_id": 0, "category_id": 1, "bbox": [3, 2, 6, 4], "area": 24, "iscrowd": 0,
+                      "segmentation": [[3, 2, 9, 2, 9, 6, 3, 6]]}  # fmt: skip
+        row = {"id": 0, "file_name": "x_jpg.rf.1.jpg", "width": WIDTH, "height": HEIGHT, "license": 1}
+        document = {"info": {}, "images": [row], "annotations": [annotation], "categories": groups}
+        (tmp_path / f"set/{split}/_annotations.coco.json").write_text(json.dumps(document))
+    splits = splits_of(tmp_path / "set")
+    assert splits == {"train": "train/_annotations.coco.json", "val": "valid/_annotations.coco.json"}
+    dataset = own(strong=splits["train"], val=splits["val"])
+    assert names_of(dataset) == {
+        "strong": ["train/x_jpg.rf.1.jpg"], "val": ["valid/x_jpg.rf.1.jpg"], "weak": [],
+    }  # fmt: skip
+    strong, val = (Split.open(dataset / name) for name in ("strong", "val"))
+    assert strong.categories == val.categories == [(1, "a")]
+    assert strong.images["image_id"].to_pylist() == [0]
+    assert val.images["image_id"].to_pylist() == [name_id("valid/x_jpg.rf.1.jpg")]
+    assert len(strong.instances) == len(val.instances) == 1
+
+
+def test_yolo_and_labelme_are_joined(tmp_path: Path, own: Go) -> None:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"set/images/{name}.jpg")
+    (tmp_path / "set/labels").mkdir()
+    (tmp_path / "set/labels/a.txt").write_text("1 0.1 0.1 0.5 0.1 0.5 0.5")
+    (tmp_path / "set/data.yaml").write_text("names: [cat, dog]")
+    shape = {"label": "cat", "points": [[3, 2], [9, 2], [9, 6]], "shape_type": "polygon"}
+    for name in ("b", "c"):
+        document = {
+            "shapes": [shape],
+            "imagePath": f"../images/{name}.jpg",
+            "imageHeight": HEIGHT,
+            "imageWidth": WIDTH,
+        }
+        (tmp_path / f"set/{name}").mkdir()
+        (tmp_path / f"set/{name}/{name}.json").write_text(json.dumps(document))
+    dataset = own(strong=["labels", "b"], val="c")
+    strong, val = (Split.open(dataset / name) for name in ("strong", "val"))
+    assert strong.categories == val.categories == [(1, "cat"), (2, "dog")]
+    by_name = dict(
+        zip(strong.images["image_id"].to_pylist(), strong.images["file_name"].to_pylist(), strict=True)
+    )
+    found = {by_name[row["image_id"]]: row["category_id"] for row in strong.instances.to_pylist()}
+    assert found == {"images/a.jpg": 2, "images/b.jpg": 1}
+    assert val.instances["category_id"].to_pylist() == [1]
+
+
+def test_masks_of_missing_images_are_rejected_one_by_one(tmp_path: Path, own: Go) -> None:
+    for name in ("one", "two", "three"):
+        picture(tmp_path / f"set/images/{name}.jpg")
+    label = np.ones((HEIGHT, WIDTH), np.uint8)
+    for name in ("one", "two", "three", "gone", "lost"):
+        picture(tmp_path / f"set/masks/{name}.png", label)
+    picture(tmp_path / "set/masks/two.png", label[:5])
+    dataset = tmp_path / "workspace/dataset"
+    with pytest.raises(DataError) as caught:
+        own(strong="masks", val=0.5)
+    assert [fault.found for fault in caught.value.faults] == [
+        "no image 'gone'", "no image 'lost'", f"{WIDTH} x {HEIGHT} pixels",
+    ]  # fmt: skip
+    assert not dataset.exists()
+    dataset = own(strong="masks", val=0.5, on_reject="report")
+    found = names_of(dataset)
+    assert sorted(found["strong"] + found["val"]) == ["images/one.jpg", "images/three.jpg"]
+    rows = [row for name in ("strong", "val") for row in
+            read_parquet(dataset / name / "rejected.parquet", REJECTED_IMAGES).to_pylist()]  # fmt: skip
+    assert sorted((row["reason"], row["found"]) for row in rows) == [
+        ("annotation", "no image 'gone'"), ("annotation", "no image 'lost'"), ("size", f"{WIDTH} x {HEIGHT} pixels"),
+    ]  # fmt: skip
