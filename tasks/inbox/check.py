@@ -77,17 +77,24 @@ class _Check:
         self.config, self.new, self.weak, self.place = config, dict(new), weak, place
         there = storage.list_files(folder) if folder is not None and folder.is_dir() else []
         self.there = {name: Path(folder or "") / name for name in there}
+        # YOLO's labels are read with their data.yaml, which may be there before or arrive with them.
+        self.setups = {
+            name: path
+            for name, path in {**self.there, **self.new}.items()
+            if name.lower().endswith((".yaml", ".yml")) and name != config.classes
+        }
         self.folders = 0
 
     def run(self) -> CheckResult:
         rejected: dict[str, str] = {}
         records: dict[str, int] = {}
         for name, path in self.new.items():
-            found, _ = read_files(self.config, str(self._links({name: path})), self.weak)
+            found, _ = read_files(self.config, str(self._links({**self.setups, name: path})), self.weak)
+            faults = [fault for fault in found.faults if _at_home(fault, self.place).file == name]
             if name == self.config.classes:
                 rejected[name] = "it has the name of points.classes; give it another name"
-            elif found.faults:
-                rejected[name] = self._listed(name, found.faults)
+            elif faults:
+                rejected[name] = self._listed(name, faults)
             else:
                 records[name] = sum(record.problem is None for record in found.records)
         same = self._same([name for name in self.new if name not in rejected])
@@ -158,7 +165,7 @@ class _Check:
     def _import(self, new: Mapping[str, Path], alone: bool = False) -> tuple[Imported | None, list[Fault]]:
         """The import of the folder with these files (or of them `alone`), None if no file can be read; its faults."""
         assert self.weak is not None
-        files = {**({} if alone else self.there), **new}
+        files = {**(self.setups if alone else self.there), **new}
         if not files:
             return None, []
         try:

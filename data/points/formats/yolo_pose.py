@@ -75,7 +75,8 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
         raise file.fault(
             f"{len(rows):,} rows of YOLO {kind} without a data.yaml that has names and kpt_shape",
             EXPECTED,
-            "put data.yaml into the folder of the labels, or above; masks belong under ingest.strong (--masks)",
+            "put data.yaml next to the labels or above, and read the whole folder; masks belong under ingest.strong "
+            "(`--masks` of `points2model init`)",
         )
     setup = _setup(file, path)
     images = _images(file)

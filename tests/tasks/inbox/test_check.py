@@ -162,3 +162,19 @@ def test_a_fault_in_the_classes_is_nobodys_but_their_own(place: Place) -> None:
     place.put("classes.yaml", [])
     result = place.check(classes="classes.yaml")
     assert result.good == {"a.json": 1} and "name of points.classes" in result.rejected["classes.yaml"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_labels_of_yolo_are_read_with_their_data_yaml(place: Place, before: bool) -> None:
+    """It may be there already, or arrive with them."""
+    name = place.weak.images["file_name"].to_pylist()[0].rpartition(".")[0]
+    classes = [category.name for category in place.weak.categories]
+    labels = Path("new/labels", f"{name}.txt")
+    labels.parent.mkdir(parents=True)
+    labels.write_text("0 .5 .5 .1 .1 .031 .017 2\n")
+    assert "without a data.yaml" in place.check().rejected[f"labels/{name}.txt"]
+    setup = Path("points/data.yaml" if before else "new/data.yaml")
+    setup.write_text(f"names: [{', '.join(classes)}]\nkpt_shape: [1, 3]\n")
+    found = place.check()
+    assert not found.rejected
+    assert found.good[f"labels/{name}.txt"] == 1
