@@ -137,7 +137,9 @@ def _write(imported: Imported, weak_images: int, workspace: Path) -> None:
     for file in imported.files.files:
         if file.same_as is not None:
             log.info("import_points: %s: ignored, has the same content as %s", file.name, file.same_as)
-        elif not file.records:
+        elif (
+            not file.records and file.format != "yolo_pose"
+        ):  # its data.yaml and labels of empty images have none
             log.warning("import_points: %s: has no records", file.name)
     log.info(
         "import_points: %d points on %d of %d weak images, %d rejected%s%s",

@@ -176,7 +176,18 @@ class PointFile:
 
     def _described_json(self) -> str:
         if self.json_error is not None:
+            lines = (self.text or "").split("\n", 2)[:2]
+            if len(lines) == 2 and all(map(_is_json, lines)):
+                return "a JSON value on each line (NDJSON)"
             return f"broken JSON ({self.json_error})"
         if isinstance(self.json, dict):
             return f"JSON with keys {', '.join(map(repr, list(self.json)[:8]))}"[:300]
         return f"a JSON list of {len(self.json)}"
+
+
+def _is_json(line: str) -> bool:
+    try:
+        parse_json(line)
+    except ValueError:
+        return False
+    return True

@@ -2,11 +2,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.errors import DataError
-from data.points import IMPORTERS, PointFile, importer_for, read_points
+from data.points import IMPORTERS, SNIFFED, PointFile, importer_for, read_points
+from data.points.folder import read_folder
+from tests.data.points.formats import (
+    test_imagej,
+    test_label_studio_csv,
+    test_other_tools,
+    test_tables,
+    test_yolo_pose,
+)
 
 
 def write(path: Path, *points: tuple[float, float]) -> Path:
@@ -42,6 +51,49 @@ def test_all_faulty_files_are_reported_together(tmp_path: Path) -> None:
         ("absent.json", "no such file"),
     }
     assert "move it out of the folder" in str(caught.value)
+
+
+MIXED: dict[str, str | bytes | Any] = {
+    "a.roi": test_imagej.roi([[3, 4]]),
+    "b/RoiSet.zip": test_imagej.archive(**{"1.roi": test_imagej.roi([[3, 4]])}),
+    "Results.csv": test_imagej.RESULTS,
+    "CellCounter.xml": test_imagej.markers(("bolt", [(3, 4, 1)])),
+    "c.geojson": test_other_tools.QUPATH,
+    "survey.pnt": test_other_tools.goose(**{"a.png": {"bolt": [{"x": 3, "y": 4}]}}),
+    "classifications.csv": test_other_tools.export({"annotations": [], "subject_data": {}}),
+    "napari.csv": test_other_tools.NAPARI,
+    "studio.csv": test_label_studio_csv.CSV,
+    "studio.tsv": test_label_studio_csv.tabs(test_label_studio_csv.CSV),
+    "labels/a.txt": test_yolo_pose.LABELS["labels/a.txt"],
+    "data.yaml": test_yolo_pose.YAML,
+    "points.parquet": test_tables.parquet(x=[1], y=[2]),
+    "table.csv": "image;x;y\na.png;1,5;2\n",
+}
+"""Files by name; with what is no text or bytes as JSON."""
+
+
+def test_each_file_of_a_mixed_folder_is_read_by_its_own_reader(tmp_path: Path) -> None:
+    for name, content in MIXED.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        if not isinstance(content, str | bytes):
+            content = json.dumps(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = read_folder(tmp_path, "auto", SNIFFED)
+    assert not found.faults
+    assert {file.name: (file.format, file.records) for file in found.files} == {
+        "a.roi": ("imagej_roi", 1), "b/RoiSet.zip": ("imagej_roi", 1), "Results.csv": ("imagej_results", 2),
+        "CellCounter.xml": ("cell_counter", 1), "c.geojson": ("geojson", 5), "survey.pnt": ("dotdotgoose", 1),
+        "classifications.csv": ("zooniverse", 0), "napari.csv": ("csv", 3), "studio.csv": ("label_studio_csv", 4),
+        "studio.tsv": ("label_studio_csv", 4), "labels/a.txt": ("yolo_pose", 2), "data.yaml": ("yolo_pose", 0),
+        "points.parquet": ("parquet", 1), "table.csv": ("csv", 1),
+    }  # fmt: skip
+
+
+def test_lines_of_json_are_no_broken_json(tmp_path: Path) -> None:
+    (tmp_path / "tasks.ndjson").write_text('{"id": 1}\n{"id": 2}\n')
+    with pytest.raises(DataError, match=r"a JSON value on each line \(NDJSON\): content of no known format"):
+        importer_for(PointFile(tmp_path / "tasks.ndjson"))
 
 
 def test_unknown_formats_name_the_known_ones(tmp_path: Path) -> None:
