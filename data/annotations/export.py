@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +12,83 @@ from data.annotations.bitmasks import write_bitmasks
 from data.annotations.frames import Frame, Label
 from data.annotations.scalabel.out import write_scalabel
 from data.annotations.strict_json import to_json
+from data.annotations.writers.cvat import write_cvat
+from data.annotations.writers.label_maps import write_label_maps
+from data.annotations.writers.yolo import write_yolo
 from data.masks import rle
 from data.tables import Category
 
-EXPORTS = ("coco", "coco-results", "scalabel", "bdd-bitmask")
+EXPORTS = {
+    "coco": ".json",
+    "coco-results": ".json",
+    "scalabel": ".json",
+    "bdd-bitmask": "",
+    "yolo-seg": "",
+    "cvat": ".xml",
+    "label-maps": "",
+}
+"""Formats, and the ending of the file that is written; of a folder none."""
+NO_CROWDS = ("yolo-seg", "cvat", "label-maps")
+"""Formats without regions to ignore, which are left out."""
+ONE_FILE_AN_IMAGE = ("bdd-bitmask", "yolo-seg", "label-maps")
+"""Formats with files that are named after the images, without their suffix."""
 
 
 def write_frames(
     folder: Path, name: str, format: str, frames: Iterable[Frame], categories: Sequence[Category]
 ) -> dict[str, Any]:
-    """Write frames in one of the formats `EXPORTS`: `folder`/`name`.json, or a folder of bitmasks `folder`/`name`.
+    """Write frames in one of the formats `EXPORTS`: the file `folder`/`name` with its ending, or a folder of that name.
 
     Returns:
-        Counts: images, labels, and for bitmasks what they can't hold (hidden labels, covered pixels).
+        Counts: images, labels, and what the format can't hold: hidden labels and covered pixels where masks can't
+        overlap, crowds_left_out.
 
     Raises:
-        DataError: labels that the format can't hold; see `write_scalabel`, `write_bitmasks`.
+        DataError: labels that the format can't hold; see the writers.
     """
-    counted = _Counted(frames)
-    if format == "bdd-bitmask":
-        (folder / name).mkdir()
-        drawn = write_bitmasks(folder / name, counted, categories)
+    counted = _Counted(frames, crowds=format not in NO_CROWDS)
+    path = folder / f"{name}{EXPORTS[format]}"
+    if format in ("bdd-bitmask", "label-maps"):
+        path.mkdir()
+        write = write_bitmasks if format == "bdd-bitmask" else write_label_maps
+        drawn = write(path, counted, categories)
         hidden = [{"image": image, "label": label} for image, label in drawn.hidden]
         lost = {"hidden_labels": hidden, "covered_pixels": drawn.covered_pixels}
-        return {"images": drawn.images, "labels": drawn.labels} | lost
-    path = folder / f"{name}.json"
-    if format == "scalabel":
+        return {"images": drawn.images, "labels": drawn.labels} | lost | counted.left_out()
+    if format == "yolo-seg":
+        path.mkdir()
+        write_yolo(path, counted, categories)
+    elif format == "cvat":
+        write_cvat(path, counted, categories)
+    elif format == "scalabel":
         write_scalabel(path, counted, categories)
     elif format == "coco":
         write_coco_frames(path, counted, categories)
     else:
         write_results_frames(path, counted)
-    return {"images": counted.images, "labels": counted.labels}
+    return {"images": counted.images, "labels": counted.labels} | counted.left_out()
 
 
 class _Counted:
-    """Frames, counted while they are read."""
+    """Frames, counted while they are read; without crowds where the format has none."""
 
-    def __init__(self, frames: Iterable[Frame]) -> None:
-        self._frames = frames
+    def __init__(self, frames: Iterable[Frame], crowds: bool) -> None:
+        self._frames, self._crowds = frames, crowds
         self.images = 0
         self.labels = 0
+        self._left_out = 0
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._frames:
+            kept = tuple(label for label in frame.labels if self._crowds or not label.iscrowd)
             self.images += 1
-            self.labels += len(frame.labels)
-            yield frame
+            self.labels += len(kept)
+            self._left_out += len(frame.labels) - len(kept)
+            yield frame if self._crowds else replace(frame, labels=kept)
+
+    def left_out(self) -> dict[str, int]:
+        """`crowds_left_out`, if there are any."""
+        return {"crowds_left_out": self._left_out} if self._left_out else {}
 
 
 def write_coco_frames(path: Path, frames: Iterable[Frame], categories: Iterable[Category]) -> None:

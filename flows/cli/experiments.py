@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,8 @@ FIGURES = {
     "pseudo IoU": ("pseudo", f"refined_{IOU.key}"),
 }
 """By column, where metrics.json has it; in percent."""
+NAME_WIDTH = 22
+"""Of an experiment's name in a table for 80 columns."""
 
 
 @dataclass
@@ -134,28 +137,33 @@ def _show(console: Console, rows: list[Row]) -> None:
     if Measurement.get(console, console.options.update_width(1000), one).maximum <= console.width:
         console.print(one)
     else:
-        console.print(_table(rows, ["AP"], []))
+        console.print(_table(rows, ["AP"], [], narrow=True))
         console.print(_params_table(rows))
     if not any(row.under for row in rows):
         console.print("no experiments yet: dvc exp run -S student.lr=0.001", markup=False)
 
 
-def _table(rows: list[Row], compared: list[str], params: list[str]) -> Table:
-    """The figures of each row, and these params; `compared` figures with the difference to the commit's."""
+def _table(rows: list[Row], compared: list[str], params: list[str], narrow: bool = False) -> Table:
+    """The figures of each row, and these params; `compared` figures with the difference to the commit's.
+
+    A `narrow` table of 80 columns has long names on several lines.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(title="experiments", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("experiment", no_wrap=True)
+    table.add_column(
+        "experiment", no_wrap=not narrow, overflow="fold", max_width=NAME_WIDTH if narrow else None
+    )
     table.add_column("state", no_wrap=True)
-    for column in (*FIGURES, *params):
+    for column in FIGURES:
+        heading = column.replace(" ", "\n") if narrow else column
+        table.add_column(escape(heading), justify="right", no_wrap=narrow)
+    for column in params:
         table.add_column(escape(column), justify="right", overflow="fold")
-    base: dict[str, float | None] = {}
-    for row in rows:
-        if not row.under:
-            base = row.figures
+    for row, base in _with_bases(rows):
         cells = [
-            _figure(row.figures[key], base.get(key) if row.under and key in compared else None)
+            _figure(row.figures[key], base.figures.get(key) if row.under and key in compared else None)
             for key in FIGURES
         ]
         cells += [escape(json.dumps(row.changed[key])) for key in params]
@@ -164,15 +172,29 @@ def _table(rows: list[Row], compared: list[str], params: list[str]) -> Table:
 
 
 def _params_table(rows: list[Row]) -> Table:
+    """The params of each commit, and those of each experiment that differ from its commit's."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
 
-    names = Column("experiment", no_wrap=True)
+    names = Column("experiment", overflow="fold", max_width=NAME_WIDTH)
     table = Table(names, Column("params that differ", overflow="fold"), box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        pairs = (f"{key}={json.dumps(value)}" for key, value in row.changed.items())
-        table.add_row(_name(row), escape("\n".join(pairs)))
+    for row, base in _with_bases(rows):
+        own = {
+            key: value
+            for key, value in row.changed.items()
+            if not row.under or value != base.changed.get(key)
+        }
+        pairs = [f"{key}={json.dumps(value)}" for key, value in own.items()]
+        table.add_row(_name(row), escape("\n".join(pairs) or "none"))
     return table
+
+
+def _with_bases(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """Each row with the commit that it starts from; a commit with itself."""
+    base = None
+    for row in rows:
+        base = row if base is None or not row.under else base
+        yield row, base
 
 
 def _name(row: Row) -> str:

@@ -25,6 +25,9 @@ class Format(StrEnum):
     coco_results = "coco-results"
     scalabel = "scalabel"
     bdd_bitmask = "bdd-bitmask"
+    yolo_seg = "yolo-seg"
+    cvat = "cvat"
+    label_maps = "label-maps"
 
 
 class What(StrEnum):
@@ -62,8 +65,12 @@ def export(
         Masks, typer.Option(help="Which mask of a pseudo label; refined if there is one.")
     ] = Masks.refined,
     min_score: Annotated[
-        float, typer.Option(help="Leave out pseudo labels and predictions with a lower score.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Leave out pseudo labels and predictions with a lower score. Default: all pseudo labels; predictions "
+            "from the score on that was chosen on the val images (best F1), but all as coco-results."
+        ),
+    ] = None,
     model: Annotated[
         Model,
         typer.Option(help="Whose predictions: the promoted model, the current student, or the teacher."),
@@ -77,13 +84,17 @@ def export(
     workspace: Annotated[Path, typer.Option(help="The pipeline's workspace.")] = Path("workspace"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write masks as COCO instances or results, Scalabel frames or BDD100K bitmasks; or convert a file of labels.
+    """Write masks as COCO, Scalabel, BDD100K bitmasks, YOLO, CVAT XML or label maps; or convert a file of labels.
 
-    Pseudo labels have their score and point_id. Masks are exact in all formats, but bitmasks can't overlap: the
-    mask with the higher score, else the later one, is on top, and covered pixels are counted. See docs/masks.md.
+    Pseudo labels have their score and point_id, where the format has a place for them. Masks are exact in all formats
+    but YOLO's polygons. In bitmasks and label maps they can't overlap: the mask with the higher score, else the later
+    one, is on top, and covered pixels are counted. See docs/masks.md.
     """
+    from data.annotations.export import EXPORTS
     from flows.registry.current import promoted_predictions
-    from tasks.tools.export_labels import SUMMARY, ExportRequest, export_labels
+    from tasks.reporting.figures import count
+    from tasks.tools.export_labels import ExportRequest, export_labels
+    from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
     try:
@@ -101,12 +112,16 @@ def export(
     if as_json:
         print_json(summary)
     for name, counts in summary["parts"].items():
-        target = out / name if format is Format.bdd_bitmask else out / f"{name}.json"
-        console.text(f"{target}: {counts['labels']:,} masks on {counts['images']:,} images")
+        target = out / f"{name}{EXPORTS[format.value]}"
+        facts = f"{count(counts['labels'], 'mask')} on {count(counts['images'], 'image')}"
+        least = f" with a score of {summary['min_score']:g} or more" if summary["min_score"] else ""
+        console.text(f"{target}: {facts}{least}")
+        if crowds := counts.get("crowds_left_out"):
+            console.note(f"{format.value} has no regions to ignore: {count(crowds, 'crowd')} left out")
         hidden = counts.get("hidden_labels")
         if hidden or counts.get("covered_pixels"):
             lost = f"; {len(hidden):,} masks are covered completely, {SUMMARY} lists them" if hidden else ""
             console.note(
-                f"masks overlap, which bitmasks can't: {counts['covered_pixels']:,} pixels went to the mask on "
+                f"masks overlap, which {format.value} can't: {counts['covered_pixels']:,} pixels went to the mask on "
                 f"top{lost}"
             )

@@ -56,7 +56,10 @@ def import_checkpoint(
 
 def predict(
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, folders, or patterns in quotes.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, folders, patterns in quotes, or s3://BUCKET/PREFIX."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.json and pictures.")],
     model: Annotated[
@@ -95,21 +98,34 @@ def predict(
         float | None,
         typer.Option(
             help="Leave instances with a lower score out, but no mask at a click. Default: results.json has all, "
-            "pictures have those from 0.3 on."
+            "pictures and label files those from the score on that was chosen on the validation images (best F1), "
+            "else 0.3."
         ),
     ] = None,
     pictures: Annotated[
         bool, typer.Option(help="Draw the instances over each image, and a contact sheet of the first 48.")
     ] = True,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Write label files too: coco, yolo-seg, cvat, label-maps, scalabel or bdd-bitmask; may be given "
+            "several times. They are in a folder of that name in OUT.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Find instances in images, or predict a mask at each click; results.json has COCO results with compressed RLE.
 
     pictures/ has each image with its instances, contact-sheet.jpg the first ones. image_id is 1, 2, ... in the order
-    of the images. With --points each click has one row, and points.json has the status of each.
+    of the images; label files name them by their paths below the folder that all have in common. With --points each
+    click has one row, and points.json has the status of each.
     """
+    from data.annotations.export import EXPORTS
     from flows.registry.current import promoted_model
+    from tasks.reporting.figures import count
+    from tasks.tools.label_files import NAME
     from tasks.tools.pictures import FOLDER, SHEET
     from tasks.tools.predict_images import RESULTS, predict_images
 
@@ -123,15 +139,26 @@ def predict(
             images, model, out,
             compat=compat, points=points, refiner=refiner, params=params, short_side=short_side,
             max_side=max_side, device=device, min_score=min_score, pictures=pictures,
+            formats=list(dict.fromkeys(formats or ())),
         )  # fmt: skip
     if as_json:
         facts = {"results": str(out / RESULTS), "model": str(model), "version": version}
         print_json({**counts, **facts, "contact_sheet": str(out / SHEET) if pictures else None})
     else:
-        inputs = f"{counts['points']} points on " if points else ""
-        console.text(f"{out / RESULTS}: {counts['masks']} masks for {inputs}{counts['images']} images")
+        inputs = f"{count(counts['points'], 'point')} on " if points else ""
+        masks = count(counts["masks"], "mask")
+        console.text(f"{out / RESULTS}: {masks} for {inputs}{count(counts['images'], 'image')}")
         if pictures:
             console.text(f"{out / SHEET}: the first of {out / FOLDER}")
+        for format, labels in counts["labels"].items():
+            hidden = len(labels.get("hidden_labels", []))
+            lost = f"; {hidden:,} more are covered by others" if hidden else ""
+            console.text(f"{out / format / NAME}{EXPORTS[format]}: {count(labels['labels'], 'mask')}{lost}")
+        if (pictures or formats) and not points:
+            why = "; best F1 on the validation images" if counts["chosen"] else ""
+            console.text(
+                f"pictures and label files have scores from {counts['min_score']:g} on{why} (--min-score)"
+            )
 
 
 @contextmanager

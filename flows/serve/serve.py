@@ -284,6 +284,7 @@ def serve(
         meanwhile.close()
         if server is not None:
             server.stop()
+    say("stopped")
 
 
 def _description(operate: OperateConfig) -> str:

@@ -91,5 +91,6 @@ class Bar:
         if kind is None:
             rate = (self.done - self._start_done) / max(seconds, 1e-9)
             log.info(
-                "%s: %d %ss in %s (%.1f/s)", self.what, self.done, self.unit, format_seconds(seconds), rate
-            )
+                "%s: %d %s in %s (%.1f/s)",
+                self.what, self.done, self.unit + "s" * (self.done != 1), format_seconds(seconds), rate,
+            )  # fmt: skip

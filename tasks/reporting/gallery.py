@@ -16,15 +16,12 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from data.masks.outlines import outlines
 from data.messages import plain
 from tasks.reporting.charts import safe
 
 LONGEST_SIDE = 640
 JPEG_QUALITY = 85
-_FINE = (
-    4  # contours of small masks are traced on a map this much finer, so that they follow the pixels' edges
-)
-_FINE_UP_TO = 256  # pixels
 _TOLERANCE = 0.6  # maximum deviation in pixels when corners are left out
 _LETTER = 0.58  # width of a letter, in font sizes
 
@@ -166,23 +163,8 @@ def mask_path(mask: NDArray[np.bool_], unit: float = 1.0) -> str:
 
     Coordinates are those of the mask's pixels times `unit`.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return ""
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8)
-    fine = _FINE if max(part.shape) <= _FINE_UP_TO else 1
-    part = np.kron(part, np.ones((fine, fine), dtype=np.uint8))
-    contours, _ = cv2.findContours(np.pad(part, 1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    pieces = []
-    for contour in contours:
-        corners = cv2.approxPolyDP(contour, _TOLERANCE * fine, closed=True)[:, 0, :]
-        if len(corners) < 3:
-            corners = contour[:, 0, :]
-        # Contours run through the centres of border pixels of the padded map.
-        xy = unit * ((corners - 0.5) / fine + (left, top))
-        pieces.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in xy) + "Z")
-    return "".join(pieces)
+    rings = (unit * ring for ring in outlines(mask, _TOLERANCE))
+    return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ring) + "Z" for ring in rings)
 
 
 def spread(count: int, chosen: int) -> list[int]:

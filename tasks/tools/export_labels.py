@@ -25,10 +25,15 @@ from data.errors import DataError, Fault
 from data.storage import atomic_dir
 from data.tables import PSEUDO, Category, Split, read_parquet
 from tasks.common.errors import TaskError
-from tasks.common.stage_main import write_json
+from tasks.common.stage_main import read_json, write_json
+from tasks.promotion.baseline import registry_of
+from tasks.promotion.registry import Registry
+from tasks.promotion.rule import read_comparison
+from tasks.scoring.outcomes import USUAL_MIN_SCORE
+from tasks.tools.chosen_score import min_score_of
+from tasks.tools.label_files import SUMMARY, foreign_files
 
 WHATS = ("pseudo", "dataset", "predictions", "file")
-SUMMARY = "export.json"
 _WITH_MASKS = ("strong", "val", "kept_aside")
 
 
@@ -41,7 +46,8 @@ class ExportRequest:
             `predictions` (of the model on the val images), `file` (an annotation file).
         format: one of `data.annotations.export.EXPORTS`.
         masks: of pseudo labels: `refined` or `rough`.
-        min_score: of pseudo labels and predictions: the lowest score that is exported.
+        min_score: of pseudo labels and predictions: the lowest score that is exported. None: all pseudo labels; of
+            predictions those from the score on that was chosen on the val images, but all as coco-results.
         model: of predictions: `student`, `teacher`, or `baseline`, the model that the student was compared with.
         annotations: of `file`: a file or folder in any format that ingest reads.
         images: of `file`: the image root, for formats without all sizes and names; None: not needed.
@@ -50,7 +56,7 @@ class ExportRequest:
     what: str
     format: str
     masks: str = "refined"
-    min_score: float = 0.0
+    min_score: float | None = None
     model: str = "student"
     annotations: Path | None = None
     images: Path | None = None
@@ -65,15 +71,23 @@ def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[st
         workspace: the pipeline's.
 
     Returns:
-        The summary: what, format, and by part (a split, `pseudo`, ...) its counts.
+        The summary: what, format, min_score, and by part (a split, `pseudo`, ...) its counts.
 
     Raises:
         DataError: faults of the input files; content that the format can't hold.
         TaskError: an impossible request, missing results, other files in `out`.
     """
     _check(request, out)
-    summary: dict[str, Any] = {"what": request.what, "format": request.format, "parts": {}}
-    parts = _parts(request, workspace)
+    least = request.min_score
+    if least is None:
+        least = _chosen(request, workspace)
+    summary: dict[str, Any] = {
+        "what": request.what,
+        "format": request.format,
+        "min_score": least,
+        "parts": {},
+    }
+    parts = _parts(request, workspace, least)
     with atomic_dir(out) as folder:
         for name, frames, categories in parts:
             summary["parts"][name] = write_frames(folder, name, request.format, frames, categories)
@@ -92,13 +106,27 @@ def _check(request: ExportRequest, out: Path) -> None:
         )
     if (request.what == "file") != (request.annotations is not None):
         raise TaskError("--what file and --annotations FILE go together: give both or neither")
-    if out.exists() and not (out / SUMMARY).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise TaskError(
-            f"{out}: found files that aren't from an export; name a new folder, since all of it is replaced"
-        )
+    if fault := foreign_files(out):
+        raise TaskError(fault)
 
 
-def _parts(request: ExportRequest, workspace: Path) -> list[tuple[str, Iterator[Frame], Sequence[Category]]]:
+def _chosen(request: ExportRequest, workspace: Path) -> float:
+    """The lowest score that is exported if none is given."""
+    if request.what != "predictions" or request.format == "coco-results":
+        return 0.0
+    if request.model == "baseline":
+        version = read_comparison(workspace).baseline.version
+        metrics = Registry(registry_of(workspace)).entry(version).metrics if version else {}
+        chosen = min_score_of(metrics, "student")
+    else:
+        metrics = read_json(workspace / "evaluation" / "metrics.json", "evaluate")
+        chosen = min_score_of(metrics, request.model)
+    return USUAL_MIN_SCORE if chosen is None else chosen
+
+
+def _parts(
+    request: ExportRequest, workspace: Path, least: float
+) -> list[tuple[str, Iterator[Frame], Sequence[Category]]]:
     """The files to write: name, frames, classes."""
     if request.annotations is not None:
         images = None if request.images is None else ImageFolder(request.images)
@@ -116,10 +144,10 @@ def _parts(request: ExportRequest, workspace: Path) -> list[tuple[str, Iterator[
         made_by = "comparison" if request.model == "baseline" else "evaluation"
         path = workspace / made_by / "predictions" / f"{request.model}.json"
         rows = read_results(path, sizes, {category.id for category in val.categories})
-        found = [row for row in rows if row["score"] >= request.min_score]
+        found = [row for row in rows if row["score"] >= least]
         return [(request.model, frames_of_results(val, found), val.categories)]
     weak = Split.open(workspace / "dataset" / "weak")
-    frames = frames_of_pseudo(weak, _pseudo(workspace), request.masks, request.min_score)
+    frames = frames_of_pseudo(weak, _pseudo(workspace), request.masks, least)
     return [("pseudo", frames, weak.categories)]
 
 

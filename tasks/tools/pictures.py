@@ -5,7 +5,6 @@ Each instance has a colour of its own. Its class and score are written where the
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,11 @@ from data.masks import rle
 from data.messages import plain
 from data.storage import atomic_write
 from tasks.common.errors import TaskError
+from tasks.reporting.gallery import instance_colour
 
 FOLDER, SHEET = "pictures", "contact-sheet.jpg"
 LIST = ".drawn"
 """In the folder: the names of its pictures, which the next run replaces. Other files stay."""
-MIN_SCORE = 0.3
-"""Instances below it aren't drawn unless another score is given: most of them are wrong."""
 LONGEST_SIDES = (640, 1600)
 """Least and most: small images are enlarged, so that text fits."""
 SHEET_TILES, SHEET_COLUMNS, TILE = 48, 6, 320
@@ -57,7 +55,7 @@ def draw(pixels: Pixels, rows: Rows, names: Mapping[int, str]) -> Image.Image:
     # Large ones first, so that small ones on top of them are seen.
     order = sorted(range(len(rows)), key=lambda n: -rows[n]["bbox"][2] * rows[n]["bbox"][3])
     for n in order:
-        _draw_mask(canvas, rows[n], colour(n), thickness, scale)
+        _draw_mask(canvas, rows[n], instance_colour(n), thickness, scale)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(14.0, max(size) / 50))
@@ -66,15 +64,10 @@ def draw(pixels: Pixels, rows: Rows, names: Mapping[int, str]) -> Image.Image:
         if "point" in rows[n]:
             x, y = (value * scale for value in rows[n]["point"])
             radius = 2.0 * thickness
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour(n), outline="black")
+            pen.ellipse(
+                (x - radius, y - radius, x + radius, y + radius), fill=instance_colour(n), outline="black"
+            )
     return picture
-
-
-def colour(n: int) -> tuple[int, int, int]:
-    """RGB of the n-th instance: neighbours in number are far apart in hue (golden angle)."""
-    hue = (n * 0.61803398875) % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75 if n % 2 else 0.95, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _draw_mask(

@@ -28,8 +28,11 @@ from tasks.common.errors import TaskError
 from tasks.common.ordered_threads import ordered_thread_map
 from tasks.common.progress import Bar
 from tasks.common.stage_main import write_json
-from tasks.tools.pictures import MIN_SCORE, Pictures, remove
-from tasks.tools.predict_inputs import Rows, expanded, load, points_by_image, split_of
+from tasks.scoring.outcomes import USUAL_MIN_SCORE
+from tasks.tools.chosen_score import chosen_min_score
+from tasks.tools.label_files import check, relative_names, write_label_files
+from tasks.tools.pictures import Pictures, remove
+from tasks.tools.predict_inputs import Given, Rows, expanded, load, points_by_image, split_of
 from tasks.tools.predictor import Predicted, Predictor, Rules
 from tasks.training.out_of_memory import is_out_of_memory
 
@@ -39,7 +42,7 @@ READ_AHEAD = 1 << 27
 
 
 def predict_images(
-    images: Sequence[Path],
+    images: Sequence[str],
     model: Path,
     out: Path,
     *,
@@ -52,16 +55,17 @@ def predict_images(
     device: str,
     min_score: float | None = None,
     pictures: bool = False,
-) -> dict[str, int]:
+    formats: Sequence[str] = (),
+) -> dict[str, Any]:
     """Writes `out`/results.json: COCO results with compressed RLE, an image's rows together, each with file_name.
 
-    With `pictures` also `out`/pictures and `out`/contact-sheet.jpg.
+    With `pictures` also `out`/pictures and `out`/contact-sheet.jpg, for each of `formats` the folder `out`/FORMAT.
 
     With clicks there is one row per click, or under `compat` one per mask that the reference would report, and
     `out`/points.json has the fate of each click.
 
     Args:
-        images: files, folders of images, or glob patterns; image_id is 1, 2, ... in this order.
+        images: files, folders of images, glob patterns, or s3://BUCKET/PREFIX; image_id is 1, 2, ... in this order.
         model: a SOLOv2 checkpoint folder.
         out: folder; its other files stay.
         compat: use the reference's conventions.
@@ -71,12 +75,15 @@ def predict_images(
             imported checkpoint, and the rest from ./params.yaml.
         short_side, max_side: the size that images are resized to; None takes the checkpoint's.
         device: as `runtime.device`.
-        min_score: instances with a lower score are left out, in 0..1; None keeps all in the results, and those from
-            `pictures.MIN_SCORE` on in pictures. At clicks no row is left out.
+        min_score: instances with a lower score are left out, in 0..1; None keeps all in the results, and in pictures
+            and label files those from the score on that was chosen on the validation images. At clicks no row is left
+            out.
         pictures: whether to draw the instances over the images.
+        formats: of `label_files.FORMATS`.
 
     Returns:
-        Counts of images, points and masks.
+        Counts of images, points and masks; `min_score`: the score from which on instances are in pictures and label
+        files, and whether it was `chosen` on validation images; `labels`: counts by format.
 
     Raises:
         TaskError, DataError: images, clicks, checkpoints or params that can't be used; all of a kind are listed.
@@ -87,7 +94,9 @@ def predict_images(
         raise TaskError("IMAGE: found none, expected one or more")
     if min_score is not None and not 0 <= min_score <= 1:
         raise TaskError(f"--min-score: found {min_score:g}, expected 0 to 1")
-    images = expanded(images, out)
+    given = expanded(images, out)
+    names = relative_names([image.path for image in given])
+    check(out, formats, names)
     torch.use_deterministic_algorithms(True, warn_only=True)
     rules = _rules(model, compat=compat, prompted=points is not None, params=params)
     sides = {"short_side": short_side, "max_side": max_side}
@@ -97,11 +106,14 @@ def predict_images(
             raise TaskError(f"--{side.replace('_', '-')}: found {value}, expected 2 to {MAX_SIDE}")
     rules = rules._replace(size=rules.size.model_copy(update=chosen))
     predictor = Predictor(model, rules, refiner, resolve_device(device))
-    split = split_of(images, predictor.categories)
+    split = split_of(given, predictor.categories)
+    chosen_score = chosen_min_score(model) if min_score is None else None
+    least = next(one for one in (min_score, chosen_score, USUAL_MIN_SCORE) if one is not None)
     clicks = None if points is None else points_by_image(points, split)
     out.mkdir(parents=True, exist_ok=True)
-    drawn = Pictures(out, images, dict(predictor.categories)) if pictures else None
-    masks, fates = _write_results(out / RESULTS, predictor, split, images, clicks, _Shown(min_score, drawn))
+    drawn = Pictures(out, [image.path for image in given], dict(predictor.categories)) if pictures else None
+    shown = _Shown(min_score, least, drawn)
+    masks, fates = _write_results(out / RESULTS, predictor, split, given, clicks, shown)
     if drawn is None:
         remove(out)  # an earlier run's
     else:
@@ -109,13 +121,18 @@ def predict_images(
     (out / FATES).unlink(missing_ok=True)  # an earlier run's
     if clicks is not None:
         write_json(out / FATES, fates)
-    return {"images": len(images), "points": len(fates), "masks": masks}
+    labels = write_label_files(out, formats, out / RESULTS, split, names, least)
+    counts = {"images": len(given), "points": len(fates), "masks": masks}
+    return {**counts, "min_score": least, "chosen": chosen_score is not None, "labels": labels}
 
 
 class _Shown(NamedTuple):
     """Which rows are kept, and where they are drawn."""
 
     min_score: float | None
+    """of the results"""
+    least: float
+    """of the pictures"""
     pictures: Pictures | None
 
     def keep(self, rows: Rows) -> Rows:
@@ -125,8 +142,7 @@ class _Shown(NamedTuple):
     def draw(self, image_id: int, original: Tensor, rows: Rows) -> None:
         """Draws an image uint8 RGB [3, H, W] with those of the kept rows that are shown."""
         assert self.pictures is not None
-        least = MIN_SCORE if self.min_score is None else 0
-        shown = [row for row in rows if "point" in row or row["score"] >= least]
+        shown = [row for row in rows if "point" in row or row["score"] >= self.least]
         self.pictures.add(image_id, original.permute(1, 2, 0).numpy(), shown)
 
 
@@ -134,7 +150,7 @@ def _write_results(
     path: Path,
     predictor: Predictor,
     split: Split,
-    images: Sequence[Path],
+    images: Sequence[Given],
     clicks: dict[int, Rows] | None,
     shown: _Shown,
 ) -> tuple[int, Rows]:
@@ -162,7 +178,7 @@ def _write_results(
 def _jobs(
     predictor: Predictor,
     split: Split,
-    images: Sequence[Path],
+    images: Sequence[Given],
     clicks: dict[int, Rows] | None,
     shown: _Shown,
 ) -> Iterator[tuple[int, Callable[[], tuple[dict[str, Any], Predicted]]]]:
@@ -171,13 +187,13 @@ def _jobs(
     sizes = zip(split.images["width"].to_pylist(), split.images["height"].to_pylist(), strict=True)
     reading = (
         (2 * 3 * width * height, partial(load, path, rules.size, like_reference=rules.compat))
-        for path, (width, height) in zip(images, sizes, strict=True)
+        for (path, _), (width, height) in zip(images, sizes, strict=True)
     )
     read = ordered_thread_map(reading, most_bytes=READ_AHEAD)
-    for n, (path, image) in enumerate(zip(images, read, strict=True), start=1):
-        with _faults_of(path, predictor):
+    for n, ((_, name), image) in enumerate(zip(images, read, strict=True), start=1):
+        with _faults_of(name, predictor):
             size, job = predictor.find(image) if clicks is None else predictor.draw(image, clicks[n])
-        ids = {"image_id": n, "file_name": path.as_posix()}
+        ids = {"image_id": n, "file_name": name}
         if shown.pictures is None:
             yield size, partial(_finish, ids, job, shown, None)
         else:
@@ -186,7 +202,7 @@ def _jobs(
 
 
 @contextmanager
-def _faults_of(path: Path, predictor: Predictor) -> Iterator[None]:
+def _faults_of(path: str, predictor: Predictor) -> Iterator[None]:
     """Raises a network's errors as TaskErrors that name the image, which may be too large for the memory."""
     try:
         yield

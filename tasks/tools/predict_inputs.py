@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -16,28 +17,39 @@ from data.images.read import image_size, read_image
 from data.points import read_points
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, PointRecord
-from data.storage import IMAGE_SUFFIXES, list_files
+from data.storage import IMAGE_SUFFIXES, is_s3, list_files, split_s3
 from data.tables import IMAGES, INSTANCES, Category, DataError, Fault, Split
 from tasks.common.config import InputConfig
 from tasks.common.errors import TaskError
+from tasks.common.progress import Bar
 from tasks.inference.batches import ImageBatch, prepare, stack
 from tasks.tools.pictures import FOLDER, LIST, SHEET
 
 log = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
+FETCHED = ".fetched"
 NEXT_STEP = "name a readable image file, or leave it out"
 
 
-def expanded(images: Sequence[Path], out: Path) -> list[Path]:
+class Given(NamedTuple):
+    """An image: its file, and its name in results: the path as given, or its address in S3."""
+
+    path: Path
+    name: str
+
+
+def expanded(images: Sequence[str], out: Path) -> list[Given]:
     """The files that names stand for: a folder for the images in it and in its subfolders, a pattern such as
-    `photos/*.jpg` for the files that match it, in the order of their names. Hidden files are left out, and pictures
-    that an earlier run has drawn into `out`.
+    `photos/*.jpg` for the files that match it, s3://BUCKET/PREFIX for the images below it, in the order of their names.
+    Hidden files are left out, and pictures that an earlier run has drawn into `out`. Images from S3 are downloaded into
+    `out`/.fetched, where a later run finds them.
 
     Raises:
         TaskError: a folder has no image, a pattern no match, or can't be used; all are listed.
+        DataError: S3 can't be used, or an object can't be downloaded.
     """
-    found: list[Path] = []
+    found: list[Given] = []
     faults: list[str] = []
     sheet, pictures = (out / SHEET).resolve(), (out / FOLDER).resolve()
     has_pictures = (pictures / LIST).is_file()
@@ -46,7 +58,11 @@ def expanded(images: Sequence[Path], out: Path) -> list[Path]:
         resolved = path.resolve()
         return resolved == sheet or (has_pictures and resolved.parent == pictures)
 
-    for path in images:
+    for name in images:
+        if is_s3(name):
+            found += _fetched(name, out / FETCHED)
+            continue
+        path = Path(name)
         if path.is_dir():
             inside = [path / name for name in list_files(path, IMAGE_SUFFIXES)]
             expected = f"files {', '.join(IMAGE_SUFFIXES)} in the folder"
@@ -61,15 +77,36 @@ def expanded(images: Sequence[Path], out: Path) -> list[Path]:
                 continue
             expected = "one or more files that match"
         else:
-            found.append(path)
+            found.append(Given(path, path.as_posix()))
             continue
         inside = [one for one in inside if not is_drawn(one)]
         if not inside:
             faults.append(f"{path}: found no image; expected {expected}")
-        found += inside
+        found += [Given(one, one.as_posix()) for one in inside]
     if faults:
         raise TaskError("\n".join(faults))
     return found
+
+
+def _fetched(source: str, cache: Path) -> list[Given]:
+    """The images below an address in S3, downloaded."""
+    from data.remote.fetch import fetch, open_remote  # boto3 takes a second
+
+    remote = open_remote(source)
+    names = sorted(name for name in remote.objects if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+    if not names:
+        raise TaskError(
+            f"{source}: found no image; expected objects {', '.join(IMAGE_SUFFIXES)} below this prefix"
+        )
+    into = cache / "trees" / quote("/".join(split_s3(source)), safe="")
+    with Bar("download", len(names), "image") as bar:
+        refused = fetch(remote, names, cache, into, lambda _: bar.advance(1))
+    if refused:
+        step = "fix or remove the object, then run again"
+        raise DataError(
+            Fault(source, name, one.found, one.expected, step) for name, one in sorted(refused.items())
+        )
+    return [Given(into / name, f"s3://{remote.bucket}/{remote.objects[name].key}") for name in names]
 
 
 def _is_hidden(path: Path, pattern: Path) -> bool:
@@ -77,7 +114,7 @@ def _is_hidden(path: Path, pattern: Path) -> bool:
     return any(part.startswith(".") for part in set(path.parts) - set(pattern.parts))
 
 
-def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:
+def split_of(images: Sequence[Given], categories: Sequence[Category]) -> Split:
     """The images as a split in memory: ids 1, 2, ... in this order, names as given.
 
     Raises:
@@ -85,19 +122,18 @@ def split_of(images: Sequence[Path], categories: Sequence[Category]) -> Split:
     """
     faults: list[Fault] = []
     rows = []
-    for name, count in Counter(image.as_posix() for image in images).items():
+    for name, count in Counter(image.name for image in images).items():
         if count > 1:
             faults.append(
                 Fault(name, "image", f"it {count} times", "each image once", "leave the others out")
             )
-    for n, path in enumerate(images, start=1):
+    for n, (path, name) in enumerate(images, start=1):
         try:
             with _next_step():
                 width, height = image_size(path)
         except DataError as error:
             faults += error.faults
             continue
-        name = path.as_posix()
         facts = {"image_id": n, "file_name": name, "uri": name, "width": width, "height": height}
         rows.append(dict.fromkeys(IMAGES.names) | facts | {"status": "ok"})
     if faults:

@@ -130,3 +130,29 @@ def test_a_table_that_is_too_wide_has_its_params_in_a_second_one() -> None:
         and ["student.steps=9"] in shown[0]
     )
     assert [*figures_row, "3", "9"] in shown[1]
+
+
+@pytest.mark.parametrize("width", [80, 70])
+def test_long_names_and_values_fit_into_80_columns(width: int) -> None:
+    """Figures stay whole; an experiment has only the params that differ from its commit's."""
+    figures = dict.fromkeys(FIGURES, 40.0)
+    grids = {"student.grids": [40, 36, 24, 16, 12], "student.augment.brightness": 0.3, "student.lr": 0.001}
+    long = "an-experiment-with-a-long-name-of-its-own-and-more"
+    changed = grids | {"student.lr": 0.0025, "student.grids": list(range(100, 140))}
+    rows = [
+        Row("a1b2c3d4e", "", "commit", None, figures, {}, grids),
+        Row(long, "a1b2c3d4e", "running", None, figures | {"AP": 43.25}, {}, changed),
+        Row("same", "a1b2c3d4e", "done", None, figures, {}, grids),
+    ]
+    console = Console(width=width, file=io.StringIO())
+    _show(console, rows)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[1:] for line in lines if "running" in line] == [
+        ["running", "43.2", "(+3.2)", "40.0", "40.0", "40.0", "40.0"]
+    ]
+    assert "teacher" in text and ["same", "none"] in lines
+    joined = "".join(text.split())
+    assert "student.lr=0.0025" in joined and joined.count("student.augment.brightness=0.3") == 1
+    assert all(f"{n}," in joined for n in range(100, 139))

@@ -76,12 +76,20 @@ def workspace(tmp_path: Path) -> Path:
     for model, score in (("student", 0.75), ("teacher", 0.25)):
         row = {"image_id": 1, "category_id": 9, "score": score, "height": HEIGHT, "width": WIDTH}
         write_results(root / f"evaluation/predictions/{model}.json", [row | {"rle_counts": rle(2, 2, 3)}])
+    chosen(root, student=0.75, teacher=0.1)
     return root
+
+
+def chosen(root: Path, **scores: float | None) -> None:
+    metrics = {name: {"min_score": score} for name, score in scores.items()}
+    (root / "evaluation/metrics.json").write_text(json.dumps(metrics))
 
 
 def test_pseudo_labels_carry_score_and_point(workspace: Path, tmp_path: Path) -> None:
     summary = export_labels(ExportRequest("pseudo", "coco"), tmp_path / "out", workspace)
-    assert summary == {"what": "pseudo", "format": "coco", "parts": {"pseudo": {"images": 2, "labels": 3}}}
+    assert summary == {
+        "what": "pseudo", "format": "coco", "min_score": 0.0, "parts": {"pseudo": {"images": 2, "labels": 3}}
+    }  # fmt: skip
     coco = read_coco(tmp_path / "out/pseudo.json")
     assert [row["id"] for row in coco.images] == [7, 8]  # without a mask an image says nothing
     assert [(row["point_id"], row["score"], row["category_id"]) for row in coco.annotations] == [
@@ -118,7 +126,7 @@ def test_bitmasks_of_pseudo_labels_have_their_scores_beside_them(workspace: Path
     )
     assert done.exit_code == 0, done.output
     assert "3 masks on 2 images" in done.output
-    assert "masks overlap, which bitmasks can't: 9 pixels went to the mask on top\n" in done.output
+    assert "masks overlap, which bdd-bitmask can't: 9 pixels went to the mask on top\n" in done.output
     scores = json.loads((tmp_path / "out/pseudo/scores.json").read_text())
     assert [[(row["id"], row["index"], row["score"]) for row in frame["labels"]] for frame in scores] == [
         [("aa", 1, 0.7), ("bb", 2, 0.9)], [("cc", 1, 0.2)],
@@ -139,6 +147,23 @@ def test_predictions(workspace: Path, tmp_path: Path, model: str, score: float) 
         ExportRequest("predictions", "scalabel", model=model, min_score=0.8), tmp_path / "o", workspace
     )
     assert none["parts"][model] == {"images": 1, "labels": 0}
+
+
+@pytest.mark.parametrize(
+    ("score", "labels"), [(0.75, 1), (0.76, 0), (None, 1)]
+)  # where none was chosen, those from 0.3 on
+def test_by_default_predictions_from_the_chosen_score_on(
+    workspace: Path, tmp_path: Path, score: float | None, labels: int
+) -> None:
+    chosen(workspace, student=score, teacher=0.1)
+    for format in ("coco", "yolo-seg", "cvat", "label-maps", "scalabel", "bdd-bitmask"):
+        summary = export_labels(ExportRequest("predictions", format), tmp_path / "out", workspace)
+        assert summary["min_score"] == (0.3 if score is None else score)
+        assert summary["parts"]["student"]["labels"] == labels
+    summary = export_labels(ExportRequest("predictions", "coco-results"), tmp_path / "out", workspace)
+    assert summary["min_score"] == 0 and summary["parts"]["student"]["labels"] == 1
+    given = export_labels(ExportRequest("predictions", "coco", min_score=0.0), tmp_path / "out", workspace)
+    assert given["parts"]["student"]["labels"] == 1
 
 
 def test_the_dataset_and_a_file(workspace: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from data.masks import rle
 from tasks.common.errors import TaskError
+from tasks.reporting.gallery import instance_colour
 from tasks.tools.pictures import (
     LIST,
     LONGEST_SIDES,
@@ -17,7 +18,6 @@ from tasks.tools.pictures import (
     SHEET_TILES,
     TILE,
     Pictures,
-    colour,
     draw,
     remove,
 )
@@ -44,14 +44,16 @@ def test_instances_are_coloured_where_their_masks_are_and_nowhere_else() -> None
     outside[38:362, 38:362] = False  # the outline's width
     assert (found[outside] == 100).all()
     inside = found[320, 320].astype(int)
-    assert np.abs(inside - (100 * 0.55 + np.array(colour(1)) * 0.45)).max() <= 2
+    assert np.abs(inside - (100 * 0.55 + np.array(instance_colour(1)) * 0.45)).max() <= 2
     # The small one is on top of the large one, though its row comes first.
-    assert np.abs(found[240, 160].astype(int) - (inside * 0.55 + np.array(colour(0)) * 0.45)).max() <= 2
+    assert (
+        np.abs(found[240, 160].astype(int) - (inside * 0.55 + np.array(instance_colour(0)) * 0.45)).max() <= 2
+    )
     assert (image == 100).all()
 
 
 def test_neighbours_in_number_differ_in_colour() -> None:
-    colours = np.array([colour(n) for n in range(12)])
+    colours = np.array([instance_colour(n) for n in range(12)])
     assert np.abs(np.diff(colours, axis=0)).sum(1).min() > 150
     assert len(set(map(tuple, colours.tolist()))) == 12
 

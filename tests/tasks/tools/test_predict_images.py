@@ -25,10 +25,12 @@ from models.reference.published_config import STUDENT, refinenet_config, solov2_
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
 from tasks.common.errors import TaskError
+from tasks.promotion.baseline import folder_hash
 from tasks.tools import predict_images as predict_images_module
 from tasks.tools.import_checkpoint import import_checkpoint
 from tasks.tools.predict_images import predict_images
 from tasks.tools.predict_inputs import expanded
+from tests.conftest import Bucket
 from tests.tasks.conftest import ROOT, tiny_recipe
 
 Rows = list[dict[str, Any]]
@@ -36,10 +38,10 @@ UNRESIZED = ["--short-side", "256", "--device", "cpu"]
 """The fixture's image went into the reference as it was."""
 
 
-def call(images: list[Path], model: Path, out: Path, **options: Any) -> Rows:
+def call(images: list[Any], model: Path, out: Path, **options: Any) -> Rows:
     usual = {"compat": False, "points": None, "refiner": None, "params": None, "device": "cpu"}
     usual |= {"short_side": None, "max_side": None}
-    counts = predict_images(images, model, out, **{**usual, **options})
+    counts = predict_images(list(map(str, images)), model, out, **{**usual, **options})
     rows: Rows = json.loads((out / "results.json").read_text())
     assert counts["masks"] == sum(row.get("status") != "empty" for row in rows)
     return rows
@@ -125,7 +127,7 @@ def test_prompted_results_are_the_reference_s(
     arguments = ["predict", str(path), "--model", str(imported[0]), "--compat", "--points", str(clicks)]
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out"), *UNRESIZED])
     assert result.exit_code == 0, result.output
-    assert "9 masks for 10 points on 1 images" in " ".join(result.output.split())
+    assert "9 masks for 10 points on 1 image" in " ".join(result.output.split())
     rows = json.loads((tmp_path / "out/results.json").read_text())
     with np.load(fixture / "a256x320_infer_point_mask_openranges.npz") as theirs:
         assert [row["category_id"] - 1 for row in rows] == theirs["classes"].tolist()
@@ -256,6 +258,55 @@ def test_instances_below_the_least_score_are_left_out(
     assert cv2.imread(str(tmp_path / "kept/contact-sheet.jpg")) is not None
 
 
+def test_the_chosen_score_decides_on_pictures_and_label_files_but_not_on_results(
+    narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
+) -> None:
+    """A model in a workspace whose evaluation chose a score."""
+    every = call(images, narrow[0], tmp_path / "all")
+    scores = sorted(row["score"] for row in every)
+    least = scores[len(scores) // 2]
+    shutil.copytree(narrow[0], tmp_path / "workspace/student")
+    (tmp_path / "workspace/evaluation").mkdir()
+    files = {
+        "details": {"student": {"model": folder_hash(narrow[0])}},
+        "metrics": {"student": {"min_score": least}},
+    }
+    for name, content in files.items():
+        (tmp_path / f"workspace/evaluation/{name}.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    assert call(images, tmp_path / "workspace/student", out, pictures=True, formats=["coco", "cvat"]) == every
+    coco = json.loads((out / "coco/predictions.json").read_text())
+    expected = [row for row in every if row["score"] >= least]
+    assert [a["score"] for a in coco["annotations"]] == [row["score"] for row in expected]
+    assert [image["file_name"] for image in coco["images"]] == ["a.png", "sub/b.png"]
+    assert (out / "cvat/predictions.xml").read_text().count("<mask ") == len(expected)
+    kept = call(images, tmp_path / "workspace/student", out, min_score=1.0, formats=["coco"])
+    assert kept == [] and json.loads((out / "coco/predictions.json").read_text())["annotations"] == []
+    with pytest.raises(TaskError, match="--format: found 'voc', expected one of"):
+        call(images, narrow[0], tmp_path / "other", formats=["voc"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_images_in_s3(narrow: tuple[Path, Path], images: list[Path], tmp_path: Path, bucket: Bucket) -> None:
+    """Those below the prefix; other objects aren't downloaded. Results have their addresses."""
+    bucket.fill({"photos/a.png": images[0].read_bytes(), "photos/sub/b.png": images[1].read_bytes(),
+                 "photos/notes.txt": b"x", "other/c.png": images[0].read_bytes()})  # fmt: skip
+    local = call(images, narrow[0], tmp_path / "local")
+    source = f"s3://{bucket.name}/photos"
+    found = call([source], narrow[0], tmp_path / "out", pictures=True, formats=["coco"])
+    names = {1: f"{source}/a.png", 2: f"{source}/sub/b.png"}
+    assert found == [row | {"file_name": names[row["image_id"]]} for row in local]
+    coco = json.loads((tmp_path / "out/coco/predictions.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a.png", "sub/b.png"]
+    assert sorted(path.name for path in (tmp_path / "out/pictures").glob("*.jpg")) == ["a.jpg", "b.jpg"]
+    assert not list((tmp_path / "out").rglob("notes.txt"))
+    with pytest.raises(DataError, match="no object there"):
+        call([f"s3://{bucket.name}/gone"], narrow[0], tmp_path / "out")
+    bucket.fill({"texts/notes.txt": b"x"})
+    with pytest.raises(TaskError, match="texts: found no image"):
+        call([f"s3://{bucket.name}/texts"], narrow[0], tmp_path / "out")
+
+
 def test_at_clicks_no_row_is_left_out(
     narrow: tuple[Path, Path], images: list[Path], params: Path, tmp_path: Path
 ) -> None:
@@ -284,9 +335,9 @@ def test_names_of_folders_and_patterns(
         (tmp_path / "images" / hidden).parent.mkdir(exist_ok=True)
         shutil.copy(images[0], tmp_path / "images" / hidden)
     monkeypatch.chdir(tmp_path)
-    assert [path.as_posix() for path in expanded(list(map(Path, names)), Path("out"))] == found
-    absolute = expanded([tmp_path / name for name in names], tmp_path / "out")
-    assert absolute == [tmp_path / name for name in found]
+    assert [image.name for image in expanded(names, Path("out"))] == found
+    absolute = expanded([str(tmp_path / name) for name in names], tmp_path / "out")
+    assert [image.path for image in absolute] == [tmp_path / name for name in found]
 
 
 def test_pictures_of_an_earlier_run_are_no_images(
@@ -322,7 +373,7 @@ def test_folders_and_patterns_that_cannot_be_used_are_all_reported(
     (tmp_path / "empty").mkdir()
     names = [tmp_path / "empty", tmp_path / "images" / "*.gif", tmp_path / "images" / "**.png", images[0]]
     with pytest.raises(TaskError) as error:
-        expanded(names, tmp_path / "out")
+        expanded(list(map(str, names)), tmp_path / "out")
     lines = str(error.value).splitlines()
     assert len(lines) == 3
     assert "empty: found no image; expected files .bmp" in lines[0]

@@ -1,0 +1,1 @@
+"""Writers of label files for other tools, a format each."""
