@@ -8,6 +8,7 @@ after one. The class is the selection's name, its group, or the counter of the m
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 import zipfile
@@ -21,6 +22,7 @@ from data.points.record import Importer, Options, PointFile, PointRecord, Proble
 from data.points.slices import of_slices
 from data.points.values import number
 
+logging.getLogger("roifile").setLevel(logging.CRITICAL)  # its warnings name no file; faults do
 MAGIC, ZIP = b"Iout", b"PK"
 MAX_BYTES = 256 * 2**20
 """Of an archive, unpacked: 4 million selections of one point."""
