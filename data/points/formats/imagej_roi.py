@@ -27,6 +27,13 @@ MAGIC, ZIP = b"Iout", b"PK"
 MAX_BYTES = 256 * 2**20
 """Of an archive, unpacked: 4 million selections of one point."""
 MAX_ENTRIES = 1_000_000
+MAX_ENTRY = 2**24
+"""Bytes of a .roi; a point selection has at most 65,535 points of 16."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, ValueError, OSError, EOFError, RuntimeError, IndexError,
+)  # fmt: skip
+"""What Python's zipfile raises for damaged, encrypted and unusual archives."""
 EXPECTED = "ImageJ's .roi of a point selection, or a RoiSet.zip of them"
 
 _AUTOMATIC = re.compile(r"[\d-]+")  # ImageJ's own names: 0012-0034, or slice, y and x
@@ -39,7 +46,7 @@ def sniff(file: PointFile, _: Options) -> bool:
     if file.content.startswith(ZIP):
         try:
             names = zipfile.ZipFile(io.BytesIO(file.content)).namelist()
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        except ZIP_ERRORS:
             return False
         return any(name.lower().endswith(".roi") for name in names)
     return file.content.startswith(MAGIC)
@@ -77,7 +84,7 @@ def _rois(file: PointFile) -> Iterator[tuple[str, ImagejRoi | Problem]]:
         return
     try:
         archive = zipfile.ZipFile(io.BytesIO(file.content))
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise file.fault(
             f"an unreadable zip archive ({error})"[:200],
             EXPECTED,
@@ -94,18 +101,21 @@ def _rois(file: PointFile) -> Iterator[tuple[str, ImagejRoi | Problem]]:
         )
     for entry in entries:
         place = f"file {entry.filename}"[:200]
-        if not entry.filename.lower().endswith(".roi"):
-            yield place, Problem("bad_record", "a file of another kind in the archive", "ImageJ's .roi")
-            continue
-        try:
-            content = archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
-            yield (
-                place,
-                Problem("bad_record", f"a file that can't be unpacked ({error})"[:200], "ImageJ's .roi"),
-            )
+        if entry.filename.lower().endswith(".roi"):
+            yield place, _unpacked(archive, entry)
         else:
-            yield place, _parsed(content)
+            yield place, Problem("bad_record", "a file of another kind in the archive", "ImageJ's .roi")
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ImagejRoi | Problem:
+    if entry.file_size > MAX_ENTRY or entry.compress_type not in METHODS:
+        found = f"a file of {entry.file_size:,} bytes, compressed by method {entry.compress_type}"
+        return Problem("bad_record", found, f"at most {MAX_ENTRY:,} bytes, stored or deflated")
+    try:
+        return _parsed(archive.read(entry))
+    except ZIP_ERRORS as error:
+        found = f"a file that can't be unpacked ({error})"[:200]
+        return Problem("bad_record", found, "ImageJ's .roi")
 
 
 def _is_hidden(name: str) -> bool:

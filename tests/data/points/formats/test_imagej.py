@@ -167,6 +167,20 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Any, monkeypatch:
     assert "can't be unpacked (Bad CRC-32" in broken.problem.found and good.problem is None  # type: ignore[union-attr]
 
 
+def test_large_and_unusual_files_of_an_archive_are_not_unpacked(read: Read) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("large.roi", bytes(2**24 + 1), zipfile.ZIP_DEFLATED)
+        file.writestr("lzma.roi", roi([[3, 4]]), zipfile.ZIP_LZMA)
+        file.writestr("good.roi", roi([[3, 4]]), zipfile.ZIP_STORED)
+    found = read("imagej_roi", buffer.getvalue(), "a.zip")
+    assert [(r.source_record, r.problem.found) for r in found if r.problem] == [
+        ("file large.roi", "a file of 16,777,217 bytes, compressed by method 8"),
+        ("file lzma.roi", f"a file of {len(roi([[3, 4]]))} bytes, compressed by method 14"),
+    ]
+    assert places(found) == [("a", 3.5, 4.5)]
+
+
 @pytest.mark.parametrize("content", [b"PK\x03\x04 no zip .roi", b"Iout", b"", b"{}"])
 def test_files_that_are_no_selection(tmp_path: Any, content: bytes) -> None:
     path = tmp_path / "a.roi"
