@@ -77,7 +77,7 @@ def describe(path: Path, images: ImageFiles | None = None, mask_class: str | Non
     Raises:
         DataError: missing, of no known format (the message lists the readable ones), or several formats in one folder.
     """
-    splits = splits_of(path)
+    splits = splits_of(path)  # of a folder
     parts = [path / name for name in splits.values()] or [path]
     format = format_of(parts[0])
     options = ReadOptions(

@@ -20,7 +20,7 @@ from data.errors import DataError, Fault
 from data.masks.polygons import from_polygons
 from data.storage import is_safe
 from data.tables import Category
-from data.text import TEXT, is_text
+from data.text import TEXT, clean, is_text
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Records:
         self, file: Path | str, record: str, found: str, expected: str, step: str = "correct this record"
     ) -> None:
         """A fault of one record; long texts are cut."""
-        one = Fault(str(file), record[:200], found[:300], expected, step)
+        one = Fault(clean(str(file)), clean(record[:200]), clean(found[:300]), clean(expected), step)
         (self.rejected if self.options.reject else self.faults).append(one)
 
     def add_faults(self, error: DataError) -> None:

@@ -26,7 +26,7 @@ class Evaluator(StrEnum):
 
 
 def evaluate(
-    ground_truth: Annotated[Path, typer.Option(help="Masks: COCO, Scalabel, or a folder of bitmasks.")],
+    ground_truth: Annotated[Path, typer.Option(help="Masks in any format of docs/masks.md.")],
     results: Annotated[Path, typer.Option(help="COCO results with masks: of `predict`, or any other tool.")],
     max_detections: Annotated[
         int, typer.Option(min=1, help="Detections that count, for each image and class. COCO's own: 100.")

@@ -76,7 +76,7 @@ def export(
         typer.Option(help="Whose predictions: the promoted model, the current student, or the teacher."),
     ] = Model.promoted,
     annotations: Annotated[
-        Path | None, typer.Option(help="With --what file: COCO, Scalabel, or a folder of bitmasks.")
+        Path | None, typer.Option(help="With --what file: masks in any format of docs/masks.md.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="With --what file: the image root, where sizes or names are missing.")

@@ -72,6 +72,7 @@ def read_labels(config: IngestConfig, origin: Sources) -> Labels:
         labels.images["weak"] = _unlisted([name for name in found if name not in maps], labels.images, ids)
     if labels.images["weak"] or not labels.faults:
         labels.faults += _not_weak(labels)
+    labels.faults = list(dict.fromkeys(labels.faults))  # a missing folder of images is one fault
     return labels
 
 

@@ -142,8 +142,14 @@ class SourceImages:
         return name in self.names() or self._origin.has_image(name)
 
     def below_root(self, path: Path) -> str | None:
-        """A local path relative to the image root; None if it isn't below, as for images in S3."""
-        return None if is_s3(self._origin.config.images) else below(self._origin.config.images, path)
+        """The place below the image root of a local path, or of the object that it is a copy of; None if elsewhere."""
+        config = self._origin.config
+        if not is_s3(config.images):
+            return below(config.images, path)
+        here = below(self._origin.annotations, path) if is_s3(config.annotations) else None
+        place = "" if here is None else f"{config.annotations.rstrip('/')}/{here}"
+        root = config.images.rstrip("/") + "/"
+        return place.removeprefix(root) if place.startswith(root) else None
 
     def prepare(self, names: Collection[str]) -> None:
         """Downloads these files, where they are in S3; they aren't downloaded again with their split."""

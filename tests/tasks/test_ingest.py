@@ -55,14 +55,16 @@ def ingest(
 ) -> Callable[..., Path]:
     """Writes the documents and seven images, and ingests them; returns the workspace."""
 
-    def go(documents: Documents, *, images: range = range(1, 8), **changes: Any) -> Path:
+    def go(
+        documents: Documents, *, images: range = range(1, 8), root: str = "images", **changes: Any
+    ) -> Path:
         source = tmp_path / "source"
         (source / "images").mkdir(parents=True, exist_ok=True)
         for i in images:
             cv2.imwrite(str(source / "images" / f"{i}.png"), np.full((10, 20, 3), i, np.uint8))
         for name, content in documents.items():
             (source / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-        recipe["ingest"] |= {"images": str(source / "images"), "annotations": str(source), **changes}
+        recipe["ingest"] |= {"images": str(source / root), "annotations": str(source), **changes}
         run(params_of(recipe), tmp_path / "workspace")
         return tmp_path / "workspace"
 
@@ -450,3 +452,9 @@ def test_a_name_that_fits_several_images_is_a_fault_of_its_record(
     assert ids(workspace, "strong") == {"2.png": 2}
     (row,) = read_parquet(workspace / "dataset/strong/rejected.parquet", REJECTED_IMAGES).to_pylist()
     assert (row["reason"], row["annotations"]) == ("ambiguous", 1)
+
+
+def test_a_missing_folder_of_images_is_one_fault(ingest: Callable[..., Path], documents: Documents) -> None:
+    with pytest.raises(DataError) as caught:
+        ingest(documents, root="absent")
+    assert [fault.found for fault in caught.value.faults] == ["no such folder"]

@@ -301,3 +301,18 @@ def test_masks_of_missing_images_are_rejected_one_by_one(tmp_path: Path, own: Go
     assert sorted((row["reason"], row["found"]) for row in rows) == [
         ("annotation", "no image 'gone'"), ("annotation", "no image 'lost'"), ("size", f"{WIDTH} x {HEIGHT} pixels"),
     ]  # fmt: skip
+
+
+def test_label_maps_next_to_their_images_in_s3(
+    tmp_path: Path, own: Go, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "BACKOFF_S", 0.01)
+    for name in ("one", "two", "three"):
+        picture(tmp_path / f"set/{name}.png")
+    for name in ("one", "two"):
+        picture(tmp_path / f"set/{name}_masks.png", np.eye(HEIGHT, WIDTH, dtype=np.uint8))
+    local = names_of(own(strong=".", val=0.5))
+    bucket.fill({f"set/{path.name}": path.read_bytes() for path in (tmp_path / "set").iterdir()})
+    place = f"s3://{bucket.name}/set"
+    assert names_of(own(strong=".", val=0.5, images=place, annotations=place)) == local
+    assert local["weak"] == ["three.png"]

@@ -135,15 +135,16 @@ def _addresses(data: Json) -> list[str]:
 
 def _regions(place: str, results: Any) -> Iterator[_Region]:
     rows = [row for row in results if isinstance(row, dict)] if isinstance(results, list) else []
-    labels: dict[object, list[Any]] = {}
+    labels: dict[str, list[Any]] = {}
     for row in rows:
-        if row.get("type") in _LABELS and isinstance(row.get("value"), dict) and row.get("type") == "labels":
-            labels.setdefault(row.get("id"), []).extend(row["value"].get("labels") or [])
+        value = row.get("value")
+        if row.get("type") == "labels" and isinstance(value, dict) and isinstance(value.get("labels"), list):
+            labels.setdefault(str(row.get("id")), []).extend(value["labels"])
     for n, row in enumerate(rows):
         value = row.get("value")
-        if isinstance(value, dict) and row.get("type") not in _LABELS and "original_width" in row:
+        if isinstance(value, dict) and str(row.get("type")) not in _LABELS and "original_width" in row:
             record = f"{place}, result {row.get('id', f'#{n}')}"
-            yield _Region(record, {**row, **value}, labels.get(row.get("id"), []))
+            yield _Region(record, {**row, **value}, labels.get(str(row.get("id")), []))
 
 
 def _region(file: Path, region: _Region, image: ImageRow, records: Records) -> None:

@@ -6,6 +6,7 @@ and belong to no object. Classes are those of `labelmap.txt` (CVAT, Datumaro), e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -99,9 +100,17 @@ def _classes(root: Path) -> tuple[dict[int, str], Colours]:
         if (
             not name
             or len(parts) != 3
-            or not all(part.strip().isdigit() and int(part) < 256 for part in parts)
+            or not all(re.fullmatch(r" *[0-9]{1,3} *", part) and int(part) < 256 for part in parts)
         ):
-            faults.append(Fault(str(file), f"line {n + 1}", repr(line[:100]), "name:r,g,b::", "correct it"))
+            faults.append(
+                Fault(
+                    str(file),
+                    f"line {n + 1}",
+                    repr(line[:100]),
+                    "name:r,g,b::, names that differ",
+                    "correct it",
+                )
+            )
             continue
         r, g, b = map(int, parts)
         table[r, g, b] = n
