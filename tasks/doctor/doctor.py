@@ -108,6 +108,7 @@ def _data(params: Params, folder: Path, again: bool) -> tuple[Diagnosis, bool]:
 
 def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
     from tasks.doctor.data import check_classes, check_images, check_points
+    from tasks.doctor.judgement import check_judgement
     from tasks.doctor.leaks import check_leaks
     from tasks.doctor.needs import estimate, note_gpu
     from tasks.doctor.objects import check_objects
@@ -123,6 +124,7 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
     check_classes(splits, points, diagnosis)
     check_leaks(splits, folder / "thumbnails.arrow", diagnosis)
     check_objects(params, splits["strong"], splits["val"], diagnosis)
+    check_judgement(params, splits, points, diagnosis)
     note_gpu(params, diagnosis)
     write_json(folder / NEEDS, estimate(params, splits, 0 if points is None else len(points))._asdict())
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())

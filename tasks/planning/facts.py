@@ -21,8 +21,6 @@ SAMPLED = 200
 """Images of a split whose colours are measured, spread evenly over it."""
 SIDE = 64
 """Pixels of the copies on which colours are measured."""
-GREY = 0.05
-"""Mean saturation (0 to 1) below which an image counts as grey."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,8 +50,6 @@ class Facts:
     """Objects on each strong image with one or more"""
     clicks_per_image: Floats
     """Clicks on each weak image with one or more"""
-    grey_share: float
-    """Of the sampled images: without colour"""
     unlike_share: float
     """Of the sampled weak images: mean colour unlike that of each strong image"""
 
@@ -83,8 +79,8 @@ def machine_facts(memory: int | None) -> Machine:
     return Machine(cores, memory, properties.name, properties.total_memory, torch.cuda.is_bf16_supported())
 
 
-def data_facts(splits: Mapping[str, Split], points: pa.Table | None) -> Facts:
-    """Of the splits that ingest wrote, and the usable points."""
+def data_facts(splits: Mapping[str, Split], points: pa.Table | None, *, colours: bool = True) -> Facts:
+    """Of the splits that ingest wrote, and the usable points; without `colours` no image is read."""
     strong, weak = splits["strong"], splits["weak"]
     names = {one.id: one.name for one in strong.categories}
     usable = [split.images.filter(pc.equal(split.images["status"], "ok")) for split in (strong, weak)]
@@ -99,8 +95,7 @@ def data_facts(splits: Mapping[str, Split], points: pa.Table | None) -> Facts:
     labels = Counter(objects["category_id"].to_pylist())
     clicks: Counter[int] = Counter() if points is None else Counter(points["category_id"].to_pylist())
     clicked = [] if points is None else list(Counter(points["image_id"].to_pylist()).values())
-    strong_colours, weak_colours = _colours(strong), _colours(weak)
-    every = np.concatenate([strong_colours, weak_colours])
+    strong_colours, weak_colours = (_colours(one) if colours else np.zeros((0, 3)) for one in (strong, weak))
     return Facts(
         strong=len(usable[0]),
         weak=len(usable[1]),
@@ -115,13 +110,12 @@ def data_facts(splits: Mapping[str, Split], points: pa.Table | None) -> Facts:
         object_lengths=boxes[:, 2:].max(1).astype(np.float64) if len(boxes) else np.zeros(0),
         per_image=np.array(list(Counter(objects["image_id"].to_pylist()).values()), np.float64),
         clicks_per_image=np.array(clicked, np.float64),
-        grey_share=float((every[:, 3] < GREY).mean()) if len(every) else 0.0,
         unlike_share=_unlike(strong_colours, weak_colours),
     )
 
 
 def _colours(split: Split) -> Floats:
-    """[n, 4] of images that are spread evenly over the split: mean CIELAB (each 0 to 255), mean saturation (0 to 1)."""
+    """[n, 3] of images that are spread evenly over the split: mean CIELAB, each 0 to 255."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(SAMPLED, len(split))).round().astype(int))
     found = []
     for row in rows if len(split) else []:
@@ -130,10 +124,8 @@ def _colours(split: Split) -> Floats:
         except DataError:  # the doctor reports it
             continue
         small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3).mean(0)
-        saturation = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[..., 1].mean() / 255
-        found.append([*lab, saturation])
-    return np.array(found, np.float64).reshape(-1, 4)
+        found.append(cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3).mean(0))
+    return np.array(found, np.float64).reshape(-1, 3)
 
 
 FAR = 20.0
@@ -144,5 +136,5 @@ city are at most 17 apart; a fifth of the nuclei, stained ones, is 100 and more 
 def _unlike(strong: Floats, weak: Floats) -> float:
     if not len(strong) or not len(weak):
         return 0.0
-    distances = np.linalg.norm(weak[:, None, :3] - strong[None, :, :3], axis=2)
+    distances = np.linalg.norm(weak[:, None] - strong[None], axis=2)
     return float((distances.min(1) > FAR).mean())

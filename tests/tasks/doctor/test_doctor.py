@@ -21,6 +21,7 @@ import yaml
 
 from models.backbones.registry import BACKBONES, WeightsPackage
 from tasks.common.config import load_params
+from tasks.doctor import judgement
 from tasks.doctor.doctor import _listing, full_check
 from tasks.doctor.finding import Diagnosis
 from tests.conftest import Bucket
@@ -102,6 +103,10 @@ def project(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pro
     recipe["points"] |= {"files": "mine/points", "on_reject": "report"}
     recipe["teacher"]["grids"] = recipe["student"]["grids"] = [24, 20, 16]
     recipe["evaluate"]["inference"]["max_detections"] = 100
+    recipe["teacher"]["holdout"] = 0.0  # of 6 images it would be one
+    recipe["student"]["steps"] = 60
+    monkeypatch.setattr(judgement, "MANY_MASKS", 1)  # the tiny network has random weights
+    monkeypatch.setattr(judgement, "LEAST_MASKS", 1)
     monkeypatch.chdir(root)
     return Project(root, recipe)
 
