@@ -37,6 +37,7 @@ class Described:
         ignored: regions to ignore.
         classes: number of masks by class, in the order of class ids; 0 for a class without.
         faults: records that can't be read, or whole files.
+        not_images: files below the image root that are label maps.
         splits: files or folders of `train`, `val` and `test`, as paths below the one described; empty if it has none.
     """
 
@@ -47,6 +48,7 @@ class Described:
     ignored: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    not_images: frozenset[str] = frozenset()
     splits: dict[str, str] = field(default_factory=dict)
 
 
@@ -135,5 +137,6 @@ def _counted(
         ignored=sum(crowd),
         classes={category.name: counts[category.id] for category in categories},
         faults=(*faults, *class_faults, *size_faults),
+        not_images=joined.not_images,
         splits=splits,
     )

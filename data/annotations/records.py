@@ -200,18 +200,11 @@ class Records:
             self.fault(file, record, str(error), "polygons of 3 or more corners, in the image")
 
     def add_box(
-        self,
-        file: Path,
-        record: str,
-        image: ImageRow,
-        name: object,
-        x0: float,
-        y0: float,
-        x1: float,
-        y1: float,
+        self, file: Path, record: str, image: ImageRow, name: object, box: tuple[float, float, float, float]
     ) -> None:
         """A box without a mask: a region to ignore, since the outline of its object is unknown."""
         self.boxes += 1
+        x0, y0, x1, y1 = box
         self.add_polygons(file, record, image, name, [[x0, y0, x1, y0, x1, y1, x0, y1]], True)
 
     def class_name(self, file: Path, record: str, name: object) -> str | None:

@@ -118,9 +118,8 @@ def _mask(
     if shape.tag == "mask":
         return _painted(shape, image)
     if shape.tag == "box":
-        records.add_box(
-            file, place, image, label, *(_number(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
-        )
+        x0, y0, x1, y1 = (_number(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
+        records.add_box(file, place, image, label, (x0, y0, x1, y1))
     else:
         records.skipped[shape.tag] += 1
     return None

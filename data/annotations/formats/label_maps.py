@@ -3,7 +3,7 @@
 - A folder of label maps: Cellpose (`_cp_masks`, `_masks`), StarDist, PennFudan (`_mask`). If some files end so, or are
   in a folder `masks` or `labels`, others are no label maps. A map has the name of its image, but for suffix and ending;
   it may be in a sub-folder with the name of a class.
-- If no map of a folder has two numbers, they are binary masks: each connected part is an object.
+- If all maps of a folder have no number but 1 or 255, they are binary masks: each connected part is an object.
 - A folder for each image with a file for each object, as in the Data Science Bowl of 2018.
 """
 
@@ -32,51 +32,23 @@ ENDING = re.compile(r"^(.+?)[._-](cp_masks|masks?|labels?|instance_?ids?|instanc
 """Of the name of a label map, without suffix."""
 _BY_PRODUCTS = re.compile(r"[._-](cp_)?(flows|outlines?|output|cellprob|probs?)$", re.IGNORECASE)
 """Of names of other files that such tools write."""
-NO_CLASS = frozenset(
-    [
-        "masks",
-        "mask",
-        "labels",
-        "label",
-        "annotations",
-        "annotation",
-        "instances",
-        "instance",
-        "gt",
-        "groundtruth",
-        "ground_truth",
-        "train",
-        "training",
-        "val",
-        "valid",
-        "validation",
-        "test",
-        "testing",
-        "seg",
-        "segmentation",
-        "segmentations",
-        "pedmasks",
-        "label_maps",
-        "labelmaps",
-        "png",
-        "tif",
-        "tiff",
-    ]
-)
+NO_CLASS = frozenset((
+    "mask", "masks", "label", "labels", "annotation", "annotations", "instance", "instances", "gt", "groundtruth",
+    "ground_truth", "train", "training", "val", "valid", "validation", "test", "testing", "seg", "segmentation",
+    "segmentations", "pedmasks", "label_maps", "labelmaps", "png", "tif", "tiff",
+))  # fmt: skip
 """Names of folders that are no class."""
-
-
 _MASKS = frozenset(("mask", "masks", "label", "labels"))
 _IMAGES = frozenset(("image", "images", "img", "imgs"))
 
 
 class _Map(NamedTuple):
-    """A label map: its file, its image, the class of its objects and their masks."""
+    """A label map: its file, its image, the class of its objects and their masks by number."""
 
     file: Path
     image: ImageRow
     name: str
-    objects: list[bytes]
+    objects: dict[int, bytes]
 
 
 def label_maps(path: Path) -> list[str]:
@@ -116,23 +88,25 @@ def read(path: Path, options: ReadOptions) -> CocoFile:
         one = None if found is None else _read(root / name, name, found, per_object, records)
         if one is not None:
             maps.append(one)
-    if not per_object and maps and all(len(one.objects) < 2 for one in maps):
+    numbers = {number for one in maps for number in one.objects}
+    if not per_object and numbers in ({1}, {255}):
         maps = _parts(path, maps, records)
     for one in maps:
-        for counts in one.objects:
+        for counts in one.objects.values():
             records.add(one.image, one.name, counts)
     return records.file()
 
 
 def _folders_are_images(names: Sequence[str], records: Records) -> bool:
-    """Whether each folder has the masks of one image, a file an object."""
+    """Whether most folders have the masks of one image, a file an object."""
     folders = {PurePosixPath(name).parent.as_posix(): name for name in names}
     if "." in folders:
         return False
     if records.index is None or records.options.images is None:
         return all(folder.rpartition("/")[2].lower() == "masks" for folder in folders) and len(folders) > 1
     near = records.options.images.below_root(records.path)
-    return all(len(records.index.find(*_of_folder(name), near=near)) == 1 for name in folders.values())
+    fits = sum(len(records.index.find(*_of_folder(name), near=near)) == 1 for name in folders.values())
+    return 2 * fits > len(folders)
 
 
 def _of_folder(name: str) -> tuple[str, ...]:
@@ -163,7 +137,7 @@ def _read(file: Path, name: str, found: str, per_object: bool, records: Records)
         return None
     try:
         numbers = read_label_image(file)
-        objects = list(objects_of(file, numbers).values())
+        objects = objects_of(file, numbers)
     except DataError as error:
         records.add_faults(error)
         return None
@@ -186,13 +160,13 @@ def _parts(path: Path, maps: Sequence[_Map], records: Records) -> list[_Map]:
     """Binary masks with an object for each connected part."""
     several, found = 0, []
     for one in maps:
-        objects: list[bytes] = []
-        for counts in one.objects:
+        objects: dict[int, bytes] = {}
+        for counts in one.objects.values():
             mask = rle.decode(counts, one.image.height, one.image.width)
             count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
             several += count > 2
             try:
-                objects += objects_of(one.file, labels.astype(np.int64)).values()
+                objects = objects_of(one.file, labels)
             except DataError as error:
                 records.add_faults(error)
         found.append(one._replace(objects=objects))

@@ -106,7 +106,7 @@ def _mask(
     try:
         if kind == "rectangle":
             (x0, y0), (x1, y1) = points
-            records.add_box(file, record, image, label, min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+            records.add_box(file, record, image, label, (x0, y0, x1, y1))
             return None
         return _drawn(kind, points, shape.get("mask"), image)
     except (ValueError, OverflowError) as error:

@@ -156,7 +156,7 @@ def _line(
         records.fault(file, record, f"coordinate {outside:g}", expected, "export normalized coordinates")
     elif len(shares) == 4:
         x, y, w, h = (v * side for v, side in zip(shares, (image.width, image.height) * 2, strict=True))
-        records.add_box(file, record, image, name, x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        records.add_box(file, record, image, name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
     else:
         sides = (image.width, image.height)
         polygon = [min(max(v, 0.0), 1.0) * sides[n % 2] for n, v in enumerate(shares)]

@@ -65,6 +65,7 @@ def test_masks_of_pennfudan(tmp_path: Path, images: Images) -> None:
     }
     coco = read_annotations(tmp_path / "PennFudanPed", options=ReadOptions(images=folder))
     assert coco.not_images == {"PedMasks/FudanPed00001_mask.png"}  # no weak image
+    assert describe(tmp_path / "PennFudanPed", folder).not_images == coco.not_images
 
 
 def test_masks_of_the_data_science_bowl(tmp_path: Path, images: Images) -> None:
@@ -94,6 +95,24 @@ def test_binary_masks_of_several_objects(tmp_path: Path, images: Images, caplog:
     assert "binary masks: each connected part is an object (1 masks have several)" in caplog.text
     save(tmp_path / "maps/b.png", numbers(1, 2))
     assert read(tmp_path / "maps", images()) == {"a": [("object", 37, (3, 2, 11, 10))], "b": TWO}
+
+
+def test_a_folder_of_the_bowl_without_its_image_is_a_fault_of_its_masks(
+    tmp_path: Path, images: Images
+) -> None:
+    root = tmp_path / "stage1_train"
+    for name in ("0a1b", "2c3d", "4e5f"):
+        save(root / name / "masks/77.png", numbers(255, 0))
+    folder = images("0a1b/images/0a1b.png", "2c3d/images/2c3d.png", below="stage1_train")
+    with pytest.raises(DataError) as caught:
+        read(root, folder)
+    assert [fault.found for fault in caught.value.faults] == ["no image '4e5f'"]
+
+
+def test_one_number_a_file_other_than_1_and_255_is_one_object(tmp_path: Path, images: Images) -> None:
+    save(tmp_path / "maps/a.png", numbers(7, 7))
+    save(tmp_path / "maps/b.png", numbers(0, 8))
+    assert read(tmp_path / "maps", images()) == {"a": [("object", 36, (3, 2, 11, 10))], "b": [TWO[1]]}
 
 
 def test_a_class_by_folder_and_one_for_all(tmp_path: Path, images: Images) -> None:
