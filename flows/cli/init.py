@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,13 +17,15 @@ from tasks.common.errors import TaskError
 
 if TYPE_CHECKING:
     from flows.project.plan import Plan
-    from tasks.planning.rules import Choices
+    from tasks.planning.rules import Choices, Planned
 
 INIT_EXAMPLE = (
     "Example: points2model init pedestrians --images photos --masks masks/ --points clicks.json   |   "
     "points2model init cells --images s3://lab/cells --masks train.json --val val.json --points clicks/ --budget 30m"
 )
 PLAN_EXAMPLE = "Example: points2model plan   |   points2model plan --show   |   points2model plan --budget 2h"
+TRAININGS = ("teacher", "refiner", "student")
+
 Budget = Annotated[
     str | None,
     typer.Option(help="Time for a whole run, such as 30m or 2h: the numbers of steps fit into it."),
@@ -179,7 +181,6 @@ def _print_json(plan: Plan) -> None:
 def show(plan: Plan, console: Console) -> None:
     """Prints the facts, the planned values with their reasons, the person's own values, and the time."""
     from rich.markup import escape
-    from rich.table import Table
 
     from tasks.common.progress import format_seconds
 
@@ -189,19 +190,34 @@ def show(plan: Plan, console: Console) -> None:
         f"{sum(facts.masks.values()):,} masks and {sum(facts.clicks.values()):,} clicks of "
         f"{len(facts.classes)} class{'es'[: 2 * (len(facts.classes) != 1)]}"
     )
-    table = Table(box=None, pad_edge=False)
-    for name in ("value", "", "reason"):
-        table.add_column(name, overflow="fold")
-    for one in plan.planned:
-        if one.reason:
-            table.add_row(escape(one.key), escape(_short(one.value)), f"[dim]{escape(one.reason)}[/]")
-    console.print(table, soft_wrap=False)
+    for keys, value, reason in _grouped(plan.planned):
+        console.print(f"  {escape(keys)}: {escape(_short(value))}  [dim]# {escape(reason)}[/]")
     for kept in plan.kept:
         console.note(f"{kept.key}: {_short(kept.value)} is yours and stays; planned: {_short(kept.planned)}")
     for finding in plan.diagnosis.warnings:
         console.note(str(finding.fault))
     parts = ", ".join(f"{name} {format_seconds(value)}" for name, value in plan.seconds.items())
     console.text(f"a run takes about {format_seconds(sum(plan.seconds.values()))} on this machine: {parts}")
+
+
+def _grouped(planned: Sequence[Planned]) -> list[tuple[str, object, str]]:
+    """(keys, value, reason): what is equal in teacher, refiner and student is one row."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    values: dict[tuple[str, str, str], Planned] = {}
+    for one in planned:
+        section, _, key = one.key.partition(".")
+        if one.reason:
+            place = (key, repr(one.value), one.reason) if section in TRAININGS else (one.key, "", "")
+            rows.setdefault(place, []).append(section)
+            values[place] = one
+    return [
+        (
+            f"{', '.join(sections)}: {place[0]}" if place[1] else place[0],
+            values[place].value,
+            values[place].reason,
+        )
+        for place, sections in rows.items()
+    ]
 
 
 def _short(value: object) -> str:

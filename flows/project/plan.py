@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from data.annotations.records import DEFAULT_CLASS
+from data.remote.fetch import local_copy
 from data.storage import atomic_write
+from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
-from tasks.common.stage_main import WORKSPACE
+from tasks.common.stage_main import S3_CACHE, WORKSPACE
 from tasks.doctor.doctor import read_data
 from tasks.doctor.finding import Diagnosis
 from tasks.doctor.needs import memory_free
+from tasks.import_points import read_files
 from tasks.planning.facts import Facts, data_facts, machine_facts
 from tasks.planning.recipe import NAME, PARAMS, Kept, Written, params_of, recipe_text, write_params
 from tasks.planning.rules import Choices, Planned, plan
@@ -24,6 +30,7 @@ log = logging.getLogger(__name__)
 
 RECIPE = FOLDER / f"{NAME}.yaml"
 OWN_DATA = ("ingest", "points")
+MASK_CLASS = "ingest.mask_class"
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,16 @@ def make_plan(
     before = whole(RECIPE) if RECIPE.is_file() else None
     current = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else None
     data = list(data) or _data_of(current)
-    params = _params(data, None, None)[1]
     log.info("plan: reading images, masks and clicks")
-    diagnosis = Diagnosis()
-    found = read_data(params, WORKSPACE, diagnosis)
-    if found is None or diagnosis.errors:
-        raise TaskError("\n".join(f"  - {one.fault}" for one in diagnosis.errors))
-    splits, points = found
+    splits, points, diagnosis = _read(_params(data, None, None)[1])
+    if (name := _class_of_clicks(_params(data, None, None)[1], splits)) is not None:
+        reason = "the class of the clicks: these masks have none"
+        data = [Planned(one.key, name, reason) if one.key == MASK_CLASS else one for one in data]
+        splits, points, diagnosis = _read(_params(data, None, None)[1])
+    if points is not None and not len(points) and any(one.check == "points" for one in diagnosis.warnings):
+        raise TaskError(
+            "no click can be used:\n" + "\n".join(f"  - {one.fault}" for one in diagnosis.warnings)
+        )
     facts, machine = data_facts(splits, points), machine_facts(memory_free())
     choices = replace(choices, weights=choices.weights or here_weights(machine.gpu is not None))
     params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
@@ -83,6 +93,41 @@ def make_plan(
     if not dry:
         _write(planned, written)
     return Plan(planned, written.kept, facts, times._asdict(), diagnosis)
+
+
+def _read(params: Params) -> tuple[dict[str, Split], pa.Table | None, Diagnosis]:
+    """
+    Raises:
+        TaskError: the data have faults, all of which are in its text.
+    """
+    diagnosis = Diagnosis()
+    found = read_data(params, WORKSPACE, diagnosis)
+    if found is None or diagnosis.errors:
+        raise TaskError("the data have faults:\n" + "\n".join(f"  - {one.fault}" for one in diagnosis.errors))
+    return *found, diagnosis
+
+
+def _class_of_clicks(params: Params, splits: Mapping[str, Split]) -> str | None:
+    """The name for masks that have no class of their own, if all clicks have one class; None where there is nothing to
+    name.
+
+    Raises:
+        TaskError: the clicks have several classes.
+    """
+    if params.ingest.mask_class is not None or [one.name for one in splits["strong"].categories] != [
+        DEFAULT_CLASS
+    ]:
+        return None
+    files = str(local_copy(params.points.files, WORKSPACE / S3_CACHE))
+    found = read_files(params.points.model_copy(update={"files": files}), files, None)[0]
+    names = {str(one.category) for one in found.records if one.category is not None and one.problem is None}
+    if len(names) > 1:
+        raise TaskError(
+            f"{params.ingest.annotations}: masks without classes, and clicks of {len(names)} classes "
+            f"({', '.join(sorted(names)[:10])}); put the masks into a sub-folder for each class, or name the one "
+            "class of all with --mask-class"
+        )
+    return None if names <= {DEFAULT_CLASS} else names.pop()
 
 
 def _params(planned: Sequence[Planned], current: str | None, before: str | None) -> tuple[Written, Params]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.planning.facts import Facts, Machine
@@ -104,6 +104,7 @@ def test_steps_fit_a_budget() -> None:
     assert values(PHOTOS, CPU, Choices(steps=1e-6))["student.steps"] == 40
 
 
+@settings(max_examples=40)
 @given(
     sides=st.lists(st.integers(20, 9000), min_size=1, max_size=30),
     sizes=st.lists(st.floats(0.5, 9000), max_size=40),
