@@ -33,7 +33,12 @@ def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
     try:
         return load_params(path)
     except ParamsError as error:
-        step = f"correct it in {path}; recipes/ holds complete examples"
+        step = f"correct it in {path}"
+        step += (
+            "; `points2model plan` adds keys that a new version has"
+            if (path.parent / "recipes" / "plan.yaml").is_file()
+            else "; recipes/ holds complete examples"
+        )
         diagnosis.error("params", [Fault(str(path), *fault, step) for fault in error.faults])
     except TaskError as error:
         step = "cd to the project's folder, or copy a file of recipes/"

@@ -235,5 +235,6 @@ def test_comments_are_those_of_the_recipe_and_of_what_it_extends(project: Path) 
     )
     text = whole(Path("recipes/top.yaml"))
     assert text.startswith("# mine\nseed: 7  # lucky\n")
-    assert "\n  score_threshold: 0.5  # few\n\n# Where things run; no step depends on it.\nruntime:\n" in text
+    assert "\n  score_threshold: 0.5  # few\n" in text
+    assert "\n\n# Where things run; no step depends on it.\nruntime:\n" in text
     assert "\n  lr: 0.1  # high\n" in text and "precision: bf16  # fp32 in the paper" in text
