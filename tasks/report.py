@@ -90,7 +90,7 @@ def run(params: Params, workspace: Path) -> None:
         weak_images=len(weak.images),
         val_gallery=val_gallery(val, config.gallery_images),
         min_scores=val.min_scores,
-        chosen=config.score_threshold is None and metrics["student"]["min_score"] is not None,
+        chosen=config.score_threshold is None and metrics["student"].get("min_score") is not None,
         pages=config.page_images > 0,
         pages_hash=folder_hash(workspace / FOLDER),
         **_errors(val, config.gallery_images),

@@ -69,11 +69,14 @@ def evaluate(
 def _show(scores: dict[str, Any], console: Console) -> None:
     from rich.table import Table
 
+    from tasks.reporting.figures import count
+
     small, medium = scores["size_bounds"]
     limit = scores["max_detections"]
     console.print(
-        f"{scores['detections']:,} detections against {scores['objects']:,} objects on {scores['images']:,} images; "
-        f"the best {limit:,} detections per image and class count{' (COCO: 100)' * (limit != 100)}; "
+        f"{count(scores['detections'], 'detection')} against {count(scores['objects'], 'object')} on "
+        f"{count(scores['images'], 'image')}; the best {limit:,} detections per image and class "
+        f"count{' (COCO: 100)' * (limit != 100)}; "
         f"small ends at {small:g} x {small:g} pixels, medium at {medium:g} x {medium:g}"
     )
     if lost := scores["objects_beyond_limit"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -126,15 +127,17 @@ class ValImages:
 
     def counts(self) -> list[ClassCounts]:
         """Of all classes together, then of each one."""
-        rows = []
-        for category in self.split.categories:
-            found = objects = wrong = 0
-            for one in self.student.values():
-                objects += sum(row["category_id"] == category.id for row in one.objects)
-                matched = [n for n, match in enumerate(one.match) if match is not None]
-                found += sum(one.detections[n]["category_id"] == category.id for n in matched)
-                wrong += sum(one.detections[n]["category_id"] == category.id for n in one.false_alarms())
-            rows.append(ClassCounts(category.name, objects, found, wrong))
+        objects: Counter[int] = Counter()
+        missed: Counter[int] = Counter()
+        wrong: Counter[int] = Counter()
+        for one in self.student.values():
+            objects.update(row["category_id"] for row in one.objects)
+            missed.update(one.objects[n]["category_id"] for n in one.missed())
+            wrong.update(one.detections[n]["category_id"] for n in one.false_alarms())
+        rows = [
+            ClassCounts(name, objects[id], objects[id] - missed[id], wrong[id])
+            for id, name in self.split.categories
+        ]
         sums = (
             sum(row.objects for row in rows),
             sum(row.found for row in rows),
@@ -250,7 +253,7 @@ def _min_score(metrics: Mapping[str, Any], config: ReportConfig) -> float:
     """The score from which on detections are shown; without one that was chosen on val, a usual one."""
     if config.score_threshold is not None:
         return config.score_threshold
-    chosen: float | None = metrics["min_score"]
+    chosen: float | None = metrics.get("min_score")
     return USUAL_MIN_SCORE if chosen is None else chosen
 
 

@@ -29,6 +29,7 @@ from tasks.inference.predict import Predictions
 from tasks.promotion.baseline import folder_hash
 from tasks.reporting import pages
 from tasks.scoring.pseudo_quality import QUALITY
+from tests.attacks.browser import CHROMIUM, chromium
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
 WORKSPACE = Path("workspace")
@@ -327,6 +328,40 @@ def test_an_index_is_sorted_by_each_column(params: Params) -> None:
     assert re.findall(r"#by(\d):checked ~ \.rows > a \{ order: var\(--o(\d)\)", html) == [
         (str(n),) * 2 for n in range(1, 7)
     ]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_on_a_narrow_screen_nothing_is_cut_and_the_index_is_sorted_by_a_choice(
+    params: Params, tmp_path: Path
+) -> None:
+    """At 400 pixels no table scrolls sideways; at 1280 the picture of the pipeline is there. No script runs."""
+    is_cut = """[...document.querySelectorAll('main *')].filter(one => one.tagName !== 'PRE'
+        && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== 'visible')
+        .map(one => one.tagName + ' ' + one.className)"""
+    tops = """[...document.querySelectorAll('a.row')].sort((a, b) => a.offsetTop - b.offsetTop)
+        .map(one => one.children[0].textContent)"""
+    with chromium(tmp_path, "http://127.0.0.1:9") as tab:
+        for width, shown in ((400, "none"), (1280, "block")):
+            tab.call(
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=800,
+                deviceScaleFactor=1,
+                mobile=False,
+            )
+            for name in ("report.html", "report/weak.html", "report/weak-001.html", "report/val-001.html"):
+                tab.open((WORKSPACE / name).resolve().as_uri())
+                assert tab.run(is_cut) == []
+                assert tab.run("document.documentElement.scrollWidth") <= width
+                if name == "report.html":
+                    assert tab.run("getComputedStyle(document.querySelector('.diagram')).display") == shown
+        tab.open((WORKSPACE / "report/weak.html").resolve().as_uri())
+        by_score = tab.run(tops)
+        tab.run("document.querySelector('#by6').click()")
+        names = tab.run(tops)
+    with (WORKSPACE / "report/weak.csv").open(newline="") as file:
+        assert by_score == [row["file_name"] for row in csv.DictReader(file)]
+    assert names == sorted(by_score) != by_score
 
 
 def test_without_kept_aside_masks_pseudo_figures_are_null(params: Params) -> None:

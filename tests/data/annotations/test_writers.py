@@ -105,6 +105,14 @@ def test_what_is_written_is_read(format: str, path: str, tmp_path: Path, images:
         assert (mask & true).sum() / (mask | true).sum() > (0.9 if format == "yolo-seg" else 0.9999)
 
 
+def test_label_maps_are_read_but_for_classes(tmp_path: Path, images: Path) -> None:
+    """The mask on top comes back whole, the other one without what is covered."""
+    write(tmp_path / "out", "label-maps")
+    found = masks_of(tmp_path / "out/found/maps", images)
+    areas = {key: sorted(int(mask.sum()) for mask in masks) for key, masks in found.items()}
+    assert list(areas.values()) == [[64, 160 - 48]] and {image for image, _ in areas} == {"a/one.png"}
+
+
 def test_yolo_by_hand(tmp_path: Path) -> None:
     """Classes by their ids: 0 is category 4. A square of 8 pixels at 4, 4 of 32 x 20."""
     write(tmp_path / "out", "yolo-seg")

@@ -68,6 +68,13 @@ def test_a_click_s_masks_and_its_true_mask_have_its_colour(tmp_path: Path) -> No
     assert "disc: refined, score 0.50, IoU 0.50" in panels["refined"]
 
 
+def test_no_clicks_at_all(tmp_path: Path) -> None:
+    split(tmp_path, "weak", [3], [])
+    split(tmp_path, "kept_aside", [], [])
+    images = WeakImages(clicks(tmp_path, [], []))
+    assert images.images == [] and pseudo_gallery(images, 5).rows == [] and not images.measured
+
+
 def test_a_page_s_row(tmp_path: Path) -> None:
     images = weak(tmp_path, [])
     low, middle, _ = images.page_rows(images.images, 320)
