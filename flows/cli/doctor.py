@@ -208,8 +208,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
         console.print(table, soft_wrap=False)
     else:
         for word, colour, finding in rows:
-            examples = f" Such as: {'; '.join(map(plain, finding.examples))}." if finding.examples else ""
-            console.print(f"[{colour}]{word}[/] {escape(str(finding.fault) + examples)}")
+            console.print(f"[{colour}]{word}[/] {escape(str(finding))}")
     if hidden:
         console.print(f"and {count(hidden, 'error')} more; `points2model doctor --json` lists all")
 

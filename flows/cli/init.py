@@ -91,7 +91,8 @@ def init(
         _print_json(plan)
         return
     show(plan, console)
-    console.text(f"next: `cd {project}`, look at params.yaml, then `points2model run`")
+    first = "" if points else f"put files of clicks into {project / 'points'}, "
+    console.text(f"next: {first}`cd {project}`, look at params.yaml, then `points2model run`")
 
 
 def plan(
@@ -195,7 +196,7 @@ def show(plan: Plan, console: Console) -> None:
     for kept in plan.kept:
         console.note(f"{kept.key}: {_short(kept.value)} is yours and stays; planned: {_short(kept.planned)}")
     for finding in plan.diagnosis.warnings:
-        console.note(str(finding.fault))
+        console.note(str(finding))
     parts = ", ".join(f"{name} {format_seconds(value)}" for name, value in plan.seconds.items())
     console.text(f"a run takes about {format_seconds(sum(plan.seconds.values()))} on this machine: {parts}")
 

@@ -64,14 +64,13 @@ def make_plan(
     data = list(data) or _data_of(current)
     log.info("plan: reading images, masks and clicks")
     splits, points, diagnosis = _read(_params(data, None, None)[1])
-    if (name := _class_of_clicks(_params(data, None, None)[1], splits)) is not None:
+    name = None if points is None else _class_of_clicks(_params(data, None, None)[1], splits)
+    if name is not None:
         reason = "the class of the clicks: these masks have none"
         data = [Planned(one.key, name, reason) if one.key == MASK_CLASS else one for one in data]
         splits, points, diagnosis = _read(_params(data, None, None)[1])
     if points is not None and not len(points) and any(one.check == "points" for one in diagnosis.warnings):
-        raise TaskError(
-            "no click can be used:\n" + "\n".join(f"  - {one.fault}" for one in diagnosis.warnings)
-        )
+        raise TaskError("no click can be used:\n" + "\n".join(f"  - {one}" for one in diagnosis.warnings))
     facts, machine = data_facts(splits, points), machine_facts(memory_free())
     choices = replace(choices, weights=choices.weights or here_weights(machine.gpu is not None))
     params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
@@ -103,7 +102,7 @@ def _read(params: Params) -> tuple[dict[str, Split], pa.Table | None, Diagnosis]
     diagnosis = Diagnosis()
     found = read_data(params, WORKSPACE, diagnosis)
     if found is None or diagnosis.errors:
-        raise TaskError("the data have faults:\n" + "\n".join(f"  - {one.fault}" for one in diagnosis.errors))
+        raise TaskError("the data have faults:\n" + "\n".join(f"  - {one}" for one in diagnosis.errors))
     return *found, diagnosis
 
 
@@ -190,5 +189,5 @@ def summary(plan: Plan) -> dict[str, Any]:
         "values": {one.key: {"value": one.value, "reason": one.reason} for one in plan.planned},
         "kept": [one._asdict() for one in plan.kept],
         "seconds": {name: round(value, 1) for name, value in plan.seconds.items()},
-        "warnings": [str(one.fault) for one in plan.diagnosis.warnings],
+        "warnings": [str(one) for one in plan.diagnosis.warnings],
     }

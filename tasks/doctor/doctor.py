@@ -138,7 +138,7 @@ def read_data(
     params: Params, workspace: Path, diagnosis: Diagnosis
 ) -> tuple[dict[str, Split], pa.Table | None] | None:
     """The splits and the usable points, read as the steps do, before any step has run; their faults are added to
-    `diagnosis`. None where ingest found faults.
+    `diagnosis`. None where ingest found faults. No points, and no fault, where there are no point files yet.
 
     Args:
         params: of the project in the current folder.
@@ -146,13 +146,13 @@ def read_data(
     """
     from tasks.doctor.data import check_images, check_points
 
-    folder = workspace / FOLDER
+    folder, files = workspace / FOLDER, params.points.files
     splits = _splits(params, folder, False, diagnosis)
-    if splits is None:
-        check_points(params, None, folder, diagnosis)
-        return None
-    check_images(params, splits, diagnosis)
-    return splits, check_points(params, splits, folder, diagnosis)
+    awaited = not is_s3(files) and Path(files).is_dir() and not any(Path(files).iterdir())
+    if splits is not None:
+        check_images(params, splits, diagnosis)
+    points = None if awaited else check_points(params, splits, folder, diagnosis)
+    return None if splits is None else (splits, points)
 
 
 def _splits(params: Params, folder: Path, again: bool, diagnosis: Diagnosis) -> dict[str, Split] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.errors import Fault
+from data.messages import plain
 
 SHOWN_EXAMPLES = 3
 
@@ -22,6 +23,10 @@ class Finding:
     fault: Fault
     count: int = 1
     examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        examples = f" Such as: {'; '.join(map(plain, self.examples))}." if self.examples else ""
+        return str(self.fault) + examples
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
+from pycocotools import mask
 from typer.testing import CliRunner
 
 from data.demo.synthetic import draw_dataset
@@ -149,3 +152,67 @@ def test_plan_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     found = command("plan")
     assert found.exit_code == 1 and "points2model init" in found.output
+
+
+def test_clicks_may_come_later(drawn: Path, tmp_path: Path) -> None:
+    masks = drawn / "dataset" / "annotations" / "strong.json"
+    found = command(
+        "init", tmp_path / "p", "--images", drawn / "dataset" / "images", "--masks", masks, "--yes"
+    )
+    assert found.exit_code == 0, found.output
+    assert "put files of clicks into" in found.output
+    assert list((tmp_path / "p" / "points").iterdir()) == []
+    assert yaml.safe_load((tmp_path / "p" / "params.yaml").read_text())["ingest"]["val"] == 0.2
+
+
+def label_maps(drawn: Path, folder: Path) -> None:
+    """Instance PNGs of the strong images, without classes."""
+    document = json.loads((drawn / "dataset" / "annotations" / "strong.json").read_text())
+    folder.mkdir()
+    for image in document["images"]:
+        labels = np.zeros((image["height"], image["width"]), np.uint16)
+        for number, one in enumerate(
+            (a for a in document["annotations"] if a["image_id"] == image["id"]), start=1
+        ):
+            labels[bits(one["segmentation"], image["height"], image["width"])] = number
+        cv2.imwrite(str(folder / f"{Path(image['file_name']).stem}.png"), labels)
+
+
+def bits(segmentation: Any, height: int, width: int) -> Any:
+    if isinstance(segmentation, list):
+        codes = mask.frPyObjects(segmentation, height, width)
+        return mask.decode(mask.merge(codes)).astype(bool)
+    counts = segmentation["counts"]
+    code = mask.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
+    return mask.decode(code).astype(bool)
+
+
+@pytest.mark.parametrize(("names", "expected"), [(["cell"], "cell"), (["cell", "dirt"], None)])
+def test_masks_without_classes_get_the_clicks(
+    drawn: Path, tmp_path: Path, names: list[str], expected: str | None
+) -> None:
+    label_maps(drawn, tmp_path / "masks")
+    weak = json.loads((drawn / "dataset" / "annotations" / "weak.json").read_text())["images"]
+    rows = [f"{one['file_name']},{names[n % len(names)]},{10 + n},20" for n, one in enumerate(weak)]
+    (tmp_path / "clicks.csv").write_text("\n".join(["image,class,x,y", *rows]))
+    found = command(
+        "init", tmp_path / "p", "--images", drawn / "dataset" / "images", "--masks", tmp_path / "masks",
+        "--points", tmp_path / "clicks.csv", "--json",
+    )  # fmt: skip
+    if expected is None:
+        assert found.exit_code == 1 and "--mask-class" in found.stderr and "cell, dirt" in found.stderr
+        assert not (tmp_path / "p").exists()
+        return
+    assert found.exit_code == 0, found.stderr
+    assert json.loads(found.stdout)["values"]["ingest.mask_class"]["value"] == expected
+
+
+def test_clicks_that_fit_no_image_are_an_error(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("image,class,x,y\nother.png,disc,1,2\n")
+    masks = drawn / "dataset" / "annotations" / "strong.json"
+    found = command(
+        "init", tmp_path / "p", "--images", drawn / "dataset" / "images", "--masks", masks,
+        "--points", tmp_path / "clicks.csv", "--yes",
+    )  # fmt: skip
+    assert found.exit_code == 1 and "other.png" in found.output and "no click can be used" in found.output
+    assert not (tmp_path / "p").exists()
