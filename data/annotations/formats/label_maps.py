@@ -121,7 +121,9 @@ def _of_file(name: str) -> tuple[str, ...]:
     """Names that the image of a label map may have, without suffix."""
     path = PurePosixPath(stem(name))
     ending = ENDING.match(path.name)
-    bare = [ending[1]] if ending is not None else []
+    bare = (
+        [ending[1] + more for more in ("", "_img", "_image")] if ending is not None else []
+    )  # Cellpose's data sets
     folders = [path.parent.as_posix()]
     if path.parent.parts:
         swapped = ["images" if part.lower() in ("masks", "labels") else part for part in path.parent.parts]

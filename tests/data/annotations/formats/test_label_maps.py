@@ -68,6 +68,12 @@ def test_masks_of_pennfudan(tmp_path: Path, images: Images) -> None:
     assert describe(tmp_path / "PennFudanPed", folder).not_images == coco.not_images
 
 
+def test_masks_of_cellposes_data_set(tmp_path: Path, images: Images) -> None:
+    folder = images("000_img.png", "001_img.png", below="train")
+    save(tmp_path / "train/000_masks.png", numbers(kind=np.uint16))
+    assert read(tmp_path / "train", folder) == {"000_img": TWO}
+
+
 def test_masks_of_the_data_science_bowl(tmp_path: Path, images: Images) -> None:
     """A folder an image with a file an object, whose names are hashes."""
     root = tmp_path / "stage1_train"
