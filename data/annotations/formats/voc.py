@@ -92,29 +92,21 @@ def _classes(root: Path) -> tuple[dict[int, str], Colours]:
             Fault(str(file), "file", f"unreadable ({error})", "text", "export it again")
         ) from None
     rows = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    for n, line in enumerate(rows):
+    first = (
+        0 if rows and re.match(r"background *:|[^:]*:0,0,0:", rows[0]) else 1
+    )  # the number of the first line
+    for n, line in enumerate(rows, start=first):
         name, _, rest = line.partition(":")
-        parts = rest.partition(":")[0].split(",")
-        if parts == [""]:
-            parts = list(map(str, _palette(n)))  # as Datumaro writes it without colours
-        if (
-            not name
-            or len(parts) != 3
-            or not all(re.fullmatch(r" *[0-9]{1,3} *", part) and int(part) < 256 for part in parts)
-        ):
-            faults.append(
-                Fault(
-                    str(file),
-                    f"line {n + 1}",
-                    repr(line[:100]),
-                    "name:r,g,b::, names that differ",
-                    "correct it",
-                )
-            )
+        # Datumaro writes no colours where it has none.
+        rgb = rest.partition(":")[0].split(",") if rest.partition(":")[0] else list(map(str, _palette(n)))
+        sound = len(rgb) == 3 and all(re.fullmatch(r" *[0-9]{1,3} *", one) and int(one) < 256 for one in rgb)
+        if not name or name in names.values() or not sound:
+            record, expected = f"line {n - first + 1}", "name:r,g,b::, names that differ"
+            faults.append(Fault(str(file), record, repr(line[:100]), expected, "correct it"))
             continue
-        r, g, b = map(int, parts)
+        r, g, b = map(int, rgb)
         table[r, g, b] = n
-        if (r, g, b) != (0, 0, 0):
+        if n:
             names[n] = name
     if faults:
         raise DataError(faults)

@@ -18,6 +18,7 @@ from data.annotations.frames import ImageFolder
 from data.annotations.read import read_annotations
 from data.annotations.records import ReadOptions
 from data.errors import DataError
+from data.storage import is_safe
 from tests.data.annotations.formats.conftest import HEIGHT, WIDTH, read
 
 Images = Callable[..., ImageFolder]
@@ -305,3 +306,28 @@ def test_bad_regions_of_label_studio_are_all_listed(tmp_path: Path, images: Imag
     for n, (_, expected) in enumerate(STUDIO):
         assert found[n][0] == f"task 1, result r{n}" and found[n][1].startswith(expected)
     assert found[len(STUDIO) :] == [("task #1", "int"), ("task 1", "no image 'no.jpg'")]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "..\\secret.png", "a.jpg/../../b", "\0", ""]
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_names_that_lead_out_of_the_images_are_no_images(
+    tmp_path: Path, images: Images, name: str, listed: bool
+) -> None:
+    """With a folder of images only its files are found; without one a name must stay below it."""
+    files = [labelme(tmp_path / "labelme.json", shape("polygon"), imagePath=name)]
+    (tmp_path / "studio.json").write_text(
+        json.dumps([task(region("polygonlabels", POLYGON), data={"image": name})])
+    )
+    files.append(tmp_path / "studio.json")
+    if name.isprintable():
+        files.append(cvat(tmp_path / "cvat.xml", image=f'name="{name}"'))
+    options = ReadOptions(images=images() if listed else None)
+    for path in files:
+        try:
+            coco = read_annotations(path, options=options)
+        except DataError:
+            continue
+        assert all(is_safe(row["file_name"]) for row in coco.images)
+        assert not listed or not coco.images or name in ("", "a.jpg/../../b")
