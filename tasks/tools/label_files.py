@@ -19,7 +19,7 @@ from tasks.common.stage_main import write_json
 
 NAME = "predictions"
 SUMMARY = "export.json"
-"""In each folder of label files; it tells them from others."""
+"""In each folder of label files, by which an export is recognised."""
 FORMATS = tuple(format for format in EXPORTS if format != "coco-results")  # results.json has these
 
 

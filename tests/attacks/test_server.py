@@ -426,7 +426,7 @@ UNAUTHORIZED, SECRET = ("401", "Unauthorized"), ("points2model:",)
 SENT, CORS, RIGHT = "Access-Control-Request-Method: POST", "access-control-allow-origin", "right"
 LINK, FRAME = fetched("same-site", "navigate", "document"), fetched("same-site", "navigate", "iframe")
 GUARDED = ("200 OK", "x-frame-options: DENY", "frame-ancestors 'none'", "nosniff")
-SHOWN, BY_HASH = "<title>Report", f"/reports/{MD5}.html"
+SHOWN, BY_HASH = "<title>Report", f"/reports/{MD5}/report.html"
 
 ATTACKS = [
     # Host
@@ -510,6 +510,13 @@ ATTACKS = [
     Attack("newest report without a login", to_reports(**OPEN), ("401", "WWW-Authenticate: Basic"), (SHOWN,)),
     Attack("newest report with another login", to_reports(f"Authorization: {basic(new_login())}", **OPEN), ("401",)),
     Attack("report by its hash", to_reports(path=BY_HASH, **OPEN), (SHOWN, "default-src 'none'"), refused=False),
+    Attack("report by the address in links", to_reports(path=f"/reports/{MD5}.html", **OPEN),
+           ("302", f"Location: {MD5}/report.html"), (SHOWN,)),
+    Attack("page of a report that has none", to_reports(path=f"/reports/{MD5}/report/weak.html", **OPEN), ("404",)),
+    Attack("page of the newest without a login", to_reports(path="/report/weak.html", **OPEN), ("401",)),
+    Attack("file above a report's pages",
+           to_reports(path=f"/reports/{MD5}/report/../../../.prefect/login"), ("404",), SECRET),
+    Attack("file above the newest's pages", to_reports(path="/report/../../.prefect/login"), ("404",), SECRET),
     Attack("report by another hash", to_reports(path=f"/reports/{'0' * 32}.html", **OPEN), ("404",), ("Python",)),
     Attack("report under a foreign name", to_reports(host="evil.example"), NAMED, (SHOWN,)),
     Attack("report by its hash under one", to_reports(host="evil.example:{port}", path=BY_HASH), NAMED, (SHOWN,)),
@@ -540,9 +547,10 @@ def test_attack(attack: Attack, place: Place) -> None:
 def test_reports_that_other_machines_reach_all_ask_for_the_login(place: Place) -> None:
     with ReportServer(place.root, place.login, host="0.0.0.0", port=0) as server:  # noqa: S104
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/reports/{MD5}.html"
-        assert httpx.get(address).status_code == 401
-        assert httpx.get(address, auth=place.auth).content == PAGE
+        address = f"http://127.0.0.1:{server.server_address[1]}/reports/{MD5}"
+        for page in (f"{address}.html", f"{address}/report.html", f"{address}/report/weak.html"):
+            assert httpx.get(page).status_code == 401
+        assert httpx.get(f"{address}.html", auth=place.auth, follow_redirects=True).content == PAGE
         server.shutdown()
 
 
