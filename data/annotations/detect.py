@@ -72,7 +72,7 @@ def _of_file(path: Path) -> str:
     if path.suffix.lower() == ".txt" and voc.root_of(path) is not None:
         return "voc"
     if path.suffix.lower() in (".yaml", ".yml"):
-        return "yolo"
+        return "yolo-seg"
     return _of_json(path, text)
 
 
@@ -173,7 +173,7 @@ def _of_folder(path: Path) -> str:
             problems += error.faults
     texts = yolo.label_files(path)
     if texts and any(_is_yolo(path / name) for name in _some(texts)):
-        found["yolo"] = texts
+        found["yolo-seg"] = texts
     maps = [name for name in pictures if label_maps.ENDING.match(stem(PurePosixPath(name).name))]
     if maps or (pictures and not found):
         found["label-maps"] = maps or pictures

@@ -59,7 +59,7 @@ def _read_bitmasks(path: Path, options: ReadOptions) -> CocoFile:
 
 _READERS: dict[str, Callable[[Path, ReadOptions], CocoFile]] = {
     "coco": _read_coco,
-    "yolo": yolo.read,
+    "yolo-seg": yolo.read,
     "label-maps": label_maps.read,
     "voc": voc.read,
     "cityscapes": cityscapes.read,

@@ -223,7 +223,7 @@ TOOL_CASES = [
     Bad("several formats in a folder", "all", {
         "all/a.json": encoded({"version": "5", "shapes": [], "imagePath": "1.png"}),
         "all/b.txt": b"0 0 0 1 0 1 1", "all/1_mask.png": png(SQUARE_MAP)},
-        ("several formats: labelme (a.json); yolo (b.txt); label-maps (1_mask.png)", "ingest.format")),
+        ("several formats: labelme (a.json); yolo-seg (b.txt); label-maps (1_mask.png)", "ingest.format")),
     Bad("an archive", "masks.zip", {"masks.zip": b"PK\x03\x04" + bytes(1000)}, ("a zip archive", "unpack it")),
     Bad("lines of JSON", "a.ndjson", {"a.ndjson": b'{"a": 1}\n{"a": 2}\n'}, ("lines of JSON", "Datumaro")),
     Bad("XML of CVAT with an entity", "a.xml", {

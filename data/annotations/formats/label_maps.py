@@ -35,7 +35,7 @@ _BY_PRODUCTS = re.compile(r"[._-](cp_)?(flows|outlines?|output|cellprob|probs?)$
 NO_CLASS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "instance", "instances", "gt", "groundtruth",
     "ground_truth", "train", "training", "val", "valid", "validation", "test", "testing", "seg", "segmentation",
-    "segmentations", "pedmasks", "label_maps", "labelmaps", "png", "tif", "tiff",
+    "segmentations", "pedmasks", "maps", "label_maps", "labelmaps", "png", "tif", "tiff",
 ))  # fmt: skip
 """Names of folders that are no class."""
 _MASKS = frozenset(("mask", "masks", "label", "labels"))

@@ -78,7 +78,7 @@ class IngestConfig(Section):
     weak: Files | None
     kept_aside: Files | None
     format: Literal[
-        "auto", "coco", "yolo", "label-maps", "voc", "cityscapes", "labelme", "cvat", "label-studio", "scalabel",
+        "auto", "coco", "yolo-seg", "label-maps", "voc", "cityscapes", "labelme", "cvat", "label-studio", "scalabel",
         "bdd-bitmask",
     ]  # fmt: skip
     folders: FoldersConfig

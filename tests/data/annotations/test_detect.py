@@ -99,7 +99,7 @@ def put(folder: Path, *names: str) -> Path:
         (("coco_.json", "1.png"), "coco"),
         (("tasks_1.json", "readme.txt"), "label-studio"),
         (("cvat_1.xml", "1.png"), "cvat"),
-        (("labels/yolo_1.txt", "labels/yolo_2.txt", "images/1.png", "readme.txt"), "yolo"),
+        (("labels/yolo_1.txt", "labels/yolo_2.txt", "images/1.png", "readme.txt"), "yolo-seg"),
         (("1.png", "2.png", "notes.csv"), "label-maps"),
         (("img_1.png", "img_1_masks.png", "img_1_outlines.txt"), "label-maps"),
         (("SegmentationObject/1.png", "SegmentationClass/1.png", "Annotations/1.xml"), "voc"),
@@ -113,7 +113,10 @@ def test_folders(tmp_path: Path, names: tuple[str, ...], format: str) -> None:
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (("labelme_1.json", "yolo_1.txt"), "several formats: labelme (labelme_1.json); yolo (yolo_1.txt)"),
+        (
+            ("labelme_1.json", "yolo_1.txt"),
+            "several formats: labelme (labelme_1.json); yolo-seg (yolo_1.txt)",
+        ),
         (("coco_1.json", "labelme_1.json", "cvat_.xml"), "several formats: coco (coco_1.json); labelme (lab"),
         (
             ("labelme_1.json", "1_masks.png"),

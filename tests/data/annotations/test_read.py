@@ -72,7 +72,7 @@ def test_all_formats_are_read_below_a_folder(tmp_path: Path) -> None:
 
 def test_wrong_use(tmp_path: Path) -> None:
     path = written(tmp_path / "labels.json", COCO)
-    with pytest.raises(DataError, match="found 'yolov8'; expected auto, coco, yolo, label-maps"):
+    with pytest.raises(DataError, match="found 'yolov8'; expected auto, coco, yolo-seg, label-maps"):
         read_annotations(path, "yolov8")
     for folder in ("..", "/data", "a/../.."):
         with pytest.raises(DataError, match="a folder below the image root"):

@@ -135,7 +135,7 @@ def test_yolo(lines: Any, tmp_path: Path, images: ImageFolder) -> None:
     (tmp_path / "data.yaml").write_text("names: [cat]")
     text = "\n".join(" ".join(map(str, line)) for line in lines)
     (tmp_path / "a.txt").write_text(text, "utf-8", "surrogatepass")
-    check(tmp_path, "yolo", images)
+    check(tmp_path, "yolo-seg", images)
 
 
 @few_times

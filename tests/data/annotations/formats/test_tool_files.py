@@ -41,13 +41,13 @@ CASES = {
     "voc": ("voc_datumaro", "voc", TRUTH),
     "list of voc": ("voc_datumaro/ImageSets/Segmentation/default.txt", "voc", TRUTH),
     "coco of supervision": ("coco_supervision/_annotations.coco.json", "coco", TRUTH),
-    "yolo of supervision": ("yolo_supervision", "yolo", TRACED),
+    "yolo of supervision": ("yolo_supervision", "yolo-seg", TRACED),
     "label studio": ("label_studio/tasks.json", "label-studio", TRUTH),
     "coco of label studio": ("label_studio_coco/result.json", "coco", TRUTH),
-    "yolo of label studio": ("label_studio_yolo", "yolo", TRUTH),
+    "yolo of label studio": ("label_studio_yolo", "yolo-seg", TRUTH),
     "labelme": ("labelme", "labelme", TRUTH),
-    "yolo of labelformat": ("yolo_labelformat", "yolo", TRUTH),
-    "data.yaml of labelformat": ("yolo_labelformat/data.yaml", "yolo", TRUTH),
+    "yolo of labelformat": ("yolo_labelformat", "yolo-seg", TRUTH),
+    "data.yaml of labelformat": ("yolo_labelformat/data.yaml", "yolo-seg", TRUTH),
 }
 
 

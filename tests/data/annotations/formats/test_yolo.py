@@ -47,7 +47,7 @@ def put(folder: Path, files: dict[str, str]) -> Path:
 def test_layouts(tmp_path: Path, images: Images, names: str, labels: str, image: str) -> None:
     root = put(tmp_path / "set", {"data.yaml": names, labels: f"{LINE}\n\n"})
     folder = images(image, "other/images/a.jpg", below="set") if "/" in labels else images(image, below="set")
-    assert format_of(root) == "yolo"
+    assert format_of(root) == "yolo-seg"
     assert read(root, folder) == {"a": [BOX]}
     assert read((root / labels).parent, folder) == {"a": [BOX]}  # data.yaml is found above
     assert read(root / "data.yaml", folder) == {"a": [BOX]}
@@ -135,7 +135,7 @@ def test_splits(tmp_path: Path, images: Images) -> None:
     folder = images("train/images/a.jpg", "valid/images/b.jpg", below="set")
     assert splits_of(root) == {"train": "train/labels", "val": "valid/labels"}
     found = describe(root, folder)
-    assert (found.format, found.images, found.with_masks, found.instances) == ("yolo", 2, 2, 2)
+    assert (found.format, found.images, found.with_masks, found.instances) == ("yolo-seg", 2, 2, 2)
     assert found.classes == {"cat": 0, "dog": 2}
     assert [fault.found for fault in found.faults] == ["coordinate 1.5"]
     other = put(
