@@ -122,7 +122,7 @@ def test_the_run_is_seen_in_prefects_ui(project: Project, first_flow: dict[str, 
     report = hashlib.md5((project.folder / "workspace/report.html").read_bytes(), usedforsecurity=False)
     assert f"/reports/{report.hexdigest()}.html" in artifacts["report"]
     rows = json.loads(artifacts["ap-against-promoted"])
-    assert [row["class"] for row in rows] == ["all", "disc", "ring", "star", "bar"]
+    assert [row["class"] for row in rows] == ["all", "apple", "banana", "pear", "strawberry"]
     kind, _, code = artifacts["gallery"].partition(",")
     assert kind == "data:image/svg+xml;base64"
     panels = b64decode(code).decode().count('class="panel"')

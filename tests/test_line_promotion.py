@@ -26,7 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "train_images": 40,
         "val_images": 10,
         "strong_share": 0.5,
-        "shapes": ["disc", "bar"],
+        "classes": ["apple", "banana"],
         "size_min": 20,
     }
     project.recipe["demo"] |= demo | {"distractors": 0, "objects_max": 3}

@@ -20,7 +20,8 @@ import numpy as np
 from data import storage
 from data.annotations.coco.file import write_json
 from data.demo.clicks import click_record, random_inner_point
-from data.demo.scenes import SHAPES, Scene, SceneConfig, draw_scene
+from data.demo.fruit import FRUIT
+from data.demo.scenes import Scene, SceneConfig, draw_scene
 from data.errors import DataError, Fault
 from data.masks import rle
 
@@ -57,12 +58,12 @@ def draw_dataset(
     Raises:
         DataError: values out of range.
     """
-    config = SceneConfig(**scene | {"shapes": tuple(scene["shapes"])})
+    config = SceneConfig(**scene | {"classes": tuple(scene["classes"])})
     size = config.image_size
     _check(config, train_images, val_images, strong_share)
     strong_images = max(1, round(train_images * strong_share))
-    documents = {name: _document(config.shapes) for name in ("strong", "weak", "kept_aside", "val")}
-    clicks = _document(config.shapes)
+    documents = {name: _document(config.classes) for name in ("strong", "weak", "kept_aside", "val")}
+    clicks = _document(config.classes)
     with storage.atomic_dir(Path(root) / "dataset") as folder:
         (folder / "images").mkdir()
         for image_id in range(1, train_images + val_images + 1):
@@ -98,8 +99,8 @@ def draw_dataset(
     }
 
 
-def _document(shapes: tuple[str, ...]) -> dict[str, Any]:
-    categories = [{"id": k, "name": name} for k, name in enumerate(shapes, start=1)]
+def _document(classes: tuple[str, ...]) -> dict[str, Any]:
+    categories = [{"id": k, "name": name} for k, name in enumerate(classes, start=1)]
     return {"images": [], "annotations": [], "categories": categories}
 
 
@@ -110,14 +111,14 @@ def _png(scene: Scene) -> bytes:
 
 def _annotations(image_id: int, scene: Scene) -> list[dict[str, Any]]:
     annotations = []
-    for k, (mask, shape) in enumerate(zip(scene.masks, scene.classes, strict=True)):
+    for k, (mask, chosen) in enumerate(zip(scene.masks, scene.classes, strict=True)):
         height, width = mask.shape
         counts = rle.encode(mask)
         annotations.append(
             {
                 "id": image_id * 1000 + k,
                 "image_id": image_id,
-                "category_id": shape + 1,
+                "category_id": chosen + 1,
                 "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
                 "area": rle.area(counts, height, width),
                 "bbox": list(rle.bbox_xywh(counts, height, width)),
@@ -141,8 +142,8 @@ def _clicks(
 def _check(config: SceneConfig, train_images: int, val_images: int, strong_share: float) -> None:
     """Raise a DataError of every value out of range."""
     tests = [
-        ("shapes", config.shapes, bool(config.shapes) and set(config.shapes) <= SHAPES.keys()
-            and len(set(config.shapes)) == len(config.shapes), f"different names of {', '.join(SHAPES)}"),
+        ("classes", config.classes, bool(config.classes) and set(config.classes) <= FRUIT.keys()
+            and len(set(config.classes)) == len(config.classes), f"different names of {', '.join(FRUIT)}"),
         ("train_images", train_images, train_images >= 2, "2 or more: one strong, one weak"),
         ("val_images", val_images, val_images >= 1, "1 or more"),
         ("strong_share", strong_share, 0 < strong_share < 1
@@ -155,8 +156,7 @@ def _check(config: SceneConfig, train_images: int, val_images: int, strong_share
             "4 <= size_min <= size_max <= image_size"),
         ("distractors", config.distractors, config.distractors >= 0, "0 or more"),
         *((name, value, 0 <= value <= 1, "between 0 and 1") for name, value in (
-            ("overlap", config.overlap), ("contrast", config.contrast), ("colour_cue", config.colour_cue),
-            ("texture", config.texture), ("noise", config.noise))),
+            ("overlap", config.overlap), ("noise", config.noise))),
     ]  # fmt: skip
     faults = [
         Fault("demo", name, str(found), expected, "correct this value")

@@ -19,12 +19,17 @@ TRAINING_STEPS = ("make_demo", "ingest", "import_points", "train_teacher", "trai
 
 
 def tiny_recipe() -> dict[str, Any]:
-    """The demo's params with 20 + 6 images of 64 px, a narrow network and a handful of steps."""
+    """The demo's params with 20 + 6 images of 64 px, a narrow network from random weights and a handful of steps."""
     recipe: dict[str, Any] = copy.deepcopy(yaml.safe_load((ROOT / "params.yaml").read_text()))
     recipe["demo"] |= {"train_images": 20, "val_images": 6, "strong_share": 0.3, "image_size": 64}
     recipe["demo"] |= {"size_min": 10, "size_max": 40, "objects_max": 4}
     recipe["input"] = {"short_side": 64, "max_side": 64, "enlarge": True, "tile": None}
-    recipe["model"]["backbone"]["width"] = 0.25
+    backbone = {"name": "resnet18", "width": 0.25, "norm": "group_norm", "frozen_stages": 0, "weights": None}
+    recipe["model"]["backbone"] |= backbone
+    recipe["model"] |= {"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375]}
+    recipe["model"] |= {"mask_stride": 2, "level_sources": [[2, 3], [3, 3], [4, 4]]}
+    for name in ("teacher", "student"):
+        recipe[name] |= {"grids": [12, 10, 8], "ranges": [[1, 24], [16, 48], [32, 200]]}
     recipe["model"] |= {"fpn_channels": 16, "head_channels": 16, "kernel_channels": 16, "mask_channels": 16}
     recipe["model"] |= {"norm_groups": 4, "head_convs": 1}
     for name, steps in (("teacher", 12), ("student", 12), ("refiner", 8)):
@@ -34,6 +39,9 @@ def tiny_recipe() -> dict[str, Any]:
             "warmup_steps": 2,
             "checkpoint_every": 4,
             "log_every": 2,
+            "lr": 0.002 if name == "refiner" else 0.0015,
+            "channels_last": False,
+            "fused": False,
         }
         # Both precisions, since steps that run in one process may differ.
         recipe[name] |= {"precision": "fp32" if name == "refiner" else "bf16"}

@@ -130,14 +130,14 @@ def test_a_student_that_finds_every_object_is_better(params: Params) -> None:
 
 
 def worsened(params: Params, folder: Path) -> Callable[..., compare.Found]:
-    """The comparison of a model that finds every object with one that overlooks those of class `ring` on every second
-    image, and of class `star` on its last: a function of section `promotion`'s values."""
+    """The comparison of a model that finds every object with one that overlooks those of class `banana` on every second
+    image, and of class `pear` on its last: a function of section `promotion`'s values."""
     val = Split.open(WORKSPACE / "dataset/val")
     ids, classes = val.images["image_id"].to_pylist(), {one.name: one.id for one in val.categories}
     whole = every_object(val)
     places = [(row["image_id"], row["category_id"]) for row in whole.to_pylist()]
-    last_star = max(place for place in places if place[1] == classes["star"])
-    gone = {(image, classes["ring"]) for image in ids[::2]} | {last_star}
+    last_pear = max(place for place in places if place[1] == classes["pear"])
+    gone = {(image, classes["banana"]) for image in ids[::2]} | {last_pear}
     kept = [place not in gone for place in places]
     sides = []
     for name, table in (("before", whole), ("after", whole.filter(kept))):
@@ -221,22 +221,22 @@ def test_without_draws_there_are_no_intervals(params: Params) -> None:
 
 
 def test_classes_that_one_model_lacks_are_left_out_and_told(params: Params) -> None:
-    """The older model knew `blob`, not `ring`, and had other ids."""
+    """The older model knew `blob`, not `banana`, and had other ids."""
     teacher = json.loads((WORKSPACE / "teacher" / META).read_text())
     older = [
-        {"name": "blob" if row["name"] == "ring" else row["name"], "id": row["id"] + 50}
+        {"name": "blob" if row["name"] == "banana" else row["name"], "id": row["id"] + 50}
         for row in teacher["categories"]
     ]
     promote("teacher", categories=older)
     found = compared(with_promotion(params, bootstrap=5))
-    assert [row.name for row in found.classes] == ["disc", "star", "bar"]
-    assert (found.only_baseline, found.only_candidate) == (["blob"], ["ring"])
+    assert [row.name for row in found.classes] == ["apple", "pear", "strawberry"]
+    assert (found.only_baseline, found.only_candidate) == (["blob"], ["banana"])
     assert (
-        "Compared over the classes that both know, 3: v1 doesn't know ring; the new model doesn't know blob."
+        "Compared over the classes that both know, 3: v1 doesn't know banana; the new model doesn't know blob."
         in (found.reasons)
     )
     for key, model in (("baseline", "teacher"), ("candidate", "student")):
-        true = {row["name"]: row["AP"] for row in details(model)["per_class"] if row["name"] != "ring"}
+        true = {row["name"]: row["AP"] for row in details(model)["per_class"] if row["name"] != "banana"}
         assert {row.name: getattr(row, key) for row in found.classes} == true
         known = [ap for ap in true.values() if ap is not None]
         assert getattr(found.overall, key) == pytest.approx(sum(known) / len(known), abs=2e-3)

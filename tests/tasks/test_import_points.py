@@ -103,12 +103,12 @@ def test_boxes_beside_points_do_not_stop_the_step(place: tuple[Path, Params, dic
     weak = Split.open(workspace / "dataset" / "weak").image(0)
     shapes = [
         {"label": "box", "shape_type": "rectangle", "points": [[1, 1], [2, 2]]},
-        {"label": "Disc!", "shape_type": "point", "points": [[1.25, 1.5]]},
+        {"label": "Apple!", "shape_type": "point", "points": [[1.25, 1.5]]},
         {"label": "dirt", "shape_type": "point", "points": [[9.25, 9.5]]},
     ]
     document = {"imagePath": weak["file_name"], "imageWidth": weak["width"], "shapes": shapes}
     Path("workspace/demo/points/one.json").write_text(json.dumps(document))
-    Path("workspace/demo/points/classes.yaml").write_text("Disc!: disc\ndirt:\n")
+    Path("workspace/demo/points/classes.yaml").write_text("Apple!: apple\ndirt:\n")
     run(changed(params, classes="classes.yaml"), workspace)
     manifest = json.loads((workspace / "points" / "manifest.json").read_text())
     assert manifest["counts"]["set_aside"] == 2 and manifest["counts"]["rejected"] == 0
@@ -142,7 +142,7 @@ def test_columns_and_radius_are_used(place: tuple[Path, Params, dict[str, Any]])
     name = Split.open(workspace / "dataset" / "weak").image(0)["file_name"]
     Path("mine").mkdir()
     rows = ["who;picture;col;row;what"]
-    rows += [f"{who};{name};{x};11;disc" for who, x in (("ann", "10,5"), ("bob", "12,5"), ("bob", "30,5"))]
+    rows += [f"{who};{name};{x};11;apple" for who, x in (("ann", "10,5"), ("bob", "12,5"), ("bob", "30,5"))]
     Path("mine/clicks.csv").write_text("\n".join(rows))
     columns = {"x": "col", "y": "row", "image": "picture", "category": "what", "annotator": "who"}
     run(changed(params, files="mine", columns=columns, duplicate_radius=3.0), workspace)
@@ -164,7 +164,7 @@ def test_what_one_name_explains_is_one_fault(
     for row in rows[:20]:
         row["image_id"] = 10**6
     for row in rows[20:23]:
-        row["category_id"] = "disk"
+        row["category_id"] = "aple"
     rows[23]["point"] = [-1, 3]
     rows[24]["point"] = [-1, 4]
     rewrite(content)
@@ -176,7 +176,7 @@ def test_what_one_name_explains_is_one_fault(
     assert many.next_step == (
         "correct the image's name, or set points.on_reject: report to leave out what can't be used"
     )
-    assert classes.record.startswith("3 records") and "nearest: disc" in classes.expected
+    assert classes.record.startswith("3 records") and "nearest: apple" in classes.expected
     assert classes.next_step.startswith("map the name in points.classes")
     assert [one.record for one in singles] == [f"annotation {row['id']}" for row in rows[23:25]]
     run(report(params), workspace)
@@ -268,8 +268,8 @@ def test_the_usual_columns_beside_named_ones(place: tuple[Path, Params, dict[str
     workspace, params, _ = place
     name = Split.open(workspace / "dataset" / "weak").image(0)["file_name"]
     Path("mine").mkdir()
-    Path("mine/maria.csv").write_text(f"Bild;Pos_X [px];Pos_Y [px];Typ\n{name};10,5;11;disc\n")
-    Path("mine/usual.csv").write_text(f"image,x,y,class\n{name},20.5,11,ring\n")
+    Path("mine/maria.csv").write_text(f"Bild;Pos_X [px];Pos_Y [px];Typ\n{name};10,5;11;apple\n")
+    Path("mine/usual.csv").write_text(f"image,x,y,class\n{name},20.5,11,banana\n")
     columns = {"x": "Pos_X [px]", "y": "Pos_Y [px]", "image": "Bild", "category": "Typ"}
     run(changed(params, files="mine", columns=columns), workspace)
     points = read_parquet(workspace / "points" / "points.parquet", POINTS)

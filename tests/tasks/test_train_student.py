@@ -182,7 +182,7 @@ def test_a_promoted_model_that_does_not_fit_is_told(place: tuple[Path, Params]) 
     (workspace / "teacher/model.json").write_text(json.dumps(meta))
     promote(workspace, "teacher")
     with pytest.raises(
-        TaskError, match=r"v1 has the classes 2 blob that .* and lacks 2 ring; set student.start"
+        TaskError, match=r"v1 has the classes 2 blob that .* and lacks 2 banana; set student.start"
     ):
         run(student_with(params, start="promoted"), workspace)
     shutil.rmtree("registry/v1")

@@ -30,15 +30,12 @@ class DemoConfig(Section):
     val_images: Annotated[PositiveInt, Field(le=10**6)]
     strong_share: Share
     image_size: Side
-    shapes: tuple[Name, ...]
+    classes: tuple[Name, ...]
     objects_min: Annotated[NonNegativeInt, Field(le=10**4)]
     objects_max: Annotated[PositiveInt, Field(le=10**4)]
     size_min: Positive
     size_max: Positive
     overlap: Share
-    contrast: Share
-    colour_cue: Share
-    texture: Share
     noise: Share
     distractors: Annotated[NonNegativeInt, Field(le=10**4)]
 

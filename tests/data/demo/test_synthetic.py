@@ -15,9 +15,8 @@ from data.masks.rle import decode
 
 LOOK: dict[str, Any] = {
     "train_images": 10, "val_images": 3, "strong_share": 0.2, "image_size": 64,
-    "shapes": ("disc", "ring", "star", "bar", "block"), "objects_min": 1, "objects_max": 4,
-    "size_min": 8, "size_max": 40, "overlap": 0.3, "contrast": 0.3, "colour_cue": 0.5, "texture": 0.1, "noise": 0.03,
-    "distractors": 3, "seed": 5,
+    "classes": ("apple", "banana", "pear", "strawberry"), "objects_min": 1, "objects_max": 4,
+    "size_min": 8, "size_max": 40, "overlap": 0.3, "noise": 0.03, "distractors": 3, "seed": 5,
 }  # fmt: skip
 
 
@@ -93,9 +92,9 @@ def test_drawing_again_leaves_nothing_of_the_earlier_set(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"shapes": ("disc", "blobb")}, ["shapes"]),
-        ({"shapes": ()}, ["shapes"]),
-        ({"shapes": ("disc", "disc")}, ["shapes"]),
+        ({"classes": ("apple", "aple")}, ["classes"]),
+        ({"classes": ()}, ["classes"]),
+        ({"classes": ("apple", "apple")}, ["classes"]),
         ({"strong_share": 0.0}, ["strong_share"]),
         ({"strong_share": 0.99}, ["strong_share"]),
         ({"objects_min": 5, "objects_max": 4}, ["objects_min, objects_max"]),

@@ -228,7 +228,7 @@ def all_crowds(p: Project) -> None:
 
 def some_crowds(p: Project) -> None:
     categories = p.json("dataset/annotations/strong.json")["categories"]
-    crowds(p, {row["id"] for row in categories if row["name"] == "star"})
+    crowds(p, {row["id"] for row in categories if row["name"] == "pear"})
 
 
 def image_in_two_splits(p: Project) -> None:
@@ -271,11 +271,11 @@ def points_outside_stop(p: Project) -> None:
 
 
 def a_file_without_columns(p: Project) -> None:
-    (p.root / "mine/points/maria.csv").write_text("Bild;Pos_X [px];Pos_Y [px];Zelltyp\na.png;1,5;2,5;disc\n")
+    (p.root / "mine/points/maria.csv").write_text("Bild;Pos_X [px];Pos_Y [px];Zelltyp\na.png;1,5;2,5;apple\n")
 
 
 def points_misspelt(p: Project) -> None:
-    overwrite_points(p, lambda rows: [row.update(category_id="starr") for row in rows[:4]])  # type: ignore[func-returns-value]
+    overwrite_points(p, lambda rows: [row.update(category_id="pearr") for row in rows[:4]])  # type: ignore[func-returns-value]
 
 
 def clicks_on_a_lost_image(p: Project) -> None:
@@ -314,11 +314,11 @@ def wrong_areas(p: Project) -> None:
 
 
 def class_without_mask(p: Project) -> None:
-    p.take_class("star", "strong")
+    p.take_class("pear", "strong")
 
 
 def class_without_click(p: Project) -> None:
-    number = p.take_class("star", "kept_aside")
+    number = p.take_class("pear", "kept_aside")
     overwrite_points(
         p, lambda rows: rows.__setitem__(slice(None), [r for r in rows if r["category_id"] != number])
     )
@@ -326,11 +326,11 @@ def class_without_click(p: Project) -> None:
 
 def class_never_shown(p: Project) -> None:
     class_without_click(p)
-    p.take_class("star", "strong")
+    p.take_class("pear", "strong")
 
 
 def class_not_measured(p: Project) -> None:
-    p.take_class("star", "val")
+    p.take_class("pear", "val")
 
 
 def dense_val(p: Project) -> None:
@@ -413,7 +413,7 @@ WARNINGS = [
     (not_ignored, "git", "add a line /workspace/ to .gitignore"),
     (locked, "locked", f"found process {os.getppid()} (dvc repro train_teacher) that uses workspace/teacher"),
     (image_cut_short, "images", "images of strong (truncated): found 1 of 6 that can't be used"),
-    (some_crowds, "crowd_share", "iscrowd 1: 100% of star; crowds are neither learnt nor scored"),
+    (some_crowds, "crowd_share", "iscrowd 1: 100% of pear; crowds are neither learnt nor scored"),
     (bad_annotation, "images", "annotations of strong: found 1 of"),
     (points_outside, "points", "points (outside_image): found 4 of"),
     (points_outside, "points", "Next: correct the record; left out until then (points.on_reject: report)."),
@@ -426,10 +426,10 @@ WARNINGS = [
     (no_points, "no_points", "found none that can be used"),
     (points_of_half_the_size, "click_units", "clicks.json: points: found "),
     (wrong_areas, "areas", "ingest.val: annotations: found 1 whose area can't be their mask's"),
-    (class_without_mask, "class_without_mask", "classes: star: found clicks and no mask on a strong image"),
-    (class_without_click, "class_without_click", "classes: star: found masks and no click"),
-    (class_never_shown, "class_never_shown", "classes: star: found neither mask nor click"),
-    (class_not_measured, "class_not_measured", "classes: star: found masks to learn from and none in val"),
+    (class_without_mask, "class_without_mask", "classes: pear: found clicks and no mask on a strong image"),
+    (class_without_click, "class_without_click", "classes: pear: found masks and no click"),
+    (class_never_shown, "class_never_shown", "classes: pear: found neither mask nor click"),
+    (class_not_measured, "class_not_measured", "classes: pear: found masks to learn from and none in val"),
     (dense_val, "max_detections", "params.yaml: evaluate.max_detections: found 1, but "),
     (dense_val_inference, "inference_max_detections", "evaluate.inference.max_detections: found 2, but "),
     (tiny_input, "too_small", "found smaller than one place of the mask map (2 x 2 px of the input)"),
@@ -492,7 +492,7 @@ def test_what_one_class_explains_is_one_error_with_its_count(project: Project) -
     points_misspelt(project)
     (found,) = project.examine().errors
     assert (found.check, found.count) == ("points", 4)
-    assert "found category 'starr' (unknown_category); expected a known category; the nearest: star" in str(
+    assert "found category 'pearr' (unknown_category); expected a known category; the nearest: pear" in str(
         found.fault
     )
 
