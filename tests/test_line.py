@@ -118,7 +118,7 @@ def test_the_run_is_seen_in_prefects_ui(project: Project, first_flow: dict[str, 
     assert name.startswith("by hand: report, ")
     assert set(artifacts) >= {"run-summary", "ap-against-promoted", "report", "gallery"}
     assert all(f"| {stage} |".replace("_", "\\_") in artifacts["run-summary"] for stage in first_flow)
-    assert "Points: 41 on 14 images, 0 rejected" in artifacts["run-summary"]
+    assert "Points: 43 on 14 images, 0 rejected" in artifacts["run-summary"]
     report = hashlib.md5((project.folder / "workspace/report.html").read_bytes(), usedforsecurity=False)
     assert f"/reports/{report.hexdigest()}.html" in artifacts["report"]
     rows = json.loads(artifacts["ap-against-promoted"])

@@ -131,13 +131,13 @@ def test_a_student_that_finds_every_object_is_better(params: Params) -> None:
 
 def worsened(params: Params, folder: Path) -> Callable[..., compare.Found]:
     """The comparison of a model that finds every object with one that overlooks those of class `banana` on every second
-    image, and of class `pear` on its last: a function of section `promotion`'s values."""
+    image, and of class `strawberry` on its last: a function of section `promotion`'s values."""
     val = Split.open(WORKSPACE / "dataset/val")
     ids, classes = val.images["image_id"].to_pylist(), {one.name: one.id for one in val.categories}
     whole = every_object(val)
     places = [(row["image_id"], row["category_id"]) for row in whole.to_pylist()]
-    last_pear = max(place for place in places if place[1] == classes["pear"])
-    gone = {(image, classes["banana"]) for image in ids[::2]} | {last_pear}
+    last_strawberry = max(place for place in places if place[1] == classes["strawberry"])
+    gone = {(image, classes["banana"]) for image in ids[::2]} | {last_strawberry}
     kept = [place not in gone for place in places]
     sides = []
     for name, table in (("before", whole), ("after", whole.filter(kept))):

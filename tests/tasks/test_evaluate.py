@@ -147,7 +147,7 @@ def test_plots_are_tables_without_gaps(params: Params) -> None:
     assert [float(row["recall"]) for row in curve] == [i / 100 for i in range(101)]
     assert all(0 <= float(row[name]) <= 1 for row in curve for name in ("teacher", "student"))
     bars = rows("class_ap")
-    assert [row["class"] for row in bars[:2]] == ["strawberry (student)", "strawberry (teacher)"]
+    assert [row["class"] for row in bars[:2]] == ["apple (student)", "apple (teacher)"]
     assert len({row["class"] for row in bars}) == len(bars) == 2 * len(params.demo.classes)
     points = len(read_parquet(WORKSPACE / "evaluation/pseudo_quality.parquet", QUALITY))
     for kind in ("rough", "refined"):
