@@ -24,7 +24,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     """The folder of a small drawn data set, 14 of whose images have masks in kept_aside.json, and its params."""
     folder = tmp_path_factory.mktemp("drawn")
     params = load_params(ROOT / "params.yaml")
-    look = {"train_images": 20, "val_images": 6, "strong_share": 0.3, "image_size": 64, "size_max": 40.0}
+    look = {
+        "train_images": 20,
+        "val_images": 6,
+        "strong_share": 0.3,
+        "image_size": 64,
+        "size_max": 40.0,
+        "objects_max": 3,
+    }
     params = params.model_copy(update={"demo": params.demo.model_copy(update=look)})
     make_demo(params, folder)
     return folder / "demo/dataset", params
