@@ -3,8 +3,8 @@
     make demo && python bench/picture.py    # writes docs/img/clicks-to-model.png; needs `chromium`
 
 Of the report's galleries it takes the weak image with the most clicks among the better half of its gallery, and of
-the val images in which the student finds as many objects as there are, one with most. So it is a good case: the report
-shows the bad ones too.
+the val images in which the student misses no object and has no false alarm, one with most objects. So it is a good
+case: the report shows the bad ones too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.tables import Split
 from tasks.common.config import load_params
-from tasks.reporting.rows import Row, pseudo_rows, val_rows
+from tasks.reporting.rows import Row
+from tasks.reporting.val import ValImages, val_gallery
+from tasks.reporting.weak import WeakImages, pseudo_gallery
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "img" / "clicks-to-model.png"
 SIDE, GAP, CAPTION = 250, 46, 34
@@ -30,6 +31,7 @@ STYLE = """
 body { margin: 0; background: #fff; } .panel { position: absolute; top: 0; border-radius: 6px; }
 .mask { fill-opacity: 0.45; stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .click { stroke: #000; paint-order: stroke; }
+.tag { fill: #fff; stroke: #1d2430; paint-order: stroke; font-family: "DejaVu Sans", sans-serif; }
 p, b { position: absolute; margin: 0; font: 15px "DejaVu Sans", sans-serif; color: #1d2430; text-align: center; }
 b { font-size: 26px; width: 46px; color: #5b6575; }
 """
@@ -38,14 +40,14 @@ b { font-size: 26px; width: 46px; color: #5b6575; }
 def main() -> None:
     workspace = Path("workspace")
     params = load_params("params.yaml")
-    weak, kept_aside, val = (
-        Split.open(workspace / "dataset" / name) for name in ("weak", "kept_aside", "val")
-    )
-    ranked = pseudo_rows(workspace, weak, kept_aside, shown=60).rows
+    ranked = pseudo_gallery(WeakImages(workspace), shown=60).rows
     clicks = max(ranked[: len(ranked) // 2], key=lambda row: _count(row, r"(\d+) clicks"))
     found = max(
-        val_rows(workspace, val, shown=60, score_threshold=params.report.score_threshold).rows,
-        key=lambda row: (-abs(_count(row, r"student (\d+)") - (n := _count(row, r"(\d+) objects"))), n),
+        val_gallery(ValImages(workspace, params.report), shown=100).rows,
+        key=lambda row: (
+            -_count(row, r"(\d+) missed") - _count(row, r"(\d+) false alarms?"),
+            _count(row, r"(\d+) objects"),
+        ),
     )
     panels = [
         (clicks, "clicks", "one click per object"),
@@ -79,7 +81,7 @@ def main() -> None:
             capture_output=True,
         )
     with Image.open(OUT) as picture:
-        picture.quantize(256).save(OUT, optimize=True)
+        picture.convert("RGB").save(OUT, optimize=True)
     print(f"{OUT}: {clicks.name}, {found.name}")
 
 
