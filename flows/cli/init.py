@@ -24,6 +24,11 @@ INIT_EXAMPLE = (
     "points2model init cells --images s3://lab/cells --masks train.json --val val.json --points clicks/ --budget 30m"
 )
 PLAN_EXAMPLE = "Example: points2model plan   |   points2model plan --show   |   points2model plan --budget 2h"
+SHOWN = (
+    "ingest.val", "ingest.mask_class", "threads", "input.short_side", "model.backbone.weights", "teacher.steps",
+    "teacher.holdout", "student.steps", "teacher.augment.invert",
+)  # fmt: skip
+"""The values that init prints."""
 TRAININGS = ("teacher", "refiner", "student")
 
 Budget = Annotated[
@@ -71,28 +76,34 @@ def init(
     The data stay where they are. Every planned value has its reason beside it; change any of them. If the data have
     faults, all are listed, and no folder is left.
     """
-    from flows.project.create import new_project
+    from flows.project.sources import check_paths
+
+    measured = _val(val)
+    check_paths(images, masks, points or [], measured)
+    seconds = _seconds(budget)
+
+    from flows.project.create import new_project, stage_all
     from flows.project.plan import make_plan
     from flows.project.sources import ingest_values, points_values
     from tasks.planning.rules import Choices
 
     console = command_console(as_json)
     _log()
-    seconds = _seconds(budget)
     asks = not yes and not as_json and sys.stdin.isatty()
-    measured = _val(val)
     with new_project(project):
         data = ingest_values(project, images, masks, measured, mask_class)
         data += points_values(project, points or [])
         choices = Choices(any_orientation=_orientation(any_orientation, asks))
         with _inside(project):
             plan = make_plan(data, choices, seconds)
+        stage_all(project)
     if as_json:
         _print_json(plan)
         return
-    show(plan, console)
+    show(plan, console, whole=False)
     first = "" if points else f"put files of clicks into {project / 'points'}, "
-    console.text(f"next: {first}`cd {project}`, look at params.yaml, then `points2model run`")
+    step = "" if budget else "; shorter: `points2model plan --budget 20m` there"
+    console.text(f"next: {first}`cd {project}`, then `points2model run`{step}")
 
 
 def plan(
@@ -112,7 +123,7 @@ def plan(
     if as_json:
         _print_json(made)
     else:
-        show(made, command_console())
+        show(made, command_console(), whole=True)
 
 
 def _choices(any_orientation: bool | None) -> Choices:
@@ -179,8 +190,8 @@ def _print_json(plan: Plan) -> None:
     print_json(summary(plan))
 
 
-def show(plan: Plan, console: Console) -> None:
-    """Prints the facts, the planned values with their reasons, the person's own values, and the time."""
+def show(plan: Plan, console: Console, whole: bool) -> None:
+    """Prints facts, planned values with reasons (all, or the most important ones), the person's values, the time."""
     from rich.markup import escape
 
     from tasks.common.progress import format_seconds
@@ -191,12 +202,17 @@ def show(plan: Plan, console: Console) -> None:
         f"{sum(facts.masks.values()):,} masks and {sum(facts.clicks.values()):,} clicks of "
         f"{len(facts.classes)} class{'es'[: 2 * (len(facts.classes) != 1)]}"
     )
-    for keys, value, reason in _grouped(plan.planned):
+    rows = _grouped([one for one in plan.planned if whole or one.key in SHOWN])
+    for keys, value, reason in rows:
         console.print(f"  {escape(keys)}: {escape(_short(value))}  [dim]# {escape(reason)}[/]")
+    if not whole:
+        console.text(f"  all {len(plan.planned)} values, each with its reason: params.yaml")
     for kept in plan.kept:
         console.note(f"{kept.key}: {_short(kept.value)} is yours and stays; planned: {_short(kept.planned)}")
     for finding in plan.diagnosis.warnings:
         console.note(str(finding))
+    for line in plan.notes:
+        console.note(line)
     parts = ", ".join(f"{name} {format_seconds(value)}" for name, value in plan.seconds.items())
     console.text(f"a run takes about {format_seconds(sum(plan.seconds.values()))} on this machine: {parts}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def new_project(root: Path) -> Iterator[None]:
         found = "a folder with files" if root.is_dir() else "a file"
         raise TaskError(str(Fault(str(root), "project", found, "an empty folder, or none", step)))
     made = _first_missing(root)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _fill(root)
@@ -76,6 +78,12 @@ def new_project(root: Path) -> Iterator[None]:
             for path in root.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _first_missing(root: Path) -> Path | None:
@@ -85,10 +93,9 @@ def _first_missing(root: Path) -> Path | None:
 
 
 def _fill(root: Path) -> None:
-    inside = _run(["git", "rev-parse", "--is-inside-work-tree"], root, check=False) == "true"
-    if not inside:
-        _run(["git", "init", "--quiet"], root)
-    _run([sys.executable, "-P", "-m", "dvc", "init", "--quiet", *["--subdir"][: int(inside)]], root)
+    # A repository of its own also inside another one, so that nothing is staged there and a push doesn't go its way.
+    _run(["git", "init", "--quiet"], root)
+    _run([sys.executable, "-P", "-m", "dvc", "init", "--quiet"], root)
     for name, text in {**FILES, "dvc.yaml": dvc_yaml()}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +103,12 @@ def _fill(root: Path) -> None:
     installed_tool.write(root)
 
 
-def _run(command: list[str], root: Path, check: bool = True) -> str:
+def stage_all(root: Path) -> None:
+    """Stages the project's files for its first commit."""
+    _run(["git", "add", "--all"], root)
+
+
+def _run(command: list[str], root: Path) -> None:
     try:
         done = subprocess.run(
             command, cwd=root, env=environment(root), capture_output=True, text=True, check=False
@@ -105,6 +117,5 @@ def _run(command: list[str], root: Path, check: bool = True) -> str:
         raise TaskError(
             f"{command[0]}: not installed; install it, since DVC keeps versions with it"
         ) from None
-    if check and done.returncode != 0:
+    if done.returncode != 0:
         raise TaskError(f"`{' '.join(command)}` in {root} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout.strip()

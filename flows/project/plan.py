@@ -16,6 +16,7 @@ from data.storage import atomic_write
 from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
+from tasks.common.progress import format_seconds
 from tasks.common.stage_main import S3_CACHE, WORKSPACE
 from tasks.doctor.doctor import read_data
 from tasks.doctor.finding import Diagnosis
@@ -43,6 +44,12 @@ class Plan:
     seconds: dict[str, float]
     """Forecast by stage"""
     diagnosis: Diagnosis
+    notes: list[str]
+    """On the machine and the budget"""
+
+
+LEAST_STEPS = 0.2
+"""Of the usual steps: with fewer, nothing useful is learnt."""
 
 
 def make_plan(
@@ -75,23 +82,30 @@ def make_plan(
     choices = replace(choices, weights=choices.weights or here_weights(machine.gpu is not None))
     params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
 
-    from tasks.planning.probe import fastest, forecast
+    from tasks.planning.probe import BUSY, busy, fastest, forecast
 
     log.info("plan: timing some steps of each training")
+    notes = [BUSY.format(load=load, cores=machine.cores)] if (load := busy(machine)) else []
     precision, threads = fastest(params, splits["strong"], machine)
     choices = replace(choices, precision=precision, threads=threads)
     params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
     times = forecast(params, splits, facts)
     if budget is not None:
         fixed = sum(times) - times.trainings
-        choices = replace(choices, steps=max(0.02, (0.9 * budget - fixed) / times.trainings))
+        steps = (0.9 * budget - fixed) / times.trainings
+        if steps < LEAST_STEPS:
+            least = format_seconds((fixed + LEAST_STEPS * times.trainings) / 0.9)
+            notes.append(
+                f"--budget: {format_seconds(budget)} isn't enough; planned is the least that learns something, {least}"
+            )
+        choices = replace(choices, steps=max(LEAST_STEPS, steps))
     planned = [*data, *plan(facts, machine, choices)]
     written, params = _params(planned, current, before)
     if budget is not None:
         times = forecast(params, splits, facts)
     if not dry:
         _write(planned, written)
-    return Plan(planned, written.kept, facts, times._asdict(), diagnosis)
+    return Plan(planned, written.kept, facts, times._asdict(), diagnosis, notes)
 
 
 def _read(params: Params) -> tuple[dict[str, Split], pa.Table | None, Diagnosis]:
@@ -189,5 +203,5 @@ def summary(plan: Plan) -> dict[str, Any]:
         "values": {one.key: {"value": one.value, "reason": one.reason} for one in plan.planned},
         "kept": [one._asdict() for one in plan.kept],
         "seconds": {name: round(value, 1) for name, value in plan.seconds.items()},
-        "warnings": [str(one) for one in plan.diagnosis.warnings],
+        "warnings": [str(one) for one in plan.diagnosis.warnings] + plan.notes,
     }

@@ -17,6 +17,27 @@ POINTS = "points"
 DEFAULT_VAL = 0.2
 
 
+def check_paths(images: str, masks: Sequence[str], points: Sequence[str], val: str | float | None) -> None:
+    """
+    Raises:
+        DataError: paths that don't exist, all of them.
+    """
+    named = [
+        ("--images", images),
+        *(("--masks", one) for one in masks),
+        *(("--points", one) for one in points),
+    ]
+    if isinstance(val, str):
+        named.append(("--val", val))
+    faults = [
+        Fault(flag, name, "no such file or folder", "one that exists", "correct the path")
+        for flag, name in named
+        if not is_s3(name) and not Path(name).exists()
+    ]
+    if faults:
+        raise DataError(faults)
+
+
 def ingest_values(
     root: Path, images: str, masks: Sequence[str], val: str | float | None, mask_class: str | None
 ) -> list[Planned]:
@@ -30,13 +51,9 @@ def ingest_values(
             has one (Ultralytics, Roboflow, ...), else `DEFAULT_VAL`.
 
     Raises:
-        DataError: a path doesn't exist, or they have no folder in common but the root or a home.
+        DataError: they have no folder in common but the root or a home.
     """
     files = [*masks, *([val] if isinstance(val, str) else [])]
-    faults = [fault for flag, name in [("--images", images), *(("--masks", one) for one in files)]
-              if (fault := _missing(flag, name)) is not None]  # fmt: skip
-    if faults:
-        raise DataError(faults)
     base = _common_folder(files)
     strong, parts = [], []
     for one in masks:
@@ -63,9 +80,9 @@ def points_values(root: Path, points: Sequence[str]) -> list[Planned]:
     """The values of section `points`: the folder that was named, else the project's folder, with a link to each file.
 
     Raises:
-        DataError: a path doesn't exist; or several folders, or a folder and files, are named.
+        DataError: several folders, or a folder and files, are named.
     """
-    faults = [fault for name in points if (fault := _missing("--points", name)) is not None]
+    faults: list[Fault] = []
     folders = [name for name in points if is_s3(name) or Path(name).is_dir()]
     if folders and len(points) > 1:
         step = "put them into one folder (or links to them), and name that"
@@ -91,12 +108,6 @@ def points_values(root: Path, points: Sequence[str]) -> list[Planned]:
         Planned("points.format", "auto", "detected for each file"),
         Planned("points.on_reject", "report", "goes on without points that can't be used"),
     ]
-
-
-def _missing(flag: str, name: str) -> Fault | None:
-    if is_s3(name) or Path(name).exists():
-        return None
-    return Fault(flag, name, "no such file or folder", "one that exists", "correct the path")
 
 
 def _common_folder(files: Sequence[str]) -> str:

@@ -73,7 +73,10 @@ class Sources:
         """Whether there is a file of this name below the image root, of any suffix."""
         if self._remote is not None:
             return name in self._remote.objects
-        return is_safe(name) and (Path(self.config.images) / name).is_file()
+        try:
+            return is_safe(name) and (Path(self.config.images) / name).is_file()
+        except OSError:  # a name that is too long
+            return False
 
     def bring(self, names: Iterable[str]) -> ImageRoot:
         """Downloads these image files, where they are in S3.

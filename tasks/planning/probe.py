@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -31,6 +33,18 @@ POST = 1.5
 """Seconds of an image over those of its forward pass: masks, RLE, refinement's crops."""
 
 
+BUSY = (
+    "this machine is busy (load {load:.0f} on {cores} cores): one thread is planned, and times are uncertain"
+)
+
+
+def busy(machine: Machine) -> float:
+    """The load of the last minute where it is as large as the number of cores; else 0. Threads that wait for each
+    other are slow then."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return load if load >= machine.cores else 0.0
+
+
 class Forecast(NamedTuple):
     """Seconds of each stage that takes long."""
 
@@ -51,13 +65,21 @@ def fastest(params: Params, strong: Split, machine: Machine) -> tuple[str, int]:
     device = resolve_device(params.runtime.device)
     if device.type == "cuda":
         return ("bf16" if machine.bf16 else "fp16"), 1
-    times: dict[tuple[str, int], float] = {}
-    for threads, precision in itertools.product(sorted({1, min(machine.cores, 8)}), ("bf16", "fp32")):
-        with _threads(threads):
-            times[precision, threads] = _timed(_detector_step(params, strong, precision, device))
+    threads = {1} if busy(machine) else {1, min(machine.cores, 8)}
+    steps = {
+        (precision, count): _detector_step(params, strong, precision, device)
+        for count, precision in itertools.product(sorted(threads), ("bf16", "fp32"))
+    }
+    times = dict.fromkeys(steps, math.inf)
+    for _ in range(STEPS + 1):  # in turn, since the machine's other work comes and goes
+        for (precision, count), step in steps.items():
+            with _threads(count):
+                begin = time.perf_counter()
+                step()
+                times[precision, count] = min(times[precision, count], time.perf_counter() - begin)
     best = min(times, key=times.__getitem__)
     for simpler in (("fp32", 1), ("bf16", 1), ("fp32", best[1])):
-        if times[simpler] <= WORTH * times[best]:
+        if simpler in times and times[simpler] <= WORTH * times[best]:
             return simpler
     return best
 

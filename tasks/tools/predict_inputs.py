@@ -58,7 +58,7 @@ def expanded(images: Sequence[str], out: Path) -> list[Given]:
         resolved = path.resolve()
         return resolved == sheet or (has_pictures and resolved.parent == pictures)
 
-    for name in images:
+    for name in map(str, images):
         if is_s3(name):
             found += _fetched(name, out / FETCHED)
             continue

@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import os
-import re
 import resource
 import shutil
 import signal
@@ -471,9 +470,8 @@ def name_of_run(place: Place) -> str:
 
 def as_nobody(place: Place) -> str:
     """A user without a home and a name, in another user's project."""
-    text = (place.root / "params.yaml").read_text().replace("    name: resnet18", "    name: resnet50")
-    text = re.sub(r"(?m)^    width: .*$", "    width: 1.0", text, count=1)
-    place.write("params.yaml", text.replace("    weights: null", "    weights: imagenet", 1))
+    text = (place.root / "params.yaml").read_text()
+    place.write("params.yaml", text.replace("    name: efficientnet_lite0", "    name: resnet50"))
     with contextlib.suppress(TaskError):
         doctor(place)  # imports all modules now, since that user may not read them
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.project.create import dvc_yaml, new_project
+from flows.project.create import dvc_yaml, new_project, stage_all
 from tasks.common import installed_tool
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT
@@ -32,13 +34,19 @@ def test_dvc_and_git_take_it(tmp_path: Path, inside_git: bool) -> None:
     root = tmp_path / "a" / "project"
     with new_project(root):
         pass
-    assert (root / ".git").exists() is not inside_git
+    stage_all(root)
+    if inside_git:  # nothing is staged there
+        outer = subprocess.run(
+            ["git", "diff", "--cached", "--name-only"], cwd=tmp_path, capture_output=True, check=True
+        )
+        assert outer.stdout == b""
     assert yaml.safe_load((root / installed_tool.FILE).read_text()) == installed_tool.installed()
     done = subprocess.run(
         ["git", "status", "--short", "--untracked-files=all", "."],
         cwd=root, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    names = {line[3:].rpartition("project/")[2] for line in done.stdout.splitlines()}
+    assert all(line.startswith("A  ") for line in done.stdout.splitlines())
+    names = {line[3:] for line in done.stdout.splitlines()}
     assert {"dvc.yaml", ".gitignore", "registry/baseline.json", ".dvc/config", "points2model.json"} <= names
 
 
@@ -63,3 +71,10 @@ def test_a_folder_with_files_is_refused_and_stays(tmp_path: Path, kind: str) -> 
     with pytest.raises(TaskError, match="points2model plan"), new_project(root):
         pass
     assert (root / "thesis.tex" if kind == "folder" else root).read_text() == "ten years"
+
+
+def test_nothing_is_left_after_a_signal(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit), new_project(tmp_path / "project"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not any(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

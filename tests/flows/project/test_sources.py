@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.errors import DataError
-from flows.project.sources import ingest_values, points_values
+from flows.project.sources import check_paths, ingest_values, points_values
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_folder_of_points_is_used_where_it_is(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("points", "fault"),
-    [(["no.json"], "no such file"), (["clicks", "june.json"], "a folder among several"),
+    [(["clicks", "june.json"], "a folder among several"),
      (["june.json", "clicks/june.json"], "two files of this name")],
 )  # fmt: skip
 def test_points_that_cannot_be_used(here: Path, points: list[str], fault: str) -> None:
@@ -103,6 +103,6 @@ def test_points_that_cannot_be_used(here: Path, points: list[str], fault: str) -
 
 def test_all_missing_paths_are_in_one_error(here: Path) -> None:
     with pytest.raises(DataError) as error:
-        ingest_values(here / "project", "fotos", ["labels/trian.json"], "labels/vla.json", None)
-    for name in ("fotos", "trian.json", "vla.json"):
+        check_paths("fotos", ["labels/trian.json"], ["clicks", "no.json"], "labels/vla.json")
+    for name in ("fotos", "trian.json", "vla.json", "no.json"):
         assert name in str(error.value)
