@@ -34,7 +34,7 @@ from data.tables import Category, Split
 from tasks.common.config import InputConfig, Params, load_params
 from tasks.inference.batches import load_batches
 from tasks.ingest import run
-from tasks.tools.predict_inputs import load, split_of
+from tasks.tools.predict_inputs import Given, load, split_of
 from tests.attacks.attack import Attack, check
 from tests.data.images.test_read import bomb, chunk
 from tests.tasks.conftest import tiny_recipe
@@ -120,7 +120,7 @@ def predicted(content: bytes | Callable[[Path], object], name: str = "photo.png"
     def act(place: Place) -> str:
         file = place.root / name
         file.write_bytes(content) if isinstance(content, bytes) else content(file)
-        split_of([file], [Category(1, "a")])
+        split_of([Given(file, name)], [Category(1, "a")])
         return str(load(file, SIZE, like_reference=False).content_sizes)
 
     return act
