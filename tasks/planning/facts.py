@@ -52,6 +52,8 @@ class Facts:
     """Clicks on each weak image with one or more"""
     unlike_share: float
     """Of the sampled weak images: mean colour unlike that of each strong image"""
+    unlike_images: tuple[str, ...]
+    """Names of these, the most unlike first"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,11 @@ def data_facts(splits: Mapping[str, Split], points: pa.Table | None, *, colours:
     labels = Counter(objects["category_id"].to_pylist())
     clicks: Counter[int] = Counter() if points is None else Counter(points["category_id"].to_pylist())
     clicked = [] if points is None else list(Counter(points["image_id"].to_pylist()).values())
-    strong_colours, weak_colours = (_colours(one) if colours else np.zeros((0, 3)) for one in (strong, weak))
+    (_, own), (rows, others) = (
+        _colours(one) if colours else ([], np.zeros((0, 3))) for one in (strong, weak)
+    )
+    distances = _distances(own, others)
+    unlike = [weak.image(rows[n])["file_name"] for n in np.argsort(-distances) if distances[n] > FAR]
     return Facts(
         strong=len(usable[0]),
         weak=len(usable[1]),
@@ -110,22 +116,24 @@ def data_facts(splits: Mapping[str, Split], points: pa.Table | None, *, colours:
         object_lengths=boxes[:, 2:].max(1).astype(np.float64) if len(boxes) else np.zeros(0),
         per_image=np.array(list(Counter(objects["image_id"].to_pylist()).values()), np.float64),
         clicks_per_image=np.array(clicked, np.float64),
-        unlike_share=_unlike(strong_colours, weak_colours),
+        unlike_share=len(unlike) / max(1, len(rows)),
+        unlike_images=tuple(unlike),
     )
 
 
-def _colours(split: Split) -> Floats:
-    """[n, 3] of images that are spread evenly over the split: mean CIELAB, each 0 to 255."""
-    rows = np.unique(np.linspace(0, len(split) - 1, min(SAMPLED, len(split))).round().astype(int))
-    found = []
-    for row in rows if len(split) else []:
+def _colours(split: Split) -> tuple[list[int], Floats]:
+    """Rows of images that are spread evenly over the split, and [n, 3] their mean CIELAB, each 0 to 255."""
+    spread = np.unique(np.linspace(0, len(split) - 1, min(SAMPLED, len(split))).round().astype(int))
+    rows, found = [], []
+    for row in spread.tolist() if len(split) else []:
         try:
-            pixels = read_ingested(split, int(row))
+            pixels = read_ingested(split, row)
         except DataError:  # the doctor reports it
             continue
         small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        rows.append(row)
         found.append(cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3).mean(0))
-    return np.array(found, np.float64).reshape(-1, 3)
+    return rows, np.array(found, np.float64).reshape(-1, 3)
 
 
 FAR = 20.0
@@ -133,8 +141,9 @@ FAR = 20.0
 city are at most 17 apart; a fifth of the nuclei, stained ones, is 100 and more from all others."""
 
 
-def _unlike(strong: Floats, weak: Floats) -> float:
-    if not len(strong) or not len(weak):
-        return 0.0
-    distances = np.linalg.norm(weak[:, None] - strong[None], axis=2)
-    return float((distances.min(1) > FAR).mean())
+def _distances(strong: Floats, weak: Floats) -> Floats:
+    """Of each weak image to the nearest strong one; 0 without strong ones."""
+    if not len(strong):
+        return np.zeros(len(weak))
+    nearest: Floats = np.linalg.norm(weak[:, None] - strong[None], axis=2).min(1)
+    return nearest

@@ -11,7 +11,7 @@ import pytest
 from data.schemas import POINTS
 from data.tables import Split, read_parquet
 from tasks.common.config import Params
-from tasks.planning.facts import FAR, _unlike, data_facts
+from tasks.planning.facts import FAR, _distances, data_facts
 
 
 def test_a_drawn_set(line: tuple[Path, Params]) -> None:
@@ -34,7 +34,7 @@ def test_a_drawn_set(line: tuple[Path, Params]) -> None:
     )
     assert set(facts.short_sides) == {64.0} and len(facts.short_sides) == 20
     np.testing.assert_allclose(facts.object_shares, facts.object_sizes / 64)
-    assert facts.unlike_share == 0.0  # drawn alike
+    assert facts.unlike_share == len(facts.unlike_images) / 14
 
 
 def test_weak_images_of_other_colours() -> None:
@@ -42,5 +42,5 @@ def test_weak_images_of_other_colours() -> None:
     weak = np.array(
         [[55.0, 128, 128], [60 + FAR + 1, 128, 128], [60 + FAR - 1, 128, 128], [60, 128, 128 + FAR + 1]]
     )
-    assert _unlike(strong, weak) == 0.5
-    assert _unlike(strong[:0], weak) == _unlike(strong, weak[:0]) == 0.0
+    assert (_distances(strong, weak) > FAR).tolist() == [False, True, False, True]
+    assert _distances(strong[:0], weak).tolist() == [0.0] * 4 and _distances(strong, weak[:0]).tolist() == []

@@ -33,7 +33,7 @@ def facts_of(
         "short_sides": sides, "long_sides": sides, "object_sizes": sizes,
         "object_shares": sizes / np.median(sides), "object_lengths": 1.3 * sizes,
         "per_image": np.full(strong, per_image, np.float64), "clicks_per_image": np.full(5, per_image, np.float64),
-        "unlike_share": 0.0,
+        "unlike_share": 0.0, "unlike_images": (),
     }  # fmt: skip
     return Facts(**{**values, **more})
 
