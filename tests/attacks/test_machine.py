@@ -116,6 +116,9 @@ def child(act: Callable[[], Any], output: int | None = None) -> Iterator[tuple[i
                 os.fdopen(2, "w", buffering=1, errors="backslashreplace"),
             )
             logging.getLogger().handlers.clear()
+            # As in a process of its own: other tests of this one may have set handlers.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             act()
             code = 0
         except SystemExit as ended:
