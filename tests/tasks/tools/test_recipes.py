@@ -237,4 +237,4 @@ def test_comments_are_those_of_the_recipe_and_of_what_it_extends(project: Path) 
     assert text.startswith("# mine\nseed: 7  # lucky\n")
     assert "\n  score_threshold: 0.5  # few\n" in text
     assert "\n\n# Where things run; no step depends on it.\nruntime:\n" in text
-    assert "\n  lr: 0.1  # high\n" in text and "precision: bf16  # fp32 in the paper" in text
+    assert "\n  lr: 0.1  # high\n" in text and "norm: group_norm  # batch norm learns little" in text
