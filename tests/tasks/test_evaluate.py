@@ -351,7 +351,7 @@ def test_on_a_narrow_screen_nothing_is_cut_and_the_index_is_sorted_by_a_choice(
             )
             for name in ("report.html", "report/weak.html", "report/weak-001.html", "report/val-001.html"):
                 tab.open((WORKSPACE / name).resolve().as_uri())
-                assert tab.run(is_cut) == []
+                assert tab.run(is_cut) == [], (width, name)
                 assert tab.run("document.documentElement.scrollWidth") <= width
                 if name == "report.html":
                     assert tab.run("getComputedStyle(document.querySelector('.diagram')).display") == shown
