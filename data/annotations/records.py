@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,12 +18,13 @@ from data.annotations.image_index import ImageIndex, listed
 from data.annotations.join import ImageIds
 from data.errors import DataError, Fault
 from data.masks.polygons import from_polygons
-from data.storage import is_safe
+from data.storage import is_safe, list_files
 from data.tables import Category
 from data.text import TEXT, clean, is_text
 
 log = logging.getLogger(__name__)
 
+Document = TypeVar("Document")
 DEFAULT_CLASS = "object"
 CIRCLE_CORNERS = 64
 """Corners of the polygon for an ellipse."""
@@ -100,6 +101,27 @@ class Records:
         """A fault of one record; long texts are cut."""
         one = Fault(clean(str(file)), clean(record[:200]), clean(found[:300]), clean(expected), step)
         (self.rejected if self.options.reject else self.faults).append(one)
+
+    def documents(self, suffix: str, load: Callable[[Path], Document]) -> Iterator[tuple[Path, Document]]:
+        """The content of the label file, or of all files of a folder with this suffix; those that can't be read are
+        faults.
+
+        Args:
+            suffix: with its dot, in lower case.
+            load: reads a file, or raises a DataError.
+        """
+        files = (
+            [self.path / name for name in list_files(self.path, (suffix,))]
+            if self.path.is_dir()
+            else [self.path]
+        )
+        for file in files:
+            try:
+                document = load(file)
+            except DataError as error:
+                self.faults += error.faults
+                continue
+            yield file, document
 
     def add_faults(self, error: DataError) -> None:
         """The faults of a record that can't be read."""

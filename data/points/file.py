@@ -8,12 +8,10 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from xml.etree.ElementTree import Element
 
 from data.annotations.strict_json import duplicate_fault, parse_json
+from data.annotations.xml_file import REFUSED_STEP, RefusedXml, parse_xml
 from data.errors import DataError, Fault
 from data.points.values import without_suffix
 from data.storage import open_regular
@@ -113,14 +111,11 @@ class PointFile:
         if not self.content[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"<"):
             return None, "it doesn't begin with '<'"
         try:
-            return fromstring(self.content, forbid_dtd=True), None
-        except DefusedXmlException as error:
-            raise self.fault(
-                f"an XML document type or entity, which is refused ({type(error).__name__})",
-                "plain XML: entities may read other files or fill the memory",
-                "export the file again, or remove its <!DOCTYPE ...>",
-            ) from None
-        except (ParseError, ValueError, LookupError) as error:
+            return parse_xml(self.content), None
+        except RefusedXml as error:
+            expected = "plain XML: entities may read other files or fill the memory"
+            raise self.fault(str(error), expected, REFUSED_STEP) from None
+        except ValueError as error:
             return None, str(error)
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import sys
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from data.errors import DataError
-from data.messages import plain, redact
+from data.messages import guard_logs, plain, redact
 from tasks.common.errors import TaskError
 
 MIN_WIDTH = 20
@@ -76,6 +78,14 @@ class Command(TyperCommand):
         except (DataError, TaskError) as error:
             command_console(ctx.params.get("as_json", False)).failed(str(error))
             raise typer.Exit(1) from None
+
+
+def log_progress() -> None:
+    """Logs the progress of long work to stderr."""
+    guard_logs()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "dvc"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def print_json(content: Any) -> None:

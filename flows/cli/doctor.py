@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from pathlib import Path
@@ -12,8 +11,8 @@ import typer
 from rich.markup import escape
 
 from data.errors import SHOWN_FAULTS, Fault
-from data.messages import guard_logs, plain
-from flows.cli.console import Console, JsonOption, print_json
+from data.messages import plain
+from flows.cli.console import Console, JsonOption, log_progress, print_json
 from tasks.common.errors import TaskError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def doctor(
 
     console = Console(stderr=as_json, soft_wrap=not sys.stdout.isatty())
     started = time.monotonic()
-    _log_progress()
+    log_progress()
     if quick:
         diagnosis, params = quick_check(Path(), WORKSPACE)
     else:
@@ -217,11 +216,3 @@ def _cells(finding: Finding) -> tuple[str, str, str]:
     fault = finding.fault
     what = [f"found {fault.found}", f"expected {fault.expected}", *finding.examples]
     return f"{plain(fault.file)}\n{plain(fault.record)}", "\n".join(map(plain, what)), plain(fault.next_step)
-
-
-def _log_progress() -> None:
-    """Logs the progress of long checks to stderr."""
-    guard_logs()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "dvc"):
-        logging.getLogger(name).setLevel(logging.WARNING)

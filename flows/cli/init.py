@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.console import Console, JsonOption, command_console, print_json
+from flows.cli.console import Console, JsonOption, command_console, log_progress, print_json
 from tasks.common.errors import TaskError
 
 if TYPE_CHECKING:
@@ -68,15 +67,15 @@ def init(
     ] = None,
     budget: Budget = None,
     any_orientation: Rotated = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the defaults.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="No prompts; take the defaults.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a project of your own data: a folder with params.yaml, planned from images, masks, clicks and machine.
 
-    The data stay where they are. Every planned value has its reason beside it; change any of them. If the data have
+    The data stay where they are. Every planned value has its reason in a comment; change any of them. If the data have
     faults, all are listed, and no folder is left.
     """
-    from flows.project.sources import check_paths
+    from flows.project.sources import check_paths, ingest_values, points_values
 
     measured = _val(val)
     check_paths(images, masks, points or [], measured)
@@ -84,17 +83,16 @@ def init(
 
     from flows.project.create import new_project, stage_all
     from flows.project.plan import make_plan
-    from flows.project.sources import ingest_values, points_values
     from tasks.planning.rules import Choices
 
     console = command_console(as_json)
-    _log()
-    asks = not yes and not as_json and sys.stdin.isatty()
+    log_progress()
+    prompts = not yes and not as_json and sys.stdin.isatty()
     with new_project(project):
         data = ingest_values(project, images, masks, measured, mask_class)
         data += points_values(project, points or [])
-        choices = Choices(any_orientation=_orientation(any_orientation, asks))
-        with _inside(project):
+        choices = Choices(any_orientation=_orientation(any_orientation, prompts))
+        with chdir(project):
             plan = make_plan(data, choices, seconds)
         stage_all(project)
     if as_json:
@@ -118,7 +116,7 @@ def plan(
     """
     from flows.project.plan import make_plan
 
-    _log()
+    log_progress()
     made = make_plan([], _choices(any_orientation), _seconds(budget), dry=show_only)
     if as_json:
         _print_json(made)
@@ -127,7 +125,7 @@ def plan(
 
 
 def _choices(any_orientation: bool | None) -> Choices:
-    """A project that was told once keeps its orientation."""
+    """Without an option, the orientation of the last plan."""
     from flows.project.plan import planned_orientation
     from tasks.planning.rules import Choices
 
@@ -136,7 +134,9 @@ def _choices(any_orientation: bool | None) -> Choices:
 
 def _val(val: str | None) -> str | float | None:
     """A path, or a share."""
-    if val is None or val.startswith("s3://") or Path(val).exists():
+    from data.storage import is_s3
+
+    if val is None or is_s3(val) or Path(val).exists():
         return val
     try:
         share = float(val)
@@ -147,8 +147,8 @@ def _val(val: str | None) -> str | float | None:
     return share
 
 
-def _orientation(given: bool | None, asks: bool) -> bool | None:
-    if given is not None or not asks:
+def _orientation(given: bool | None, prompts: bool) -> bool | None:
+    if given is not None or not prompts:
         return given
     found = typer.prompt(
         "Do objects lie in any orientation, as under a microscope or from above? yes, no, auto", "auto"
@@ -165,25 +165,6 @@ def _seconds(budget: str | None) -> float | None:
     return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[found[2]]
 
 
-@contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-def _log() -> None:
-    import logging
-
-    from data.messages import guard_logs
-
-    guard_logs()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-
-
 def _print_json(plan: Plan) -> None:
     from flows.project.plan import summary
 
@@ -195,6 +176,7 @@ def show(plan: Plan, console: Console, whole: bool) -> None:
     from rich.markup import escape
 
     from tasks.common.progress import format_seconds
+    from tasks.tools.recipes import on_one_line
 
     facts = plan.facts
     console.text(
@@ -204,11 +186,13 @@ def show(plan: Plan, console: Console, whole: bool) -> None:
     )
     rows = _grouped([one for one in plan.planned if whole or one.key in SHOWN])
     for keys, value, reason in rows:
-        console.print(f"  {escape(keys)}: {escape(_short(value))}  [dim]# {escape(reason)}[/]")
+        console.print(f"  {escape(keys)}: {escape(on_one_line(value))}  [dim]# {escape(reason)}[/]")
     if not whole:
         console.text(f"  all {len(plan.planned)} values, each with its reason: params.yaml")
     for kept in plan.kept:
-        console.note(f"{kept.key}: {_short(kept.value)} is yours and stays; planned: {_short(kept.planned)}")
+        console.note(
+            f"{kept.key}: {on_one_line(kept.value)} is yours and stays; planned: {on_one_line(kept.planned)}"
+        )
     for finding in plan.diagnosis.warnings:
         console.note(str(finding))
     for line in plan.notes:
@@ -235,9 +219,3 @@ def _grouped(planned: Sequence[Planned]) -> list[tuple[str, object, str]]:
         )
         for place, sections in rows.items()
     ]
-
-
-def _short(value: object) -> str:
-    import yaml
-
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()

@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from data.annotations.records import DEFAULT_CLASS
 from data.remote.fetch import local_copy
-from data.storage import atomic_write
+from data.storage import atomic_write, is_s3
 from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.progress import format_seconds
 from tasks.common.stage_main import S3_CACHE, WORKSPACE
+from tasks.doctor.doctor import FOLDER as DOCTOR
 from tasks.doctor.doctor import read_data
 from tasks.doctor.finding import Diagnosis
 from tasks.doctor.needs import memory_free
@@ -25,7 +26,7 @@ from tasks.import_points import read_files
 from tasks.planning.facts import Facts, data_facts, machine_facts
 from tasks.planning.recipe import NAME, PARAMS, Kept, Written, params_of, recipe_text, write_params
 from tasks.planning.rules import Choices, Planned, plan
-from tasks.tools.recipes import FOLDER, whole
+from tasks.tools.recipes import FOLDER, values_of, whole
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Plan:
 
 LEAST_STEPS = 0.2
 """Of the usual steps: with fewer, nothing useful is learnt."""
+RESERVE = 0.9
+"""Of a budget that is planned: starts of stages, and a forecast that is too low."""
 
 
 def make_plan(
@@ -70,8 +73,9 @@ def make_plan(
     current = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else None
     data = list(data) or _data_of(current)
     log.info("plan: reading images, masks and clicks")
-    splits, points, diagnosis = _read(_params(data, None, None)[1])
-    name = None if points is None else _class_of_clicks(_params(data, None, None)[1], splits)
+    params = _params(data, None, None)[1]
+    splits, points, diagnosis = _read(params)
+    name = None if points is None else _class_of_clicks(params, splits)
     if name is not None:
         reason = "the class of the clicks: these masks have none"
         data = [Planned(one.key, name, reason) if one.key == MASK_CLASS else one for one in data]
@@ -79,7 +83,7 @@ def make_plan(
     if points is not None and not len(points) and any(one.check == "points" for one in diagnosis.warnings):
         raise TaskError("no click can be used:\n" + "\n".join(f"  - {one}" for one in diagnosis.warnings))
     facts, machine = data_facts(splits, points), machine_facts(memory_free())
-    choices = replace(choices, weights=choices.weights or here_weights(machine.gpu is not None))
+    choices = replace(choices, weights=choices.weights or local_weights(machine.gpu is not None))
     params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
 
     from tasks.planning.probe import BUSY, busy, fastest, forecast
@@ -91,14 +95,9 @@ def make_plan(
     params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
     times = forecast(params, splits, facts)
     if budget is not None:
-        fixed = sum(times) - times.trainings
-        steps = (0.9 * budget - fixed) / times.trainings
-        if steps < LEAST_STEPS:
-            least = format_seconds((fixed + LEAST_STEPS * times.trainings) / 0.9)
-            notes.append(
-                f"--budget: {format_seconds(budget)} isn't enough; planned is the least that learns something, {least}"
-            )
-        choices = replace(choices, steps=max(LEAST_STEPS, steps))
+        steps, note = _fit(budget, sum(times) - times.trainings, times.trainings)
+        notes += [note] if note else []
+        choices = replace(choices, steps=steps)
     planned = [*data, *plan(facts, machine, choices)]
     written, params = _params(planned, current, before)
     if budget is not None:
@@ -108,13 +107,31 @@ def make_plan(
     return Plan(planned, written.kept, facts, times._asdict(), diagnosis, notes)
 
 
+def _fit(budget: float, fixed: float, trainings: float) -> tuple[float, str | None]:
+    """The factor of all steps with which a run fits into a budget, at least `LEAST_STEPS`; a note if it doesn't fit.
+
+    Args:
+        budget: seconds.
+        fixed: seconds of what doesn't depend on the number of steps.
+        trainings: seconds of the trainings at the usual numbers of steps.
+    """
+    steps = (RESERVE * budget - fixed) / trainings
+    if steps >= LEAST_STEPS:
+        return steps, None
+    least = format_seconds((fixed + LEAST_STEPS * trainings) / RESERVE)
+    text = f"--budget: {format_seconds(budget)} isn't enough; planned is the least that learns something, {least}"
+    return LEAST_STEPS, text
+
+
 def _read(params: Params) -> tuple[dict[str, Split], pa.Table | None, Diagnosis]:
     """
     Raises:
         TaskError: the data have faults, all of which are in its text.
     """
     diagnosis = Diagnosis()
-    found = read_data(params, WORKSPACE, diagnosis)
+    files = params.points.files
+    has_points = is_s3(files) or not Path(files).is_dir() or any(Path(files).iterdir())
+    found = read_data(params, WORKSPACE / DOCTOR, diagnosis, points=has_points)
     if found is None or diagnosis.errors:
         raise TaskError("the data have faults:\n" + "\n".join(f"  - {one}" for one in diagnosis.errors))
     return *found, diagnosis
@@ -162,8 +179,6 @@ def _data_of(current: str | None) -> list[Planned]:
         raise TaskError(
             f"{PARAMS}: no such file; cd to the project's folder, or make one with `points2model init`"
         )
-    from tasks.tools.recipes import values_of
-
     values = values_of(current, PARAMS)
     return [
         Planned(f"{section}.{key}", value, "")
@@ -174,15 +189,13 @@ def _data_of(current: str | None) -> list[Planned]:
 
 def planned_orientation() -> bool | None:
     """Whether the plan that was written trains on any orientation; None: there is no plan."""
-    from tasks.tools.recipes import values_of
-
     if not RECIPE.is_file():
         return None
     values = values_of(whole(RECIPE), RECIPE)
     return bool(values["teacher"]["augment"]["rotate90"])
 
 
-def here_weights(gpu: bool) -> str | None:
+def local_weights(gpu: bool) -> str | None:
     """The backbone whose ImageNet weights are on this machine; on a GPU a ResNet-50 first."""
     from models.backbones.config import BackboneConfig
     from tasks.doctor.setup import missing_weights

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import metadata
 from pathlib import Path
 
 from data.storage import atomic_write
@@ -21,6 +20,8 @@ Tool = dict[str, str]
 
 def installed() -> Tool:
     """The version of the installed code, and a hash of its files that can decide results."""
+    from importlib import metadata  # takes as long as the rest of --help's own modules
+
     digest = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):

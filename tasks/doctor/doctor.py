@@ -107,20 +107,18 @@ def _data(params: Params, folder: Path, again: bool) -> tuple[Diagnosis, bool]:
 
 
 def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
-    from tasks.doctor.data import check_classes, check_images, check_points
+    from tasks.doctor.data import check_classes
     from tasks.doctor.judgement import check_judgement
     from tasks.doctor.leaks import check_leaks
     from tasks.doctor.needs import estimate, note_gpu
     from tasks.doctor.objects import check_objects
 
     diagnosis = Diagnosis()
-    splits = _splits(params, folder, again, diagnosis)
-    if splits is None:
-        check_points(params, None, folder, diagnosis)
+    found = read_data(params, folder, diagnosis, again=again)
+    if found is None:
         diagnosis.notes.append("data: more is checked once the errors in annotations and images are fixed")
         return diagnosis
-    check_images(params, splits, diagnosis)
-    points = check_points(params, splits, folder, diagnosis)
+    splits, points = found
     check_classes(splits, points, diagnosis)
     check_leaks(splits, folder / "thumbnails.arrow", diagnosis)
     check_objects(params, splits["strong"], splits["val"], diagnosis)
@@ -135,24 +133,24 @@ def _examine(params: Params, folder: Path, again: bool) -> Diagnosis:
 
 
 def read_data(
-    params: Params, workspace: Path, diagnosis: Diagnosis
+    params: Params, folder: Path, diagnosis: Diagnosis, *, again: bool = False, points: bool = True
 ) -> tuple[dict[str, Split], pa.Table | None] | None:
     """The splits and the usable points, read as the steps do, before any step has run; their faults are added to
-    `diagnosis`. None where ingest found faults. No points, and no fault, where there are no point files yet.
+    `diagnosis`. None where ingest found faults; no points where the files can't be imported.
 
     Args:
         params: of the project in the current folder.
-        workspace: of this project.
+        folder: the doctor's, for what is read.
+        again: read the images even if nothing changed since an earlier call.
+        points: whether there are point files to read.
     """
     from tasks.doctor.data import check_images, check_points
 
-    folder, files = workspace / FOLDER, params.points.files
-    splits = _splits(params, folder, False, diagnosis)
-    awaited = not is_s3(files) and Path(files).is_dir() and not any(Path(files).iterdir())
+    splits = _splits(params, folder, again, diagnosis)
     if splits is not None:
         check_images(params, splits, diagnosis)
-    points = None if awaited else check_points(params, splits, folder, diagnosis)
-    return None if splits is None else (splits, points)
+    found = check_points(params, splits, folder, diagnosis) if points else None
+    return None if splits is None else (splits, found)
 
 
 def _splits(params: Params, folder: Path, again: bool, diagnosis: Diagnosis) -> dict[str, Split] | None:

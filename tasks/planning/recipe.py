@@ -1,4 +1,4 @@
-"""A plan as a recipe, recipes/plan.yaml of the project: planned values, each with its reason beside it.
+"""A plan as a recipe, recipes/plan.yaml of the project: planned values, each with its reason.
 
 params.yaml is that recipe merged with base, and then the values that a person set: those that aren't the former plan's.
 """
@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from tasks.common.config import Params, parse_params
 from tasks.planning.rules import Planned
-from tasks.tools.recipes import OURS, chain_of, leaves, merge, values_of
+from tasks.tools.recipes import OURS, chain_of, equal, leaves, merge, on_one_line, values_of
 
 NAME = "plan"
 HEAD = (
@@ -21,7 +19,7 @@ HEAD = (
     "# Your own values belong into params.yaml, where they stay.\n"
 )
 HEAD_OF_PARAMS = (
-    "# Planned by points2model (recipes/plan.yaml, the reason beside each value); values that you set here stay.\n"
+    "# Planned by points2model (recipes/plan.yaml), each value with its reason; values that you set here stay.\n"
     "# Each section's keys are explained in docs/own-data.md and tasks/common/config/.\n"
 )
 PARAMS = Path("params.yaml")
@@ -66,8 +64,7 @@ def _lines(tree: dict[str, Any], depth: int) -> list[str]:
     for key, value in tree.items():
         indent = "  " * depth
         if isinstance(value, Planned):
-            shown = yaml.safe_dump(value.value, default_flow_style=True, width=10**6, allow_unicode=True)
-            text = f"{indent}{key}: {shown.removesuffix(chr(10)).removesuffix(chr(10) + '...')}"
+            text = f"{indent}{key}: {on_one_line(value.value)}"
             lines.append(f"{text:<{COMMENT_COLUMN}}  # {value.reason}\n" if value.reason else text + "\n")
         else:
             lines += [f"{indent}{key}:\n", *_lines(value, depth + 1)]
@@ -87,22 +84,18 @@ def write_params(plan: str, recipe: Path, current: str | None, before: str | Non
         TaskError: a value can't be used.
     """
     chain = [(recipe, plan), *chain_of(OURS / "base.yaml")]
-    text = merge(chain)
     if current is None:
         return Written(merge([(PARAMS, HEAD_OF_PARAMS + EXTENDED), *chain]), [])
-    planned = dict(leaves(values_of(text, recipe)))
+    planned = dict(leaves(values_of(merge(chain), recipe)))
     old = {} if before is None else dict(leaves(values_of(before, recipe)))
+    mine = dict(leaves(values_of(current, PARAMS)))
     kept = [
         Kept(key, value, planned.get(key))
-        for key, value in leaves(values_of(current, PARAMS))
-        if not _equal(old, key, value) and not _equal(planned, key, value)
+        for key, value in mine.items()
+        if not equal(key, old, mine) and not equal(key, planned, mine)
     ]
     own = _yaml([Planned(one.key, one.value, f"yours; planned: {one.planned}") for one in kept])
     return Written(merge([(PARAMS, HEAD_OF_PARAMS + EXTENDED + own), *chain]), kept)
-
-
-def _equal(values: dict[str, Any], key: str, value: Any) -> bool:
-    return key in values and values[key] == value and type(values[key]) is type(value)
 
 
 def params_of(text: str) -> Params:

@@ -59,6 +59,7 @@ FINE_CROP = 192
 LEAST_HELD_OUT = 3
 FEW_MASKS = 100
 """Masks of the median class below which clicks of other classes decide little."""
+COCO_BOUNDS = (32, 96)
 UNLIKE = 0.02
 """Of the weak images."""
 
@@ -210,7 +211,7 @@ def _levels(facts: Facts, shape: _Shape) -> tuple[list[Level], str]:
 def _ranges(levels: list[Level]) -> list[list[int]]:
     """The first level takes all smaller objects too, the last one all larger ones."""
     ranges = [[one.lower, one.upper] for one in levels]
-    ranges[0][0], ranges[-1][1] = 1, max(512, LARGEST if levels[-1] is LEVELS[-1] else 512)
+    ranges[0][0], ranges[-1][1] = 1, LARGEST if levels[-1] is LEVELS[-1] else LEVELS[-1].upper
     return ranges
 
 
@@ -223,7 +224,7 @@ def _trainings(facts: Facts, machine: Machine, choices: Choices, shape: _Shape) 
         rotates = shape.crop is not None and len(facts.classes) == 1
     for section in ("teacher", "refiner", "student"):
         yield from _schedule(section, facts, machine, choices, batch)
-        own = batch if section != "refiner" else min(8, batch * 1)
+        own = min(8, batch) if section == "refiner" else batch
         yield Planned(
             f"{section}.batch_size", own, f"inputs of {shape.side} px" + (" on a GPU" if machine.gpu else "")
         )
@@ -241,8 +242,7 @@ def _trainings(facts: Facts, machine: Machine, choices: Choices, shape: _Shape) 
             yield Planned(f"{section}.fused", True, "faster on a GPU")
         yield from _augment(section, facts, shape, rotates)
     yield Planned("refiner.crops", 32, "objects of a step")
-    inner = 2
-    yield Planned("student.inner_points", inner, "as the teacher: clicks may be anywhere on an object")
+    yield Planned("student.inner_points", 2, "as the teacher: clicks may be anywhere on an object")
     few = images > 2 * facts.strong and facts.strong >= LEAST_HELD_OUT
     share = 0.5 if few else None
     reason = (
@@ -343,9 +343,6 @@ def _results(facts: Facts) -> Iterator[Planned]:
     yield Planned(
         "evaluate.size_bounds", [low, max(low + 1, high)], "a third of the objects each: small, medium, large"
     )
-
-
-COCO_BOUNDS = (32, 96)
 
 
 def _quantile(values: Any, share: float) -> float:

@@ -218,7 +218,7 @@ def _kept(values: dict[str, Any], recipe: dict[str, Any], name: str) -> list[str
     return [
         f"{key}: {_shown(mine.get(key), key)} ({name}: {_shown(value, key)})"
         for key, value in theirs.items()
-        if f"{key}.".startswith(tuple(f"{own}." for own in OWN)) and not _equal(key, mine, theirs)
+        if f"{key}.".startswith(tuple(f"{own}." for own in OWN)) and not equal(key, mine, theirs)
     ]
 
 
@@ -227,14 +227,15 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     old, new = dict(leaves(before)), dict(leaves(after))
     lines = []
     for key in [*new, *(key for key in old if key not in new)]:
-        if _equal(key, old, new):
+        if equal(key, old, new):
             continue
         lines += [f"- {key}: {_shown(old[key], key)}"] if key in old else []
         lines += [f"+ {key}: {_shown(new[key], key)}"] if key in new else []
     return lines
 
 
-def _equal(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+def equal(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether both have the key, with the same value of the same type."""
     return key in old and key in new and old[key] == new[key] and type(old[key]) is type(new[key])
 
 
@@ -250,6 +251,11 @@ def leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
 def _shown(value: Any, key: str) -> str:
     if key == NOTIFY and value is not None:
         return HIDDEN  # with the address of a webhook, anyone can post to it
+    return on_one_line(value)
+
+
+def on_one_line(value: Any) -> str:
+    """A value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -17,10 +18,8 @@ import numpy.typing as npt
 from data.annotations.coco.file import CocoFile
 from data.annotations.records import ImageRow, ReadOptions, Records, ellipse
 from data.annotations.xml_file import load_xml
-from data.errors import DataError
 from data.masks import rle
 from data.masks.polygons import from_polygons
-from data.storage import list_files
 
 EXPECTED = "CVAT XML 1.1: <annotations> with <image> elements"
 _MASKS = frozenset({"polygon", "mask", "ellipse"})
@@ -35,12 +34,7 @@ def read(path: Path, options: ReadOptions) -> CocoFile:
     """
     records = Records(path, options)
     classes: dict[str, None] = {}
-    for file in [path / name for name in list_files(path, (".xml",))] if path.is_dir() else [path]:
-        try:
-            root = load_xml(file, EXPECTED)
-        except DataError as error:
-            records.faults += error.faults
-            continue
+    for file, root in records.documents(".xml", partial(load_xml, expected=EXPECTED)):
         again = "export it as CVAT for images 1.1"
         if root.tag != "annotations":
             records.fault(file, "file", f"root <{root.tag}>", EXPECTED, again)

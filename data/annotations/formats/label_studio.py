@@ -18,10 +18,9 @@ from data.annotations.coco.checks import MAX_PIXELS, is_id
 from data.annotations.coco.file import CocoFile
 from data.annotations.records import ImageRow, ReadOptions, Records, ellipse
 from data.annotations.strict_json import is_number, load_json
-from data.errors import DataError
 from data.images.addresses import image_names
 from data.masks import rle
-from data.storage import IMAGE_SUFFIXES, list_files
+from data.storage import IMAGE_SUFFIXES
 
 EXPECTED = "Label Studio's JSON or JSON_MIN: a list of tasks with their annotations"
 _NO_MASKS = frozenset({"keypointlabels", "keypoint", "vectorlabels", "vector", "videorectangle"})
@@ -53,12 +52,7 @@ def read(path: Path, options: ReadOptions) -> CocoFile:
         DataError: all faults of all files.
     """
     records = Records(path, options)
-    for file in [path / name for name in list_files(path, (".json",))] if path.is_dir() else [path]:
-        try:
-            document = load_json(file)
-        except DataError as error:
-            records.faults += error.faults
-            continue
+    for file, document in records.documents(".json", load_json):
         if not is_tasks(document):
             records.fault(
                 file, "file", f"{type(document).__name__} without tasks", EXPECTED, "export it as JSON"

@@ -19,10 +19,8 @@ from data.annotations.coco.checks import MAX_PIXELS, is_id
 from data.annotations.coco.file import CocoFile
 from data.annotations.records import ImageRow, ReadOptions, Records, ellipse
 from data.annotations.strict_json import is_number, load_json
-from data.errors import DataError
 from data.masks import rle
 from data.masks.polygons import from_polygons
-from data.storage import list_files
 
 EXPECTED = "labelme's JSON with 'shapes' and 'imagePath'"
 _NO_MASKS = ("point", "points", "line", "linestrip")
@@ -35,12 +33,7 @@ def read(path: Path, options: ReadOptions) -> CocoFile:
         DataError: all faults of all files.
     """
     records = Records(path, options)
-    for file in [path / name for name in list_files(path, (".json",))] if path.is_dir() else [path]:
-        try:
-            document = load_json(file)
-        except DataError as error:
-            records.faults += error.faults
-            continue
+    for file, document in records.documents(".json", load_json):
         if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
             records.fault(file, "file", "no list 'shapes'", EXPECTED, "save it again with labelme")
             continue
