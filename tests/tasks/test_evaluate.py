@@ -334,10 +334,15 @@ def test_an_index_is_sorted_by_each_column(params: Params) -> None:
 def test_on_a_narrow_screen_nothing_is_cut_and_the_index_is_sorted_by_a_choice(
     params: Params, tmp_path: Path
 ) -> None:
-    """At 400 pixels no table scrolls sideways; at 1280 the picture of the pipeline is there. No script runs."""
+    """At 400 pixels no table scrolls sideways, and no word of a head is broken; at 1280 the picture of the pipeline is
+    there. No script runs."""
     is_cut = """[...document.querySelectorAll('main *')].filter(one => one.tagName !== 'PRE'
         && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== 'visible')
         .map(one => one.tagName + ' ' + one.className)"""
+    broken = """[...document.querySelectorAll('thead th')].filter(one => {
+        const text = document.createRange(); text.selectNodeContents(one);
+        const lines = new Set([...text.getClientRects()].map(line => Math.round(line.top)));
+        return !one.textContent.trim().includes(' ') && lines.size > 1 }).map(one => one.textContent)"""
     tops = """[...document.querySelectorAll('a.row')].sort((a, b) => a.offsetTop - b.offsetTop)
         .map(one => one.children[0].textContent)"""
     with chromium(tmp_path, "http://127.0.0.1:9") as tab:
@@ -352,6 +357,7 @@ def test_on_a_narrow_screen_nothing_is_cut_and_the_index_is_sorted_by_a_choice(
             for name in ("report.html", "report/weak.html", "report/weak-001.html", "report/val-001.html"):
                 tab.open((WORKSPACE / name).resolve().as_uri())
                 assert tab.run(is_cut) == [], (width, name)
+                assert tab.run(broken) == [], (width, name)
                 assert tab.run("document.documentElement.scrollWidth") <= width
                 if name == "report.html":
                     assert tab.run("getComputedStyle(document.querySelector('.diagram')).display") == shown
