@@ -26,13 +26,24 @@ def run(params: Params, workspace: Path) -> None:
 
     With `student.masks: none` it trains on the strong images only, as a baseline without pseudo masks.
     """
+    train(params, workspace, workspace / "student", run_folder(workspace, "train_student"))
+
+
+def train(params: Params, workspace: Path, out: Path, runs: Path, once: bool = False) -> None:
+    """Trains a student with `params.seed` and writes it to `out`; what an interrupted run resumes from is in `runs`.
+
+    With `once` it isn't trained again if the same training wrote `out` before.
+
+    Raises:
+        TaskError: there are no pseudo labels, or the model of `student.start` can't be used.
+    """
     strong = Split.open(workspace / "dataset" / "strong")
     splits = [strong]
     if params.student.masks != "none":
         weak = Split.open(workspace / "dataset" / "weak")
         pseudo = read_pseudo(workspace / "pseudo")
         points = read_parquet(workspace / "points" / "points.parquet", POINTS)
-        folder = run_folder(workspace, "train_student") / "weak"
+        folder = runs / "weak"
         processes.join()
         with processes.first_alone() as first:
             if first:
@@ -47,9 +58,11 @@ def run(params: Params, workspace: Path) -> None:
         if len(labelled):
             splits.append(labelled)
     train_detector(
-        "train_student", params, params.student, splits, workspace, workspace / "student",
+        "train_student", params, params.student, splits, workspace, out,
         first_share=params.student.strong_share,
         initial=_initial(params, workspace, strong),
+        runs=runs,
+        once=once,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from data.samples.dataset import InstanceDataset
 from data.samples.sharding import share
-from data.storage import atomic_dir, discard_partials
+from data.storage import atomic_dir, atomic_write, discard_partials
 from data.tables import Split
 from models.checkpoint import WEIGHTS, load_checkpoint
 from models.config import SOLOv2Config
@@ -160,6 +160,8 @@ def train_detector(
     held_out: frozenset[int] | None = None,
     first_share: float | None = None,
     initial: Path | None = None,
+    runs: Path | None = None,
+    once: bool = False,
 ) -> None:
     """Trains and writes `out`: checkpoint, milestones, log, manifest.
 
@@ -167,6 +169,8 @@ def train_detector(
         held_out: ids of images that are excluded from training and listed in held_out.json; None writes no such file.
         first_share: fraction of each batch from the first split; None: all images are drawn equally often.
         initial: the checkpoint to start from; None: random weights by `params.seed`, the same for teacher and student.
+        runs: the folder of what an interrupted run resumes from; None: workspace/runs/STAGE.
+        once: if the same training wrote `out` before, it isn't run again.
 
     Raises:
         TaskError: `initial` is another network, or published weights don't fit; see also `loop.train`.
@@ -186,7 +190,7 @@ def train_detector(
         batches=step_batches(dataset, params, training, stage.removeprefix("train_"), first_share),
         config=training,
         device=device,
-        run_folder=run_folder(workspace, stage),
+        run_folder=runs or run_folder(workspace, stage),
         key=resume_key(
             stage, params, training, splits, leave_out, device, [params.model, weights],
             [] if initial is None else [initial / WEIGHTS],
@@ -194,10 +198,20 @@ def train_detector(
         keep_checkpoints=params.runtime.keep_checkpoints,
         milestones=milestones,
     )  # fmt: skip
+    # Keys that change rounding alone aren't in the key, but in model.json.
+    ended, this = job.run_folder / "ended", f"{job.key} {training.model_dump_json()}"
+    if once and processes.gather(out.is_dir() and ended.is_file() and ended.read_text() == this)[0]:
+        return
+    if processes.is_first():
+        ended.unlink(missing_ok=True)
     train(job)
     with processes.first_alone() as first:
         if first:
             _write(job, out, params, config, splits, dataset, weights, held_out)
+            if once:
+                with atomic_write(ended) as path:
+                    path.write_text(this, encoding="utf-8")
+            job.states.clear()
 
 
 def _write(
@@ -210,7 +224,7 @@ def _write(
     backbone_weights: str | None,
     held_out: frozenset[int] | None,
 ) -> None:
-    """Writes `out` after the training; then removes the resume states."""
+    """Writes `out` after the training."""
     states = {f"milestones/{step:07d}": read_milestone(job, step) for step in job.milestones}
     instances = sum(int(_learnt(split, held_out or frozenset()).sum()) for split in splits)
     counts = {"images": len(dataset), "instances": instances}
@@ -223,7 +237,6 @@ def _write(
             folder, job, params, "solov2", config, splits[0], {"": job.model.state_dict(), **states}, counts,
             backbone_weights, input=params.input.model_dump(),
         )  # fmt: skip
-    job.states.clear()
 
 
 def start_from(model: nn.Module, folder: Path) -> None:
