@@ -75,10 +75,10 @@ def init(
     The data stay where they are. Every planned value has its reason in a comment; change any of them. If the data have
     faults, all are listed, and no folder is left.
     """
-    from flows.project.sources import check_paths, ingest_values, points_values
+    from flows.project.sources import check_paths, ingest_values, mask_files, points_values
 
     measured = _val(val)
-    check_paths(images, masks, points or [], measured)
+    check_paths(project, images, masks, points or [], measured)
     seconds = _seconds(budget)
 
     from flows.project.create import new_project, stage_all
@@ -88,7 +88,7 @@ def init(
     console = command_console(as_json)
     log_progress()
     prompts = not yes and not as_json and sys.stdin.isatty()
-    with new_project(project):
+    with new_project(project, mask_files(project, masks, measured)):
         data = ingest_values(project, images, masks, measured, mask_class)
         data += points_values(project, points or [])
         choices = Choices(any_orientation=_orientation(any_orientation, prompts))

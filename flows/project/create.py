@@ -5,12 +5,13 @@ Data stay where they are. The code stays where it is installed; points2model.jso
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,25 +39,39 @@ FILES = {
     f"{REGISTRY}/{BASELINE}": NOTHING,
     **{f"{REGISTRY}/{START}/{name}.json": NOTHING for name in ("scratch", "teacher", "promoted")},
 }
+ANNOTATIONS = "      - ${ingest.annotations}\n"
 _STAGE = re.compile(r"^  (\w+):\n(?:(?:    .*)?\n)*", re.MULTILINE)
 
 
-def dvc_yaml() -> str:
+def dvc_yaml(mask_files: Sequence[str] | None = None) -> str:
     """The pipeline for a project apart from the code: the clone's, without the demo. Stage `code` depends on the
-    installed version, and no folder of the project hides our packages (`-P`)."""
+    installed version, and no folder of the project hides our packages (`-P`).
+
+    Args:
+        mask_files: what stage ingest depends on in place of `ingest.annotations`; see `sources.mask_files`.
+    """
     text = TEMPLATE.read_text(encoding="utf-8")
     for match in reversed(list(_STAGE.finditer(text))):
         if match[1] == "make_demo":
             text = text[: match.start()] + text[match.end() :]
     text = text.replace("python -m tasks.", "python -P -m tasks.")
+    if mask_files is not None:
+        # JSON's strings are YAML's; DVC reads ${...} as the name of a value.
+        lines = [
+            f"      - {json.dumps(name, ensure_ascii=False)}\n".replace("${", "\\\\${") for name in mask_files
+        ]
+        text = text.replace(ANNOTATIONS, "".join(lines), 1)
     return text.replace(
         "      - data\n      - models\n      - tasks\n", f"      - {installed_tool.FILE}\n", 1
     )
 
 
 @contextmanager
-def new_project(root: Path) -> Iterator[None]:
+def new_project(root: Path, mask_files: Sequence[str] | None = None) -> Iterator[None]:
     """Makes the folder; removes what it made if the body raises.
+
+    Args:
+        mask_files: see `dvc_yaml`.
 
     Raises:
         TaskError: the folder has files, or git or DVC fails.
@@ -69,7 +84,7 @@ def new_project(root: Path) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _end)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _fill(root)
+        _fill(root, mask_files)
         yield
     except BaseException:
         if made is not None:
@@ -92,11 +107,11 @@ def _first_missing(root: Path) -> Path | None:
     return missing[-1] if missing else None
 
 
-def _fill(root: Path) -> None:
+def _fill(root: Path, mask_files: Sequence[str] | None) -> None:
     # A repository of its own also inside another one, so that nothing is staged there and a push doesn't go its way.
     _run(["git", "init", "--quiet"], root)
     _run([sys.executable, "-P", "-m", "dvc", "init", "--quiet"], root)
-    for name, text in {**FILES, "dvc.yaml": dvc_yaml()}.items():
+    for name, text in {**FILES, "dvc.yaml": dvc_yaml(mask_files)}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

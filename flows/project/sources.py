@@ -17,10 +17,15 @@ POINTS = "points"
 DEFAULT_VAL = 0.2
 
 
-def check_paths(images: str, masks: Sequence[str], points: Sequence[str], val: str | float | None) -> None:
+def check_paths(
+    root: Path, images: str, masks: Sequence[str], points: Sequence[str], val: str | float | None
+) -> None:
     """
+    Args:
+        root: the folder of the project to be made.
+
     Raises:
-        DataError: paths that don't exist, all of them.
+        DataError: paths that don't exist, and folders that the project would be in, all of them.
     """
     named = [
         ("--images", images),
@@ -34,8 +39,29 @@ def check_paths(images: str, masks: Sequence[str], points: Sequence[str], val: s
         for flag, name in named
         if not is_s3(name) and not Path(name).exists()
     ]
+    # DVC refuses a stage whose results are inside of what it reads.
+    step = "name a project folder outside of it, such as ../" + root.resolve().name
+    faults += [
+        Fault(flag, name, f"a folder that the project would be in, {root}", "a folder of data alone", step)
+        for flag, name in named
+        if not is_s3(name) and Path(name).is_dir() and root.resolve().is_relative_to(Path(name).resolve())
+    ]
     if faults:
         raise DataError(faults)
+
+
+def mask_files(root: Path, masks: Sequence[str], val: str | float | None) -> list[str] | None:
+    """What stage ingest depends on in place of the folder `ingest.annotations`: the files and folders with masks,
+    where several are named, or one file. The folder that they have in common may hold anything else; it may be a home.
+    None where that folder holds all: one folder is named, or S3.
+
+    Args:
+        root: the project's folder; paths inside it are relative.
+    """
+    files = [*masks, *([val] if isinstance(val, str) else [])]
+    if any(map(is_s3, files)) or (len(files) == 1 and Path(files[0]).is_dir()):
+        return None
+    return sorted({_placed(root, name) for name in files})
 
 
 def ingest_values(
@@ -46,12 +72,12 @@ def ingest_values(
     Args:
         root: the project's folder; data inside it get relative paths, all others absolute ones.
         images: a folder, or s3://BUCKET/PREFIX.
-        masks: files and folders, below one common folder.
+        masks: files and folders.
         val: such a file or folder, or a share of the images with masks; None: the part `val` of a folder of masks that
             has one (Ultralytics, Roboflow, ...), else `DEFAULT_VAL`.
 
     Raises:
-        DataError: they have no folder in common but the root or a home.
+        DataError: they are at several places in S3.
     """
     files = [*masks, *([val] if isinstance(val, str) else [])]
     base = _common_folder(files)
@@ -65,7 +91,7 @@ def ingest_values(
         measured = DEFAULT_VAL if not parts else parts[0] if len(parts) == 1 else parts
     return [
         Planned("ingest.images", _placed(root, images), ""),
-        Planned("ingest.annotations", _placed(root, base), "the folder of all files with masks"),
+        Planned("ingest.annotations", _placed(root, base), "the folder that the files with masks are in"),
         Planned("ingest.strong", strong[0] if len(strong) == 1 else strong, "images with masks to train on"),
         Planned("ingest.val", measured, "share of the images with masks that is measured on"
                 if isinstance(measured, float) else "to measure on"),
@@ -121,13 +147,8 @@ def _common_folder(files: Sequence[str]) -> str:
         raise DataError(
             Fault("--masks", files[0], "several places in S3", "one", "put them below one prefix")
         )
-    base = os.path.commonpath([Path(name).resolve().parent if Path(name).is_file() else Path(name).resolve()
-                               for name in files])  # fmt: skip
-    if len({*files}) > 1 and Path(base) in (Path("/"), Path.home()):
-        step = "put the files with masks into one folder, and name that"
-        raise DataError(Fault("--masks", ", ".join(files), f"paths with nothing in common but {base}",
-                              "paths below one folder", step))  # fmt: skip
-    return base
+    paths = [Path(name).resolve() for name in files]
+    return os.path.commonpath([path.parent if path.is_file() else path for path in paths])
 
 
 def _below(base: str, name: str) -> str:

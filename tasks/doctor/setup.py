@@ -22,6 +22,7 @@ from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError
 from tasks.doctor.finding import Diagnosis
 from tasks.doctor.registry import check_registry
+from tasks.reporting.graph import stage_reads
 
 LEAST_FILES = 256
 LEAST_TEMPORARY = 2**28
@@ -89,9 +90,16 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     folder = root / params.ingest.annotations
     if not _exists(folder / ".") or is_made(params.ingest.annotations):
         return
+    reads = [(root / one).resolve() for one in stage_reads(root, params.model_dump(mode="json"), "ingest")]
     for split in ("strong", "val", "weak", "kept_aside"):
         for name in params.ingest.files(split):
             if _exists(folder / name):
+                path = (folder / name).resolve()
+                if reads and not any(path.is_relative_to(one) for one in reads):
+                    step = f"add {path} to its deps, or a change of the file isn't noticed"
+                    expected = f"ingest.{split} among them"
+                    fault = Fault("dvc.yaml", "stage ingest", f"deps without {path}", expected, step)
+                    diagnosis.error("paths", fault)
                 continue
             there = ", ".join(_names(folder)) or "nothing that can be listed"
             found = f"no such file, {folder / name}; the folder holds {there}"

@@ -57,6 +57,14 @@ def pipeline_graph(project: Path, params: Mapping[str, Any], target: str) -> lis
         return []
 
 
+def stage_reads(project: Path, params: Mapping[str, Any], stage: str) -> list[PurePosixPath]:
+    """What a stage of dvc.yaml depends on, as written there; nothing if the file can't be used."""
+    try:
+        return _files(strict_yaml.read(project / FILE)["stages"][stage], params).reads
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # DVC's message is better
+
+
 def _files(stage: Mapping[str, Any], params: Mapping[str, Any]) -> _Files:
     def paths(key: str) -> Iterator[PurePosixPath]:
         for entry in stage.get(key, ()):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from flows.project.create import dvc_yaml, new_project, stage_all
+from flows.project.sources import mask_files
 from tasks.common import installed_tool
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT
@@ -25,6 +26,27 @@ def test_the_pipeline_is_the_clones_without_the_demo() -> None:
     for name, stage in clone["stages"].items():
         stage["cmd"] = f"python -P -m tasks.{name}"
     assert project == clone
+
+
+def test_ingest_depends_on_files_that_share_a_folder_with_the_project(tmp_path: Path) -> None:
+    """The folder that masks, validation masks and project are in can't be a dependency: the results are in it."""
+    names = ["train.json", "val masks", "odd ${name}: #1"]
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    root = tmp_path / "project"
+    files = mask_files(root, [str(tmp_path / name) for name in names], None)
+    with new_project(root, files):
+        values = {"ingest": {"images": "../photos", "annotations": ".."}, "points": {"files": "points"}}
+        (root / "params.yaml").write_text(yaml.safe_dump({**values, "student": {"start": "scratch"}}))
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        deps = {dep.fs_path for dep in repo.stage.load_one(str(root / "dvc.yaml"), "ingest").deps}
+    assert deps == {
+        str(root / "params.yaml"),
+        str(root / "workspace/code/ingest.json"),
+        str(tmp_path / "photos"),
+    } | {str(tmp_path / name) for name in names}
 
 
 @pytest.mark.parametrize("inside_git", [False, True])

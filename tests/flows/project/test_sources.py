@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.errors import DataError
-from flows.project.sources import check_paths, ingest_values, points_values
+from flows.project.sources import check_paths, ingest_values, mask_files, points_values
 
 
 @pytest.fixture
@@ -46,6 +46,22 @@ def test_masks(here: Path, masks: list[str], val: Any, base: str, strong: Any, m
     assert found["ingest.images"] == str(here / "photos")
     assert Path(found["ingest.annotations"]) == here / base
     assert (found["ingest.strong"], found["ingest.val"]) == (strong, measured)
+
+
+@pytest.mark.parametrize(
+    ("masks", "val", "files"),
+    [
+        (["masks"], None, None),  # the folder itself, so that new files in it are noticed
+        (["masks"], 0.3, None),
+        (["s3://lab/labels/train.json"], "s3://lab/labels/val.json", None),
+        (["june.json"], 0.2, ["{here}/june.json"]),
+        (["masks/"], "labels/val.json", ["{here}/labels/val.json", "{here}/masks"]),
+        (["project/own/train.json", "june.json"], None, ["own/train.json", "{here}/june.json"]),
+    ],
+)
+def test_what_ingest_depends_on(here: Path, masks: list[str], val: Any, files: list[str] | None) -> None:
+    expected = None if files is None else sorted(name.format(here=here) for name in files)
+    assert mask_files(here / "project", masks, val) == expected
 
 
 def test_parts_of_an_export_are_train_and_val(here: Path) -> None:
@@ -103,6 +119,18 @@ def test_points_that_cannot_be_used(here: Path, points: list[str], fault: str) -
 
 def test_all_missing_paths_are_in_one_error(here: Path) -> None:
     with pytest.raises(DataError) as error:
-        check_paths("fotos", ["labels/trian.json"], ["clicks", "no.json"], "labels/vla.json")
+        check_paths(
+            here / "project", "fotos", ["labels/trian.json"], ["clicks", "no.json"], "labels/vla.json"
+        )
     for name in ("fotos", "trian.json", "vla.json", "no.json"):
         assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "flag"), [(".", "masks", "--images"), ("photos", "project", "--masks")]
+)
+def test_the_project_is_outside_of_the_data(here: Path, images: str, masks: str, flag: str) -> None:
+    with pytest.raises(DataError, match=f"{flag}: .*a folder that the project would be in") as error:
+        check_paths(here / "project", images, [masks], ["clicks"], None)
+    assert len(error.value.faults) == 1
+    check_paths(here / "project", "photos", ["masks"], ["clicks"], "labels/val.json")

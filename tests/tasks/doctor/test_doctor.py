@@ -182,6 +182,15 @@ def no_dvc(p: Project) -> None:
     shutil.rmtree(p.root / ".dvc")
 
 
+def other_masks(p: Project) -> None:
+    text = (
+        (p.root / "dvc.yaml")
+        .read_text()
+        .replace("${ingest.annotations}", "mine/dataset/annotations/val.json")
+    )
+    (p.root / "dvc.yaml").write_text(text)
+
+
 def no_dvc_yaml(p: Project) -> None:
     (p.root / "dvc.yaml").unlink()
 
@@ -398,6 +407,7 @@ ERRORS = [
     (no_launcher, "launcher", "runtime.launcher: found program 'no_srun', which isn't there"),
     (no_dvc, "dvc", "run `dvc init`"),
     (no_dvc_yaml, "dvc", "dvc.yaml: found no such file"),
+    (other_masks, "paths", "stage ingest: found deps without"),
     (unknown_category, "images", "found category_id 99"),
     (image_in_two_splits, "ingest", "in strong too"),
     (image_cut_short_stop, "images", "expected a whole image file"),
