@@ -32,6 +32,7 @@ from tasks.reporting.pipeline import picture, steps_of
 from tasks.reporting.promotion import promotion_view
 from tasks.reporting.rows import Gallery
 from tasks.reporting.val import ValImages, val_gallery
+from tasks.reporting.verdict import lost_clicks, verdict
 from tasks.reporting.weak import WeakImages, pseudo_gallery
 from tasks.scoring.crowding import crowding
 from tasks.scoring.metrics import AP, MODEL_METRICS, PSEUDO_METRICS, SIZES
@@ -65,10 +66,10 @@ def run(params: Params, workspace: Path) -> None:
     Raises:
         TaskError: an output is missing; its text names the stage to run.
     """
-    counts = {
-        folder: read_json(workspace / folder / "manifest.json", stage)["counts"]
-        for folder, stage in MANIFESTS.items()
+    manifests = {
+        folder: read_json(workspace / folder / "manifest.json", stage) for folder, stage in MANIFESTS.items()
     }
+    counts = {folder: manifest["counts"] for folder, manifest in manifests.items()}
     metrics = read_json(workspace / "evaluation" / "metrics.json", "evaluate")
     details = read_json(workspace / "evaluation" / "details.json", "evaluate")
     config = params.report
@@ -76,9 +77,13 @@ def run(params: Params, workspace: Path) -> None:
     val = ValImages(workspace, config)
     write_pages(workspace, config.title, weak, val, config.page_images)
     gate = read_gate(workspace / "refiner")
+    models = _models(workspace)
+    statements = verdict(metrics, counts, models["fairness"]["steps"][1], gate)
     page = render(
         REPORT_TEMPLATE,
         title=params.report.title,
+        verdict=statements,
+        lost_clicks=lost_clicks(weak.pseudo, manifests["points"].get("rejected_because", {})),
         counts=counts,
         images_rejected=sum(counts[f"dataset/{name}"]["rejected"] for name in ("strong", "weak", "val")),
         metrics=metrics,
@@ -96,11 +101,14 @@ def run(params: Params, workspace: Path) -> None:
         **_errors(val, config.gallery_images),
         **_pipeline(params, workspace, counts),
         **_scores(workspace, details, val.split),
-        **_models(workspace),
+        **models,
     )
     path = workspace / "report.html"
     with atomic_write(path) as temporary:
         Path(temporary).write_text(page, encoding="utf-8")
+    for one in statements:
+        if one.style == "bad":
+            log.warning("report: %s", one.text)
     log.info("report: %s, %.1f MB", path, len(page.encode()) / 1e6)
 
 

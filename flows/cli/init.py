@@ -82,15 +82,15 @@ def init(
     seconds = _seconds(budget)
 
     from flows.project.create import new_project, stage_all
-    from flows.project.plan import make_plan
-    from tasks.planning.rules import Choices
+    from flows.project.plan import TITLE, make_plan
+    from tasks.planning.rules import Choices, Planned
 
     console = command_console(as_json)
     log_progress()
     prompts = not yes and not as_json and sys.stdin.isatty()
     with new_project(project, mask_files(project, masks, measured)):
         data = ingest_values(project, images, masks, measured, mask_class)
-        data += points_values(project, points or [])
+        data += [*points_values(project, points or []), Planned(TITLE, project.resolve().name, "")]
         choices = Choices(any_orientation=_orientation(any_orientation, prompts))
         with chdir(project):
             plan = make_plan(data, choices, seconds)

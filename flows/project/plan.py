@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 RECIPE = FOLDER / f"{NAME}.yaml"
 OWN_DATA = ("ingest", "points")
 MASK_CLASS = "ingest.mask_class"
+TITLE = "report.title"
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,15 @@ def _write(planned: Sequence[Planned], written: Written) -> None:
 
 
 def _data_of(current: str | None) -> list[Planned]:
-    """The sections of params.yaml that say where the data are."""
+    """What params.yaml says of the data: where they are, and their name."""
     if current is None:
         raise TaskError(
             f"{PARAMS}: no such file; cd to the project's folder, or make one with `points2model init`"
         )
     values = values_of(current, PARAMS)
-    return [
+    title = values.get("report", {}).get("title")
+    own = [Planned(TITLE, title, "")] if title is not None else []
+    return own + [
         Planned(f"{section}.{key}", value, "")
         for section in OWN_DATA
         for key, value in values.get(section, {}).items()

@@ -35,9 +35,18 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_rate(rate: float, unit: str) -> str:
+    """`2.5/s`, or `1.6 s/step` for less than one a second."""
+    return f"{rate:.1f}/s" if rate >= 1 or rate <= 0 else f"{1 / rate:.1f} s/{unit}"
+
+
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+        return Text("" if task.speed is None else format_rate(task.speed, self.unit))
 
 
 class Bar:
@@ -58,7 +67,7 @@ class Bar:
             from rich.console import Console
 
             self._rich = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(self.unit),
                 TimeRemainingColumn(), TextColumn("{task.fields[facts]}"),
                 console=Console(stderr=True), transient=True,
             )  # fmt: skip
@@ -78,8 +87,9 @@ class Bar:
             rate = (self.done - self._start_done) / (now - self._started)
             left = format_seconds((self.total - self.done) / rate) if rate > 0 else "unknown"
             log.info(
-                "%s: %d/%d %ss, %.1f/s, %s left%s",
-                self.what, self.done, self.total, self.unit, rate, left, f", {facts}" if facts else "",
+                "%s: %d/%d %ss, %s, %s left%s",
+                self.what, self.done, self.total, self.unit, format_rate(rate, self.unit), left,
+                f", {facts}" if facts else "",
             )  # fmt: skip
 
     def __exit__(
@@ -91,6 +101,7 @@ class Bar:
         if kind is None:
             rate = (self.done - self._start_done) / max(seconds, 1e-9)
             log.info(
-                "%s: %d %s in %s (%.1f/s)",
-                self.what, self.done, self.unit + "s" * (self.done != 1), format_seconds(seconds), rate,
+                "%s: %d %s in %s (%s)",
+                self.what, self.done, self.unit + "s" * (self.done != 1), format_seconds(seconds),
+                format_rate(rate, self.unit),
             )  # fmt: skip

@@ -36,6 +36,7 @@ class WeakImages:
 
     Attributes:
         split: `weak`.
+        pseudo: table PSEUDO of all their clicks.
         images: those with clicks, the lowest mean score first; ties by image id.
         measured: whether true masks were kept aside.
     """
@@ -43,7 +44,7 @@ class WeakImages:
     def __init__(self, workspace: Path) -> None:
         self.split = Split.open(workspace / "dataset" / "weak")
         self._kept_aside = Split.open(workspace / "dataset" / "kept_aside")
-        self._pseudo = pa.concat_tables(
+        self.pseudo = pa.concat_tables(
             [read_parquet(path, PSEUDO) for path in sorted((workspace / "pseudo").glob("part-*.parquet"))]
             or [PSEUDO.empty_table()]
         )
@@ -54,9 +55,9 @@ class WeakImages:
 
     def _summaries(self) -> list[WeakImage]:
         iou = _means(self._quality.select(["image_id", "refined_iou"]), "refined_iou")
-        ids, first = np.unique(self._pseudo["image_id"].to_numpy(), return_inverse=True)
-        scores = self._pseudo["score"].fill_null(0.0).to_numpy().astype(np.float64)
-        drawn = self._pseudo["rough_rle"].is_valid().to_numpy(zero_copy_only=False)
+        ids, first = np.unique(self.pseudo["image_id"].to_numpy(), return_inverse=True)
+        scores = self.pseudo["score"].fill_null(0.0).to_numpy().astype(np.float64)
+        drawn = self.pseudo["rough_rle"].is_valid().to_numpy(zero_copy_only=False)
         counts = np.bincount(first, minlength=len(ids))
         means = np.bincount(first, scores, minlength=len(ids)) / np.maximum(counts, 1)
         lowest = np.full(len(ids), np.inf)
@@ -77,7 +78,7 @@ class WeakImages:
     ) -> dict[int, tuple[Records, Mapping[str, Any], Mapping[str, Any]]]:
         """Pseudo masks of each image, and by point id its point and its quality."""
         ids = [one.image_id for one in images]
-        pseudo, points, quality = (by_image(t, ids) for t in (self._pseudo, self._points, self._quality))
+        pseudo, points, quality = (by_image(t, ids) for t in (self.pseudo, self._points, self._quality))
 
         def by_point(records: Records) -> dict[str, Any]:
             return {row["point_id"]: row for row in records}

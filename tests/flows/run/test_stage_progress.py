@@ -21,9 +21,9 @@ from tasks.common.progress import Bar
     ("line", "percent"),
     [
         ("train_teacher: 22/1000 steps, 2.2/s, 7 min 27 s left, loss 1.234", 2.2),
-        ("train_refiner: held-out images: 3/4 images, 0.1/s, 10 s left", 75.0),
+        ("train_refiner: held-out images: 3/4 images, 10.0 s/image, 10 s left", 75.0),
         ("predict with student: 6/6 images, 23.4/s, 0 s left", 100.0),
-        ("pseudo_label: 1/3 images, 0.1/s, unknown left", 33.3),
+        ("pseudo_label: 1/3 images, 9.5 s/image, unknown left", 33.3),
         ("train_teacher: 12 steps in 2 s (7.8/s)", None),
         ("train_student: 31 of 41 points have a usable mask, on 14 of 14 weak images", None),
         ("ingest: images/1/2 steps", None),

@@ -26,8 +26,8 @@ def test_plain_lines_tell_rate_and_time_left(
             bar.advance(facts="loss 1.0")
     # 5 s a call of the clock: a line every second step, none at the last one.
     assert caplog.messages == [
-        "work: 4/6 images, 0.2/s, 10 s left, loss 1.0",
-        "work: 6 images in 25 s (0.2/s)",
+        "work: 4/6 images, 5.0 s/image, 10 s left, loss 1.0",
+        "work: 6 images in 25 s (6.2 s/image)",
     ]
 
 
