@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from data.tables import POINTS, PSEUDO, Split, read_parquet
-from models.checkpoint import load_meta
 from tasks.common import processes
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder, stage_main
 from tasks.promotion.baseline import checked_model, read_start, registry_of
+from tasks.promotion.checkpoint_start import checked_checkpoint
 from tasks.training.detector import train_detector
 from tasks.training.student_labels import with_pseudo_masks
 
@@ -60,19 +59,21 @@ def train(params: Params, workspace: Path, out: Path, runs: Path, once: bool = F
     train_detector(
         "train_student", params, params.student, splits, workspace, out,
         first_share=params.student.strong_share,
-        initial=_initial(params, workspace, strong),
+        initial=_initial(params, workspace),
         runs=runs,
         once=once,
     )  # fmt: skip
 
 
-def _initial(params: Params, workspace: Path, split: Split) -> Path | None:
+def _initial(params: Params, workspace: Path) -> Path | None:
     """The checkpoint of `student.start`; None for random weights."""
     if params.student.start == "teacher":
         return workspace / "teacher"
     if params.student.start == "scratch":
         return None
     registry = registry_of(workspace)
+    if params.student.checkpoint is not None:
+        return checked_checkpoint(registry, "student", params.student.checkpoint)
     start = read_start(registry)
     if start.version is None or start.model is None:
         log.info(
@@ -80,21 +81,8 @@ def _initial(params: Params, workspace: Path, split: Split) -> Path | None:
         )
         return None
     folder = checked_model(registry, start.version, start.model)
-    found = [(row["id"], row["name"]) for row in load_meta(folder)["categories"]]
-    expected = [(category.id, category.name) for category in split.categories]
-    if found != expected:
-        raise TaskError(
-            f"{folder}: {start.version} has the classes {_listed(found, expected)} that the data set doesn't have, and "
-            f"lacks {_listed(expected, found)}; set student.start to scratch or teacher until a model of these classes "
-            "is promoted"
-        )
     log.info("train_student: starts from the promoted model %s", start.version)
     return folder
-
-
-def _listed(these: Sequence[tuple[int, str]], others: Sequence[tuple[int, str]]) -> str:
-    """Those that aren't in `others`, as `id name`."""
-    return ", ".join(f"{id} {name}" for id, name in these if (id, name) not in others) or "none"
 
 
 def read_pseudo(folder: Path) -> pa.Table:

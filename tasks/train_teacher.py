@@ -10,6 +10,8 @@ from tasks.common import processes
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import stage_main
+from tasks.promotion.baseline import registry_of
+from tasks.promotion.checkpoint_start import checked_checkpoint
 from tasks.training.detector import train_detector
 from tasks.training.holdout import classes_by_image, draw_held_out
 
@@ -21,7 +23,7 @@ def run(params: Params, workspace: Path) -> None:
     manifest.json. For the held-out images see tasks/training/holdout.py.
 
     Raises:
-        TaskError: no strong image has a mask.
+        TaskError: no strong image has a mask, or the checkpoint of `teacher.start` doesn't fit.
     """
     strong = Split.open(workspace / "dataset" / "strong")
     if not len(strong.instances):
@@ -32,9 +34,12 @@ def run(params: Params, workspace: Path) -> None:
     held_out = draw_held_out(classes_by_image(strong), params.teacher.holdout, params.seed)
     if processes.is_first():
         _log_exceptions(params, strong, held_out)
+    checkpoint, initial = params.teacher.checkpoint, None
+    if checkpoint is not None:
+        initial = checked_checkpoint(registry_of(workspace), "teacher", checkpoint)
     train_detector(
         "train_teacher", params, params.teacher, [strong], workspace, workspace / "teacher",
-        milestones=params.teacher.milestones, held_out=held_out,
+        milestones=params.teacher.milestones, held_out=held_out, initial=initial,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ def test_in_the_demo_teacher_and_student_differ_by_the_pseudo_labels_alone() -> 
     params = load_recipe(ROOT / "recipes" / "demo.yaml")
     assert params.detector(params.teacher) == params.detector(params.student)
     teacher, student = params.teacher.model_dump(), params.student.model_dump()
+    del teacher["start"]  # nothing is promoted before the first student
     del teacher["milestones"], teacher["holdout"]  # what the refiner wants of the teacher
     assert teacher == {key: value for key, value in student.items() if key in teacher}
 

@@ -37,7 +37,10 @@ FILES = {
         "# left by a process that was killed as it wrote\n.*.partial\n"
     ),
     f"{REGISTRY}/{BASELINE}": NOTHING,
-    **{f"{REGISTRY}/{START}/{name}.json": NOTHING for name in ("scratch", "teacher", "promoted")},
+    **{
+        f"{REGISTRY}/{START}/{name}.json": NOTHING
+        for name in ("scratch", "teacher", "promoted", "teacher_scratch")
+    },
 }
 ANNOTATIONS = "      - ${ingest.annotations}\n"
 _STAGE = re.compile(r"^  (\w+):\n(?:(?:    .*)?\n)*", re.MULTILINE)

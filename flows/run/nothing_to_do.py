@@ -13,6 +13,7 @@ from flows.registry.decide import is_decided
 from tasks.common import installed_tool
 from tasks.common.config import load_params
 from tasks.common.errors import TaskError
+from tasks.promotion.checkpoint_start import unrecorded_checkpoints
 
 Say = Callable[[str], None]
 
@@ -33,7 +34,8 @@ def done_stages(root: Path, target: str, say: Say) -> list[dict[str, Any]] | Non
         if has_server(root) or installed_tool.change(root) is not None:
             return None
         params = load_params(root / "params.yaml")
-        if params.operate.inbox.source is not None or params.operate.push:
+        fetches_or_sends = params.operate.inbox.source is not None or params.operate.push
+        if fetches_or_sends or unrecorded_checkpoints(root, params):
             return None
         repo = DvcRepo(root)
         with repo.locked():

@@ -33,8 +33,10 @@ from flows.run.stage_failure import delays
 from tasks import code
 from tasks.common import installed_tool
 from tasks.common.code_identity import ROOT, Sources, identities
+from tasks.common.config import load_params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import WORKSPACE
+from tasks.promotion.checkpoint_start import record_checkpoints
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
     get_run_logger().info("annotation_to_model: %s", reason)
     if message := _record_upgrade(Path.cwd()):
         line_logger("code")(message)
+    _record_checkpoints(Path.cwd())
     repo = DvcRepo(Path.cwd())
     nodes = repo.graph(target)
     restore_outputs(repo, list(nodes), line_logger("fetch"), pull=pull)
@@ -125,6 +128,16 @@ def _up_to_date(target: str, force: tuple[str, ...], reason: str, pull: bool) ->
     result = [asdict(run) for run in runs]
     publish(repo.root, result, [*intake_notes(intake), *notes])
     return Failed(message=failed, data=StageFailed(failed, result)) if failed else result
+
+
+def _record_checkpoints(root: Path) -> None:
+    """Before DVC compares: the hashes of the checkpoints that trainings start from."""
+    try:
+        params = load_params(root / "params.yaml")
+    except TaskError:  # the stages report its faults
+        return
+    for line in record_checkpoints(root, params):
+        get_run_logger().info("%s", line)
 
 
 def _record_upgrade(root: Path) -> str | None:

@@ -22,6 +22,7 @@ from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError
 from tasks.doctor.finding import Diagnosis
 from tasks.doctor.registry import check_registry
+from tasks.doctor.starts import check_starts
 from tasks.reporting.graph import stage_reads
 
 LEAST_FILES = 256
@@ -52,6 +53,7 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
     """All checks that don't read data; paths are relative to `root`, the project's folder."""
     _paths(params, root, diagnosis)
     _weights(params, root, diagnosis)
+    check_starts(params, root, diagnosis)
     _device(params, diagnosis)
     _launcher(params, root, diagnosis)
     _ray(params, diagnosis)

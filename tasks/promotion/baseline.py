@@ -25,8 +25,8 @@ REGISTRY = "registry"
 """The folder next to the workspace."""
 BASELINE = "baseline.json"
 START = "start"
-"""The folder with a file for each value of `student.start`; stage train_student depends on the chosen one. Only
-promoted.json ever changes, together with the baseline."""
+"""The folder with a file for each value of `student.start` and `teacher.start`, of which a training depends on the
+chosen one. Only promoted.json, together with the baseline, and those of checkpoints ever change."""
 MODEL = "model"
 VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 

@@ -15,17 +15,15 @@ from data.samples.dataset import InstanceDataset
 from data.samples.sharding import share
 from data.storage import atomic_dir, atomic_write, discard_partials
 from data.tables import Split
-from models.checkpoint import WEIGHTS, load_checkpoint
+from models.checkpoint import META, WEIGHTS
 from models.config import SOLOv2Config
 from models.masks.geometry import inner_points
 from models.solov2.losses import Totals, solov2_loss
 from models.solov2.network import SOLOv2
 from models.solov2.targets import Targets, assign_targets, draw_pairs, keep_pairs
-from models.weights import CheckpointError, listed, misfits
 from tasks.common import processes
 from tasks.common.config import DetectorTrainConfig, Params
 from tasks.common.device import set_up
-from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder
 from tasks.training.holdout import write_held_out
 from tasks.training.loop import Job, Piece, read_milestone, train
@@ -37,6 +35,7 @@ from tasks.training.setup import (
     training_data,
     write_training,
 )
+from tasks.training.start import start_from
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +167,8 @@ def train_detector(
     Args:
         held_out: ids of images that are excluded from training and listed in held_out.json; None writes no such file.
         first_share: fraction of each batch from the first split; None: all images are drawn equally often.
-        initial: the checkpoint to start from; None: random weights by `params.seed`, the same for teacher and student.
+        initial: the checkpoint to start from (tasks/training/start.py); None: random weights by `params.seed`, the same
+            for teacher and student.
         runs: the folder of what an interrupted run resumes from; None: workspace/runs/STAGE.
         once: if the same training wrote `out` before, it isn't run again.
 
@@ -181,7 +181,7 @@ def train_detector(
     categories = splits[0].categories
     model, weights = new_network("model", config.backbone, lambda: SOLOv2(config, len(categories)))
     if initial is not None:
-        start_from(model, initial)
+        start_from(stage, model, initial, [category.name for category in categories])
     dataset = training_data(splits, params, training, leave_out)
     job = Job(
         name=stage,
@@ -193,7 +193,7 @@ def train_detector(
         run_folder=runs or run_folder(workspace, stage),
         key=resume_key(
             stage, params, training, splits, leave_out, device, [params.model, weights],
-            [] if initial is None else [initial / WEIGHTS],
+            [] if initial is None else [initial / WEIGHTS, initial / META],
         ),
         keep_checkpoints=params.runtime.keep_checkpoints,
         milestones=milestones,
@@ -237,25 +237,6 @@ def _write(
             folder, job, params, "solov2", config, splits[0], {"": job.model.state_dict(), **states}, counts,
             backbone_weights, input=params.input.model_dump(),
         )  # fmt: skip
-
-
-def start_from(model: nn.Module, folder: Path) -> None:
-    """Loads a checkpoint's weights into a network of the same shapes.
-
-    Raises:
-        TaskError: it is missing, damaged, or of another network.
-    """
-    try:
-        state = load_checkpoint(folder)[0]
-    except CheckpointError as error:
-        raise TaskError(str(error)) from None
-    faults = misfits(state, {key: value.shape for key, value in model.state_dict().items()})
-    if faults:
-        raise TaskError(
-            f"{folder}: another network than in params.yaml's `model` section:\n{listed(faults)}\nTrain "
-            "again, or start from scratch"
-        )
-    model.load_state_dict(state)
 
 
 def _learnt(split: Split, leave_out: frozenset[int]) -> NDArray[np.bool_]:

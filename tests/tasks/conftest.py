@@ -59,7 +59,7 @@ def tiny_recipe() -> dict[str, Any]:
 def blank_registry(folder: Path) -> None:
     """The registry of a fresh clone; ours may hold what was run here."""
     (folder / "registry" / "start").mkdir(parents=True)
-    for name in ("baseline", "start/scratch", "start/teacher", "start/promoted"):
+    for name in ("baseline", "start/scratch", "start/teacher", "start/promoted", "start/teacher_scratch"):
         (folder / "registry" / f"{name}.json").write_text('{"version": null}\n', encoding="utf-8")
     shutil.copy(ROOT / "registry" / ".gitignore", folder / "registry")
 

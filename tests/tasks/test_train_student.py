@@ -16,6 +16,7 @@ from tasks import train_teacher
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.promotion.baseline import folder_hash
+from tasks.promotion.checkpoint_start import record_checkpoints
 from tasks.train_student import read_pseudo, run
 from tasks.training.detector import train_detector
 from tasks.training.holdout import read_held_out
@@ -169,22 +170,90 @@ def test_a_student_may_start_from_the_promoted_model(
     assert not all(torch.allclose(student[name], value, atol=1e-6) for name, value in scratch.items())
 
 
+def test_a_promoted_model_of_other_classes_starts_those_of_equal_name(
+    place: tuple[Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, params = place
+    blank_registry(Path())
+    caplog.set_level("INFO")
+    meta = json.loads((workspace / "teacher/model.json").read_text())
+    meta["categories"][1] |= {"name": "blob"}
+    (workspace / "teacher/model.json").write_text(json.dumps(meta))
+    promote(workspace, "teacher")
+    run(student_with(params, **STILL, start="promoted"), workspace)
+    assert "starts from registry/v1/model: 3 of 4 classes by name, 1 new: banana" in caplog.text
+    rows = "instance_head.category_predictor.weight"
+    teacher, student = weights_of(workspace / "teacher"), weights_of(workspace / "student")
+    near = torch.isclose(student[rows], teacher[rows], atol=1e-6).flatten(1).all(1)
+    assert near.tolist() == [True, False, True, True]
+
+
+def checkpoint_of(folder: Path, names: list[str], source: Path) -> Path:
+    """A copy of a checkpoint whose classes have other names and ids; as many as before."""
+    shutil.copytree(source, folder)
+    meta = json.loads((folder / "model.json").read_text())
+    meta["categories"] = [{"id": 10 * i, "name": name} for i, name in enumerate(names)]
+    (folder / "model.json").write_text(json.dumps(meta))
+    return folder
+
+
+def test_both_may_start_from_a_checkpoint(
+    place: tuple[Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, params = place
+    blank_registry(Path())
+    caplog.set_level("INFO")
+    checkpoint_of(Path("other"), ["pear", "apple", "car", "Banana"], workspace / "teacher")
+    source = weights_of(Path("other"))
+    start = {"start": "checkpoint", "checkpoint": "other"}
+    teacher = params.teacher.model_copy(update={**STILL, **start, "milestones": (1,)})
+    params = student_with(params, **STILL, **start).model_copy(update={"teacher": teacher})
+    with pytest.raises(TaskError, match=r"teacher_checkpoint.json: no such file.*`points2model run` records"):
+        train_teacher.run(params, workspace)
+    assert len(record_checkpoints(Path(), params)) == 2
+    assert record_checkpoints(Path(), params) == []
+    for name, step in (("teacher", train_teacher.run), ("student", run)):
+        step(params, workspace)
+        assert (
+            f"train_{name}: starts from other: 2 of 4 classes by name, 2 new: banana, strawb" in caplog.text
+        )
+        made = weights_of(workspace / name)
+        for key in made.keys() - {f"instance_head.category_predictor.{x}" for x in ("weight", "bias")}:
+            assert torch.allclose(made[key], source[key], atol=1e-6), key
+        rows, theirs = (w["instance_head.category_predictor.weight"] for w in (made, source))
+        assert torch.allclose(rows[[0, 2]], theirs[[1, 0]], atol=1e-6)  # apple, pear
+        assert not torch.isclose(rows[1], theirs[3], atol=1e-3).all()  # banana isn't Banana
+        bias = made["instance_head.category_predictor.bias"]
+        assert torch.allclose(bias[[1, 3]], torch.tensor(-4.59512), atol=1e-4)  # 0.01 of the focal loss
+
+
+def test_a_checkpoint_that_is_not_the_recorded_one_is_refused(place: tuple[Path, Params]) -> None:
+    workspace, params = place
+    blank_registry(Path())
+    checkpoint_of(Path("other"), list("abcd"), workspace / "teacher")
+    params = student_with(params, start="checkpoint", checkpoint="other")
+    record_checkpoints(Path(), params)
+    (Path("other") / "model.json").write_text((workspace / "teacher/model.json").read_text())
+    with pytest.raises(
+        TaskError, match=r"other/model.json: found SHA-256 .*restore the file, or take the new"
+    ):
+        run(params, workspace)
+    assert len(record_checkpoints(Path(), params)) == 1
+    shutil.copytree("other", "third")
+    with pytest.raises(TaskError, match=r"checkpoint.json: found other, expected the hashes of third"):
+        run(student_with(params, start="checkpoint", checkpoint="third"), workspace)
+    shutil.rmtree("other")
+    with pytest.raises(TaskError, match=r"other/model.json: no such file; .*Correct student.checkpoint"):
+        record_checkpoints(Path(), params)
+
+
 def test_a_promoted_model_that_does_not_fit_is_told(place: tuple[Path, Params]) -> None:
     workspace, params = place
     blank_registry(Path())
     promote(workspace, "teacher")
     wider = params.model_copy(update={"model": {**params.model, "head_channels": 32}})
-    with pytest.raises(TaskError, match=r"another network than in params\.yaml's `model` section"):
+    with pytest.raises(TaskError, match=r"section:\n.*model.head_channels: found 16, expected 32\n"):
         run(student_with(wider, start="promoted"), workspace)
-    shutil.rmtree("registry/v1")
-    meta = json.loads((workspace / "teacher/model.json").read_text())
-    meta["categories"][1] |= {"name": "blob"}
-    (workspace / "teacher/model.json").write_text(json.dumps(meta))
-    promote(workspace, "teacher")
-    with pytest.raises(
-        TaskError, match=r"v1 has the classes 2 blob that .* and lacks 2 banana; set student.start"
-    ):
-        run(student_with(params, start="promoted"), workspace)
     shutil.rmtree("registry/v1")
     with pytest.raises(TaskError, match=r"the model of v1 isn't here.*dvc pull"):
         run(student_with(params, start="promoted"), workspace)

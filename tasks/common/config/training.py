@@ -12,6 +12,7 @@ from models.config import SIZE_DIVISOR, RefineNetConfig
 from tasks.common.config.section import (
     Batch,
     Few,
+    FileName,
     NonNegative,
     NonNegativeInt,
     Number,
@@ -138,6 +139,8 @@ class DetectorTrainConfig(TrainConfig):
 
     `inner_points`: random pixels of each object, drawn at every step; their cells learn the object too [0].
     `mask_pairs`: the most (cell, object) pairs of a step that the mask loss takes, drawn evenly; null: all [null].
+    `start`: where the weights start: random ones (`scratch`), or those of the folder `checkpoint`, of any SOLOv2 with
+    the network of section `model`; its class layer is used for classes of equal name (docs/weights.md) [scratch].
     """
 
     inner_points: Annotated[NonNegativeInt, Field(le=10**4)]
@@ -145,6 +148,18 @@ class DetectorTrainConfig(TrainConfig):
     grids: tuple[Few, ...]
     ranges: tuple[tuple[NonNegative, Positive], ...]
     augment: AugmentConfig
+    start: str
+    checkpoint: FileName | None
+
+    @model_validator(mode="after")
+    def _checkpoint_with_its_start(self) -> Self:
+        if (self.start == "checkpoint") != (self.checkpoint is not None):
+            found = self.checkpoint or "null"
+            expected = (
+                "the folder of a checkpoint" if self.checkpoint is None else "null, or start: checkpoint"
+            )
+            raise ValueError(f"checkpoint: found {found} with start: {self.start}; expected {expected}")
+        return self
 
     @property
     def weighs_categories(self) -> bool:
@@ -156,6 +171,7 @@ class TeacherConfig(DetectorTrainConfig):
     """`milestones`: the steps whose weights make the refiner's training masks [about 1/2 and 5/6].
     `holdout`: the share of strong images that teacher and refiner don't train on; refinement is measured on them."""
 
+    start: Literal["scratch", "checkpoint"]
     holdout: Annotated[Number, Field(ge=0, lt=1)]
     milestones: Steps
 
@@ -216,8 +232,8 @@ class StudentConfig(DetectorTrainConfig):
     learn `background`.
     `strong_share`: the share of strong images, whose masks are true, in each batch; null: every image is drawn equally
     often [null].
-    `start`: from random weights (`scratch`), from the teacher's, or from those of the model that was promoted when
-    this round began (docs/registry.md) [scratch].
+    `start`: also from the `teacher`'s weights, or from those of the model that was `promoted` when this round began
+    (docs/registry.md) [scratch].
     """
 
     masks: Literal["refined", "rough", "none"]
@@ -226,7 +242,7 @@ class StudentConfig(DetectorTrainConfig):
     classes_from: Literal["mask", "click"]
     unusable: Literal["ignore", "background"]
     strong_share: Annotated[Number, Field(gt=0, lt=1)] | None
-    start: Literal["scratch", "teacher", "promoted"]
+    start: Literal["scratch", "teacher", "promoted", "checkpoint"]
 
     @property
     def weighs_categories(self) -> bool:

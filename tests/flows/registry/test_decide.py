@@ -294,3 +294,23 @@ def test_without_git_it_works_the_same(rounds: Rounds) -> None:
     rounds.run()
     assert rounds.promoted == "v2"
     assert rounds.registry.entry("v2").code.commit is None
+
+
+def test_a_student_is_trained_again_when_its_checkpoint_changes(rounds: Rounds) -> None:
+    """DVC sees the content of the folder that params.yaml names, and of no other one."""
+    for name in ("coco", "spare"):
+        (rounds.root / name).mkdir()
+        for file in ("model.json", "model.safetensors"):
+            (rounds.root / name / file).write_text(f"{name} {file}")
+    rounds.set(20, student={"start": "checkpoint", "checkpoint": "coco"})
+    rounds.run()
+    assert rounds.ran()[0] == "train_student"
+    (rounds.root / "spare/model.json").write_text("other")
+    (rounds.root / "coco/log.jsonl").write_text("other")  # not of the checkpoint
+    assert rounds.run()["train_student"] == "Cached"
+    (rounds.root / "coco/model.safetensors").write_text("other")
+    rounds.run()
+    assert rounds.ran()[0] == "train_student"
+    rounds.set(20)
+    rounds.run()
+    assert rounds.ran() == []  # as it was trained at first

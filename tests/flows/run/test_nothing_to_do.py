@@ -15,6 +15,8 @@ import yaml
 from flows.dvc.environment import environment
 from flows.dvc.repo import DvcRepo
 from flows.run.nothing_to_do import done_stages
+from tasks.common.config import load_params
+from tasks.promotion.checkpoint_start import CHECKPOINT, record_checkpoints
 from tests.tasks.conftest import ROOT, tiny_recipe
 
 DVC_YAML = """\
@@ -129,3 +131,18 @@ def test_what_dvc_wrongly_takes_for_whole_is_something_to_do(project: Path) -> N
     assert DvcRepo(project).all_done(["a", "b"])
     assert done_stages(project, "b", said.append) is None
     assert not damaged.exists() and "b.txt is damaged" in said[0]
+
+
+def test_a_changed_checkpoint_is_something_to_do(project: Path) -> None:
+    """DVC hears of it by the run only."""
+    (project / "coco").mkdir()
+    for name in CHECKPOINT:
+        (project / "coco" / name).write_text("1")
+    recipe = tiny_recipe()
+    recipe["teacher"] |= {"start": "checkpoint", "checkpoint": "coco"}
+    (project / "params.yaml").write_text(yaml.safe_dump(recipe))
+    assert done_stages(project, "b", print) is None
+    record_checkpoints(project, load_params(project / "params.yaml"))
+    assert done_stages(project, "b", print) is not None
+    (project / "coco" / CHECKPOINT[1]).write_text("2")
+    assert done_stages(project, "b", print) is None

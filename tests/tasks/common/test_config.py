@@ -61,6 +61,22 @@ def test_the_repos_own_recipe_is_valid() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
+        (
+            "student.start",
+            "x",
+            "student.start: found 'x'; expected scratch, teacher, promoted or checkpoint",
+        ),
+        ("teacher.start", "teacher", "teacher.start: found 'teacher'; expected scratch or checkpoint"),
+        (
+            "teacher.start",
+            "checkpoint",
+            "teacher.checkpoint: found null with start: checkpoint; expected the folder of a checkpoint",
+        ),
+        (
+            "student.checkpoint",
+            "models/coco",
+            "student.checkpoint: found models/coco with start: scratch; expected null, or start: checkpoint",
+        ),
         ("teacher.lrr", 0.1, "teacher.lrr: found an unknown key; expected lr, the nearest key"),
         ("teachr", {}, "teachr: found an unknown key; expected teacher, the nearest key"),
         ("model.bgrr", True, "model.bgrr: found an unknown key; expected bgr, the nearest key"),

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from models.backbones.registry import BACKBONES, WeightsPackage
-from tasks.common.config import load_params
+from tasks.common.config import Params, load_params
 from tasks.doctor import judgement
 from tasks.doctor.doctor import _listing, full_check
 from tasks.doctor.finding import Diagnosis
@@ -49,6 +49,10 @@ class Project:
 
     def save(self) -> None:
         (self.root / "params.yaml").write_text(yaml.safe_dump(self.recipe))
+
+    def read_params(self) -> Params:
+        self.save()
+        return load_params(self.root / "params.yaml")
 
     def examine(self, again: bool = False) -> Diagnosis:
         self.save()
@@ -164,6 +168,33 @@ def no_weights_file(p: Project) -> None:
 
 def weights_to_fetch(p: Project) -> None:
     p.recipe["model"]["backbone"] |= {"weights": "imagenet", "width": 1.0, "name": "resnet34"}
+
+
+def no_checkpoint(p: Project) -> None:
+    (p.root / "mine/coco").mkdir()
+    (p.root / "mine/coco/model.json").write_text("{}")
+    p.recipe["teacher"] |= {"start": "checkpoint", "checkpoint": "mine/coco"}
+
+
+def damaged_checkpoint(p: Project) -> None:
+    no_checkpoint(p)
+    (p.root / "mine/coco/model.safetensors").write_text("")
+
+
+def checkpoint_of_another_network(p: Project) -> None:
+    damaged_checkpoint(p)
+    params = p.read_params()
+    config = params.detector(params.teacher).model_dump(mode="json")
+    config |= {"fpn_channels": 24}
+    meta = {"format": 1, "kind": "solov2", "config": config, "categories": [{"id": 1, "name": "a"}]}
+    (p.root / "mine/coco/model.json").write_text(json.dumps(meta))
+
+
+def refiner_as_checkpoint(p: Project) -> None:
+    damaged_checkpoint(p)
+    config = p.read_params().refiner.net.model_dump(mode="json")
+    meta = {"format": 1, "kind": "refinenet", "config": config, "categories": [{"id": 1, "name": "a"}]}
+    (p.root / "mine/coco/model.json").write_text(json.dumps(meta))
 
 
 def no_ray(p: Project) -> None:
@@ -402,6 +433,14 @@ ERRORS = [
     (no_images_folder, "paths", "params.yaml: ingest.images: found no such file or folder, mine/imagez"),
     (no_annotation_file, "paths", "vall.json; the folder holds kept_aside.json, strong.json, val.json"),
     (no_weights_file, "weights", "model.backbone.weights: found no such file, mine/r18.pth"),
+    (no_checkpoint, "weights", "teacher.checkpoint: found no model.safetensors in"),
+    (damaged_checkpoint, "weights", "teacher.checkpoint: found"),
+    (
+        checkpoint_of_another_network,
+        "weights",
+        "model.fpn_channels: found 16; expected 24, as in mine/coco. Next: set it so, or name another",
+    ),
+    (refiner_as_checkpoint, "weights", "teacher.checkpoint: found a refinenet,"),
     (no_such_device, "device", "runtime.device: found 'cuda:77' can't be used here"),
     *([] if find_spec("ray") else [(no_ray, "ray", "runtime.ray: found auto, but Ray isn't installed")]),
     (no_launcher, "launcher", "runtime.launcher: found program 'no_srun', which isn't there"),
