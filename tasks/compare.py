@@ -1,7 +1,8 @@
 """Compares the student with the promoted model on the val split, and decides whether it may be promoted.
 
 workspace/comparison:
-  comparison.json   verdict, reasons, AP of both over all classes and by class, differences with intervals
+  comparison.json   verdict, reasons, AP of both over all classes and by class, differences with intervals; AP of each
+                    training of the student, if there are several (promotion.repeats)
   predictions/      baseline.json (COCO results) and .parquet: the promoted model's detections, if there is one
   manifest.json
 
@@ -32,10 +33,26 @@ from tasks.common.device import hardware, set_up
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
 from tasks.common.stage_main import fingerprint, read_json, run_folder, stage_main, write_json, write_manifest
-from tasks.inference.predict import Finder, Predictions
+from tasks.inference.predict import Finder, Predictions, StoredPredictions
 from tasks.inference.predict_files import write_predictions
-from tasks.promotion.baseline import Baseline, checked_model, folder_hash, read_baseline, registry_of
-from tasks.promotion.rule import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge
+from tasks.promotion.baseline import (
+    Baseline,
+    Trainings,
+    checked_model,
+    folder_hash,
+    read_baseline,
+    registry_of,
+)
+from tasks.promotion.classes import Classes, common_classes
+from tasks.promotion.rule import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge, moved
+from tasks.promotion.trainings import (
+    REPEATS,
+    fitting,
+    further_seeds,
+    other_side_text,
+    repeat_name,
+    summary_text,
+)
 from tasks.scoring.bootstrap import Ranking, Spread, differences, rank, spread
 from tasks.scoring.coco_eval import MaskScores, scores_of
 from tasks.scoring.coco_match import Matches, Rules, accumulate
@@ -48,17 +65,6 @@ NAME = "baseline"
 CANDIDATE_PARTS = "candidate"
 
 
-class Classes(NamedTuple):
-    """The classes that the val split and the older model have in common, by name; ids may have changed."""
-
-    common: list[int]
-    """indices among the val split's classes, ascending"""
-    ids: list[int]
-    """the val split's id of each class of the older model; an unused id for a class that the split doesn't have"""
-    only_baseline: list[str]
-    only_candidate: list[str]
-
-
 @dataclass(frozen=True)
 class KnownFinder(Finder):
     """Keeps only instances of the split's classes: an older model may have others."""
@@ -67,24 +73,6 @@ class KnownFinder(Finder):
         ids = pa.array([category.id for category in self.split.categories], pa.int64())
         for table, faults in super().find(parts, bar):
             yield table.filter(pc.is_in(table["category_id"], ids)), faults
-
-
-@dataclass(frozen=True)
-class StoredPredictions(Predictions):
-    """Predictions written by stage evaluate: PREDICTIONS by image id."""
-
-    whole: pa.Table
-    image_ids: list[int]
-    """of the split"""
-
-    def table(self, n: int) -> pa.Table:
-        if not self.rows[n]:
-            return self.whole.slice(0, 0)
-        # The images of a part are consecutive but for images without predictions.
-        ids = self.whole["image_id"].to_numpy()
-        first, last = (self.image_ids[row] for row in (self.rows[n][0], self.rows[n][-1]))
-        begin, end = np.searchsorted(ids, first, "left"), np.searchsorted(ids, last, "right")
-        return self.whole.slice(int(begin), int(end - begin))
 
 
 def run(params: Params, workspace: Path) -> None:
@@ -98,32 +86,48 @@ def run(params: Params, workspace: Path) -> None:
     """
     baseline = read_baseline(registry_of(workspace))
     student = folder_hash(workspace / "student")
-    if baseline.version is None or baseline.model is None:
-        _write(params, workspace, baseline, student, _alone(workspace, params, "first", baseline), None)
-        return
-    if baseline.model == student:
-        _write(params, workspace, baseline, student, _alone(workspace, params, "same", baseline), None)
+    alone: Verdict | None = (
+        "first" if baseline.version is None else "same" if baseline.model == student else None
+    )
+    seeds = further_seeds(params)
+    if alone is not None and not seeds:
+        _write(params, workspace, baseline, student, _alone(workspace, params, alone, baseline), None)
         return
     device = set_up(params.runtime, params.threads)
-    folder = checked_model(registry_of(workspace), baseline.version, baseline.model)
     val = Split.open(workspace / "dataset" / "val")
-    classes = common_classes(_categories(folder), val.categories)
-    predictions = Predictions.plan(
-        _scratch(folder, params, workspace, val, device), val, params.evaluate.part_images
-    )
-    predictions.make(_finder(folder, baseline.version, classes, params, val, device))
+
+    def predicted(folder: Path, name: str) -> tuple[Predictions, Classes]:
+        known = common_classes(_categories(folder), val.categories)
+        made = Predictions.plan(
+            _scratch(folder, params, workspace, val, device), val, params.evaluate.part_images
+        )
+        made.make(_finder(folder, name, known, params, val, device))
+        return made, known
+
+    predictions, classes = None, common_classes(val.categories, val.categories)
+    if alone is None and baseline.version is not None and baseline.model is not None:
+        folder = checked_model(registry_of(workspace), baseline.version, baseline.model)
+        predictions, classes = predicted(folder, baseline.version)
+    repeats = [predicted(workspace / REPEATS / repeat_name(seed), f"seed {seed}")[0] for seed in seeds]
     stored = StoredPredictions(
         run_folder(workspace, "compare") / CANDIDATE_PARTS,
-        predictions.rows,
+        Predictions.plan(Path(), val, params.evaluate.part_images).rows,
         read_parquet(workspace / "evaluation" / "predictions" / "student.parquet", PREDICTIONS),
         val.images["image_id"].to_pylist(),
     )
     stored.folder.mkdir(exist_ok=True)
-    before = matches_of(predictions, val, params.evaluate)
-    after = matches_of(stored, val, params.evaluate)
-    with processes.first_alone():
-        if before is not None and after is not None:
-            found = compared(before, after, val, classes, baseline.version, params)
+    before = None if predictions is None else matches_of(predictions, val, params.evaluate)
+    matches = [matches_of(one, val, params.evaluate) for one in (stored, *repeats)]
+    after, *others = [found for found in matches if found is not None] or [[]]  # in the first process only
+    with processes.first_alone() as first:
+        if first and alone is not None:
+            scores = [_scores(parts, val, classes.common, params) for parts in (after, *others)]
+            found = _alone(workspace, params, alone, baseline, _trainings(scores, params))
+            _write(params, workspace, baseline, student, found, None)
+        elif before is not None and baseline.version is not None:
+            found = compared(
+                before, after, val, classes, baseline.version, params, others, baseline.trainings
+            )
             _write(params, workspace, baseline, student, found, predictions)
 
 
@@ -138,28 +142,7 @@ class Found(NamedTuple):
     only_candidate: list[str]
     images: int
     draws: int
-
-
-def common_classes(older: Sequence[Category], val: Sequence[Category]) -> Classes:
-    """The classes that can be compared.
-
-    Args:
-        older: classes of the older model, in its own order.
-        val: classes of the val split, and so of the new model, by id.
-    """
-    names = {category.name: category.id for category in val}
-    if len(names) < len(val) or len({category.name for category in older}) < len(older):
-        # Names that aren't unique are made so with their ids.
-        names = {f"{category.name} {category.id}": category.id for category in val}
-        older = [Category(category.id, f"{category.name} {category.id}") for category in older]
-    nowhere = min(names.values(), default=0) - 1
-    known = {category.name for category in older}
-    return Classes(
-        [k for k, name in enumerate(names) if name in known],
-        [names.get(category.name, nowhere - n) for n, category in enumerate(older)],
-        [category.name for category in older if category.name not in names],
-        [name for name in names if name not in known],
-    )
+    trainings: Trainings | None
 
 
 def compared(
@@ -169,12 +152,20 @@ def compared(
     classes: Classes,
     version: str,
     params: Params,
+    repeats: Sequence[Sequence[Matches]] = (),
+    older: Trainings | None = None,
 ) -> Found:
-    """AP of both models and the verdict from their matches, over the classes that both have."""
+    """AP of both models and the verdict from their matches, over the classes that both have.
+
+    With `repeats`, the matches of the student's further trainings, means over trainings are compared: that of the older
+    model's too, if `older` (its trainings by the registry) has the AP that it has here.
+    """
     image_ids = val.images["image_id"].to_numpy()[
         np.asarray([status == "ok" for status in val.images["status"].to_pylist()], bool)
     ]
-    scores = [_scores(parts, val, classes.common, params) for parts in (before, after)]
+    scores = [_scores(parts, val, classes.common, params) for parts in (before, after, *repeats)]
+    trainings = _trainings(scores[1:], params)
+    fits = fitting(older, scores[0].summary[AP.key], {row.category_id: row.AP for row in scores[0].per_class})
     rankings = [_of(rank(parts, image_ids, len(val.categories)), classes.common) for parts in (before, after)]
     config = params.promotion
     draws = differences(rankings[0], rankings[1], len(image_ids), config.bootstrap, params.seed)
@@ -182,20 +173,46 @@ def compared(
     def spread_of(column: int) -> Spread:
         return spread(draws[:, column], config.confidence)
 
-    overall = change(scores[0].summary[AP.key], scores[1].summary[AP.key], config.ap_tolerance, *spread_of(0))
+    def changed(
+        a: float | None, b: float | None, tolerance: float, column: int, id: int | None = None
+    ) -> Change:
+        single = change(a, b, tolerance, *spread_of(column))
+        if trainings is None:
+            return single
+        a = older.mean(id) if older is not None and fits else a
+        return moved(single, change(a, trainings.mean(id), tolerance))
+
+    overall = changed(scores[0].summary[AP.key], scores[1].summary[AP.key], config.ap_tolerance, 0)
     rows = [
         ClassChange(
             category_id=b.category_id, name=b.name, objects=b.instances,
-            **change(a.AP, b.AP, config.class_tolerance, *spread_of(1 + k)).model_dump(),
+            **changed(a.AP, b.AP, config.class_tolerance, 1 + k, b.category_id).model_dump(),
         )
         for k, (a, b) in enumerate(zip(scores[0].per_class, scores[1].per_class, strict=True))
     ]  # fmt: skip
     verdict, reasons = judge(overall, rows, version, config)
+    if trainings is not None:
+        reasons.append(f"{summary_text(trainings)} {other_side_text(version, older, fits)}")
     if classes.only_baseline or classes.only_candidate:
         reasons.append(_other_classes(classes, version))
     return Found(
-        verdict, reasons, overall, rows, classes.only_baseline, classes.only_candidate, len(image_ids), len(draws)
+        verdict, reasons, overall, rows, classes.only_baseline, classes.only_candidate, len(image_ids), len(draws),
+        trainings,
     )  # fmt: skip
+
+
+def _trainings(scores: Sequence[MaskScores], params: Params) -> Trainings | None:
+    """AP of all trainings of the student from their scores; None for a single one."""
+    if len(scores) == 1:
+        return None
+    return Trainings(
+        seeds=[params.seed, *further_seeds(params)],
+        AP=[one.summary[AP.key] for one in scores],
+        classes={
+            row.category_id: [one.per_class[k].AP for one in scores]
+            for k, row in enumerate(scores[0].per_class)
+        },
+    )
 
 
 def _other_classes(classes: Classes, version: str) -> str:
@@ -217,13 +234,20 @@ def _of(ranking: Ranking, common: Sequence[int]) -> Ranking:
     return Ranking([ranking.objects[k] for k in common], [ranking.detections[k] for k in common])
 
 
-def _alone(workspace: Path, params: Params, verdict: Verdict, baseline: Baseline) -> Found:
+def _alone(
+    workspace: Path,
+    params: Params,
+    verdict: Verdict,
+    baseline: Baseline,
+    trainings: Trainings | None = None,
+) -> Found:
     """The result for a student that needs no comparison, with the metrics of stage evaluate."""
     details = read_json(workspace / "evaluation" / "details.json", "evaluate")["student"]
     images = read_json(workspace / "evaluation" / "manifest.json", "evaluate")["counts"]["val_images"]
     first = verdict == "first"
 
-    def own(ap: float | None) -> Change:
+    def own(ap: float | None, id: int | None = None) -> Change:
+        ap = ap if trainings is None else trainings.mean(id)
         return change(None if first else ap, ap, tolerance=0.0)
 
     reason = (
@@ -234,11 +258,12 @@ def _alone(workspace: Path, params: Params, verdict: Verdict, baseline: Baseline
     rows = [
         ClassChange(
             category_id=row["category_id"], name=row["name"], objects=row["instances"],
-            **own(row[AP.key]).model_dump(),
+            **own(row[AP.key], row["category_id"]).model_dump(),
         )
         for row in details["per_class"]
     ]  # fmt: skip
-    return Found(verdict, [reason], own(details["scores"][AP.key]), rows, [], [], images, 0)
+    reasons = [reason] if trainings is None else [reason, summary_text(trainings)]
+    return Found(verdict, reasons, own(details["scores"][AP.key]), rows, [], [], images, 0, trainings)
 
 
 def _write(

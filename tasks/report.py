@@ -49,6 +49,7 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
     "refiner": "train_refiner",
     "pseudo": "pseudo_label",
     "student": "train_student",
+    "repeats": "train_repeats",
     "evaluation": "evaluate",
     "comparison": "compare",
 }

@@ -29,9 +29,9 @@ pytestmark = pytest.mark.slow  # two minutes until the first line is through
 
 STAGES = [
     "code", "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
-    "evaluate", "compare", "report",
+    "train_repeats", "evaluate", "compare", "report",
 ]  # fmt: skip
-AFTER_STUDENT = ["train_student", "evaluate", "compare", "report"]
+AFTER_STUDENT = ["train_student", "train_repeats", "evaluate", "compare", "report"]
 
 
 class Project:

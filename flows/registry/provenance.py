@@ -40,6 +40,10 @@ def inputs_of(root: Path, stages: Iterable[str]) -> Inputs:
             (sources if own else data)[dep["path"]] = next((dep[key] for key in _HASHES if key in dep), None)
         for section in entry.get("params", {}).values():
             params |= section
+    # `promotion.repeats` of one stage is in section `promotion` of another.
+    params = {
+        key: value for key, value in params.items() if key.partition(".")[0] not in params or "." not in key
+    }
     listed = repr(sorted(sources.items())).encode()
     return Inputs(
         dict(sorted(data.items())), dict(sorted(params.items())), hashlib.sha256(listed).hexdigest()[:16]

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -223,3 +224,21 @@ class Predictions:
             more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
             listed = "\n".join(f"  - {fault}" for fault in faults[:_MAX_LISTED])
             raise TaskError(f"{finder.split.root}: {len(faults)} images can't be predicted:\n{listed}{more}")
+
+
+@dataclass(frozen=True)
+class StoredPredictions(Predictions):
+    """Predictions written by stage evaluate: PREDICTIONS by image id."""
+
+    whole: pa.Table
+    image_ids: list[int]
+    """of the split"""
+
+    def table(self, n: int) -> pa.Table:
+        if not self.rows[n]:
+            return self.whole.slice(0, 0)
+        # The images of a part are consecutive but for images without predictions.
+        ids = self.whole["image_id"].to_numpy()
+        first, last = (self.image_ids[row] for row in (self.rows[n][0], self.rows[n][-1]))
+        begin, end = np.searchsorted(ids, first, "left"), np.searchsorted(ids, last, "right")
+        return self.whole.slice(int(begin), int(end - begin))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -43,11 +44,35 @@ class Record(BaseModel):
 Kind = TypeVar("Kind", bound=Record)
 
 
+class Trainings(Record):
+    """AP of several trainings of a student, which differ in their seed alone. The first is the student itself."""
+
+    seeds: list[int]
+    AP: list[float | None]
+    """over all classes that were compared"""
+    classes: dict[int, list[float | None]]
+    """of each of them, by category_id"""
+
+    def mean(self, category_id: int | None = None) -> float | None:
+        """Mean AP of a class, or over all classes, rounded to 3 decimals; None where undefined."""
+        known = [ap for ap in self._of(category_id) if ap is not None]
+        return round(statistics.fmean(known), 3) if known else None
+
+    def first(self, category_id: int | None = None) -> float | None:
+        """AP of the student itself; None where undefined."""
+        return self._of(category_id)[0]
+
+    def _of(self, category_id: int | None) -> list[float | None]:
+        return self.AP if category_id is None else self.classes[category_id]
+
+
 class Baseline(Record):
     """A version and the hash of its model (see `folder_hash`); both null before the first promotion."""
 
     version: Version | None
     model: ModelHash | None = None
+    trainings: Trainings | None = Field(default=None, exclude_if=lambda found: found is None)
+    """of its student, if there were several"""
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

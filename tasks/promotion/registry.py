@@ -190,9 +190,12 @@ class Registry:
 
     def write_baseline(self, version: str) -> None:
         """Moves the baseline, and the model that a student may start from: stages that depend on them run again."""
-        baseline = Baseline(version=version, model=self.entry(version).model).model_dump(mode="json")
-        write_json(self.root / START / "promoted.json", baseline)
-        write_json(self.root / BASELINE, baseline)  # last: with it the new round begins
+        entry = self.entry(version)
+        start = Baseline(version=version, model=entry.model)
+        baseline = start.model_copy(update={"trainings": entry.comparison.trainings})
+        write_json(self.root / START / "promoted.json", start.model_dump(mode="json"))
+        # Last: with it the new round begins.
+        write_json(self.root / BASELINE, baseline.model_dump(mode="json"))
 
     def checked_out(self) -> list[str]:
         """Versions whose model is in the registry."""

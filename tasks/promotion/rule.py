@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from tasks.common.config import PromotionConfig
 from tasks.common.errors import TaskError
-from tasks.promotion.baseline import Baseline, ModelHash, Record, read_record
+from tasks.promotion.baseline import Baseline, ModelHash, Record, Trainings, read_record
 
 FOLDER = "comparison"
 FILE = "comparison.json"
@@ -30,7 +32,8 @@ WORDS: dict[Verdict, str] = {
 
 
 class Change(Record):
-    """AP of the promoted model and of the student; None where undefined."""
+    """AP of the promoted model and of the student, each the mean over its trainings if there are several; None where
+    undefined."""
 
     baseline: float | None
     candidate: float | None
@@ -72,6 +75,8 @@ class Comparison(Record):
     confidence: float
     ap_tolerance: float
     class_tolerance: float
+    trainings: Trainings | None = Field(default=None, exclude_if=lambda found: found is None)
+    """of the student, if there are several; over the same classes as `overall`"""
 
 
 def read_comparison(workspace: Path) -> Comparison:
@@ -107,6 +112,14 @@ def change(
     moved = difference(before, after)
     broken = moved is not None and moved < -tolerance
     return Change(baseline=before, candidate=after, difference=moved, low=low, high=high, broken=broken)
+
+
+def moved(change: Change, to: Change) -> Change:
+    """`to` with the interval of `change`, which moves as far as the difference does."""
+    if change.low is None or change.high is None or change.difference is None or to.difference is None:
+        return to
+    by = to.difference - change.difference
+    return to.model_copy(update={"low": round(change.low + by, 3), "high": round(change.high + by, 3)})
 
 
 def judge(

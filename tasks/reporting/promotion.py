@@ -26,8 +26,9 @@ def promotion_view(comparison: Comparison, registry: Path) -> dict[str, Any]:
         else ""
         if comparison.verdict == "same"
         else "bad",
-        # The headline of a first model, or of the same one, says it all.
-        "reasons": [] if comparison.verdict in ("first", "same") else comparison.reasons,
+        # The headline of a first model, or of the same one, says what the first reason does.
+        "reasons": comparison.reasons[comparison.verdict in ("first", "same") :],
+        "means": comparison.trainings is not None,
         "rows": rows,
         "version": version,
         "images": comparison.images,

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.gpu
 
 WORKSPACE = Path("workspace")
 STAGES = (
-    "train_teacher", "train_refiner", "pseudo_label", "train_student", "evaluate", "compare", "report"
+    "train_teacher", "train_refiner", "pseudo_label", "train_student", "train_repeats", "evaluate", "compare", "report"
 )  # fmt: skip
 Project = Callable[..., Params]
 

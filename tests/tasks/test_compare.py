@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data.tables import PREDICTIONS, Category, Split, write_parquet
+from data.tables import PREDICTIONS, Split, write_parquet
 from models.checkpoint import META
 from tasks import compare
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
-from tasks.compare import common_classes
-from tasks.promotion.baseline import folder_hash
+from tasks.promotion.baseline import Trainings, folder_hash
+from tasks.promotion.classes import common_classes
 from tasks.promotion.rule import Comparison, read_comparison
 from tasks.scoring.predictions import matches_of
 from tests.tasks.conftest import run_step
@@ -131,7 +131,8 @@ def test_a_student_that_finds_every_object_is_better(params: Params) -> None:
 
 def worsened(params: Params, folder: Path) -> Callable[..., compare.Found]:
     """The comparison of a model that finds every object with one that overlooks those of class `banana` on every second
-    image, and of class `strawberry` on its last: a function of section `promotion`'s values."""
+    image, and of class `strawberry` on its last: a function of section `promotion`'s values. With `repeats`, so many
+    trainings of a model that finds every object, of which the second and all later ones overlook these."""
     val = Split.open(WORKSPACE / "dataset/val")
     ids, classes = val.images["image_id"].to_pylist(), {one.name: one.id for one in val.categories}
     whole = every_object(val)
@@ -148,8 +149,13 @@ def worsened(params: Params, folder: Path) -> Callable[..., compare.Found]:
         sides.append(matches)
     known = common_classes(val.categories, val.categories)
 
-    def found(**promotion: Any) -> compare.Found:
-        return compare.compared(*sides, val, known, "v1", with_promotion(params, bootstrap=60, **promotion))
+    def found(older: Trainings | None = None, **promotion: Any) -> compare.Found:
+        count = promotion.get("repeats", 1)
+        before, after, repeats = (
+            (*sides, []) if count == 1 else (sides[0], sides[0], [sides[1]] * (count - 1))
+        )
+        changed = with_promotion(params, bootstrap=60, **promotion)
+        return compare.compared(before, after, val, known, "v1", changed, repeats, older)
 
     return found
 
@@ -186,6 +192,75 @@ def test_each_figure_has_the_interval_of_its_own_draws(params: Params, tmp_path:
         else:
             assert row.low is not None and row.high is not None
             assert row.low < row.difference < row.high <= 0
+
+
+def test_means_over_trainings_are_compared(params: Params, tmp_path: Path) -> None:
+    """The student finds every object, as v1 does; with two other seeds it overlooks some."""
+    found = worsened(params, tmp_path)
+    single = found(ap_tolerance=100, class_tolerance=100)
+    low, name = single.overall.candidate, "banana"
+    banana = next(row for row in single.classes if row.name == name)
+    assert low is not None and banana.candidate is not None and low < 100
+    mean, one_class = round((100 + 2 * low) / 3, 3), round((100 + 2 * banana.candidate) / 3, 3)
+    at = {"repeats": 3, "class_tolerance": 100}
+    judged = found(**at, ap_tolerance=round(100 - mean, 3))
+    assert judged.overall.candidate == pytest.approx(mean) and judged.verdict == "within_tolerance"
+    assert found(**at, ap_tolerance=round(100 - mean - 0.001, 3)).verdict == "worse"
+    row = next(row for row in judged.classes if row.name == name)
+    assert row.candidate == pytest.approx(one_class) and row.baseline == 100
+    assert judged.trainings is not None
+    assert [100, low, low] == judged.trainings.AP
+    assert judged.trainings.classes[banana.category_id] == [100, banana.candidate, banana.candidate]
+    # The two models are the same here, so over all draws of the images they don't differ.
+    assert judged.overall.low == judged.overall.high == judged.overall.difference
+    assert judged.reasons[-1].startswith(f"AP over 3 trainings (seeds 0 to 2): {mean:.2f} ± ")
+    assert judged.reasons[-1].endswith("The mean is compared with the AP of v1, which was trained once.")
+
+
+def test_the_promoted_models_own_mean_counts_if_it_was_measured_alike(params: Params, tmp_path: Path) -> None:
+    found = worsened(params, tmp_path)
+    older = found(repeats=3).trainings  # of a model that finds every object, as v1 does
+    assert older is not None
+    judged = found(older, repeats=2)
+    assert judged.overall.baseline == older.mean() and judged.trainings is not None
+    assert judged.overall.candidate == judged.trainings.mean()
+    assert judged.verdict == "better" and (judged.overall.difference or 0) > 0
+    assert "compared with that of the 3 trainings of v1." in judged.reasons[-1]
+    other = older.model_copy(update={"AP": [99.999, *older.AP[1:]]})
+    judged = found(other, repeats=2)
+    assert judged.overall.baseline == 100 and "of v1 alone: its 3 trainings" in judged.reasons[-1]
+    # A student that is trained once is compared as ever.
+    assert found(older) == found()
+
+
+def test_each_training_has_the_ap_that_evaluate_gives_it(params: Params) -> None:
+    # Of a handful of steps from random weights nothing is found.
+    trained = params.student.model_copy(update={"start": "teacher", "steps": 60})
+    params = params.model_copy(update={"student": trained})
+    for step in ("train_student", "evaluate"):
+        run_step(step, params, WORKSPACE)
+    expected = [details("student")["scores"]["AP"]]
+    several = with_promotion(params, repeats=3, bootstrap=20)
+    run_step("train_repeats", several, WORKSPACE)
+    alone = compared(several)
+    promote("teacher")
+    found = compared(several)
+    content = json.loads((WORKSPACE / "comparison/comparison.json").read_text())
+    compare.run(params, WORKSPACE)
+    single = json.loads((WORKSPACE / "comparison/comparison.json").read_text())
+    assert content.keys() - single.keys() == {"trainings"}
+    for seed in (1, 2):
+        shutil.rmtree(WORKSPACE / "student")
+        shutil.copytree(WORKSPACE / f"repeats/seed-{seed}", WORKSPACE / "student")
+        run_step("evaluate", params, WORKSPACE)
+        expected.append(details("student")["scores"]["AP"])
+    assert len(set(expected)) == 3 and min(expected) > 0  # else it would show nothing
+    for one in (alone, found):
+        assert one.trainings is not None and [*expected] == one.trainings.AP
+        assert one.overall.candidate == round(sum(expected) / 3, 3)
+        assert "AP over 3 trainings (seeds 0 to 2): " in one.reasons[-1]
+    assert (alone.verdict, alone.overall.baseline) == ("first", None)
+    assert found.overall.baseline == details("teacher")["scores"]["AP"]
 
 
 def test_the_same_inputs_give_the_same_bytes_and_a_killed_run_goes_on(
@@ -248,25 +323,6 @@ def test_models_without_a_common_class_cannot_be_told_apart(params: Params) -> N
     found = compared(params)
     assert found.verdict == "unknown"
     assert "no class is known to both" in found.reasons[0]
-
-
-@pytest.mark.parametrize(
-    ("older", "expected"),
-    [
-        ([(1, "a"), (2, "b")], ([0, 1], [1, 2], [], [])),
-        ([(7, "b"), (9, "a")], ([0, 1], [2, 1], [], [])),
-        ([(1, "z"), (2, "b")], ([1], [0, 2], ["z"], ["a"])),
-        ([], ([], [], [], ["a", "b"])),
-    ],
-)
-def test_classes_are_known_by_their_names(older: list[tuple[int, str]], expected: Any) -> None:
-    val = [Category(1, "a"), Category(2, "b")]
-    assert common_classes([Category(*one) for one in older], val) == expected
-
-
-def test_equal_names_are_told_apart_by_their_ids() -> None:
-    val = [Category(1, "a"), Category(2, "a")]
-    assert common_classes(val[::-1], val) == ([0, 1], [2, 1], [], [])
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ KILLS = int(os.environ.get("POINTS2MODEL_KILLS", "6"))  # 20 and more for a figu
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-@pytest.mark.parametrize("stage", ["train_teacher", "train_refiner", "pseudo_label", "train_student"])
+@pytest.mark.parametrize(
+    "stage", ["train_teacher", "train_refiner", "pseudo_label", "train_student", "train_repeats"]
+)
 def test_killed_at_random_moments_it_ends_the_same(
     line: tuple[Path, Params], recipe: dict[str, Any], tmp_path: Path, stage: str
 ) -> None:
@@ -29,6 +31,7 @@ def test_killed_at_random_moments_it_ends_the_same(
     for name in ("teacher", "refiner", "student"):
         # States so often that many kills fall into their writing; an average, which a state must hold too.
         recipe[name] |= {"steps": 30, "log_every": 1, "checkpoint_every": 1, "ema": 0.9}
+    recipe["promotion"]["repeats"] = 2
     recipe["pseudo"] |= {"part_images": 1, "batch_size": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     ended = subprocess.run(

@@ -54,12 +54,15 @@ class PromotionConfig(Section):
 
     `ap_tolerance`, `class_tolerance`: AP points (of 100) that it may lose over all classes, and in any one class.
     `bootstrap`: how often the val images are resampled for the confidence intervals of the differences, at level
-    `confidence`. They are shown, but don't affect the verdict."""
+    `confidence`. They are shown, but don't affect the verdict.
+    `repeats`: trainings of the student, with `seed` and the seeds after it; if there are several, their mean AP is
+    judged. The model is that of `seed`."""
 
     ap_tolerance: NonNegative
     class_tolerance: NonNegative
     bootstrap: Draws
     confidence: Annotated[Number, Field(gt=0, lt=1)]
+    repeats: Annotated[PositiveInt, Field(le=100)]
 
 
 class ReportConfig(Section):

@@ -29,8 +29,9 @@ LOCK: dict[str, Any] = {
                 {"path": "workspace/code/train.json", "md5": "444"},
                 {"path": "workspace/dataset", "md5": "5.dir"},
             ],
-            "params": {"params.yaml": {"seed": 0, "student": {"lr": 1.0}}},
+            "params": {"params.yaml": {"promotion.repeats": 3, "seed": 0, "student": {"lr": 1.0}}},
         },
+        "compare": {"cmd": "c", "params": {"params.yaml": {"promotion": {"repeats": 3, "bootstrap": 9}}}},
         "stranger": {"cmd": "true", "deps": [{"path": "elsewhere", "md5": "666"}]},
     },
 }
@@ -42,7 +43,13 @@ def test_data_params_and_sources(tmp_path: Path) -> None:
     assert found.data == {
         "data/images": "2.dir", "odd": None, "s3://bucket/masks": "333", "workspace/dataset": "5.dir",
     }  # fmt: skip
-    assert found.params == {"ingest": {"images": "data/images"}, "seed": 0, "student": {"lr": 1.0}}
+    assert found.params == {
+        "ingest": {"images": "data/images"}, "promotion.repeats": 3, "seed": 0, "student": {"lr": 1.0},
+    }  # fmt: skip
+    # A key that a stage depends on alone is in its section where another stage depends on that.
+    assert inputs_of(tmp_path, ["train"]).params["promotion.repeats"] == 3
+    both = {"promotion": {"repeats": 3, "bootstrap": 9}, "seed": 0, "student": {"lr": 1.0}}
+    assert inputs_of(tmp_path, ["train", "compare"]).params == both
     other = copy.deepcopy(LOCK)
     other["stages"]["ingest"]["deps"][0]["md5"] = "777"
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump(other))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tasks.promotion.registry
 from tasks.common.errors import TaskError
-from tasks.promotion.baseline import Baseline, checked_model, folder_hash, read_start
+from tasks.promotion.baseline import Baseline, Trainings, checked_model, folder_hash, read_start
 from tasks.promotion.registry import Code, Decision, Entry, Event, Registry
 from tasks.reporting.promotion import decision
 from tests.tasks.conftest import blank_registry
@@ -102,6 +102,29 @@ def test_a_baseline_that_is_half_moved_has_not_moved(
     monkeypatch.undo()
     registry.write_baseline("v2")
     assert registry.baseline() == read_start(registry.root) == Baseline(version="v2", model=entry("v2").model)
+
+
+def test_the_baseline_has_the_trainings_of_its_student_and_what_students_start_from_has_not(
+    registry: Registry,
+) -> None:
+    """Stage compare depends on the first file, train_student on the second: no measurement trains a student again."""
+    found = Trainings(seeds=[0, 1], AP=[20.5, 21.25], classes={3: [20.5, None]})
+    registry.write_entry(
+        entry("v1").model_copy(
+            update={"comparison": entry("v1").comparison.model_copy(update={"trainings": found})}
+        )
+    )
+    registry.write_entry(entry("v2"))
+    registry.write_baseline("v1")
+    assert registry.baseline() == Baseline(version="v1", model=entry("v1").model, trainings=found)
+    for version, keys in (("v1", {"version", "model", "trainings"}), ("v2", {"version", "model"})):
+        registry.write_baseline(version)
+        assert json.loads((registry.root / "baseline.json").read_text()).keys() == keys
+        assert json.loads((registry.root / "start/promoted.json").read_text()).keys() == {"version", "model"}
+        assert (
+            json.loads((registry.root / version / "entry.json").read_text())["comparison"].keys()
+            >= {"trainings"}
+        ) is (version == "v1")
 
 
 def test_an_unknown_version_becomes_no_baseline(registry: Registry) -> None:

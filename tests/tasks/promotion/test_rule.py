@@ -13,7 +13,7 @@ from tasks.promotion.baseline import Baseline
 from tasks.promotion.rule import PROMOTABLE, Change, ClassChange, Comparison, change, judge
 from tasks.reporting.promotion import promotion_view
 
-CONFIG = PromotionConfig(ap_tolerance=0.5, class_tolerance=5, bootstrap=100, confidence=0.9)
+CONFIG = PromotionConfig(ap_tolerance=0.5, class_tolerance=5, bootstrap=100, confidence=0.9, repeats=1)
 HASH = "0" * 32 + ".dir"
 
 
@@ -108,7 +108,7 @@ def test_a_fall_of_just_the_tolerance_is_tolerated(
 def test_without_tolerance_an_equal_student_may_take_its_place(
     overall: tuple[float, float], classes: list[tuple[float, float]], verdict: str
 ) -> None:
-    exact = PromotionConfig(ap_tolerance=0, class_tolerance=0, bootstrap=100, confidence=0.9)
+    exact = PromotionConfig(ap_tolerance=0, class_tolerance=0, bootstrap=100, confidence=0.9, repeats=1)
     assert judged(overall, *classes, config=exact)[0] == verdict
 
 
