@@ -9,7 +9,7 @@ from typing import Any
 
 from data.annotations.describe import splits_of
 from data.errors import DataError, Fault
-from data.storage import is_s3
+from data.storage import IMAGE_SUFFIXES, is_s3
 from tasks.planning.rules import Planned
 
 POINTS = "points"
@@ -39,6 +39,10 @@ def check_paths(
         for flag, name in named
         if not is_s3(name) and not Path(name).exists()
     ]
+    if not is_s3(images) and Path(images).is_dir() and not _has_images(Path(images)):
+        swapped = any(not is_s3(one) and Path(one).is_dir() and _has_images(Path(one)) for one in masks)
+        step = "swap --images and --masks" if swapped else "name the folder of the images"
+        faults.append(Fault("--images", images, "a folder without images", "one with images", step))
     # DVC refuses a stage whose results are inside of what it reads.
     step = "name a project folder outside of it, such as ../" + root.resolve().name
     faults += [
@@ -48,6 +52,10 @@ def check_paths(
     ]
     if faults:
         raise DataError(faults)
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
 
 
 def mask_files(root: Path, masks: Sequence[str], val: str | float | None) -> list[str] | None:

@@ -20,6 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("labels/train.json", "labels/val.json", "labels/extra/more.json", "june.json", "july.csv",
                  "clicks/june.json", "project/own/train.json"):  # fmt: skip
         (tmp_path / name).write_text("{}")
+    (tmp_path / "photos/a.JPG").write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -134,3 +135,15 @@ def test_the_project_is_outside_of_the_data(here: Path, images: str, masks: str,
         check_paths(here / "project", images, [masks], ["clicks"], None)
     assert len(error.value.faults) == 1
     check_paths(here / "project", "photos", ["masks"], ["clicks"], "labels/val.json")
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "step"),
+    [
+        ("labels", "photos", "swap --images and --masks"),
+        ("labels", "june.json", "name the folder of the images"),
+    ],
+)
+def test_a_folder_without_images(here: Path, images: str, masks: str, step: str) -> None:
+    with pytest.raises(DataError, match=f"--images: labels: found a folder without images.*{step}"):
+        check_paths(here / "project", images, [masks], [], None)
