@@ -44,7 +44,18 @@ from tasks.promotion.baseline import (
     registry_of,
 )
 from tasks.promotion.classes import Classes, common_classes
-from tasks.promotion.rule import FILE, FOLDER, Change, ClassChange, Comparison, Verdict, change, judge, moved
+from tasks.promotion.rule import (
+    FILE,
+    FOLDER,
+    Change,
+    ClassChange,
+    Comparison,
+    Verdict,
+    behind_teacher,
+    change,
+    judge,
+    moved,
+)
 from tasks.promotion.trainings import (
     REPEATS,
     fitting,
@@ -242,7 +253,8 @@ def _alone(
     trainings: Trainings | None = None,
 ) -> Found:
     """The result for a student that needs no comparison, with the metrics of stage evaluate."""
-    details = read_json(workspace / "evaluation" / "details.json", "evaluate")["student"]
+    both = read_json(workspace / "evaluation" / "details.json", "evaluate")
+    details, teacher = both["student"], both["teacher"]["scores"][AP.key]
     images = read_json(workspace / "evaluation" / "manifest.json", "evaluate")["counts"]["val_images"]
     first = verdict == "first"
 
@@ -263,7 +275,10 @@ def _alone(
         for row in details["per_class"]
     ]  # fmt: skip
     reasons = [reason] if trainings is None else [reason, summary_text(trainings)]
-    return Found(verdict, reasons, own(details["scores"][AP.key]), rows, [], [], images, 0, trainings)
+    overall = own(details["scores"][AP.key])
+    if first and (behind := behind_teacher(teacher, overall.candidate, params.promotion)) is not None:
+        verdict, reasons = "behind_teacher", [behind, *reasons[1:]]
+    return Found(verdict, reasons, overall, rows, [], [], images, 0, trainings)
 
 
 def _write(

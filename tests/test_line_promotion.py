@@ -39,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "warmup_steps": 10,
         "masks": "none",
     }
-    project.recipe["promotion"]["bootstrap"] = 50
+    project.recipe["promotion"] |= {"bootstrap": 50, "ap_tolerance": 0.5}
     project.save()
     return project
 

@@ -102,6 +102,7 @@ def _promoted(root: Path) -> Entry:
     if version is None:
         raise TaskError(
             f"{root / REGISTRY}: nothing is promoted here, expected a model to use by default; choose one with --model "
-            "(the current student: workspace/student), or promote it with `points2model promote`"
+            "(the current student: workspace/student), or promote it with `points2model promote` (a refused one with "
+            "--force)"
         )
     return registry.entry(version)

@@ -18,10 +18,11 @@ from tasks.promotion.baseline import Baseline, ModelHash, Record, Trainings, rea
 FOLDER = "comparison"
 FILE = "comparison.json"
 
-Verdict = Literal["first", "same", "better", "within_tolerance", "worse", "unknown"]
+Verdict = Literal["first", "behind_teacher", "same", "better", "within_tolerance", "worse", "unknown"]
 PROMOTABLE: tuple[Verdict, ...] = ("first", "better", "within_tolerance")
 WORDS: dict[Verdict, str] = {
     "first": "the first model",
+    "behind_teacher": "worse than its own teacher",
     "same": "the promoted model itself",
     "better": "better",
     "within_tolerance": "no better, but within the tolerance",
@@ -120,6 +121,20 @@ def moved(change: Change, to: Change) -> Change:
         return to
     by = to.difference - change.difference
     return to.model_copy(update={"low": round(change.low + by, 3), "high": round(change.high + by, 3)})
+
+
+def behind_teacher(teacher: float | None, student: float | None, config: PromotionConfig) -> str | None:
+    """Why a first student isn't promoted: its teacher, which never saw a click, is better; None if it isn't.
+
+    Later students are compared with the promoted model instead.
+    """
+    fall = difference(teacher, student)
+    if teacher is None or student is None or fall is None or fall >= -config.ap_tolerance:
+        return None
+    return (
+        f"Its AP is {student:.2f}, and that of its teacher, which learnt from the drawn masks alone, {teacher:.2f}: it "
+        f"falls by more than the {config.ap_tolerance:g} that promotion.ap_tolerance allows."
+    )
 
 
 def judge(

@@ -44,6 +44,8 @@ def headline(comparison: Comparison) -> str:
     version = comparison.baseline.version
     if comparison.verdict == "first":
         return "This student was the first model, so it could be promoted."
+    if comparison.verdict == "behind_teacher":
+        return "This student was the first model, and worse than its own teacher: it could not be promoted."
     if comparison.verdict == "same":
         return f"This student was {version}, which was promoted before: training produced the same bytes."
     could = "could" if comparison.verdict in PROMOTABLE else "could not"

@@ -96,6 +96,7 @@ class Rounds:
     def set(self, ap: float, **sections: Any) -> None:
         """Writes params.yaml: the AP of the student that will be trained, and what else is to differ."""
         recipe = tiny_recipe()
+        recipe["promotion"]["ap_tolerance"] = 0.5
         recipe["student"]["lr"] = ap / 1000
         for name, values in sections.items():
             recipe[name] |= values

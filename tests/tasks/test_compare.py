@@ -18,7 +18,8 @@ from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.promotion.baseline import Trainings, folder_hash
 from tasks.promotion.classes import common_classes
-from tasks.promotion.rule import Comparison, read_comparison
+from tasks.promotion.rule import PROMOTABLE, Comparison, read_comparison
+from tasks.reporting.promotion import promotion_view
 from tasks.scoring.predictions import matches_of
 from tests.tasks.conftest import run_step
 
@@ -42,7 +43,7 @@ def params(evaluated: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.M
     """Inside a copy of the evaluated line."""
     shutil.copytree(evaluated[0], tmp_path / "line")
     monkeypatch.chdir(tmp_path / "line")
-    return evaluated[1]
+    return with_promotion(evaluated[1], ap_tolerance=0.5)
 
 
 def with_promotion(params: Params, **changed: Any) -> Params:
@@ -70,7 +71,7 @@ def details(model: str) -> dict[str, Any]:
 
 
 def test_a_first_model_has_its_own_figures(params: Params) -> None:
-    found = compared(params)
+    found = compared(with_promotion(params, ap_tolerance=100.0))
     assert found.verdict == "first"
     assert found.baseline.version is None
     assert found.overall.candidate == details("student")["scores"]["AP"]
@@ -79,6 +80,23 @@ def test_a_first_model_has_its_own_figures(params: Params) -> None:
     assert sorted(path.name for path in (WORKSPACE / "comparison").iterdir()) == [
         "comparison.json", "manifest.json",
     ]  # fmt: skip
+
+
+def test_a_first_model_worse_than_its_teacher_may_not_be_promoted(params: Params) -> None:
+    path = WORKSPACE / "evaluation/details.json"
+    found = json.loads(path.read_text())
+    own = found["student"]["scores"]["AP"]
+    found["teacher"]["scores"]["AP"] = own + params.promotion.ap_tolerance
+    path.write_text(json.dumps(found))
+    assert compared(params).verdict == "first"
+    found["teacher"]["scores"]["AP"] += 0.01
+    path.write_text(json.dumps(found))
+    result = compared(params)
+    assert result.verdict == "behind_teacher" and result.verdict not in PROMOTABLE
+    assert result.overall.candidate == own
+    view = promotion_view(result, WORKSPACE.parent / "registry")
+    assert (view["style"], view["reasons"]) == ("bad", result.reasons)
+    assert "worse than its own teacher" in view["headline"]
 
 
 def test_the_same_model_again_needs_no_comparison(params: Params) -> None:

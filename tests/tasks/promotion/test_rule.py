@@ -10,7 +10,15 @@ import pytest
 
 from tasks.common.config import PromotionConfig
 from tasks.promotion.baseline import Baseline
-from tasks.promotion.rule import PROMOTABLE, Change, ClassChange, Comparison, change, judge
+from tasks.promotion.rule import (
+    PROMOTABLE,
+    Change,
+    ClassChange,
+    Comparison,
+    behind_teacher,
+    change,
+    judge,
+)
 from tasks.reporting.promotion import promotion_view
 
 CONFIG = PromotionConfig(ap_tolerance=0.5, class_tolerance=5, bootstrap=100, confidence=0.9, repeats=1)
@@ -162,3 +170,23 @@ def test_the_report_of_a_first_model_has_no_table(tmp_path: Path) -> None:
     assert view["rows"] == []
     assert view["headline"] == "This student was the first model, so it could be promoted."
     assert view["reasons"] == []  # they say the same
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "behind"),
+    [
+        (20.0, 19.5, False),
+        (20.0, 19.499, True),
+        (8.3, 2.1, True),
+        (2.1, 8.3, False),
+        (None, 3.0, False),
+        (3.0, None, False),
+    ],
+)
+def test_a_first_student_worse_than_its_teacher(
+    teacher: float | None, student: float | None, behind: bool
+) -> None:
+    found = behind_teacher(teacher, student, CONFIG)
+    assert (found is not None) == behind
+    if found is not None:
+        assert f"AP is {student:.2f}" in found and f"{teacher:.2f}: it falls by more than the 0.5" in found
