@@ -21,7 +21,7 @@ from models.checkpoint import build_model, load_teacher
 from models.refiner.network import MaskRefineNet
 from tasks.common.config import load_params
 from tasks.labelling.measure_refiner import CLICKS, measure
-from tasks.labelling.proposer import make_proposer
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -54,7 +54,7 @@ def main() -> None:
     refiners = both(workspace / "refiner", device)
     teacher = load_teacher(workspace / "teacher", device)
     params = load_params(args.work / "params.yaml")
-    proposer = make_proposer(teacher, params.prompt, params.input.tile, device)
+    proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, device)
     found = measure(params, split, chosen, proposer, refiners, device)
     rows = [
         {

@@ -1,10 +1,10 @@
-"""Makes a pseudo mask at every point of the weak images: the teacher's mask, refined.
+"""Makes a pseudo mask at every point of the weak images: the mask of a proposer, such as the teacher, refined.
 
 Each point gets one row, with one of these statuses, and a reason unless `ok`:
 
 - `ok`: a refined mask;
 - `rough`: the rough mask alone, since the refined mask is empty or the gate rejects masks of this size;
-- `empty`: no mask, since the teacher draws none, or all its pixels are assigned to other points;
+- `empty`: no mask, since the proposer draws none, or all its pixels are assigned to other points;
 - `failed`: the image can't be read.
 
 If networks, settings and code are unchanged, only images whose pixels or points changed since the last run are
@@ -35,6 +35,7 @@ from tasks.labelling.compute import Computation
 from tasks.labelling.labeller import load_labeller
 from tasks.labelling.on_ray import RayComputation
 from tasks.labelling.parts import PointParts
+from tasks.labelling.proposer import proposer_files
 from tasks.labelling.schedule import Compute, Maker
 
 log = logging.getLogger(__name__)
@@ -119,8 +120,9 @@ def ledger_key(params: Params, weak: Split, workspace: Path, machine: str) -> st
     """A hash of everything that the rows of all images depend on."""
     return fingerprint(
         "pseudo_label",
-        networks(workspace),
-        params.input.model_dump(), params.prompt.model_dump(), params.pseudo.model_dump(exclude=FILES_ONLY),
+        [*networks(workspace), *proposer_files(params)],
+        params.input.model_dump(), params.prompt.model_dump(), params.proposers.settings,
+        params.pseudo.model_dump(exclude=FILES_ONLY),
         params.threads, [list(category) for category in weak.categories],
         machine=machine,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from tasks.common import launcher, project_files
 from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError
 from tasks.doctor.finding import Diagnosis
+from tasks.doctor.proposers import check_proposers
 from tasks.doctor.registry import check_registry
 from tasks.doctor.starts import check_starts
 from tasks.reporting.graph import stage_reads
@@ -54,6 +55,7 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
     _paths(params, root, diagnosis)
     _weights(params, root, diagnosis)
     check_starts(params, root, diagnosis)
+    check_proposers(params, root, diagnosis)
     _device(params, diagnosis)
     _launcher(params, root, diagnosis)
     _ray(params, diagnosis)

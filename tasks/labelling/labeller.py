@@ -71,18 +71,17 @@ class Labeller:
 
 
 def load_labeller(params: Params, workspace: Path, device: torch.device) -> Labeller:
-    """Reads workspace/teacher and workspace/refiner.
+    """Reads workspace/refiner and, if the teacher is in use, workspace/teacher.
 
     Raises:
-        TaskError: one of them holds another network.
+        TaskError: one of them holds another network, or what `make_proposer` raises.
     """
     network = build_model(workspace / "refiner")
     if not isinstance(network, MaskRefineNet):
         raise TaskError(f"{workspace}/refiner: found a {type(network).__name__}, expected a MaskRefineNet")
     proposer = make_proposer(
-        load_teacher(workspace / "teacher", device), params.prompt, params.input.tile, device,
-        params.pseudo.batch_size,
-    )  # fmt: skip
+        params, lambda: load_teacher(workspace / "teacher", device), device, params.pseudo.batch_size
+    )
     refiner = GatedRefiner(
         network.to(device), read_gate(workspace / "refiner"), params.pseudo.crop_batch_size
     )

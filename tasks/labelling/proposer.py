@@ -2,20 +2,25 @@
 
 A proposer encodes an image once, then proposes candidate masks for its clicks. Everything else (choosing a candidate,
 placing masks on the original image, removing overlaps, refinement) is common to all. A new one is a new file with this
-protocol, and `make_proposer` constructs it.
+protocol, and `make_proposer` constructs it by the section `proposers` of params.yaml.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from models.config import PromptConfig, TileConfig
+from models.config import PromptConfig
 from models.inference.coarse_masks import place_masks
 from models.solov2.network import SOLOv2
+from tasks.common.config import Params
+from tasks.common.errors import TaskError
 from tasks.inference.batches import ImageBatch
+from tasks.labelling.sam_proposer import load_sam_proposer, sam_files
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals
 
@@ -44,19 +49,32 @@ class Proposer(Protocol):
 
 
 def make_proposer(
-    network: SOLOv2,
-    prompt: PromptConfig,
-    tile: TileConfig | None,
-    device: torch.device,
-    batch_size: int | None = None,
+    params: Params, teacher: Callable[[], SOLOv2], device: torch.device, batch_size: int | None = None
 ) -> Proposer:
-    """The proposer of pseudo_label, of the gate's measurement and of `predict`.
+    """The proposer of pseudo_label and of the gate's measurement, by `proposers.use`.
 
     Args:
-        network: on `device`, in eval mode.
+        teacher: returns the network, on `device` and in eval mode; called if the teacher is in use.
         batch_size: of `pseudo`, where an image's masks may not depend on its batch.
+
+    Raises:
+        TaskError: weights are missing or unusable, or there is more than one proposer.
     """
-    return SOLOv2Proposer(network, prompt, tile, device, batch_size)
+    proposers = params.proposers
+    if len(proposers.use) > 1:
+        raise TaskError(
+            f"proposers.use: found {', '.join(proposers.use)}; expected one: choosing among several needs the judge, "
+            "which isn't there yet"
+        )
+    if proposers.used_sam is not None:
+        return load_sam_proposer(proposers.used_sam, device)
+    return SOLOv2Proposer(teacher(), params.prompt, params.input.tile, device, batch_size)
+
+
+def proposer_files(params: Params) -> list[Path]:
+    """The files outside of the workspace on which masks depend; raises as `make_proposer` does."""
+    sam = params.proposers.used_sam
+    return [] if sam is None else sam_files(sam)
 
 
 def draw(

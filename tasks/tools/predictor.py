@@ -28,7 +28,8 @@ from tasks.inference.batches import ImageBatch
 from tasks.inference.predict import SCORE_DECIMALS
 from tasks.labelling.gate import read_gate
 from tasks.labelling.labeller import GatedRefiner
-from tasks.labelling.proposer import draw, make_proposer
+from tasks.labelling.proposer import draw
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.tools.predict_inputs import Rows
 
 Network = TypeVar("Network", SOLOv2, MaskRefineNet)
@@ -97,7 +98,7 @@ class Predictor:
         return self._draw(image, points, xy, labels, self.rules.prompt)
 
     def _draw(self, image: ImageBatch, points: Rows, xy: Tensor, labels: Tensor, prompt: PromptConfig) -> Job:
-        proposer = make_proposer(self.network, prompt, self.tile, self.device)
+        proposer = SOLOv2Proposer(self.network, prompt, self.tile, self.device)
         (context,) = proposer.encode(image)
         drawn = draw(proposer, context, xy, labels, prompt)
         masks, status = drawn.rough.masks, ["ok"] * len(points)

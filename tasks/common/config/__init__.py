@@ -1,8 +1,8 @@
 """params.yaml as frozen, strict models: every key is required, an unknown one is an error that names the nearest.
 
 The sections are the steps of the pipeline, and what several steps share: `seed`, `input`, `model`, `prompt`. dvc.yaml
-lists which step depends on which section. A key is explained at its section: inputs.py, training.py, results.py,
-operation.py.
+lists which step depends on which section. A key is explained at its section: inputs.py, proposers.py, training.py,
+results.py, operation.py.
 """
 
 from tasks.common.config.inputs import IngestConfig, InputConfig, PointsConfig
@@ -15,6 +15,7 @@ from tasks.common.config.operation import (
     checked_notify,
 )
 from tasks.common.config.params import Params
+from tasks.common.config.proposers import ProposersConfig, SamConfig
 from tasks.common.config.results import EvaluateConfig, Evaluator, PromotionConfig, ReportConfig
 from tasks.common.config.section import Section
 from tasks.common.config.training import DetectorTrainConfig, RefinerConfig, StudentConfig, TrainConfig
@@ -32,9 +33,11 @@ __all__ = [
     "ParamsError",
     "PointsConfig",
     "PromotionConfig",
+    "ProposersConfig",
     "RefinerConfig",
     "ReportConfig",
     "RuntimeConfig",
+    "SamConfig",
     "Section",
     "StudentConfig",
     "TrainConfig",

@@ -10,6 +10,7 @@ from pydantic import Field
 from models.config import PromptConfig, SOLOv2Config
 from tasks.common.config.inputs import DemoConfig, IngestConfig, InputConfig, PointsConfig
 from tasks.common.config.operation import OperateConfig, RuntimeConfig
+from tasks.common.config.proposers import ProposersConfig
 from tasks.common.config.results import EvaluateConfig, PromotionConfig, PseudoConfig, ReportConfig
 from tasks.common.config.section import Parallel, Section, WholeNumber
 from tasks.common.config.training import DetectorTrainConfig, RefinerConfig, StudentConfig, TeacherConfig
@@ -29,6 +30,7 @@ class Params(Section):
     teacher: TeacherConfig
     prompt: PromptConfig
     """How clicks become masks of the teacher: the refiner's training masks and the pseudo labels."""
+    proposers: ProposersConfig
     refiner: RefinerConfig
     pseudo: PseudoConfig
     student: StudentConfig

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from pydantic import ValidationError
 from tasks.common.config import Params, ParamsError, load_params
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT, tiny_recipe
+
+SAM = {"weights": "weights/sam", "revision": None, "precision": "fp32", "click_batch": 64, "negatives": 0}
 
 
 def put(recipe: dict[str, Any], key: str, value: Any) -> None:
@@ -203,6 +207,41 @@ def test_the_repos_own_recipe_is_valid() -> None:
             "refiner.augment.scale_min: found 2; expected at most scale_max (1)",
         ),
         ("model", 3, "model: found 3; expected a section of keys and values"),
+        ("proposers.use", [], "proposers.use: found []; expected one or more of teacher, sam"),
+        ("proposers.use", ["tescher"], "proposers.use: found 'tescher'; expected teacher, the nearest name"),
+        ("proposers.use", ["qqqq"], "proposers.use: found 'qqqq'; expected names among teacher, sam"),
+        ("proposers.use", ["teacher"] * 2, "proposers.use: found teacher 2 times; expected each name once"),
+        (
+            "proposers.use",
+            "teacher",
+            "proposers.use: found 'teacher'; expected a list, each entry teacher or sam",
+        ),
+        (
+            "proposers.use",
+            ["sam"],
+            "proposers.sam: found null; expected keys weights, revision, precision, click_batch, negatives, since",
+        ),
+        (
+            "proposers.sam",
+            SAM | {"weight": "a"},
+            "proposers.sam.weight: found an unknown key; expected weights, the",
+        ),
+        ("proposers.sam", SAM | {"precision": "fp16"}, "sam.precision: found 'fp16'; expected fp32 or bf16"),
+        (
+            "proposers.sam",
+            SAM | {"click_batch": 0},
+            "sam.click_batch: found 0; expected a whole number from 1",
+        ),
+        (
+            "proposers.sam",
+            SAM | {"negatives": -1},
+            "sam.negatives: found -1; expected a whole number from 0 to 100",
+        ),
+        (
+            "proposers.sam",
+            SAM | {"weights": "https://a:b@host/x"},
+            "sam.weights: found an address of scheme https; expected a folder, or the id of a hub model: OWNER/NAME",
+        ),
     ],
 )
 def test_bad_value(
@@ -304,6 +343,36 @@ def test_schedules(
 ) -> None:
     put(recipe, "operate.schedule", schedule)
     assert params_of(recipe).operate.schedule == schedule
+
+
+def test_proposers(recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]) -> None:
+    """Settings of one that isn't in use are checked, and have no effect."""
+    teacher = params_of(recipe).proposers.settings
+    recipe["proposers"]["sam"] = SAM
+    assert params_of(recipe).proposers.used_sam is None
+    assert params_of(recipe).proposers.settings == teacher
+    for use in (["sam"], ["teacher", "sam"]):
+        recipe["proposers"]["use"] = use
+        found = params_of(recipe).proposers
+        assert found.used_sam is not None and found.settings == {"use": tuple(use), "sam": SAM}
+
+
+def test_reading_params_imports_neither_torch_nor_transformers(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe["proposers"] = {"use": ["sam"], "sam": SAM}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(recipe))
+    code = (
+        "import sys; from tasks.common.config import load_params; load_params(sys.argv[1]); "
+        "print({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "params.yaml")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_frozen(recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]) -> None:

