@@ -54,7 +54,7 @@ class Sam:
         model: one of `SamModel`, `Sam2Model`, `EdgeTamModel`, `Sam3TrackerModel`.
         processor: the family's own of images.
         keeps_ratio: see `Family`.
-        precision: of the image encoder; masks are always drawn in float32, since bfloat16 would move clicks by up to a pixel.
+        precision: of the image encoder. Masks are drawn in float32: bfloat16 would move clicks by up to a pixel.
         click_batch: clicks at a time.
     """
 
