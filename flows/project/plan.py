@@ -201,7 +201,7 @@ def planned_orientation() -> bool | None:
 def local_weights(gpu: bool) -> str | None:
     """The backbone whose ImageNet weights are on this machine; on a GPU a ResNet-50 first."""
     from models.backbones.config import BackboneConfig
-    from tasks.doctor.setup import missing_weights
+    from tasks.doctor.weights import missing_weights
 
     for name in ("resnet50", "efficientnet_lite0", "resnet18") if gpu else ("efficientnet_lite0", "resnet18"):
         backbone = BackboneConfig(

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from models.backbones.config import BackboneConfig
 
 
+class BackboneError(ValueError):
+    """A key of the backbone's settings can't be used with its network; the text begins with the key."""
+
+
 class Backbone(nn.Module):
     """Images [N, C, H, W] to maps at strides 2, 4, 8, 16 and 32, in that order; its first stages can be frozen."""
 
@@ -24,17 +28,20 @@ class Backbone(nn.Module):
         super().__init__()
 
     @staticmethod
-    def imagenet_file(name: str) -> Path:
+    def published_file(name: str) -> Path:
         """The published weights, downloaded if necessary.
 
         Raises FileNotFoundError, with the next step, when they are missing.
         """
         raise NotImplementedError
 
-    @staticmethod
-    def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The published weights by our names, without the classifier; unknown names stay."""
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The published weights by the names of `pretrained`, without the classifier; unknown names stay."""
         raise NotImplementedError
+
+    def pretrained(self) -> nn.Module:
+        """The part with published weights; all of it, unless a subclass adds layers of ours."""
+        return self
 
     def frozen_parts(self) -> list[nn.Module]:
         """The parts that `frozen_stages` freezes."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.backbones.base import Backbone
 from models.backbones.config import BackboneConfig
-from models.backbones.registry import BACKBONES
+from models.backbones.registry import entry_of
 from models.weights import WeightsError, fault_of, read_pickle, read_safetensors
 
 
@@ -18,7 +18,7 @@ def build_backbone(config: BackboneConfig, in_channels: int = 3) -> Backbone:
 
     Raises ValueError when the weights don't fit the network, OSError when their file is missing.
     """
-    network = BACKBONES[config.name].load()(config, in_channels)
+    network = entry_of(config.name).load()(config, in_channels)
     if config.weights is not None:
         load_weights(network, config.name, config.weights)
     network.freeze(config.frozen_stages)
@@ -26,15 +26,18 @@ def build_backbone(config: BackboneConfig, in_channels: int = 3) -> Backbone:
 
 
 def weights_file(name: str, weights: str) -> Path:
-    """The file of `weights`: a path, or `imagenet` for the published ones, downloaded if necessary.
+    """The file of `weights`: a path, or `imagenet` or `pretrained` for the published ones, downloaded if necessary.
 
     Raises FileNotFoundError when it doesn't exist or can't be downloaded.
     """
-    if weights == "imagenet":
-        return BACKBONES[name].load().imagenet_file(name)
+    entry = entry_of(name)
+    if weights == entry.published:
+        return entry.load().published_file(name)
     path = Path(weights)
     if not path.is_file():
-        raise FileNotFoundError(f"{weights}: no such file; name a .pth or .safetensors file, or imagenet")
+        raise FileNotFoundError(
+            f"{weights}: no such file; name a .pth or .safetensors file, or {entry.published}"
+        )
     return path
 
 
@@ -59,12 +62,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: Backbone, name: str, weights: str) -> None:
-    """Loads `imagenet`, or a file of weights with the published names; the classifier's are left out.
+    """Loads the published weights, or a file of weights with their names; the classifier's are left out.
 
     Raises ValueError that lists every fault, FileNotFoundError when the file doesn't exist.
     """
     state, stem = network.from_published(read_weights(weights_file(name, weights))), network.STEM
-    own = network.state_dict()
+    own = network.pretrained().state_dict()
     if stem in state and state[stem].shape[1] < own[stem].shape[1]:
         widened = own[stem].clone()
         widened[:, : state[stem].shape[1]] = state[stem]
@@ -85,4 +88,6 @@ def load_weights(network: Backbone, name: str, weights: str) -> None:
             f"weights {weights!r} do not fit {name} ({len(faults)} faults):\n  {shown}\n"
             "Use width 1.0 with published weights, the same depth, or weights: null."
         )
-    network.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    network.pretrained().load_state_dict(
+        {key: value for key, value in state.items() if key in own}, strict=False
+    )

@@ -152,7 +152,7 @@ class EfficientNetLite0(Backbone):
         return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages else []
 
     @staticmethod
-    def imagenet_file(name: str) -> Path:
+    def published_file(name: str) -> Path:
         package = BACKBONES[name].weights_package
         assert package is not None
         spec = importlib.util.find_spec(package.module)
@@ -168,8 +168,7 @@ class EfficientNetLite0(Backbone):
             )
         return path
 
-    @staticmethod
-    def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         names = published_names()
         renamed = {}
         for key, value in state.items():

@@ -6,6 +6,7 @@ statements, since a stage's identity follows these (tasks/common/code_identity.p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,13 @@ class Entry:
     """Its stem may have a width of its own."""
     weights_package: WeightsPackage | None = None
     """The package of its ImageNet weights; None: torchvision downloads them, to a file NAME-*.pth in torch's cache."""
+    published: str = "imagenet"
+    """The value of `weights` that stands for its published ones."""
+
+
+PREFIX = "timm/"
+TIMM_NAME = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+"""The name of a network in timm, maybe with the tag of its weights; it is also the hub's name for them."""
 
 
 def _resnet() -> type[Backbone]:
@@ -46,6 +54,12 @@ def _efficientnet() -> type[Backbone]:
     return EfficientNetLite0
 
 
+def _timm() -> type[Backbone]:
+    from models.backbones.timm_network import TimmBackbone
+
+    return TimmBackbone
+
+
 BACKBONES: dict[str, Entry] = {
     "resnet18": Entry(_resnet, stride_in_1x1=True, stem_width=True),
     "resnet34": Entry(_resnet, stride_in_1x1=True, stem_width=True),
@@ -58,3 +72,14 @@ BACKBONES: dict[str, Entry] = {
         ),
     ),
 }
+TIMM = Entry(_timm, published="pretrained")
+"""Every network of timm."""
+
+
+def is_timm(name: str) -> bool:
+    return TIMM_NAME.fullmatch(name) is not None
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of a valid name."""
+    return TIMM if is_timm(name) else BACKBONES[name]

@@ -72,7 +72,7 @@ class ResNet(Backbone):
         return [*stem, *stages[: self.frozen_stages - 1]] if self.frozen_stages else []
 
     @staticmethod
-    def imagenet_file(name: str) -> Path:
+    def published_file(name: str) -> Path:
         """torchvision's weights in torch's cache, downloaded if necessary.
 
         Raises FileNotFoundError when they can't be downloaded.
@@ -90,6 +90,5 @@ class ResNet(Backbone):
                 ) from None
         return path
 
-    @staticmethod
-    def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return {key: value for key, value in state.items() if not key.startswith("fc.")}

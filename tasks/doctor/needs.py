@@ -101,9 +101,13 @@ def _state(count: int, training: TrainConfig) -> int:
 
 
 def weights(params: Params, classes: int) -> tuple[int, int]:
-    """Number of weights of a SOLOv2 and of a MaskRefineNet of these params; no memory is allocated."""
+    """Number of weights of a SOLOv2 and of a MaskRefineNet of these params; no memory is allocated.
+
+    0 and 0 if a backbone can't be built, which the check of weights reports.
+    """
     import torch
 
+    from models.backbones.base import BackboneError
     from models.refiner.network import MaskRefineNet
     from models.solov2.network import SOLOv2
 
@@ -115,11 +119,14 @@ def weights(params: Params, classes: int) -> tuple[int, int]:
     training: DetectorTrainConfig = params.teacher
     detector = params.detector(training)
     refiner = params.refiner.net
-    with torch.device("meta"):
-        networks = (
-            SOLOv2(type(detector).model_validate(plain(detector.model_dump())), max(1, classes)),
-            MaskRefineNet(type(refiner).model_validate(plain(refiner.model_dump()))),
-        )
+    try:
+        with torch.device("meta"):
+            networks = (
+                SOLOv2(type(detector).model_validate(plain(detector.model_dump())), max(1, classes)),
+                MaskRefineNet(type(refiner).model_validate(plain(refiner.model_dump()))),
+            )
+    except BackboneError:
+        return 0, 0
     first, second = (sum(value.numel() for value in network.state_dict().values()) for network in networks)
     return first, second
 

@@ -15,8 +15,6 @@ from typing import Any
 
 from data.errors import Fault
 from data.storage import is_s3
-from models.backbones.config import BackboneConfig
-from models.backbones.registry import BACKBONES
 from tasks.common import launcher, project_files
 from tasks.common.config import Params, ParamsError, checked_notify, load_params
 from tasks.common.errors import TaskError
@@ -24,6 +22,7 @@ from tasks.doctor.finding import Diagnosis
 from tasks.doctor.proposers import check_proposers
 from tasks.doctor.registry import check_registry
 from tasks.doctor.starts import check_starts
+from tasks.doctor.weights import check_weights, exists
 from tasks.reporting.graph import stage_reads
 
 LEAST_FILES = 256
@@ -53,7 +52,7 @@ def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
 def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
     """All checks that don't read data; paths are relative to `root`, the project's folder."""
     _paths(params, root, diagnosis)
-    _weights(params, root, diagnosis)
+    check_weights(params, root, diagnosis)
     check_starts(params, root, diagnosis)
     check_proposers(params, root, diagnosis)
     _device(params, diagnosis)
@@ -87,17 +86,17 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     if awaits_points(params, root):
         del named["points.files"]
     for key, name in named.items():
-        if not is_made(name) and not is_s3(name) and not _exists(root / name):
+        if not is_made(name) and not is_s3(name) and not exists(root / name):
             found = f"no such file or folder, {name}"
             step = f"correct {key}, or put the data there"
             diagnosis.error("paths", Fault("params.yaml", key, found, "a file or folder there", step))
     folder = root / params.ingest.annotations
-    if not _exists(folder / ".") or is_made(params.ingest.annotations):
+    if not exists(folder / ".") or is_made(params.ingest.annotations):
         return
     reads = [(root / one).resolve() for one in stage_reads(root, params.model_dump(mode="json"), "ingest")]
     for split in ("strong", "val", "weak", "kept_aside"):
         for name in params.ingest.files(split):
-            if _exists(folder / name):
+            if exists(folder / name):
                 path = (folder / name).resolve()
                 if reads and not any(path.is_relative_to(one) for one in reads):
                     step = f"add {path} to its deps, or a change of the file isn't noticed"
@@ -111,87 +110,11 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
             diagnosis.error("paths", Fault("params.yaml", f"ingest.{split}", found, "a file there", step))
 
 
-def _exists(path: Path) -> bool:
-    """`exists`, and False if a folder above may not be searched, for which that raises."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
 def _names(folder: Path) -> list[str]:
     try:
         return sorted(path.name for path in folder.iterdir())[:10]
     except OSError:
         return []
-
-
-def _weights(params: Params, root: Path, diagnosis: Diagnosis) -> None:
-    networks = {
-        "model.backbone": params.detector(params.teacher).backbone,
-        "refiner.net.backbone": params.refiner.net.backbone,
-    }
-    for key, backbone in networks.items():
-        if backbone.weights is None:
-            continue
-        found = missing_weights(backbone, root)
-        if found is None:
-            continue
-        text, expected, step, fatal = found
-        fault = Fault("params.yaml", f"{key}.weights", text, expected, step)
-        if fatal:
-            diagnosis.error("weights", fault)
-        else:
-            diagnosis.warn("weights", fault)
-
-
-def missing_weights(backbone: BackboneConfig, root: Path) -> tuple[str, str, str, bool] | None:
-    """What was found, what was expected, the next step, and whether a training fails without."""
-    if backbone.weights != "imagenet":
-        if _exists(root / str(backbone.weights)):
-            return _not_weights(root / str(backbone.weights))
-        found, step = (
-            f"no such file, {backbone.weights}",
-            "name a .pth or .safetensors file, imagenet, or null",
-        )
-        return found, "a file of weights", step, True
-    if (package := BACKBONES[backbone.name].weights_package) is not None:
-        if importlib.util.find_spec(package.module) is not None:
-            return None
-        found = f"imagenet for {backbone.name}, but package {package.module} isn't installed"
-        return found, "the package, which holds the weights", package.install, True
-    # Not Path.home(), which raises where HOME isn't set and the user has no name.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
-    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
-    if any(hub.glob(f"{backbone.name}-*.pth")):
-        return None
-    found = f"imagenet for {backbone.name}, and no {backbone.name}-*.pth in {hub}"
-    step = "nothing, where this machine may download it; else put torchvision's file there, or name it in weights"
-    return found, "the file there, or a network to download it when training starts", step, False
-
-
-def _not_weights(path: Path) -> tuple[str, str, str, bool] | None:
-    """Checks only the first bytes of a file of weights; it is read when training starts."""
-    found: str | None = None
-    if not path.is_file():  # opening a pipe would block
-        found = f"no file but a folder, pipe or device, {path}"
-    else:
-        try:
-            with path.open("rb") as file:
-                head, size = file.read(9), os.fstat(file.fileno()).st_size
-            if path.suffix == ".safetensors":
-                whole = len(head) == 9 and head[8:] == b"{" and 8 + int.from_bytes(head[:8], "little") <= size
-            else:
-                whole = head.startswith((b"PK\x03\x04", b"\x80"))  # torch's archive, and its older pickles
-            if not whole:
-                found = f"a file that holds no weights, {path}"
-        except OSError as error:
-            found = f"a file that can't be read ({error.strerror}), {path}"
-    return (
-        None
-        if found is None
-        else (found, "a .pth or .safetensors file", "name one of weights, imagenet, or null", True)
-    )
 
 
 def _device(params: Params, diagnosis: Diagnosis) -> None:
@@ -253,12 +176,12 @@ def _ignored(root: Path, path: str) -> bool:
 def _folders(root: Path, workspace: Path, diagnosis: Diagnosis) -> None:
     cache = project_files.cache_folder(root)
     for folder, key in ((root / workspace, "workspace"), (root, "project"), (cache, "DVC's cache")):
-        if folder.is_symlink() and not _exists(folder):
+        if folder.is_symlink() and not exists(folder):
             step = "remove the link, or make the folder that it points to"
             fault = Fault(str(folder), key, "a broken link", "a folder to write in", step)
             diagnosis.error("writable", fault)
             continue
-        there = next(path for path in (folder, *folder.absolute().parents) if _exists(path))
+        there = next(path for path in (folder, *folder.absolute().parents) if exists(path))
         try:
             with tempfile.TemporaryFile(dir=there):
                 pass

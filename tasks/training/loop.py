@@ -245,7 +245,7 @@ def _backward(run: _Run, pieces: Sequence[Piece], guard: FiniteGuard) -> dict[st
 def _update(job: Job, run: _Run, step: int, guard: FiniteGuard) -> None:
     """Clips gradients, updates the weights and their average."""
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(job.config, step)
+        group["lr"] = learning_rate(job.config, step) * group.get("factor", 1.0)
     if job.config.clip_norm is not None:
         norm = run.accelerator.clip_grad_norm_(run.model.parameters(), job.config.clip_norm)
     else:

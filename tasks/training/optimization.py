@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from tasks.common.config import TrainConfig
+from models.backbones.base import Backbone
+from tasks.common.config import DetectorTrainConfig, TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -23,12 +25,18 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of all trainable parameters; without weight decay for norms and biases (one-dimensional)."""
+    """The optimiser of all trainable parameters; without weight decay for norms and biases (one-dimensional).
+
+    With a `backbone_lr` other than 1 the backbone's published part has groups of its own, with the factor of their
+    learning rate as "factor".
+    """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    factor = config.backbone_lr if isinstance(config, DetectorTrainConfig) else 1.0
+    slow = _backbone_parameters(model) if factor != 1 else set()
+    groups = _groups([p for p in learning if id(p) not in slow], config)
+    for group in _groups([p for p in learning if id(p) in slow], config):
+        if group["params"]:
+            groups.append({**group, "factor": factor})
     # None allows torch its foreach implementation, False wouldn't.
     fused = True if config.fused else None
     if config.optimizer == "sgd":
@@ -36,6 +44,19 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.lr, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def _groups(parameters: list[nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _backbone_parameters(model: nn.Module) -> set[int]:
+    """The ids of the parameters that published weights would fill."""
+    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
+    return {id(p) for backbone in backbones for p in backbone.pretrained().parameters()}
 
 
 class WeightAverage(AveragedModel):

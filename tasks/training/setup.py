@@ -15,6 +15,7 @@ from data.samples.dataset import Batch, InstanceDataset, Key, MixedSampler, Step
 from data.samples.sharding import StepDataset
 from data.samples.transforms import AugmentConfig
 from data.tables import Split
+from models.backbones.base import BackboneError
 from models.backbones.build import weights_file
 from models.backbones.config import BackboneConfig
 from models.checkpoint import FORMAT, save_checkpoint
@@ -44,10 +45,13 @@ def new_network(
     """The network to train, and the hash of its published weights (None without).
 
     Raises:
-        TaskError: they are missing or don't fit; names `section`, where params.yaml has the backbone.
+        TaskError: they are missing or don't fit, or there is no such network; names `section`, where params.yaml has
+            the backbone.
     """
     try:
         return build(), weights_sha256(backbone)
+    except BackboneError as error:
+        raise TaskError(f"{section}.backbone.{error}") from None
     except (ValueError, OSError) as error:
         raise TaskError(f"{section}.backbone.weights: {error}") from None
 

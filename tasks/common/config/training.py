@@ -139,6 +139,7 @@ class DetectorTrainConfig(TrainConfig):
 
     `inner_points`: random pixels of each object, drawn at every step; their cells learn the object too [0].
     `mask_pairs`: the most (cell, object) pairs of a step that the mask loss takes, drawn evenly; null: all [null].
+    `backbone_lr`: factor of `lr` for the backbone, below 1 if its weights are good already [1].
     `start`: where the weights start: random ones (`scratch`), or those of the folder `checkpoint`, of any SOLOv2 with
     the network of section `model`; its class layer is used for classes of equal name (docs/weights.md) [scratch].
     """
@@ -148,6 +149,7 @@ class DetectorTrainConfig(TrainConfig):
     grids: tuple[Few, ...]
     ranges: tuple[tuple[NonNegative, Positive], ...]
     augment: AugmentConfig
+    backbone_lr: LearningRate
     start: str
     checkpoint: FileName | None
 

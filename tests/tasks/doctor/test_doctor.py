@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,7 +21,9 @@ import numpy as np
 import pytest
 import yaml
 
+from models.backbones.base import BackboneError
 from models.backbones.registry import BACKBONES, WeightsPackage
+from models.backbones.timm_network import plan
 from tasks.common.config import Params, load_params
 from tasks.doctor import judgement
 from tasks.doctor.doctor import _listing, full_check
@@ -196,6 +199,25 @@ def refiner_as_checkpoint(p: Project) -> None:
     config = p.read_params().refiner.net.model_dump(mode="json")
     meta = {"format": 1, "kind": "refinenet", "config": config, "categories": [{"id": 1, "name": "a"}]}
     (p.root / "mine/coco/model.json").write_text(json.dumps(meta))
+
+
+TIMM = {"name": "timm/vit_base_patch16_224", "width": 1.0, "norm": "frozen_bn"}
+
+
+def timm_misspelt(p: Project) -> None:
+    p.recipe["model"]["backbone"] |= {**TIMM, "name": "timm/vit_bas_patch16_224"}
+
+
+def timm_half_frozen(p: Project) -> None:
+    p.recipe["model"]["backbone"] |= {**TIMM, "frozen_stages": 3}
+
+
+def timm_to_fetch(p: Project) -> None:
+    p.recipe["model"]["backbone"] |= {**TIMM, "weights": "pretrained"}
+
+
+def timm_without_weights(p: Project) -> None:
+    p.recipe["model"]["backbone"] |= {**TIMM, "name": "timm/regnetz_005", "weights": "pretrained"}
 
 
 def no_ray(p: Project) -> None:
@@ -489,6 +511,13 @@ ERRORS = [
         "proposers",
         "proposers.use: found teacher, sam; expected one: choosing among several needs the",
     ),
+    (timm_misspelt, "weights", "model.backbone.name: found timm"),
+    (timm_misspelt, "weights", "did you mean timm/vit_base_patch16_224"),
+    (
+        timm_without_weights,
+        "weights",
+        "found timm names none; name a file, or set null; expected weights in the hub",
+    ),
     (no_such_device, "device", "runtime.device: found 'cuda:77' can't be used here"),
     *([] if find_spec("ray") else [(no_ray, "ray", "runtime.ray: found auto, but Ray isn't installed")]),
     (no_launcher, "launcher", "runtime.launcher: found program 'no_srun', which isn't there"),
@@ -507,6 +536,12 @@ ERRORS = [
 ]
 WARNINGS = [
     (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
+    (timm_to_fetch, "weights", "found pretrained, and no model.safetensors of timm/vit_base_patch16_224.augreg2"),
+    (
+        timm_to_fetch,
+        "weights",
+        "model.pixel_mean: found [123.675, 116.28, 103.53]; expected [127.5, 127.5, 127.5], of these weights",
+    ),
     (not_ignored, "git", "add a line /workspace/ to .gitignore"),
     (locked, "locked", f"found process {os.getppid()} (dvc repro train_teacher) that uses workspace/teacher"),
     (image_cut_short, "images", "images of strong (truncated): found 1 of 6 that can't be used"),
@@ -607,6 +642,21 @@ def test_a_sam_that_is_there_is_no_finding(project: Project) -> None:
     (project.root / "mine" / "sam" / "model.safetensors").write_bytes(b"")
     found = project.examine()
     assert [str(one.fault) for one in [*found.errors, *found.warnings]] == []
+
+
+def test_timm_that_is_not_installed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else find_spec(name))
+    project.recipe["model"]["backbone"] |= TIMM
+    errors = [str(one.fault) for one in project.examine().errors]
+    assert errors == [
+        "params.yaml: model.backbone.name: found timm/vit_base_patch16_224; expected an installed timm. Next: pip "
+        "install 'points2model[timm]'."
+    ]
+    with pytest.raises(
+        BackboneError, match=r"name: timm isn't installed.*pip install 'points2model\[timm\]'"
+    ):
+        plan("timm/resnet18", 3)
 
 
 def test_what_one_class_explains_is_one_error_with_its_count(project: Project) -> None:
