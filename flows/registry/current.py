@@ -20,7 +20,8 @@ class PromotedModel(NamedTuple):
 
     def description(self) -> str:
         """Which model it is, in words."""
-        ap = self.entry.comparison.overall.candidate
+        found = self.entry.comparison
+        ap = found.overall.candidate if found.trainings is None else found.trainings.first()
         figure = "" if ap is None else f", AP {ap:.1f} on its val images"
         return f"model: {self.entry.version}, the promoted one{figure} ({self.entry.when[:10]})"
 
