@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -12,15 +12,27 @@ from rich.text import Text
 from flows.cli.console import Console, JsonOption, command_console, print_json
 from tasks.common.errors import TaskError
 
+if TYPE_CHECKING:
+    from tasks.tools.recipes import Switch
+
 EXAMPLE = (
     "Example: points2model use nuclei --show   |   points2model use coco_10p --yes   |   "
-    "points2model use demo --all"
+    "points2model use demo --all   |   points2model use --model-of models/student"
 )
 PARAMS = Path("params.yaml")
 
 
 def use(
-    recipe: Annotated[str, typer.Argument(help="A name in recipes/, or a params file of your own.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A name in recipes/, or a params file of your own.")
+    ] = None,
+    model_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-of",
+            help="Instead of a recipe, a checkpoint's folder: section model gets its network, to start from it.",
+        ),
+    ] = None,
     everything: Annotated[
         bool,
         typer.Option(
@@ -37,11 +49,10 @@ def use(
     recipe's, with its comments. Results of the former params stay in DVC's cache: switching back costs nothing.
     """
     from data.storage import atomic_write
-    from tasks.tools.recipes import find_recipe, switch
 
     console = command_console(as_json)
     try:
-        found = switch(find_recipe(recipe), PARAMS, everything=everything)
+        found = _switch(recipe, model_of, everything)
     except TaskError as error:
         if as_json:
             print_json({"state": "Failed", "error": str(error)})
@@ -57,9 +68,29 @@ def use(
     if as_json:
         print_json({"recipe": found.name, "changes": found.changes, "kept": found.kept, "written": written})
     elif written:
-        console.text(f"{PARAMS} is {found.name} now; next: `points2model doctor`, then `points2model run`")
+        step = (
+            ""
+            if model_of is None
+            else f"set start: checkpoint and checkpoint: {model_of} in teacher or student, "
+        )
+        verb = "is" if model_of is None else "has"
+        console.text(
+            f"{PARAMS} {verb} {found.name} now; next: {step}`points2model doctor`, then `points2model run`"
+        )
     if not (same or show or written):
         raise typer.Exit(1)
+
+
+def _switch(recipe: str | None, model_of: Path | None, everything: bool) -> Switch:
+    from tasks.tools.recipes import find_recipe, switch
+
+    if (recipe is None) == (model_of is None):
+        raise TaskError("use: name a recipe, or a checkpoint with --model-of, and not both")
+    if model_of is None:
+        return switch(find_recipe(str(recipe)), PARAMS, everything=everything)
+    from tasks.tools.model_section import with_network_of
+
+    return with_network_of(model_of, PARAMS)
 
 
 def _show(console: Console, name: str, lines: list[str], same: bool) -> None:

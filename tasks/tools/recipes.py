@@ -95,7 +95,7 @@ def merge(chain: list[tuple[Path, str]]) -> str:
             lines = "".join(f"\n  - {path}: {line}" for line in unknown)
             raise TaskError(f"keys that aren't in {chain[-1][0]}; correct them, or add them there:{lines}")
     stream = io.StringIO()
-    _round_trip().dump(merged, stream)
+    round_trip().dump(merged, stream)
     return _head(chain[0][1]) + stream.getvalue()[len(_head(stream.getvalue())) :]
 
 
@@ -126,7 +126,8 @@ def chain_of(recipe: Path) -> list[tuple[Path, str]]:
     return chain
 
 
-def _round_trip() -> YAML:
+def round_trip() -> YAML:
+    """Reads and writes YAML with its comments."""
     yaml = YAML()
     yaml.width = 10_000
     yaml.preserve_quotes = True
@@ -140,7 +141,7 @@ def _null(representer: Any, _: None) -> Any:
 
 def _tree(path: Path, text: str) -> CommentedMap:
     values_of(text, path)  # its faults are reported alike everywhere
-    tree = _round_trip().load(text)
+    tree = round_trip().load(text)
     tree.pop(EXTENDS, None)
     return cast(CommentedMap, tree)
 
