@@ -22,7 +22,8 @@ class Params:
 class One: size = 1
 """
 PARAMS_PARTS = ["One", "Params.four", "Params.one", "Params.two"]
-TRAINING = {"train_teacher", "train_refiner", "train_student"}
+TRAINING = {"train_teacher", "train_refiner", "train_student", "train_repeats"}
+DETECTORS = TRAINING - {"train_refiner"}
 
 
 def reached(root: Path, files: dict[str, str]) -> dict[str, str]:
@@ -186,8 +187,8 @@ def real() -> tuple[Sources, dict[str, dict[str, str]]]:
         ("data/points/__init__.py", "def importer_for", "def another() -> int:\n    return 1\n\ndef importer_for",
          set()),
         ("data/points/formats/labelme.py", "IMPORTER = ", "NEW = 1\nIMPORTER = ", set()),
-        ("models/solov2/losses.py", "1 - 2 * overlap", "1 - 3 * overlap", {"train_teacher", "train_student"}),
-        ("models/solov2/losses.py", "DICE_EPSILON = 0.001", "DICE_EPSILON = 0.002", {"train_teacher", "train_student"}),
+        ("models/solov2/losses.py", "1 - 2 * overlap", "1 - 3 * overlap", DETECTORS),
+        ("models/solov2/losses.py", "DICE_EPSILON = 0.001", "DICE_EPSILON = 0.002", DETECTORS),
         ("data/samples/placement.py", '"nearest-exact"', '"nearest"', TRAINING),
         ("data/images/resize.py", "BILINEAR", "BICUBIC", TRAINING | LABELLING | {"evaluate", "compare"}),
         ("models/inference/detect.py", "torch.exp(-sigma", "torch.exp(-2 * sigma", {"evaluate", "compare"}),
