@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,13 @@ from models.reference.published import AFFINE, msra_names, refinenet_names, solo
 from models.reference.published_config import STUDENT, TEACHER, refinenet_config, solov2_config
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
+from tasks.common.config import load_params
 from tasks.common.errors import TaskError
 from tasks.labelling.gate import read_gate
 from tasks.tools.import_checkpoint import Imported, import_checkpoint
+from tasks.tools.model_section import with_network_of
+from tasks.training.start import start_from
+from tests.tasks.conftest import ROOT
 
 State = dict[str, Tensor]
 FIXTURES = {
@@ -167,6 +172,21 @@ def test_a_narrow_solov2_keeps_its_numbers(
     meta = load_meta(tmp_path / "out")
     assert meta["input"] == {"short_side": 800, "max_side": 1333, "enlarge": True, "tile": None}
     assert (meta["imported"]["settings"], meta["imported"]["nms"]) == ("teacher", "mask")
+
+
+def test_a_training_starts_from_an_imported_one(solov2_state: State, tmp_path: Path) -> None:
+    """After `use --model-of`, from any recipe: the network is the imported one, all of its weights are taken."""
+    torch.save(solov2_state, tmp_path / "narrow.pth")
+    take(tmp_path / "narrow.pth", tmp_path / "out", settings="teacher")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    path = tmp_path / "params.yaml"
+    path.write_text(with_network_of(tmp_path / "out", path).text)
+    params = load_params(path)
+    names = [row["name"] for row in load_meta(tmp_path / "out")["categories"]]
+    model = SOLOv2(params.detector(params.student), len(names))
+    start_from("train_student", model, tmp_path / "out", names)
+    found = load_file(tmp_path / "out/model.safetensors")
+    assert all(torch.equal(value, found[key]) for key, value in model.state_dict().items())
 
 
 def test_a_narrow_refinenet_keeps_its_numbers(refinenet_state: State, tmp_path: Path) -> None:
