@@ -20,7 +20,7 @@ from models.inference.coarse_masks import place_masks
 from models.sam.folder import SamError
 from models.sam.network import NarrowImage, Precision, Sam, load_sam
 from models.sam.prompts import Prompts, prompts_at
-from tests.models.sam.tiny import MODELS, picture, saved
+from tests.models.sam.tiny import MODELS, picture, sam3_video, saved
 
 CPU = torch.device("cpu")
 POINTS = torch.tensor([[10.0, 8.0], [41.5, 30.25], [69.5, 49.5], [0.5, 0.5], [33.0, 24.0]])
@@ -127,13 +127,19 @@ def test_negative_points_change_masks(folder_of: Folders) -> None:
     assert float((plain - others).abs().mean()) > 1e-2
 
 
-def test_a_model_for_videos_has_one_for_images(tmp_path: Path) -> None:
-    """The published SAM 2 folders are of that type. The weights that images need are all found in it."""
-    folder = saved("sam2_video", tmp_path / "video")
-    sam = load(folder)
-    assert type(sam.model).__name__ == "Sam2Model"
-    weights = load_file(folder / "model.safetensors")
-    for key, tensor in sam.model.named_parameters():
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("sam2_video", "Sam2Model"), ("edgetam_video", "EdgeTamModel"), ("sam3_video", "Sam3TrackerModel")],
+)
+def test_a_model_for_videos_has_one_for_images(tmp_path: Path, name: str, model: str) -> None:
+    """So SAM 2, EdgeTAM and SAM 3 are published. All weights that images need are found in it."""
+    if name == "sam3_video":
+        weights = sam3_video(tmp_path).state_dict()
+    else:
+        weights = load_file(saved(name, tmp_path) / "model.safetensors")
+    sam = load(tmp_path)
+    assert type(sam.model).__name__ == model
+    for key, tensor in sam.model.state_dict().items():
         assert torch.equal(tensor, weights[key]), key
     image, prompts = picture(50, 70), prompts_at(POINTS, 0)
     _, outputs = by_transformers(sam, image, prompts)

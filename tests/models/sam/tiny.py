@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 SIDE = 64
-"""Of the input, of all but the tracker's, whose patches are of 14 pixels."""
+"""Of the input, of all but SAM 3, whose patches are of 14 pixels."""
+SAM3_SIDE = {"image_size": 56, "patch_size": 14}
 PROMPT = {"hidden_size": 16, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 4}
 DECODER = {
     "hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 8, "num_hidden_layers": 1,
@@ -53,60 +55,109 @@ def sam2() -> nn.Module:
     )
 
 
-def sam2_video() -> nn.Module:
-    """As it is published: the model for images is a part of it."""
-    return hf.Sam2VideoModel(
-        hf.Sam2VideoConfig(
-            vision_config=_sam2_vision(), prompt_encoder_config=hf.Sam2VideoPromptEncoderConfig(**PROMPT),
-            mask_decoder_config=hf.Sam2VideoMaskDecoderConfig(**DECODER), image_size=SIDE,
-            memory_attention_hidden_size=16, memory_attention_num_layers=1, memory_attention_feed_forward_hidden_size=8,
-            memory_attention_rope_feat_sizes=[4, 4], memory_encoder_hidden_size=16, memory_encoder_output_channels=8,
-            mask_downsampler_embed_dim=16, memory_fuser_num_layers=1, memory_fuser_embed_dim=16,
-            memory_fuser_intermediate_dim=16,
-        )
-    )  # fmt: skip
-
-
-def edgetam() -> nn.Module:
+def _edgetam_vision() -> Any:
     widths = {"embed_dim": [8, 16, 24, 32], "depth": [1, 1, 1, 1]}
     only_features = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
     backbone = hf.TimmWrapperConfig(architecture="repvit_m0_9", model_args={**only_features, **widths})
-    vision = hf.EdgeTamVisionConfig(backbone_config=backbone, backbone_channel_list=[32, 24, 16, 8], **FPN)
+    return hf.EdgeTamVisionConfig(backbone_config=backbone, backbone_channel_list=[32, 24, 16, 8], **FPN)
+
+
+def edgetam() -> nn.Module:
     return hf.EdgeTamModel(
         hf.EdgeTamConfig(
-            vision_config=vision,
+            vision_config=_edgetam_vision(),
             prompt_encoder_config=hf.EdgeTamPromptEncoderConfig(**PROMPT),
             mask_decoder_config=hf.EdgeTamMaskDecoderConfig(**DECODER),
         )
     )
 
 
-def sam3() -> nn.Module:
-    side = {"image_size": 56, "patch_size": 14}
+def _sam3_vision() -> Any:
     backbone = hf.Sam3ViTConfig(
-        **ATTENTION, **side, intermediate_size=16, global_attn_indexes=[1], pretrain_image_size=56
+        **ATTENTION, **SAM3_SIDE, intermediate_size=16, global_attn_indexes=[1], pretrain_image_size=56
     )
+    return hf.Sam3VisionConfig(backbone_config=backbone, **FPN)
+
+
+def sam3() -> nn.Module:
     return hf.Sam3TrackerModel(
         hf.Sam3TrackerConfig(
-            vision_config=hf.Sam3VisionConfig(backbone_config=backbone, **FPN),
-            prompt_encoder_config=hf.Sam3TrackerPromptEncoderConfig(**PROMPT | side),
+            vision_config=_sam3_vision(),
+            prompt_encoder_config=hf.Sam3TrackerPromptEncoderConfig(**PROMPT | SAM3_SIDE),
             mask_decoder_config=hf.Sam3TrackerMaskDecoderConfig(**DECODER),
         )
     )
 
 
+MEMORY = {
+    "memory_attention_hidden_size": 16, "memory_attention_num_layers": 1, "memory_attention_rope_feat_sizes": [4, 4],
+    "memory_encoder_hidden_size": 16, "memory_encoder_output_channels": 8, "mask_downsampler_embed_dim": 16,
+    "memory_fuser_num_layers": 1, "memory_fuser_embed_dim": 16, "memory_fuser_intermediate_dim": 16,
+}  # fmt: skip
+"""Of the models for videos, as which SAM 2, EdgeTAM and SAM 3 are published."""
+
+
+def sam2_video() -> nn.Module:
+    return hf.Sam2VideoModel(
+        hf.Sam2VideoConfig(
+            vision_config=_sam2_vision(), prompt_encoder_config=hf.Sam2VideoPromptEncoderConfig(**PROMPT),
+            mask_decoder_config=hf.Sam2VideoMaskDecoderConfig(**DECODER), image_size=SIDE, **MEMORY,
+            memory_attention_feed_forward_hidden_size=8,
+        )
+    )  # fmt: skip
+
+
+def edgetam_video() -> nn.Module:
+    return hf.EdgeTamVideoModel(
+        hf.EdgeTamVideoConfig(
+            vision_config=_edgetam_vision(), prompt_encoder_config=hf.EdgeTamVideoPromptEncoderConfig(**PROMPT),
+            mask_decoder_config=hf.EdgeTamVideoMaskDecoderConfig(**DECODER), image_size=SIDE, **MEMORY,
+            memory_attention_mlp_hidden_size=8, memory_attention_rope_k_sizes=[4, 4], perceiver_resampler_hidden_size=8,
+            perceiver_resampler_num_latents=4, perceiver_resampler_num_latents_2d=4, perceiver_resampler_num_layers=1,
+            perceiver_resampler_mlp_intermediate_size=8,
+        )
+    )  # fmt: skip
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {"sam": sam, "sam2": sam2, "edgetam": edgetam, "sam3": sam3}
 
 
-def saved(name: str, folder: Path, seed: int = 0) -> Path:
-    """A folder with a model whose masks differ from click to click and from place to place."""
+def made(name: str, seed: int = 0) -> nn.Module:
+    """A model whose masks differ from click to click and from place to place."""
     torch.manual_seed(seed)
-    model = {**MODELS, "sam2_video": sam2_video}[name]()
+    model = {**MODELS, "sam2_video": sam2_video, "edgetam_video": edgetam_video}[name]()
     for key, tensor in model.named_parameters():
         if tensor.ndim > 1:
             nn.init.normal_(tensor, std=0.5 if "decoder" in key else 0.2)
-    model.save_pretrained(folder)
+    return model
+
+
+def saved(name: str, folder: Path, seed: int = 0) -> Path:
+    """A folder with the model of that name."""
+    made(name, seed).save_pretrained(folder)
     return folder
+
+
+def sam3_video(folder: Path) -> nn.Module:
+    """Writes a folder with the names that the published SAM 3 has; returns its part for images."""
+    tracker = made("sam3")
+    video = hf.Sam3TrackerVideoConfig(
+        vision_config=_sam3_vision(), mask_decoder_config=hf.Sam3TrackerVideoMaskDecoderConfig(**DECODER),
+        prompt_encoder_config=hf.Sam3TrackerVideoPromptEncoderConfig(**PROMPT | SAM3_SIDE), image_size=56, **MEMORY,
+        memory_attention_feed_forward_hidden_size=8,
+    )  # fmt: skip
+    hf.Sam3VideoConfig(tracker_config=video).save_pretrained(folder)
+    backbone, neck = "vision_encoder.backbone.", "vision_encoder.neck."
+    weights = {
+        "detector_model.text_projection.bias": torch.ones(3),
+        "tracker_model.memory_encoder.x": torch.ones(3),
+    }
+    for key, tensor in tracker.state_dict().items():
+        prefix = "detector_model." if key.startswith(backbone) else "tracker_model."
+        name = key.replace(neck, "tracker_neck.") if key.startswith(neck) else prefix + key
+        weights[name] = tensor.contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return tracker
 
 
 def picture(height: int, width: int) -> Tensor:
