@@ -18,7 +18,7 @@ from models.backbones.build import build_backbone, weights_file
 from models.backbones.config import BackboneConfig
 from models.backbones.fpn import BackboneFPN
 from models.backbones.simple_pyramid import SimplePyramid
-from models.backbones.timm_network import TimmBackbone, hub_file, pixel_statistics
+from models.backbones.timm_network import TimmBackbone, hub_file, pixel_statistics, plan
 from models.checkpoint import FORMAT, build_model, save_checkpoint
 from models.config import RefineNetConfig, SOLOv2Config
 from models.refiner.network import MaskRefineNet
@@ -190,6 +190,24 @@ def test_frozen_stages(name: str, stages: int, first: str | None) -> None:
     parts = [*network.frozen_parts()]
     assert all(not one.training for part in parts for one in part.modules())
     assert network.network.training is (stages != 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "unused"),
+    [
+        (RESNET, {"fc.weight", "fc.bias"}),
+        ("timm/swin_tiny_patch4_window7_224", {"norm.weight", "norm.bias", "head.fc.weight", "head.fc.bias"}),
+        (VIT, set()),  # its one map is passed through the last norm
+    ],
+)
+def test_what_no_map_needs_is_left_out(name: str, unused: set[str]) -> None:
+    """A weight without a gradient would end a training in several processes."""
+    assert plan(name, 3).unused == unused
+
+
+def test_position_embeddings_are_not_trained(networks: dict[str, TimmBackbone]) -> None:
+    learning = {key: p.requires_grad for key, p in networks[VIT].named_parameters()}
+    assert [key for key, learns in learning.items() if not learns] == ["network.pos_embed"]
 
 
 @pytest.mark.parametrize(
