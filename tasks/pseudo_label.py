@@ -21,6 +21,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data.storage import atomic_dir, discard_partials
 from data.tables import Split
 from tasks.common import processes
@@ -32,24 +34,46 @@ from tasks.common.ray_parts import worker_hardware
 from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
 from tasks.labelling.cache import Ledger
 from tasks.labelling.compute import Computation
-from tasks.labelling.labeller import load_labeller
+from tasks.labelling.gate import FILE as GATE
+from tasks.labelling.gate import read_gate, write_gate
+from tasks.labelling.judge import FILE as JUDGE
+from tasks.labelling.judge import write_judge
+from tasks.labelling.labeller import Plan, load_labeller, load_proposers, load_refiner
+from tasks.labelling.measure_judge import decide
 from tasks.labelling.on_ray import RayComputation
 from tasks.labelling.parts import PointParts
 from tasks.labelling.proposer import proposer_files
 from tasks.labelling.schedule import Compute, Maker
+from tasks.train_rounds import STUDENT
+from tasks.training.holdout import read_held_out
 
 log = logging.getLogger(__name__)
 
+TABLES = ("images.arrow", "instances.arrow", "categories.json")
 STATUSES = ("ok", "rough", "empty", "failed")
 FILES_ONLY = {"part_images", "part_points", "on_failed"}
 """Keys of `pseudo` that don't affect an image's rows."""
 
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/pseudo: part-*.parquet sorted by image_id and point_id, summary.json, manifest.json.
+    """Writes workspace/pseudo; see `label`."""
+    student = STUDENT if params.rounds > 1 else None
+    label(params, workspace, workspace / "pseudo", run_folder(workspace, "pseudo_label"), student)
+
+
+def label(
+    params: Params, workspace: Path, out: Path, runs: Path, student: Path | None, stage: str = "pseudo_label"
+) -> None:
+    """Writes `out`: part-*.parquet sorted by image_id and point_id, summary.json, manifest.json; if there are several
+    proposers, also judge.json and gate.json.
 
     A killed run continues after its last finished part. The files are the same, byte for byte, whatever is reused from
     earlier runs, and for any number of processes.
+
+    Args:
+        runs: the folder of what an interrupted run resumes from.
+        student: the checkpoint of the last round's student, a path in the workspace; None in the first round.
+        stage: the one that calls.
 
     Raises:
         TaskError: with `pseudo.on_failed: stop`, images can't be read. All are listed and nothing is written, so that
@@ -60,14 +84,14 @@ def run(params: Params, workspace: Path) -> None:
     weak = Split.open(workspace / "dataset" / "weak")
     parts = PointParts(workspace / "points" / "points.parquet", weak, config.part_images, config.part_points)
     compute: Compute
+    plan = decided(params, workspace, runs, Plan(student), stage, device)
     if params.runtime.ray is None:
         machine = hardware(device)
-        compute = Computation(params, load_labeller(params, workspace, device), weak).run
+        compute = Computation(params, load_labeller(params, workspace, device, plan), weak).run
     else:
-        machine = worker_hardware("pseudo_label", params)
-        compute = RayComputation(params, workspace, networks(workspace), weak).run
-    runs = run_folder(workspace, "pseudo_label")
-    folder = runs / f"ledger-{ledger_key(params, weak, workspace, machine)}"
+        machine = worker_hardware(stage, params)
+        compute = RayComputation(stage, params, workspace, plan, weak).run
+    folder = runs / f"ledger-{ledger_key(params, weak, workspace, machine, plan, stage)}"
     with processes.first_alone() as first:
         if first:
             folder.mkdir(exist_ok=True)
@@ -95,7 +119,9 @@ def run(params: Params, workspace: Path) -> None:
         )
     with processes.first_alone() as first:
         if first:
-            summary = assemble(workspace / "pseudo", ledger, names, parts)
+            summary = assemble(
+                out, ledger, names, parts, None if plan.decided is None else workspace / plan.decided
+            )
             ledger.keep(set(names.values()))
             for old in [*runs.glob("parts-*"), *runs.glob("ledger-*")]:
                 if old != folder:
@@ -109,18 +135,47 @@ def run(params: Params, workspace: Path) -> None:
             )  # fmt: skip
 
 
-def networks(workspace: Path) -> list[Path]:
-    """The files of teacher and refiner. model.json too: only there are the network's grids and ranges."""
-    files = ("model.safetensors", "model.json")
-    inputs = [workspace / name / file for name in ("teacher", "refiner") for file in files]
-    return [*inputs, workspace / "refiner" / "gate.json"]
+def decided(
+    params: Params, workspace: Path, runs: Path, plan: Plan, stage: str, device: torch.device
+) -> Plan:
+    """The plan with judge.json and gate.json in `runs`, where there are several proposers; they are measured once."""
+    if len(plan.names(params)) == 1:
+        return plan
+    strong = Split.open(workspace / "dataset" / "strong")
+    files = [
+        *plan.files(params),
+        Path("teacher/held_out.json"),
+        *(Path("dataset/strong") / name for name in TABLES),
+    ]
+    key = fingerprint(
+        stage,
+        [*(workspace / file for file in files), *proposer_files(params)],
+        params.seed, params.threads, params.input.model_dump(), params.prompt.model_dump(), params.refiner.model_dump(),
+        params.proposers.settings,
+        machine=hardware(device),
+    )  # fmt: skip
+    folder = runs / f"judge-{key}"
+    with processes.first_alone() as first:
+        if first and not (folder / JUDGE).is_file():
+            named = load_proposers(params, workspace, device, plan, None)
+            held_out = read_held_out(workspace / "teacher", strong)
+            refiner = load_refiner(workspace, device).eval()
+            step = read_gate(workspace / "refiner").step
+            judge, gate = decide(params, strong, held_out, named, refiner, step, device)
+            folder.mkdir(exist_ok=True)
+            write_gate(folder, gate)
+            write_judge(folder, judge)
+        for old in runs.glob("judge-*"):
+            if first and old != folder:
+                shutil.rmtree(old)
+    return plan._replace(decided=folder.relative_to(workspace))
 
 
-def ledger_key(params: Params, weak: Split, workspace: Path, machine: str) -> str:
+def ledger_key(params: Params, weak: Split, workspace: Path, machine: str, plan: Plan, stage: str) -> str:
     """A hash of everything that the rows of all images depend on."""
     return fingerprint(
-        "pseudo_label",
-        [*networks(workspace), *proposer_files(params)],
+        stage,
+        [*(workspace / file for file in plan.files(params)), *proposer_files(params)],
         params.input.model_dump(), params.prompt.model_dump(), params.proposers.settings,
         params.pseudo.model_dump(exclude=FILES_ONLY),
         params.threads, [list(category) for category in weak.categories],
@@ -128,8 +183,14 @@ def ledger_key(params: Params, weak: Split, workspace: Path, machine: str) -> st
     )  # fmt: skip
 
 
-def assemble(target: Path, ledger: Ledger, names: dict[int, str], parts: PointParts) -> dict[str, Any]:
-    """Writes the folder `target` from the ledger's parts, one file at a time; returns the summary."""
+def assemble(
+    target: Path, ledger: Ledger, names: dict[int, str], parts: PointParts, decided: Path | None
+) -> dict[str, Any]:
+    """Writes the folder `target` from the ledger's parts, one file at a time; returns the summary.
+
+    Args:
+        decided: the folder of judge.json and gate.json, if there are.
+    """
     counts: Counter[str] = Counter(dict.fromkeys([*STATUSES, "refused"], 0))
     discard_partials(target.parent, target.name)
     with atomic_dir(target) as folder:
@@ -140,6 +201,9 @@ def assemble(target: Path, ledger: Ledger, names: dict[int, str], parts: PointPa
             counts.update(entry["counts"])
             counts["refused"] += entry["refused"]
             shutil.copyfile(ledger.folder / f"{names[number]}.parquet", folder / part_name(number))
+        if decided is not None:
+            for name in (JUDGE, GATE):
+                shutil.copyfile(decided / name, folder / name)
         made = sum(counts[status] for status in STATUSES)
         if made != parts.points:
             raise AssertionError(f"{made} rows for {parts.points} points")

@@ -20,12 +20,14 @@ from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.stage_main import read_json, stage_main
 from tasks.labelling.gate import read_gate
+from tasks.labelling.judge import FILE as JUDGE
 from tasks.promotion.baseline import folder_hash, registry_of
 from tasks.promotion.rule import read_comparison
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
 from tasks.reporting.figures import count, figure
 from tasks.reporting.gate import gate_view
 from tasks.reporting.graph import pipeline_graph
+from tasks.reporting.judge import judge_view
 from tasks.reporting.page import REPORT_TEMPLATE, render
 from tasks.reporting.pages import FOLDER, write_pages
 from tasks.reporting.pipeline import picture, steps_of
@@ -49,6 +51,7 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
     "refiner": "train_refiner",
     "pseudo": "pseudo_label",
     "student": "train_student",
+    "rounds": "train_rounds",
     "repeats": "train_repeats",
     "evaluation": "evaluate",
     "comparison": "compare",
@@ -77,7 +80,8 @@ def run(params: Params, workspace: Path) -> None:
     weak = WeakImages(workspace)
     val = ValImages(workspace, config)
     write_pages(workspace, config.title, weak, val, config.page_images)
-    gate = read_gate(workspace / "refiner")
+    judged = (workspace / "pseudo" / JUDGE).is_file()
+    gate = read_gate(workspace / ("pseudo" if judged else "refiner"))
     models = _models(workspace)
     statements = verdict(metrics, counts, models["fairness"]["steps"][1], gate)
     page = render(
@@ -99,6 +103,13 @@ def run(params: Params, workspace: Path) -> None:
         chosen=config.score_threshold is None and metrics["student"].get("min_score") is not None,
         pages=config.page_images > 0,
         pages_hash=folder_hash(workspace / FOLDER),
+        judge=judge_view(
+            workspace / "pseudo",
+            weak.pseudo,
+            weak.split.categories,
+            details["size_bounds"],
+            size_labels(details["size_bounds"]),
+        ),
         **_errors(val, config.gallery_images),
         **_pipeline(params, workspace, counts),
         **_scores(workspace, details, val.split),

@@ -121,14 +121,14 @@ def _write(
 def choose_weights(
     params: Params, job: Job, strong: Split, held_out: Collection[int], teacher: SOLOv2
 ) -> tuple[Gate, nn.Module]:
-    """The gate, measured on the held-out images with masks of the proposer (the final teacher or another one), and the
-    network with the chosen weights."""
+    """The gate, measured on the held-out images with masks of the first proposer (most often the final teacher), and
+    the network with the chosen weights."""
     config = params.refiner
     if not isinstance(job.model, MaskRefineNet):
         raise TypeError(f"job.model: found a {type(job.model).__name__}, expected a MaskRefineNet")
     refiners = {step: _refiner_at(job, step, job.model) for step in config.milestones if held_out}
     refiners[config.steps] = job.model
-    proposer = make_proposer(params, lambda: teacher, job.device)
+    proposer = make_proposer(params.proposers.use[0], params, lambda: teacher, job.device)
     by_step = measure(params, strong, held_out, proposer, refiners, job.device)
     gate = build_gate(
         by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,

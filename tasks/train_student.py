@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -14,6 +15,7 @@ from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder, stage_main
 from tasks.promotion.baseline import checked_model, read_start, registry_of
 from tasks.promotion.checkpoint_start import checked_checkpoint
+from tasks.train_rounds import STUDENT
 from tasks.training.detector import train_detector
 from tasks.training.student_labels import with_pseudo_masks
 
@@ -28,10 +30,26 @@ def run(params: Params, workspace: Path) -> None:
     train(params, workspace, workspace / "student", run_folder(workspace, "train_student"))
 
 
-def train(params: Params, workspace: Path, out: Path, runs: Path, once: bool = False) -> None:
+class Round(NamedTuple):
+    """One of the earlier rounds (tasks/train_rounds.py)."""
+
+    stage: str
+    masks: Path
+    """the folder of pseudo labels"""
+    before: Path | None
+    """the student of the round before, which this one goes on from; None in the first round"""
+    held_out: frozenset[int]
+    """ids of strong images that it isn't trained on"""
+
+
+def train(
+    params: Params, workspace: Path, out: Path, runs: Path, once: bool = False, earlier: Round | None = None
+) -> None:
     """Trains a student with `params.seed` and writes it to `out`; what an interrupted run resumes from is in `runs`.
 
-    With `once` it isn't trained again if the same training wrote `out` before.
+    Args:
+        once: it isn't trained again if the same training wrote `out` before.
+        earlier: the round that it is trained in; None: the last one.
 
     Raises:
         TaskError: there are no pseudo labels, or the model of `student.start` can't be used.
@@ -40,7 +58,7 @@ def train(params: Params, workspace: Path, out: Path, runs: Path, once: bool = F
     splits = [strong]
     if params.student.masks != "none":
         weak = Split.open(workspace / "dataset" / "weak")
-        pseudo = read_pseudo(workspace / "pseudo")
+        pseudo = read_pseudo(workspace / "pseudo" if earlier is None else earlier.masks)
         points = read_parquet(workspace / "points" / "points.parquet", POINTS)
         folder = runs / "weak"
         processes.join()
@@ -56,10 +74,12 @@ def train(params: Params, workspace: Path, out: Path, runs: Path, once: bool = F
         )  # fmt: skip
         if len(labelled):
             splits.append(labelled)
+    before = earlier.before if earlier is not None else workspace / STUDENT if params.rounds > 1 else None
     train_detector(
-        "train_student", params, params.student, splits, workspace, out,
+        "train_student" if earlier is None else earlier.stage, params, params.student, splits, workspace, out,
+        held_out=None if earlier is None else earlier.held_out,
         first_share=params.student.strong_share,
-        initial=_initial(params, workspace),
+        initial=before or _initial(params, workspace),
         runs=runs,
         once=once,
     )  # fmt: skip

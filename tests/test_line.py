@@ -28,8 +28,8 @@ from tests.tasks.conftest import ROOT, blank_registry, tiny_recipe
 pytestmark = pytest.mark.slow  # two minutes until the first line is through
 
 STAGES = [
-    "code", "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
-    "train_repeats", "evaluate", "compare", "report",
+    "code", "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "train_rounds", "pseudo_label",
+    "train_student", "train_repeats", "evaluate", "compare", "report",
 ]  # fmt: skip
 AFTER_STUDENT = ["train_student", "train_repeats", "evaluate", "compare", "report"]
 

@@ -1,6 +1,6 @@
 """Rough masks: the teacher's masks at clicks, at the size of the image, without overlaps."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -12,6 +12,14 @@ from models.masks.exclusive import Maps, groups_of, remove_overlaps_
 from models.masks.resize import Sizes, resize_boxed
 
 
+class Probabilities(Protocol):
+    """Probabilities of K masks on the original image."""
+
+    def at(self, rows: Tensor, points_xy: Tensor, /) -> Tensor:
+        """Float32 [M]: masks `rows` [M] at points [M, 2]."""
+        ...
+
+
 class Rough(NamedTuple):
     """The rough masks of all clicks of an image, a row a click."""
 
@@ -19,7 +27,7 @@ class Rough(NamedTuple):
     """bool [K, H, W] of the original image"""
     drawn: Tensor
     """bool [K]: the teacher's mask isn't empty; `masks` may be, where all its pixels are assigned to other masks"""
-    maps: Maps
+    maps: Probabilities
     """the probabilities on the original image, times mask_threshold / cut, so that all masks have one threshold"""
     boxes_xyxy: Tensor
     """int64 [K, 4], on the CPU: whole pixels outside of which a mask is empty; zeros for an empty one"""

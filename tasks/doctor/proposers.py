@@ -19,12 +19,14 @@ from tasks.doctor.finding import Diagnosis
 
 def check_proposers(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     """The packages and the weights of each proposer in use; weights aren't read, and nothing is downloaded."""
-    use, sam = params.proposers.use, params.proposers.used_sam
-    if len(use) > 1:
-        expected, step = "one: choosing among several needs the judge, which isn't there yet", "name one"
-        diagnosis.error("proposers", Fault("params.yaml", "proposers.use", ", ".join(use), expected, step))
-    if sam is not None:
-        _sam(sam, root, diagnosis)
+    if params.proposers.used_sam is not None:
+        _sam(params.proposers.used_sam, root, diagnosis)
+    several = len(params.proposers.use) > 1 or params.rounds > 1
+    if several and params.teacher.holdout == 0:
+        expected = "held-out images, on which the judge learns whose masks are better"
+        step = "set it to 0.1 or more if there are images enough; else one proposer draws all masks"
+        fault = Fault("params.yaml", "teacher.holdout", "0 with several proposers", expected, step)
+        diagnosis.warn("proposers", fault)
 
 
 def _sam(sam: SamConfig, root: Path, diagnosis: Diagnosis) -> None:

@@ -105,7 +105,8 @@ class Computation:
         for image, context in zip(batch.rows, labeller.proposer.encode(batch), strict=True):
             clicks = window.clicks[image]
             tensors = clicks.tensors(self.class_of, labeller.device)
-            chunk_size = max(1, MASK_PIXELS // (context.sizes.original[0] * context.sizes.original[1]))
+            height, width = context.sizes.original
+            chunk_size = max(1, MASK_PIXELS // (height * width * labeller.masks_a_click))
             if len(clicks) <= chunk_size:
                 yield image, clicks, labeller.label(context, *tensors)
             else:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.checkpoint import build_model, load_teacher
+from models.checkpoint import META, WEIGHTS, build_model, load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import Rough
 from models.masks.boxes import areas_in
 from models.refiner.network import MaskRefineNet
 from models.refiner.refine import refined_masks
+from models.solov2.network import SOLOv2
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
+from tasks.labelling.gate import FILE as GATE
 from tasks.labelling.gate import Gate, read_gate
-from tasks.labelling.proposer import Proposer, draw, make_proposer
+from tasks.labelling.judge import FILE as JUDGE
+from tasks.labelling.judge import read_judge
+from tasks.labelling.proposer import Chooser, Proposer, draw, make_proposer
+from tasks.labelling.several import Several
 from tasks.labelling.types import Drawn, ImageContext, PointMasks, PointStats
 
 
@@ -58,10 +65,15 @@ class GatedRefiner:
 class Labeller:
     """A proposer and a refiner, loaded once."""
 
-    proposer: Proposer
+    proposer: Proposer | Chooser
     refiner: GatedRefiner
     prompt: PromptConfig
     device: torch.device
+
+    @property
+    def masks_a_click(self) -> int:
+        """How many are in memory at the size of the image before one is chosen."""
+        return self.proposer.masks_a_click if isinstance(self.proposer, Several) else 1
 
     @torch.no_grad()
     def label(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> PointMasks:
@@ -70,19 +82,71 @@ class Labeller:
         return self.refiner.refine(context, drawn, points_xy, labels, self.prompt)
 
 
-def load_labeller(params: Params, workspace: Path, device: torch.device) -> Labeller:
-    """Reads workspace/refiner and, if the teacher is in use, workspace/teacher.
+class Plan(NamedTuple):
+    """What draws masks, besides params. Paths are in the workspace."""
 
+    student: Path | None = None
+    """the checkpoint of the last round's student; None in the first round"""
+    decided: Path | None = None
+    """a folder with judge.json and gate.json; None where there is one proposer, with the refiner's own gate"""
+
+    def names(self, params: Params) -> list[str]:
+        """Of the proposers."""
+        return [*params.proposers.use, *(["student"] if self.student is not None else [])]
+
+    def files(self, params: Params) -> list[Path]:
+        """All files in the workspace that masks depend on. model.json has a network's grids and ranges."""
+        folders = [Path("refiner"), *([Path("teacher")] if "teacher" in self.names(params) else [])]
+        folders += [self.student] if self.student is not None else []
+        made = [folder / name for folder in folders for name in (WEIGHTS, META)]
+        gates = [Path("refiner")] if self.decided is None else [self.decided]
+        made += [folder / GATE for folder in gates]
+        return made if self.decided is None else [*made, self.decided / JUDGE]
+
+
+def load_refiner(workspace: Path, device: torch.device) -> MaskRefineNet:
+    """
     Raises:
-        TaskError: one of them holds another network, or what `make_proposer` raises.
+        TaskError: workspace/refiner holds another network.
     """
     network = build_model(workspace / "refiner")
     if not isinstance(network, MaskRefineNet):
         raise TaskError(f"{workspace}/refiner: found a {type(network).__name__}, expected a MaskRefineNet")
-    proposer = make_proposer(
-        params, lambda: load_teacher(workspace / "teacher", device), device, params.pseudo.batch_size
+    return network.to(device)
+
+
+def load_proposers(
+    params: Params, workspace: Path, device: torch.device, plan: Plan, batch_size: int | None
+) -> tuple[tuple[str, Proposer], ...]:
+    """The proposers by their names.
+
+    Raises:
+        TaskError: what `make_proposer` raises.
+    """
+    folders = {"teacher": workspace / "teacher", "student": workspace / (plan.student or "")}
+
+    def network(name: str) -> SOLOv2:
+        return load_teacher(folders[name], device)
+
+    return tuple(
+        (name, make_proposer(name, params, partial(network, name), device, batch_size))
+        for name in plan.names(params)
     )
-    refiner = GatedRefiner(
-        network.to(device), read_gate(workspace / "refiner"), params.pseudo.crop_batch_size
+
+
+def load_labeller(params: Params, workspace: Path, device: torch.device, plan: Plan) -> Labeller:
+    """Reads the networks, the gate, and the judge if there are several proposers.
+
+    Raises:
+        TaskError: a folder holds another network, or weights are missing or unusable.
+    """
+    refiner = load_refiner(workspace, device)
+    named = load_proposers(params, workspace, device, plan, params.pseudo.batch_size)
+    proposer: Proposer | Chooser = named[0][1]
+    if plan.decided is not None:
+        judge = read_judge(workspace / plan.decided)
+        proposer = Several(named, judge)
+    gate = read_gate(workspace / (plan.decided or "refiner"))
+    return Labeller(
+        proposer, GatedRefiner(refiner, gate, params.pseudo.crop_batch_size), params.prompt, device
     )
-    return Labeller(proposer, refiner, params.prompt, device)

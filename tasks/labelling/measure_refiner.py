@@ -7,7 +7,7 @@ objects of an image are clicked at once, as in pseudo-labelling, since masks at 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from tasks.common.progress import Bar
 from tasks.inference.batches import load_batches
 from tasks.labelling.gate import Measured, unmeasured
 from tasks.labelling.labeller import GatedRefiner
-from tasks.labelling.proposer import Proposer, draw
+from tasks.labelling.proposer import Chooser, Proposer, draw
 from tasks.labelling.types import ImageContext
 
 CLICKS = ("random", "centre")
@@ -44,9 +44,10 @@ def measure(
     params: Params,
     strong: Split,
     held_out: Collection[int],
-    proposer: Proposer,
+    proposer: Proposer | Chooser,
     refiners: Mapping[int, MaskRefineNet],
     device: torch.device,
+    stage: str = "train_refiner",
 ) -> dict[int, Measured]:
     """IoU of rough and refined masks at all clicks, for each refiner; the same clicks in the same order.
 
@@ -61,27 +62,44 @@ def measure(
     config = params.refiner
     refine_all = unmeasured(0, enlarge=config.enlarge, rounds=config.rounds)
     gated = {step: GatedRefiner(network, refine_all, config.crops) for step, network in refiners.items()}
+    found: dict[int, list[dict[str, Any]]] = {step: [] for step in refiners}
+    for image_id, context, objects in held_out_images(params, strong, held_out, proposer, device, stage):
+        _measure_image(params, proposer, gated, context, objects, image_id, found)
+    return {step: _columns(records) for step, records in found.items()}
+
+
+def held_out_images(
+    params: Params,
+    strong: Split,
+    held_out: Collection[int],
+    proposer: Proposer | Chooser,
+    device: torch.device,
+    stage: str,
+) -> Iterator[tuple[int, ImageContext, Objects]]:
+    """Held-out images with objects: id, context and objects; shows progress as `stage`.
+
+    Raises:
+        TaskError: images can't be read; all are listed.
+    """
     ids = strong.images["image_id"].to_pylist()
     rows = [row for row, image_id in enumerate(ids) if image_id in held_out]
-    found: dict[int, list[dict[str, Any]]] = {step: [] for step in refiners}
     faults: list[str] = []
-    with Bar("train_refiner: held-out images", len(rows), "image") as bar:
-        batches = load_batches(strong, rows, params.input, config.batch_size, params.runtime.workers)
-        for batch, failed in batches:
+    with Bar(f"{stage}: held-out images", len(rows), "image") as bar:
+        size, workers = params.refiner.batch_size, params.runtime.workers
+        for batch, failed in load_batches(strong, rows, params.input, size, workers):
             faults += [one.fault for one in failed]
             if batch is None or faults:
                 continue  # only to list all images that can't be read
             for row, context in zip(batch.rows, proposer.encode(batch), strict=True):
                 objects = objects_of(strong, row, device)
                 if objects.ids:
-                    _measure_image(params, proposer, gated, context, objects, ids[row], found)
+                    yield ids[row], context, objects
             bar.advance(len(batch.rows))
     if faults:
         listed = "\n".join(f"  - {fault}" for fault in faults)
         raise TaskError(
             f"{len(faults)} held-out strong images can't be read:\n{listed}\nBring them back and run again"
         )
-    return {step: _columns(records) for step, records in found.items()}
 
 
 def objects_of(split: Split, row: int, device: torch.device) -> Objects:
@@ -100,7 +118,7 @@ def objects_of(split: Split, row: int, device: torch.device) -> Objects:
 
 def _measure_image(
     params: Params,
-    proposer: Proposer,
+    proposer: Proposer | Chooser,
     refiners: Mapping[int, GatedRefiner],
     context: ImageContext,
     objects: Objects,

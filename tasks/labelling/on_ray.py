@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from tasks.common.progress import Bar
 from tasks.common.ray_parts import Job, map_parts
 from tasks.inference.split_parts import SplitPart, opened, source_of, with_files, with_source
 from tasks.labelling.compute import AnyWindow, Computation, Window
-from tasks.labelling.labeller import Labeller, load_labeller
+from tasks.labelling.labeller import Labeller, Plan, load_labeller
 from tasks.labelling.rows import failed_rows
 from tasks.labelling.types import Clicks
 
@@ -40,12 +41,13 @@ class RayComputation:
     """Computes windows of one split's images on the cluster.
 
     Args:
-        files: what `load_labeller` reads, by the path in the workspace.
+        stage: the one whose code must be the same on all nodes.
+        plan: what draws masks.
     """
 
-    def __init__(self, params: Params, workspace: Path, files: list[Path], split: Split) -> None:
-        named = {str(path.relative_to(workspace)): path for path in files}
-        self.job = Job("pseudo_label", params, _load, _work, named)
+    def __init__(self, stage: str, params: Params, workspace: Path, plan: Plan, split: Split) -> None:
+        named = {str(path): workspace / path for path in plan.files(params)}
+        self.job = Job(stage, params, partial(_load, plan), _work, named)
         self.split = split
 
     def run(self, windows: Iterator[AnyWindow], bar: Bar) -> Iterator[AnyWindow]:
@@ -104,9 +106,9 @@ def _fail(window: Window, faults: dict[int, str]) -> None:
         window.made[row] = [failed_rows(window.clicks[row], fault)]
 
 
-def _load(params: Params, folder: Path) -> tuple[Params, Labeller]:
+def _load(plan: Plan, params: Params, folder: Path) -> tuple[Params, Labeller]:
     device = set_up(params.runtime, params.threads)
-    return params, load_labeller(params, folder, device)
+    return params, load_labeller(params, folder, device, plan)
 
 
 def _work(state: tuple[Params, Labeller], part: _Part) -> _Made:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from models.config import PromptConfig
 from models.inference.coarse_masks import place_masks
 from models.solov2.network import SOLOv2
 from tasks.common.config import Params
-from tasks.common.errors import TaskError
 from tasks.inference.batches import ImageBatch
 from tasks.labelling.sam_proposer import load_sam_proposer, sam_files
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
@@ -30,6 +29,11 @@ NOT_FINITE = "the proposer's mask for this point isn't finite"
 
 class Proposer(Protocol):
     """Draws masks at clicks."""
+
+    @property
+    def masks_a_click(self) -> int:
+        """M, where it can segment the click."""
+        ...
 
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
         """The context of each image of a batch."""
@@ -48,27 +52,39 @@ class Proposer(Protocol):
         ...
 
 
+@runtime_checkable
+class Chooser(Protocol):
+    """Chooses among the masks of several proposers; see several.py."""
+
+    def encode(self, batch: ImageBatch) -> list[ImageContext]:
+        """As a proposer's."""
+        ...
+
+    def draw(self, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig) -> Drawn:
+        """As the function `draw`."""
+        ...
+
+
 def make_proposer(
-    params: Params, teacher: Callable[[], SOLOv2], device: torch.device, batch_size: int | None = None
+    name: str,
+    params: Params,
+    network: Callable[[], SOLOv2],
+    device: torch.device,
+    batch_size: int | None = None,
 ) -> Proposer:
-    """The proposer of pseudo_label and of the gate's measurement, by `proposers.use`.
+    """A proposer of pseudo_label and of the gate's measurement.
 
     Args:
-        teacher: returns the network, on `device` and in eval mode; called if the teacher is in use.
+        name: of `proposers.use`.
+        network: returns the teacher or student, on `device` and in eval mode; called if it is that one.
         batch_size: of `pseudo`, where an image's masks may not depend on its batch.
 
     Raises:
-        TaskError: weights are missing or unusable, or there is more than one proposer.
+        TaskError: weights are missing or unusable.
     """
-    proposers = params.proposers
-    if len(proposers.use) > 1:
-        raise TaskError(
-            f"proposers.use: found {', '.join(proposers.use)}; expected one: choosing among several needs the judge, "
-            "which isn't there yet"
-        )
-    if proposers.used_sam is not None:
-        return load_sam_proposer(proposers.used_sam, device)
-    return SOLOv2Proposer(teacher(), params.prompt, params.input.tile, device, batch_size)
+    if name == "sam" and params.proposers.sam is not None:
+        return load_sam_proposer(params.proposers.sam, device)
+    return SOLOv2Proposer(network(), params.prompt, params.input.tile, device, batch_size)
 
 
 def proposer_files(params: Params) -> list[Path]:
@@ -78,7 +94,11 @@ def proposer_files(params: Params) -> list[Path]:
 
 
 def draw(
-    proposer: Proposer, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig
+    proposer: Proposer | Chooser,
+    context: ImageContext,
+    points_xy: Tensor,
+    labels: Tensor,
+    prompt: PromptConfig,
 ) -> Drawn:
     """The best candidate at each of all clicks of an image, at the original size, without overlaps.
 
@@ -86,12 +106,16 @@ def draw(
         points_xy: float32 [K, 2], pixels of the original image.
         labels: int64 [K], contiguous classes.
     """
-    best, reasons = _best(proposer.propose(context, points_xy, labels), len(labels), prompt.mask_threshold)
+    if isinstance(proposer, Chooser):
+        return proposer.draw(context, points_xy, labels, prompt)
+    best, reasons = best_candidates(
+        proposer.propose(context, points_xy, labels), len(labels), prompt.mask_threshold
+    )
     rough = place_masks(best.mask_prob, best.cut, points_xy, labels, context.sizes, prompt)
     return Drawn(rough, best, reasons)
 
 
-def _best(proposals: Proposals, clicks: int, cut: float) -> tuple[Candidates, list[str | None]]:
+def best_candidates(proposals: Proposals, clicks: int, cut: float) -> tuple[Candidates, list[str | None]]:
     """Each click's candidate with the highest score, of equals the first; and why a click has none.
 
     A click without a finite candidate gets an empty mask and `cut`.

@@ -14,6 +14,8 @@ from data.tables import PSEUDO
 from tasks.labelling.types import Clicks, PointMasks
 
 NOT_DRAWN = "the teacher draws no mask at this point"
+DRAWN_BY = "drawn by "
+"""In the reason of a point's row where there are several proposers: which one's mask it has."""
 TAKEN = "all pixels of its mask are likelier another point's"
 
 
@@ -49,6 +51,9 @@ def rows_of(clicks: Clicks, masks: PointMasks) -> pa.Table:
             "area": float(area(rle, height, width)),
             "contains_point": contains_point[k],
         }
+        if stats.drawn_by is not None:
+            by = f"{DRAWN_BY}{stats.drawn_by[k]}"
+            row["reason"] = by if row.get("reason") is None else f"{row['reason']}; {by}"
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=PSEUDO)
 

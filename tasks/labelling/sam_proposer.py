@@ -17,6 +17,7 @@ from tasks.common.errors import TaskError
 from tasks.inference.batches import ImageBatch
 from tasks.labelling.types import Candidates, ImageContext, Proposals
 
+MASKS = 3
 CUT = 0.5
 """SAM's own threshold: a logit of 0."""
 
@@ -35,6 +36,11 @@ class SamProposer:
 
     sam: Sam
     negatives: int
+
+    @property
+    def masks_a_click(self) -> int:
+        """Three: of a part, an object and a whole."""
+        return MASKS
 
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
         """The features of each image, encoded alone at the model's own input size."""

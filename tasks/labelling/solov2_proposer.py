@@ -33,6 +33,11 @@ class SOLOv2Proposer:
     device: torch.device
     batch_size: int | None = None
 
+    @property
+    def masks_a_click(self) -> int:
+        """One."""
+        return 1
+
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
         """The network's outputs for each image.
 

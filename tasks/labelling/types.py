@@ -102,6 +102,8 @@ class Drawn(NamedTuple):
     """[K]; zeros for a click with a reason"""
     reasons: list[str | None]
     """[K]: why there is no candidate, hence no mask; None where there is one"""
+    drawn_by: list[str] | None = None
+    """[K]: the chosen proposers' names; None if there is one proposer"""
 
 
 class PointStats(NamedTuple):
@@ -121,6 +123,8 @@ class PointStats(NamedTuple):
     """[K], as in Drawn"""
     refusals: list[str | None]
     """[K]: why the gate didn't select the mask for refinement"""
+    drawn_by: list[str] | None = None
+    """[K], as in Drawn"""
 
     @classmethod
     def of(
@@ -130,7 +134,7 @@ class PointStats(NamedTuple):
         best = drawn.best
         return cls(
             best.level.cpu(), best.class_score.cpu(), best.maskness.cpu(), best.score.cpu(),
-            drawn.rough.drawn.cpu(), kept_rough.cpu(), taken.cpu(), drawn.reasons, list(refusals),
+            drawn.rough.drawn.cpu(), kept_rough.cpu(), taken.cpu(), drawn.reasons, list(refusals), drawn.drawn_by,
         )  # fmt: skip
 
 

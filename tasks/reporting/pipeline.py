@@ -67,6 +67,7 @@ def _facts(counts: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
         "train_refiner": images_and_steps("refiner"),
         "pseudo_label": [count(made, "mask"), f"from {count(of('pseudo', 'points'), 'point')}"],
         "train_student": images_and_steps("student"),
+        "train_rounds": [count(of("rounds", "rounds"), "earlier round")],
         "train_repeats": [count(of("repeats", "trainings"), "more training")],
         "evaluate": [count(of("evaluation", "val_images"), "image"), "2 models"],
         "compare": [count(of("comparison", "classes"), "class"), count(of("comparison", "draws"), "draw")],

@@ -51,8 +51,8 @@ from tests.attacks.test_params import LAUGHS
 from tests.tasks.conftest import ROOT
 
 STAGES = (
-    "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label", "train_student",
-    "train_repeats", "evaluate", "compare", "report",
+    "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "train_rounds", "pseudo_label",
+    "train_student", "train_repeats", "evaluate", "compare", "report",
 )  # fmt: skip
 PARAMS = load_params(ROOT / "params.yaml")
 SECRET = "T0KEN-nobody-may-see"  # noqa: S105  (the test's own)

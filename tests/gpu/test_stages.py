@@ -26,7 +26,8 @@ pytestmark = pytest.mark.gpu
 
 WORKSPACE = Path("workspace")
 STAGES = (
-    "train_teacher", "train_refiner", "pseudo_label", "train_student", "train_repeats", "evaluate", "compare", "report"
+    "train_teacher", "train_refiner", "train_rounds", "pseudo_label", "train_student", "train_repeats", "evaluate",
+    "compare", "report",
 )  # fmt: skip
 Project = Callable[..., Params]
 

@@ -15,7 +15,9 @@ import yaml
 from tasks.common.config import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINING_STEPS = ("make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "pseudo_label")
+TRAINING_STEPS = (
+    "make_demo", "ingest", "import_points", "train_teacher", "train_refiner", "train_rounds", "pseudo_label"
+)  # fmt: skip
 
 
 def tiny_recipe() -> dict[str, Any]:

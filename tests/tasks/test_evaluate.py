@@ -44,7 +44,7 @@ def whole_line(line: tuple[Path, Params], tmp_path_factory: pytest.TempPathFacto
     shutil.copytree(line[0], folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for step in ("train_student", "evaluate", "compare", "report"):
+        for step in ("train_student", "train_repeats", "evaluate", "compare", "report"):
             run_step(step, line[1], WORKSPACE)
     return folder, line[1]
 

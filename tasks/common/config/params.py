@@ -31,6 +31,8 @@ class Params(Section):
     prompt: PromptConfig
     """How clicks become masks of the teacher: the refiner's training masks and the pseudo labels."""
     proposers: ProposersConfig
+    rounds: Annotated[WholeNumber, Field(ge=1, le=100)]
+    """How often the weak images are labelled and a student is trained (tasks/train_rounds.py); 1 in the paper."""
     refiner: RefinerConfig
     pseudo: PseudoConfig
     student: StudentConfig

@@ -40,7 +40,10 @@ class SamConfig(Section):
 
 
 class ProposersConfig(Section):
-    """`use`: the proposers that draw masks at the clicks of weak images; refinement is measured on their masks."""
+    """`use`: the proposers that draw masks at the clicks of weak images; refinement is measured on their masks. If
+    there are several, the judge chooses one of their masks for each click (tasks/labelling/judge.py). In later rounds
+    the last round's student is one more.
+    """
 
     use: Annotated[tuple[ProposerName, ...], Field(min_length=1)]
     sam: SamConfig | None

@@ -256,12 +256,6 @@ def sam_with_a_revision(p: Project) -> None:
     p.recipe["proposers"]["sam"]["revision"] = "v1"
 
 
-def two_proposers(p: Project) -> None:
-    sam_folder(p, "sam")
-    (p.root / "mine" / "sam" / "model.safetensors").write_bytes(b"")
-    p.recipe["proposers"]["use"] = ["teacher", "sam"]
-
-
 def no_such_device(p: Project) -> None:
     p.recipe["runtime"]["device"] = "cuda:77"
 
@@ -506,11 +500,6 @@ ERRORS = [
     (sam_of_another_class, "proposers", "proposers.sam.weights: found model_type 'vit' in "),
     (sam_without_weights, "proposers", "proposers.sam.weights: found no model*.safetensors in "),
     (sam_with_a_revision, "proposers", "proposers.sam.weights: found revision v1 with a folder, mine/sam;"),
-    (
-        two_proposers,
-        "proposers",
-        "proposers.use: found teacher, sam; expected one: choosing among several needs the",
-    ),
     (timm_misspelt, "weights", "model.backbone.name: found timm"),
     (timm_misspelt, "weights", "did you mean timm/vit_base_patch16_224"),
     (
@@ -534,7 +523,14 @@ ERRORS = [
     (no_val_masks, "ingest", "val.json: annotations: found no object with a mask on 6 images;"),
     (all_crowds, "ingest", "CVAT's COCO export writes painted masks so"),
 ]
+
+
+def rounds_unmeasured(p: Project) -> None:
+    p.recipe["rounds"] = 2
+
+
 WARNINGS = [
+    (rounds_unmeasured, "proposers", "teacher.holdout: found 0 with several proposers"),
     (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
     (timm_to_fetch, "weights", "found pretrained, and no model.safetensors of timm/vit_base_patch16_224.augreg2"),
     (

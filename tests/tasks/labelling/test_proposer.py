@@ -19,7 +19,7 @@ from models.masks.resize import Sizes
 from tasks.common.config import Params
 from tasks.inference.batches import ImageBatch, load_batches
 from tasks.labelling import compute
-from tasks.labelling.labeller import Labeller, load_labeller
+from tasks.labelling.labeller import Labeller, Plan, load_labeller
 from tasks.labelling.proposer import NO_CANDIDATE, NOT_FINITE, Proposer, draw
 from tasks.labelling.rows import rows_of
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
@@ -53,6 +53,10 @@ class Squares:
     broken: tuple[tuple[int, int], ...] = ()
     uncut: tuple[tuple[int, int], ...] = ()
     reasons: tuple[str | None, ...] | None = None
+
+    @property
+    def masks_a_click(self) -> int:
+        return self.count
 
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
         return [ImageContext(original, batch.sizes(n), None) for n, original in enumerate(batch.originals)]
@@ -175,8 +179,8 @@ def test_the_stage_runs_with_any_proposer(
     workspace, params = place
     crowd(workspace)
 
-    def with_squares(params: Params, workspace: Path, device: torch.device) -> Labeller:
-        usual = load_labeller(params, workspace, device)
+    def with_squares(params: Params, workspace: Path, device: torch.device, plan: Plan) -> Labeller:
+        usual = load_labeller(params, workspace, device, plan)
         return Labeller(
             Squares(), usual.refiner, params.prompt.model_copy(update={"exclusive": "none"}), device
         )

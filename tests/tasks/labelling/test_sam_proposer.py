@@ -22,6 +22,7 @@ from tasks.common.config import Params
 from tasks.common.config.proposers import ProposersConfig, SamConfig
 from tasks.common.errors import TaskError
 from tasks.inference.batches import ImageBatch
+from tasks.labelling.labeller import Plan
 from tasks.labelling.proposer import NOT_FINITE, draw, make_proposer, proposer_files
 from tasks.labelling.rows import rows_of
 from tasks.labelling.sam_proposer import SamProposer, bounded
@@ -175,33 +176,24 @@ def never() -> Any:
 def test_params_choose_the_proposer(line: tuple[Path, Params], sam_folder: Path) -> None:
     _, params = line
     network: Any = torch.nn.Identity()
-    assert isinstance(make_proposer(params, lambda: network, CPU, 4), SOLOv2Proposer)
+    assert isinstance(make_proposer("teacher", params, lambda: network, CPU, 4), SOLOv2Proposer)
     assert proposer_files(params) == []
     chosen = with_sam(params, sam_folder, negatives=2)
-    proposer = make_proposer(chosen, never, CPU)
+    proposer = make_proposer("sam", chosen, never, CPU)
     assert isinstance(proposer, SamProposer)
     assert (proposer.negatives, proposer.sam.click_batch, proposer.sam.precision) == (2, 2, "fp32")
     assert [path.name for path in proposer_files(chosen)] == ["config.json", "model.safetensors"]
 
 
-def test_two_proposers_need_the_judge(line: tuple[Path, Params], sam_folder: Path) -> None:
-    params = with_sam(line[1], sam_folder)
-    both = params.proposers.model_copy(update={"use": ("teacher", "sam")})
-    with pytest.raises(
-        TaskError, match=r"proposers.use: found teacher, sam; expected one: .* needs the judge"
-    ):
-        make_proposer(params.model_copy(update={"proposers": both}), never, CPU)
-
-
 def test_weights_that_are_not_there(line: tuple[Path, Params], tmp_path: Path) -> None:
-    for call in (lambda params: make_proposer(params, never, CPU), proposer_files):
+    for call in (lambda params: make_proposer("sam", params, never, CPU), proposer_files):
         with pytest.raises(
             TaskError, match=r"proposers.sam.weights: found no folder .*nowhere; expected a folder"
         ):
             call(with_sam(line[1], tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(TaskError, match=r"proposers.sam.weights: found model_type 'vit'"):
-        make_proposer(with_sam(line[1], tmp_path), never, CPU)
+        make_proposer("sam", with_sam(line[1], tmp_path), never, CPU)
 
 
 def test_pseudo_labels_of_sam(place: tuple[Path, Params], sam_folder: Path, tmp_path: Path) -> None:
@@ -240,9 +232,9 @@ def test_settings_that_change_masks_are_in_the_key(
         params, chosen, with_sam(params, sam_folder, negatives=1), with_sam(params, sam_folder, precision="bf16"),
         with_sam(params, saved("sam", tmp_path / "other", seed=2)),
     ]  # fmt: skip
-    keys = [ledger_key(one, weak, workspace, "cpu") for one in others]
+    keys = [ledger_key(one, weak, workspace, "cpu", Plan(), "pseudo_label") for one in others]
     assert len(set(keys)) == len(keys)
-    assert ledger_key(unused, weak, workspace, "cpu") == keys[0]
+    assert ledger_key(unused, weak, workspace, "cpu", Plan(), "pseudo_label") == keys[0]
 
 
 def test_refinement_is_measured_on_masks_of_the_proposer(

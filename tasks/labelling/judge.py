@@ -1,0 +1,207 @@
+"""The judge: which proposer's mask is used at a click, fitted on held-out strong images.
+
+For each proposer a ridge regression predicts the IoU that its mask, once refined, has with the true one, from what is
+known without it: scores, size, agreement with the other proposers' masks, other clicks inside. The mask of the greatest
+predicted IoU is used. The rule is measured on images that it was not fitted on (each held-out image in turn is left
+out); if it isn't better there than the best single proposer, that one is used alone. judge.json has all figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from tasks.common.config import Section
+from tasks.common.errors import TaskError
+from tasks.common.stage_main import read_json, write_json
+
+FILE = "judge.json"
+FEATURES = (
+    "score",
+    "maskness",
+    "class_score",
+    "log_area",
+    "log_area_squared",
+    "agreement",
+    "misses_click",
+    "log_clicks",
+)
+"""
+`score`, `maskness`, `class_score`: of the proposer, 0..1; 0 where it has none.
+`log_area`: natural logarithm of the mask's area over the median true mask's of its class; 0 without a mask.
+`log_area_squared`: its square, so that masks of unusual size may be judged worse on both sides.
+`agreement`: mean IoU with the other proposers' masks at this click.
+`misses_click`: 1 where the mask doesn't hold its click.
+`log_clicks`: log(1 + other clicks of the class inside the mask).
+"""
+RIDGE = 1.0
+"""The penalty of standardised weights, in units of clicks."""
+LEAST_IMAGES = 2
+LEAST_CLICKS = 20
+
+Floats = NDArray[np.float64]
+
+
+class Judged(NamedTuple):
+    """Masks of P proposers at n clicks on held-out objects."""
+
+    images: NDArray[np.int64]
+    """[n] id of the object's image"""
+    features: Floats
+    """[n, P, len(FEATURES)]"""
+    iou: Floats
+    """[n, P] of the refined mask with the true one, 0..1; 0 without a mask"""
+
+
+class Rule(Section):
+    """A proposer's regression: predicted IoU = intercept + weights . (features - mean) / scale."""
+
+    intercept: float
+    weights: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+    mean: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+    scale: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+
+    def predict(self, features: Floats) -> Floats:
+        """Predicted IoU [n] of features [n, len(FEATURES)]."""
+        standard = (features - np.array(self.mean)) / np.array(self.scale)
+        return np.asarray(self.intercept + standard @ np.array(self.weights), np.float64)
+
+
+class Judge(Section):
+    """The content of judge.json. IoU in percent, of refined masks, mean over held-out clicks."""
+
+    proposers: Annotated[tuple[str, ...], Field(min_length=1)]
+    typical_areas: tuple[float, ...]
+    """of each contiguous class, the median true mask's area in pixels of the resized image"""
+    images: int
+    clicks: int
+    iou: dict[str, float]
+    """of each proposer alone; nothing where nothing was measured"""
+    judged_iou: float | None
+    """of the masks that the rules choose, each image judged by rules fitted on the others"""
+    best_iou: float | None
+    """of the best of all masks at each click: no choice can be better"""
+    alone: str | None
+    """the proposer that is used alone; None: the rules choose"""
+    rules: dict[str, Rule]
+
+    @model_validator(mode="after")
+    def _has_a_rule_for_each(self) -> Self:
+        if self.alone is None and set(self.rules) != set(self.proposers):
+            raise ValueError(f"rules: found {sorted(self.rules)}, expected {sorted(self.proposers)}")
+        if self.alone is not None and self.alone not in self.proposers:
+            raise ValueError(f"alone: found {self.alone!r}, expected one of {list(self.proposers)}")
+        return self
+
+    def choose(self, features: Floats, has_mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The proposer [n] of each click: an index of `proposers`. A proposer without a mask loses to one with a mask.
+
+        Args:
+            features: [n, P, len(FEATURES)].
+            has_mask: [n, P].
+        """
+        if self.alone is not None:
+            scores = np.zeros(has_mask.shape)
+            scores[:, self.proposers.index(self.alone)] = 1.0
+        else:
+            scores = np.stack(
+                [self.rules[name].predict(features[:, p]) for p, name in enumerate(self.proposers)], axis=1
+            )
+        return np.asarray(np.where(has_mask, scores, -np.inf).argmax(1), np.int64)
+
+
+def fit_judge(
+    proposers: Sequence[str], measured: Judged, unmeasured: str, typical_areas: Sequence[float] = ()
+) -> Judge:
+    """The judge from masks at held-out clicks.
+
+    Args:
+        proposers: names, in the order of the columns of `measured`; of equal predictions the first wins.
+        unmeasured: the proposer to use alone where there are too few images or clicks.
+    """
+    images, clicks = len(np.unique(measured.images)), len(measured.images)
+    if images < LEAST_IMAGES or clicks < LEAST_CLICKS:
+        return Judge(
+            proposers=tuple(proposers), typical_areas=tuple(typical_areas), images=images, clicks=clicks, iou={},
+            judged_iou=None, best_iou=None, alone=unmeasured, rules={},
+        )  # fmt: skip
+    single = {name: float(measured.iou[:, p].mean()) for p, name in enumerate(proposers)}
+    best = max(proposers, key=lambda name: single[name])  # of equals the first
+    chosen = np.empty(clicks, np.int64)
+    for image in np.unique(measured.images):
+        inside = measured.images == image
+        rules = _fit(measured, ~inside)
+        predicted = np.stack([rule.predict(measured.features[inside, p]) for p, rule in enumerate(rules)], 1)
+        chosen[inside] = predicted.argmax(1)
+    judged = float(measured.iou[np.arange(clicks), chosen].mean())
+    return Judge(
+        proposers=tuple(proposers),
+        typical_areas=tuple(typical_areas),
+        images=images,
+        clicks=clicks,
+        iou={name: _percent(value) for name, value in single.items()},
+        judged_iou=_percent(judged),
+        best_iou=_percent(float(measured.iou.max(1).mean())),
+        alone=None if judged > single[best] else best,
+        rules=dict(zip(proposers, _fit(measured, np.ones(clicks, np.bool_)), strict=True)),
+    )
+
+
+def in_words(judge: Judge) -> str:
+    """What was measured and decided."""
+    if judge.judged_iou is None:
+        return (
+            f"{judge.alone} draws all masks: {judge.images} held-out images with {judge.clicks} clicks are too few to "
+            "choose by"
+        )
+    each = ", ".join(f"{name} {judge.iou[name]:.1f}" for name in judge.proposers)
+    figures = (
+        f"IoU of refined masks at {judge.clicks} held-out clicks: {each}; chosen at each click {judge.judged_iou:.1f}, "
+        f"the best of all {judge.best_iou:.1f}"
+    )
+    return f"{figures}; {'chosen at each click' if judge.alone is None else judge.alone + ' draws all masks'}"
+
+
+def _fit(measured: Judged, rows: NDArray[np.bool_]) -> list[Rule]:
+    """A rule for each proposer."""
+    return [ridge(measured.features[rows, p], measured.iou[rows, p]) for p in range(measured.iou.shape[1])]
+
+
+def ridge(features: Floats, target: Floats) -> Rule:
+    """Ridge regression (Hoerl and Kennard, 1970) of target [n] on standardised features [n, F], with an intercept."""
+    mean, scale = features.mean(0), features.std(0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    standard = (features - mean) / scale
+    gram = standard.T @ standard + RIDGE * np.eye(features.shape[1])
+    weights = np.linalg.solve(gram, standard.T @ (target - target.mean()))
+    rounded = (np.round(values, 9).tolist() for values in (weights, mean, scale))
+    weights_, mean_, scale_ = (tuple(map(float, values)) for values in rounded)
+    return Rule(intercept=round(float(target.mean()), 9), weights=weights_, mean=mean_, scale=scale_)
+
+
+def _percent(value: float) -> float:
+    return round(100 * value, 3)
+
+
+def write_judge(folder: Path, judge: Judge) -> None:
+    """Writes `folder`/judge.json."""
+    write_json(folder / FILE, judge.model_dump(mode="json"))
+
+
+def read_judge(folder: Path) -> Judge:
+    """
+    Raises:
+        TaskError: judge.json is missing or damaged.
+    """
+    path = folder / FILE
+    try:
+        return Judge.model_validate(read_json(path, "choose"), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise TaskError(f"{path}: {place}: {first['msg']}; make it anew with `dvc repro -f choose`") from None

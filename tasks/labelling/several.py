@@ -1,0 +1,178 @@
+"""Several proposers at once: each draws masks at all clicks, the judge chooses one of them for each click.
+
+A proposer that returns several masks a click (SAM's three) counts as several: SAM-1, SAM-2, SAM-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.config import PromptConfig
+from models.inference.coarse_masks import Rough, place_masks
+from models.masks.boxes import areas_in
+from models.masks.exclusive import groups_of, remove_overlaps_
+from tasks.inference.batches import ImageBatch
+from tasks.labelling.judge import FEATURES, Floats, Judge
+from tasks.labelling.proposer import Proposer, best_candidates
+from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals
+
+
+class Source(NamedTuple):
+    """One mask a click of a proposer."""
+
+    name: str
+    proposer: int
+    """index"""
+    candidate: int
+    """index of its masks of a click"""
+
+
+def sources_of(proposers: Sequence[tuple[str, Proposer]]) -> list[Source]:
+    """All masks that are judged, in order."""
+    return [
+        Source(name if proposer.masks_a_click == 1 else f"{name}-{n + 1}", p, n)
+        for p, (name, proposer) in enumerate(proposers)
+        for n in range(proposer.masks_a_click)
+    ]
+
+
+@dataclass(frozen=True)
+class ChosenMaps:
+    """Probabilities of masks that several sources drew; see `Maps`."""
+
+    maps: Sequence[Rough]
+    source: Tensor
+    """int64 [K]"""
+
+    def at(self, rows: Tensor, points_xy: Tensor) -> Tensor:
+        """Float32 [M]: maps `rows` [M] at points [M, 2] of the image."""
+        found = torch.zeros(len(rows), device=points_xy.device)
+        for n, rough in enumerate(self.maps):
+            mine = (self.source[rows] == n).nonzero()[:, 0]
+            if len(mine):
+                found[mine] = rough.maps.at(rows[mine], points_xy[mine])
+        return found
+
+
+@dataclass(frozen=True)
+class Several:
+    """Proposers, and the judge that chooses among their masks.
+
+    Attributes:
+        named: names and proposers.
+        judge: while its rules are fitted, one without rules.
+    """
+
+    named: tuple[tuple[str, Proposer], ...]
+    judge: Judge
+
+    @property
+    def masks_a_click(self) -> int:
+        return sum(proposer.masks_a_click for _, proposer in self.named)
+
+    def encode(self, batch: ImageBatch) -> list[ImageContext]:
+        """The contexts of all proposers, in one; its sizes are those of the pipeline's own input."""
+        contexts = [proposer.encode(batch) for _, proposer in self.named]
+        return [
+            ImageContext(
+                original.to(contexts[0][n].original.device), batch.sizes(n), [one[n] for one in contexts]
+            )
+            for n, original in enumerate(batch.originals)
+        ]
+
+    def draw_each(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig
+    ) -> list[Drawn]:
+        """The masks of each source at all clicks, with overlaps removed as `prompt.exclusive` says, within a source."""
+        found = []
+        for (_, proposer), own in zip(self.named, context.encoding, strict=True):
+            proposals = proposer.propose(own, points_xy, labels)
+            for m in range(proposer.masks_a_click):
+                some = proposals.candidates
+                if some.score.shape[1] > 0:
+                    some = Candidates._make(column[:, m : m + 1] for column in some)
+                best, reasons = best_candidates(
+                    Proposals(some, proposals.reasons), len(labels), prompt.mask_threshold
+                )
+                rough = place_masks(best.mask_prob, best.cut, points_xy, labels, own.sizes, prompt)
+                found.append(Drawn(rough, best, reasons))
+        return found
+
+    def features(
+        self, drawn: Sequence[Drawn], context: ImageContext, points_xy: Tensor, labels: Tensor
+    ) -> tuple[Floats, np.ndarray]:
+        """What the judge sees of masks that may overlap: float64 [K, sources, FEATURES]; bool [K, sources]: whether
+        there is a mask."""
+        typical = torch.tensor(self.judge.typical_areas, dtype=torch.float64, device=labels.device)[labels]
+        masks = [one.rough.masks for one in drawn]
+        areas = [areas_in(one.rough.masks, one.rough.boxes_xyxy).double() for one in drawn]
+        same = labels[:, None] == labels
+        columns = []
+        for n, one in enumerate(drawn):
+            area = areas[n] * context.area_scale
+            log_area = torch.where(area > 0, area.clamp(min=1e-6) / typical, torch.ones_like(area)).log()
+            agreement = torch.zeros_like(area)
+            for other in range(len(drawn)):
+                if other != n:
+                    overlap = (masks[n] & masks[other]).flatten(1).sum(1).double()
+                    agreement += overlap / (areas[n] + areas[other] - overlap).clamp(min=1)
+            holds = _holds(masks[n], points_xy)
+            own = holds.diagonal().double()
+            others = ((holds & same).sum(1) - holds.diagonal().long()).double()
+            scores = [getattr(one.best, name).double().nan_to_num() for name in FEATURES[:3]]
+            columns.append(
+                torch.stack(
+                    [
+                        *scores,
+                        log_area,
+                        log_area**2,
+                        agreement / max(1, len(drawn) - 1),
+                        1 - own,
+                        others.log1p(),
+                    ],
+                    dim=1,
+                )
+            )
+        has_mask = torch.stack(areas, 1) > 0
+        return torch.stack(columns, 1).cpu().numpy(), has_mask.cpu().numpy()
+
+    def draw(self, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig) -> Drawn:
+        """The chosen mask at each click, without overlaps; see `proposer.draw`."""
+        free = prompt.model_copy(update={"exclusive": "none"})
+        drawn = self.draw_each(context, points_xy, labels, free)
+        index = self.judge.choose(*self.features(drawn, context, points_xy, labels))
+        source = torch.from_numpy(index).to(labels.device)
+        rows = torch.arange(len(labels), device=labels.device)
+        best = Candidates._make(
+            torch.stack([getattr(one.best, name) for one in drawn], 1)[rows, source]
+            if name != "mask_prob"
+            else drawn[0].best.mask_prob.new_zeros(
+                len(labels), 1, 1
+            )  # of unlike sizes, and not used any more
+            for name in Candidates._fields
+        )
+        masks = drawn[0].rough.masks.clone()
+        boxes = drawn[0].rough.boxes_xyxy.clone()
+        for n, one in enumerate(drawn[1:], start=1):
+            mine = source == n
+            masks[mine] = one.rough.masks[mine]
+            boxes[mine.cpu()] = one.rough.boxes_xyxy[mine.cpu()]
+        maps = ChosenMaps([one.rough for one in drawn], source)
+        was_drawn = masks.flatten(1).any(1)
+        remove_overlaps_(masks, boxes, maps.at, points_xy, groups_of(labels, prompt.exclusive))
+        names = [one.name for one in sources_of(self.named)]
+        reasons = [drawn[n].reasons[k] for k, n in enumerate(index.tolist())]
+        return Drawn(Rough(masks, was_drawn, maps, boxes), best, reasons, [names[n] for n in index.tolist()])
+
+
+def _holds(masks: Tensor, points_xy: Tensor) -> Tensor:
+    """Bool [K, K]: whether mask i of [K, H, W] holds click j."""
+    limit = points_xy.new_tensor([masks.shape[2] - 1, masks.shape[1] - 1])
+    x, y = points_xy.clamp(min=torch.zeros_like(limit), max=limit).long().unbind(1)
+    return masks[:, y, x]

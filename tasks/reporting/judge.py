@@ -1,0 +1,60 @@
+"""The report's table on the proposers: how good each is on held-out images, and whose masks are used how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.tables import Category
+from tasks.labelling.judge import FILE, in_words, read_judge
+from tasks.labelling.rows import DRAWN_BY
+from tasks.scoring.metrics import SIZES
+
+
+def judge_view(
+    folder: Path,
+    pseudo: pa.Table,
+    categories: Sequence[Category],
+    bounds: Sequence[float],
+    labels: Mapping[str, str],
+) -> dict[str, Any] | None:
+    """The values of report.html.j2; None where there is one proposer.
+
+    Args:
+        folder: of the pseudo labels.
+        pseudo: table PSEUDO.
+        bounds: square roots of the areas between small, medium and large masks.
+        labels: of these sizes, in words.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    judge = read_judge(folder)
+    names = {category.id: category.name for category in categories}
+    counts: dict[str, Counter[str]] = {}
+    for row in (
+        pseudo.select(["reason", "area", "category_id"]).filter(pc.is_valid(pseudo["area"])).to_pylist()
+    ):
+        by = row["reason"].rpartition(DRAWN_BY)[2]
+        size = SIZES[sum(row["area"] > bound**2 for bound in bounds)]
+        for group in ("all", labels[size], names[row["category_id"]]):
+            counts.setdefault(group, Counter())[by] += 1
+    groups = ["all", *labels.values(), *(names.values() if len(names) > 1 else ())]
+    return {
+        "sentence": in_words(judge) + ".",
+        "proposers": judge.proposers,
+        "iou": [judge.iou.get(name) for name in judge.proposers],
+        "rows": [
+            {
+                "label": group,
+                "counts": [counts[group][name] for name in judge.proposers],
+                "main": group == "all",
+            }
+            for group in groups
+            if group in counts
+        ],
+    }

@@ -1,0 +1,92 @@
+"""The judge: recovers a known rule, is measured on images it was not fitted on, falls back where it is of no use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.common.errors import TaskError
+from tasks.labelling.judge import FEATURES, Judge, Judged, fit_judge, read_judge, ridge, write_judge
+
+NAMES = ("teacher", "student")
+F = len(FEATURES)
+
+
+def measured(images: int = 6, clicks: int = 40, told: bool = True, seed: int = 0) -> Judged:
+    """Two proposers, each better at half of the clicks; `agreement` tells which, unless `told` is False."""
+    draw = np.random.default_rng(seed)
+    n = images * clicks
+    features = draw.normal(size=(n, 2, F))
+    iou = np.clip(0.5 + 0.2 * draw.normal(size=(n, 2)), 0, 1)
+    if told:
+        features[:, :, FEATURES.index("agreement")] = iou + 0.01 * draw.normal(size=iou.shape)
+    return Judged(np.repeat(np.arange(images), clicks), features, iou)
+
+
+def test_ridge_is_the_solution_of_the_normal_equations() -> None:
+    draw = np.random.default_rng(1)
+    features = draw.normal(3.0, 2.0, size=(50, F))
+    target = features @ draw.normal(size=F) + 0.7
+    rule = ridge(features, target)
+    design = np.c_[np.ones(50), (features - features.mean(0)) / features.std(0)]
+    penalty = np.diag([0.0] + [1.0] * F)
+    solved = np.linalg.solve(design.T @ design + penalty, design.T @ target)
+    assert rule.intercept == pytest.approx(solved[0])
+    assert rule.weights == pytest.approx(solved[1:])
+    assert rule.predict(features) == pytest.approx(design @ solved, abs=1e-6)
+
+
+def test_a_constant_feature_is_no_division_by_zero() -> None:
+    features = np.zeros((30, F))
+    assert ridge(features, np.full(30, 0.25)).predict(features) == pytest.approx(np.full(30, 0.25))
+
+
+def test_where_features_tell_the_choice_is_near_the_best() -> None:
+    judge = fit_judge(NAMES, measured(), "teacher")
+    assert judge.alone is None and judge.judged_iou is not None and judge.best_iou is not None
+    assert judge.judged_iou > max(judge.iou.values()) + 5
+    assert judge.best_iou - 1 < judge.judged_iou <= judge.best_iou
+    features = np.zeros((3, 2, F))
+    features[:, :, FEATURES.index("agreement")] = [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9]]
+    has_mask = np.array([[True, True], [True, True], [True, False]])
+    assert judge.choose(features, has_mask).tolist() == [0, 1, 0]
+
+
+def test_where_features_tell_nothing_the_best_single_one_draws_all() -> None:
+    """Fitted on the same clicks the rules would look better than either: on others they aren't."""
+    some = measured(clicks=4, told=False, seed=3)
+    some.iou[:, 1] += 0.2
+    judge = fit_judge(NAMES, some, "teacher")
+    assert judge.alone == "student"
+    has_mask = np.array([[True, True], [True, False]])
+    assert judge.choose(np.zeros((2, 2, F)), has_mask).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("images", "clicks", "enough"), [(1, 40, False), (2, 10, True), (2, 9, False), (0, 0, False)]
+)
+def test_too_few_to_fit(images: int, clicks: int, enough: bool) -> None:
+    judge = fit_judge(NAMES, measured(images, clicks), "student")
+    assert (judge.judged_iou is not None) == enough
+    assert judge.clicks == images * clicks
+    if not enough:
+        assert judge.alone == "student"
+
+
+def test_round_trip_and_damage(tmp_path: Path) -> None:
+    judge = fit_judge(NAMES, measured(), "teacher")
+    write_judge(tmp_path, judge)
+    assert read_judge(tmp_path) == judge
+    text = (tmp_path / "judge.json").read_text()
+    (tmp_path / "judge.json").write_text(text.replace('"alone": null', '"alone": "cat"'))
+    with pytest.raises(TaskError, match=r"judge\.json: .*'cat'"):
+        read_judge(tmp_path)
+
+
+def test_rules_are_for_all_proposers() -> None:
+    judge = fit_judge(NAMES, measured(), "teacher").model_dump()
+    del judge["rules"]["student"]
+    with pytest.raises(ValueError, match="rules: found"):
+        Judge.model_validate(judge)

@@ -1,0 +1,49 @@
+"""The report's table on the proposers, counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data.tables import PSEUDO, Category
+from tasks.labelling.judge import Judge, write_judge
+from tasks.reporting.judge import judge_view
+
+CLASSES = [Category(1, "disc"), Category(2, "bar")]
+LABELS = {"small": "under 3", "medium": "3 to 10", "large": "over 10"}
+
+
+def row(category: int, area: float | None, reason: str | None) -> dict[str, Any]:
+    return {**dict.fromkeys(PSEUDO.names), "category_id": category, "area": area, "reason": reason}
+
+
+ROWS = [
+    row(1, 4.0, "drawn by teacher"),
+    row(1, 9.0, "gate: small; drawn by student"),
+    row(2, 10.0, "drawn by student"),
+    row(2, 400.0, "drawn by student"),
+    row(2, None, "the teacher draws no mask at this point"),
+]
+
+
+def test_wins_by_size_and_class(tmp_path: Path) -> None:
+    judge = Judge(
+        proposers=("teacher", "student"), typical_areas=(1.0, 1.0), images=3, clicks=40,
+        iou={"teacher": 50.0, "student": 60.0}, judged_iou=59.0, best_iou=70.0, alone="student", rules={},
+    )  # fmt: skip
+    write_judge(tmp_path, judge)
+    found = judge_view(tmp_path, pa.Table.from_pylist(ROWS, schema=PSEUDO), CLASSES, [3, 10], LABELS)
+    assert found is not None
+    assert found["iou"] == [50.0, 60.0]
+    assert "teacher 50.0, student 60.0; chosen at each click 59.0" in found["sentence"]
+    assert found["sentence"].endswith("student draws all masks.")
+    assert [(one["label"], one["counts"]) for one in found["rows"]] == [
+        ("all", [1, 3]), ("under 3", [1, 1]), ("3 to 10", [0, 1]), ("over 10", [0, 1]), ("disc", [1, 1]),
+        ("bar", [0, 2]),
+    ]  # fmt: skip
+
+
+def test_with_one_proposer_there_is_no_table(tmp_path: Path) -> None:
+    assert judge_view(tmp_path, PSEUDO.empty_table(), CLASSES, [3, 10], LABELS) is None
