@@ -114,14 +114,18 @@ def plan(
 
     The plan is recipes/plan.yaml. A value of params.yaml that isn't the former plan's is yours.
     """
+    from flows.project.create import upgrade
     from flows.project.plan import make_plan
 
     log_progress()
+    upgraded = None if show_only else upgrade(Path())
     made = make_plan([], _choices(any_orientation), _seconds(budget), dry=show_only)
     if as_json:
         _print_json(made)
-    else:
-        show(made, command_console(), whole=True)
+        return
+    show(made, command_console(), whole=True)
+    if upgraded is not None:
+        command_console().note(upgraded)
 
 
 def _choices(any_orientation: bool | None) -> Choices:

@@ -5,6 +5,7 @@ Data stay where they are. The code stays where it is installed; points2model.jso
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,8 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 import tasks.tools
+from data import strict_yaml
 from data.errors import Fault
+from data.storage import atomic_write
 from flows.dvc.environment import environment
 from tasks.common import installed_tool
 from tasks.common.errors import TaskError
@@ -42,6 +47,10 @@ FILES = {
         for name in ("scratch", "teacher", "promoted", "teacher_scratch")
     },
 }
+MARK = (
+    "# Written by points2model; `points2model plan` writes it anew after an upgrade, unless it was edited: "
+)
+"""The start of a project's dvc.yaml; a hash of all other lines follows."""
 ANNOTATIONS = "      - ${ingest.annotations}\n"
 _STAGE = re.compile(r"^  (\w+):\n(?:(?:    .*)?\n)*", re.MULTILINE)
 
@@ -64,9 +73,50 @@ def dvc_yaml(mask_files: Sequence[str] | None = None) -> str:
             f"      - {json.dumps(name, ensure_ascii=False)}\n".replace("${", "\\\\${") for name in mask_files
         ]
         text = text.replace(ANNOTATIONS, "".join(lines), 1)
-    return text.replace(
+    text = text.replace(
         "      - data\n      - models\n      - tasks\n", f"      - {installed_tool.FILE}\n", 1
     )
+    return f"{MARK}{_digest(text)}\n{text}"
+
+
+def upgrade(root: Path) -> str | None:
+    """Writes dvc.yaml as this version has it, unless a person edited it, and files of the registry that a new version
+    needs; returns a line on it, None if nothing differs. Nothing is done in a clone, whose dvc.yaml is the code's own.
+
+    Raises:
+        TaskError: dvc.yaml can't be read.
+    """
+    if not (root / installed_tool.FILE).is_file():
+        return None
+    for name, text in FILES.items():
+        path = root / name
+        if name.startswith(REGISTRY) and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    path = root / "dvc.yaml"
+    try:
+        found = path.read_text(encoding="utf-8")
+        stages = strict_yaml.read(path)["stages"]
+        deps = stages["ingest"]["deps"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TaskError(f"{path}: can't be read ({error}); `git checkout dvc.yaml` brings it back") from None
+    usual = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["stages"]["ingest"]["deps"]
+    files = None if ANNOTATIONS in found else [dep.replace("\\${", "${") for dep in deps if dep not in usual]
+    new = dvc_yaml(files)
+    if new == found:
+        return None
+    lacking = ", ".join(yaml.safe_load(new)["stages"].keys() - stages.keys())
+    first, _, rest = found.partition("\n")
+    if first != f"{MARK}{_digest(rest)}":
+        what = f"; it lacks the stages {lacking}" if lacking else ""
+        return f"dvc.yaml was edited, and stays; that of this version is another{what}: compare it with {TEMPLATE}"
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(new, encoding="utf-8")
+    return "dvc.yaml: written anew for this version" + (f", with the stages {lacking}" if lacking else "")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager

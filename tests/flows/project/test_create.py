@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.project import create
 from flows.project.create import dvc_yaml, new_project, stage_all
 from flows.project.sources import mask_files
 from tasks.common import installed_tool
@@ -100,3 +101,55 @@ def test_nothing_is_left_after_a_signal(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     assert not any(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def project_of(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    with new_project(root, ["/data/masks", "/data/odd ${name}.json"]):
+        pass
+    return root
+
+
+def older(root: Path) -> str:
+    """Makes dvc.yaml that of an older version, without the stage train_rounds; returns this version's text."""
+    path = root / "dvc.yaml"
+    new = path.read_text()
+    rest = new.partition("\n")[2]
+    begin, end = rest.index("  train_rounds:\n"), rest.index("  pseudo_label:\n")
+    rest = rest[:begin] + rest[end:]
+    path.write_text(f"{create.MARK}{create._digest(rest)}\n{rest}")
+    return new
+
+
+def test_an_upgrade_writes_the_pipeline_of_this_version(tmp_path: Path) -> None:
+    root = project_of(tmp_path)
+    assert create.upgrade(root) is None
+    new = older(root)
+    (root / "registry/start/scratch.json").unlink()
+    assert create.upgrade(root) == "dvc.yaml: written anew for this version, with the stages train_rounds"
+    assert (root / "dvc.yaml").read_text() == new  # with the same files with masks
+    assert (root / "registry/start/scratch.json").is_file()
+    assert create.upgrade(root) is None
+
+
+def test_an_edited_pipeline_stays(tmp_path: Path) -> None:
+    root = project_of(tmp_path)
+    older(root)
+    edited = (root / "dvc.yaml").read_text().replace("desc: Train", "desc: Really train")
+    (root / "dvc.yaml").write_text(edited)
+    found = create.upgrade(root)
+    assert found is not None and "was edited, and stays" in found and "lacks the stages train_rounds" in found
+    assert (root / "dvc.yaml").read_text() == edited
+
+
+def test_a_clone_s_pipeline_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {}")
+    assert create.upgrade(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
+
+
+def test_a_broken_pipeline_is_named(tmp_path: Path) -> None:
+    root = project_of(tmp_path)
+    (root / "dvc.yaml").write_text("stages: [")
+    with pytest.raises(TaskError, match=r"dvc.yaml: can't be read .*git checkout"):
+        create.upgrade(root)
