@@ -8,12 +8,16 @@ images keep their masks and the others one click per object (`points2model split
     rough       student on strong images and the teacher's masks at the clicks
     student     student on strong images and the refined masks
     full        the student's training on the true masks of all images: as many steps
+    rounds      student of a second round: the first one proposes masks too, and training goes on from it
+    again       the same training going on with the first round's masks: the control of `rounds`
+    sam         student on the masks of a Segment Anything model at the clicks (--sam FOLDER), refined where that helps
 
 and with the same networks, on a tenth of the weak images: masks at mass centres and at random pixels of the objects, by
 our prompting and by the paper's rule.
 
     python bench/quality.py nuclei facade --data ../shared/data --work /tmp/quality --jobs 2
     python bench/quality.py nuclei --shares 0.1 --seeds 0 1 2 --variants control student full
+    python bench/quality.py facade --seeds 0 1 --variants student rounds again --price  # only says how long it takes
 
 A run that was stopped goes on where it was: steps that are done in the work folder aren't done again, so the same
 command prints the table of a finished one. Every step is a process of one thread; `--jobs` chains of steps run beside
@@ -41,9 +45,10 @@ sys.path.insert(0, str(ROOT))
 
 from bench.quality_table import print_tables  # noqa: E402
 from data.demo.split import SplitRequest, write_split_files  # noqa: E402
+from data.tables import Split  # noqa: E402
 from tasks.tools.recipes import whole  # noqa: E402
 
-VARIANTS = ("student", "control", "rough", "full")
+VARIANTS = ("student", "control", "rough", "full", "rounds", "again", "sam")
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ class Line:
         workspace = self.folder / "workspace"
         workspace.mkdir(parents=True, exist_ok=True)
         for name in self.borrowed:
-            source = self.after / "workspace" / name  # type: ignore[operator]
-            if not (workspace / name).is_symlink():
-                (workspace / name).symlink_to(os.path.relpath(source, workspace))
+            source, link = self.after / "workspace" / name, workspace / Path(name).name  # type: ignore[operator]
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(source, workspace))
         written = self.folder / "params.yaml"
         if written.exists() and (other := _unlike(yaml.safe_load(written.read_text()), self.recipe)):
             raise RuntimeError(
@@ -139,9 +144,15 @@ def prepare(dataset: Path, out: Path, share: float, seed: int) -> None:
 
 
 def lines(
-    name: str, data: Path, work: Path, share: float, seed: int, overrides: dict[str, Any]
+    name: str,
+    data: Path,
+    work: Path,
+    share: float,
+    seed: int,
+    overrides: dict[str, Any],
+    sam: Path | None = None,
 ) -> dict[str, Line]:
-    """The lines of one data set, share of strong images and seed, by variant."""
+    """The lines of one data set, share of strong images and seed, by variant; `sam`: a folder of weights."""
     recipe = yaml.safe_load(whole(ROOT / "recipes" / f"{name}.yaml"))
     folder = work / name / f"{share:g}-{seed}"
     recipe = changed(recipe, {"seed": seed, "runtime.device": "cpu", "threads": 1, **overrides})
@@ -175,7 +186,31 @@ def lines(
             ours, ("dataset", "points", "pseudo", "teacher"),
         ),
         "full": Line(work / name / f"full-{seed}" / "full", full, ("ingest", "train_student", "ap_student")),
+        "rounds": Line(
+            folder / "rounds", changed(recipe, {"rounds": 2}),
+            ("train_rounds", "pseudo_label", "pseudo", "train_student", "ap_student"),
+            ours, ("dataset", "points", "teacher", "refiner"),
+        ),
+        "again": Line(
+            folder / "again", changed(recipe, {"rounds": 2}), ("train_student", "ap_student"),
+            ours, ("dataset", "points", "pseudo", "teacher", "../../rounds/workspace/rounds"),
+        ),
+        "sam": Line(
+            folder / "sam", changed(recipe, _sam(sam)), ("pseudo_label", "pseudo", "train_student", "ap_student"),
+            ours, ("dataset", "points", "teacher", "refiner"),
+        ),
     }  # fmt: skip
+
+
+def _sam(folder: Path | None) -> dict[str, Any]:
+    settings = {
+        "weights": str(folder),
+        "revision": None,
+        "precision": "fp32",
+        "click_batch": 64,
+        "negatives": 0,
+    }
+    return {} if folder is None else {"proposers.use": ["sam"], "proposers.sam": settings}
 
 
 def phases(cells: list[dict[str, Line]], variants: list[str]) -> list[list[Line]]:
@@ -189,8 +224,36 @@ def phases(cells: list[dict[str, Line]], variants: list[str]) -> list[list[Line]
     return [
         [Line(line.folder, line.recipe, ("ingest",)) for line in ours],
         ours + full * ("full" in variants) + control * (not waits),
-        [cell["rough"] for cell in cells] * ("rough" in variants) + control * waits,
+        [cell[name] for name in ("rounds", "sam", "rough") if name in variants for cell in cells]
+        + control * waits,
+        [cell["again"] for cell in cells] * ("again" in variants),
     ]
+
+
+def price(phases: list[list[Line]], jobs: int) -> None:
+    """Prints how long all will take, by timing some steps of each data set; what is done already isn't left out."""
+    from tasks.common.config import parse_params
+    from tasks.common.progress import format_seconds
+    from tasks.planning.facts import data_facts
+    from tasks.planning.probe import forecast
+
+    total, known = 0.0, {}
+    for line in (line for phase in phases[1:] for line in phase):
+        ingested = line.folder if (line.folder / "workspace/dataset").exists() else line.after
+        if ingested is None:
+            continue  # `full`, whose images aren't read yet: its training is as the student's
+        name = line.folder.parent.parent.name
+        if name not in known:
+            folder = ingested / "workspace" / "dataset"
+            splits = {split: Split.open(folder / split) for split in ("strong", "weak", "val")}
+            params = parse_params(yaml.safe_dump(line.recipe), line.folder / "params.yaml")
+            known[name] = forecast(params, splits, data_facts(splits, None, colours=False))._asdict()
+        steps = [
+            step.replace("ap_student", "evaluate").replace("ap_teacher", "evaluate") for step in line.steps
+        ]
+        steps += ["pseudo_label", "train_student"] * ("train_rounds" in steps)
+        total += sum(known[name].get(step, 0.0) for step in steps)
+    print(f"about {format_seconds(total)} of one core each, {format_seconds(total / jobs)} by {jobs} jobs")
 
 
 def run_all(phases: list[list[Line]], jobs: int) -> None:
@@ -216,6 +279,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--until", metavar="STEP", help="the last step of the student's lines")
+    parser.add_argument("--sam", type=Path, metavar="FOLDER", help="weights for the variant sam")
+    parser.add_argument("--price", action="store_true", help="print how long it will take, and end")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread at a time")
     parser.add_argument(
         "--json", action="store_true", help="print a line of JSON for each row of the table too"
@@ -240,15 +305,24 @@ def main() -> None:
         for share in arguments.shares:
             for seed in arguments.seeds:
                 prepare(data / name, work / name / f"{share:g}-{seed}" / "split", share, seed)
-                cell = lines(name, data, work, share, seed, overrides)
+                cell = lines(name, data, work, share, seed, overrides, arguments.sam)
                 if arguments.until is not None:
                     steps = cell["student"].steps
                     cell["student"] = replace(
                         cell["student"], steps=steps[: steps.index(arguments.until) + 1]
                     )
                 cells.append(cell)
+    if "again" in arguments.variants and "rounds" not in arguments.variants:
+        raise SystemExit("again: goes on from the first student of the variant rounds; name that too")
+    if "sam" in arguments.variants and arguments.sam is None:
+        raise SystemExit("sam: needs weights: --sam FOLDER (docs/proposers.md)")
     started = time.monotonic()
-    run_all(phases(cells, arguments.variants), arguments.jobs)
+    planned = phases(cells, arguments.variants)
+    run_all(planned[:1], arguments.jobs)
+    price(planned, arguments.jobs)
+    if arguments.price:
+        return
+    run_all(planned[1:], arguments.jobs)
     print(f"{time.monotonic() - started:.0f} s in all")
     print_tables(work, as_json=arguments.json)
 

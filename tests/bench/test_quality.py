@@ -7,26 +7,55 @@ from typing import Any
 import pytest
 
 from bench.quality import Line, changed, phases
+from bench.quality_table import gap_closed, print_tables
 
 
 def cell(folder: Path, start: str) -> dict[str, Line]:
     recipe: dict[str, Any] = {"seed": 0, "student": {"start": start, "lr": 0.1}}
     steps = ("train_student",)
     ours = Line(folder / "student", recipe, steps)
-    names = ("control", "rough", "full")
+    names = ("control", "rough", "full", "rounds", "again", "sam")
     return {"student": ours} | {name: Line(folder / name, recipe, steps, ours.folder) for name in names}
 
 
 @pytest.mark.parametrize(
     ("start", "expected"),
     [
-        ("scratch", [["student"], ["student", "full", "control"], ["rough"]]),
-        ("teacher", [["student"], ["student", "full"], ["rough", "control"]]),
+        ("scratch", [["student"], ["student", "full", "control"], ["rounds", "rough"], ["again"]]),
+        ("teacher", [["student"], ["student", "full"], ["rounds", "rough", "control"], ["again"]]),
     ],
 )
 def test_a_line_runs_after_what_it_starts_from(tmp_path: Path, start: str, expected: list[list[str]]) -> None:
-    found = phases([cell(tmp_path, start)], ["student", "control", "rough", "full"])
+    found = phases([cell(tmp_path, start)], ["student", "control", "rough", "full", "rounds", "again"])
     assert [[line.folder.name for line in phase] for phase in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("control", "student", "full", "closed"),
+    [(31.0, 35.2, 38.6, 55.3), (10.5, 10.8, 11.6, 27.3), (36.0, 35.0, 38.0, -50.0), (12.0, 13.0, 12.0, None),
+     (None, 1.0, 2.0, None), (1.0, 2.0, None, None)],
+)  # fmt: skip
+def test_share_of_the_gap_closed(
+    control: float | None, student: float | None, full: float | None, closed: float | None
+) -> None:
+    assert gap_closed(control, student, full) == (None if closed is None else pytest.approx(closed, abs=0.05))
+
+
+def test_tables_show_each_variant_and_the_mean_over_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, ap in ((0, 30.0), (1, 32.0)):
+        for name, more in (("control", 0.0), ("student", 2.0), ("rounds", 3.0), ("again", 2.5)):
+            folder = tmp_path / "nuclei" / f"0.1-{seed}" / name
+            folder.mkdir(parents=True)
+            (folder / "ap_student.json").write_text(json.dumps({"AP": ap + more}))
+        folder = tmp_path / "nuclei" / f"full-{seed}" / "full"
+        folder.mkdir(parents=True)
+        (folder / "ap_student.json").write_text(json.dumps({"AP": ap + 4}))
+    print_tables(tmp_path, as_json=False)
+    text = capsys.readouterr().out
+    assert "50%" in text  # of the gap
+    assert "33.0 ± 1.4" in text and "34.0 ± 1.4" in text and "33.5 ± 1.4" in text
 
 
 def test_a_folder_of_other_params_is_refused(tmp_path: Path) -> None:
