@@ -69,8 +69,10 @@ class _Group:
         )
 
     def _draw(self, rows: Tensor) -> Drawn:
-        proposer = self.labeller.proposer
-        return draw(proposer, self.context, self.points_xy[rows], self.labels[rows], self.prompt)
+        proposer, image_clicks = self.labeller.proposer, (self.points_xy, self.labels)
+        return draw(
+            proposer, self.context, self.points_xy[rows], self.labels[rows], self.prompt, image_clicks
+        )
 
     def assign_rough(self, rows: Tensor) -> None:
         """The first pass."""

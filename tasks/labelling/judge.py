@@ -56,6 +56,8 @@ class Judged(NamedTuple):
     """[n, P, len(FEATURES)]"""
     iou: Floats
     """[n, P] of the refined mask with the true one, 0..1; 0 without a mask"""
+    has_mask: NDArray[np.bool_]
+    """[n, P]"""
 
 
 class Rule(Section):
@@ -81,20 +83,22 @@ class Judge(Section):
     images: int
     clicks: int
     iou: dict[str, float]
-    """of each proposer alone; nothing where nothing was measured"""
+    """of each alone; of a proposer with several masks a click also that with its own choice; nothing where nothing was
+    measured"""
     judged_iou: float | None
     """of the masks that the rules choose, each image judged by rules fitted on the others"""
     best_iou: float | None
     """of the best of all masks at each click: no choice can be better"""
     alone: str | None
-    """the proposer that is used alone; None: the rules choose"""
+    """the one that is used alone: one of `proposers`, or SAM of its masks sam-1, sam-2, sam-3, by its own score; None: the
+    rules choose"""
     rules: dict[str, Rule]
 
     @model_validator(mode="after")
     def _has_a_rule_for_each(self) -> Self:
         if self.alone is None and set(self.rules) != set(self.proposers):
             raise ValueError(f"rules: found {sorted(self.rules)}, expected {sorted(self.proposers)}")
-        if self.alone is not None and self.alone not in self.proposers:
+        if self.alone is not None and not _columns(self.proposers, self.alone):
             raise ValueError(f"alone: found {self.alone!r}, expected one of {list(self.proposers)}")
         return self
 
@@ -106,13 +110,8 @@ class Judge(Section):
             has_mask: [n, P].
         """
         if self.alone is not None:
-            scores = np.zeros(has_mask.shape)
-            scores[:, self.proposers.index(self.alone)] = 1.0
-        else:
-            scores = np.stack(
-                [self.rules[name].predict(features[:, p]) for p, name in enumerate(self.proposers)], axis=1
-            )
-        return np.asarray(np.where(has_mask, scores, -np.inf).argmax(1), np.int64)
+            return _alone(self.proposers, self.alone, features, has_mask)
+        return _greatest([self.rules[name] for name in self.proposers], features, has_mask)
 
 
 def fit_judge(
@@ -130,14 +129,18 @@ def fit_judge(
             proposers=tuple(proposers), typical_areas=tuple(typical_areas), images=images, clicks=clicks, iou={},
             judged_iou=None, best_iou=None, alone=unmeasured, rules={},
         )  # fmt: skip
-    single = {name: float(measured.iou[:, p].mean()) for p, name in enumerate(proposers)}
-    best = max(proposers, key=lambda name: single[name])  # of equals the first
+    each = {name: measured.iou[:, p] for p, name in enumerate(proposers)}
+    for name in dict.fromkeys(one.rpartition("-")[0] for one in proposers if "-" in one):
+        own = _alone(proposers, name, measured.features, measured.has_mask)
+        mine = np.isin(own, _columns(proposers, name))  # else it has no mask
+        each[name] = np.where(mine, measured.iou[np.arange(clicks), own], 0.0)
+    single = {name: float(iou.mean()) for name, iou in each.items()}
+    best = max(single, key=lambda name: single[name])  # of equals the first
     chosen = np.empty(clicks, np.int64)
     for image in np.unique(measured.images):
         inside = measured.images == image
         rules = _fit(measured, ~inside)
-        predicted = np.stack([rule.predict(measured.features[inside, p]) for p, rule in enumerate(rules)], 1)
-        chosen[inside] = predicted.argmax(1)
+        chosen[inside] = _greatest(rules, measured.features[inside], measured.has_mask[inside])
     judged = float(measured.iou[np.arange(clicks), chosen].mean())
     return Judge(
         proposers=tuple(proposers),
@@ -159,12 +162,34 @@ def in_words(judge: Judge) -> str:
             f"{judge.alone} draws all masks: {judge.images} held-out images with {judge.clicks} clicks are too few to "
             "choose by"
         )
-    each = ", ".join(f"{name} {judge.iou[name]:.1f}" for name in judge.proposers)
+    names = [*judge.proposers, *sorted(judge.iou.keys() - {*judge.proposers})]
+    each = ", ".join(f"{name} {judge.iou[name]:.1f}" for name in names)
     figures = (
         f"IoU of refined masks at {judge.clicks} held-out clicks: {each}; chosen at each click {judge.judged_iou:.1f}, "
         f"the best of all {judge.best_iou:.1f}"
     )
     return f"{figures}; {'chosen at each click' if judge.alone is None else judge.alone + ' draws all masks'}"
+
+
+def _columns(proposers: Sequence[str], name: str) -> list[int]:
+    """Indices of a proposer's masks."""
+    return [p for p, one in enumerate(proposers) if one == name or one.rpartition("-")[0] == name]
+
+
+def _alone(
+    proposers: Sequence[str], name: str, features: Floats, has_mask: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """As `choose`: the masks of one proposer, of several masks a click the one of its highest score."""
+    columns = _columns(proposers, name)
+    scores = np.full(has_mask.shape, -1.0)
+    scores[:, columns] = features[:, columns, FEATURES.index("score")]
+    return np.asarray(np.where(has_mask, scores, -np.inf).argmax(1), np.int64)
+
+
+def _greatest(rules: Sequence[Rule], features: Floats, has_mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """As `choose`: the masks of the greatest prediction."""
+    predicted = np.stack([rule.predict(features[:, p]) for p, rule in enumerate(rules)], axis=1)
+    return np.asarray(np.where(has_mask, predicted, -np.inf).argmax(1), np.int64)
 
 
 def _fit(measured: Judged, rows: NDArray[np.bool_]) -> list[Rule]:

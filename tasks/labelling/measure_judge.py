@@ -25,7 +25,9 @@ from tasks.labelling.several import Several, sources_of
 
 log = logging.getLogger(__name__)
 
-NOTHING = Judged(np.empty(0, np.int64), np.empty((0, 1, len(FEATURES))), np.empty((0, 1)))
+NOTHING = Judged(
+    np.empty(0, np.int64), np.empty((0, 1, len(FEATURES))), np.empty((0, 1)), np.empty((0, 1), np.bool_)
+)
 
 
 def decide(
@@ -50,7 +52,7 @@ def decide(
         TaskError: images can't be read; all are listed.
     """
     names = [source.name for source in sources_of(named)]
-    own = "student" if "student" in names else names[0]
+    own = "student" if "student" in names else named[0][0]
     blank = fit_judge(names, NOTHING, own, typical_areas(params, strong))
     several = Several(named, blank)
     measured = measure_sources(params, strong, held_out, several, refiner, device)
@@ -83,28 +85,32 @@ def measure_sources(
     count = len(sources_of(several.named))
     images: list[int] = []
     features, iou = [np.empty((0, count, len(FEATURES)))], [np.empty((0, count))]
+    has_mask = [np.empty((0, count), np.bool_)]
     for image_id, context, objects in held_out_images(
         params, strong, held_out, several, device, "pseudo_label"
     ):
         for click in CLICKS:
             points = click_points(objects.masks, click, params.seed, image_id)
-            seen = several.features(
-                several.draw_each(context, points, objects.labels, free), context, points, objects.labels
-            )[0]
+            proposed = several.propose(context, points, objects.labels)
+            seen, drawn_at_all = several.features(
+                several.place(proposed, context, points, objects.labels, free), context, points, objects.labels
+            )
             columns = [
                 paired_iou(
                     refine_all.refine(context, drawn, points, objects.labels, params.prompt).final,
                     objects.masks,
                 )
-                for drawn in several.draw_each(context, points, objects.labels, params.prompt)
+                for drawn in several.place(proposed, context, points, objects.labels, params.prompt)
             ]
             images += [image_id] * len(objects.ids)
             features.append(seen)
+            has_mask.append(drawn_at_all)
             iou.append(torch.stack(columns, 1).cpu().numpy())
     return Judged(
         np.array(images, np.int64),
         np.concatenate(features),
         np.concatenate(iou),
+        np.concatenate(has_mask),
     )
 
 

@@ -60,7 +60,14 @@ class Chooser(Protocol):
         """As a proposer's."""
         ...
 
-    def draw(self, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig) -> Drawn:
+    def draw(
+        self,
+        context: ImageContext,
+        points_xy: Tensor,
+        labels: Tensor,
+        prompt: PromptConfig,
+        image_clicks: tuple[Tensor, Tensor] | None = None,
+    ) -> Drawn:
         """As the function `draw`."""
         ...
 
@@ -99,15 +106,17 @@ def draw(
     points_xy: Tensor,
     labels: Tensor,
     prompt: PromptConfig,
+    image_clicks: tuple[Tensor, Tensor] | None = None,
 ) -> Drawn:
     """The best candidate at each of all clicks of an image, at the original size, without overlaps.
 
     Args:
         points_xy: float32 [K, 2], pixels of the original image.
         labels: int64 [K], contiguous classes.
+        image_clicks: both of all clicks of the image, if these are some of them; a judge counts those inside a mask.
     """
     if isinstance(proposer, Chooser):
-        return proposer.draw(context, points_xy, labels, prompt)
+        return proposer.draw(context, points_xy, labels, prompt, image_clicks)
     best, reasons = best_candidates(
         proposer.propose(context, points_xy, labels), len(labels), prompt.mask_threshold
     )

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.config import PromptConfig
-from models.inference.coarse_masks import Rough, place_masks
+from models.inference.coarse_masks import Probabilities, Rough, place_masks
 from models.masks.boxes import areas_in
 from models.masks.exclusive import groups_of, remove_overlaps_
 from tasks.inference.batches import ImageBatch
@@ -46,17 +47,17 @@ def sources_of(proposers: Sequence[tuple[str, Proposer]]) -> list[Source]:
 class ChosenMaps:
     """Probabilities of masks that several sources drew; see `Maps`."""
 
-    maps: Sequence[Rough]
+    maps: Sequence[Probabilities]
     source: Tensor
     """int64 [K]"""
 
     def at(self, rows: Tensor, points_xy: Tensor) -> Tensor:
         """Float32 [M]: maps `rows` [M] at points [M, 2] of the image."""
         found = torch.zeros(len(rows), device=points_xy.device)
-        for n, rough in enumerate(self.maps):
+        for n, maps in enumerate(self.maps):
             mine = (self.source[rows] == n).nonzero()[:, 0]
             if len(mine):
-                found[mine] = rough.maps.at(rows[mine], points_xy[mine])
+                found[mine] = maps.at(rows[mine], points_xy[mine])
         return found
 
 
@@ -86,33 +87,53 @@ class Several:
             for n, original in enumerate(batch.originals)
         ]
 
-    def draw_each(
-        self, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig
+    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> list[Proposals]:
+        """Of each source one candidate at each of all clicks."""
+        found = []
+        for (_, proposer), own in zip(self.named, context.encoding, strict=True):
+            candidates, reasons = proposer.propose(own, points_xy, labels)
+            for m in range(proposer.masks_a_click):
+                found.append(
+                    Proposals(Candidates._make(column[:, m : m + 1] for column in candidates), reasons)
+                )
+        return found
+
+    def place(
+        self,
+        proposed: Sequence[Proposals],
+        context: ImageContext,
+        points_xy: Tensor,
+        labels: Tensor,
+        prompt: PromptConfig,
     ) -> list[Drawn]:
         """The masks of each source at all clicks, with overlaps removed as `prompt.exclusive` says, within a source."""
         found = []
-        for (_, proposer), own in zip(self.named, context.encoding, strict=True):
-            proposals = proposer.propose(own, points_xy, labels)
-            for m in range(proposer.masks_a_click):
-                some = proposals.candidates
-                if some.score.shape[1] > 0:
-                    some = Candidates._make(column[:, m : m + 1] for column in some)
-                best, reasons = best_candidates(
-                    Proposals(some, proposals.reasons), len(labels), prompt.mask_threshold
-                )
-                rough = place_masks(best.mask_prob, best.cut, points_xy, labels, own.sizes, prompt)
-                found.append(Drawn(rough, best, reasons))
+        for source, proposals in zip(sources_of(self.named), proposed, strict=True):
+            sizes = context.encoding[source.proposer].sizes
+            best, reasons = best_candidates(proposals, len(labels), prompt.mask_threshold)
+            rough = place_masks(best.mask_prob, best.cut, points_xy, labels, sizes, prompt)
+            found.append(Drawn(rough, best, reasons))
         return found
 
     def features(
-        self, drawn: Sequence[Drawn], context: ImageContext, points_xy: Tensor, labels: Tensor
-    ) -> tuple[Floats, np.ndarray]:
+        self,
+        drawn: Sequence[Drawn],
+        context: ImageContext,
+        points_xy: Tensor,
+        labels: Tensor,
+        image_clicks: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Floats, NDArray[np.bool_]]:
         """What the judge sees of masks that may overlap: float64 [K, sources, FEATURES]; bool [K, sources]: whether
-        there is a mask."""
+        there is a mask.
+
+        Args:
+            image_clicks: points and classes of all clicks of the image; None: there are no more.
+        """
+        all_xy, all_labels = image_clicks or (points_xy, labels)
         typical = torch.tensor(self.judge.typical_areas, dtype=torch.float64, device=labels.device)[labels]
         masks = [one.rough.masks for one in drawn]
         areas = [areas_in(one.rough.masks, one.rough.boxes_xyxy).double() for one in drawn]
-        same = labels[:, None] == labels
+        same = labels[:, None] == all_labels
         columns = []
         for n, one in enumerate(drawn):
             area = areas[n] * context.area_scale
@@ -122,9 +143,10 @@ class Several:
                 if other != n:
                     overlap = (masks[n] & masks[other]).flatten(1).sum(1).double()
                     agreement += overlap / (areas[n] + areas[other] - overlap).clamp(min=1)
-            holds = _holds(masks[n], points_xy)
-            own = holds.diagonal().double()
-            others = ((holds & same).sum(1) - holds.diagonal().long()).double()
+            y, x = _pixels(masks[n], points_xy)
+            own = masks[n][torch.arange(len(labels), device=labels.device), y, x].double()
+            y, x = _pixels(masks[n], all_xy)
+            others = (masks[n][:, y, x] & same).sum(1) - own
             scores = [getattr(one.best, name).double().nan_to_num() for name in FEATURES[:3]]
             columns.append(
                 torch.stack(
@@ -142,11 +164,19 @@ class Several:
         has_mask = torch.stack(areas, 1) > 0
         return torch.stack(columns, 1).cpu().numpy(), has_mask.cpu().numpy()
 
-    def draw(self, context: ImageContext, points_xy: Tensor, labels: Tensor, prompt: PromptConfig) -> Drawn:
+    def draw(
+        self,
+        context: ImageContext,
+        points_xy: Tensor,
+        labels: Tensor,
+        prompt: PromptConfig,
+        image_clicks: tuple[Tensor, Tensor] | None = None,
+    ) -> Drawn:
         """The chosen mask at each click, without overlaps; see `proposer.draw`."""
         free = prompt.model_copy(update={"exclusive": "none"})
-        drawn = self.draw_each(context, points_xy, labels, free)
-        index = self.judge.choose(*self.features(drawn, context, points_xy, labels))
+        proposed = self.propose(context, points_xy, labels)
+        drawn = self.place(proposed, context, points_xy, labels, free)
+        index = self.judge.choose(*self.features(drawn, context, points_xy, labels, image_clicks))
         source = torch.from_numpy(index).to(labels.device)
         rows = torch.arange(len(labels), device=labels.device)
         best = Candidates._make(
@@ -163,7 +193,7 @@ class Several:
             mine = source == n
             masks[mine] = one.rough.masks[mine]
             boxes[mine.cpu()] = one.rough.boxes_xyxy[mine.cpu()]
-        maps = ChosenMaps([one.rough for one in drawn], source)
+        maps = ChosenMaps([one.rough.maps for one in drawn], source)
         was_drawn = masks.flatten(1).any(1)
         remove_overlaps_(masks, boxes, maps.at, points_xy, groups_of(labels, prompt.exclusive))
         names = [one.name for one in sources_of(self.named)]
@@ -171,8 +201,8 @@ class Several:
         return Drawn(Rough(masks, was_drawn, maps, boxes), best, reasons, [names[n] for n in index.tolist()])
 
 
-def _holds(masks: Tensor, points_xy: Tensor) -> Tensor:
-    """Bool [K, K]: whether mask i of [K, H, W] holds click j."""
+def _pixels(masks: Tensor, points_xy: Tensor) -> tuple[Tensor, Tensor]:
+    """y and x [K] of the pixels that hold clicks [K, 2], in masks [*, H, W]."""
     limit = points_xy.new_tensor([masks.shape[2] - 1, masks.shape[1] - 1])
     x, y = points_xy.clamp(min=torch.zeros_like(limit), max=limit).long().unbind(1)
-    return masks[:, y, x]
+    return y, x

@@ -22,7 +22,7 @@ def measured(images: int = 6, clicks: int = 40, told: bool = True, seed: int = 0
     iou = np.clip(0.5 + 0.2 * draw.normal(size=(n, 2)), 0, 1)
     if told:
         features[:, :, FEATURES.index("agreement")] = iou + 0.01 * draw.normal(size=iou.shape)
-    return Judged(np.repeat(np.arange(images), clicks), features, iou)
+    return Judged(np.repeat(np.arange(images), clicks), features, iou, np.ones((n, 2), np.bool_))
 
 
 def test_ridge_is_the_solution_of_the_normal_equations() -> None:
@@ -62,6 +62,52 @@ def test_where_features_tell_nothing_the_best_single_one_draws_all() -> None:
     assert judge.alone == "student"
     has_mask = np.array([[True, True], [True, False]])
     assert judge.choose(np.zeros((2, 2, F)), has_mask).tolist() == [1, 0]
+
+
+def test_a_mask_that_is_not_there_is_chosen_neither_in_use_nor_in_the_measurement() -> None:
+    """The student has the better masks, but none at a third of the clicks, where the teacher's is used."""
+    some = measured(told=False)
+    some.iou[:, 0], some.iou[:, 1] = 0.4, 0.8
+    lost = np.arange(len(some.iou)) % 3 == 0
+    some.iou[lost, 1], some.has_mask[lost, 1] = 0.0, False
+    judge = fit_judge(NAMES, some, "teacher")
+    best = np.where(lost, some.iou[:, 0], some.iou[:, 1]).mean()
+    rules_only = some._replace(has_mask=np.ones_like(some.has_mask))
+    assert judge.judged_iou == pytest.approx(100 * best, abs=1.0)
+    without = fit_judge(NAMES, rules_only, "teacher").judged_iou
+    assert without is not None and judge.judged_iou is not None and without < judge.judged_iou - 5
+
+
+SAM = ("teacher", "sam-1", "sam-2")
+
+
+def of_sam(own_choice: float) -> Judged:
+    """SAM's own choice between its masks has an IoU of `own_choice`, the other mask 0, the teacher's 0.5."""
+    draw = np.random.default_rng(2)
+    n = 120
+    features, iou = draw.normal(size=(n, 3, F)), np.full((n, 3), 0.5)
+    first = draw.random(n) < 0.5
+    features[:, 1, 0], features[:, 2, 0] = np.where(first, 0.9, 0.1), np.where(first, 0.1, 0.9)
+    iou[:, 1], iou[:, 2] = np.where(first, own_choice, 0.0), np.where(first, 0.0, own_choice)
+    return Judged(np.repeat(np.arange(6), 20), features, iou, np.ones((n, 3), np.bool_))
+
+
+def test_a_proposer_of_several_masks_is_also_measured_with_its_own_choice() -> None:
+    judge = fit_judge(SAM, of_sam(0.8), "teacher")
+    assert judge.iou["sam"] == pytest.approx(80.0) and judge.iou["sam-1"] < 60
+    alone = judge.model_copy(update={"alone": "sam"})
+    features = np.zeros((3, 3, F))
+    features[:, :, 0] = [[0.9, 0.1, 0.2], [0.1, 0.3, 0.2], [0.9, 0.3, 0.2]]
+    has_mask = np.array([[True, True, True], [True, True, True], [True, False, False]])
+    assert alone.choose(features, has_mask).tolist() == [2, 1, 0]
+
+
+def test_unmeasured_sam_alone_draws_with_its_own_choice() -> None:
+    judge = fit_judge(SAM, measured(0), "sam")
+    assert judge.alone == "sam" and judge.iou == {}
+    features = np.zeros((1, 3, F))
+    features[:, :, 0] = [[0.9, 0.1, 0.2]]
+    assert judge.choose(features, np.ones((1, 3), np.bool_)).tolist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from data.tables import POINTS, read_parquet
 from models.config import PromptConfig
 from tasks.common.config import Params
 from tasks.labelling import compute
+from tasks.labelling.crowded import label_crowd
+from tasks.labelling.gate import unmeasured
 from tasks.labelling.judge import FEATURES, Judge, Rule, read_judge
+from tasks.labelling.labeller import GatedRefiner, Labeller, load_refiner
 from tasks.labelling.proposer import NO_CANDIDATE, draw
 from tasks.labelling.several import Several, sources_of
 from tasks.labelling.types import Drawn, ImageContext
@@ -69,7 +72,8 @@ def test_each_mask_of_a_click_is_a_source() -> None:
 
 def test_features_by_hand() -> None:
     proposer = several([[0.5]] * 3, [[0.25, 0.75]] * 3)
-    masks = proposer.draw_each(seen(proposer), XY, LABELS, FREE)
+    proposed = proposer.propose(seen(proposer), XY, LABELS)
+    masks = proposer.place(proposed, seen(proposer), XY, LABELS, FREE)
     features, has_mask = proposer.features(masks, seen(proposer), XY, LABELS)
     assert has_mask.all() and features.shape == (3, 3, len(FEATURES))
     found = dict(zip(FEATURES, np.moveaxis(features, 2, 0), strict=True))
@@ -197,6 +201,31 @@ def test_a_crowd_is_labelled_in_pieces(
     rows = read_pseudo(workspace / "pseudo").to_pylist()
     assert sum(row["status"] in ("ok", "rough") for row in rows) > len(rows) // 2
     assert all("drawn by" in row["reason"] for row in rows if row["status"] in ("ok", "rough"))
+
+
+@pytest.mark.parametrize("prompt", [FREE, ONE_CLASS])
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_the_choice_does_not_depend_on_the_chunks_of_a_crowd(
+    place: tuple[Path, Params], prompt: PromptConfig, chunk_size: int
+) -> None:
+    """The larger squares win where they hold another click of their class, which is in another chunk."""
+    workspace, _ = place
+    weights = tuple(float(name == "log_clicks") for name in FEATURES)
+    rule = Rule(intercept=0.0, weights=weights, mean=(0.0,) * len(FEATURES), scale=(1.0,) * len(FEATURES))
+    judge = by_score(("p0", "p1-1", "p1-2"))
+    judge = judge.model_copy(update={"rules": dict.fromkeys(judge.proposers, rule)})
+    proposer = Several((("p0", Squares(count=1)), ("p1", Squares(count=2))), judge)
+    device = torch.device("cpu")
+    refiner = GatedRefiner(load_refiner(workspace, device), unmeasured(0, enlarge=1.5, rounds=1), 8)
+    labeller = Labeller(proposer, refiner, prompt, device)
+    whole = labeller.label(seen(proposer), XY, LABELS)
+    assert whole.stats.drawn_by == ["p1-2", "p1-2", "p0"]
+    found: dict[int, tuple[str, Tensor]] = {}
+    for rows, masks in label_crowd(labeller, seen(proposer), XY, LABELS, chunk_size):
+        assert masks.stats.drawn_by is not None and len(rows) <= chunk_size
+        found |= dict(zip(rows, zip(masks.stats.drawn_by, masks.rough, strict=True), strict=True))
+    assert [found[k][0] for k in range(3)] == whole.stats.drawn_by
+    assert torch.equal(torch.stack([found[k][1] for k in range(3)]), whole.rough)
 
 
 def test_probabilities_are_those_of_the_chosen_source() -> None:
