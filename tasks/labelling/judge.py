@@ -21,6 +21,8 @@ from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
 
 FILE = "judge.json"
+DRAWN_BY = "drawn by "
+"""In the reason of a point's row where there are several proposers: whose mask it has."""
 FEATURES = (
     "score",
     "maskness",
@@ -90,7 +92,7 @@ class Judge(Section):
     best_iou: float | None
     """of the best of all masks at each click: no choice can be better"""
     alone: str | None
-    """the one that is used alone: one of `proposers`, or SAM of its masks sam-1, sam-2, sam-3, by its own score; None: the
+    """the one that is used alone: one of `proposers`, or `sam` (sam-1, sam-2 or sam-3, by its own score); None: the
     rules choose"""
     rules: dict[str, Rule]
 

@@ -93,7 +93,10 @@ def measure_sources(
             points = click_points(objects.masks, click, params.seed, image_id)
             proposed = several.propose(context, points, objects.labels)
             seen, drawn_at_all = several.features(
-                several.place(proposed, context, points, objects.labels, free), context, points, objects.labels
+                several.place(proposed, context, points, objects.labels, free),
+                context,
+                points,
+                objects.labels,
             )
             columns = [
                 paired_iou(

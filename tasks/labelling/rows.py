@@ -11,11 +11,10 @@ from torch import Tensor
 
 from data.masks.rle import area, bbox_xywh, encode_many, iou_matrix
 from data.tables import PSEUDO
+from tasks.labelling.judge import DRAWN_BY
 from tasks.labelling.types import Clicks, PointMasks
 
 NOT_DRAWN = "the teacher draws no mask at this point"
-DRAWN_BY = "drawn by "
-"""In the reason of a point's row where there are several proposers: which one's mask it has."""
 TAKEN = "all pixels of its mask are likelier another point's"
 
 

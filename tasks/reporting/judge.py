@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.tables import Category
-from tasks.labelling.judge import FILE, in_words, read_judge
-from tasks.labelling.rows import DRAWN_BY
+from tasks.labelling.judge import DRAWN_BY, FILE, in_words, read_judge
 from tasks.scoring.metrics import SIZES
 
 

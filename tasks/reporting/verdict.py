@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tasks.labelling.gate import Gate
+from tasks.labelling.judge import DRAWN_BY
 from tasks.reporting.figures import count
 
 LITTLE_AP = 5.0
@@ -121,7 +122,8 @@ def lost_clicks(pseudo: pa.Table, rejected: Mapping[str, int]) -> list[Lost]:
     names = {"empty": "no mask", "failed": "no mask", "rough": "rough mask"}
     for row in pseudo.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist():
         if row["status"] in names:
-            groups[names[row["status"]]][row["reason"]] += row["count_all"]
+            why = row["reason"].partition(f"; {DRAWN_BY}")[0]  # the same reason for all proposers
+            groups[names[row["status"]]][why] += row["count_all"]
     groups["rejected"].update({reason.replace("_", " "): n for reason, n in rejected.items()})
     found = []
     for what, reasons in groups.items():

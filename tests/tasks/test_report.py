@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +275,9 @@ def test_a_graph_that_cant_be_read_leaves_the_picture_out(
 
 def test_without_dvc_yaml_the_graph_is_that_of_this_code(tmp_path: Path) -> None:
     assert pipeline_graph(tmp_path, {}, "report") == pipeline_graph(ROOT, {}, "report")
+
+
+def test_it_starts_without_torch() -> None:
+    """Importing that takes seconds."""
+    code = "import sys, tasks.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

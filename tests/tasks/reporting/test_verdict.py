@@ -96,6 +96,14 @@ def test_lost_clicks_by_reason() -> None:
     ]
 
 
+def test_lost_clicks_of_several_proposers_count_together() -> None:
+    reasons = ("gate: small; drawn by teacher", "gate: small; drawn by sam-1", "gate: small")
+    rows = [{"status": "rough", "reason": reason} for reason in reasons]
+    rows.append({"status": "ok", "reason": "drawn by teacher"})
+    table = pa.Table.from_pylist([dict.fromkeys(PSEUDO.names) | row for row in rows], schema=PSEUDO)
+    assert lost_clicks(table, {}) == [Lost("rough mask", "gate: small", 3)]
+
+
 def test_rare_reasons_are_one_row() -> None:
     rejected = {f"reason {n}": 20 - n for n in range(10)}
     found = lost_clicks(PSEUDO.empty_table(), rejected)
