@@ -79,14 +79,18 @@ def train(
         "train_student" if earlier is None else earlier.stage, params, params.student, splits, workspace, out,
         held_out=None if earlier is None else earlier.held_out,
         first_share=params.student.strong_share,
-        initial=before or _initial(params, workspace),
+        initial=before or _initial(params, workspace, earlier is not None),
         runs=runs,
         once=once,
     )  # fmt: skip
 
 
-def _initial(params: Params, workspace: Path) -> Path | None:
-    """The checkpoint of `student.start`; None for random weights."""
+def _initial(params: Params, workspace: Path, earlier: bool) -> Path | None:
+    """The checkpoint of `student.start`; None for random weights.
+
+    In an `earlier` round it isn't the promoted model, which was trained on the held-out images too: on these, where the
+    judge measures them, the student's masks would look better than they are.
+    """
     if params.student.start == "teacher":
         return workspace / "teacher"
     if params.student.start == "scratch":
@@ -100,6 +104,13 @@ def _initial(params: Params, workspace: Path) -> Path | None:
             "train_student: student.start is promoted, but no model is promoted yet: it starts from scratch"
         )
         return None
+    if earlier:
+        log.info(
+            "train_student: starts from the teacher, not from the promoted model %s, which was trained on the held-out "
+            "images",
+            start.version,
+        )  # fmt: skip
+        return workspace / "teacher"
     folder = checked_model(registry, start.version, start.model)
     log.info("train_student: starts from the promoted model %s", start.version)
     return folder

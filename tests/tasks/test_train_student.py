@@ -17,7 +17,8 @@ from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.promotion.baseline import folder_hash
 from tasks.promotion.checkpoint_start import record_checkpoints
-from tasks.train_student import read_pseudo, run
+from tasks.train_student import Round, read_pseudo, run
+from tasks.train_student import train as train_student
 from tasks.training.detector import train_detector
 from tasks.training.holdout import read_held_out
 from tasks.training.loop import Job, train
@@ -168,6 +169,24 @@ def test_a_student_may_start_from_the_promoted_model(
     teacher, student = weights_of(workspace / "teacher"), weights_of(workspace / "student")
     assert all(torch.allclose(student[name], value, atol=1e-6) for name, value in teacher.items())
     assert not all(torch.allclose(student[name], value, atol=1e-6) for name, value in scratch.items())
+
+
+def test_an_earlier_round_does_not_start_from_the_promoted_model(
+    place: tuple[Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was trained on the held-out images, where the judge measures that round's student."""
+    workspace, params = place
+    blank_registry(Path())
+    caplog.set_level("INFO")
+    run(student_with(params, **STILL), workspace)
+    promote(workspace, "student")
+    held_out = read_held_out(workspace / "teacher", Split.open(workspace / "dataset" / "strong"))
+    earlier = Round("train_rounds", workspace / "pseudo", None, held_out)
+    still = student_with(params, **STILL, start="promoted")
+    train_student(still, workspace, Path("first"), Path("runs"), earlier=earlier)
+    assert "starts from the teacher, not from the promoted model v1" in caplog.text
+    teacher, first = weights_of(workspace / "teacher"), weights_of(Path("first"))
+    assert all(torch.allclose(first[name], value, atol=1e-6) for name, value in teacher.items())
 
 
 def test_a_promoted_model_of_other_classes_starts_those_of_equal_name(
