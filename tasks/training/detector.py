@@ -27,6 +27,7 @@ from tasks.common.device import set_up
 from tasks.common.stage_main import run_folder
 from tasks.training.holdout import write_held_out
 from tasks.training.loop import Job, Piece, read_milestone, train
+from tasks.training.out_of_memory import section_of
 from tasks.training.setup import (
     StepBatch,
     new_network,
@@ -187,7 +188,7 @@ def train_detector(
         name=stage,
         model=model,
         pieces=detector_pieces(config, device, training, params.seed),
-        batches=step_batches(dataset, params, training, stage.removeprefix("train_"), first_share),
+        batches=step_batches(dataset, params, training, section_of(stage), first_share),
         config=training,
         device=device,
         run_folder=runs or run_folder(workspace, stage),

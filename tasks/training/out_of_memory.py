@@ -26,8 +26,13 @@ def explain_out_of_memory(stage: str, config: TrainConfig, device: torch.device)
             raise
         reason = str(error).splitlines()[0] if str(error) else "no memory left"
         raise TaskError(
-            f"{stage}: out of memory on {device} ({reason}). {advice(stage.removeprefix('train_'), config)}"
+            f"{stage}: out of memory on {device} ({reason}). {advice(section_of(stage), config)}"
         ) from None
+
+
+def section_of(stage: str) -> str:
+    """The section of params.yaml with the settings of a stage's training."""
+    return "student" if stage == "train_rounds" else stage.removeprefix("train_")
 
 
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:

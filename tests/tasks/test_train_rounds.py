@@ -16,6 +16,7 @@ from data.tables import POINTS, PSEUDO, read_parquet
 from models.checkpoint import load_meta
 from tasks import pseudo_label, train_rounds, train_student
 from tasks.common.config import Params
+from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
 from tasks.labelling.judge import read_judge
 from tasks.promotion.baseline import folder_hash
@@ -144,6 +145,24 @@ def test_rounds_end_where_masks_get_no_better(params: Params, monkeypatch: pytes
         {"round": 2, "held_out_iou": 50.0, "trained": False},
     ]
     assert (WORKSPACE / "rounds/student/model.json").is_file()
+
+
+def test_a_round_is_measured_by_its_judge_else_by_the_refiner(params: Params) -> None:
+    masks = WORKSPACE / "pseudo"
+    gate = read_json(WORKSPACE / "refiner/gate.json", "")
+    assert train_rounds._held_out_iou(WORKSPACE, masks) == gate["all"]["refined_iou"] is not None
+    found: dict[str, Any] = {"iou": {"teacher": 40.0, "student": 50.0}, "judged_iou": 55.0, "alone": None}
+    for change, iou in (({}, 55.0), ({"alone": "student"}, 50.0), ({"alone": "student", "iou": {}}, None)):
+        write_json(masks / "judge.json", found | change)
+        assert train_rounds._held_out_iou(WORKSPACE, masks) == iou
+
+
+def test_too_small_a_batch_names_the_student_s_section(params: Params) -> None:
+    small = params.student.model_copy(update={"batch_size": 2, "accumulate": 3})
+    with pytest.raises(TaskError, match=r"^student\.batch_size: found 2"):
+        train_rounds.run(params.model_copy(update={"student": small}), WORKSPACE)
+    # What was labelled is kept for the next run.
+    assert (WORKSPACE / "runs/train_rounds/all/round-1/pseudo/manifest.json").is_file()
 
 
 def test_a_killed_run_goes_on_where_it_was(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tasks.common.errors import TaskError
 from tasks.training.finite_guard import FiniteGuard
 from tasks.training.loop import Job, Piece, _backward, _begin, train, write_history
 from tasks.training.optimization import WeightAverage, build_optimizer, learning_rate
-from tasks.training.out_of_memory import next_accumulate
+from tasks.training.out_of_memory import explain_out_of_memory, next_accumulate
 
 BASE: dict[str, Any] = {
     "steps": 12, "batch_size": 4, "optimizer": "adamw", "lr": 0.1, "weight_decay": 0.1, "warmup_steps": 0,
@@ -258,6 +258,14 @@ def test_out_of_memory_names_the_settings(tmp_path: Path) -> None:
         setting in text
         for setting in ("accumulate: 2", "precision: bf16", "batch_size: 2", "input.short_side")
     )
+
+
+def test_out_of_memory_in_an_earlier_round_names_the_student_s_section(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TaskError, match=r"^train_rounds: .* In student of params\.yaml"),
+        explain_out_of_memory("train_rounds", config(), torch.device("cpu")),
+    ):
+        torch.empty(2**60, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
