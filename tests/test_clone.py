@@ -24,7 +24,7 @@ from tests.test_s3_dvc import Mine
 
 pytestmark = pytest.mark.line
 
-AFTER_STUDENT = ["train_student", "train_repeats", "evaluate", "compare", "report"]
+AFTER_STUDENT = ["train_rounds", "train_student", "train_repeats", "evaluate", "compare", "report"]
 
 
 class Checkout(Mine):
