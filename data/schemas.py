@@ -74,7 +74,7 @@ PSEUDO = pa.schema(
         ("image_id", pa.int64()),
         ("category_id", pa.int64()),
         ("status", pa.string()),  # "ok", "rough", "empty", "failed"
-        ("reason", pa.string()),  # why, where status is not "ok"
+        ("reason", pa.string()),  # why, where status is not "ok"; of several proposers, whose mask
         ("level", pa.int32()),
         ("class_score", pa.float32()),
         ("maskness", pa.float32()),

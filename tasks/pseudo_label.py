@@ -1,6 +1,7 @@
 """Makes a pseudo mask at every point of the weak images: the mask of a proposer, such as the teacher, refined.
 
-Each point gets one row, with one of these statuses, and a reason unless `ok`:
+Each point gets one row, with one of these statuses, and a reason unless `ok` (with several proposers the reason of each
+mask, also if `ok`, ends with whose it is):
 
 - `ok`: a refined mask;
 - `rough`: the rough mask alone, since the refined mask is empty or the gate rejects masks of this size;
