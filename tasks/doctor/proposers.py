@@ -27,6 +27,12 @@ def check_proposers(params: Params, root: Path, diagnosis: Diagnosis) -> None:
         step = "set it to 0.1 or more if there are images enough; else one proposer draws all masks"
         fault = Fault("params.yaml", "teacher.holdout", "0 with several proposers", expected, step)
         diagnosis.warn("proposers", fault)
+    if params.rounds > 1 and params.student.masks == "none":
+        expected = "1, since a student that isn't trained on clicks draws no better masks than the teacher"
+        fault = Fault(
+            "params.yaml", "rounds", f"{params.rounds} with student.masks: none", expected, "set it to 1"
+        )
+        diagnosis.warn("proposers", fault)
 
 
 def _sam(sam: SamConfig, root: Path, diagnosis: Diagnosis) -> None:

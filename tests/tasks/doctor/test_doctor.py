@@ -529,8 +529,14 @@ def rounds_unmeasured(p: Project) -> None:
     p.recipe["rounds"] = 2
 
 
+def rounds_without_clicks(p: Project) -> None:
+    p.recipe["rounds"] = 2
+    p.recipe["student"]["masks"] = "none"
+
+
 WARNINGS = [
     (rounds_unmeasured, "proposers", "teacher.holdout: found 0 with several proposers"),
+    (rounds_without_clicks, "proposers", "rounds: found 2 with student.masks: none; expected 1"),
     (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
     (timm_to_fetch, "weights", "found pretrained, and no model.safetensors of timm/vit_base_patch16_224.augreg2"),
     (
