@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from data.tables import POINTS, read_parquet
@@ -26,6 +31,7 @@ from tasks.labelling.types import Drawn, ImageContext
 from tasks.pseudo_label import run
 from tasks.train_student import read_pseudo
 from tests.models.sam.tiny import MODELS, saved
+from tests.tasks.conftest import ROOT
 from tests.tasks.labelling.test_proposer import NAN, Squares, context
 from tests.tasks.labelling.test_sam_proposer import with_sam
 from tests.tasks.test_pseudo_label import files, image_counts, place
@@ -159,6 +165,24 @@ def test_teacher_and_sam_in_a_whole_stage(place: tuple[Path, Params], tmp_path: 
     shutil.rmtree(workspace / "runs" / "pseudo_label")
     run(params, workspace)
     assert files(workspace) == before
+
+
+@pytest.mark.slow
+def test_two_processes_choose_as_one_does(place: tuple[Path, Params], tmp_path: Path) -> None:
+    """The first one measures the judge, which both read."""
+    workspace, params = place
+    params = together(params, saved("sam", tmp_path / "weights"))
+    run(params, workspace)
+    expected = files(workspace)
+    shutil.rmtree(workspace / "runs" / "pseudo_label")
+    shutil.rmtree(workspace / "pseudo")
+    two = params.model_copy(update={"runtime": params.runtime.model_copy(update={"processes": 2})})
+    Path("params.yaml").write_text(yaml.safe_dump(two.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-m", "tasks.pseudo_label"]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": path})
+    assert files(workspace) == expected
+    assert json.loads((workspace / "runs/pseudo_label/run.json").read_text())["processes"] == 2
 
 
 def test_a_killed_run_goes_on_and_the_judge_is_measured_once(
