@@ -3,7 +3,8 @@
 For each proposer a ridge regression predicts the IoU that its mask, once refined, has with the true one, from what is
 known without it: scores, size, agreement with the other proposers' masks, other clicks inside. The mask of the greatest
 predicted IoU is used. The rule is measured on images that it was not fitted on (each held-out image in turn is left
-out); if it isn't better there than the best single proposer, that one is used alone. judge.json has all figures.
+out); if it isn't better there than the best single proposer by more than its standard error, that one is used alone.
+judge.json has all figures.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.common.config import Section
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
+from tasks.labelling.gate import mean_over_images
 
 FILE = "judge.json"
 DRAWN_BY = "drawn by "
@@ -43,6 +45,8 @@ FEATURES = (
 """
 RIDGE = 1.0
 """The penalty of standardised weights, in units of clicks."""
+ERRORS = 1.0
+"""By so many standard errors of its gain (over images) the choice must be better than the best single proposer."""
 LEAST_IMAGES = 2
 LEAST_CLICKS = 20
 
@@ -63,16 +67,19 @@ class Judged(NamedTuple):
 
 
 class Rule(Section):
-    """A proposer's regression: predicted IoU = intercept + weights . (features - mean) / scale."""
+    """A proposer's regression: predicted IoU = intercept + weights . (features - mean) / scale, of features limited to
+    the range that they had when it was fitted: a square would grow without bounds outside of it."""
 
     intercept: float
     weights: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
     mean: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
     scale: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+    low: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+    high: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
 
     def predict(self, features: Floats) -> Floats:
         """Predicted IoU [n] of features [n, len(FEATURES)]."""
-        standard = (features - np.array(self.mean)) / np.array(self.scale)
+        standard = (features.clip(self.low, self.high) - np.array(self.mean)) / np.array(self.scale)
         return np.asarray(self.intercept + standard @ np.array(self.weights), np.float64)
 
 
@@ -143,16 +150,17 @@ def fit_judge(
         inside = measured.images == image
         rules = _fit(measured, ~inside)
         chosen[inside] = _greatest(rules, measured.features[inside], measured.has_mask[inside])
-    judged = float(measured.iou[np.arange(clicks), chosen].mean())
+    judged = measured.iou[np.arange(clicks), chosen]
+    gain = mean_over_images(measured.images, judged - each[best])
     return Judge(
         proposers=tuple(proposers),
         typical_areas=tuple(typical_areas),
         images=images,
         clicks=clicks,
         iou={name: _percent(value) for name, value in single.items()},
-        judged_iou=_percent(judged),
+        judged_iou=_percent(float(judged.mean())),
         best_iou=_percent(float(measured.iou.max(1).mean())),
-        alone=None if judged > single[best] else best,
+        alone=None if gain.mean > ERRORS * (gain.error or 0.0) else best,
         rules=dict(zip(proposers, _fit(measured, np.ones(clicks, np.bool_)), strict=True)),
     )
 
@@ -206,9 +214,15 @@ def ridge(features: Floats, target: Floats) -> Rule:
     standard = (features - mean) / scale
     gram = standard.T @ standard + RIDGE * np.eye(features.shape[1])
     weights = np.linalg.solve(gram, standard.T @ (target - target.mean()))
-    rounded = (np.round(values, 9).tolist() for values in (weights, mean, scale))
-    weights_, mean_, scale_ = (tuple(map(float, values)) for values in rounded)
-    return Rule(intercept=round(float(target.mean()), 9), weights=weights_, mean=mean_, scale=scale_)
+    columns = {
+        "weights": weights,
+        "mean": mean,
+        "scale": scale,
+        "low": features.min(0),
+        "high": features.max(0),
+    }
+    rounded = {name: tuple(np.round(values, 9).tolist()) for name, values in columns.items()}
+    return Rule(intercept=round(float(target.mean()), 9), **rounded)
 
 
 def _percent(value: float) -> float:

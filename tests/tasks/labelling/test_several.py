@@ -44,10 +44,16 @@ XY = torch.tensor([[10.5, 10.5], [12.5, 10.5], [22.5, 10.5]])
 LABELS = torch.tensor([0, 0, 1])
 
 
+def rule_of(weights: tuple[float, ...]) -> Rule:
+    none, one, far = ((value,) * len(FEATURES) for value in (0.0, 1.0, 1e9))
+    low = (-1e9,) * len(FEATURES)
+    return Rule(intercept=0.0, weights=weights, mean=none, scale=one, low=low, high=far)
+
+
 def by_score(names: tuple[str, ...], areas: tuple[float, ...] = (9.0, 25.0)) -> Judge:
     """Predicts a mask's IoU to be its score."""
     weights = tuple(float(name == "score") for name in FEATURES)
-    rule = Rule(intercept=0.0, weights=weights, mean=(0.0,) * len(FEATURES), scale=(1.0,) * len(FEATURES))
+    rule = rule_of(weights)
     return Judge(
         proposers=names, typical_areas=areas, images=2, clicks=20, iou=dict.fromkeys(names, 0.0), judged_iou=1.0,
         best_iou=1.0, alone=None, rules=dict.fromkeys(names, rule),
@@ -235,7 +241,7 @@ def test_the_choice_does_not_depend_on_the_chunks_of_a_crowd(
     """The larger squares win where they hold another click of their class, which is in another chunk."""
     workspace, _ = place
     weights = tuple(float(name == "log_clicks") for name in FEATURES)
-    rule = Rule(intercept=0.0, weights=weights, mean=(0.0,) * len(FEATURES), scale=(1.0,) * len(FEATURES))
+    rule = rule_of(weights)
     judge = by_score(("p0", "p1-1", "p1-2"))
     judge = judge.model_copy(update={"rules": dict.fromkeys(judge.proposers, rule)})
     proposer = Several((("p0", Squares(count=1)), ("p1", Squares(count=2))), judge)
