@@ -56,6 +56,8 @@ MANIFESTS = {  # folder in the workspace: stage that makes it
     "evaluation": "evaluate",
     "comparison": "compare",
 }
+OPTIONAL = {"train_rounds": ("rounds", "rounds"), "train_repeats": ("repeats", "trainings")}
+"""Stages that most often have nothing to do: their manifest's folder, and its count of what was done."""
 CROPS = 12
 """False alarms, and missed objects, that the page shows."""
 LOSS_NAMES = {"loss": "total", "loss_mask": "mask", "loss_category": "class"}
@@ -145,7 +147,8 @@ def _pipeline(params: Params, workspace: Path, counts: Mapping[str, Mapping[str,
     # dvc.yaml isn't a dependency of stage report: any edit would make the report stale. An edge changes only with a
     # stage's deps or outs, or with ingest.* and points.*, which name the inputs of ingest and import_points. That stage
     # runs again, and if its results change, so does the report. If they don't, the page's figures stay right.
-    graph = pipeline_graph(workspace.parent, params.model_dump(mode="json"), "report")
+    idle = [stage for stage, (folder, key) in OPTIONAL.items() if not counts[folder][key]]
+    graph = pipeline_graph(workspace.parent, params.model_dump(mode="json"), "report", idle)
     steps = steps_of(graph, workspace, counts)
     return {
         "diagram": picture(steps) if steps else None,

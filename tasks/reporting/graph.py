@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -39,17 +39,24 @@ class _Files(NamedTuple):
     writes: list[PurePosixPath]
 
 
-def pipeline_graph(project: Path, params: Mapping[str, Any], target: str) -> list[Stage]:
+def pipeline_graph(
+    project: Path, params: Mapping[str, Any], target: str, idle: Collection[str] = ()
+) -> list[Stage]:
     """The stages that `target` depends on, in the order of dvc.yaml; none, with a warning, if it can't be used.
 
     Args:
         project: the folder of dvc.yaml; without one the stages are those of this code's own dvc.yaml.
         params: params.yaml as nested dicts, for the `${...}` in dvc.yaml.
         target: the stage at the end, which is left out.
+        idle: stages that had nothing to do, which are left out too.
     """
     path = project / FILE if (project / FILE).is_file() else ROOT / FILE
     try:
-        stages = {name: _files(stage, params) for name, stage in strict_yaml.read(path)["stages"].items()}
+        stages = {
+            name: _files(stage, params)
+            for name, stage in strict_yaml.read(path)["stages"].items()
+            if name not in idle
+        }
         return _laid_out(stages, target)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # DVC may accept a file that our stricter reader refuses. The report is worth having without the picture.

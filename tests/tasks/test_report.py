@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rich.console import Console
 
-from tasks.report import fairness
+from tasks.report import OPTIONAL, fairness
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, nice_step, smooth
 from tasks.reporting.figures import difference, figure, summary_table
 from tasks.reporting.gallery import mask_path, spread
@@ -213,12 +213,14 @@ def test_spread(count: int, wanted: int, chosen: list[int]) -> None:
 def test_the_picture_is_dvc_yamls_graph(tmp_path: Path) -> None:
     """A box a stage above the report, an arrow where results flow and no other stage is between."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    idle = [*OPTIONAL]
     demo = steps_of(
-        pipeline_graph(ROOT, params, "report"), tmp_path,
+        pipeline_graph(ROOT, params, "report", idle), tmp_path,
         {"points": {"points": 3, "rejected": 1, "files_rejected": 2}, "comparison": {"draws": 1}},
     )  # fmt: skip
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert [step.stage.name for step in demo] == [name for name in stages if name not in ("code", "report")]
+    drawn = [name for name in stages if name not in ("code", "report", *idle)]
+    assert [step.stage.name for step in demo] == drawn
     after = {step.stage.name: step.stage.after for step in demo}
     assert after["ingest"] == ("make_demo",) and after["import_points"] == after["train_teacher"] == (
         "ingest",
@@ -226,9 +228,11 @@ def test_the_picture_is_dvc_yamls_graph(tmp_path: Path) -> None:
     assert after["pseudo_label"] == ("import_points", "train_refiner")
     params["ingest"] |= {"images": "photos", "annotations": "labels"}
     params["points"]["files"] = "clicks"
-    own = steps_of(pipeline_graph(ROOT, params, "report"), tmp_path, {})
+    own = steps_of(pipeline_graph(ROOT, params, "report", idle), tmp_path, {})
     assert [step.stage.name for step in own] == [name for name in after if name != "make_demo"]
-    for steps, arrows in ((demo, 11), (own, 10)):
+    whole = steps_of(pipeline_graph(ROOT, params, "report"), tmp_path, {})
+    assert {step.stage.name for step in whole} - {step.stage.name for step in own} == {*OPTIONAL}
+    for steps, arrows in ((demo, 9), (own, 8)):
         svg = picture(steps)
         assert svg.count('class="box"') == len(steps)
         assert svg.count('class="arrow"') == arrows
