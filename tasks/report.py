@@ -85,11 +85,13 @@ def run(params: Params, workspace: Path) -> None:
     judged = (workspace / "pseudo" / JUDGE).is_file()
     gate = read_gate(workspace / ("pseudo" if judged else "refiner"))
     models = _models(workspace)
-    statements = verdict(metrics, counts, models["fairness"]["steps"][1], gate)
+    training = read_json(workspace / "student" / "model.json", "train_student")["training"]
+    statements = verdict(metrics, counts, training["steps"], training["masks"], gate)
     page = render(
         REPORT_TEMPLATE,
         title=params.report.title,
         verdict=statements,
+        learnt_masks=training["masks"],
         lost_clicks=lost_clicks(weak.pseudo, manifests["points"].get("rejected_because", {})),
         counts=counts,
         images_rejected=sum(counts[f"dataset/{name}"]["rejected"] for name in ("strong", "weak", "val")),

@@ -98,18 +98,17 @@ def make_plan(
     if budget is not None:
         steps, note = _fit(budget, sum(times) - times.trainings, times.trainings)
         notes += [note] if note else []
-        choices = replace(choices, steps=steps)
+        choices, times = replace(choices, steps=steps), times.scaled(steps)
     planned = [*data, *plan(facts, machine, choices)]
     written, params = _params(planned, current, before)
-    if budget is not None:
-        times = forecast(params, splits, facts)
     if not dry:
         _write(planned, written)
     return Plan(planned, written.kept, facts, times._asdict(), diagnosis, notes)
 
 
 def _fit(budget: float, fixed: float, trainings: float) -> tuple[float, str | None]:
-    """The factor of all steps with which a run fits into a budget, at least `LEAST_STEPS`; a note if it doesn't fit.
+    """The factor of all steps with which a run fits into a budget, at least `LEAST_STEPS`; a note if it doesn't fit, or
+    if the trainings are shorter than usual.
 
     Args:
         budget: seconds.
@@ -117,10 +116,17 @@ def _fit(budget: float, fixed: float, trainings: float) -> tuple[float, str | No
         trainings: seconds of the trainings at the usual numbers of steps.
     """
     steps = (RESERVE * budget - fixed) / trainings
-    if steps >= LEAST_STEPS:
+    if steps >= 1:
         return steps, None
-    least = format_seconds((fixed + LEAST_STEPS * trainings) / RESERVE)
-    text = f"--budget: {format_seconds(budget)} isn't enough; planned is the least that learns something, {least}"
+    usual = format_seconds(fixed + trainings)
+    if steps >= LEAST_STEPS:
+        text = f"--budget: {100 * steps:.0f}% of the usual steps fit into it; the model is better with all, in {usual}"
+        return steps, text
+    least = format_seconds(fixed + LEAST_STEPS * trainings)
+    text = (
+        f"--budget: {format_seconds(budget)} isn't enough; planned is the least that learns something, {least}; the "
+        f"model is better with all usual steps, in {usual}"
+    )
     return LEAST_STEPS, text
 
 

@@ -43,6 +43,18 @@ def check_paths(
         swapped = any(not is_s3(one) and Path(one).is_dir() and _has_images(Path(one)) for one in masks)
         step = "swap --images and --masks" if swapped else "name the folder of the images"
         faults.append(Fault("--images", images, "a folder without images", "one with images", step))
+    step = "swap --images and --masks, or name the folder of the masks"
+    photographs = (".jpg", ".jpeg", ".webp")
+    faults += [
+        Fault("--masks", name, "a folder of photographs alone", "files with masks", step)
+        for name in masks
+        if _holds_only(name, photographs)
+    ]
+    faults += [
+        Fault("--points", name, "a folder of images alone", "files of clicks", "name the file of the clicks")
+        for name in points
+        if _holds_only(name, IMAGE_SUFFIXES)
+    ]
     # DVC refuses a stage whose results are inside of what it reads.
     step = "name a project folder outside of it, such as ../" + root.resolve().name
     faults += [
@@ -52,6 +64,13 @@ def check_paths(
     ]
     if faults:
         raise DataError(faults)
+
+
+def _holds_only(name: str, suffixes: tuple[str, ...]) -> bool:
+    if is_s3(name) or not Path(name).is_dir():
+        return False
+    found = {path.suffix.lower() for path in Path(name).rglob("*") if path.is_file()}
+    return bool(found) and found <= {*suffixes}
 
 
 def _has_images(folder: Path) -> bool:

@@ -5,6 +5,7 @@ The values to set are those of the plan for these data (tasks/planning/rules.py)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,14 +18,12 @@ from tasks.common.config import Params
 from tasks.doctor.finding import Diagnosis
 from tasks.doctor.needs import memory_free
 from tasks.planning.facts import Facts, data_facts, machine_facts
-from tasks.planning.rules import LEAST_HELD_OUT, Choices, plan
+from tasks.planning.rules import CPU_SIDES, LEAST_HELD_OUT, SMALL, Choices, plan
 
 LEAST_MASKS = 5
 """Of a class: fewer don't show what it looks like."""
 MANY_MASKS = 2000
 """With fewer, ImageNet weights gain most."""
-SMALL = 8.0
-"""Pixels of an object after resizing: with less, a mask is a few places of the mask map."""
 LEAST_EPOCHS, MOST_EPOCHS = 3, 1000
 MISSING = 0.5
 """Of the objects of an image with masks: with fewer clicks on an image, objects without a click are likely."""
@@ -59,13 +58,15 @@ def _input(params: Params, facts: Facts, planned: Mapping[str, Any]) -> Iterator
     if not params.input.enlarge:
         scale = min(1.0, scale)
     quarter, after = (float(np.quantile(facts.object_sizes, 0.25)) * factor for factor in (1.0, scale))
-    if scale < 0.75 and after < SMALL <= quarter:
+    # A CPU has no time for more than the larger of the plan's sizes.
+    if scale < 0.75 and after < SMALL <= quarter and params.input.short_side < CPU_SIDES[1]:
         found = (
             f"{params.input.short_side}, where images have {short:.0f}: a quarter of the objects is under "
-            f"{after:.0f} px then, {quarter:.0f} px in the images"
+            f"{after:.1f} px then, {quarter:.1f} px in the images"
         )
         side = min(short, params.input.short_side * SMALL / after)
-        step = f"set it to {32 * round(side / 32)} or more"
+        least = 32 * math.ceil(side / 32)
+        step = f"set it to {least} or more, and input.max_side to {least} or more"
         if planned["input.tile"] is not None:
             step += f", or keep the images' size and set input.tile to {planned['input.tile']}"
         yield "small_input", _set("input.short_side", found, f"objects of {SMALL:.0f} px or more", step)

@@ -59,6 +59,14 @@ class Forecast(NamedTuple):
         """Those that are proportional to the number of steps."""
         return self.train_teacher + self.train_refiner + self.train_student
 
+    def scaled(self, steps: float) -> Forecast:
+        """With `steps` times as many steps."""
+        return self._replace(
+            train_teacher=steps * self.train_teacher,
+            train_refiner=steps * self.train_refiner,
+            train_student=steps * self.train_student,
+        )
+
 
 def fastest(params: Params, strong: Split, machine: Machine) -> tuple[str, int]:
     """Precision and threads of the fastest teacher's step; float32 and one thread unless others are worth it."""

@@ -53,6 +53,8 @@ CPU_WHOLE = 512
 """Short side above which a CPU doesn't train on whole images at their own size."""
 SMALL_ON_IMAGE = 1 / 8
 """Median size as a share of the short side: smaller objects are learnt from crops."""
+SMALL = 8.0
+"""Pixels of an object after resizing: with less, a mask is a few places of the mask map."""
 FINE = 20.0
 """Median size in input pixels below which masks have stride 2, on small crops."""
 FINE_CROP = 192
@@ -130,7 +132,7 @@ def _shape(facts: Facts, machine: Machine) -> _Shape:
         longest = min(GPU_LONG_SIDE, 32 * math.ceil(side * max(1.0, long / short) / 32))
     else:
         quarter = _quantile(facts.object_shares, 0.25)
-        side = CPU_SIDES[0] if quarter * CPU_SIDES[0] >= 6 else CPU_SIDES[1]
+        side = CPU_SIDES[0] if quarter * CPU_SIDES[0] >= SMALL else CPU_SIDES[1]
         longest = 32 * math.ceil(side * min(2.0, max(1.0, long / short)) / 32)
     reason = f"images of {short:.0f} x {long:.0f} px, objects of {100 * share:.0f}% of the short side"
     reason += "" if machine.gpu else "; a CPU trains on smaller copies"

@@ -145,6 +145,8 @@ def judge(
         why = "no class is known to both" if not classes else "no class that both know has an object there"
         return "unknown", [f"The val images can't tell it from {version}: {why}."]
     reasons = [_reason("AP", overall, config.ap_tolerance, "ap_tolerance", _interval(overall, config))]
+    if overall.low is not None and overall.high is not None and overall.low <= 0 <= overall.high:
+        reasons.append("The interval holds 0: on these images the difference may be chance.")
     broken = [one for one in classes if one.broken]
     for one in sorted(broken, key=lambda one: one.difference or 0.0):
         reasons.append(

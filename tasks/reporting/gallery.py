@@ -60,8 +60,10 @@ class Panel(NamedTuple):
 
 
 def instance_colour(n: int) -> tuple[int, int, int]:
-    """RGB of the n-th instance: neighbours in number are far apart in hue (golden angle)."""
-    red, green, blue = colorsys.hsv_to_rgb((n * 0.61803398875) % 1, 0.75 if n % 2 else 0.95, 1.0)
+    """RGB of the n-th instance: neighbours in number are far apart in hue (golden angle). None is red, the colour of
+    errors."""
+    hue = 0.08 + 0.84 * ((n * 0.61803398875) % 1)
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75 if n % 2 else 0.95, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

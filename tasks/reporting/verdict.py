@@ -18,6 +18,7 @@ BEHIND = 0.5
 """AP points by which the student may be below its teacher."""
 LOST_SHARE = 0.1
 """Of the clicks: with more that became no mask, or were rejected, something is wrong with them or with the teacher."""
+FEW_STEPS = 1000
 FEW_IMAGES, FEW_OBJECTS = 20, 100
 """On the validation images: with fewer, AP is uncertain by several points."""
 MOST_REASONS = 8
@@ -41,7 +42,7 @@ class Lost(NamedTuple):
 
 
 def verdict(
-    metrics: Mapping[str, Mapping[str, Any]], counts: Counts, steps: int, gate: Gate
+    metrics: Mapping[str, Mapping[str, Any]], counts: Counts, steps: int, masks: str, gate: Gate
 ) -> list[Statement]:
     """The statements.
 
@@ -49,10 +50,11 @@ def verdict(
         metrics: metrics.json.
         counts: of each folder's manifest.
         steps: of the student's training.
+        masks: `student.masks`.
         gate: of the refiner.
     """
     found = [*_student(metrics, counts, steps), *_clicks(metrics["pseudo"], counts)]
-    found += [*_remarks(counts, gate)]
+    found += [*_remarks(counts, steps, masks, gate)]
     return found or [
         Statement("good", "No sign of trouble: the sections below show what the figures rest on.")
     ]
@@ -95,17 +97,22 @@ def _clicks(pseudo: Mapping[str, Any], counts: Counts) -> Iterator[Statement]:
         )  # fmt: skip
 
 
-def _remarks(counts: Counts, gate: Gate) -> Iterator[Statement]:
+def _remarks(counts: Counts, steps: int, masks: str, gate: Gate) -> Iterator[Statement]:
+    if steps < FEW_STEPS:
+        yield Statement(
+            "", f"The student was trained for {count(steps, 'step')}, which is short: more (student.steps and "
+            "teacher.steps, or a plan with a larger --budget) most often give a better model."
+        )  # fmt: skip
     images, objects = counts["dataset/val"]["images"], counts["evaluation"]["val_instances"]
     if objects > 0 and (images < FEW_IMAGES or objects < FEW_OBJECTS):
         yield Statement(
             "", f"AP is measured on {count(images, 'image')} with {count(objects, 'object')}: another choice of so few "
-            "may give several points more or less. More images with masks as ingest.val make it certain."
+            "may give several points more or less. It takes more images with masks to know better."
         )  # fmt: skip
-    if not gate.bins:
+    if not gate.bins and masks == "refined":
         yield Statement(
             "", "Whether refining helps was not measured, and it is used for all masks: compare the rough and the "
-            "refined masks below. teacher.holdout measures it."
+            "refined masks below. If the rough ones are better, set student.masks to rough."
         )  # fmt: skip
 
 

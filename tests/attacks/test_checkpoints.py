@@ -37,9 +37,9 @@ from tasks.common.errors import TaskError
 from tasks.labelling.gate import Comparison, unmeasured, write_gate
 from tasks.tools.import_checkpoint import import_checkpoint
 from tasks.tools.predict_images import predict_images
-from tasks.training.detector import start_from
 from tasks.training.resume import States
 from tasks.training.setup import new_network
+from tasks.training.start import start_from
 from tests.attacks.attack import Attack, check
 from tests.models.conftest import BACKBONE, REFINENET, SOLOV2
 
@@ -352,7 +352,7 @@ def started(network: Callable[[], SOLOv2]) -> Callable[[Place], str]:
         model = network()
         before = {key: value.clone() for key, value in model.state_dict().items()}
         try:
-            start_from(model, place.model)
+            start_from("train_student", model, place.model, ["a", "b"])
         finally:
             assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
         return "started"

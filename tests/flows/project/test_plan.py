@@ -3,16 +3,17 @@ from __future__ import annotations
 import pytest
 
 from flows.project.plan import _fit
+from tasks.common.progress import format_seconds
 
 
 @pytest.mark.parametrize(
     ("budget", "fixed", "trainings", "factor", "least"),
     [
-        (1000, 100, 1600, 0.5, None),
+        (1000, 100, 1600, 0.5, "50% of the usual steps"),  # of which all take 1,700 s
         (10_000, 100, 1000, 8.9, None),  # more than the usual steps
-        (1000, 700, 1000, 0.2, None),  # just enough
-        (999, 700, 1000, 0.2, "16 min 40 s"),  # 1,000 seconds
-        (60, 700, 1000, 0.2, "16 min 40 s"),
+        (1000, 700, 1000, 0.2, "20% of the usual steps"),  # just enough
+        (999, 700, 1000, 0.2, "the least that learns something, 15 min 00 s"),
+        (60, 700, 1000, 0.2, "the least that learns something, 15 min 00 s"),
     ],
 )
 def test_steps_that_fit_a_budget(
@@ -21,4 +22,5 @@ def test_steps_that_fit_a_budget(
     found, note = _fit(budget, fixed, trainings)
     assert found == pytest.approx(factor)
     assert (note is None) == (least is None)
-    assert least is None or (note is not None and note.endswith(least))
+    usual = format_seconds(fixed + trainings)
+    assert least is None or (note is not None and least in note and note.endswith(usual))

@@ -12,12 +12,14 @@ from data.tables import PSEUDO
 from tasks.labelling.gate import Bin, Comparison, Gate, unmeasured
 from tasks.reporting.verdict import Lost, lost_clicks, verdict
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "student": 40.0,
     "teacher": 39.0,
     "points": 1000,
     "masks": 950,
     "rejected": 10,
+    "steps": 1500,
+    "masks_learnt": "refined",
     "images": 50,
     "objects": 400,
 }
@@ -42,7 +44,7 @@ def statements(gate: Gate = MEASURED, **changed: Any) -> list[tuple[str, str]]:
         "dataset/val": {"images": one["images"]},
         "evaluation": {"val_instances": one["objects"]},
     }
-    return [tuple(found) for found in verdict(metrics, counts, 1500, gate)]
+    return [tuple(found) for found in verdict(metrics, counts, one["steps"], one["masks_learnt"], gate)]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,8 @@ def statements(gate: Gate = MEASURED, **changed: Any) -> list[tuple[str, str]]:
         ({"rejected": 1, "points": 1, "masks": 1}, "bad", "1 click of 2 was rejected"),
         ({"images": 19}, "", "on 19 images with 400 objects"),
         ({"objects": 99}, "", "on 50 images with 99 objects"),
-        ({"gate": UNMEASURED}, "", "Whether refining helps was not measured"),
+        ({"gate": UNMEASURED}, "", "Whether refining helps was not measured.*set student.masks to rough"),
+        ({"steps": 999}, "", "trained for 999 steps, which is short"),
     ],
 )
 def test_each_statement_alone(changed: dict[str, Any], style: str, words: str) -> None:
@@ -67,8 +70,8 @@ def test_each_statement_alone(changed: dict[str, Any], style: str, words: str) -
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"student": 5.0, "teacher": 5.5}, {"masks": 901}, {"rejected": 111}, {"images": 20, "objects": 100},
-     {"points": 0, "masks": 0, "rejected": 0}],
+    [{}, {"gate": UNMEASURED, "masks_learnt": "rough"}, {"steps": 1000}, {"student": 5.0, "teacher": 5.5},
+     {"masks": 901}, {"rejected": 111}, {"images": 20, "objects": 100}, {"points": 0, "masks": 0, "rejected": 0}],
 )  # fmt: skip
 def test_no_sign_of_trouble_up_to_the_limits(changed: dict[str, Any]) -> None:
     assert [style for style, _ in statements(**changed)] == ["good"]
