@@ -26,6 +26,13 @@ from tasks.intake.rejected import rejected_images
 
 log = logging.getLogger(__name__)
 
+WORDS = {
+    "superseded": "another file has an export of the same annotation that is as new or newer",
+    "same_record": "another file has the same point",
+    "duplicate_annotator": "another annotator clicked on the same object",
+}
+"""Of reasons to leave a record out, where the name alone doesn't say it."""
+
 
 class Imported(NamedTuple):
     """The points of some point files, and what can't be used of them.
@@ -147,9 +154,15 @@ def _write(imported: Imported, weak_images: int, workspace: Path) -> None:
         counts["images"],
         weak_images,
         counts["rejected"],
-        f", {counts['set_aside']} left out" if counts["set_aside"] else "",
+        f", {counts['set_aside']} left out ({_why_left_out(reasons)})" if counts["set_aside"] else "",
         f"; whole files not read: {counts['files_rejected']}" if counts["files_rejected"] else "",
     )
+
+
+def _why_left_out(reasons: Mapping[str, int]) -> str:
+    """`superseded by a newer or other file 55, ...`, the most frequent first."""
+    found = sorted((-n, reason) for reason, n in reasons.items() if reason in SET_ASIDE)
+    return ", ".join(f"{WORDS.get(reason, reason.replace('_', ' '))} {-n}" for n, reason in found)
 
 
 def files_read(files: PointSet) -> dict[str, dict[str, Any]]:

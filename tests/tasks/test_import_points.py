@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def changed(params: Params, **section: Any) -> Params:
     return params.model_copy(update={"points": params.points.model_copy(update=section)})
 
 
-def test_boxes_beside_points_do_not_stop_the_step(place: tuple[Path, Params, dict[str, Any]]) -> None:
+def test_boxes_beside_points_do_not_stop_the_step(
+    place: tuple[Path, Params, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
     workspace, params, _ = place
     weak = Split.open(workspace / "dataset" / "weak").image(0)
     shapes = [
@@ -109,7 +112,9 @@ def test_boxes_beside_points_do_not_stop_the_step(place: tuple[Path, Params, dic
     document = {"imagePath": weak["file_name"], "imageWidth": weak["width"], "shapes": shapes}
     Path("workspace/demo/points/one.json").write_text(json.dumps(document))
     Path("workspace/demo/points/classes.yaml").write_text("Apple!: apple\ndirt:\n")
-    run(changed(params, classes="classes.yaml"), workspace)
+    with caplog.at_level(logging.INFO):
+        run(changed(params, classes="classes.yaml"), workspace)
+    assert "0 rejected, 2 left out (ignored class 1, not a point 1)" in caplog.messages[-1]
     manifest = json.loads((workspace / "points" / "manifest.json").read_text())
     assert manifest["counts"]["set_aside"] == 2 and manifest["counts"]["rejected"] == 0
     assert manifest["rejected_because"] == {"ignored_class": 1, "not_a_point": 1}

@@ -39,7 +39,7 @@ GOOD = facts_of(SIZES, [64] * 100, per_image=5, masks={"class 0": 5000})
     [
         (lambda r: None, GOOD, None, []),
         (lambda r: None, facts_of(SIZES, [490] * 100, per_image=5, masks={"class 0": 5000}), "small_input",
-         ["64, where images have 490", "3 px then", "set it to"]),
+         ["64, where images have 490", "3.4 px then", "set it to"]),
         (lambda r: None, facts_of(SIZES, [64] * 100, per_image=5), "random_weights", ["100 masks", "efficientnet"]),
         (lambda r: r["teacher"].update(holdout=0.03), GOOD, "holdout", ["1 of 40", "set it to 0.1"]),
         (lambda r: r["teacher"].update(steps=20, milestones=[0.5]), GOOD, "teacher_steps",
