@@ -29,8 +29,8 @@ from tasks.common.config import Params, RefinerConfig
 from tasks.common.device import set_up
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder, stage_main
-from tasks.labelling.gate import Gate, build_gate, write_gate
-from tasks.labelling.measure_refiner import measure
+from tasks.labelling.gate import Gate, write_gate
+from tasks.labelling.measure_refiner import measured_gate
 from tasks.labelling.proposer import make_proposer
 from tasks.training.holdout import read_held_out
 from tasks.training.loop import Job, Piece, read_milestone, train
@@ -129,11 +129,7 @@ def choose_weights(
     refiners = {step: _refiner_at(job, step, job.model) for step in config.milestones if held_out}
     refiners[config.steps] = job.model
     proposer = make_proposer(params.proposers.use[0], params, lambda: teacher, job.device)
-    by_step = measure(params, strong, held_out, proposer, refiners, job.device)
-    gate = build_gate(
-        by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,
-        min_images=config.gate_min_images, errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
-    )  # fmt: skip
+    gate = measured_gate(params, strong, held_out, proposer, refiners, job.device)
     if held_out:
         log.info(
             "train_refiner: on %d held-out images, %d objects: IoU rough %s, refined %s with the weights of step %d",

@@ -16,10 +16,16 @@ from data.tables import Split, class_indices
 from models.refiner.network import MaskRefineNet
 from tasks.common.config import Params
 from tasks.inference.batches import resized_shape
-from tasks.labelling.gate import Gate, build_gate, unmeasured
+from tasks.labelling.gate import Gate, unmeasured
 from tasks.labelling.judge import FEATURES, Judge, Judged, fit_judge, in_words
 from tasks.labelling.labeller import GatedRefiner
-from tasks.labelling.measure_refiner import CLICKS, click_points, held_out_images, measure, paired_iou
+from tasks.labelling.measure_refiner import (
+    CLICKS,
+    click_points,
+    held_out_images,
+    measured_gate,
+    paired_iou,
+)
 from tasks.labelling.proposer import Proposer
 from tasks.labelling.several import Several, sources_of
 
@@ -58,14 +64,8 @@ def decide(
     measured = measure_sources(params, strong, held_out, several, refiner, device)
     judge = fit_judge(names, measured, own, blank.typical_areas)
     log.info("pseudo_label: %s", in_words(judge))
-    config = params.refiner
     judged = replace(several, judge=judge)
-    by_step = measure(params, strong, held_out, judged, {step: refiner}, device, "pseudo_label")
-    gate = build_gate(
-        by_step, len(held_out), bins=config.gate_bins, min_objects=config.gate_min_objects,
-        min_images=config.gate_min_images, errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
-    )  # fmt: skip
-    return judge, gate
+    return judge, measured_gate(params, strong, held_out, judged, {step: refiner}, device, "pseudo_label")
 
 
 def measure_sources(

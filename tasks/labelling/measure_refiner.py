@@ -23,7 +23,7 @@ from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
 from tasks.inference.batches import load_batches
-from tasks.labelling.gate import Measured, unmeasured
+from tasks.labelling.gate import Gate, Measured, build_gate, unmeasured
 from tasks.labelling.labeller import GatedRefiner
 from tasks.labelling.proposer import Chooser, Proposer, draw
 from tasks.labelling.types import ImageContext
@@ -66,6 +66,24 @@ def measure(
     for image_id, context, objects in held_out_images(params, strong, held_out, proposer, device, stage):
         _measure_image(params, proposer, gated, context, objects, image_id, found)
     return {step: _columns(records) for step, records in found.items()}
+
+
+def measured_gate(
+    params: Params,
+    strong: Split,
+    held_out: Collection[int],
+    proposer: Proposer | Chooser,
+    refiners: Mapping[int, MaskRefineNet],
+    device: torch.device,
+    stage: str = "train_refiner",
+) -> Gate:
+    """The gate by what `measure` finds and the settings of section `refiner`; arguments and errors as there."""
+    config = params.refiner
+    return build_gate(
+        measure(params, strong, held_out, proposer, refiners, device, stage), len(held_out),
+        bins=config.gate_bins, min_objects=config.gate_min_objects, min_images=config.gate_min_images,
+        errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
+    )  # fmt: skip
 
 
 def held_out_images(
