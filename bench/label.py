@@ -36,6 +36,7 @@ from bench.plain_prompting import prompt_plainly
 from bench.plain_refine import plain_refine
 from bench.prompting import SIDES, move, padded
 from data.masks.rle import encode
+from data.schemas import CLICKS
 from data.tables import IMAGES, INSTANCES, POINTS, Category, Split, write_parquet, write_split
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import RawOutputs, SOLOv2
@@ -122,6 +123,7 @@ def write_data(folder: Path, args: Any, points_xy: Tensor, labels: Tensor) -> Sp
         "labelled_at": pa.nulls(count, pa.string()),
         "source_file": ["points.csv"] * count,
         "source_record": [str(n) for n in range(count)],
+        "further": pa.nulls(count, CLICKS),
     }
     order = [("image_id", "ascending"), ("point_id", "ascending")]
     write_parquet(pa.table(points, schema=POINTS).sort_by(order), folder / "points.parquet")

@@ -31,6 +31,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.measure import machine, show
+from data.schemas import CLICKS
 from data.tables import IMAGES, INSTANCES, POINTS, Category, read_parquet, write_parquet, write_split
 from models.checkpoint import save_checkpoint
 from models.refiner.network import MaskRefineNet
@@ -116,6 +117,7 @@ def points_on(image_ids: np.ndarray, first: int, seed: int) -> pa.Table:
         "labelled_at": pa.nulls(count, pa.string()),
         "source_file": ["points.csv"] * count,
         "source_record": [str(n) for n in range(first, first + count)],
+        "further": pa.nulls(count, CLICKS),
     }
     return pa.table(columns, schema=POINTS).sort_by(ORDER)
 

@@ -37,6 +37,15 @@ CLICKED_INSTANCES = pa.schema(
         ("point_y", pa.float32()),
     ]
 )
+CLICKS = pa.list_(
+    pa.struct(
+        [
+            ("x", pa.float32()),
+            ("y", pa.float32()),
+            ("inside", pa.bool_()),  # false: the place isn't the object
+        ]
+    )
+)
 POINTS = pa.schema(
     [
         ("point_id", pa.string()),  # 16 hex digits, a hash of source_file and source_record
@@ -48,6 +57,7 @@ POINTS = pa.schema(
         ("labelled_at", pa.string()),
         ("source_file", pa.string()),
         ("source_record", pa.string()),
+        ("further", CLICKS),  # clicks on the same object, those inside first; null: there are none
     ]
 )
 REJECTED = pa.schema(

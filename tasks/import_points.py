@@ -131,8 +131,7 @@ def run(params: Params, workspace: Path) -> None:
 def _write(imported: Imported, weak_images: int, workspace: Path) -> None:
     reasons = count_reasons(imported.rejected)
     counts = {
-        "points": len(imported.points),
-        "images": len(imported.points["image_id"].unique()),
+        **count_points(imported.points),
         "weak_images": weak_images,
         **count_kinds(reasons),
     }
@@ -149,8 +148,9 @@ def _write(imported: Imported, weak_images: int, workspace: Path) -> None:
         ):  # its data.yaml and labels of empty images have none
             log.warning("import_points: %s: has no records", file.name)
     log.info(
-        "import_points: %d points on %d of %d weak images, %d rejected%s%s",
+        "import_points: %d points%s on %d of %d weak images, %d rejected%s%s",
         counts["points"],
+        in_words(counts),
         counts["images"],
         weak_images,
         counts["rejected"],
@@ -163,6 +163,27 @@ def _why_left_out(reasons: Mapping[str, int]) -> str:
     """`superseded by a newer or other file 55, ...`, the most frequent first."""
     found = sorted((-n, reason) for reason, n in reasons.items() if reason in SET_ASIDE)
     return ", ".join(f"{WORDS.get(reason, reason.replace('_', ' '))} {-n}" for n, reason in found)
+
+
+def count_points(points: pa.Table) -> dict[str, int]:
+    """Points, their images, and further clicks inside their objects and outside."""
+    inside = [click["inside"] for clicks in points["further"].drop_null().to_pylist() for click in clicks]
+    return {
+        "points": len(points),
+        "images": len(points["image_id"].unique()),
+        "further_inside": sum(inside),
+        "further_outside": len(inside) - sum(inside),
+    }
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """` with 5 further clicks inside their objects and 2 outside`, or nothing."""
+    inside, outside = (counts.get(f"further_{side}", 0) for side in ("inside", "outside"))
+    return (
+        f" with {inside} further clicks inside their objects and {outside} outside"
+        if inside + outside
+        else ""
+    )
 
 
 def files_read(files: PointSet) -> dict[str, dict[str, Any]]:

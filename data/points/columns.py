@@ -9,7 +9,14 @@ from typing import Any
 from data.points.record import MissingColumns, PointFile, PointRecord, Problem
 from data.points.values import id_first, name_or_id
 
-FIELDS = ("x", "y", "image", "category", "id", "annotator", "labelled_at")
+FIELDS = ("x", "y", "image", "category", "id", "annotator", "labelled_at", "object", "inside")
+
+OF_OBJECTS = ("object", "inside")
+"""Fields of tables with several clicks an object. One alone, such as an object's number, may mean something else: it
+counts only if `points.columns` names it."""
+
+INSIDE = {**dict.fromkeys(("1", "true", "yes", "inside", "positive"), True),
+          **dict.fromkeys(("0", "-1", "false", "no", "outside", "negative"), False)}  # fmt: skip
 
 AXES = ("axis_0", "axis_1", "axis_2")
 """napari's columns of a points layer, as `plain` returns them: y and x, in a stack its slice first."""
@@ -27,6 +34,8 @@ USUAL: dict[str, tuple[str, ...]] = {
     "annotator": ("annotator", "annotated_by", "labeler", "labeller", "rater", "worker", "user", "author"),
     "labelled_at": ("labelled_at", "labeled_at", "annotated_at", "created_at", "updated_at", "timestamp",
                     "datetime", "date", "time"),
+    "object": ("object_id", "object", "instance_id", "instance"),
+    "inside": ("inside", "is_inside", "positive", "is_positive", "point_label"),
 }  # fmt: skip
 """Usual header names; the first that is there is used. Case, spaces and hyphens are ignored."""
 
@@ -57,6 +66,8 @@ def find_columns(header: Sequence[str], named: Mapping[str, str] | None) -> dict
         free = [place for place in places if place not in given]
         if field not in found and free:
             found[field] = free[0]
+    if not found.keys() >= set(OF_OBJECTS):
+        found = {field: place for field, place in found.items() if field not in OF_OBJECTS or field in names}
     return found
 
 
@@ -150,6 +161,9 @@ def row_record(
     if x is None or y is None:
         found = f"x {values.get('x')!r}, y {values.get('y')!r}"[:200]
         problem = Problem("bad_point", found, "two finite numbers, in pixels")
+    inside = read_inside(values.get("inside"))
+    if inside is None:
+        problem = Problem("bad_point", f"inside {values['inside']!r}"[:200], "1 or 0, true or false")
     own = values.get("id")
     named = own is not None and own != ""
     key = f"id {own}" if named else f"{image} {category} {x} {y} {annotator or ''}"
@@ -158,7 +172,15 @@ def row_record(
     return PointRecord(
         file.name, where, image, category, x, y, annotator, labelled_at, problem, also=also, key=key,
         may_be_id="image" in values and not ids, missing=missing,
+        object=None if values.get("object") in (None, "") else str(values["object"]), inside=inside is not False,
     )  # fmt: skip
+
+
+def read_inside(value: Any) -> bool | None:
+    """Whether a click is inside its object, of a cell or an attribute; without a value it is. None: neither."""
+    if value is None or value == "":
+        return True
+    return INSIDE.get(str(value).strip().lower().removesuffix(".0"))
 
 
 def at_centres(records: list[PointRecord], always: bool = False) -> list[PointRecord]:

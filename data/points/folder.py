@@ -207,7 +207,7 @@ def _cleaned(record: PointRecord) -> PointRecord:
     problem = record.problem
     texts_of = (
         record.source_record, record.image, record.category, record.annotator, record.labelled_at, record.unit,
-        record.key, *record.also, *record.choices,
+        record.key, record.object, *record.also, *record.choices,
     )  # fmt: skip
     if problem is None and "".join([value for value in texts_of if isinstance(value, str)]).isascii():
         return record

@@ -12,6 +12,7 @@ from data.points.columns import NAME_COLUMN
 from data.points.duplicates import find_duplicates
 from data.points.elsewhere import Elsewhere, WeakImages
 from data.points.lookup import Categories
+from data.points.objects import find_contradictions, objects_of, share_classes, shared_pixels
 from data.points.record import PointRecord, Problem
 from data.points.units import Clicks, find_doubts
 from data.tables import POINTS, REJECTED, Split
@@ -36,8 +37,8 @@ def resolve(
 
     Reasons: those of the importer, "superseded", "unknown_image", "rejected_image" and "other_split" (see
     ``data.points.elsewhere``), "unknown_category", "ignored_class", "other_size" (of the annotated image),
-    "outside_image", those of ``find_duplicates``, and "duplicate_record" (a second record of that name in the file).
-    Those in SET_ASIDE need no correction.
+    "outside_image", those of ``find_contradictions`` and ``find_duplicates``, and "duplicate_record" (a second record
+    of that name in the file). Those in SET_ASIDE need no correction.
 
     Args:
         records: in any order; of duplicates the earliest is kept.
@@ -50,13 +51,15 @@ def resolve(
         doubts: extended by likely errors of the coordinates of whole files; see ``data.points.units``.
 
     Returns:
-        Table POINTS sorted by image_id and point_id, and table REJECTED in the order of the records.
-        Each record is in exactly one of the two.
+        Table POINTS, a row an object, sorted by image_id and point_id; and table REJECTED in the order of the records.
+        Each record is in exactly one of the two: as a row, or as a further click of one.
     """
     records = list(records) if scale == (1.0, 1.0) else [_scaled(record, *scale) for record in records]
     holders = holders or {}
     images = WeakImages(weak_split, elsewhere or Elsewhere({}, {}))
     categories = Categories(weak_split, classes)
+    objects = objects_of(records)
+    records = share_classes(records, objects)
     found_images = [images.find(record.image, record.also, record.may_be_id) for record in records]
     found_categories = [
         categories.choose(record.choices) if record.choices else categories.find(record.category)
@@ -71,7 +74,12 @@ def resolve(
     ]
     if doubts is not None:
         doubts += _doubts(records, found_images, problems, sizes)
-    good = [n for n, problem in enumerate(problems) if problem is None]
+    class_names = {category.id: category.name for category in weak_split.categories}
+    find_contradictions(
+        records, objects, found_images, found_categories, problems, images.name, class_names
+    )  # fmt: skip
+    further = _further(records, objects, problems)
+    good = sorted(further)
     image_ids = np.array([found_images[n] for n in good], np.int64)
     category_ids = np.array([found_categories[n] for n in good], np.int64)
     duplicates = find_duplicates([records[n] for n in good], image_ids, category_ids, radius)
@@ -85,16 +93,37 @@ def resolve(
             problems[n] = Problem("duplicate_record", found, "names that differ")
         elif problems[n] is None:
             by_id.add(ids[n])
+        for other in further[n]:
+            problems[other] = problems[n]
+    for n, problem in shared_pixels(records, further, problems, found_images, found_categories).items():
+        problems[n] = problem
+    further = {n: [m for m in others if problems[m] is None] for n, others in further.items()}
     order = [("image_id", "ascending"), ("point_id", "ascending")]
     kept = [n for n in good if problems[n] is None]
     lost = [n for n, problem in enumerate(problems) if problem is not None]
-    columns = _columns(records, ids, found_images, found_categories)
+    columns = _columns(records, ids, found_images, found_categories, further)
     return (
         _take(columns, kept, POINTS).sort_by(order),
         _rejected(
             _take(columns, lost, pa.schema([f for f in REJECTED if f.name in columns])), problems, lost
         ),
     )
+
+
+def _further(
+    records: Sequence[PointRecord], objects: Sequence[Sequence[int]], problems: Sequence[Problem | None]
+) -> dict[int, list[int]]:
+    """For each usable object its first click inside, and the further ones: those inside first, by x and y."""
+    found = {}
+    for rows in objects:
+        usable = [n for n in rows if problems[n] is None]
+        inside = [n for n in usable if records[n].inside]
+        if inside:
+            others = [n for n in usable if n != inside[0]]
+            found[inside[0]] = sorted(
+                others, key=lambda n: (not records[n].inside, records[n].x, records[n].y)
+            )
+    return found
 
 
 def _scaled(record: PointRecord, x: float, y: float) -> PointRecord:
@@ -195,8 +224,10 @@ def _columns(
     ids: Sequence[str],
     images: Sequence[int | Problem],
     categories: Sequence[int | Problem],
+    further: Mapping[int, Sequence[int]],
 ) -> dict[str, list[object]]:
     """The columns of both tables that records fill, as lists over all records."""
+    clicks = [{"x": record.x, "y": record.y, "inside": record.inside} for record in records]
     return {
         "point_id": list(ids),
         "image_id": [None if isinstance(i, Problem) else i for i in images],
@@ -211,6 +242,7 @@ def _columns(
         "record": [record.source_record for record in records],
         "image": [None if r.image is None else str(r.image)[:SHOWN_CHARACTERS] for r in records],
         "category": [None if r.category is None else str(r.category)[:SHOWN_CHARACTERS] for r in records],
+        "further": [[clicks[m] for m in further.get(n, ())] or None for n in range(len(records))],
     }
 
 

@@ -75,6 +75,10 @@ class PointRecord(NamedTuple):
     may_be_id: bool = False  # whether `image`, if a text of digits, may be an id
     relative: bool = False  # x and y are shares of the image's width and height
     missing: MissingColumns | None = None  # without an image column, `image` is the file's own name
+    object: str | None = (
+        None  # name of the object within its unit or file; None: of one that has no other click
+    )
+    inside: bool = True  # False: a click that says that its place isn't the object
 
     @property
     def point_id(self) -> str:

@@ -74,6 +74,8 @@ def import_points(
 def _show(console: Console, trial: Trial) -> None:
     from rich.table import Table
 
+    from tasks.import_points import in_words
+
     counts = trial.counts
     table = Table(title="files", title_justify="left")
     columns = ["file", "format", "records"] + (["points", "images"] if trial.unchecked else [])
@@ -88,7 +90,7 @@ def _show(console: Console, trial: Trial) -> None:
         for name, facts in list(trial.files.items())[:SHOWN_FILES]:
             _show_content(console, name, facts)
     amounts = [f"{counts[name]} {name if counts[name] != 1 else name[:-1]}" for name in ("points", "images")]
-    console.print(" on ".join(amounts))
+    console.print(" on ".join(amounts) + in_words(counts))
     for reason, count in trial.reasons.items():
         console.text(f"{count} {reason}")
     if trial.unchecked:

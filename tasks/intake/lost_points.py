@@ -25,9 +25,11 @@ STEPS = {
     "unknown_category": "map the name in points.classes (see docs/points.md), or correct it",
     "rejected_image": "restore the image",
     "other_split": "take these clicks out, or make it a weak image",
+    "bad_object": "give each object a name of its own, or correct its clicks",
+    "no_click_inside": "give it the object of a click inside (see docs/points.md), or remove it",
     "other_size": "export the clicks for the image as it is, restore the one that was annotated, or set points.scale",
 }
-"""What to do about records that name one image or class."""
+"""What to do about records that name one image, class or object."""
 NAME_STEP = "name the columns in points.columns, e.g. {image: file, category: type}, or correct the names"
 CLASS_STEP = "give them a class, or map '' in points.classes (see docs/points.md)"
 RECORD_STEP = "correct the record"

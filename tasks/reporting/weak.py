@@ -96,7 +96,7 @@ class WeakImages:
         canvas = Canvas(self.split, image.image_id, longest)
         clicks, rough, refined, missing = _shapes(canvas, pseudo, points, quality)
         panels = [
-            Panel("clicks", [], clicks),
+            Panel("clicks", [], [*clicks, *_further(pseudo, points)]),
             Panel("rough", rough, missing),
             Panel("refined", refined, missing),
         ]
@@ -190,6 +190,16 @@ def _shapes(
         note = f": refined{score}{iou['refined']}{kept}"
         refined.append(canvas.shape(final, category, colour, note))
     return clicks, rough, refined, missing
+
+
+def _further(pseudo: Records, points: Mapping[str, Any]) -> list[Dot]:
+    """The further clicks of objects, in the colours of their first ones; those outside of it without a fill."""
+    return [
+        Dot(click["x"], click["y"], hex_colour(n), f"{side}the object", missing=not click["inside"])
+        for n, row in enumerate(pseudo)
+        for click in points[row["point_id"]]["further"] or ()
+        for side in ["inside " if click["inside"] else "outside "]
+    ]
 
 
 def _means(table: pa.Table, column: str) -> dict[int, float]:

@@ -21,7 +21,7 @@ from data.remote.fetch import local_copy
 from data.tables import REJECTED, Split
 from tasks.common.config import PointsConfig
 from tasks.common.stage_main import S3_CACHE, WORKSPACE
-from tasks.import_points import count_kinds, count_reasons, files_read, import_files, read_files
+from tasks.import_points import count_kinds, count_points, count_reasons, files_read, import_files, read_files
 from tasks.intake.lost_points import folded, lost_files, lost_records, rows_of_files
 
 UNCHECKED = (
@@ -36,8 +36,9 @@ class Trial(NamedTuple):
     """The result of a trial import.
 
     Attributes:
-        counts: points, images, rejected, set_aside and files_rejected of the files by themselves; and new, changed,
-            removed, same of the folder's points, if the files were put there (replacing files of the same name).
+        counts: points, images, further_inside, further_outside, rejected, set_aside and files_rejected of the files by
+            themselves; and new, changed, removed, same of the folder's points, if the files were put there (replacing
+            files of the same name).
         reasons: numbers of records that aren't imported, by reason.
         files: each file's format and number of records.
         faults: what to correct.
@@ -83,8 +84,7 @@ def try_points(config: PointsConfig, files: Sequence[str | Path], workspace: Pat
         after = _by_id(config, weak, folder)
     reasons = count_reasons(alone.rejected)
     counts = {
-        "points": len(alone.points),
-        "images": len(alone.points["image_id"].unique()),
+        **count_points(alone.points),
         **count_kinds(reasons),
         "new": len(after.keys() - before.keys()),
         "changed": sum(row != before[i] for i, row in after.items() if i in before),
@@ -171,10 +171,10 @@ def _link(link: Path, path: Path) -> None:
 
 
 def _by_id(config: PointsConfig, weak: Split, folder: str) -> dict[str, tuple[Any, ...]]:
-    """The points of a folder as point_id: (image, class, x, y); none if no file can be read."""
+    """The points of a folder as point_id: (image, class, x, y, further clicks); none if no file can be read."""
     try:
         points = import_files(config, folder, weak).points
     except DataError:
         return {}
-    columns = [points[name].to_pylist() for name in ("image_id", "category_id", "x", "y")]
+    columns = [points[name].to_pylist() for name in ("image_id", "category_id", "x", "y", "further")]
     return dict(zip(points["point_id"].to_pylist(), zip(*columns, strict=True), strict=True))

@@ -30,6 +30,7 @@ from tests.data.conftest import CATEGORIES, images_table, instances_table, tiny_
 POINT = {
     "point_id": "00ff", "image_id": 4, "category_id": 2, "x": 1.25, "y": 3.5, "annotator": None,
     "labelled_at": "2024-05-01", "source_file": "a.json", "source_record": "annotation 1",
+    "further": [{"x": 2.5, "y": 3.0, "inside": False}],
 }  # fmt: skip
 FORMATS = [(write_arrow, read_arrow), (write_parquet, read_parquet)]
 

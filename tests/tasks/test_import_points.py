@@ -42,6 +42,40 @@ def test_all_points_come_in(place: tuple[Path, Params, dict[str, Any]]) -> None:
     assert len(set(points["point_id"].to_pylist())) == len(points)
 
 
+def test_further_clicks_come_in_and_are_counted(
+    place: tuple[Path, Params, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, params, content = place
+    row = content["annotations"][0]
+    xy = row.pop("point")
+    row |= {"point_coords": [xy, [1.5, 2.5], [3.5, 4.5]], "point_labels": [1, 0, 1]}
+    rewrite(content)
+    with caplog.at_level(logging.INFO):
+        run(params, workspace)
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS).to_pylist()
+    assert len(points) == len(content["annotations"])
+    (found,) = [one["further"] for one in points if one["further"]]
+    assert found == [{"x": 3.5, "y": 4.5, "inside": True}, {"x": 1.5, "y": 2.5, "inside": False}]
+    counts = json.loads((workspace / "points" / "manifest.json").read_text())["counts"]
+    assert (counts["further_inside"], counts["further_outside"]) == (1, 1)
+    assert "with 1 further clicks inside their objects and 1 outside" in caplog.text
+
+
+def test_clicks_that_contradict_stop_the_step(place: tuple[Path, Params, dict[str, Any]]) -> None:
+    workspace, params, content = place
+    rows = content["annotations"]
+    for row in rows[:2]:
+        row |= {"point_coords": [row.pop("point"), [1.5, 2.5]], "point_labels": [0, 0]}
+    rows[2] |= {"point_coords": [rows[2].pop("point"), [64.5, 3.0]]}
+    rewrite(content)
+    with pytest.raises(DataError) as caught:
+        run(params, workspace)
+    text = str(caught.value)
+    assert len(caught.value.faults) == 3
+    assert "2 records, the first: annotation" in text and "no usable one inside (no_click_inside)" in text
+    assert "give it the object of a click inside" in text and "(outside_image)" in text
+
+
 def test_bad_points_stop_the_step_and_all_are_listed(place: tuple[Path, Params, dict[str, Any]]) -> None:
     workspace, params, content = place
     rows = content["annotations"]

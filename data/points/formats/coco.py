@@ -1,5 +1,8 @@
 """Points in COCO style: annotations with ``"point": [x, y]``, or keypoints with one visible point.
 
+Several clicks of one object are ``"point_coords": [[x, y], ...]``, as SAM names them, with ``"point_labels"`` 1 for a
+click inside the object and 0 for one outside it; without labels all are inside.
+
 A ``point`` is in pixels from the image's outer corner. Whole-numbered COCO keypoints are pixel
 indices: if all keypoints of the file are whole, each is moved to its pixel's centre (+0.5).
 """
@@ -14,7 +17,10 @@ from data.points.record import Importer, Options, PointFile, PointRecord, Proble
 from data.points.values import id_first, name_or_id, number, shown, text
 from data.points.without_points import BOX_STEP, MASK_STEP, counted
 
-EXPECTED_POINT = "point [x, y], or keypoints with one visible point"
+EXPECTED_POINT = "point [x, y], point_coords, or keypoints with one visible point"
+
+COORDS, LABELS = "point_coords", "point_labels"
+"""The clicks of an object, and for each whether it is inside."""
 
 Size = tuple[int, int]
 
@@ -30,7 +36,7 @@ def sniff(file: PointFile, _: Options) -> bool:
 
 
 def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
-    """One record an annotation, in the file's order; faulty ones with a ``problem``.
+    """One record a click, in the file's order; faulty ones with a ``problem``.
 
     Images and classes are identified by the names that the file has for their ids; an id without a name is used as the
     data set's own.
@@ -58,7 +64,8 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
     shift = 0.5 if _keypoints_are_indices(rows) else 0.0
     for n, row in enumerate(rows):
         if isinstance(row, dict):
-            yield _record(file.name, n, row, names=names, sizes=sizes, categories=categories, shift=shift)
+            record = _record(file.name, n, row, names=names, sizes=sizes, categories=categories, shift=shift)
+            yield from [record] if row.get(COORDS) is None else _clicks(record, row)
         else:
             problem = Problem("bad_record", type(row).__name__, "a JSON object")
             yield PointRecord(file.name, f"annotation #{n}", None, None, None, None, problem=problem)
@@ -66,7 +73,7 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
 
 def _is_shape(row: Any) -> bool:
     """Whether an annotation has a mask or a box and no point."""
-    if not isinstance(row, dict) or row.get("point") is not None or row.get("keypoints"):
+    if not isinstance(row, dict) or row.get("point") is not None or row.get(COORDS) or row.get("keypoints"):
         return False
     return bool(row.get("segmentation") or row.get("bbox"))
 
@@ -123,6 +130,38 @@ def _record(
         also=also,
         size=sizes.get(str(given)),
     )
+
+
+def _clicks(like: PointRecord, row: dict[str, Any]) -> Iterator[PointRecord]:
+    """A record for each of several clicks; the first one inside has the annotation's own name."""
+    coordinates, labels = row[COORDS], row.get(LABELS)
+    if not isinstance(coordinates, list) or not coordinates or row.get("point") is not None:
+        found = f"{COORDS} {shown(coordinates)}" + (" and point" if row.get("point") is not None else "")
+        problem = Problem("bad_point", found, f"{COORDS} [[x, y], ...] alone")
+        yield like._replace(problem=problem, x=None, y=None)
+        return
+    if labels is None:
+        labels = [1] * len(coordinates)
+    if not isinstance(labels, list) or len(labels) != len(coordinates) or not all(map(_is_label, labels)):
+        expected = f"{len(coordinates)} labels, 1 inside the object and 0 outside it"
+        yield like._replace(problem=Problem("bad_point", f"{LABELS} {shown(labels)}", expected))
+        return
+    first = labels.index(1) if 1 in labels else 0
+    for k, (place, label) in enumerate(zip(coordinates, labels, strict=True)):
+        xy = list(map(number, place)) if isinstance(place, list) and len(place) == 2 else [None]
+        name = like.source_record if k == first else f"{like.source_record}, click {k}"
+        record = like._replace(
+            source_record=name, object=like.source_record, inside=bool(label), problem=None
+        )
+        if None in xy:
+            problem = Problem("bad_point", f"{COORDS} {shown(place)}", "x and y in pixels")
+            yield record._replace(problem=problem)
+        else:
+            yield record._replace(x=xy[0], y=xy[1])
+
+
+def _is_label(value: Any) -> bool:
+    return number(value) in (0, 1)
 
 
 def _point(row: dict[str, Any], shift: float) -> tuple[float, float] | Problem:

@@ -1,5 +1,8 @@
 """Points in CVAT XML 1.1, for images and for video: <points> elements; several coordinates in one are several records.
 
+They are clicks of several objects, unless the element has the attribute `inside` (a checkbox of its label): then an
+element, and all of its group in the image, are clicks of one object, and those without the tick are outside of it.
+
 Elements have no ids in this format. A record's key consists of its image, label and coordinates, so its id doesn't
 change when other elements are added or removed. An image of a task (or the tracks of its video) is a unit: a later
 export of the task, of its project or of the job that has it replaces it, in a file of any name. Coordinates are pixels
@@ -13,10 +16,12 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from data.points.columns import read_inside
 from data.points.record import SET_ASIDE, Importer, Options, PointFile, PointRecord, Problem, Unit
 from data.points.values import parse_number, shown
 
 SHAPES = frozenset({"box", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton"})
+INSIDE = "inside"
 EXPECTED = "CVAT XML 1.1: <annotations> with <image> or <track> elements"
 assert {"not_a_point", "outside_frame"} <= SET_ASIDE
 
@@ -74,7 +79,7 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord | Unit]:
         raise file.fault(f"root <{root.tag}>"[:100], EXPECTED, "export it again as CVAT for images 1.1")
     source = _source(root)
     for image in root.iterfind("image"):
-        yield from _image(file, image, source)
+        yield from _image(file, image, source, options)
     tracks: dict[str | None, list[Element]] = {}
     for track in root.iterfind("track"):
         tracks.setdefault(track.get("task_id"), []).append(track)
@@ -182,7 +187,9 @@ def _size(value: str | None) -> int | None:
     return None if found is None else int(found)
 
 
-def _image(file: PointFile, image: Element, source: _Source) -> Iterator[PointRecord | Unit]:
+def _image(
+    file: PointFile, image: Element, source: _Source, options: Options
+) -> Iterator[PointRecord | Unit]:
     name = image.get("name") or None
     subset = image.get("subset")
     # Tasks of a project may have images of the same name; an export with images puts them into the subset's folder.
@@ -194,6 +201,7 @@ def _image(file: PointFile, image: Element, source: _Source) -> Iterator[PointRe
     if unit is not None:
         yield unit
     width, height = _size(image.get("width")), _size(image.get("height"))
+    named = (options.columns or {}).get("inside")
     like = PointRecord(
         file.name, "", names[0] if names else None, None, None, None,
         annotator=source.annotator, also=names[1:], unit=None if unit is None else unit.name,
@@ -201,7 +209,8 @@ def _image(file: PointFile, image: Element, source: _Source) -> Iterator[PointRe
     )  # fmt: skip
     place = f"image {names[0] if names else image.get('id')}"
     for n, shape in enumerate(shape for shape in image if shape.tag in SHAPES):
-        yield from _shape(like, shape, shape.get("label"), f"{place}, shape #{n}")
+        group = _group(shape, place)
+        yield from _shape(like, shape, shape.get("label"), f"{place}, shape #{n}", named, group)
 
 
 def _track(
@@ -224,14 +233,35 @@ def _track(
             problem = Problem("outside_frame", "outside=1", "an object that is in the frame")
             yield like._replace(category=track.get("label") or None, problem=problem)
         else:
-            yield from _shape(like, shape, track.get("label"), place)
+            named, group = (options.columns or {}).get("inside"), _group(track, f"frame {frame}"[:50])
+            yield from _shape(like, shape, track.get("label"), place, named, group)
 
 
-def _shape(like: PointRecord, shape: Element, label: str | None, place: str) -> Iterator[PointRecord]:
+def _group(element: Element, place: str) -> str | None:
+    group = element.get("group_id") or "0"
+    return None if group == "0" else f"{place}, group {group}"
+
+
+def _shape(
+    like: PointRecord, shape: Element, label: str | None, place: str, named: str | None, group: str | None
+) -> Iterator[PointRecord]:
+    """The records of a shape.
+
+    Args:
+        named: the attribute that says whether clicks are inside their object, if it isn't called `inside`.
+        group: the name of its group in the image.
+    """
     like = like._replace(category=label or None, source_record=place, key=f"{place} {shape.tag}")
     if shape.tag != "points":
         yield like._replace(problem=Problem("not_a_point", f"<{shape.tag}>", "<points>"))
         return
+    ticks = [tick.text for tick in shape.iterfind("attribute") if tick.get("name") == (named or INSIDE)]
+    inside = read_inside(ticks[0]) if ticks else None
+    if inside is not None:
+        like = like._replace(object=group or place, inside=inside)
+    elif ticks and named:
+        problem = Problem("bad_point", f"attribute {named} {shown(ticks[0])}"[:200], "true or false")
+        like = like._replace(problem=problem)
     pairs = (shape.get("points") or "").split(";")
     for k, pair in enumerate(pairs):
         record = like._replace(source_record=place if len(pairs) == 1 else f"{place}, point {k}")

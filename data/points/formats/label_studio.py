@@ -3,6 +3,9 @@
 Each annotation of a task, one an annotator, gives records of its own. An annotation is a unit: a later export with a
 newer version replaces it, in a file of any name. `image_rotation` turns only the view: coordinates and
 `original_width` x `original_height` are of the image as it is stored.
+
+A keypoint below another one of its label in the outline of regions (`parentID`) is a further click on that one's
+object; one of a smart tool with `is_positive: false` is outside of it. JSON_MIN and CSV have no outline.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from data.storage import IMAGE_SUFFIXES
 
 SNIFFED_TASKS = 100
 EXPECTED = "Label Studio's JSON: a list of tasks with their annotations"
+KEYPOINTS = ("keypointlabels", "keypoint")
 LABEL_KINDS = ("labels", "choices")
 """Types of results that label a region."""
 
@@ -123,6 +127,7 @@ def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> It
         return
     cancelled = annotation.get("was_cancelled") is True
     labels = _region_labels(results)
+    objects = _objects(results, labels)
     for n, region in enumerate(results):
         if not isinstance(region, dict):
             yield _bad(file, f"{place} result #{n}", region)
@@ -143,13 +148,50 @@ def _annotation(file: PointFile, task: Json, annotation: Json, place: str) -> It
             record = record._replace(
                 problem=Problem("cancelled", "a cancelled annotation", "one that counts")
             )
-        elif kind not in ("keypointlabels", "keypoint"):
+        elif kind not in KEYPOINTS:
             record = record._replace(
                 problem=Problem("not_a_point", f"a region {shown(kind)}", "keypointlabels")
             )
         else:
-            record = _located(record, region | value)
+            record = _located(record, region | value)._replace(object=objects.get(own or ""))
         yield _labelled(record, value.get("keypointlabels"), labels.get(own or ""))
+
+
+def _objects(results: list[Any], labels: Mapping[str, _Labels]) -> dict[str, str]:
+    """The names of objects of several clicks, by the ids of their keypoints: the id of the topmost one."""
+    points = {
+        own: row
+        for row in results
+        if isinstance(row, dict) and row.get("type") in KEYPOINTS and (own := text(row.get("id"))) is not None
+    }
+    parents = {
+        own: parent
+        for own, row in points.items()
+        if (parent := text(row.get("parentID"))) in points and parent != own
+        and (_is_outside(row) or _own_label(row, labels) in (None, _own_label(points[parent], labels)))
+    }  # fmt: skip
+    found: dict[str, str] = {}
+    for own in parents:
+        top, seen = own, {own}
+        while top in parents and parents[top] not in seen:
+            top = parents[top]
+            seen.add(top)
+        found |= {own: top, top: top}
+    return found
+
+
+def _is_outside(region: Mapping[str, Any]) -> bool:
+    value = region.get("value")
+    flags = [region.get("is_positive"), value.get("is_positive") if isinstance(value, dict) else None]
+    return any(flag is False or (flag is not None and number(flag) == 0) for flag in flags)
+
+
+def _own_label(region: Json, labels: Mapping[str, _Labels]) -> str | None:
+    value = region.get("value")
+    own = value.get("keypointlabels") if isinstance(value, dict) else None
+    separate = labels.get(str(region.get("id")))
+    found = own or (separate and (separate.labels or separate.choices))
+    return shown(found) if found else None
 
 
 class _Labels(NamedTuple):
@@ -204,7 +246,9 @@ def _located(record: PointRecord, region: Mapping[str, Any]) -> PointRecord:
         sides = ("original_width", "original_height")
         found = ", ".join(f"{side} {shown(region.get(side))}" for side in sides)
         return record._replace(problem=Problem("bad_point", found, "the image's size in pixels"))
-    return record._replace(x=x / 100 * width, y=y / 100 * height, size=(int(width), int(height)))
+    return record._replace(
+        x=x / 100 * width, y=y / 100 * height, size=(int(width), int(height)), inside=not _is_outside(region)
+    )
 
 
 def _image_of(task: Json, region: Json) -> list[str]:

@@ -2,6 +2,9 @@
 
 Shapes have no ids. A record's key consists of its label and coordinates, so its id doesn't change when other shapes are
 added or removed. Coordinates are pixels from the image's outer corner.
+
+Points of one label and `group_id` are clicks on one object, as its masks are parts of one. One with the flag `outside`
+or `negative` is outside of it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 from data.points.record import Importer, Options, PointFile, PointRecord, Problem
 from data.points.values import number, shown, text
 
+OUTSIDE = ("outside", "negative")
 EXPECTED = "labelme's JSON with 'shapes' and 'imagePath'"
 
 
@@ -57,7 +61,15 @@ def read(file: PointFile, _: Options) -> Iterator[PointRecord]:
             found = f"points {shown(shape.get('points'))}"
             yield like._replace(problem=Problem("bad_point", found, "points [[x, y]] in pixels"))
         else:
-            yield like._replace(x=xy[0], y=xy[1], key=f"{like.category} {xy[0]},{xy[1]}")
+            group = shape.get("group_id")
+            yield like._replace(
+                x=xy[0], y=xy[1], key=f"{like.category} {xy[0]},{xy[1]}", inside=not _is_outside(shape.get("flags")),
+                object=None if group is None else f"{like.category}, group {shown(group)}",
+            )  # fmt: skip
+
+
+def _is_outside(flags: Any) -> bool:
+    return isinstance(flags, dict) and any(flags.get(name) is True for name in OUTSIDE)
 
 
 def _point(points: Any) -> tuple[float, float] | None:

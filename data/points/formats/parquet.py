@@ -1,4 +1,4 @@
-"""Points in Parquet: one row per point, columns as in CSV; also our own points.parquet.
+"""Points in Parquet: one row per point, columns as in CSV; also our own points.parquet, with its further clicks.
 
 If all coordinates of the file are whole, they are pixel indices and moved to the pixels' centres (+0.5).
 """
@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.points.columns import at_centres, checked_columns, has_ids, is_napari, missing_columns, row_record
-from data.points.record import Importer, Options, PointFile, PointRecord
+from data.points.record import Importer, Options, PointFile, PointRecord, Problem
+from data.points.values import number
+from data.schemas import CLICKS
 
 MAGIC = b"PAR1"
+FURTHER = "further"
 MAX_ROWS = 10_000_000  # a kilobyte can encode a billion equal rows
 
 
@@ -50,7 +53,30 @@ def read(file: PointFile, options: Options) -> Iterator[PointRecord]:
     records = [
         row_record(file, f"row {n}", row, row["x"], row["y"], ids, missing) for n, row in enumerate(rows)
     ]
+    if FURTHER in header and parquet.schema_arrow.field(FURTHER).type == CLICKS:
+        records = _with_further(records, parquet.read(columns=[FURTHER])[FURTHER].to_pylist())
     yield from at_centres(records, always=is_napari(header, columns))
+
+
+def _with_further(
+    records: list[PointRecord], further: list[list[dict[str, Any]] | None]
+) -> list[PointRecord]:
+    """The records, each followed by its further clicks, which our own tables have."""
+    found = []
+    for record, clicks in zip(records, further, strict=True):
+        name = record.object or record.source_record
+        found.append(record._replace(object=name) if clicks else record)
+        for k, click in enumerate(clicks or (), start=1):
+            click = click or dict.fromkeys(("x", "y", "inside"))
+            x, y = (number(click[axis]) for axis in ("x", "y"))
+            found.append(
+                record._replace(
+                    x=x, y=y, inside=click["inside"] is not False, object=name,
+                    source_record=f"{record.source_record}, click {k}", key=f"{record.key}, click {k}",
+                    problem=Problem("bad_point", f"click {click}"[:200], "x and y") if None in (x, y) else None,
+                )
+            )  # fmt: skip
+    return found
 
 
 def _values(file: PointFile, field: str, name: str, table: pa.Table) -> list[Any]:
@@ -69,7 +95,9 @@ def _values(file: PointFile, field: str, name: str, table: pa.Table) -> list[Any
             return [value if value is not None and math.isfinite(value) else None for value in found]
         if field in ("image", "category") and (is_text or pa.types.is_integer(kind)):
             return column.to_pylist()
-        if field in ("id", "annotator", "labelled_at") and (
+        if field == "inside" and pa.types.is_boolean(kind):
+            return column.to_pylist()
+        if field in ("id", "annotator", "labelled_at", "object", "inside") and (
             is_text or pa.types.is_integer(kind) or pa.types.is_temporal(kind)
         ):
             return column.cast(pa.string()).to_pylist()

@@ -89,7 +89,7 @@ class IngestConfig(Section):
         return given if isinstance(given, tuple) else (given,) if isinstance(given, str) else ()
 
 
-PointField = Literal["x", "y", "image", "category", "id", "annotator", "labelled_at"]
+PointField = Literal["x", "y", "image", "category", "id", "annotator", "labelled_at", "object", "inside"]
 
 
 Factor = Annotated[Number, Field(ge=1e-6, le=1e6)]
@@ -118,8 +118,8 @@ Factors = Annotated[
 class PointsConfig(Section):
     """Where the point labels are: a folder of files, their format (`auto` finds it by content); see docs/points.md.
 
-    `columns`: names of columns of CSV and Parquet files, and of VIA's class attribute, e.g. `{x: col, y: row}`; others
-    are found by their usual names.
+    `columns`: names of columns of CSV and Parquet files, of VIA's class attribute and of CVAT's attribute `inside`,
+    e.g. `{x: col, y: row}`; others are found by their usual names.
     `classes`: a file in the folder `files` that maps names in point files to classes of the data set.
     `frame_name`: file name of the image of a frame in a CVAT video ({frame}, from 0), or of a slice of an ImageJ stack
     ({slice}, from 1).

@@ -55,7 +55,7 @@ KEYS = _words(
     "labels choices item_index to_name shapes imagePath imageWidth imageHeight shape_type label points "
     "_via_img_metadata filename regions shape_attributes region_attributes cx cy size metadata view file "
     "attribute vid xy av fid_list fname aname options 1 features geometry coordinates properties classification "
-    "names classes predictions"
+    "names classes predictions point_coords point_labels parentID is_positive group_id flags outside"
 )
 TREES = st.recursive(
     st.one_of(st.none(), NUMBERS, TEXTS),

@@ -26,7 +26,7 @@ def test_a_point_is_kept_with_its_origin(weak: Split) -> None:
         {
             "point_id": point_id("clicks.json", "annotation 1"), "image_id": 1, "category_id": 5, "x": 3.5,
             "y": 4.0, "annotator": "Ann", "labelled_at": "2024-05-01", "source_file": "clicks.json",
-            "source_record": "annotation 1",
+            "source_record": "annotation 1", "further": None,
         }
     ]  # fmt: skip
 

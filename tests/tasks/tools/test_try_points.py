@@ -40,7 +40,7 @@ def test_new_changed_removed_and_same(place: tuple[Params, dict[str, Any]]) -> N
     trial = try_points(params.points, [Path("new/clicks.json")])
     assert trial.counts == {
         "points": count, "images": trial.counts["images"], "rejected": 0, "set_aside": 0,
-        "files_rejected": 0,
+        "files_rejected": 0, "further_inside": 0, "further_outside": 0,
         "new": 1, "changed": 1, "removed": 1, "same": count - 2,
     }  # fmt: skip
     assert sorted(Path().rglob("*")) == before
