@@ -35,8 +35,7 @@ from tasks.common.ray_parts import worker_hardware
 from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
 from tasks.labelling.cache import Ledger
 from tasks.labelling.compute import Computation
-from tasks.labelling.gate import FILE as GATE
-from tasks.labelling.gate import read_gate, write_gate
+from tasks.labelling.gate import read_gate
 from tasks.labelling.judge import FILE as JUDGE
 from tasks.labelling.judge import write_judge
 from tasks.labelling.labeller import Plan, load_labeller, load_proposers, load_refiner
@@ -65,8 +64,8 @@ def run(params: Params, workspace: Path) -> None:
 def label(
     params: Params, workspace: Path, out: Path, runs: Path, student: Path | None, stage: str = "pseudo_label"
 ) -> None:
-    """Writes `out`: part-*.parquet sorted by image_id and point_id, summary.json, manifest.json; if there are several
-    proposers, also judge.json and gate.json.
+    """Writes `out`: part-*.parquet sorted by image_id and point_id, summary.json, manifest.json; judge.json too, if
+    the teacher isn't the only proposer.
 
     A killed run continues after its last finished part. The files are the same, byte for byte, whatever is reused from
     earlier runs, and for any number of processes.
@@ -139,8 +138,8 @@ def label(
 def decided(
     params: Params, workspace: Path, runs: Path, plan: Plan, stage: str, device: torch.device
 ) -> Plan:
-    """The plan with judge.json and gate.json in `runs`, where there are several proposers; they are measured once."""
-    if len(plan.names(params)) == 1:
+    """The plan with judge.json in `runs`, which is measured once; with the teacher alone, the plan as it is."""
+    if plan.names(params) == ["teacher"]:
         return plan
     strong = Split.open(workspace / "dataset" / "strong")
     files = [
@@ -162,9 +161,8 @@ def decided(
             held_out = read_held_out(workspace / "teacher", strong)
             refiner = load_refiner(workspace, device).eval()
             step = read_gate(workspace / "refiner").step
-            judge, gate = decide(params, strong, held_out, named, refiner, step, device)
+            judge = decide(params, strong, held_out, named, refiner, step, device, stage)
             folder.mkdir(exist_ok=True)
-            write_gate(folder, gate)
             write_judge(folder, judge)
         for old in runs.glob("judge-*"):
             if first and old != folder:
@@ -190,7 +188,7 @@ def assemble(
     """Writes the folder `target` from the ledger's parts, one file at a time; returns the summary.
 
     Args:
-        decided: the folder of judge.json and gate.json, if there are.
+        decided: the folder of judge.json, if there is one.
     """
     counts: Counter[str] = Counter(dict.fromkeys([*STATUSES, "refused"], 0))
     discard_partials(target.parent, target.name)
@@ -203,8 +201,7 @@ def assemble(
             counts["refused"] += entry["refused"]
             shutil.copyfile(ledger.folder / f"{names[number]}.parquet", folder / part_name(number))
         if decided is not None:
-            for name in (JUDGE, GATE):
-                shutil.copyfile(decided / name, folder / name)
+            shutil.copyfile(decided / JUDGE, folder / JUDGE)
         made = sum(counts[status] for status in STATUSES)
         if made != parts.points:
             raise AssertionError(f"{made} rows for {parts.points} points")

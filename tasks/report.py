@@ -20,7 +20,7 @@ from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.stage_main import read_json, stage_main
 from tasks.labelling.gate import read_gate
-from tasks.labelling.judge import FILE as JUDGE
+from tasks.labelling.judge import read_judge
 from tasks.promotion.baseline import folder_hash, registry_of
 from tasks.promotion.rule import read_comparison
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
@@ -82,11 +82,15 @@ def run(params: Params, workspace: Path) -> None:
     weak = WeakImages(workspace)
     val = ValImages(workspace, config)
     write_pages(workspace, config.title, weak, val, config.page_images)
-    judged = (workspace / "pseudo" / JUDGE).is_file()
-    gate = read_gate(workspace / ("pseudo" if judged else "refiner"))
+    judge = judge_view(
+        workspace / "pseudo", weak.pseudo, weak.split.categories, details["size_bounds"],
+        size_labels(details["size_bounds"]),
+    )  # fmt: skip
+    gate = read_gate(workspace / "refiner")
+    gates = [gate] if judge is None else list(read_judge(workspace / "pseudo").gates.values())
     models = _models(workspace)
     training = read_json(workspace / "student" / "model.json", "train_student")["training"]
-    statements = verdict(metrics, counts, training["steps"], training["masks"], gate)
+    statements = verdict(metrics, counts, training["steps"], training["masks"], gates)
     page = render(
         REPORT_TEMPLATE,
         title=params.report.title,
@@ -98,7 +102,9 @@ def run(params: Params, workspace: Path) -> None:
         metrics=metrics,
         details=details,
         pseudo_metrics=PSEUDO_METRICS,
-        gate=gate_view(gate, counts["pseudo"]["refused"], metrics["pseudo"]["masks"]),
+        gates=[gate_view(gate, counts["pseudo"]["refused"], metrics["pseudo"]["masks"])]
+        if judge is None
+        else judge["gates"],
         iou_histogram=_iou_histogram(workspace),
         pseudo_gallery=pseudo_gallery(weak, config.gallery_images),
         weak_images=len(weak.images),
@@ -107,13 +113,7 @@ def run(params: Params, workspace: Path) -> None:
         chosen=config.score_threshold is None and metrics["student"].get("min_score") is not None,
         pages=config.page_images > 0,
         pages_hash=folder_hash(workspace / FOLDER),
-        judge=judge_view(
-            workspace / "pseudo",
-            weak.pseudo,
-            weak.split.categories,
-            details["size_bounds"],
-            size_labels(details["size_bounds"]),
-        ),
+        judge=judge,
         **_errors(val, config.gallery_images),
         **_pipeline(params, workspace, counts),
         **_scores(workspace, details, val.split),

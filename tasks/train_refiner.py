@@ -30,8 +30,8 @@ from tasks.common.device import set_up
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder, stage_main
 from tasks.labelling.gate import Gate, write_gate
-from tasks.labelling.measure_refiner import measured_gate
-from tasks.labelling.proposer import make_proposer
+from tasks.labelling.measure_refiner import gate_of, measure
+from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.training.holdout import read_held_out
 from tasks.training.loop import Job, Piece, read_milestone, train
 from tasks.training.setup import (
@@ -121,15 +121,16 @@ def _write(
 def choose_weights(
     params: Params, job: Job, strong: Split, held_out: Collection[int], teacher: SOLOv2
 ) -> tuple[Gate, nn.Module]:
-    """The gate, measured on the held-out images with masks of the first proposer (most often the final teacher), and
-    the network with the chosen weights."""
+    """The gate, measured on the held-out images with masks of the final teacher, and the network with the chosen
+    weights."""
     config = params.refiner
     if not isinstance(job.model, MaskRefineNet):
         raise TypeError(f"job.model: found a {type(job.model).__name__}, expected a MaskRefineNet")
     refiners = {step: _refiner_at(job, step, job.model) for step in config.milestones if held_out}
     refiners[config.steps] = job.model
-    proposer = make_proposer(params.proposers.use[0], params, lambda: teacher, job.device)
-    gate = measured_gate(params, strong, held_out, proposer, refiners, job.device)
+    proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, job.device)
+    measured = measure(params, strong, held_out, proposer, refiners, job.device)
+    gate = gate_of(params, measured, len(held_out))
     if held_out:
         log.info(
             "train_refiner: on %d held-out images, %d objects: IoU rough %s, refined %s with the weights of step %d",

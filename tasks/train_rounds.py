@@ -20,7 +20,7 @@ from typing import Any
 from data.storage import atomic_dir, discard_partials
 from tasks.common import processes
 from tasks.common.config import Params
-from tasks.common.stage_main import read_json, run_folder, stage_main, write_json, write_manifest
+from tasks.common.stage_main import run_folder, stage_main, write_json, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -87,14 +87,13 @@ def _rounds(params: Params, workspace: Path, figures: list[dict[str, Any]]) -> P
 
 
 def _held_out_iou(workspace: Path, pseudo: Path) -> float | None:
-    """In percent, of refined masks; None where nothing was measured."""
-    judge = pseudo / "judge.json"
-    if judge.is_file():
-        found = read_json(judge, STAGE)
-        iou = found["judged_iou"] if found["alone"] is None else found["iou"].get(found["alone"])
-    else:
-        iou = read_json(workspace / "refiner" / "gate.json", "train_refiner")["all"]["refined_iou"]
-    return None if iou is None else float(iou)
+    """In percent, of final masks; None where nothing was measured."""
+    from tasks.labelling.gate import read_gate
+    from tasks.labelling.judge import FILE, read_judge
+
+    if (pseudo / FILE).is_file():
+        return read_judge(pseudo).final_iou
+    return read_gate(workspace / "refiner").iou
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class _Group:
         if self.exclusive:
             masks = self.rough.exclusive(rough.masks, rows)
             rough = rough._replace(masks=masks, boxes_xyxy=mask_boxes(masks))
-        selected, refusals = refiner.select(self.context, rough)
+        selected, refusals = refiner.select(self.context, rough, drawn.drawn_by)
         refined = refine(
             refiner.network, self.context.original, rough.masks, points_xy, refiner.network.config,
             refiner.crop_batch, enlarge=refiner.gate.enlarge, rounds=refiner.gate.rounds,

@@ -131,9 +131,26 @@ class Gate(Section):
 
     def refusals(self, areas: Sequence[float]) -> list[str | None]:
         """For rough masks of these areas (pixels of the resized image), why they aren't refined; None if they are."""
+        return [_refusal(self, self.bins[at] if self.bins else None) for at in self._bin_of(areas)]
+
+    def final_iou(self, measured: Measured) -> NDArray[np.float64]:
+        """The IoU [n], 0..1, of the masks in use: the refined ones where they are used, else the rough ones."""
+        uses = np.array([one.use for one in self.bins] or [True])[self._bin_of(measured.areas)]
+        return np.where(uses, measured.refined_iou, measured.rough_iou)
+
+    @property
+    def iou(self) -> float | None:
+        """Mean IoU of the masks in use in percent, over all clicks; None where nothing was measured."""
+        if not self.all.clicks:
+            return None
+        used = [(one.refined_iou if one.use else one.rough_iou) or 0.0 for one in self.bins]
+        total = sum(iou * one.clicks for iou, one in zip(used, self.bins, strict=True))
+        return round(total / self.all.clicks, 3)  # 0 for clicks without a mask, which are in no bin
+
+    def _bin_of(self, areas: Sequence[float] | NDArray[np.float64]) -> list[int]:
         ends = [one.area_to for one in self.bins[:-1]]
         found = np.searchsorted(np.asarray(ends, dtype=np.float64), np.asarray(areas), side="right")
-        return [_refusal(self, self.bins[at] if self.bins else None) for at in found.tolist()]
+        return [int(at) for at in found]
 
 
 def build_gate(

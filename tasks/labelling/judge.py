@@ -1,15 +1,16 @@
 """The judge: which proposer's mask is used at a click, fitted on held-out strong images.
 
-For each proposer a ridge regression predicts the IoU that its mask, once refined, has with the true one, from what is
-known without it: scores, size, agreement with the other proposers' masks, other clicks inside. The mask of the greatest
-predicted IoU is used. The rule is measured on images that it was not fitted on (each held-out image in turn is left
-out); if it isn't better there than the best single proposer by more than its standard error, that one is used alone.
-judge.json has all figures.
+Each proposer has a gate of its own, for its masks have errors of their own. Then a ridge regression for each predicts
+the IoU that its final mask (refined where its gate says so) has with the true one, from what is known without it:
+scores, size, agreement with the other proposers' masks, other clicks inside. The mask of the greatest predicted IoU is
+used. The rule is measured on images that it was not fitted on (each held-out image in turn is left out); if it isn't
+better there than the best single proposer by more than its standard error, that one is used alone. judge.json has all
+figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self
 
@@ -20,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.common.config import Section
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
-from tasks.labelling.gate import mean_over_images
+from tasks.labelling.gate import Gate, mean_over_images
 
 FILE = "judge.json"
 DRAWN_BY = "drawn by "
@@ -61,7 +62,7 @@ class Judged(NamedTuple):
     features: Floats
     """[n, P, len(FEATURES)]"""
     iou: Floats
-    """[n, P] of the refined mask with the true one, 0..1; 0 without a mask"""
+    """[n, P] of the final mask with the true one, 0..1; 0 without a mask"""
     has_mask: NDArray[np.bool_]
     """[n, P]"""
 
@@ -83,8 +84,17 @@ class Rule(Section):
         return np.asarray(self.intercept + standard @ np.array(self.weights), np.float64)
 
 
+class Choice(NamedTuple):
+    """Of n clicks."""
+
+    source: NDArray[np.int64]
+    """[n] whose mask is used: an index of `proposers`"""
+    iou: Floats | None
+    """[n] predicted of that mask, 0..1; None where nothing was measured"""
+
+
 class Judge(Section):
-    """The content of judge.json. IoU in percent, of refined masks, mean over held-out clicks."""
+    """The content of judge.json. IoU in percent, of final masks, mean over held-out clicks."""
 
     proposers: Annotated[tuple[str, ...], Field(min_length=1)]
     typical_areas: tuple[float, ...]
@@ -102,42 +112,60 @@ class Judge(Section):
     """the one that is used alone: one of `proposers`, or `sam` (sam-1, sam-2 or sam-3, by its own score); None: the
     rules choose"""
     rules: dict[str, Rule]
+    """none where nothing was measured"""
+    gates: dict[str, Gate]
+    """of each proposer's masks"""
 
     @model_validator(mode="after")
     def _has_a_rule_for_each(self) -> Self:
-        if self.alone is None and set(self.rules) != set(self.proposers):
-            raise ValueError(f"rules: found {sorted(self.rules)}, expected {sorted(self.proposers)}")
+        for name, found in (("rules", set(self.rules)), ("gates", set(self.gates))):
+            optional = name == "rules" and self.alone is not None
+            if found != set(self.proposers) and (found or not optional):
+                raise ValueError(f"{name}: found {sorted(found)}, expected {sorted(self.proposers)}")
         if self.alone is not None and not _columns(self.proposers, self.alone):
             raise ValueError(f"alone: found {self.alone!r}, expected one of {list(self.proposers)}")
         return self
 
-    def choose(self, features: Floats, has_mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """The proposer [n] of each click: an index of `proposers`. A proposer without a mask loses to one with a mask.
+    @property
+    def final_iou(self) -> float | None:
+        """Of the masks in use; None where nothing was measured."""
+        return self.judged_iou if self.alone is None else self.iou.get(self.alone)
+
+    def choose(self, features: Floats, has_mask: NDArray[np.bool_]) -> Choice:
+        """The mask of each click. A proposer without a mask loses to one with a mask.
 
         Args:
             features: [n, P, len(FEATURES)].
             has_mask: [n, P].
         """
-        if self.alone is not None:
-            return _alone(self.proposers, self.alone, features, has_mask)
-        return _greatest([self.rules[name] for name in self.proposers], features, has_mask)
+        if not self.rules:
+            assert self.alone is not None  # as validated
+            return Choice(_alone(self.proposers, self.alone, features, has_mask), None)
+        predicted = _predicted([self.rules[name] for name in self.proposers], features)
+        if self.alone is None:
+            source = _greatest(predicted, has_mask)
+        else:
+            source = _alone(self.proposers, self.alone, features, has_mask)
+        return Choice(source, predicted[np.arange(len(source)), source].clip(0, 1))
 
 
 def fit_judge(
-    proposers: Sequence[str], measured: Judged, unmeasured: str, typical_areas: Sequence[float] = ()
+    proposers: Sequence[str],
+    measured: Judged,
+    unmeasured: str,
+    gates: Mapping[str, Gate],
+    typical_areas: Sequence[float] = (),
 ) -> Judge:
     """The judge from masks at held-out clicks.
 
     Args:
         proposers: names, in the order of the columns of `measured`; of equal predictions the first wins.
         unmeasured: the proposer to use alone where there are too few images or clicks.
+        gates: of each proposer's masks; `measured` is of masks that they leave.
     """
     images, clicks = len(np.unique(measured.images)), len(measured.images)
     if images < LEAST_IMAGES or clicks < LEAST_CLICKS:
-        return Judge(
-            proposers=tuple(proposers), typical_areas=tuple(typical_areas), images=images, clicks=clicks, iou={},
-            judged_iou=None, best_iou=None, alone=unmeasured, rules={},
-        )  # fmt: skip
+        return without_rules(proposers, unmeasured, gates, typical_areas, images, clicks)
     each = {name: measured.iou[:, p] for p, name in enumerate(proposers)}
     for name in dict.fromkeys(one.rpartition("-")[0] for one in proposers if "-" in one):
         own = _alone(proposers, name, measured.features, measured.has_mask)
@@ -149,7 +177,8 @@ def fit_judge(
     for image in np.unique(measured.images):
         inside = measured.images == image
         rules = _fit(measured, ~inside)
-        chosen[inside] = _greatest(rules, measured.features[inside], measured.has_mask[inside])
+        predicted = _predicted(rules, measured.features[inside])
+        chosen[inside] = _greatest(predicted, measured.has_mask[inside])
     judged = measured.iou[np.arange(clicks), chosen]
     gain = mean_over_images(measured.images, judged - each[best])
     return Judge(
@@ -162,7 +191,23 @@ def fit_judge(
         best_iou=_percent(float(measured.iou.max(1).mean())),
         alone=None if gain.mean > ERRORS * (gain.error or 0.0) else best,
         rules=dict(zip(proposers, _fit(measured, np.ones(clicks, np.bool_)), strict=True)),
+        gates=dict(gates),
     )
+
+
+def without_rules(
+    proposers: Sequence[str],
+    alone: str,
+    gates: Mapping[str, Gate],
+    typical_areas: Sequence[float],
+    images: int = 0,
+    clicks: int = 0,
+) -> Judge:
+    """The judge where nothing, or too little, was measured."""
+    return Judge(
+        proposers=tuple(proposers), typical_areas=tuple(typical_areas), images=images, clicks=clicks, iou={},
+        judged_iou=None, best_iou=None, alone=alone, rules={}, gates=dict(gates),
+    )  # fmt: skip
 
 
 def in_words(judge: Judge) -> str:
@@ -175,7 +220,7 @@ def in_words(judge: Judge) -> str:
     names = [*judge.proposers, *sorted(judge.iou.keys() - {*judge.proposers})]
     each = ", ".join(f"{name} {judge.iou[name]:.1f}" for name in names)
     figures = (
-        f"IoU of refined masks at {judge.clicks} held-out clicks: {each}; chosen at each click {judge.judged_iou:.1f}, "
+        f"IoU of final masks at {judge.clicks} held-out clicks: {each}; chosen at each click {judge.judged_iou:.1f}, "
         f"the best of all {judge.best_iou:.1f}"
     )
     return f"{figures}; {'chosen at each click' if judge.alone is None else judge.alone + ' draws all masks'}"
@@ -196,9 +241,13 @@ def _alone(
     return np.asarray(np.where(has_mask, scores, -np.inf).argmax(1), np.int64)
 
 
-def _greatest(rules: Sequence[Rule], features: Floats, has_mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _predicted(rules: Sequence[Rule], features: Floats) -> Floats:
+    """IoU [n, P]."""
+    return np.stack([rule.predict(features[:, p]) for p, rule in enumerate(rules)], axis=1)
+
+
+def _greatest(predicted: Floats, has_mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """As `choose`: the masks of the greatest prediction."""
-    predicted = np.stack([rule.predict(features[:, p]) for p, rule in enumerate(rules)], axis=1)
     return np.asarray(np.where(has_mask, predicted, -np.inf).argmax(1), np.int64)
 
 

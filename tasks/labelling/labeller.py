@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,25 +35,36 @@ class GatedRefiner:
 
     Attributes:
         network: on the masks' device, in eval mode.
+        gate: its `enlarge` and `rounds` are those of all masks.
         crop_batch: crops at a time; doesn't affect results.
+        gates: decide in place of `gate` on the masks of several proposers, by their names.
     """
 
     network: MaskRefineNet
     gate: Gate
     crop_batch: int
+    gates: Mapping[str, Gate] | None = None
 
-    def select(self, context: ImageContext, rough: Rough) -> tuple[Tensor, list[str | None]]:
-        """Which of K rough masks to refine, bool [K], and why not the others."""
-        areas = areas_in(rough.masks, rough.boxes_xyxy) * context.area_scale
-        refusals = self.gate.refusals(areas.tolist())
-        return torch.tensor([one is None for one in refusals], device=rough.masks.device), refusals
+    def select(
+        self, context: ImageContext, rough: Rough, drawn_by: Sequence[str] | None
+    ) -> tuple[Tensor, list[str | None]]:
+        """Which of K rough masks to refine, bool [K], and why not the others; `drawn_by` as in `Drawn`."""
+        areas = (areas_in(rough.masks, rough.boxes_xyxy) * context.area_scale).tolist()
+        if drawn_by is None or self.gates is None:
+            refusals = self.gate.refusals(areas)
+        else:
+            refusals = [
+                self.gates[name].refusals([area])[0] for name, area in zip(drawn_by, areas, strict=True)
+            ]
+        selected = [one is None for one in refusals]
+        return torch.tensor(selected, dtype=torch.bool, device=rough.masks.device), refusals
 
     @torch.no_grad()
     def refine(
         self, context: ImageContext, drawn: Drawn, points_xy: Tensor, labels: Tensor, prompt: PromptConfig
     ) -> PointMasks:
         """The final masks at all clicks [K, 2] of an image, of contiguous classes [K]."""
-        selected, refusals = self.select(context, drawn.rough)
+        selected, refusals = self.select(context, drawn.rough, drawn.drawn_by)
         final = refined_masks(
             self.network, context.original, drawn.rough, points_xy, labels, prompt, self.crop_batch,
             enlarge=self.gate.enlarge, rounds=self.gate.rounds, selected=selected,
@@ -88,7 +100,7 @@ class Plan(NamedTuple):
     student: Path | None = None
     """the checkpoint of the last round's student; None in the first round"""
     decided: Path | None = None
-    """a folder with judge.json and gate.json; None where there is one proposer, with the refiner's own gate"""
+    """a folder with judge.json; None where the teacher alone draws, with the refiner's own gate"""
 
     def names(self, params: Params) -> list[str]:
         """Of the proposers."""
@@ -99,9 +111,7 @@ class Plan(NamedTuple):
         folders = [Path("refiner"), *([Path("teacher")] if "teacher" in self.names(params) else [])]
         folders += [self.student] if self.student is not None else []
         made = [folder / name for folder in folders for name in (WEIGHTS, META)]
-        gates = [Path("refiner")] if self.decided is None else [self.decided]
-        made += [folder / GATE for folder in gates]
-        return made if self.decided is None else [*made, self.decided / JUDGE]
+        return [*made, Path("refiner") / GATE if self.decided is None else self.decided / JUDGE]
 
 
 def load_refiner(workspace: Path, device: torch.device) -> MaskRefineNet:
@@ -135,7 +145,7 @@ def load_proposers(
 
 
 def load_labeller(params: Params, workspace: Path, device: torch.device, plan: Plan) -> Labeller:
-    """Reads the networks, the gate, and the judge if there are several proposers.
+    """Reads the networks, the gate, and the judge if the teacher isn't the only proposer.
 
     Raises:
         TaskError: a folder holds another network, or weights are missing or unusable.
@@ -143,10 +153,12 @@ def load_labeller(params: Params, workspace: Path, device: torch.device, plan: P
     refiner = load_refiner(workspace, device)
     named = load_proposers(params, workspace, device, plan, params.pseudo.batch_size)
     proposer: Proposer | Chooser = named[0][1]
-    if plan.decided is not None:
+    gates: Mapping[str, Gate] | None = None
+    if plan.decided is None:
+        gate = read_gate(workspace / "refiner")
+    else:
         judge = read_judge(workspace / plan.decided)
-        proposer = Several(named, judge)
-    gate = read_gate(workspace / (plan.decided or "refiner"))
-    return Labeller(
-        proposer, GatedRefiner(refiner, gate, params.pseudo.crop_batch_size), params.prompt, device
-    )
+        proposer, gates = Several(named, judge), judge.gates
+        gate = gates[judge.proposers[0]]
+    gated = GatedRefiner(refiner, gate, params.pseudo.crop_batch_size, gates)
+    return Labeller(proposer, gated, params.prompt, device)

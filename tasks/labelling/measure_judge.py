@@ -1,4 +1,4 @@
-"""Fits the judge, and measures the gate of the masks that it chooses, on held-out strong images.
+"""Fits the judge, and the gate of each proposer, on held-out strong images.
 
 The clicks are those of the gate (measure_refiner.py): each object at a random inner pixel and at its mass centre.
 """
@@ -7,33 +7,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data.tables import Split, class_indices
 from models.refiner.network import MaskRefineNet
 from tasks.common.config import Params
 from tasks.inference.batches import resized_shape
-from tasks.labelling.gate import Gate, unmeasured
-from tasks.labelling.judge import FEATURES, Judge, Judged, fit_judge, in_words
+from tasks.labelling.gate import Measured, unmeasured
+from tasks.labelling.judge import FEATURES, Floats, Judge, Judged, fit_judge, in_words, without_rules
 from tasks.labelling.labeller import GatedRefiner
 from tasks.labelling.measure_refiner import (
     CLICKS,
+    Records,
     click_points,
+    gate_of,
     held_out_images,
-    measured_gate,
-    paired_iou,
 )
 from tasks.labelling.proposer import Proposer
 from tasks.labelling.several import Several, sources_of
 
 log = logging.getLogger(__name__)
-
-NOTHING = Judged(
-    np.empty(0, np.int64), np.empty((0, 1, len(FEATURES))), np.empty((0, 1)), np.empty((0, 1), np.bool_)
-)
 
 
 def decide(
@@ -44,8 +40,9 @@ def decide(
     refiner: MaskRefineNet,
     step: int,
     device: torch.device,
-) -> tuple[Judge, Gate]:
-    """The judge, and the gate of the refiner for the masks that it chooses.
+    stage: str,
+) -> Judge:
+    """The judge, with the gate of each proposer's masks.
 
     Args:
         strong: the split of `held_out`, ids of images that no proposer was trained on.
@@ -53,68 +50,60 @@ def decide(
             the teacher; without one the first proposer.
         refiner: on `device`, in eval mode.
         step: of its training.
+        stage: the one that calls.
 
     Raises:
         TaskError: images can't be read; all are listed.
     """
     names = [source.name for source in sources_of(named)]
     own = "student" if "student" in names else named[0][0]
-    blank = fit_judge(names, NOTHING, own, typical_areas(params, strong))
-    several = Several(named, blank)
-    measured = measure_sources(params, strong, held_out, several, refiner, device)
-    judge = fit_judge(names, measured, own, blank.typical_areas)
-    log.info("pseudo_label: %s", in_words(judge))
-    judged = replace(several, judge=judge)
-    return judge, measured_gate(params, strong, held_out, judged, {step: refiner}, device, "pseudo_label")
+    areas = typical_areas(params, strong)
+    features, has_mask, measured = measure_sources(
+        params, strong, held_out, named, refiner, areas, device, stage
+    )
+    gates = {
+        name: gate_of(params, {step: one}, len(held_out)) for name, one in zip(names, measured, strict=True)
+    }
+    iou = [gates[name].final_iou(one) for name, one in zip(names, measured, strict=True)]
+    judged = Judged(measured[0].images, features, np.stack(iou, 1), has_mask)
+    judge = fit_judge(names, judged, own, gates, areas)
+    log.info("%s: %s", stage, in_words(judge))
+    return judge
 
 
 def measure_sources(
     params: Params,
     strong: Split,
     held_out: Collection[int],
-    several: Several,
+    named: tuple[tuple[str, Proposer], ...],
     refiner: MaskRefineNet,
+    areas: tuple[float, ...],
     device: torch.device,
-) -> Judged:
-    """Features and refined IoU of each source's masks at all clicks."""
+    stage: str,
+) -> tuple[Floats, NDArray[np.bool_], list[Measured]]:
+    """Of the same clicks in the same order: what the judge sees (as `Judged` has it), and each source's masks."""
     config = params.refiner
-    refine_all = GatedRefiner(
-        refiner, unmeasured(0, enlarge=config.enlarge, rounds=config.rounds), config.crops
-    )
+    gate = unmeasured(0, enlarge=config.enlarge, rounds=config.rounds)
+    refine_all = GatedRefiner(refiner, gate, config.crops)
     free = params.prompt.model_copy(update={"exclusive": "none"})
-    count = len(sources_of(several.named))
-    images: list[int] = []
-    features, iou = [np.empty((0, count, len(FEATURES)))], [np.empty((0, count))]
-    has_mask = [np.empty((0, count), np.bool_)]
-    for image_id, context, objects in held_out_images(
-        params, strong, held_out, several, device, "pseudo_label"
-    ):
+    names = [source.name for source in sources_of(named)]
+    several = Several(named, without_rules(names, names[0], dict.fromkeys(names, gate), areas))
+    count = len(names)
+    records = [Records() for _ in range(count)]
+    features, has_mask = [np.empty((0, count, len(FEATURES)))], [np.empty((0, count), np.bool_)]
+    for image_id, context, objects in held_out_images(params, strong, held_out, several, device, stage):
         for click in CLICKS:
             points = click_points(objects.masks, click, params.seed, image_id)
             proposed = several.propose(context, points, objects.labels)
-            seen, drawn_at_all = several.features(
-                several.place(proposed, context, points, objects.labels, free),
-                context,
-                points,
-                objects.labels,
-            )
-            columns = [
-                paired_iou(
-                    refine_all.refine(context, drawn, points, objects.labels, params.prompt).final,
-                    objects.masks,
-                )
-                for drawn in several.place(proposed, context, points, objects.labels, params.prompt)
-            ]
-            images += [image_id] * len(objects.ids)
+            overlapping = several.place(proposed, context, points, objects.labels, free)
+            seen, drawn_at_all = several.features(overlapping, context, points, objects.labels)
             features.append(seen)
             has_mask.append(drawn_at_all)
-            iou.append(torch.stack(columns, 1).cpu().numpy())
-    return Judged(
-        np.array(images, np.int64),
-        np.concatenate(features),
-        np.concatenate(iou),
-        np.concatenate(has_mask),
-    )
+            placed = several.place(proposed, context, points, objects.labels, params.prompt)
+            for found, drawn in zip(records, placed, strict=True):
+                final = refine_all.refine(context, drawn, points, objects.labels, params.prompt).final
+                found.add(context, objects, image_id, click, drawn.rough, final)
+    return np.concatenate(features), np.concatenate(has_mask), [one.measured() for one in records]
 
 
 def typical_areas(params: Params, strong: Split) -> tuple[float, ...]:

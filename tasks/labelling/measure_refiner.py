@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data.masks.rle import decode_many
 from data.tables import Split, class_indices
+from models.inference.coarse_masks import Rough
 from models.masks.boxes import areas_in
 from models.masks.geometry import random_inner_points
 from models.refiner.network import MaskRefineNet
@@ -39,21 +40,50 @@ class Objects(NamedTuple):
     masks: Tensor
 
 
+class Records:
+    """What is measured of masks, one image after another."""
+
+    def __init__(self) -> None:
+        self._images: list[int] = []
+        self._objects: list[int] = []
+        self._clicks: list[str] = []
+        self._figures: list[Tensor] = []
+
+    def add(
+        self, context: ImageContext, objects: Objects, image_id: int, click: str, rough: Rough, final: Tensor
+    ) -> None:
+        """Appends a row for each object of an image, clicked at `click` (of CLICKS)."""
+        areas = areas_in(rough.masks, rough.boxes_xyxy).double() * context.area_scale
+        self._images += [image_id] * len(objects.ids)
+        self._objects += objects.ids
+        self._clicks += [click] * len(objects.ids)
+        iou = [paired_iou(masks, objects.masks) for masks in (rough.masks, final)]
+        self._figures.append(torch.stack([areas, *iou]).cpu())
+
+    def measured(self) -> Measured:
+        """All rows."""
+        nothing = torch.empty(3, 0, dtype=torch.float64)
+        areas, rough_iou, refined_iou = torch.cat([nothing, *self._figures], 1).numpy()
+        return Measured(
+            np.array(self._images, np.int64), np.array(self._objects, np.int64), np.array(self._clicks, np.str_),
+            areas, rough_iou, refined_iou,
+        )  # fmt: skip
+
+
 @torch.no_grad()
 def measure(
     params: Params,
     strong: Split,
     held_out: Collection[int],
-    proposer: Proposer | Chooser,
+    proposer: Proposer,
     refiners: Mapping[int, MaskRefineNet],
     device: torch.device,
-    stage: str = "train_refiner",
 ) -> dict[int, Measured]:
     """IoU of rough and refined masks at all clicks, for each refiner; the same clicks in the same order.
 
     Args:
         strong: the split of `held_out`, image ids.
-        proposer: the one that will draw masks on weak images; on `device`.
+        proposer: the teacher; on `device`.
         refiners: on `device`, in eval mode, by the step of their training.
 
     Raises:
@@ -62,27 +92,25 @@ def measure(
     config = params.refiner
     refine_all = unmeasured(0, enlarge=config.enlarge, rounds=config.rounds)
     gated = {step: GatedRefiner(network, refine_all, config.crops) for step, network in refiners.items()}
-    found: dict[int, list[dict[str, Any]]] = {step: [] for step in refiners}
-    for image_id, context, objects in held_out_images(params, strong, held_out, proposer, device, stage):
-        _measure_image(params, proposer, gated, context, objects, image_id, found)
-    return {step: _columns(records) for step, records in found.items()}
+    records = {step: Records() for step in refiners}
+    for image_id, context, objects in held_out_images(
+        params, strong, held_out, proposer, device, "train_refiner"
+    ):
+        for click in CLICKS:
+            points = click_points(objects.masks, click, params.seed, image_id)
+            drawn = draw(proposer, context, points, objects.labels, params.prompt)
+            for step, refiner in gated.items():
+                final = refiner.refine(context, drawn, points, objects.labels, params.prompt).final
+                records[step].add(context, objects, image_id, click, drawn.rough, final)
+    return {step: found.measured() for step, found in records.items()}
 
 
-def measured_gate(
-    params: Params,
-    strong: Split,
-    held_out: Collection[int],
-    proposer: Proposer | Chooser,
-    refiners: Mapping[int, MaskRefineNet],
-    device: torch.device,
-    stage: str = "train_refiner",
-) -> Gate:
-    """The gate by what `measure` finds and the settings of section `refiner`; arguments and errors as there."""
+def gate_of(params: Params, by_step: Mapping[int, Measured], held_out_images: int) -> Gate:
+    """The gate by the settings of section `refiner`; see `build_gate`."""
     config = params.refiner
     return build_gate(
-        measure(params, strong, held_out, proposer, refiners, device, stage), len(held_out),
-        bins=config.gate_bins, min_objects=config.gate_min_objects, min_images=config.gate_min_images,
-        errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
+        by_step, held_out_images, bins=config.gate_bins, min_objects=config.gate_min_objects,
+        min_images=config.gate_min_images, errors=config.gate_errors, enlarge=config.enlarge, rounds=config.rounds,
     )  # fmt: skip
 
 
@@ -134,32 +162,6 @@ def objects_of(split: Split, row: int, device: torch.device) -> Objects:
     )
 
 
-def _measure_image(
-    params: Params,
-    proposer: Proposer | Chooser,
-    refiners: Mapping[int, GatedRefiner],
-    context: ImageContext,
-    objects: Objects,
-    image_id: int,
-    found: dict[int, list[dict[str, Any]]],
-) -> None:
-    """Appends one record per click to each refiner's list in `found`."""
-    for click in CLICKS:
-        points = click_points(objects.masks, click, params.seed, image_id)
-        drawn = draw(proposer, context, points, objects.labels, params.prompt)
-        areas = areas_in(drawn.rough.masks, drawn.rough.boxes_xyxy).double() * context.area_scale
-        rough_iou = paired_iou(drawn.rough.masks, objects.masks)
-        for step, refiner in refiners.items():
-            final = refiner.refine(context, drawn, points, objects.labels, params.prompt).final
-            refined_iou = paired_iou(final, objects.masks)
-            columns = (objects.ids, areas.tolist(), rough_iou.tolist(), refined_iou.tolist())
-            names = ("objects", "areas", "rough_iou", "refined_iou")
-            found[step] += [
-                {"images": image_id, "clicks": click, **dict(zip(names, row, strict=True))}
-                for row in zip(*columns, strict=True)
-            ]
-
-
 def click_points(masks: Tensor, click: str, seed: int, image_id: int) -> Tensor:
     """Float32 [K, 2] on the masks' device: one click per object of bool masks [K, H, W], none of them empty.
 
@@ -180,17 +182,3 @@ def paired_iou(found: Tensor, true: Tensor) -> Tensor:
     """Float64 [K] of bool masks [K, H, W], pair by pair; 0 for two empty ones."""
     overlap = (found & true).flatten(1).sum(1).double()
     return overlap / (found | true).flatten(1).sum(1).clamp(min=1)
-
-
-def _columns(records: list[dict[str, Any]]) -> Measured:
-    def column(name: str) -> np.ndarray:
-        return np.array([record[name] for record in records])
-
-    return Measured(
-        images=column("images").astype(np.int64),
-        objects=column("objects").astype(np.int64),
-        clicks=column("clicks").astype(np.str_),
-        areas=column("areas").astype(np.float64),
-        rough_iou=column("rough_iou").astype(np.float64),
-        refined_iou=column("refined_iou").astype(np.float64),
-    )

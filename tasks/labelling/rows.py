@@ -15,6 +15,7 @@ from tasks.labelling.judge import DRAWN_BY
 from tasks.labelling.types import Clicks, PointMasks
 
 NOT_DRAWN = "the teacher draws no mask at this point"
+NONE_DRAWN = "no proposer draws a mask at this point"
 TAKEN = "all pixels of its mask are likelier another point's"
 
 
@@ -33,7 +34,8 @@ def rows_of(clicks: Clicks, masks: PointMasks) -> pa.Table:
         if stats.reasons[k] is None:
             row |= {name: values[k] for name, values in measures.items()}
         if area(rough[k], height, width) == 0:
-            reason = stats.reasons[k] or (TAKEN if stats.drawn[k] else NOT_DRAWN)
+            not_drawn = NOT_DRAWN if stats.drawn_by is None else NONE_DRAWN
+            reason = stats.reasons[k] or (TAKEN if stats.drawn[k] else not_drawn)
             rows.append(row | {"status": "empty", "reason": reason})
             continue
         rle = final[k]

@@ -176,7 +176,7 @@ class Several:
         free = prompt.model_copy(update={"exclusive": "none"})
         proposed = self.propose(context, points_xy, labels)
         drawn = self.place(proposed, context, points_xy, labels, free)
-        index = self.judge.choose(*self.features(drawn, context, points_xy, labels, image_clicks))
+        index, iou = self.judge.choose(*self.features(drawn, context, points_xy, labels, image_clicks))
         source = torch.from_numpy(index).to(labels.device)
         rows = torch.arange(len(labels), device=labels.device)
         best = Candidates._make(
@@ -187,6 +187,8 @@ class Several:
             )  # of unlike sizes, and not used any more
             for name in Candidates._fields
         )
+        if iou is not None:  # scores of several proposers mean several things
+            best = best._replace(score=torch.from_numpy(iou).to(best.score))
         masks = drawn[0].rough.masks.clone()
         boxes = drawn[0].rough.boxes_xyxy.clone()
         for n, one in enumerate(drawn[1:], start=1):

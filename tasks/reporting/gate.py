@@ -38,7 +38,7 @@ def sentence(gate: Gate, refused: int, masks: int) -> str:
     """What the gate decided."""
     if not gate.bins:
         why = (
-            f"On {count(gate.held_out_images, 'held-out image')} the teacher drew no mask to refine"
+            f"On {count(gate.held_out_images, 'held-out image')} there was no mask to refine"
             if gate.held_out_images
             else "No strong images were held out (teacher.holdout)"
         )
@@ -46,7 +46,7 @@ def sentence(gate: Gate, refused: int, masks: int) -> str:
     uses = [one.use for one in gate.bins]
     kept = f"{refused:,} of {count(masks, 'pseudo mask')} {'stays' if refused == 1 else 'stay'} rough."
     measured = (
-        f"On {count(gate.held_out_images, 'image')} held out from teacher and refiner, refining changes the mean IoU "
+        f"On {count(gate.held_out_images, 'image')} held out from training, refining changes the mean IoU "
         f"of {count(gate.all.objects, 'object')} from {gate.all.rough_iou:.1f} to {gate.all.refined_iou:.1f}."
     )
     if all(uses):

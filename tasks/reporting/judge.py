@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.tables import Category
+from tasks.labelling.gate import REFUSAL
 from tasks.labelling.judge import DRAWN_BY, FILE, in_words, read_judge
+from tasks.reporting.gate import gate_view
 from tasks.scoring.metrics import SIZES
 
 
@@ -22,7 +24,7 @@ def judge_view(
     bounds: Sequence[float],
     labels: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """The values of report.html.j2; None where there is one proposer.
+    """The values of report.html.j2; None where the teacher alone draws.
 
     Args:
         folder: of the pseudo labels.
@@ -35,10 +37,12 @@ def judge_view(
     judge = read_judge(folder)
     names = {category.id: category.name for category in categories}
     counts: dict[str, Counter[str]] = {}
+    refused: Counter[str] = Counter()
     for row in (
         pseudo.select(["reason", "area", "category_id"]).filter(pc.is_valid(pseudo["area"])).to_pylist()
     ):
         by = row["reason"].rpartition(DRAWN_BY)[2]
+        refused[by] += row["reason"].startswith(REFUSAL)
         size = SIZES[sum(row["area"] > bound**2 for bound in bounds)]
         for group in ("all", labels[size], names[row["category_id"]]):
             counts.setdefault(group, Counter())[by] += 1
@@ -46,6 +50,10 @@ def judge_view(
     return {
         "sentence": in_words(judge) + ".",
         "proposers": judge.proposers,
+        "gates": [
+            {"by": name, **gate_view(judge.gates[name], refused[name], masks)}
+            for name, masks in counts.get("all", Counter()).most_common()
+        ],
         "iou": [judge.iou.get(name) for name in judge.proposers],
         "rows": [
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -42,7 +42,11 @@ class Lost(NamedTuple):
 
 
 def verdict(
-    metrics: Mapping[str, Mapping[str, Any]], counts: Counts, steps: int, masks: str, gate: Gate
+    metrics: Mapping[str, Mapping[str, Any]],
+    counts: Counts,
+    steps: int,
+    masks: str,
+    gates: Sequence[Gate],
 ) -> list[Statement]:
     """The statements.
 
@@ -51,10 +55,10 @@ def verdict(
         counts: of each folder's manifest.
         steps: of the student's training.
         masks: `student.masks`.
-        gate: of the refiner.
+        gates: of the refiner, for each proposer's masks.
     """
     found = [*_student(metrics, counts, steps), *_clicks(metrics["pseudo"], counts)]
-    found += [*_remarks(counts, steps, masks, gate)]
+    found += [*_remarks(counts, steps, masks, gates)]
     return found or [
         Statement("good", "No sign of trouble: the sections below show what the figures rest on.")
     ]
@@ -97,7 +101,7 @@ def _clicks(pseudo: Mapping[str, Any], counts: Counts) -> Iterator[Statement]:
         )  # fmt: skip
 
 
-def _remarks(counts: Counts, steps: int, masks: str, gate: Gate) -> Iterator[Statement]:
+def _remarks(counts: Counts, steps: int, masks: str, gates: Sequence[Gate]) -> Iterator[Statement]:
     if steps < FEW_STEPS:
         yield Statement(
             "", f"The student was trained for {count(steps, 'step')}, which is short: more (student.steps and "
@@ -109,7 +113,7 @@ def _remarks(counts: Counts, steps: int, masks: str, gate: Gate) -> Iterator[Sta
             "", f"AP is measured on {count(images, 'image')} with {count(objects, 'object')}: another choice of so few "
             "may give several points more or less. It takes more images with masks to know better."
         )  # fmt: skip
-    if not gate.bins and masks == "refined":
+    if masks == "refined" and not all(gate.bins for gate in gates):
         yield Statement(
             "", "Whether refining helps was not measured, and it is used for all masks: compare the rough and the "
             "refined masks below. If the rough ones are better, set student.masks to rough."

@@ -243,7 +243,7 @@ def test_a_run_killed_while_it_measures_ends_the_same(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.train_refiner.measured_gate", killed)
+        patch.setattr("tasks.train_refiner.measure", killed)
         with pytest.raises(KeyboardInterrupt):
             run(params, workspace)
     assert not (workspace / "refiner").exists()

@@ -18,7 +18,8 @@ from tasks import pseudo_label, train_rounds, train_student
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
-from tasks.labelling.judge import read_judge
+from tasks.labelling.gate import read_gate
+from tasks.labelling.judge import read_judge, without_rules, write_judge
 from tasks.promotion.baseline import folder_hash
 from tasks.training import loop
 from tests.tasks.conftest import ROOT
@@ -149,12 +150,14 @@ def test_rounds_end_where_masks_get_no_better(params: Params, monkeypatch: pytes
 
 def test_a_round_is_measured_by_its_judge_else_by_the_refiner(params: Params) -> None:
     masks = WORKSPACE / "pseudo"
-    gate = read_json(WORKSPACE / "refiner/gate.json", "")
-    assert train_rounds._held_out_iou(WORKSPACE, masks) == gate["all"]["refined_iou"] is not None
-    found: dict[str, Any] = {"iou": {"teacher": 40.0, "student": 50.0}, "judged_iou": 55.0, "alone": None}
-    for change, iou in (({}, 55.0), ({"alone": "student"}, 50.0), ({"alone": "student", "iou": {}}, None)):
-        write_json(masks / "judge.json", found | change)
-        assert train_rounds._held_out_iou(WORKSPACE, masks) == iou
+    gate = read_gate(WORKSPACE / "refiner")
+    assert train_rounds._held_out_iou(WORKSPACE, masks) == gate.iou is not None
+    write_judge(
+        masks, without_rules(("teacher", "student"), "student", {"teacher": gate, "student": gate}, ())
+    )
+    assert train_rounds._held_out_iou(WORKSPACE, masks) is None
+    write_json(masks / "judge.json", read_json(masks / "judge.json", "") | {"iou": {"student": 50.0}})
+    assert train_rounds._held_out_iou(WORKSPACE, masks) == 50.0
 
 
 def test_too_small_a_batch_names_the_student_s_section(params: Params) -> None:

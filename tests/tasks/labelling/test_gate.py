@@ -65,6 +65,17 @@ def test_a_size_decides_for_itself() -> None:
     assert gate.refusals([0.5, 109.9, 110.0, 1e9]) == [small, small, None, None]
 
 
+def test_the_iou_of_the_masks_in_use() -> None:
+    """Small masks stay rough, large ones are refined; a click without a mask counts as 0."""
+    rows = measured(*MIXED, (20, "random", 0.0, 0.0, 0.0))
+    gate = gate_of((7, rows), min_objects=10)
+    expected = [0.7] * 10 + [0.9] * 10 + [0.0]
+    assert gate.final_iou(rows).tolist() == expected
+    assert gate.iou == pytest.approx(100 * np.mean(expected), abs=1e-3)
+    nothing = gate_of((7, measured()))
+    assert nothing.iou is None and nothing.final_iou(rows).tolist() == rows.refined_iou.tolist()
+
+
 def test_too_few_objects_follow_all() -> None:
     gate = gate_of((7, measured(*MIXED)), min_objects=11)
     assert [(one.use, one.decided_by) for one in gate.bins] == [(True, "all")] * 2

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from tasks.common.errors import TaskError
+from tasks.labelling.gate import Gate, unmeasured
 from tasks.labelling.judge import FEATURES, Judge, Judged, fit_judge, read_judge, ridge, write_judge
 
 NAMES = ("teacher", "student")
 F = len(FEATURES)
+
+
+def gates(names: tuple[str, ...]) -> dict[str, Gate]:
+    return dict.fromkeys(names, unmeasured(0, enlarge=1.5, rounds=1))
 
 
 def measured(images: int = 6, clicks: int = 40, told: bool = True, seed: int = 0) -> Judged:
@@ -57,7 +62,7 @@ def test_a_gain_within_its_error_is_no_reason_to_choose(monkeypatch: pytest.Monk
     error = 0.04 / np.sqrt(7)  # of gains of 0.1 and 0.02 of eight images, each half of its clicks
     for errors, alone in ((0.06 / error - 0.1, None), (0.06 / error + 0.1, "teacher")):
         monkeypatch.setattr("tasks.labelling.judge.ERRORS", errors)
-        judge = fit_judge(NAMES, some, "teacher")
+        judge = fit_judge(NAMES, some, "teacher", gates(NAMES))
         assert (judge.alone, judge.judged_iou) == (alone, 62.0)
 
 
@@ -67,24 +72,26 @@ def test_a_constant_feature_is_no_division_by_zero() -> None:
 
 
 def test_where_features_tell_the_choice_is_near_the_best() -> None:
-    judge = fit_judge(NAMES, measured(), "teacher")
+    judge = fit_judge(NAMES, measured(), "teacher", gates(NAMES))
     assert judge.alone is None and judge.judged_iou is not None and judge.best_iou is not None
     assert judge.judged_iou > max(judge.iou.values()) + 5
     assert judge.best_iou - 1 < judge.judged_iou <= judge.best_iou
     features = np.zeros((3, 2, F))
     features[:, :, FEATURES.index("agreement")] = [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9]]
     has_mask = np.array([[True, True], [True, True], [True, False]])
-    assert judge.choose(features, has_mask).tolist() == [0, 1, 0]
+    source, iou = judge.choose(features, has_mask)
+    assert source.tolist() == [0, 1, 0]
+    assert iou is not None and iou.tolist() == pytest.approx([0.9, 0.9, 0.1], abs=0.05)  # predicted
 
 
 def test_where_features_tell_nothing_the_best_single_one_draws_all() -> None:
     """Fitted on the same clicks the rules would look better than either: on others they aren't."""
     some = measured(clicks=4, told=False, seed=3)
     some.iou[:, 1] += 0.2
-    judge = fit_judge(NAMES, some, "teacher")
+    judge = fit_judge(NAMES, some, "teacher", gates(NAMES))
     assert judge.alone == "student"
     has_mask = np.array([[True, True], [True, False]])
-    assert judge.choose(np.zeros((2, 2, F)), has_mask).tolist() == [1, 0]
+    assert judge.choose(np.zeros((2, 2, F)), has_mask).source.tolist() == [1, 0]
 
 
 def test_a_mask_that_is_not_there_is_chosen_neither_in_use_nor_in_the_measurement() -> None:
@@ -93,11 +100,11 @@ def test_a_mask_that_is_not_there_is_chosen_neither_in_use_nor_in_the_measuremen
     some.iou[:, 0], some.iou[:, 1] = 0.4, 0.8
     lost = np.arange(len(some.iou)) % 3 == 0
     some.iou[lost, 1], some.has_mask[lost, 1] = 0.0, False
-    judge = fit_judge(NAMES, some, "teacher")
+    judge = fit_judge(NAMES, some, "teacher", gates(NAMES))
     best = np.where(lost, some.iou[:, 0], some.iou[:, 1]).mean()
     rules_only = some._replace(has_mask=np.ones_like(some.has_mask))
     assert judge.judged_iou == pytest.approx(100 * best, abs=1.0)
-    without = fit_judge(NAMES, rules_only, "teacher").judged_iou
+    without = fit_judge(NAMES, rules_only, "teacher", gates(NAMES)).judged_iou
     assert without is not None and judge.judged_iou is not None and without < judge.judged_iou - 5
 
 
@@ -116,28 +123,28 @@ def of_sam(own_choice: float) -> Judged:
 
 
 def test_a_proposer_of_several_masks_is_also_measured_with_its_own_choice() -> None:
-    judge = fit_judge(SAM, of_sam(0.8), "teacher")
+    judge = fit_judge(SAM, of_sam(0.8), "teacher", gates(SAM))
     assert judge.iou["sam"] == pytest.approx(80.0) and judge.iou["sam-1"] < 60
     alone = judge.model_copy(update={"alone": "sam"})
     features = np.zeros((3, 3, F))
     features[:, :, 0] = [[0.9, 0.1, 0.2], [0.1, 0.3, 0.2], [0.9, 0.3, 0.2]]
     has_mask = np.array([[True, True, True], [True, True, True], [True, False, False]])
-    assert alone.choose(features, has_mask).tolist() == [2, 1, 0]
+    assert alone.choose(features, has_mask).source.tolist() == [2, 1, 0]
 
 
 def test_unmeasured_sam_alone_draws_with_its_own_choice() -> None:
-    judge = fit_judge(SAM, measured(0), "sam")
+    judge = fit_judge(SAM, measured(0), "sam", gates(SAM))
     assert judge.alone == "sam" and judge.iou == {}
     features = np.zeros((1, 3, F))
     features[:, :, 0] = [[0.9, 0.1, 0.2]]
-    assert judge.choose(features, np.ones((1, 3), np.bool_)).tolist() == [2]
+    assert judge.choose(features, np.ones((1, 3), np.bool_)) == ([2], None)
 
 
 @pytest.mark.parametrize(
     ("images", "clicks", "enough"), [(1, 40, False), (2, 10, True), (2, 9, False), (0, 0, False)]
 )
 def test_too_few_to_fit(images: int, clicks: int, enough: bool) -> None:
-    judge = fit_judge(NAMES, measured(images, clicks), "student")
+    judge = fit_judge(NAMES, measured(images, clicks), "student", gates(NAMES))
     assert (judge.judged_iou is not None) == enough
     assert judge.clicks == images * clicks
     if not enough:
@@ -145,7 +152,7 @@ def test_too_few_to_fit(images: int, clicks: int, enough: bool) -> None:
 
 
 def test_round_trip_and_damage(tmp_path: Path) -> None:
-    judge = fit_judge(NAMES, measured(), "teacher")
+    judge = fit_judge(NAMES, measured(), "teacher", gates(NAMES))
     write_judge(tmp_path, judge)
     assert read_judge(tmp_path) == judge
     text = (tmp_path / "judge.json").read_text()
@@ -154,8 +161,17 @@ def test_round_trip_and_damage(tmp_path: Path) -> None:
         read_judge(tmp_path)
 
 
-def test_rules_are_for_all_proposers() -> None:
-    judge = fit_judge(NAMES, measured(), "teacher").model_dump()
-    del judge["rules"]["student"]
-    with pytest.raises(ValueError, match="rules: found"):
+@pytest.mark.parametrize("name", ["rules", "gates"])
+def test_rules_and_gates_are_for_all_proposers(name: str) -> None:
+    judge = fit_judge(NAMES, measured(), "teacher", gates(NAMES)).model_dump()
+    del judge[name]["student"]
+    with pytest.raises(ValueError, match=f"{name}: found"):
         Judge.model_validate(judge)
+
+
+def test_the_iou_of_the_masks_in_use() -> None:
+    judge = fit_judge(NAMES, measured(), "teacher", gates(NAMES))
+    assert judge.final_iou == judge.judged_iou is not None
+    alone = judge.model_copy(update={"alone": "student"})
+    assert alone.final_iou == judge.iou["student"]
+    assert fit_judge(NAMES, measured(0), "student", gates(NAMES)).final_iou is None

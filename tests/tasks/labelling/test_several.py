@@ -22,7 +22,7 @@ from models.config import PromptConfig
 from tasks.common.config import Params
 from tasks.labelling import compute
 from tasks.labelling.crowded import label_crowd
-from tasks.labelling.gate import unmeasured
+from tasks.labelling.gate import Bin, Comparison, unmeasured
 from tasks.labelling.judge import FEATURES, Judge, Rule, read_judge
 from tasks.labelling.labeller import GatedRefiner, Labeller, load_refiner
 from tasks.labelling.proposer import NO_CANDIDATE, draw
@@ -57,6 +57,7 @@ def by_score(names: tuple[str, ...], areas: tuple[float, ...] = (9.0, 25.0)) -> 
     return Judge(
         proposers=names, typical_areas=areas, images=2, clicks=20, iou=dict.fromkeys(names, 0.0), judged_iou=1.0,
         best_iou=1.0, alone=None, rules=dict.fromkeys(names, rule),
+        gates=dict.fromkeys(names, unmeasured(0, enlarge=1.5, rounds=1)),
     )  # fmt: skip
 
 
@@ -157,10 +158,8 @@ def test_teacher_and_sam_in_a_whole_stage(place: tuple[Path, Params], tmp_path: 
     params = together(params, saved(family, tmp_path / "weights"))
     run(params, workspace)
     judge = read_judge(workspace / "pseudo")
-    assert (
-        judge.proposers == ("teacher", "sam-1", "sam-2", "sam-3")
-        and (workspace / "pseudo/gate.json").is_file()
-    )
+    assert judge.proposers == ("teacher", "sam-1", "sam-2", "sam-3")
+    assert all(gate.all.clicks == judge.clicks > 0 for gate in judge.gates.values())
     rows = read_pseudo(workspace / "pseudo").to_pylist()
     points = read_parquet(workspace / "points/points.parquet", POINTS)
     assert sorted(row["point_id"] for row in rows) == sorted(points["point_id"].to_pylist())
@@ -231,6 +230,31 @@ def test_a_crowd_is_labelled_in_pieces(
     rows = read_pseudo(workspace / "pseudo").to_pylist()
     assert sum(row["status"] in ("ok", "rough") for row in rows) > len(rows) // 2
     assert all("drawn by" in row["reason"] for row in rows if row["status"] in ("ok", "rough"))
+
+
+def test_each_proposer_s_masks_have_their_gate(place: tuple[Path, Params]) -> None:
+    """p0's masks stay rough, p1-2's are refined; a score is the predicted IoU. In a crowd too."""
+    workspace, _ = place
+    device = torch.device("cpu")
+    yes = unmeasured(0, enlarge=1.5, rounds=1)
+    everything = Comparison(images=3, objects=9, clicks=9, rough_iou=50.0, refined_iou=40.0, gain_error=1.0)
+    bin_ = Bin(**everything.model_dump(), area_from=0.0, area_to=None, use=False, decided_by="bin")
+    no = yes.model_copy(update={"all": everything, "bins": (bin_,), "use": False})
+    proposer = several([[0.1], [0.9], [0.9]], [[0.1, 0.7]] * 3)
+    gates = {"p0": no, "p1-1": no, "p1-2": yes}
+    refiner = GatedRefiner(load_refiner(workspace, device), yes, 8, gates)
+    labeller = Labeller(proposer, refiner, ONE_CLASS, device)
+    whole = labeller.label(seen(proposer), XY, torch.zeros_like(LABELS))
+    pieces = [masks for _, masks in label_crowd(labeller, seen(proposer), XY, torch.zeros_like(LABELS), 3)]
+    for all_stats in ([whole.stats], [one.stats for one in pieces]):
+        found = {
+            name: refusal
+            for stats in all_stats
+            for name, refusal in zip(stats.drawn_by or (), stats.refusals, strict=True)
+        }
+        assert found.keys() == {"p0", "p1-2"}
+        assert found["p1-2"] is None and "IoU 50.0 -> 40.0" in (found["p0"] or "")
+    assert whole.stats.score.tolist() == pytest.approx([0.7, 0.9, 0.9])
 
 
 @pytest.mark.parametrize("prompt", [FREE, ONE_CLASS])

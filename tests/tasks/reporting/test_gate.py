@@ -30,9 +30,7 @@ def gate_of(*refined: float, held_out: int = 3, min_objects: int = 1, errors: fl
     )
 
 
-SEEN = (
-    "On 3 images held out from teacher and refiner, refining changes the mean IoU of 3 objects from 50.0 to "
-)
+SEEN = "On 3 images held out from training, refining changes the mean IoU of 3 objects from 50.0 to "
 
 
 @pytest.mark.parametrize(
@@ -56,7 +54,7 @@ SEEN = (
         ),
         (
             gate_of(held_out=1),
-            "On 1 held-out image the teacher drew no mask to refine, so the gain of refining was not measured. "
+            "On 1 held-out image there was no mask to refine, so the gain of refining was not measured. "
             "Refining is always used.",
         ),
         (

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from data.tables import PSEUDO, Category
+from tasks.labelling.gate import unmeasured
 from tasks.labelling.judge import Judge, write_judge
 from tasks.reporting.judge import judge_view
 
@@ -32,6 +33,7 @@ def test_wins_by_size_and_class(tmp_path: Path) -> None:
     judge = Judge(
         proposers=("teacher", "student"), typical_areas=(1.0, 1.0), images=3, clicks=40,
         iou={"teacher": 50.0, "student": 60.0}, judged_iou=59.0, best_iou=70.0, alone="student", rules={},
+        gates=dict.fromkeys(("teacher", "student"), unmeasured(0, enlarge=1.5, rounds=1)),
     )  # fmt: skip
     write_judge(tmp_path, judge)
     found = judge_view(tmp_path, pa.Table.from_pylist(ROWS, schema=PSEUDO), CLASSES, [3, 10], LABELS)
@@ -39,6 +41,7 @@ def test_wins_by_size_and_class(tmp_path: Path) -> None:
     assert found["iou"] == [50.0, 60.0]
     assert "teacher 50.0, student 60.0; chosen at each click 59.0" in found["sentence"]
     assert found["sentence"].endswith("student draws all masks.")
+    assert [(one["by"], one["rows"]) for one in found["gates"]] == [("student", []), ("teacher", [])]
     assert [(one["label"], one["counts"]) for one in found["rows"]] == [
         ("all", [1, 3]), ("under 3", [1, 1]), ("3 to 10", [0, 1]), ("over 10", [0, 1]), ("disc", [1, 1]),
         ("bar", [0, 2]),

@@ -44,7 +44,7 @@ def statements(gate: Gate = MEASURED, **changed: Any) -> list[tuple[str, str]]:
         "dataset/val": {"images": one["images"]},
         "evaluation": {"val_instances": one["objects"]},
     }
-    return [tuple(found) for found in verdict(metrics, counts, one["steps"], one["masks_learnt"], gate)]
+    return [tuple(found) for found in verdict(metrics, counts, one["steps"], one["masks_learnt"], [gate])]
 
 
 @pytest.mark.parametrize(
