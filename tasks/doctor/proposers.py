@@ -49,7 +49,7 @@ def _sam(sam: SamConfig, root: Path, diagnosis: Diagnosis) -> None:
         diagnosis.error("proposers", fault)
         return
     found = f"no folder {sam.weights}, and no hub model of that id in the cache"
-    expected = "one of them, or a network to download it when train_refiner needs it"
+    expected = "one of them, or a network to download it when pseudo_label needs it"
     step = (
         f"nothing, where this machine may download it; else {on_another_machine(sam.weights, sam.revision)}"
     )

@@ -40,9 +40,8 @@ class SamConfig(Section):
 
 
 class ProposersConfig(Section):
-    """`use`: the proposers that draw masks at the clicks of weak images; refinement is measured on their masks. If
-    there are several, the judge chooses one of their masks for each click (tasks/labelling/judge.py). In later rounds
-    the last round's student is one more.
+    """`use`: the proposers that draw masks at the clicks of weak images. If there are several masks of a click, the
+    judge chooses one of them (tasks/labelling/judge.py). In later rounds the last round's student is one more.
     """
 
     use: Annotated[tuple[ProposerName, ...], Field(min_length=1)]
