@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -15,6 +16,9 @@ import torch
 from tasks.common import processes
 from tasks.common.config import RuntimeConfig
 from tasks.common.errors import TaskError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Of malloc.h."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -44,14 +48,30 @@ def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> tor
     torch.set_num_threads(threads)
     # A few CUDA kernels aren't deterministic; they warn instead of ending the run.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # with NaN, to find reads of it: every tensor twice
+    )
     torch.backends.cudnn.benchmark = False
     if seed is not None:
         torch.manual_seed(seed)
     device = resolve_device(runtime.device)
+    if device.type == "cpu":
+        _keep_freed_memory()
     processes.join()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # else accelerate would put the model on the first one
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc use freed memory again, where it would return large blocks to the kernel, which clears them each time.
+
+    Masks of an image are such blocks. Other C libraries don't have the call, or refuse it.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def hardware(device: torch.device) -> str:
