@@ -48,9 +48,8 @@ def set_up(runtime: RuntimeConfig, threads: int, seed: int | None = None) -> tor
     torch.set_num_threads(threads)
     # A few CUDA kernels aren't deterministic; they warn instead of ending the run.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # with NaN, to find reads of it: every tensor twice
-    )
+    # Not with NaN, which would write every tensor twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     if seed is not None:
         torch.manual_seed(seed)
