@@ -40,7 +40,7 @@ SIDES = {50: (16.0, 300.0), 500: (10.0, 80.0)}
 PAPER = PromptConfig.paper(0.5)
 DEFAULT = PromptConfig(
     mask_threshold=0.5, kernel="blend", neighbourhood=1, class_power=0.5, click_power=1.0, small_area=64.0,
-    faint=0.1, exclusive="same_class",
+    faint=0.1, exclusive="same_class", mirror="none",
 )  # fmt: skip
 
 

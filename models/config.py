@@ -234,6 +234,9 @@ class PromptConfig(Settings):
     """Lower probabilities are left out of that sum."""
     exclusive: Exclusive
     """Masks that may not overlap: none, those of a class, or all; a pixel is assigned to the most probable [none]."""
+    mirror: Literal["none", "horizontal", "both"]
+    """A mask is the mean of those on the image and on its mirror image, or `both`: on all four, at twice or four times
+    the time. When the refiner is trained, masks are those of the image alone [none]."""
 
     @classmethod
     def paper(cls, mask_threshold: float) -> Self:
@@ -247,4 +250,5 @@ class PromptConfig(Settings):
             small_area=0.0,
             faint=mask_threshold,
             exclusive="none",
+            mirror="none",
         )

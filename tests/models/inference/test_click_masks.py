@@ -138,6 +138,7 @@ BLEND = PromptConfig(
     small_area=16.0,
     faint=0.1,
     exclusive="same_class",
+    mirror="none",
 )
 
 

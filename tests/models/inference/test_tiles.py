@@ -20,7 +20,7 @@ from models.solov2.network import RawOutputs, SOLOv2
 TILE = TileConfig(side=64, overlap=32)
 CLICKS = PromptConfig(
     mask_threshold=0.5, kernel="blend", neighbourhood=1, class_power=0.5, click_power=2.0, small_area=64.0,
-    faint=0.1, exclusive="same_class",
+    faint=0.1, exclusive="same_class", mirror="none",
 )  # fmt: skip
 FINDING = InferenceConfig(
     score_threshold=0.05, min_area=0.0, nms_pre=500, nms_kernel="gaussian", nms_sigma=2.0, nms_threshold=0.0,
