@@ -58,7 +58,7 @@ class Line:
     folder: Path
     recipe: dict[str, Any]
     steps: tuple[str, ...]
-    """Names of tasks, or `ap_student`, `ap_teacher`, `pseudo` and `rules`: measurements of ours."""
+    """Names of tasks, or `ap_student`, `ap_teacher`, `pseudo`, `rules` and `judge`: measurements of ours."""
     after: Path | None = None
     borrowed: tuple[str, ...] = ()
     """Outputs that are taken from the workspace of `after`."""
@@ -188,7 +188,7 @@ def lines(
         "full": Line(work / name / f"full-{seed}" / "full", full, ("ingest", "train_student", "ap_student")),
         "rounds": Line(
             folder / "rounds", changed(recipe, {"rounds": 2}),
-            ("train_rounds", "pseudo_label", "pseudo", "train_student", "ap_student"),
+            ("train_rounds", "pseudo_label", "pseudo", "judge", "train_student", "ap_student"),
             ours, ("dataset", "points", "teacher", "refiner"),
         ),
         "again": Line(
@@ -196,7 +196,8 @@ def lines(
             ours, ("dataset", "points", "pseudo", "teacher", "../../rounds/workspace/rounds"),
         ),
         "sam": Line(
-            folder / "sam", changed(recipe, _sam(sam)), ("pseudo_label", "pseudo", "train_student", "ap_student"),
+            folder / "sam", changed(recipe, _sam(sam)),
+            ("pseudo_label", "pseudo", "judge", "train_student", "ap_student"),
             ours, ("dataset", "points", "teacher", "refiner"),
         ),
     }  # fmt: skip

@@ -1,4 +1,5 @@
-"""One measurement in the folder of a line, for bench/quality.py: `ap_teacher`, `ap_student`, `pseudo` or `rules`."""
+"""One measurement in the folder of a line, for bench/quality.py: `ap_teacher`, `ap_student`, `pseudo`, `rules` or
+`judge`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from data.tables import Split
@@ -23,10 +25,14 @@ from tasks.common.progress import Bar
 from tasks.inference.batches import load_batches
 from tasks.inference.predict import Finder
 from tasks.inference.predict_files import as_results
-from tasks.labelling.measure_refiner import click_points, objects_of, paired_iou
+from tasks.labelling.judge import read_judge
+from tasks.labelling.labeller import Plan, load_proposers, load_refiner
+from tasks.labelling.measure_judge import measure_sources
+from tasks.labelling.measure_refiner import CLICKS, click_points, objects_of, paired_iou
 from tasks.scoring.coco_eval import evaluate_masks
 from tasks.scoring.predictions import true_masks
 from tasks.scoring.pseudo import score_pseudo
+from tasks.train_rounds import STUDENT
 
 WORKSPACE = Path("workspace")
 EVERY = 10
@@ -104,13 +110,44 @@ def rules(params: Params) -> dict[str, Any]:
     return means | {"objects": len(next(iter(ious.values())))}
 
 
+@torch.no_grad()
+def judge(params: Params) -> dict[str, Any]:
+    """Mean IoU, in percent, of final masks: of each proposer alone, as the judge chooses, by its rules (if it has
+    them), and of the best of all at each click; at centres and random inner pixels, on every `EVERY`th weak image whose
+    masks are known."""
+    device = set_up(params.runtime, params.threads)
+    weak = Split.open(WORKSPACE / "dataset" / "kept_aside")
+    some = set(weak.images["image_id"].to_pylist()[::EVERY])
+    fitted = read_judge(WORKSPACE / "pseudo")
+    plan = Plan(STUDENT if params.rounds > 1 else None)
+    named = load_proposers(params, WORKSPACE, device, plan, None)
+    refiner = load_refiner(WORKSPACE, device).eval()
+    features, has_mask, measured = measure_sources(
+        params, weak, some, named, refiner, fitted.typical_areas, device, "judge"
+    )
+    gated = zip(fitted.proposers, measured, strict=True)
+    iou = np.stack([fitted.gates[name].final_iou(one) for name, one in gated], 1)
+    each = {name: iou[:, p] for p, name in enumerate(fitted.proposers)}
+    rows = np.arange(len(iou))
+    each["judge"] = iou[rows, fitted.choose(features, has_mask).source]
+    if fitted.rules:
+        free = fitted.model_copy(update={"alone": None})
+        each["rules"] = iou[rows, free.choose(features, has_mask).source]
+    each["best of all"] = iou.max(1)
+    clicks = measured[0].clicks
+    means = {
+        f"{name}_{click}": 100 * float(values[clicks == click].mean())
+        for name, values in each.items()
+        for click in CLICKS
+    }
+    return means | {"alone": fitted.alone, "objects": len(iou) // len(CLICKS)}
+
+
 def main() -> None:
     what = sys.argv[1]
     params = load_params("params.yaml")
-    if what in ("pseudo", "rules"):
-        found = pseudo(params) if what == "pseudo" else rules(params)
-    else:
-        found = ap(what.removeprefix("ap_"), params)
+    own = {"pseudo": pseudo, "rules": rules, "judge": judge}
+    found = own[what](params) if what in own else ap(what.removeprefix("ap_"), params)
     Path(f"{what}.json").write_text(json.dumps(found, indent=1))
 
 

@@ -22,6 +22,8 @@ def print_tables(work: Path, *, as_json: bool) -> None:
     rows: dict[tuple[str, str], list[dict[str, float]]] = {}
     rules = Table("data", "strong", "seed", "click", "ours: rough", "refined", "paper's rule: rough", "refined",
                   "objects", title="mean IoU by the rule, same networks, a tenth of the weak images")  # fmt: skip
+    judged = Table("data", "strong", "seed", "line", "click", "each alone", "by the judge", "by its rules",
+                   "best of all", "objects", title="mean IoU of final masks by proposer")  # fmt: skip
     for cell in sorted(work.glob("*/*-*")):
         share, _, seed = cell.name.rpartition("-")
         if share == "full":
@@ -60,9 +62,22 @@ def print_tables(work: Path, *, as_json: bool) -> None:
             rules.add_row(
                 *row, click, *(_shown(measured, key) for key in keys), str(measured.get("objects", ""))
             )
+        for line in ("rounds", "sam"):
+            _add_judged(judged, [*row, line], _read(cell / line / "judge.json"))
     console.print(ap)
     console.print(_over_seeds(rows))
     console.print(rules)
+    console.print(judged)
+
+
+def _add_judged(table: Table, row: list[str], found: dict[str, Any]) -> None:
+    """Adds a row for each kind of click."""
+    ends = ("judge", "rules", "best of all")
+    for click in ("centre", "random") if found else ():
+        names = [key.removesuffix(f"_{click}") for key in found if key.endswith(f"_{click}")]
+        alone = ", ".join(f"{name} {found[f'{name}_{click}']:.1f}" for name in names if name not in ends)
+        figures = [_shown(found, f"{name}_{click}") for name in ends]
+        table.add_row(*row, click, alone, *figures, str(found["objects"]))
 
 
 def gap_closed(control: float | None, student: float | None, full: float | None) -> float | None:
