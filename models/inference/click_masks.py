@@ -7,6 +7,10 @@ the cells' mask logits. It also works for clicks far from an object's mass centr
 
 Each point gets exactly one mask, which doesn't depend on the other points.
 
+An object may have further clicks. The cells around each one inside it are candidates too, and a cell fits as well as
+its mask fits all of these. A click outside it that the mask takes in changes the kernel, as little as possible, so that
+the mask's logit is `OUTSIDE` there, and at the clicks inside what it was. So places that look like it are left out too.
+
 Legend: K points, L levels, S grid side, T cells of all levels, E kernel channels, M candidate cells per point,
 h x w the mask map. Points are x, y in pixels of the padded input, (0, 0) its outer top-left corner.
 """
@@ -20,11 +24,16 @@ from torch import Tensor
 from models.config import PromptConfig
 from models.inference.detect import maskness, rows_at_once
 from models.inference.thresholds import mask_thresholds
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from models.solov2.network import RawOutputs
 from models.solov2.targets import cells_of
 
 CHUNK_ELEMENTS = 1 << 26
 """Mask values in memory at a time."""
+OUTSIDE = -1.0
+"""Greatest logit at a click outside the object, a probability of 0.27."""
+RIDGE = 0.01
+"""Of the change of a kernel, as a share: between clicks of nearly the same features it is averaged."""
 
 
 class Prompted(NamedTuple):
@@ -54,8 +63,9 @@ def prompt_points(
     labels: Tensor,
     input_size: tuple[int, int],
     config: PromptConfig,
+    further: FurtherClicks | None = None,
 ) -> Prompted:
-    """Masks of image `n` at points [K, 2] of contiguous classes [K].
+    """Masks of image `n` at points [K, 2] of contiguous classes [K], and `further` clicks on the same K objects.
 
     A cell's fit is (its class probability) ^ class_power x (its mask's probability at the click) ^ click_power. To
     compute it, only the mask features at the click are needed. `blend` averages the kernels, weighted by fit, and
@@ -89,6 +99,15 @@ def prompt_points(
         level, class_score, certainty, click_prob, cut = (
             torch.cat(part) for part in zip(*parts, strict=True)
         )
+        if further is not None:
+            columns = (level, class_score, certainty, click_prob, cut)
+            for rows in further.counts().nonzero()[:, 0].split(step):
+                if not len(rows):
+                    continue
+                masks = torch.empty(len(rows), h, w, device=device)
+                some = prompter.prompt(points[rows], labels[rows], masks, further.take(rows))
+                for column, values in zip((*columns, mask_prob), (*some, masks), strict=True):
+                    column[rows] = values
     return Prompted(level, class_score, certainty, certainty * class_score, click_prob, cut, mask_prob)
 
 
@@ -107,14 +126,28 @@ class _Prompter:
         self.map_size = (features.shape[1], features.shape[2])
         self.features = features.flatten(1)
 
-    def prompt(self, points: Tensor, labels: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+    def prompt(
+        self, points: Tensor, labels: Tensor, masks: Tensor, further: FurtherClicks | None = None
+    ) -> tuple[Tensor, ...]:
         """Level, class_score, maskness, click_prob and cut [k] of points [k, 2]; writes `masks` [k, h, w]."""
         cells, on_grid = self._cells_around(points)
         taps = self._taps(points)
+        others = (
+            []
+            if further is None
+            else list(zip(further.points_xy.unbind(1), further.labels.unbind(1), strict=True))
+        )
+        for place, label in others:
+            more, there = self._cells_around(place)
+            cells = torch.cat([cells, more], 1)
+            on_grid = torch.cat([on_grid, there & (label == ON)[:, None]], 1)
         logits = self.logits[labels[:, None], cells].float()
         kernels = self.kernels[cells]  # [k, M, E]
         fit = self.config.class_power * F.logsigmoid(logits)
         fit = fit + self.config.click_power * self._at_click(kernels, taps).log()
+        for place, label in others:
+            at_click = self.config.click_power * self._at_click(kernels, self._taps(place)).log()
+            fit = fit + at_click.where((label == ON)[:, None], 0)
         fit = fit.masked_fill(~on_grid, -torch.inf)
         rows = torch.arange(len(points), device=points.device)
         flat = masks.flatten(1)
@@ -122,6 +155,8 @@ class _Prompter:
             share = fit.softmax(1)
             best = fit.argmax(1)
             kernel = (share[:, None] @ kernels)[:, 0]
+            if further is not None:
+                kernel = self._corrected(kernel, points, further)
             torch.mm(kernel, self.features, out=flat)
             certainty, area, peak = self._draw(flat)
             class_score = (share * logits.sigmoid()).sum(1)
@@ -132,11 +167,29 @@ class _Prompter:
             kernel, certainty = kernels[rows, best], measured[rows, best]
             area, peak = (one[rows, best] for one in known)
             flat.copy_(drawn[rows, best])
+            if further is not None:
+                kernel = self._corrected(kernel, points, further)
+                certainty, area, peak = self._draw(torch.mm(kernel, self.features, out=flat))
             class_score = logits[rows, best].sigmoid()
         config = self.config
         cut = mask_thresholds(masks, config.mask_threshold, config.small_area, config.faint, (area, peak))
         click_prob = self._at_click(kernel[:, None], taps)[:, 0]
         return best % len(self.grids), class_score, certainty, click_prob, cut
+
+    def _corrected(self, kernel: Tensor, points: Tensor, further: FurtherClicks) -> Tensor:
+        """Kernels [k, E] with the least change that makes logits at clicks outside at most `OUTSIDE`."""
+        labels = torch.cat([torch.full_like(further.labels[:, :1], ON), further.labels], 1)
+        places = torch.cat([points[:, None], further.points_xy], 1).unbind(1)
+        features = torch.stack(
+            [(at * weights[:, None]).sum(-1) for at, weights in map(self._taps, places)], 1
+        )
+        features = features * (labels != NO_POINT)[..., None]  # [k, 1 + F, E]
+        logits = (features @ kernel[..., None])[..., 0]
+        change = (OUTSIDE - logits).clamp(max=0).where(labels == OFF, 0)
+        gram = features @ features.mT
+        ridge = RIDGE * gram.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-6)
+        gram = gram + ridge[:, None, None] * torch.eye(gram.shape[1], device=gram.device)
+        return kernel + (features.mT @ torch.linalg.solve(gram, change[..., None]))[..., 0]
 
     def _cells_around(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Cells int64 [k, M], the nearest first, then the finest; bool [k, M]: whether they are on the grid."""

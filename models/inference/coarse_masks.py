@@ -8,6 +8,7 @@ from models.config import PromptConfig
 from models.inference.click_masks import Prompted
 from models.inference.tiles import Outputs, prompt
 from models.masks.boxes import areas_in
+from models.masks.clicks import FurtherClicks
 from models.masks.exclusive import Maps, groups_of, remove_overlaps_
 from models.masks.resize import Sizes, resize_boxed
 
@@ -42,15 +43,24 @@ def rough_masks(
 
 
 def prompt_original(
-    outputs: Outputs, n: int, points_xy: Tensor, labels: Tensor, sizes: Sizes, config: PromptConfig
+    outputs: Outputs,
+    n: int,
+    points_xy: Tensor,
+    labels: Tensor,
+    sizes: Sizes,
+    config: PromptConfig,
+    further: FurtherClicks | None = None,
 ) -> Prompted:
-    """Mask maps of image `n` at clicks [K, 2], in pixels of the original image, of contiguous classes [K].
+    """Mask maps of image `n` at clicks [K, 2], in pixels of the original image, of contiguous classes [K], and at
+    `further` clicks on the same objects.
 
     Raises what `prompt_points` does.
     """
     (ch, cw), (height, width) = sizes.content, sizes.original
     scaled = points_xy * points_xy.new_tensor([cw / width, ch / height])
-    return prompt(outputs, n, scaled, labels, sizes.input, config)
+    if further is not None:
+        further = further.scaled(cw / width, ch / height)
+    return prompt(outputs, n, scaled, labels, sizes.input, config, further)
 
 
 def place_masks(

@@ -20,6 +20,7 @@ from models.inference.click_masks import Prompted, prompt_points
 from models.inference.detect import Candidates, Predictions, candidates, suppress
 from models.inference.detect import predict as predict_whole
 from models.masks.boxes import empty_masks
+from models.masks.clicks import NO_POINT, ON, FurtherClicks
 from models.masks.resize import Sizes, resize_boxed
 from models.solov2.network import RawOutputs, SOLOv2
 from models.weights import check_outputs
@@ -122,20 +123,25 @@ def prompt(
     labels: Tensor,
     input_size: tuple[int, int],
     config: PromptConfig,
+    further: FurtherClicks | None = None,
 ) -> Prompted:
     """`prompt_points` for image `n`, each click in the tile whose core holds it.
 
-    Outside that tile a mask's probabilities are 0.
+    Outside that tile a mask's probabilities are 0. An object with `further` clicks inside it in the cores of other
+    tiles gets the greatest of its probabilities in all these tiles; a tile sees the clicks in its own pixels.
     """
     if isinstance(outputs, RawOutputs):
-        return prompt_points(outputs, n, points_xy, labels, input_size, config)
+        return prompt_points(outputs, n, points_xy, labels, input_size, config, further)
     features = outputs.outputs.mask_features
     points, labels = points_xy.to(features.device, torch.float32), labels.to(features.device)
     if not bool(points.isfinite().all()):
         raise ValueError("points_xy: found a value that isn't finite, expected pixels of the input")
     # Scaling may round a click onto the image's far border, which is in no core.
     end = points.new_tensor([input_size[1], input_size[0]])
-    points = points.clamp(min=torch.zeros_like(end), max=end.nextafter(torch.zeros_like(end)))
+    border = end.nextafter(torch.zeros_like(end))
+    points = points.clamp(min=torch.zeros_like(end), max=border)
+    if further is not None:
+        further = further._replace(points_xy=further.points_xy.clamp(min=torch.zeros_like(end), max=border))
     canvas = torch.zeros(
         len(points), *(length // outputs.stride for length in input_size), device=features.device
     )
@@ -146,8 +152,9 @@ def prompt(
             continue
         local = points[mine] - points.new_tensor([tile.x, tile.y])
         prompted = prompt_points(
-            outputs.outputs, tile.row, local, labels[mine], (outputs.side, outputs.side), config
-        )
+            outputs.outputs, tile.row, local, labels[mine], (outputs.side, outputs.side), config,
+            None if further is None else _in_tile(further.take(mine), tile, outputs.side),
+        )  # fmt: skip
         _paste(canvas, mine, prompted.mask_prob, tile, outputs.stride)
         rows.append(mine)
         parts.append(prompted[:-1])
@@ -157,7 +164,44 @@ def prompt(
         )._replace(mask_prob=canvas)
     order = torch.cat(rows).argsort()
     columns = [torch.cat(column)[order] for column in zip(*parts, strict=True)]
-    return Prompted._make([*columns, canvas])
+    found = Prompted._make([*columns, canvas])
+    if further is not None:
+        _add_other_tiles(found, outputs, n, points, labels, config, further)
+    return found
+
+
+def _in_tile(further: FurtherClicks, tile: Tile, side: int) -> FurtherClicks:
+    """In pixels of a tile, without the clicks that are outside of it."""
+    local = further.points_xy - further.points_xy.new_tensor([tile.x, tile.y])
+    inside = ((local >= 0) & (local < side)).all(-1)
+    return FurtherClicks(local.where(inside[..., None], 0), further.labels.masked_fill(~inside, NO_POINT))
+
+
+def _add_other_tiles(
+    found: Prompted, outputs: Tiled, n: int, points: Tensor, labels: Tensor, config: PromptConfig,
+    further: FurtherClicks,
+) -> None:  # fmt: skip
+    """Adds what other tiles draw at the first of an object's further clicks in their cores to `found.mask_prob`."""
+    on = further.labels == ON
+    for tile in outputs.tiles[n]:
+        held = on & _inside(further.points_xy.flatten(0, 1), tile.core_xyxy).view(on.shape)
+        mine = (held.any(1) & ~_inside(points, tile.core_xyxy)).nonzero()[:, 0]
+        if not len(mine):
+            continue
+        first = held[mine].int().argmax(1)
+        rows = torch.arange(len(mine), device=first.device)
+        # The object's first click takes the place of the one that is first here.
+        own = further.take(mine)
+        start = own.points_xy[rows, first]
+        own.points_xy[rows, first], own.labels[rows, first] = points[mine], ON
+        prompted = prompt_points(
+            outputs.outputs, tile.row, start - start.new_tensor([tile.x, tile.y]), labels[mine],
+            (outputs.side, outputs.side), config, _in_tile(own, tile, outputs.side),
+        )  # fmt: skip
+        maps = torch.zeros_like(found.mask_prob[mine])
+        scale = (found.cut[mine] / prompted.cut)[:, None, None]
+        _paste(maps, rows, prompted.mask_prob * scale, tile, outputs.stride)
+        found.mask_prob[mine] = torch.maximum(found.mask_prob[mine], maps)
 
 
 def predict(

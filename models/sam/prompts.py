@@ -1,4 +1,4 @@
-"""Prompts of a Segment Anything model: a click on the object, and the clicks of its neighbours as negatives.
+"""Prompts of a Segment Anything model: the clicks of an object, and those on its neighbours as negatives.
 
 Legend: K clicks, P points of a prompt. Points are x, y in pixels of the original image; (0, 0) is the outer corner of
 the top-left pixel.
@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ON, OFF, NO_POINT = 1, 0, -1
-"""Labels of points: on the object, not on it, none. Each model has a learnt embedding for each."""
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
+
 ROWS = 1024
 """Clicks whose distances are in memory at a time."""
 
@@ -24,8 +24,9 @@ class Prompts(NamedTuple):
     """int64 [K, P]"""
 
 
-def prompts_at(points_xy: Tensor, negatives: int) -> Prompts:
-    """The prompts of all clicks [K, 2] of an image, each with its nearest `negatives` other clicks as negatives.
+def prompts_at(points_xy: Tensor, negatives: int, further: FurtherClicks | None = None) -> Prompts:
+    """The prompts of all clicks [K, 2] of an image, each with its nearest `negatives` other clicks as negatives, and
+    with the further clicks of its object.
 
     Of clicks at equal distance the first are used. A click at the very same place is no negative: it would contradict
     the click. Where an image has fewer other clicks, there are fewer points, or some are `NO_POINT`.
@@ -44,4 +45,7 @@ def prompts_at(points_xy: Tensor, negatives: int) -> Prompts:
             nearest.append(order.indices[:, :count])
         points.append(points_xy[torch.cat(nearest)])
         labels.append(torch.where(torch.cat(distance).isfinite(), OFF, NO_POINT))
+    if further is not None:
+        points.append(further.points_xy)
+        labels.append(further.labels)
     return Prompts(torch.cat(points, 1), torch.cat(labels, 1))

@@ -39,16 +39,21 @@ Keys = NDArray[np.uint64]
 
 
 def image_keys(part: Part, weak: Split) -> Keys:
-    """The keys of a part's images: hashes of their pixels' hash, size and id, and of their points' x, y and classes."""
+    """The keys of a part's images: hashes of their pixels' hash, size and id, of their points' x, y and classes, and of
+    further clicks if there are."""
     images = (
         weak.images.take(pa.array(part.rows)).select(["image_id", "sha256", "width", "height"]).to_pylist()
     )
     columns = [part.points[name].to_numpy() for name in ("category_id", "x", "y")]
+    further = part.points["further"]
+    has_further = further.is_valid().to_numpy()
     keys = bytearray()
     for image, low, high in zip(images, part.bounds[:-1].tolist(), part.bounds[1:].tolist(), strict=True):
         digest = hashlib.sha256(repr(sorted(image.items())).encode())
         for column in columns:
             digest.update(column[low:high].tobytes())
+        if has_further[low:high].any():
+            digest.update(repr(further.slice(low, high - low).to_pylist()).encode())
         keys += digest.digest()[:KEY_BYTES]
     return np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
 

@@ -105,12 +105,13 @@ class Computation:
         for image, context in zip(batch.rows, labeller.proposer.encode(batch), strict=True):
             clicks = window.clicks[image]
             tensors = clicks.tensors(self.class_of, labeller.device)
+            further = clicks.further_tensors(labeller.device)
             height, width = context.sizes.original
             chunk_size = max(1, MASK_PIXELS // (height * width * labeller.masks_a_click))
             if len(clicks) <= chunk_size:
-                yield image, clicks, labeller.label(context, *tensors)
+                yield image, clicks, labeller.label(context, *tensors, further)
             else:
-                for rows, masks in label_crowd(labeller, context, *tensors, chunk_size):
+                for rows, masks in label_crowd(labeller, context, *tensors, chunk_size, further):
                     yield image, clicks.take(rows), masks
 
     def _batches(self, windows: Iterator[AnyWindow], begun: deque[AnyWindow]) -> Iterator[list[int]]:

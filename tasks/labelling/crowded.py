@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data.masks.rle import decode_many, encode_many
 from models.masks.boxes import mask_boxes
+from models.masks.clicks import FurtherClicks
 from models.masks.exclusive import PixelAssignment, groups_of
 from models.refiner.crops import refine
 from models.refiner.refine import confidence
@@ -36,7 +37,12 @@ class _Encoded(NamedTuple):
 
 @torch.no_grad()
 def label_crowd(
-    labeller: Labeller, context: ImageContext, points_xy: Tensor, labels: Tensor, chunk_size: int
+    labeller: Labeller,
+    context: ImageContext,
+    points_xy: Tensor,
+    labels: Tensor,
+    chunk_size: int,
+    further: FurtherClicks | None = None,
 ) -> Iterator[tuple[list[int], PointMasks]]:
     """The masks at all clicks [K, 2] of an image, of contiguous classes [K].
 
@@ -49,7 +55,7 @@ def label_crowd(
         groups = torch.zeros_like(groups)
     for group in groups.unique():
         chunks = (groups == group).nonzero()[:, 0].to(points_xy.device).split(chunk_size)
-        crowd = _Group(labeller, context, points_xy, labels)
+        crowd = _Group(labeller, context, points_xy, labels, further)
         if exclusive != "none":
             for rows in chunks:
                 crowd.assign_rough(rows)
@@ -60,7 +66,15 @@ def label_crowd(
 class _Group:
     """The clicks of a group, processed in chunks; `rows` are int64 [k], which of the image's clicks."""
 
-    def __init__(self, labeller: Labeller, context: ImageContext, points_xy: Tensor, labels: Tensor) -> None:
+    def __init__(
+        self,
+        labeller: Labeller,
+        context: ImageContext,
+        points_xy: Tensor,
+        labels: Tensor,
+        further: FurtherClicks | None,
+    ) -> None:
+        self.further = further
         self.labeller, self.context, self.points_xy, self.labels = labeller, context, points_xy, labels
         self.exclusive = labeller.prompt.exclusive != "none"
         self.prompt = labeller.prompt.model_copy(update={"exclusive": "none"})
@@ -70,8 +84,15 @@ class _Group:
 
     def _draw(self, rows: Tensor) -> Drawn:
         proposer, image_clicks = self.labeller.proposer, (self.points_xy, self.labels)
+        further = None if self.further is None else self.further.take(rows)
         return draw(
-            proposer, self.context, self.points_xy[rows], self.labels[rows], self.prompt, image_clicks
+            proposer,
+            self.context,
+            self.points_xy[rows],
+            self.labels[rows],
+            self.prompt,
+            image_clicks,
+            further,
         )
 
     def assign_rough(self, rows: Tensor) -> None:

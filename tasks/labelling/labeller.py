@@ -15,6 +15,7 @@ from models.checkpoint import META, WEIGHTS, build_model, load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import Rough
 from models.masks.boxes import areas_in
+from models.masks.clicks import FurtherClicks
 from models.refiner.network import MaskRefineNet
 from models.refiner.refine import refined_masks
 from models.solov2.network import SOLOv2
@@ -88,9 +89,11 @@ class Labeller:
         return self.proposer.masks_a_click if isinstance(self.proposer, Several) else 1
 
     @torch.no_grad()
-    def label(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> PointMasks:
-        """The masks at all clicks [K, 2] of an image, of contiguous classes [K]."""
-        drawn = draw(self.proposer, context, points_xy, labels, self.prompt)
+    def label(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, further: FurtherClicks | None = None
+    ) -> PointMasks:
+        """The masks at all clicks [K, 2] of an image, of contiguous classes [K], and `further` clicks on these."""
+        drawn = draw(self.proposer, context, points_xy, labels, self.prompt, further=further)
         return self.refiner.refine(context, drawn, points_xy, labels, self.prompt)
 
 

@@ -18,7 +18,7 @@ from data.tables import POINTS, Split, stream_parquet
 from tasks.common.errors import TaskError
 from tasks.labelling.types import Clicks
 
-COLUMNS = ("point_id", "image_id", "category_id", "x", "y")
+COLUMNS = ("point_id", "image_id", "category_id", "x", "y", "further")
 ORDER = ("image_id", "x", "y", "category_id", "point_id")
 ROWS_AT_ONCE = 1 << 16
 
@@ -40,7 +40,11 @@ class Part(NamedTuple):
         mine = self.points.slice(low, int(self.bounds[i + 1]) - low)
         xy = np.stack([mine[name].to_numpy() for name in ("x", "y")], axis=1)
         image_id = mine["image_id"][0].as_py()
-        return Clicks(image_id, mine["point_id"].to_pylist(), mine["category_id"].to_numpy().copy(), xy)
+        further = mine["further"]
+        return Clicks(
+            image_id, mine["point_id"].to_pylist(), mine["category_id"].to_numpy().copy(), xy,
+            None if further.null_count == len(further) else further.to_pylist(),
+        )  # fmt: skip
 
 
 class PointParts:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.config import PromptConfig
 from models.inference.coarse_masks import place_masks
+from models.masks.clicks import FurtherClicks
 from models.solov2.network import SOLOv2
 from tasks.common.config import Params
 from tasks.inference.batches import ImageBatch
@@ -39,7 +40,9 @@ class Proposer(Protocol):
         """The context of each image of a batch."""
         ...
 
-    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+    def propose(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, further: FurtherClicks | None = None
+    ) -> Proposals:
         """Candidate masks at K clicks of an image.
 
         A proposer splits many clicks into batches as its memory requires. A click that it can't segment gets no
@@ -48,6 +51,7 @@ class Proposer(Protocol):
         Args:
             points_xy: float32 [K, 2], pixels of the original image.
             labels: int64 [K], contiguous classes.
+            further: clicks on the same K objects; None if none has one.
         """
         ...
 
@@ -67,6 +71,7 @@ class Chooser(Protocol):
         labels: Tensor,
         prompt: PromptConfig,
         image_clicks: tuple[Tensor, Tensor] | None = None,
+        further: FurtherClicks | None = None,
     ) -> Drawn:
         """As the function `draw`."""
         ...
@@ -107,6 +112,7 @@ def draw(
     labels: Tensor,
     prompt: PromptConfig,
     image_clicks: tuple[Tensor, Tensor] | None = None,
+    further: FurtherClicks | None = None,
 ) -> Drawn:
     """The best candidate at each of all clicks of an image, at the original size, without overlaps.
 
@@ -114,11 +120,12 @@ def draw(
         points_xy: float32 [K, 2], pixels of the original image.
         labels: int64 [K], contiguous classes.
         image_clicks: both of all clicks of the image, if these are some of them; a judge counts those inside a mask.
+        further: clicks on the same K objects.
     """
     if isinstance(proposer, Chooser):
-        return proposer.draw(context, points_xy, labels, prompt, image_clicks)
+        return proposer.draw(context, points_xy, labels, prompt, image_clicks, further)
     best, reasons = best_candidates(
-        proposer.propose(context, points_xy, labels), len(labels), prompt.mask_threshold
+        proposer.propose(context, points_xy, labels, further), len(labels), prompt.mask_threshold
     )
     rough = place_masks(best.mask_prob, best.cut, points_xy, labels, context.sizes, prompt)
     return Drawn(rough, best, reasons)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.inference.detect import maskness
+from models.masks.clicks import FurtherClicks
 from models.sam.folder import SamError, fetch_folder, files_of
 from models.sam.network import Encoded, NarrowImage, Sam, load_sam
 from models.sam.prompts import prompts_at
@@ -54,7 +55,9 @@ class SamProposer:
             return ImageContext(original, batch.sizes(n), str(error))
         return ImageContext(original, encoded.sizes, encoded)
 
-    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+    def propose(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, further: FurtherClicks | None = None
+    ) -> Proposals:
         """Three candidates per click; none, and a reason, on an image that the model can't encode."""
         encoded = context.encoding
         clicks = len(labels)
@@ -63,7 +66,7 @@ class SamProposer:
             return Proposals(
                 Candidates(none[..., None, None], none, none.long(), none, none, none), [encoded] * clicks
             )
-        logits, iou = self.sam.draw(encoded, prompts_at(points_xy, self.negatives))
+        logits, iou = self.sam.draw(encoded, prompts_at(points_xy, self.negatives, further))
         mask_prob = logits.sigmoid_()
         inside, _ = maskness(mask_prob.flatten(2), CUT)
         levels = torch.arange(iou.shape[1], device=iou.device).expand_as(iou)

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.config import PromptConfig
 from models.inference.coarse_masks import Probabilities, Rough, place_masks
 from models.masks.boxes import areas_in
+from models.masks.clicks import FurtherClicks
 from models.masks.exclusive import groups_of, remove_overlaps_
 from tasks.inference.batches import ImageBatch
 from tasks.labelling.judge import FEATURES, Floats, Judge
@@ -87,11 +88,13 @@ class Several:
             for n, original in enumerate(batch.originals)
         ]
 
-    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> list[Proposals]:
+    def propose(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, further: FurtherClicks | None = None
+    ) -> list[Proposals]:
         """Of each source one candidate at each of all clicks."""
         found = []
         for (_, proposer), own in zip(self.named, context.encoding, strict=True):
-            candidates, reasons = proposer.propose(own, points_xy, labels)
+            candidates, reasons = proposer.propose(own, points_xy, labels, further)
             for m in range(proposer.masks_a_click):
                 found.append(
                     Proposals(Candidates._make(column[:, m : m + 1] for column in candidates), reasons)
@@ -122,12 +125,14 @@ class Several:
         points_xy: Tensor,
         labels: Tensor,
         image_clicks: tuple[Tensor, Tensor] | None = None,
+        further: FurtherClicks | None = None,
     ) -> tuple[Floats, NDArray[np.bool_]]:
         """What the judge sees of masks that may overlap: float64 [K, sources, FEATURES]; bool [K, sources]: whether
         there is a mask.
 
         Args:
             image_clicks: points and classes of all clicks of the image; None: there are no more.
+            further: clicks on the same K objects; `misses_click` is the share of an object's clicks.
         """
         all_xy, all_labels = image_clicks or (points_xy, labels)
         typical = torch.tensor(self.judge.typical_areas, dtype=torch.float64, device=labels.device)[labels]
@@ -147,6 +152,9 @@ class Several:
             own = masks[n][torch.arange(len(labels), device=labels.device), y, x].double()
             y, x = _pixels(masks[n], all_xy)
             others = (masks[n][:, y, x] & same).sum(1) - own
+            missed = 1 - own
+            if further is not None:
+                missed = (missed + further.contradicted(masks[n])) / (1 + further.counts())
             scores = [getattr(one.best, name).double().nan_to_num() for name in FEATURES[:3]]
             columns.append(
                 torch.stack(
@@ -155,7 +163,7 @@ class Several:
                         log_area,
                         log_area**2,
                         agreement / max(1, len(drawn) - 1),
-                        1 - own,
+                        missed,
                         others.log1p(),
                     ],
                     dim=1,
@@ -171,12 +179,15 @@ class Several:
         labels: Tensor,
         prompt: PromptConfig,
         image_clicks: tuple[Tensor, Tensor] | None = None,
+        further: FurtherClicks | None = None,
     ) -> Drawn:
         """The chosen mask at each click, without overlaps; see `proposer.draw`."""
         free = prompt.model_copy(update={"exclusive": "none"})
-        proposed = self.propose(context, points_xy, labels)
+        proposed = self.propose(context, points_xy, labels, further)
         drawn = self.place(proposed, context, points_xy, labels, free)
-        index, iou = self.judge.choose(*self.features(drawn, context, points_xy, labels, image_clicks))
+        index, iou = self.judge.choose(
+            *self.features(drawn, context, points_xy, labels, image_clicks, further)
+        )
         source = torch.from_numpy(index).to(labels.device)
         rows = torch.arange(len(labels), device=labels.device)
         best = Candidates._make(

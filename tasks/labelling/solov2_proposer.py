@@ -12,6 +12,7 @@ from models.config import PromptConfig, TileConfig
 from models.inference.click_masks import Prompted
 from models.inference.coarse_masks import prompt_original
 from models.inference.tiles import Outputs, forward_tiled
+from models.masks.clicks import FurtherClicks
 from models.masks.resize import Sizes
 from models.solov2.network import SOLOv2
 from tasks.inference.batches import ImageBatch
@@ -77,7 +78,9 @@ class SOLOv2Proposer:
         of_all = forward_tiled(self.network, filled, [*sizes, *[(0, 0)] * blank], self.tile)
         return [(of_all, n) for n in range(len(images))]
 
-    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+    def propose(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, further: FurtherClicks | None = None
+    ) -> Proposals:
         """One candidate per click.
 
         Raises:
@@ -86,7 +89,10 @@ class SOLOv2Proposer:
         found: list[Prompted] = []
         for (outputs, n), axes in zip(context.encoding, MIRRORS[self.prompt.mirror], strict=True):
             points = mirrored_points(points_xy, context.sizes.original, axes)
-            one = prompt_original(outputs, n, points, labels, context.sizes, self.prompt)
+            more = further
+            if more is not None:
+                more = more._replace(points_xy=mirrored_points(more.points_xy, context.sizes.original, axes))
+            one = prompt_original(outputs, n, points, labels, context.sizes, self.prompt, more)
             found.append(one._replace(mask_prob=mirrored_maps(one.mask_prob, context.sizes, axes)))
         candidates = {
             name: getattr(found[0], name)
@@ -110,7 +116,7 @@ def mirrored_images(images: Tensor, sizes: list[tuple[int, int]], axes: Axes) ->
 
 
 def mirrored_points(points_xy: Tensor, size: tuple[int, int], axes: Axes) -> Tensor:
-    """Points [K, 2] in the mirror image of an image of `size` (H, W)."""
+    """Points [..., 2] in the mirror image of an image of `size` (H, W)."""
     ends = points_xy.new_tensor([size[1] if -1 in axes else 0, size[0] if -2 in axes else 0])
     return torch.where(ends > 0, ends - points_xy, points_xy)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data.masks.rle import FloatArray, IntArray
 from models.inference.coarse_masks import Rough
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from models.masks.resize import Sizes
 
 
@@ -31,6 +32,8 @@ class Clicks:
     """int64 [K]"""
     xy: FloatArray
     """float32 [K, 2]: pixels of the original image"""
+    further: list[list[dict[str, Any]] | None] | None = None
+    """[K]: further clicks on the same objects, with x, y and inside; None: the image has none"""
 
     def __len__(self) -> int:
         return len(self.point_ids)
@@ -38,12 +41,34 @@ class Clicks:
     def take(self, rows: Sequence[int]) -> Clicks:
         """A subset."""
         ids = [self.point_ids[row] for row in rows]
-        return Clicks(self.image_id, ids, self.category_ids[rows], self.xy[rows])
+        further = None if self.further is None else [self.further[row] for row in rows]
+        return Clicks(self.image_id, ids, self.category_ids[rows], self.xy[rows], further)
 
     def tensors(self, class_of: Mapping[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
         """x, y float32 [K, 2] and contiguous classes int64 [K]; `class_of` maps category ids to classes."""
         labels = [class_of[category] for category in self.category_ids.tolist()]
         return torch.from_numpy(self.xy).to(device), torch.tensor(labels, device=device)
+
+    def further_tensors(self, device: torch.device) -> FurtherClicks | None:
+        """`further` as tensors."""
+        return None if self.further is None else further_clicks(self.further, device)
+
+
+def further_clicks(
+    clicks: Sequence[Sequence[Mapping[str, Any]] | None], device: torch.device
+) -> FurtherClicks | None:
+    """The further clicks of K objects (x, y, inside) as tensors; None if no object has one."""
+    most = max((len(some or ()) for some in clicks), default=0)
+    if most == 0:
+        return None
+    none = (0.0, 0.0, NO_POINT)
+    rows = [
+        [(one["x"], one["y"], ON if one["inside"] else OFF) for one in some or ()]
+        + [none] * (most - len(some or ()))
+        for some in clicks
+    ]
+    values = torch.tensor(rows, dtype=torch.float32, device=device)
+    return FurtherClicks(values[..., :2], values[..., 2].long())
 
 
 class ImageContext(NamedTuple):

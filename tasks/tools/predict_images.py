@@ -7,6 +7,7 @@ weights give the reference's results.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -36,6 +37,8 @@ from tasks.tools.predict_inputs import Given, Rows, expanded, load, points_by_im
 from tasks.tools.predictor import Predicted, Predictor, Rules
 from tasks.training.out_of_memory import is_out_of_memory
 
+log = logging.getLogger(__name__)
+
 RESULTS, FATES = "results.json", "points.json"
 READ_AHEAD = 1 << 27
 """Bytes of images that are read ahead."""
@@ -61,7 +64,7 @@ def predict_images(
 
     With `pictures` also `out`/pictures and `out`/contact-sheet.jpg, for each of `formats` the folder `out`/FORMAT.
 
-    With clicks there is one row per click, or under `compat` one per mask that the reference would report, and
+    With clicks there is one row per clicked object, or under `compat` one per mask that the reference would report, and
     `out`/points.json has the fate of each click.
 
     Args:
@@ -110,6 +113,11 @@ def predict_images(
     chosen_score = chosen_min_score(model) if min_score is None else None
     least = next(one for one in (min_score, chosen_score, USUAL_MIN_SCORE) if one is not None)
     clicks = None if points is None else points_by_image(points, split)
+    further = sum(len(row["further"] or ()) for rows in (clicks or {}).values() for row in rows)
+    if compat and further:
+        log.warning(
+            "predict: %d further clicks are left out: the reference's rules take one click an object", further
+        )
     out.mkdir(parents=True, exist_ok=True)
     drawn = Pictures(out, [image.path for image in given], dict(predictor.categories)) if pictures else None
     shown = _Shown(min_score, least, drawn)

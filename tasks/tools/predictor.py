@@ -30,6 +30,7 @@ from tasks.labelling.gate import read_gate
 from tasks.labelling.labeller import GatedRefiner
 from tasks.labelling.proposer import draw
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
+from tasks.labelling.types import further_clicks
 from tasks.tools.predict_inputs import Rows
 
 Network = TypeVar("Network", SOLOv2, MaskRefineNet)
@@ -100,7 +101,8 @@ class Predictor:
     def _draw(self, image: ImageBatch, points: Rows, xy: Tensor, labels: Tensor, prompt: PromptConfig) -> Job:
         proposer = SOLOv2Proposer(self.network, prompt, self.tile, self.device)
         (context,) = proposer.encode(image)
-        drawn = draw(proposer, context, xy, labels, prompt)
+        further = further_clicks([point["further"] for point in points], self.device)
+        drawn = draw(proposer, context, xy, labels, prompt, further=further)
         masks, status = drawn.rough.masks, ["ok"] * len(points)
         if self.refiner is not None:
             stats, _, masks = self.refiner.refine(context, drawn, xy, labels, prompt)

@@ -14,6 +14,7 @@ from models.inference.click_masks import prompt_points
 from models.inference.detect import candidates
 from models.inference.tiles import Tiled, _inside, forward_tiled, predict, prompt, starts, tile_core_ranges
 from models.masks.boxes import mask_boxes
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from models.masks.resize import Sizes
 from models.solov2.network import RawOutputs, SOLOv2
 
@@ -225,3 +226,24 @@ def test_a_click_that_is_nowhere_is_refused(network: SOLOv2, tile: TileConfig | 
     seen = forward_tiled(network, images(96, 160), [(96, 160)], tile)
     with pytest.raises(ValueError, match="finite"):
         prompt(seen, 0, torch.tensor([[5.0, 5.0], [math.nan, 3.0]]), torch.tensor([0, 0]), (96, 160), CLICKS)
+
+
+def test_further_clicks_in_other_tiles(network: SOLOv2) -> None:
+    """The mask is the greater of both tiles', as if each had the first click; other objects stay as they are."""
+    seen = forward_tiled(network, images(64, 160), [(64, 160)], TILE)
+    assert isinstance(seen, Tiled) and len(seen.tiles[0]) > 2
+    points, labels = torch.tensor([[20.0, 30.0], [20.0, 30.0]]), torch.tensor([0, 0])
+    further = FurtherClicks(
+        torch.tensor([[[150.0, 30.0], [120.0, 40.0]], [[0.0, 0.0], [0.0, 0.0]]]),
+        torch.tensor([[ON, OFF], [NO_POINT, NO_POINT]]),
+    )
+    size = (64, 160)
+    found = prompt(seen, 0, points, labels, size, CLICKS, further)
+    first = prompt(seen, 0, points[:1], labels[:1], size, CLICKS)
+    off = FurtherClicks(further.points_xy[:1, 1:], further.labels[:1, 1:])
+    other = prompt(seen, 0, further.points_xy[:1, 0], labels[:1], size, CLICKS, off)
+    scaled = other.mask_prob * (first.cut / other.cut)
+    assert torch.allclose(found.mask_prob[0], torch.maximum(first.mask_prob, scaled)[0], atol=1e-6)
+    assert not torch.equal(found.mask_prob[0], first.mask_prob[0])
+    assert torch.equal(found.mask_prob[1], first.mask_prob[0])
+    assert found.cut[0] == first.cut[0]

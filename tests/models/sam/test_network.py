@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.config import PromptConfig
 from models.inference.coarse_masks import place_masks
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from models.sam.folder import SamError
 from models.sam.network import NarrowImage, Precision, Sam, load_sam
 from models.sam.prompts import Prompts, prompts_at
@@ -118,6 +119,23 @@ def test_no_clicks(folder_of: Folders) -> None:
     sam = load(folder_of("sam2"))
     logits, iou = sam.draw(sam.encode(picture(20, 30)), prompts_at(torch.zeros(0, 2), 3))
     assert logits.shape == (0, 3, 16, 16) and iou.shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_further_clicks_are_those_of_transformers(folder_of: Folders, name: str) -> None:
+    """And none changes a mask of an object that has none."""
+    sam = load(folder_of(name))
+    image, encoded = picture(50, 70), sam.encode(picture(50, 70))
+    places = torch.tensor([[[30.0, 20.0], [5.5, 40.0]]]).repeat(len(POINTS), 1, 1)
+    labels = torch.tensor([[ON, OFF], [OFF, NO_POINT], [ON, NO_POINT], [NO_POINT, NO_POINT], [OFF, OFF]])
+    prompts = prompts_at(POINTS, 0, FurtherClicks(places, labels))
+    logits, iou = sam.draw(encoded, prompts)
+    _, outputs = by_transformers(sam, image, prompts)
+    torch.testing.assert_close(logits, outputs.pred_masks[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(iou, outputs.iou_scores[0], atol=1e-5, rtol=1e-4)
+    plain = sam.draw(encoded, prompts_at(POINTS, 0)).logits
+    change = (logits - plain).abs().flatten(1).mean(1)
+    assert (change[[0, 1, 2, 4]] > 1e-3).all()
 
 
 def test_negative_points_change_masks(folder_of: Folders) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.masks.clicks import FurtherClicks
 from models.sam import prompts
 from models.sam.prompts import NO_POINT, OFF, ON, prompts_at
 
@@ -35,3 +36,15 @@ def test_a_click_at_the_same_place_contradicts_no_click() -> None:
     points, labels = prompts_at(torch.tensor([[1.0, 1.0], [1.0, 1.0], [4.0, 4.0]]), 2)
     assert labels.tolist() == [[ON, OFF, NO_POINT], [ON, OFF, NO_POINT], [ON, OFF, OFF]]
     assert points[:, 1].tolist() == [[4, 4], [4, 4], [1, 1]]
+
+
+@pytest.mark.parametrize("negatives", [0, 1])
+def test_further_clicks_are_points_of_their_object_alone(negatives: int) -> None:
+    more = FurtherClicks(
+        torch.tensor([[[9.0, 9.0]], [[8.0, 8.0]], [[0.0, 0.0]]]), torch.tensor([[ON], [OFF], [NO_POINT]])
+    )
+    points, labels = prompts_at(ROW[:3], negatives, more)
+    plain = prompts_at(ROW[:3], negatives)
+    assert torch.equal(points[:, :-1], plain.points_xy) and torch.equal(labels[:, :-1], plain.labels)
+    assert points[:2, -1].tolist() == [[9, 9], [8, 8]]
+    assert labels[:, -1].tolist() == [ON, OFF, NO_POINT]

@@ -62,6 +62,14 @@ def one_more(points: pa.Table, n: int) -> pa.Table:
     return pa.concat_tables([points, more]).sort_by([("image_id", "ascending"), ("point_id", "ascending")])
 
 
+def further(points: pa.Table, n: int, inside: bool = True) -> pa.Table:
+    """A further click on the first object of an image."""
+    rows = points.to_pylist()
+    first = next(row for row in rows if row["image_id"] == image(points, n))
+    first["further"] = [{"x": 31.5, "y": 12.0, "inside": inside}]
+    return pa.Table.from_pylist(rows, schema=POINTS)
+
+
 def renamed(points: pa.Table) -> pa.Table:
     """The same points from other files: with other ids, which fall where the old ones rose."""
     ids = pa.array([f"{2**64 - 1 - int(one, 16):016x}" for one in points["point_id"].to_pylist()])
@@ -75,6 +83,8 @@ def renamed(points: pa.Table) -> pa.Table:
         pytest.param(lambda points: points, 0, 14, id="nothing"),
         pytest.param(lambda points: moved(points, 3, 11), 2, 12, id="points of two images moved"),
         pytest.param(lambda points: one_more(points, 6), 1, 13, id="a point more"),
+        pytest.param(lambda points: further(points, 6), 1, 13, id="a further click"),
+        pytest.param(lambda points: further(further(points, 6, False), 7), 2, 12, id="two, one outside"),
         # All images after it change parts.
         pytest.param(lambda points: without(points, 0), 0, 13, id="an image without points now"),
         pytest.param(lambda points: points.slice(0, 0), 0, 0, id="no point at all"),
@@ -110,6 +120,20 @@ def test_clicks_in_one_place_are_distinguished_by_their_ids(place: Place) -> Non
     assert image_counts(workspace) == {"computed": 0, "carried": 14, "failed": 0}
     found = files(workspace)
     assert found == from_nothing(place)
+
+
+def test_another_further_click_is_computed(place: Place) -> None:
+    """Masks change with a click inside, and go back to what they were without it."""
+    workspace, params = place
+    path = workspace / "points" / "points.parquet"
+    points, before = read_parquet(path, POINTS), files(workspace)
+    found = []
+    for changed in (further(points, 6), further(points, 6, False), points):
+        write_parquet(changed, path)
+        run(params, workspace)
+        assert image_counts(workspace) == {"computed": 1, "carried": 13, "failed": 0}
+        found.append(files(workspace))
+    assert found[0] not in (before, found[1]) and found[2] == before
 
 
 def test_an_image_of_other_pixels_is_computed(place: Place) -> None:

@@ -28,7 +28,7 @@ POINTS_ON = (23, 3, 1)
 """Of three images; several lie on the same object, some in the same pixel."""
 
 
-def crowd(workspace: Path) -> None:
+def crowd(workspace: Path, further: bool = False) -> None:
     weak = Split.open(workspace / "dataset" / "weak")
     categories = [category.id for category in weak.categories]
     rng = np.random.default_rng(0)
@@ -37,6 +37,7 @@ def crowd(workspace: Path) -> None:
             "point_id": f"{rng.integers(2**60):016x}", "image_id": image_id,
             "category_id": categories[int(rng.integers(2))],
             "x": float(rng.integers(0, 40)) + 0.5 * (n % 2), "y": float(rng.integers(0, 40)),
+            "further": [{"x": 50.0, "y": 9.5 + n, "inside": n % 4 > 0}] * (n % 3) if further and n % 3 else None,
         }
         for image_id, count in zip(weak.images["image_id"].to_pylist(), POINTS_ON, strict=False)
         for n in range(count)
@@ -60,14 +61,22 @@ def corner(
 
 
 @pytest.mark.parametrize(
-    ("exclusive", "refiner"),
-    [("same_class", None), ("all", None), ("none", None), ("same_class", corner), ("all", corner)],
+    ("exclusive", "refiner", "further"),
+    [
+        ("same_class", None, False),
+        ("same_class", None, True),
+        ("all", None, False),
+        ("none", None, False),
+        ("same_class", corner, False),
+        ("all", corner, False),
+    ],
 )
 def test_in_chunks_as_at_once(
     place: tuple[Path, Params],
     monkeypatch: pytest.MonkeyPatch,
     exclusive: str,
     refiner: Callable[..., Refined] | None,
+    further: bool,
 ) -> None:
     if refiner is not None:
         monkeypatch.setattr("models.refiner.refine.refine", refiner)
@@ -75,7 +84,7 @@ def test_in_chunks_as_at_once(
     workspace, params = place
     prompt = params.prompt.model_copy(update={"exclusive": exclusive, "mask_threshold": 0.3})
     params = params.model_copy(update={"prompt": prompt})
-    crowd(workspace)
+    crowd(workspace, further)
     run(params, workspace)
     expected = read_pseudo(workspace / "pseudo")
     assert sum(code is not None for code in expected["refined_rle"].to_pylist()) > 2

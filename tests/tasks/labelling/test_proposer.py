@@ -15,6 +15,7 @@ from data.masks.rle import area, decode
 from data.tables import Split
 from models.checkpoint import load_teacher
 from models.config import PromptConfig, TileConfig
+from models.masks.clicks import FurtherClicks
 from models.masks.resize import Sizes
 from tasks.common.config import Params
 from tasks.inference.batches import ImageBatch, load_batches
@@ -61,7 +62,9 @@ class Squares:
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
         return [ImageContext(original, batch.sizes(n), None) for n, original in enumerate(batch.originals)]
 
-    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+    def propose(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, further: FurtherClicks | None = None
+    ) -> Proposals:
         scores = torch.tensor(self.scores or [[0.5, 0.9][: self.count]] * len(labels))
         scores = scores.reshape(len(labels), self.count)
         height, width = context.sizes.input
@@ -122,7 +125,13 @@ def test_a_mask_without_a_threshold_is_no_candidate() -> None:
 
 def test_a_large_mask_of_half_precision_is_finite() -> None:
     class Whole(Squares):
-        def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+        def propose(
+            self,
+            context: ImageContext,
+            points_xy: Tensor,
+            labels: Tensor,
+            further: FurtherClicks | None = None,
+        ) -> Proposals:
             maps, one = torch.ones(1, 1, *context.sizes.input, dtype=torch.float16), torch.ones(1, 1)
             return Proposals(Candidates(maps, 0.5 * one, one.long(), one, one, one), [None])
 
@@ -146,11 +155,23 @@ def test_reasons_of_clicks_with_a_candidate_do_not_count() -> None:
 
 def test_wrong_shapes_are_refused() -> None:
     class Short(Squares):
-        def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+        def propose(
+            self,
+            context: ImageContext,
+            points_xy: Tensor,
+            labels: Tensor,
+            further: FurtherClicks | None = None,
+        ) -> Proposals:
             return super().propose(context, points_xy[1:], labels[1:])
 
     class Flat(Squares):
-        def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
+        def propose(
+            self,
+            context: ImageContext,
+            points_xy: Tensor,
+            labels: Tensor,
+            further: FurtherClicks | None = None,
+        ) -> Proposals:
             candidates, reasons = super().propose(context, points_xy, labels)
             return Proposals(candidates._replace(mask_prob=candidates.mask_prob[:, 0]), reasons)
 

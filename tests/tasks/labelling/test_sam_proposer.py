@@ -15,6 +15,7 @@ from torch import Tensor
 from data.tables import Split
 from models.config import PromptConfig
 from models.inference.coarse_masks import place_masks
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from models.sam.network import load_sam
 from models.sam.prompts import prompts_at
 from tasks.common.config import Params
@@ -62,6 +63,20 @@ def batch_of(*images: Tensor) -> ImageBatch:
 
 def proposer_of(folder: Path, negatives: int = 0) -> SamProposer:
     return SamProposer(load_sam(folder, CPU, "fp32", 2), negatives)
+
+
+def test_further_clicks_are_points_of_their_prompt(sam_folder: Path) -> None:
+    proposer = proposer_of(sam_folder)
+    (context,) = proposer.encode(batch_of(picture(48, 60)))
+    places = torch.tensor([[[30.0, 20.0]], [[0.0, 0.0]], [[50.0, 5.0]]])
+    further = FurtherClicks(places, torch.tensor([[ON], [NO_POINT], [OFF]]))
+    candidates, reasons = proposer.propose(context, XY, LABELS, further)
+    assert reasons == [None] * 3
+    logits, _ = proposer.sam.draw(proposer.sam.encode(picture(48, 60)), prompts_at(XY, 0, further))
+    assert torch.equal(candidates.mask_prob, logits.sigmoid())
+    plain, _ = proposer.propose(context, XY, LABELS)
+    change = (candidates.mask_prob - plain.mask_prob).abs().flatten(1).mean(1)
+    assert (change[[0, 2]] > 1e-3).all()
 
 
 def test_three_candidates_of_each_click(sam_folder: Path) -> None:

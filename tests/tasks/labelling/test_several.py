@@ -19,6 +19,7 @@ from torch import Tensor
 
 from data.tables import POINTS, read_parquet
 from models.config import PromptConfig
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from tasks.common.config import Params
 from tasks.labelling import compute
 from tasks.labelling.crowded import label_crowd
@@ -101,6 +102,18 @@ def test_features_by_hand() -> None:
     # Of 5 pixels they hold the neighbour of their class, two pixels away.
     other = math.log(2)
     assert found["log_clicks"] == pytest.approx(np.array([[0, 0, other], [0, 0, other], [0, 0, 0]]))
+
+
+def test_further_clicks_count_as_missed() -> None:
+    """Squares of 3 and 5 pixels: of an object with a click 2 pixels away, inside; and of one with it outside."""
+    proposer = several([[0.5]] * 3, [[0.25, 0.75]] * 3)
+    points = torch.tensor([[[10.5, 12.5], [0, 0]], [[12.5, 12.5], [12.5, 11.5]], [[0, 0], [0, 0]]])
+    further = FurtherClicks(points, torch.tensor([[ON, NO_POINT], [OFF, OFF], [NO_POINT, NO_POINT]]))
+    masks = proposer.place(proposer.propose(seen(proposer), XY, LABELS), seen(proposer), XY, LABELS, FREE)
+    features, _ = proposer.features(masks, seen(proposer), XY, LABELS, None, further)
+    assert features[..., FEATURES.index("misses_click")] == pytest.approx(
+        np.array([[1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 2 / 3], [0, 0, 0]])
+    )
 
 
 def test_the_best_by_the_judge_is_used_and_named() -> None:

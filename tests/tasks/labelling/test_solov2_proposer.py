@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models.checkpoint import load_teacher
 from models.config import TileConfig
+from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from models.masks.resize import Sizes
 from models.solov2.network import SOLOv2
 from tasks.common.config import Params
@@ -45,9 +46,16 @@ def batch_of(image: torch.Tensor) -> ImageBatch:
 @pytest.mark.parametrize("mirror", ["horizontal", "both"])
 @pytest.mark.parametrize("size", [(64, 64), (40, 56)])
 @pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("label", [None, ON, OFF])
 def test_a_mask_is_the_mean_over_the_mirror_images(
-    line: tuple[Path, Params], teacher: SOLOv2, mirror: str, size: tuple[int, int], tiled: bool
+    line: tuple[Path, Params],
+    teacher: SOLOv2,
+    mirror: str,
+    size: tuple[int, int],
+    tiled: bool,
+    label: int | None,
 ) -> None:
+    """Also with a further click on the first object."""
     height, width = size
     image = torch.randint(0, 255, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     points = torch.tensor([[10.0, 12.0], [width - 0.5, 20.25], [30.0, height - 3.0]])
@@ -55,18 +63,22 @@ def test_a_mask_is_the_mean_over_the_mirror_images(
     tile = TileConfig(side=32, overlap=0) if tiled else None
     alone = SOLOv2Proposer(teacher, params.prompt, tile, CPU)
     several = SOLOv2Proposer(teacher, params.prompt.model_copy(update={"mirror": mirror}), tile, CPU)
-    found = several.propose(several.encode(batch_of(image))[0], points, LABELS).candidates
+    places = torch.tensor([20.0, 13.0]).repeat(3, 1, 1)
+    labels = torch.tensor([[label or 0], [NO_POINT], [NO_POINT]])
+    more = None if label is None else FurtherClicks(places, labels)
+    found = several.propose(several.encode(batch_of(image))[0], points, LABELS, more).candidates
     each: list[Candidates] = []
     for across in (False, True):
         for down in (False, True) if mirror == "both" else (False,):
             pixels = image.numpy()[:, :: -1 if down else 1, :: -1 if across else 1]
             seen = torch.from_numpy(np.ascontiguousarray(pixels))
-            there = points.clone()
+            there = torch.cat([points, places[:, 0]])
             if across:
                 there[:, 0] = width - there[:, 0]
             if down:
                 there[:, 1] = height - there[:, 1]
-            one = alone.propose(alone.encode(batch_of(seen))[0], there, LABELS).candidates
+            more_there = None if label is None else FurtherClicks(there[3:, None], labels)
+            one = alone.propose(alone.encode(batch_of(seen))[0], there[:3], LABELS, more_there).candidates
             stride = 64 // one.mask_prob.shape[-1]
             maps = one.mask_prob[..., : height // stride, : width // stride].numpy()
             maps = maps[..., :: -1 if down else 1, :: -1 if across else 1]

@@ -227,6 +227,31 @@ def test_each_click_has_one_row_in_the_file_s_order(
     assert [fate["fate"] for fate in fates] == [row["status"] for row in rows]
 
 
+def test_further_clicks_change_the_mask_of_their_object(
+    narrow: tuple[Path, Path],
+    images: list[Path],
+    params: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The reference's rules have none: they are left out, with a warning."""
+    clicks = points_file(tmp_path / "clicks.json", [(10.5, 20.5, 3), (30.5, 90.5, 2)], "sub/b.png")
+    plain = call(images, narrow[0], tmp_path / "out", points=clicks, params=params)
+    as_reference = call(images, narrow[0], tmp_path / "out", points=clicks, compat=True)
+    document = json.loads(clicks.read_text())
+    document["annotations"][0] |= {"point_coords": [[40.5, 60.5], [10.5, 20.5], [20.5, 20.5]]}
+    document["annotations"][0] |= {"point_labels": [0, 1, 1]}
+    del document["annotations"][0]["point"]
+    clicks.write_text(json.dumps(document))
+    found = call(images, narrow[0], tmp_path / "out", points=clicks, params=params)
+    assert [row["point"] for row in found] == [[10.5, 20.5], [30.5, 90.5]]
+    assert found[1] == plain[1]
+    assert found[0]["segmentation"] != plain[0]["segmentation"]
+    assert not caplog.text
+    assert call(images, narrow[0], tmp_path / "out", points=clicks, compat=True) == as_reference
+    assert "2 further clicks are left out: the reference's rules take one click an object" in caplog.text
+
+
 def test_the_reference_s_rules_report_every_click_s_fate(
     narrow: tuple[Path, Path], images: list[Path], tmp_path: Path
 ) -> None:
