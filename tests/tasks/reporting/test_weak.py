@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from data.tables import POINTS, read_parquet, write_parquet
 from tasks.reporting.gallery import hex_colour
 from tasks.reporting.weak import WeakImage, WeakImages, pseudo_gallery
 from tests.tasks.reporting.scene import clicks, split, square, thing
@@ -66,6 +68,21 @@ def test_a_click_s_masks_and_its_true_mask_have_its_colour(tmp_path: Path) -> No
     assert f'fill="{first}"' in panels["true masks"]  # of object 70
     assert third not in panels["true masks"] and f'fill="{hex_colour(3)}"' in panels["true masks"]
     assert "disc: refined, score 0.50, IoU 0.50" in panels["refined"]
+
+
+def test_further_clicks_have_their_object_s_colour(tmp_path: Path) -> None:
+    images = weak(tmp_path, [])
+    path = tmp_path / "workspace/points/points.parquet"
+    rows = read_parquet(path, POINTS).to_pylist()
+    places = [(20.5, 3.5, True), (22.5, 3.5, False)]
+    rows[0]["further"] = [{"x": x, "y": y, "inside": inside} for x, y, inside in places]
+    before = dict(images.rows([images.images[1]])[0].panels)["clicks"]
+    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), path)
+    panel = dict(WeakImages(tmp_path / "workspace").rows([images.images[1]])[0].panels)["clicks"]
+    count = [text.count(f'fill="{hex_colour(0)}"') for text in (before, panel)]
+    assert count[1] == count[0] + 1
+    assert "inside the object" in panel and "outside the object" in panel
+    assert panel.count('class="cross"') == before.count('class="cross"') + 1
 
 
 def test_no_clicks_at_all(tmp_path: Path) -> None:
