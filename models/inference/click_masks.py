@@ -8,13 +8,15 @@ the cells' mask logits. It also works for clicks far from an object's mass centr
 Each point gets exactly one mask, which doesn't depend on the other points.
 
 An object may have further clicks. The cells around each one inside it are candidates too, and a cell fits as well as
-its mask fits all of these. A click outside it that the mask takes in changes the kernel, as little as possible, so that
-the mask's logit is `OUTSIDE` there, and at the clicks inside what it was. So places that look like it are left out too.
+its mask fits all of these. A click outside it that the mask takes in changes the kernel so that the mask's logit is
+`OUTSIDE` there, at the clicks inside what it was, and elsewhere as close to what it was as possible. So places that
+look like it are left out too.
 
 Legend: K points, L levels, S grid side, T cells of all levels, E kernel channels, M candidate cells per point,
 h x w the mask map. Points are x, y in pixels of the padded input, (0, 0) its outer top-left corner.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -34,6 +36,8 @@ OUTSIDE = -1.0
 """Greatest logit at a click outside the object, a probability of 0.27."""
 RIDGE = 0.01
 """Of the change of a kernel, as a share: between clicks of nearly the same features it is averaged."""
+PRODUCTS_RIDGE = 0.1
+"""A share too: of the change in features that occur nowhere on the map, which would be free."""
 
 
 class Prompted(NamedTuple):
@@ -177,7 +181,8 @@ class _Prompter:
         return best % len(self.grids), class_score, certainty, click_prob, cut
 
     def _corrected(self, kernel: Tensor, points: Tensor, further: FurtherClicks) -> Tensor:
-        """Kernels [k, E] with the least change that makes logits at clicks outside at most `OUTSIDE`."""
+        """Kernels [k, E] that make logits at clicks outside at most `OUTSIDE`, with the least mean square change of the
+        logits over the map."""
         labels = torch.cat([torch.full_like(further.labels[:, :1], ON), further.labels], 1)
         places = torch.cat([points[:, None], further.points_xy], 1).unbind(1)
         features = torch.stack(
@@ -186,10 +191,18 @@ class _Prompter:
         features = features * (labels != NO_POINT)[..., None]  # [k, 1 + F, E]
         logits = (features @ kernel[..., None])[..., 0]
         change = (OUTSIDE - logits).clamp(max=0).where(labels == OFF, 0)
-        gram = features @ features.mT
+        spread = torch.linalg.solve(self._products, features.mT)  # [k, E, 1 + F]
+        gram = features @ spread
         ridge = RIDGE * gram.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-6)
         gram = gram + ridge[:, None, None] * torch.eye(gram.shape[1], device=gram.device)
-        return kernel + (features.mT @ torch.linalg.solve(gram, change[..., None]))[..., 0]
+        return kernel + (spread @ torch.linalg.solve(gram, change[..., None]))[..., 0]
+
+    @cached_property
+    def _products(self) -> Tensor:
+        """[E, E]: mean products of mask features over the map; w'Pw is a kernel's mean square logit. With a ridge."""
+        products = self.features @ self.features.T / self.features.shape[1]
+        ridge = PRODUCTS_RIDGE * products.diagonal().mean().clamp(min=1e-6)
+        return products + ridge * torch.eye(len(products), device=products.device)
 
     def _cells_around(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Cells int64 [k, M], the nearest first, then the finest; bool [k, M]: whether they are on the grid."""
