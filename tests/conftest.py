@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -17,6 +17,9 @@ import pytest
 from flows.processes import children
 from flows.processes.prefect_local import use_local_prefect
 from tests.s3_server import Proxy, environment, proxy, s3_server
+
+if TYPE_CHECKING:
+    from tasks.common.config import Params
 
 # Tests are small: threads would only wait for each other. Said before torch is imported, and to every process started.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -116,3 +119,15 @@ def prefect_server() -> Iterator[None]:
     no_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     with prefect_test_harness(server_startup_timeout=240), no_heartbeat:
         yield
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """A folder in which the tiny line was run up to the pseudo labels, and its params. Copy it before changing it.
+
+    Paths in the recipe are relative, so the tests that use it must `chdir` into the folder.
+    """
+    from tests.tasks.conftest import TRAINING_STEPS, run_tiny  # torch takes seconds
+
+    folder = tmp_path_factory.mktemp("line")
+    return folder, run_tiny(folder, TRAINING_STEPS)

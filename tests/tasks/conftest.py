@@ -100,13 +100,3 @@ def run_tiny(folder: Path, steps: Sequence[str]) -> Params:
         for step in steps:
             run_step(step, params, Path("workspace"))
     return params
-
-
-@pytest.fixture(scope="session")
-def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
-    """A folder in which the tiny line was run up to the pseudo labels, and its params. Copy it before changing it.
-
-    Paths in the recipe are relative, so the tests that use it must `chdir` into the folder.
-    """
-    folder = tmp_path_factory.mktemp("line")
-    return folder, run_tiny(folder, TRAINING_STEPS)
