@@ -97,10 +97,12 @@ class Measurement:
         """bool, of the same objects: by name, which are in it"""
 
     @torch.no_grad()
-    def run(self, seeds: list[int], every: int) -> None:
-        """Draws masks at the objects of every n-th image."""
+    def run(self, seeds: list[int], every: int, most_pixels: int) -> None:
+        """Draws masks at the objects of every n-th image, if that isn't larger."""
         weak = Split.open(WORKSPACE / "dataset" / "kept_aside")
-        for batch, _ in load_batches(weak, range(0, len(weak), every), self.params.input, 1, 0):
+        sides = (weak.images[name].to_numpy() for name in ("width", "height"))
+        small = (np.prod(list(sides), axis=0) <= most_pixels).nonzero()[0].tolist()
+        for batch, _ in load_batches(weak, [n for n in small if n % every == 0], self.params.input, 1, 0):
             assert batch is not None
             for row, context in zip(batch.rows, self.proposer.encode(batch), strict=True):
                 objects = objects_of(weak, row, self.proposer.device)
@@ -161,9 +163,10 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the random clicks")
     parser.add_argument("--every", type=int, default=10, help="every n-th weak image")
+    parser.add_argument("--most-pixels", type=int, default=1 << 40, help="larger images are left out")
     arguments = parser.parse_args()
     measurement = Measurement()
-    measurement.run(arguments.seeds, arguments.every)
+    measurement.run(arguments.seeds, arguments.every, arguments.most_pixels)
     for name, values in measurement.table().items():
         print(f"{name:18}", json.dumps(values))
 
