@@ -175,6 +175,7 @@ def lines(
     # All masks are strong here, and the weak images none: what the student's training makes of every true mask.
     full = changed(recipe, {"student.masks": "none", "ingest.weak": None, "ingest.kept_aside": None})
     full["ingest"] |= {"annotations": str(data / name), "strong": "train.json"}
+    full["points"]["files"] = str(data / name)  # not read; one folder for all shares
     return {
         "student": Line(ours, recipe, (*first, "ap_student", "ap_teacher")),
         "control": Line(
