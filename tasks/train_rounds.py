@@ -6,8 +6,9 @@ workspace/rounds:
   manifest.json
 
 In each round the last student is one of the proposers (tasks/labelling/judge.py), and the next student goes on from it.
-These students aren't trained on the held-out strong images, or their masks there would show nothing. If a student's
-masks are no better there than those of the round before, no further round is made.
+These students aren't trained on the held-out strong images, or their masks there would show nothing. If the judge uses
+none of a student's masks, or the masks of a third round or later are no better there than those of the round before, no
+further round is made.
 """
 
 from __future__ import annotations
@@ -69,14 +70,16 @@ def _rounds(params: Params, workspace: Path, figures: list[dict[str, Any]]) -> P
         log.info("train_rounds: round %d of %d", number, params.rounds)
         before = None if student is None else student.relative_to(workspace)
         label(params, workspace, runs / "pseudo", runs, before, STAGE)
-        iou = _held_out_iou(workspace, runs / "pseudo")
-        better = student is None or iou is None or iou > figures[-1]["held_out_iou"]
+        iou, by_student = _held_out(workspace, runs / "pseudo")
+        better = number == 1 or (
+            by_student and (number == 2 or iou is None or iou > figures[-1]["held_out_iou"])
+        )
         figures.append({"round": number, "held_out_iou": iou, "trained": better})
         if not better:
             log.info(
-                "train_rounds: on held-out images the masks of round %d have an IoU of %s, those before %s: no "
+                "train_rounds: on held-out images the masks of round %d have an IoU of %s, those before %s%s: no "
                 "further round",
-                number, iou, figures[-2]["held_out_iou"],
+                number, iou, figures[-2]["held_out_iou"], "" if by_student else ", and none is the student's",
             )  # fmt: skip
             break
         earlier = Round(STAGE, runs / "pseudo", student, held_out)
@@ -86,14 +89,15 @@ def _rounds(params: Params, workspace: Path, figures: list[dict[str, Any]]) -> P
     return student
 
 
-def _held_out_iou(workspace: Path, pseudo: Path) -> float | None:
-    """In percent, of final masks; None where nothing was measured."""
+def _held_out(workspace: Path, pseudo: Path) -> tuple[float | None, bool]:
+    """IoU of final masks in percent, None where nothing was measured; and whether masks of the student are used."""
     from tasks.labelling.gate import read_gate
     from tasks.labelling.judge import FILE, read_judge
 
     if (pseudo / FILE).is_file():
-        return read_judge(pseudo).final_iou
-    return read_gate(workspace / "refiner").iou
+        judge = read_judge(pseudo)
+        return judge.final_iou, judge.alone in (None, "student")
+    return read_gate(workspace / "refiner").iou, False
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def decide(
 
     Args:
         strong: the split of `held_out`, ids of images that no proposer was trained on.
-        named: the proposers, on `device`. Unmeasured, a student draws all masks, since it learnt from more images than
-            the teacher; without one the first proposer.
+        named: the proposers, on `device`. Unless another is shown to be better a student draws all masks, since it
+            learnt from more images than the teacher; without one the first proposer.
         refiner: on `device`, in eval mode.
         step: of its training.
         stage: the one that calls.

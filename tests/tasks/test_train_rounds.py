@@ -52,7 +52,7 @@ def pseudo() -> pa.Table:
 def never_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny students are worse than their teacher; here each round's masks count as better than the last's."""
     found = iter(range(100))
-    monkeypatch.setattr(train_rounds, "_held_out_iou", lambda *_: float(next(found)))
+    monkeypatch.setattr(train_rounds, "_held_out", lambda *_: (float(next(found)), True))
 
 
 def test_one_round_is_nothing_to_do(params: Params) -> None:
@@ -137,27 +137,34 @@ def test_one_proposer_alone_draws_all_that_it_can(params: Params, monkeypatch: p
     assert kinds == {(False, "teacher"), (True, "student")}
 
 
-def test_rounds_end_where_masks_get_no_better(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    iou = iter([50.0, 50.0])
-    monkeypatch.setattr(train_rounds, "_held_out_iou", lambda *_: next(iou))
+@pytest.mark.parametrize(
+    "found",
+    [
+        [(50.0, False), (60.0, False)],  # in the second round the teacher draws all masks
+        [(50.0, False), (40.0, True), (40.0, True)],  # those of the second may be worse by chance
+    ],
+)
+def test_rounds_end_where_masks_get_no_better(
+    params: Params, monkeypatch: pytest.MonkeyPatch, found: list[tuple[float, bool]]
+) -> None:
+    measured = iter(found)
+    monkeypatch.setattr(train_rounds, "_held_out", lambda *_: next(measured))
     train_rounds.run(rounds(params, 5), WORKSPACE)
-    assert figures() == [
-        {"round": 1, "held_out_iou": 50.0, "trained": True},
-        {"round": 2, "held_out_iou": 50.0, "trained": False},
-    ]
+    assert [one["held_out_iou"] for one in figures()] == [iou for iou, _ in found]
+    assert [one["trained"] for one in figures()] == [True] * (len(found) - 1) + [False]
     assert (WORKSPACE / "rounds/student/model.json").is_file()
 
 
 def test_a_round_is_measured_by_its_judge_else_by_the_refiner(params: Params) -> None:
     masks = WORKSPACE / "pseudo"
     gate = read_gate(WORKSPACE / "refiner")
-    assert train_rounds._held_out_iou(WORKSPACE, masks) == gate.iou is not None
+    assert train_rounds._held_out(WORKSPACE, masks) == (gate.iou, False) and gate.iou is not None
     write_judge(
         masks, without_rules(("teacher", "student"), "student", {"teacher": gate, "student": gate}, ())
     )
-    assert train_rounds._held_out_iou(WORKSPACE, masks) is None
+    assert train_rounds._held_out(WORKSPACE, masks) == (None, True)
     write_json(masks / "judge.json", read_json(masks / "judge.json", "") | {"iou": {"student": 50.0}})
-    assert train_rounds._held_out_iou(WORKSPACE, masks) == 50.0
+    assert train_rounds._held_out(WORKSPACE, masks) == (50.0, True)
 
 
 def test_too_small_a_batch_names_the_student_s_section(params: Params) -> None:

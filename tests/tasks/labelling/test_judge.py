@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from tasks.common.errors import TaskError
 from tasks.labelling.gate import Gate, unmeasured
-from tasks.labelling.judge import FEATURES, Judge, Judged, fit_judge, read_judge, ridge, write_judge
+from tasks.labelling.judge import FEATURES, T_95, Judge, Judged, fit_judge, read_judge, ridge, write_judge
 
 NAMES = ("teacher", "student")
 F = len(FEATURES)
@@ -61,7 +62,7 @@ def test_a_gain_within_its_error_is_no_reason_to_choose(monkeypatch: pytest.Monk
     some = Judged(images, features, iou, np.ones((80, 2), np.bool_))
     error = 0.04 / np.sqrt(7)  # of gains of 0.1 and 0.02 of eight images, each half of its clicks
     for errors, alone in ((0.06 / error - 0.1, None), (0.06 / error + 0.1, "teacher")):
-        monkeypatch.setattr("tasks.labelling.judge.ERRORS", errors)
+        monkeypatch.setattr("tasks.labelling.judge.T_95", (0.0,) * 7 + (errors, 0.0))
         judge = fit_judge(NAMES, some, "teacher", gates(NAMES))
         assert (judge.alone, judge.judged_iou) == (alone, 62.0)
 
@@ -90,6 +91,12 @@ def test_where_features_tell_nothing_the_best_single_one_draws_all() -> None:
     some.iou[:, 1] += 0.2
     judge = fit_judge(NAMES, some, "teacher", gates(NAMES))
     assert judge.alone == "student"
+    few = measured(2, 20, told=False)  # images: that isn't shown on two
+    few.iou[:, 1] = few.iou[:, 0] + np.repeat([0.02, 0.06], 20)
+    for default in NAMES:
+        assert fit_judge(NAMES, few, default, gates(NAMES)).alone == default
+    few.iou[:, 1] = few.iou[:, 0] + np.repeat([0.039, 0.041], 20)
+    assert fit_judge(NAMES, few, "teacher", gates(NAMES)).alone == "student"
     has_mask = np.array([[True, True], [True, False]])
     assert judge.choose(np.zeros((2, 2, F)), has_mask).source.tolist() == [1, 0]
 
@@ -175,3 +182,13 @@ def test_the_iou_of_the_masks_in_use() -> None:
     alone = judge.model_copy(update={"alone": "student"})
     assert alone.final_iou == judge.iou["student"]
     assert fit_judge(NAMES, measured(0), "student", gates(NAMES)).final_iou is None
+
+
+def test_quantiles_of_student_s_t() -> None:
+    """By integrating the density."""
+    for n, quantile in enumerate(T_95[1:], start=1):
+        steps = np.linspace(0, quantile, 200_001)
+        factor = math.gamma((n + 1) / 2) / math.sqrt(n * math.pi) / math.gamma(n / 2)
+        density = factor * (1 + steps**2 / n) ** (-(n + 1) / 2)
+        area = 0.5 + float(((density[1:] + density[:-1]) / 2).sum() * (steps[1] - steps[0]))
+        assert area == pytest.approx(0.95, abs=1e-3)
