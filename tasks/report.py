@@ -102,7 +102,7 @@ def run(params: Params, workspace: Path) -> None:
         metrics=metrics,
         details=details,
         pseudo_metrics=PSEUDO_METRICS,
-        gates=[gate_view(gate, counts["pseudo"]["refused"], metrics["pseudo"]["masks"])]
+        gates=[{"by": None, **gate_view(gate, counts["pseudo"]["refused"], metrics["pseudo"]["masks"])}]
         if judge is None
         else judge["gates"],
         iou_histogram=_iou_histogram(workspace),
