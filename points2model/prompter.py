@@ -27,7 +27,7 @@ from tasks.labelling.gate import read_gate
 from tasks.labelling.labeller import GatedRefiner
 from tasks.labelling.proposer import draw
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
-from tasks.labelling.types import ImageContext
+from tasks.labelling.types import ImageContext, further_clicks
 
 if TYPE_CHECKING:
     from points2model.images import Picture
@@ -95,34 +95,49 @@ class Prompter:
         (self._context,) = self._proposer.encode(batch)
 
     @torch.inference_mode()
-    def predict(self, points_xy: ArrayLike, classes: str | int | Sequence[str | int]) -> Instances:
+    def predict(
+        self,
+        points_xy: ArrayLike,
+        classes: str | int | Sequence[str | int],
+        further: Sequence[Sequence[tuple[float, float, bool]]] | None = None,
+    ) -> Instances:
         """One instance for each click, in their order; a mask may be empty. Give all clicks of an image at once: masks
         of a class exclude each other.
 
         Args:
             points_xy: [K, 2], pixels of the image as shown, (0, 0) its outer top-left corner.
             classes: the name or id of each click's class, or of all.
+            further: of each object any number of further clicks: x, y, and whether the place is on the object.
 
         Raises:
             RuntimeError: no image was set.
-            ValueError: a click outside the image or of an unknown class, or other numbers of clicks and classes.
+            ValueError: a click outside the image or of an unknown class, or other numbers of classes, or of lists of
+                further clicks, than of clicks.
         """
         if self._context is None:
             raise RuntimeError("predict: no image is set; call set_image first")
         height, width = self._context.original.shape[1:]
         points = np.asarray(points_xy, np.float32).reshape(-1, 2)
-        outside = ~((points >= 0) & (points <= [width, height])).all(1)
+        others = [[{"x": x, "y": y, "inside": inside} for x, y, inside in one] for one in further or []]
+        if further is not None and len(others) != len(points):
+            raise ValueError(f"further: found {len(others)} lists, expected {len(points)} as points_xy has")
+        more = [[one["x"], one["y"]] for clicks in others for one in clicks]
+        all_points = np.concatenate([points, np.asarray(more, np.float32).reshape(-1, 2)])
+        outside = ~((all_points >= 0) & (all_points <= [width, height])).all(1)
         if outside.any():
-            listed = ", ".join(f"({x:g}, {y:g})" for x, y in points[outside][:5].tolist())
+            listed = ", ".join(f"({x:g}, {y:g})" for x, y in all_points[outside][:5].tolist())
             raise ValueError(
-                f"points_xy: found {int(outside.sum())} outside of the image's {width} x {height} pixels: {listed}"
+                f"clicks: found {int(outside.sum())} outside of the image's {width} x {height} pixels: {listed}"
             )
         given = [classes] * len(points) if isinstance(classes, str | int) else list(classes)
         if len(given) != len(points):
             raise ValueError(f"classes: found {len(given)}, expected one, or {len(points)} as points_xy has")
         labels = torch.tensor([self._label(one) for one in given], dtype=torch.long, device=self._device)
         xy = torch.from_numpy(points).to(self._device)
-        drawn = draw(self._proposer, self._context, xy, labels, self._prompt)
+        drawn = draw(
+            self._proposer, self._context, xy, labels, self._prompt,
+            further=further_clicks(others, self._device) if others else None,
+        )  # fmt: skip
         masks = drawn.rough.masks
         if self._refiner is not None:
             masks = self._refiner.refine(self._context, drawn, xy, labels, self._prompt).final

@@ -32,8 +32,10 @@ def workspace(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path("workspace")
 
 
-@pytest.mark.parametrize("refined", [False, True])
-def test_masks_are_those_of_the_command(workspace: Path, image: Path, tmp_path: Path, refined: bool) -> None:
+@pytest.mark.parametrize(("refined", "further"), [(False, False), (True, False), (True, True)])
+def test_masks_are_those_of_the_command(
+    workspace: Path, image: Path, tmp_path: Path, refined: bool, further: bool
+) -> None:
     refiner = workspace / "refiner" if refined else None
     prompter = Prompter.load(workspace / "teacher", refiner=refiner, device="cpu")
     ids = list(prompter.names)
@@ -41,6 +43,11 @@ def test_masks_are_those_of_the_command(workspace: Path, image: Path, tmp_path: 
         {"id": n, "image_id": 1, "category_id": ids[one], "point": [x, y]}
         for n, (x, y, one) in enumerate(CLICKS)
     ]
+    others = [[(14.0, 12.0, True), (20.0, 20.0, False)], [], [], [(2.0, 2.0, False)]] if further else None
+    for row, (x, y, _), more in zip(rows, CLICKS, others or [], strict=False):
+        del row["point"]
+        row |= {"point_coords": [[x, y], *(list(one[:2]) for one in more)]}
+        row |= {"point_labels": [1, *(int(one[2]) for one in more)]}
     points = tmp_path / "points.json"
     points.write_text(json.dumps({"images": [{"id": 1, "file_name": image.as_posix()}], "annotations": rows}))
     predict_images(
@@ -49,7 +56,7 @@ def test_masks_are_those_of_the_command(workspace: Path, image: Path, tmp_path: 
     )  # fmt: skip
     expected = {tuple(row["point"]): row for row in json.loads((tmp_path / "out/results.json").read_text())}
     prompter.set_image(image)
-    found = prompter.predict([(x, y) for x, y, _ in CLICKS], [ids[one] for *_, one in CLICKS])
+    found = prompter.predict([(x, y) for x, y, _ in CLICKS], [ids[one] for *_, one in CLICKS], others)
     assert len(found) == len(CLICKS) and found.masks.any((1, 2)).sum() >= 2
     for k, (x, y, _) in enumerate(CLICKS):
         row = expected[x, y]
@@ -57,7 +64,7 @@ def test_masks_are_those_of_the_command(workspace: Path, image: Path, tmp_path: 
         assert found.scores[k] == pytest.approx(row["score"], abs=2e-5)
         assert found.class_ids[k] == row["category_id"]
     by_name = prompter.predict(
-        [(x, y) for x, y, _ in CLICKS], [prompter.names[ids[one]] for *_, one in CLICKS]
+        [(x, y) for x, y, _ in CLICKS], [prompter.names[ids[one]] for *_, one in CLICKS], others
     )
     np.testing.assert_array_equal(by_name.masks, found.masks)
 
@@ -88,6 +95,8 @@ def test_clicks_of_no_use(workspace: Path, image: Path, points: Any, classes: An
         classes = [next(iter(prompter.names))]
     with pytest.raises(ValueError, match=said):
         prompter.predict(points, classes)
+    with pytest.raises(ValueError, match="found 0 lists, expected 1"):
+        prompter.predict([[5, 5]], next(iter(prompter.names)), [])
 
 
 def test_another_network_as_refiner(workspace: Path) -> None:
