@@ -78,6 +78,23 @@ REJECTED = pa.schema(
         ("labelled_at", pa.string()),
     ]
 )
+DECISIONS = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("time", pa.string()),  # UTC, ISO 8601
+        ("reviewer", pa.string()),
+        ("action", pa.string()),  # "accept", "reject", "mask", "class", "clicks", "add", "complete"
+        ("state", pa.string()),  # "honoured", or why it isn't, in one word: see tasks/intake/decisions.py
+        ("found", pa.string()),  # what is in its way, and what was expected; null where nothing is
+        ("expected", pa.string()),
+        ("image", pa.string()),  # as in the file
+        ("image_id", pa.int64()),  # null if there is no such weak image
+        ("object_id", pa.string()),  # a point's id, or an added object's; null: the image
+        ("category_id", pa.int64()),  # of the object, with all decisions on it; null unless honoured
+        ("source", pa.string()),  # how a mask was drawn: "click", "polygon", "brush"
+        ("rle_counts", pa.binary()),  # the object's mask, which is learnt; null in all other rows
+    ]
+)
 PSEUDO = pa.schema(
     [
         ("point_id", pa.string()),

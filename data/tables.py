@@ -21,11 +21,20 @@ import pyarrow.parquet as pq
 
 from data import storage
 from data.errors import DataError, Fault
-from data.schemas import CLICKED_INSTANCES, IMAGES, INSTANCES, POINTS, PREDICTIONS, PSEUDO, REJECTED
+from data.schemas import (
+    CLICKED_INSTANCES,
+    DECISIONS,
+    IMAGES,
+    INSTANCES,
+    POINTS,
+    PREDICTIONS,
+    PSEUDO,
+    REJECTED,
+)
 
 __all__ = [
-    "CLICKED_INSTANCES", "IMAGES", "INSTANCES", "POINTS", "PREDICTIONS", "PSEUDO", "REJECTED", "Category", "DataError",
-    "Fault", "Split", "class_indices", "concat_instances", "read_arrow", "read_parquet", "stream_parquet",
+    "CLICKED_INSTANCES", "DECISIONS", "IMAGES", "INSTANCES", "POINTS", "PREDICTIONS", "PSEUDO", "REJECTED", "Category",
+    "DataError", "Fault", "Split", "class_indices", "concat_instances", "read_arrow", "read_parquet", "stream_parquet",
     "write_arrow", "write_parquet", "write_split",
 ]  # fmt: skip
 

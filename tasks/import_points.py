@@ -1,4 +1,8 @@
-"""Reads the point files, finds each point's image and class, and writes points.parquet and rejected.parquet."""
+"""Reads the point files, finds each point's image and class, and writes points.parquet and rejected.parquet.
+
+Where reviewers made decisions (docs/review.md), points.parquet is what they made of the points, and decisions.parquet
+says what became of each decision.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from data.decisions.store import Decisions, read_decisions
 from data.errors import SHOWN_FAULTS
 from data.points.classes import load_classes
 from data.points.elsewhere import Elsewhere
@@ -21,6 +26,8 @@ from data.storage import atomic_dir, join
 from data.tables import IMAGES, INSTANCES, DataError, Fault, Split, read_arrow, write_parquet
 from tasks.common.config import Params, PointsConfig
 from tasks.common.stage_main import S3_CACHE, stage_main, write_manifest
+from tasks.intake.decisions import FILE as DECISIONS_FILE
+from tasks.intake.decisions import Reviewed, apply_decisions, summary, unsettled
 from tasks.intake.lost_points import BAD_FILE, Lost, folded, lost_files, lost_records, rows_of_files
 from tasks.intake.rejected import rejected_images
 
@@ -105,15 +112,18 @@ def read_files(
 
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/points: points.parquet, rejected.parquet, manifest.json.
+    """Writes workspace/points: points.parquet, rejected.parquet, manifest.json; decisions.parquet, if there are some.
 
     Raises:
         S3Error: point files in S3 can't be downloaded.
+        DataError: files of decisions have faults, all of them are listed.
         DataError: no point file can be read. With `points.on_reject: stop`, also: a file can't be read, or a point has
             no image, no class, is outside its image or there twice. All are listed, those of one cause as one fault.
     """
     config = params.points
     weak = Split.open(workspace / "dataset" / "weak")
+    folder = Path(params.review.decisions)
+    decisions = read_decisions(folder)
     files = local_copy(config.files, workspace / S3_CACHE)
     imported = import_files(config.model_copy(update={"files": str(files)}), str(files), weak)
     faults = imported.faults
@@ -125,10 +135,38 @@ def run(params: Params, workspace: Path) -> None:
         log.warning("import_points: rejected: %s", fault)
     if len(faults) > SHOWN_FAULTS:
         log.warning("import_points: and %d more, all in rejected.parquet", len(faults) - SHOWN_FAULTS)
-    _write(imported, len(weak), workspace)
+    reviewed = review(decisions, imported.points, weak)
+    if reviewed is not None:
+        imported = imported._replace(points=reviewed.points)
+        _log_review(folder, decisions, reviewed)
+    _write(imported, reviewed, len(weak), workspace)
 
 
-def _write(imported: Imported, weak_images: int, workspace: Path) -> None:
+def review(decisions: Decisions, points: pa.Table, weak: Split) -> Reviewed | None:
+    """The points with the decisions of reviewers; None if there are no decisions."""
+    if not decisions.decisions:
+        return None
+    return apply_decisions(decisions.decisions, points, weak, _elsewhere(weak))
+
+
+def _log_review(folder: Path, decisions: Decisions, reviewed: Reviewed) -> None:
+    for fault in decisions.torn:
+        log.warning("import_points: not a decision: %s", fault)
+    left = unsettled(reviewed.decisions, str(folder))
+    for fault in left[:SHOWN_FAULTS]:
+        log.warning("import_points: decision not honoured: %s", fault)
+    if len(left) > SHOWN_FAULTS:
+        log.warning("import_points: and %d more, all in %s", len(left) - SHOWN_FAULTS, DECISIONS_FILE)
+    found = summary(reviewed.decisions)
+    log.info(
+        "import_points: %d decisions of %s: %s",
+        found["decisions"],
+        ", ".join(found["reviewers"]),
+        ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in found["states"].items()),
+    )
+
+
+def _write(imported: Imported, reviewed: Reviewed | None, weak_images: int, workspace: Path) -> None:
     reasons = count_reasons(imported.rejected)
     counts = {
         **count_points(imported.points),
@@ -139,7 +177,11 @@ def _write(imported: Imported, weak_images: int, workspace: Path) -> None:
     with atomic_dir(workspace / "points") as folder:
         write_parquet(imported.points, folder / "points.parquet")
         write_parquet(imported.rejected, folder / "rejected.parquet")
-        write_manifest(folder, "import_points", counts, rejected_because=reasons, files=files)
+        more = {}
+        if reviewed is not None:
+            write_parquet(reviewed.decisions, folder / DECISIONS_FILE)
+            more = {"review": summary(reviewed.decisions)}
+        write_manifest(folder, "import_points", counts, rejected_because=reasons, files=files, **more)
     for file in imported.files.files:
         if file.same_as is not None:
             log.info("import_points: %s: ignored, has the same content as %s", file.name, file.same_as)

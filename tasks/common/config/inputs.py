@@ -1,13 +1,15 @@
-"""Sections `demo`, `ingest`, `points` and `input`: the data, and how images and points are read."""
+"""Sections `demo`, `ingest`, `points`, `review` and `input`: the data, and how images and points are read."""
 
 from __future__ import annotations
 
 import re
 import string
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
+from data.storage import is_s3
 from models.config import MAX_SIDE, TileConfig
 from tasks.common.config.section import (
     FileName,
@@ -161,6 +163,24 @@ class PointsConfig(Section):
         raise ValueError(
             f"found {pattern!r}; expected a pattern with {{frame}}, e.g. frame_{{frame:06d}} or {{video}}_{{frame}}"
         )
+
+
+class ReviewConfig(Section):
+    """Decisions of reviewers; see docs/review.md.
+
+    `decisions`: the folder of their files, in the project. Without files there are no decisions. It can't be null, since
+    DVC can't make a stage depend on a path that may be null.
+    """
+
+    decisions: FileName
+
+    @field_validator("decisions")
+    @classmethod
+    def _is_a_folder_here(cls, name: str) -> str:
+        path = PurePosixPath(name)
+        if is_s3(name) or ":/" in name or ".." in path.parts or name.startswith("workspace/"):
+            raise ValueError(f"found {name!r}; expected a folder in the project, outside of workspace/")
+        return name
 
 
 class InputConfig(Section):

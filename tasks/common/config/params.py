@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from models.config import PromptConfig, SOLOv2Config
-from tasks.common.config.inputs import DemoConfig, IngestConfig, InputConfig, PointsConfig
+from tasks.common.config.inputs import DemoConfig, IngestConfig, InputConfig, PointsConfig, ReviewConfig
 from tasks.common.config.operation import OperateConfig, RuntimeConfig
 from tasks.common.config.proposers import ProposersConfig
 from tasks.common.config.results import EvaluateConfig, PromotionConfig, PseudoConfig, ReportConfig
@@ -25,6 +25,7 @@ class Params(Section):
     demo: DemoConfig
     ingest: IngestConfig
     points: PointsConfig
+    review: ReviewConfig
     input: InputConfig
     model: dict[str, Any]
     teacher: TeacherConfig

@@ -1,0 +1,1 @@
+"""Decisions of reviewers on pseudo masks, clicks and images: their files, and the last words on each object."""
