@@ -26,8 +26,8 @@ INSTANCES = pa.schema(
         ("area", pa.float32()),  # pixels
         ("iscrowd", pa.bool_()),
         ("rle_counts", pa.binary()),  # COCO compressed; the size is the image's
-        ("source", pa.string()),  # "annotator" or "pseudo"
-        ("score", pa.float32()),  # null for an annotator's
+        ("source", pa.string()),  # "annotator", "pseudo", or "review": accepted or drawn by a reviewer
+        ("score", pa.float32()),  # null but for pseudo masks
     ]
 )
 CLICKED_INSTANCES = pa.schema(

@@ -13,6 +13,7 @@ from tasks.common import processes
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import run_folder, stage_main
+from tasks.intake.decisions import read_reviewed
 from tasks.promotion.baseline import checked_model, read_start, registry_of
 from tasks.promotion.checkpoint_start import checked_checkpoint
 from tasks.train_rounds import STUDENT
@@ -60,11 +61,12 @@ def train(
         weak = Split.open(workspace / "dataset" / "weak")
         pseudo = read_pseudo(workspace / "pseudo" if earlier is None else earlier.masks)
         points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+        decisions = read_reviewed(workspace / "points")
         folder = runs / "weak"
         processes.join()
         with processes.first_alone() as first:
             if first:
-                with_pseudo_masks(weak, strong, points, pseudo, params.student, folder)
+                with_pseudo_masks(weak, strong, points, pseudo, params.student, folder, decisions)
         labelled = Split.open(folder)
         ignored = sum(labelled.instances["iscrowd"].to_pylist())
         log.info(
@@ -72,6 +74,12 @@ def train(
             "points on these images are ignored",
             len(labelled.instances) - ignored, len(pseudo), len(labelled), len(weak), ignored,
         )  # fmt: skip
+        if len(decisions):
+            sources = labelled.instances["source"].to_pylist()
+            log.info(
+                "train_student: %d of these masks were accepted or drawn by reviewers",
+                sources.count("review"),
+            )
         if len(labelled):
             splits.append(labelled)
     before = earlier.before if earlier is not None else workspace / STUDENT if params.rounds > 1 else None

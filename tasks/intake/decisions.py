@@ -6,10 +6,10 @@ States of a decision, in one word:
 - `agrees`: with a later one of another reviewer, which is honoured;
 - `superseded`, `undone`: by a later one of the same reviewer;
 - `contradicted`: two reviewers differ on the object, which counts as undecided;
-- why it can't be honoured: `unknown_image`, `rejected_image`, `other_split`, `unknown_object`, `other_image` (the object
-  is on another one), `known_object` (an added object has the id of a point), `unknown_category`, `other_size` (the
-  mask's size isn't the image's), `outside_image` (a click), `duplicate_point` (the main click is in the pixel of another
-  object).
+- why it can't be honoured: `unknown_image`, `rejected_image`, `other_split`, `unknown_object`, `unknown_category`,
+  `other_image` (the object is on another one), `known_object` (an added object has the id of a point), `other_size`
+  (the mask's size isn't the image's), `outside_image` (a click), `duplicate_point` (the main click is in the pixel of
+  another object).
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""The student's labels on weak images: pseudo masks, and regions to ignore."""
+"""The student's labels on weak images: pseudo masks, masks of reviewers, and regions to ignore."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.masks.rle import BoolArray, IntArray, area, bbox_xywh, decode, encode
-from data.tables import INSTANCES, POINT_COLUMNS, Split, concat_instances, write_split
+from data.tables import DECISIONS, INSTANCES, POINT_COLUMNS, Split, concat_instances, write_split
 from tasks.common.config import StudentConfig
 from tasks.common.errors import TaskError
 
@@ -19,12 +19,22 @@ _BATCH = 10_000
 
 
 def with_pseudo_masks(
-    weak: Split, strong: Split, points: pa.Table, pseudo: pa.Table, config: StudentConfig, folder: Path
+    weak: Split,
+    strong: Split,
+    points: pa.Table,
+    pseudo: pa.Table,
+    config: StudentConfig,
+    folder: Path,
+    decisions: pa.Table | None = None,
 ) -> Split:
     """Writes a split to `folder`: the weak images with usable pseudo masks, and these as their instances.
 
     With `masks: refined` the refined mask is used if there is one, else the rough one. Weak images without a usable
     mask are left out: the student would learn them as background.
+
+    Masks that reviewers accepted or drew (`decisions`, table DECISIONS) take the place of pseudo masks. They have no
+    score, as an annotator's. A rejected object is a region to ignore, whatever `unusable` is; on an image that is
+    complete it is background. A complete image is used even if it has no mask.
 
     A point without a usable mask, on an image that has others, still shows that an object is there. With `unusable:
     ignore` its surroundings become a crowd, which is trained neither as object nor as background: its rough mask, if
@@ -34,6 +44,10 @@ def with_pseudo_masks(
         TaskError: pseudo labels of points that aren't in `points`.
     """
     codes, good = _masks_of(pseudo, config)
+    review = _Review.of(DECISIONS.empty_table() if decisions is None else decisions)
+    is_rejected = pc.is_in(pseudo["point_id"], review.rejected)
+    decided = pc.or_(is_rejected, pc.is_in(pseudo["point_id"], review.drawn["object_id"]))
+    good = pc.and_(good, pc.invert(decided))
     usable = pseudo.select(["point_id", "image_id", "category_id", "score"]).filter(good)
     rles = codes.filter(good)
     scores = (
@@ -42,9 +56,20 @@ def with_pseudo_masks(
         else pa.chunked_array([np.ones(len(rles), np.float32)])
     )
     parts = [_rows(weak, usable, rles, scores, crowd=False)]
-    held = pc.unique(usable["image_id"])
+    if len(review.drawn):
+        drawn, none = review.drawn, pa.nulls(len(review.drawn), pa.float32())
+        parts.append(_rows(weak, drawn, drawn["rle_counts"], none, crowd=False, source="review"))
+    held = pa.concat_arrays(
+        [
+            pc.unique(column).cast(pa.int64())
+            for column in (usable["image_id"], review.drawn["image_id"], review.complete)
+        ]
+    )
+    ignored = pc.and_(is_rejected, pc.invert(pc.is_in(pseudo["image_id"], review.complete)))
     if config.unusable == "ignore":
-        rest = pc.and_(pc.is_in(pseudo["image_id"], held), pc.invert(good))
+        ignored = pc.or_(ignored, pc.invert(pc.or_(good, decided)))
+    if config.unusable == "ignore" or pc.any(ignored).as_py():
+        rest = pc.and_(pc.is_in(pseudo["image_id"], held), ignored)
         lost = pseudo.select(["point_id", "image_id", "category_id", "rough_rle"]).filter(rest)
         regions = pa.chunked_array([_regions(weak, strong, points, lost)], pa.binary())
         parts.append(_rows(weak, lost, regions, pa.nulls(len(lost), pa.float32()), crowd=True))
@@ -60,6 +85,30 @@ def with_pseudo_masks(
     return Split.open(folder)
 
 
+class _Review(NamedTuple):
+    """What reviewers decided about masks and images.
+
+    Attributes:
+        drawn: DECISIONS rows of objects with a mask that was accepted or drawn.
+        rejected: ids of objects.
+        complete: ids of images that have all their objects.
+    """
+
+    drawn: pa.Table
+    rejected: pa.ChunkedArray
+    complete: pa.ChunkedArray
+
+    @classmethod
+    def of(cls, decisions: pa.Table) -> _Review:
+        honoured = decisions.filter(pc.equal(decisions["state"], "honoured"))
+
+        def of_action(action: str, column: str) -> pa.ChunkedArray:
+            return honoured.filter(pc.equal(honoured["action"], action))[column]
+
+        drawn = honoured.filter(pc.is_valid(honoured["rle_counts"]))
+        return cls(drawn, of_action("reject", "object_id"), of_action("complete", "image_id"))
+
+
 def _masks_of(pseudo: pa.Table, config: StudentConfig) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """The mask of each pseudo label, null where it has none, and whether it is usable."""
     codes = pseudo["rough_rle"]
@@ -71,8 +120,10 @@ def _masks_of(pseudo: pa.Table, config: StudentConfig) -> tuple[pa.ChunkedArray,
     return codes, pc.and_(good, codes.is_valid())
 
 
-def _rows(weak: Split, labels: pa.Table, rles: pa.ChunkedArray, scores: Any, *, crowd: bool) -> pa.Table:
-    """INSTANCES rows of pseudo labels with these masks; instance_id is 0."""
+def _rows(
+    weak: Split, labels: pa.Table, rles: pa.ChunkedArray, scores: Any, *, crowd: bool, source: str = "pseudo"
+) -> pa.Table:
+    """INSTANCES rows of labels with these masks; instance_id is 0."""
     sizes = _sizes(weak, labels["image_id"])
     boxes, areas = np.zeros((len(rles), 4), np.float32), np.zeros(len(rles), np.float32)
     for at in range(0, len(rles), _BATCH):  # RLEs as Python objects take much memory
@@ -88,7 +139,7 @@ def _rows(weak: Split, labels: pa.Table, rles: pa.ChunkedArray, scores: Any, *, 
             "area": areas,
             "iscrowd": np.full(len(rles), crowd),
             "rle_counts": rles,
-            "source": pa.array(["pseudo"] * len(rles), pa.string()),
+            "source": pa.array([source] * len(rles), pa.string()),
             "score": scores,
         },
         schema=INSTANCES,

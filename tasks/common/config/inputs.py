@@ -168,8 +168,8 @@ class PointsConfig(Section):
 class ReviewConfig(Section):
     """Decisions of reviewers; see docs/review.md.
 
-    `decisions`: the folder of their files, in the project. Without files there are no decisions. It can't be null, since
-    DVC can't make a stage depend on a path that may be null.
+    `decisions`: the folder of their files, in the project. Without files there are no decisions. It can't be null: DVC
+    can't make a stage depend on a path that may be null.
     """
 
     decisions: FileName
