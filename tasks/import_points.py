@@ -152,7 +152,7 @@ def review(decisions: Decisions, points: pa.Table, weak: Split) -> Reviewed | No
 def _log_review(folder: Path, decisions: Decisions, reviewed: Reviewed) -> None:
     for fault in decisions.torn:
         log.warning("import_points: not a decision: %s", fault)
-    left = unsettled(reviewed.decisions, str(folder))
+    left = [fault for faults in unsettled(reviewed.decisions, str(folder)).values() for fault in faults]
     for fault in left[:SHOWN_FAULTS]:
         log.warning("import_points: decision not honoured: %s", fault)
     if len(left) > SHOWN_FAULTS:

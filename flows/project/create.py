@@ -20,6 +20,7 @@ import yaml
 
 import tasks.tools
 from data import strict_yaml
+from data.decisions.store import README
 from data.errors import Fault
 from data.storage import atomic_write
 from flows.dvc.environment import environment
@@ -28,6 +29,8 @@ from tasks.common.errors import TaskError
 from tasks.promotion.baseline import BASELINE, REGISTRY, START
 
 TEMPLATE = Path(tasks.tools.__file__).parent / "project" / "dvc.yaml"
+DECISIONS = "decisions"
+"""The folder `review.decisions` of the recipes. dvc.yaml needs it, and git keeps no empty one."""
 NOTHING = '{"version": null}\n'
 """Before the first promotion."""
 FILES = {
@@ -37,6 +40,7 @@ FILES = {
         "[core]\n    # no account, no call home, no automatic `git add`\n    analytics = false\n"
         "    check_update = false\n    autostage = false\n"
     ),
+    f"{DECISIONS}/{README}": "Decisions of reviewers, a file each: see docs/review.md of points2model. Commit them.\n",
     f"{REGISTRY}/.gitignore": (
         "# Models' bytes: DVC keeps them, each version's model.dvc says which.\n/v*/model\n"
         "# left by a process that was killed as it wrote\n.*.partial\n"
@@ -90,7 +94,7 @@ def upgrade(root: Path) -> str | None:
         return None
     for name, text in FILES.items():
         path = root / name
-        if name.startswith(REGISTRY) and not path.exists():
+        if name.startswith((REGISTRY, DECISIONS)) and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     path = root / "dvc.yaml"

@@ -308,7 +308,7 @@ def _commit(root: Path, params: Params, message: str, version: str | None) -> st
     if not params.operate.git:
         return ""
     try:
-        done = git.commit(root, message, version, params.points.files)
+        done = git.commit(root, message, version, params.points.files, params.review.decisions)
     except git.GitError as error:
         return f" (not committed: {error}; commit {', '.join(git.PATHS)} yourself)"
     return f" ({done})" if done else ""

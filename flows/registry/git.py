@@ -27,9 +27,10 @@ def tag_of(version: str) -> str:
     return f"student@v0.0.{version[1:]}"
 
 
-def commit(root: Path, message: str, version: str | None, points: str) -> str:
-    """Commits the changes of `PATHS` and of the versions of the folder `points` (params.yaml's points.files, see
-    flows/run/intake.py), and nothing else, even if staged; tags the commit if a version is given.
+def commit(root: Path, message: str, version: str | None, points: str, decisions: str) -> str:
+    """Commits the changes of `PATHS` and of the versions of the folders `points` and `decisions` (params.yaml's
+    points.files, see flows/run/intake.py, and review.decisions), and nothing else, even if staged; tags the commit if a
+    version is given.
 
     Returns:
         What was done, in words; "" where nothing had changed.
@@ -38,7 +39,8 @@ def commit(root: Path, message: str, version: str | None, points: str) -> str:
         GitError: there is no repository, it can't be written, a hook fails, ...
     """
     run_git(root, "rev-parse", "--git-dir")
-    paths = [path for path in (*PATHS, *_of_points(root, points)) if (root / path).exists()]
+    data = [*_of_folder(root, points, str(ARRIVALS)), *_of_folder(root, decisions)]
+    paths = [path for path in (*PATHS, *data) if (root / path).exists()]
     if not run_git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths):
         return ""
     run_git(root, "add", "--", *paths)
@@ -50,15 +52,15 @@ def commit(root: Path, message: str, version: str | None, points: str) -> str:
     return f"{done}, tagged {tag_of(version)}"
 
 
-def _of_points(root: Path, points: str) -> list[str]:
-    """The files that record which points were used: dvc.lock has only their hash."""
-    folder = PurePosixPath(points)
-    if is_s3(points) or folder.is_absolute() or ".." in folder.parts:
+def _of_folder(root: Path, name: str, *others: str) -> list[str]:
+    """The files that record which data were used, and `others` that belong to them: dvc.lock has only their hash."""
+    folder = PurePosixPath(name)
+    if is_s3(name) or folder.is_absolute() or ".." in folder.parts:
         return []
     pointer = f"{folder}.dvc"
     if (root / pointer).is_file():
-        return [str(ARRIVALS), pointer, str(folder.parent / ".gitignore")]
-    return [str(ARRIVALS), str(folder)] if run_git(root, "ls-files", "--", str(folder)) else []
+        return [*others, pointer, str(folder.parent / ".gitignore")]
+    return [*others, str(folder)] if run_git(root, "ls-files", "--", str(folder)) else []
 
 
 def run_git(root: Path, *arguments: str) -> str:

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from data.decisions.store import read_decisions
 from data.remote.fetch import local_copy
 from data.tables import Category, DataError, Fault, Split, read_parquet
 from tasks import import_points, ingest
 from tasks.common.config import Params
 from tasks.common.stage_main import S3_CACHE, read_json
 from tasks.doctor.finding import Diagnosis, Finding
+from tasks.intake.decisions import summary, unsettled
 from tasks.intake.images import NEXT_STEP, OR_REPORT
 from tasks.intake.labels import SPLITS
 from tasks.intake.lost_points import BAD_FILE, UNTIL, Lost, folded
@@ -180,12 +182,41 @@ def check_points(
         step = "check the rejected ones, or export the clicks again"
         fault = Fault(params.points.files, "points", "none that can be used", "clicks on weak images", step)
         diagnosis.warn("no_points", fault)
+    points = _check_decisions(params, points, splits["weak"], diagnosis)
     counts = import_points.count_kinds(import_points.count_reasons(imported.rejected))
     note = f"points: {len(points):,} usable, {counts['rejected']:,} rejected"
     if counts["files_rejected"]:
         note += f"; whole files not read: {counts['files_rejected']:,}"
     diagnosis.notes.append(note)
     return points
+
+
+def _check_decisions(params: Params, points: pa.Table, weak: Split, diagnosis: Diagnosis) -> pa.Table:
+    """Faults of the files of decisions are errors; decisions that aren't honoured are warnings, one for each reason.
+
+    Returns:
+        The points with all decisions.
+    """
+    folder = params.review.decisions
+    try:
+        decisions = read_decisions(Path(folder))
+    except DataError as error:
+        diagnosis.error("decisions", error.faults)
+        return points
+    for fault in decisions.torn:
+        diagnosis.warn("torn_decision", fault)
+    reviewed = import_points.review(decisions, points, weak)
+    if reviewed is None:
+        return points
+    for state, faults in unsettled(reviewed.decisions, folder).items():
+        what = f"decisions ({state})"
+        found = f"{len(faults):,} of {len(reviewed.decisions):,} that aren't honoured"
+        fault = Fault(folder, what, found, faults[0].expected, faults[0].next_step)
+        examples = [f"{one.file}: {one.record}: {one.found}" for one in faults]
+        diagnosis.warn("decisions", fault, len(faults), examples)
+    count = summary(reviewed.decisions)["states"].get("honoured", 0)
+    diagnosis.notes.append(f"decisions: {len(reviewed.decisions):,}, {count:,} honoured")
+    return reviewed.points
 
 
 def _warn_of_points(where: str, imported: import_points.Imported, diagnosis: Diagnosis) -> None:

@@ -188,6 +188,8 @@ def inventory(params: Params, *, points: bool = True) -> str:
     content: dict[str, Any] = params.model_dump(mode="json") if points else params.ingest.model_dump()
     digest = hashlib.sha256(json.dumps([FORMAT, points, content], sort_keys=True, default=str).encode())
     code = Path(__file__).resolve().parents[2]
+    if points:
+        sources.append(params.review.decisions)
     for source in [*(str(code / name) for name in ("data", "models", "tasks")), *sources]:
         for line in _remote_listing(source) if is_s3(source) else _listing(Path(source)):
             digest.update(line.encode("utf-8", "surrogateescape"))

@@ -82,6 +82,7 @@ def _paths(params: Params, root: Path, diagnosis: Diagnosis) -> None:
         "ingest.images": params.ingest.images,
         "ingest.annotations": params.ingest.annotations,
         "points.files": params.points.files,
+        "review.decisions": params.review.decisions,
     }
     if awaits_points(params, root):
         del named["points.files"]

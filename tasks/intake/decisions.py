@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.decisions.record import Decision
 from data.decisions.store import SUFFIX
@@ -319,20 +320,22 @@ def _grouped(decisions: Iterable[Decision], key: Any) -> dict[Any, list[Decision
     return found
 
 
-def unsettled(decisions: pa.Table, folder: str) -> list[Fault]:
-    """The decisions that aren't honoured though they are some reviewer's last word, as faults."""
-    return [
-        Fault(
+def unsettled(decisions: pa.Table, folder: str) -> dict[str, list[Fault]]:
+    """By state: the decisions that aren't honoured though they are some reviewer's last word."""
+    found: dict[str, list[Fault]] = {}
+    for row in decisions.filter(pc.invert(pc.is_in(decisions["state"], pa.array(SETTLED)))).to_pylist():
+        record = f"{row['action']} {row['decision_id']}"
+        record += f" on object {row['object_id']}" if row["object_id"] else ""
+        step = STEPS.get(row["state"], "undo it, or bring back what it is about")
+        fault = Fault(
             f"{folder}/{row['reviewer']}{SUFFIX}",
-            f"{row['action']} {row['decision_id']}"
-            + (f" on object {row['object_id']}" if row["object_id"] else ""),
+            record,
             f"{row['found']} ({row['state']}) on image {row['image']}",
             row["expected"],
-            STEPS.get(row["state"], "undo it, or bring back what it is about"),
+            step,
         )
-        for row in decisions.to_pylist()
-        if row["state"] not in SETTLED
-    ]
+        found.setdefault(row["state"], []).append(fault)
+    return dict(sorted(found.items()))
 
 
 def summary(decisions: pa.Table) -> dict[str, Any]:

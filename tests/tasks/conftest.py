@@ -60,8 +60,9 @@ def tiny_recipe() -> dict[str, Any]:
 
 
 def blank_registry(folder: Path) -> None:
-    """The registry of a fresh clone; ours may hold what was run here."""
+    """The registry of a fresh clone; ours may hold what was run here. And its folder without decisions."""
     (folder / "registry" / "start").mkdir(parents=True)
+    (folder / "decisions").mkdir()
     for name in ("baseline", "start/scratch", "start/teacher", "start/promoted", "start/teacher_scratch"):
         (folder / "registry" / f"{name}.json").write_text('{"version": null}\n', encoding="utf-8")
     shutil.copy(ROOT / "registry" / ".gitignore", folder / "registry")

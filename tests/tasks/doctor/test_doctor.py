@@ -105,6 +105,7 @@ def project(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pro
     shutil.copy(ROOT / "dvc.yaml", root)
     (root / ".dvc").mkdir()
     (root / ".dvc" / "config").write_text("")
+    (root / "decisions").mkdir()
     recipe = copy.deepcopy(tiny_recipe())
     recipe["ingest"] |= {"images": "mine/dataset/images", "annotations": "mine/dataset/annotations"}
     recipe["ingest"]["on_reject"] = "report"
