@@ -39,7 +39,7 @@ def commit(root: Path, message: str, version: str | None, points: str, decisions
         GitError: there is no repository, it can't be written, a hook fails, ...
     """
     run_git(root, "rev-parse", "--git-dir")
-    data = [*_of_folder(root, points, str(ARRIVALS)), *_of_folder(root, decisions)]
+    data = [*_of_folder(root, points, str(ARRIVALS)), *_of_folder(root, decisions, new=True)]
     paths = [path for path in (*PATHS, *data) if (root / path).exists()]
     if not run_git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths):
         return ""
@@ -52,15 +52,20 @@ def commit(root: Path, message: str, version: str | None, points: str, decisions
     return f"{done}, tagged {tag_of(version)}"
 
 
-def _of_folder(root: Path, name: str, *others: str) -> list[str]:
-    """The files that record which data were used, and `others` that belong to them: dvc.lock has only their hash."""
+def _of_folder(root: Path, name: str, *others: str, new: bool = False) -> list[str]:
+    """The files that record which data were used, and `others` that belong to them: dvc.lock has only their hash.
+
+    Args:
+        new: also a folder of which git tracks no file yet.
+    """
     folder = PurePosixPath(name)
     if is_s3(name) or folder.is_absolute() or ".." in folder.parts:
         return []
     pointer = f"{folder}.dvc"
     if (root / pointer).is_file():
         return [*others, pointer, str(folder.parent / ".gitignore")]
-    return [*others, str(folder)] if run_git(root, "ls-files", "--", str(folder)) else []
+    kinds = ["--cached", *(["--others", "--exclude-standard"] if new else [])]
+    return [*others, str(folder)] if run_git(root, "ls-files", *kinds, "--", str(folder)) else []
 
 
 def run_git(root: Path, *arguments: str) -> str:

@@ -36,7 +36,7 @@ def call(root: Path, *arguments: str) -> str:
 
 
 def test_only_the_registrys_files_are_committed(root: Path) -> None:
-    done = commit(root, "Promote v1: better.", "v1", "workspace/demo/points")
+    done = commit(root, "Promote v1: better.", "v1", "workspace/demo/points", "decisions")
     head = call(root, "rev-parse", "--short", "HEAD")
     assert done == f"committed {head}, tagged student@v0.0.1"
     assert call(root, "show", "--name-only", "--format=%s", "HEAD").split("\n") == [
@@ -47,13 +47,13 @@ def test_only_the_registrys_files_are_committed(root: Path) -> None:
 
 
 def test_nothing_new_is_no_commit(root: Path) -> None:
-    commit(root, "Promote v1", "v1", "workspace/demo/points")
+    commit(root, "Promote v1", "v1", "workspace/demo/points", "decisions")
     head = call(root, "rev-parse", "HEAD")
-    assert commit(root, "Promote v1", "v1", "workspace/demo/points") == ""
+    assert commit(root, "Promote v1", "v1", "workspace/demo/points", "decisions") == ""
     assert call(root, "rev-parse", "HEAD") == head
     (root / "params.yaml").write_text("3")
     assert "tagged" not in commit(
-        root, "Promote v1 by force", "v1", "workspace/demo/points"
+        root, "Promote v1 by force", "v1", "workspace/demo/points", "decisions"
     )  # the tag stays where it is
 
 
@@ -63,13 +63,13 @@ def test_a_hook_that_says_no_is_heard(root: Path) -> None:
     hook.write_text("#!/bin/sh\necho 'not on a Saturday' >&2\nexit 1\n")
     hook.chmod(0o755)
     with pytest.raises(GitError, match="`git commit`: not on a Saturday"):
-        commit(root, "Promote v1", "v1", "workspace/demo/points")
+        commit(root, "Promote v1", "v1", "workspace/demo/points", "decisions")
     assert call(root, "tag") == ""
 
 
 def test_without_a_repository(tmp_path: Path) -> None:
     with pytest.raises(GitError, match="not a git repository"):
-        commit(tmp_path, "Promote v1", "v1", "workspace/demo/points")
+        commit(tmp_path, "Promote v1", "v1", "workspace/demo/points", "decisions")
     assert git(tmp_path, "rev-parse", "HEAD") is None
     assert code_of(tmp_path, "0").commit is None
     assert who(tmp_path)

@@ -55,7 +55,27 @@ def test_a_commit_holds_the_version_of_the_points(kept_by: str, points: str, mor
         git("add", "mine/points/a.json")
         Path("mine/points/b.json").write_text("x")
     Path("mine/other.txt").write_text("not of the line")
-    said = registry_git.commit(Path.cwd(), "v1 is promoted", "v1", points)
+    said = registry_git.commit(Path.cwd(), "v1 is promoted", "v1", points, "decisions")
     assert said.startswith("committed ") and said.endswith(", tagged student@v0.0.1")
     assert set(git("ls-tree", "-r", "--name-only", "HEAD").splitlines()) == LINE | more
-    assert registry_git.commit(Path.cwd(), "again", "v1", points) == ""
+    assert registry_git.commit(Path.cwd(), "again", "v1", points, "decisions") == ""
+
+
+@pytest.mark.parametrize("kept_by", ["git", "dvc", "nothing", "none"])
+def test_a_commit_holds_the_decisions_of_reviewers(kept_by: str) -> None:
+    more = set()
+    if kept_by != "none":
+        Path("review").mkdir()
+        Path("review/anna.jsonl").write_text("x")
+        more = {"review/anna.jsonl"}
+    if kept_by == "git":
+        git("add", "review/anna.jsonl")
+        Path("review/bob.jsonl").write_text("x")
+        more |= {"review/bob.jsonl"}
+    if kept_by == "dvc":
+        Path("review.dvc").write_text("outs:\n")
+        Path(".gitignore").write_text("/review\n")
+        more = {"review.dvc", ".gitignore"}
+    registry_git.commit(Path.cwd(), "v1 is promoted", "v1", "mine/points", "review")
+    assert set(git("ls-tree", "-r", "--name-only", "HEAD").splitlines()) == LINE | more
+    assert registry_git.commit(Path.cwd(), "again", "v1", "mine/points", "review") == ""

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 
+from data.decisions.store import DecisionLog
 from models.backbones.base import BackboneError
 from models.backbones.registry import BACKBONES, WeightsPackage
 from models.backbones.timm_network import plan
@@ -716,6 +717,35 @@ def test_faults_of_points_are_told_beside_those_of_annotations(project: Project)
     found = project.examine()
     assert {one.check for one in found.errors} == {"ingest", "points"}
     assert "more is checked once the errors" in " ".join(found.notes)
+
+
+def test_decisions_of_reviewers_are_checked(project: Project) -> None:
+    (project.root / "decisions" / "README.md").write_text("?")
+    assert project.examine().warnings == []
+    content = project.json("dataset/annotations/weak.json")
+    name = content["images"][0]["file_name"]
+    anna, bob = DecisionLog(Path("decisions"), "anna"), DecisionLog(Path("decisions"), "bob")
+    added = anna.append("add", image=name, object="new", category="apple", point=(3.5, 4.5))
+    found = project.examine()
+    assert (found.errors, found.warnings) == ([], [])
+    assert any("decisions: 1, 1 honoured" in note for note in found.notes)
+    bob.append("reject", image=name, object="gone")
+    bob.append("reject", image="nowhere.png", object="gone")
+    bob.append("class", image=name, object=added.object, category="pear")
+    with anna.path.open("a") as file:
+        file.write('{"id')
+    found = project.examine()  # the files have changed
+    assert found.errors == []
+    assert [(one.check, one.fault.record, one.count) for one in found.warnings] == [
+        ("torn_decision", "line 2", 1), ("decisions", "decisions (contradicted)", 2),
+        ("decisions", "decisions (unknown_image)", 1), ("decisions", "decisions (unknown_object)", 1),
+    ]  # fmt: skip
+    (project.root / "decisions" / "carl.txt").write_text("")
+    bob.path.write_text("{}\nx\n")
+    assert [one.check for one in project.examine().errors] == ["decisions"] * 3
+    project.recipe["review"]["decisions"] = "mistyped"
+    (error,) = project.examine().errors
+    assert (error.check, error.fault.record) == ("paths", "review.decisions")
 
 
 def test_nothing_is_looked_at_twice(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
