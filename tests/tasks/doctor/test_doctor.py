@@ -730,7 +730,7 @@ def test_decisions_of_reviewers_are_checked(project: Project) -> None:
     assert (found.errors, found.warnings) == ([], [])
     assert any("decisions: 1, 1 honoured" in note for note in found.notes)
     bob.append("reject", image=name, object="gone")
-    bob.append("reject", image="nowhere.png", object="gone")
+    bob.append("reject", image="nowhere.png", object="lost")
     bob.append("class", image=name, object=added.object, category="pear")
     with anna.path.open("a") as file:
         file.write('{"id')
