@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.decisions.record import Mask
+from data.decisions.record import Click, Mask
 from data.decisions.store import DecisionLog
 from data.errors import DataError
 from data.masks.rle import decode, encode
@@ -133,6 +133,12 @@ def test_verdicts_compute_nothing_and_clicks_their_image_alone(params: Params) -
     assert image_counts(WORKSPACE) == {"computed": 1, "carried": images - 1, "failed": 0}
     assert content("pseudo") != pseudo
     log.append("undo", undoes=moved.id)
+    outside = (Click(first["x"] + 12.0, first["y"], False),)
+    further = log.append("clicks", point=(first["x"], first["y"]), further=outside, **on(first))
+    import_points.run(params, WORKSPACE)
+    pseudo_label.run(params, WORKSPACE)
+    assert image_counts(WORKSPACE) == {"computed": 2, "carried": images - 2, "failed": 0}
+    log.append("undo", undoes=further.id)
     import_points.run(params, WORKSPACE)
     pseudo_label.run(params, WORKSPACE)
     assert content("pseudo") == pseudo
@@ -169,7 +175,8 @@ def test_decisions_change_what_is_learnt_and_undone_ones_do_not(params: Params) 
     assert content("student") != student
     counts = json.loads((WORKSPACE / "student" / "manifest.json").read_text())["counts"]
     strong = Split.open(WORKSPACE / "dataset" / "strong")
-    assert counts["instances"] == len(strong.instances) + len(learnt(params))
+    masks = [row for row in learnt(params) if not row["iscrowd"]]
+    assert counts["instances"] == len(strong.instances) + len(masks)
     # With usable masks the others are learnt as before, and a rejected one is a region to ignore.
     rows = learnt(params)
     there = {row["rle_counts"] for row in rows if row["image_id"] == accepted["image_id"]}
