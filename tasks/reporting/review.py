@@ -46,7 +46,7 @@ def review_view(review: Mapping[str, Any] | None) -> ReviewView | None:
     later = states.get("superseded", 0) + states.get("undone", 0)
     objects = review["objects_contradicted"]
     other = review["decisions"] - honoured - later - states.get("contradicted", 0)
-    parts = [f"{honoured:,} of {count(review['decisions'], 'decision')} are honoured"]
+    parts = [f"Honoured: {honoured:,} of {count(review['decisions'], 'decision')}"]
     parts += [f"{later:,} were undone or followed by a later one"] if later else []
     parts += [f"reviewers contradict each other on {count(objects, 'object')}"] if objects else []
     parts += [f"{other:,} can't be honoured"] if other else []

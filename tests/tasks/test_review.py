@@ -278,7 +278,7 @@ def test_the_report_shows_the_review_only_if_there_was_one(params: Params) -> No
     page = Path("workspace/report.html").read_text()
     section = page.split("<h2>Review</h2>")[1].split("</section>")[0]
     words = (
-        "1 of 4 decisions are honoured",
+        "Honoured: 1 of 4 decisions",
         "contradict each other on 1 object",
         "1 can't be honoured",
         "masks accepted",
