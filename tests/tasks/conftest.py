@@ -63,6 +63,7 @@ def blank_registry(folder: Path) -> None:
     """The registry of a fresh clone; ours may hold what was run here. And its folder without decisions."""
     (folder / "registry" / "start").mkdir(parents=True)
     (folder / "decisions").mkdir()
+    (folder / "decisions" / "README.md").write_text("Git keeps no empty folder.\n", encoding="utf-8")
     for name in ("baseline", "start/scratch", "start/teacher", "start/promoted", "start/teacher_scratch"):
         (folder / "registry" / f"{name}.json").write_text('{"version": null}\n', encoding="utf-8")
     shutil.copy(ROOT / "registry" / ".gitignore", folder / "registry")
