@@ -45,6 +45,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / ".gitignore").write_text("/workspace/\n/.prefect/\n")
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "decisions").mkdir()
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("")
     mine = tmp_path / "mine"
