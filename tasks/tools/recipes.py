@@ -32,7 +32,7 @@ OURS = Path(__file__).parent / "project" / "recipes"
 """Those that come with points2model."""
 EXTENDS = "extends"
 NOTIFY = "operate.notify"
-OWN = ("ingest", "points", "report.title", "runtime", "operate")
+OWN = ("ingest", "points", "review", "report.title", "runtime", "operate")
 """The user's own keys, which a recipe changes only with --all: where the data are, where and how things run."""
 _SECTION = re.compile(r"^([A-Za-z_]\w*):", re.MULTILINE)
 

@@ -88,6 +88,7 @@ def _project(folder: Path) -> None:
     (folder / ".dvc" / "tmp").mkdir(parents=True)
     (folder / ".dvc" / "config").write_text("[core]\n    no_scm = True\n")
     shutil.copy(ROOT / "params.yaml", folder)
+    (folder / "decisions").mkdir()
     (folder / "dvc.yaml").write_text("stages:\n  report: {cmd: 'true', outs: [out]}\n")
 
 

@@ -63,6 +63,7 @@ class Place(NamedTuple):
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
     (tmp_path / ".dvc").mkdir()
+    (tmp_path / "decisions").mkdir()
     (tmp_path / ".dvc" / "config").touch()
     (tmp_path / "dvc.yaml").write_text("stages:\n  ingest: {cmd: python -m tasks.ingest}\n")
     monkeypatch.chdir(tmp_path)

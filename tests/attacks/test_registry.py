@@ -247,7 +247,7 @@ def hook_says_no(place: Place) -> str:
 def no_git(place: Place) -> str:
     shutil.rmtree(place.root / ".git")
     try:
-        return registry_git.commit(place.root, "m", "v2", "points")
+        return registry_git.commit(place.root, "m", "v2", "points", "decisions")
     except registry_git.GitError as error:
         return str(error)
 

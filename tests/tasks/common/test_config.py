@@ -409,7 +409,7 @@ def test_tiles_must_be_of_the_crops_size(
         (
             "columns",
             {"z": "depth"},
-            "points.columns.z: found 'z'; expected x, y, image, category, id, annotator or labelled_at",
+            "points.columns.z: found 'z'; expected x, y, image, category, id, annotator, labelled_at, object or inside",
         ),
         (
             "duplicate_radius",
