@@ -38,6 +38,7 @@ from bench.prompting import SIDES, move, padded
 from data.masks.rle import encode
 from data.schemas import CLICKS
 from data.tables import IMAGES, INSTANCES, POINTS, Category, Split, write_parquet, write_split
+from models.masks.clicks import FurtherClicks
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import RawOutputs, SOLOv2
 from tasks.common.config import Params
@@ -66,10 +67,15 @@ class Trained:
     outputs: RawOutputs
 
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
-        return [context._replace(encoding=(self.outputs, 0)) for context in self.proposer.encode(batch)]
+        return [
+            context._replace(encoding=[(self.outputs, 0)] * len(context.encoding))
+            for context in self.proposer.encode(batch)
+        ]
 
-    def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor) -> Proposals:
-        return self.proposer.propose(context, points_xy, labels)
+    def propose(
+        self, context: ImageContext, points_xy: Tensor, labels: Tensor, further: FurtherClicks | None = None
+    ) -> Proposals:
+        return self.proposer.propose(context, points_xy, labels, further)
 
 
 def params_of(args: Any) -> Params:
