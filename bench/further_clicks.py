@@ -89,7 +89,7 @@ class Measurement:
         teacher = load_teacher(WORKSPACE / "teacher", device)
         self.proposer = SOLOv2Proposer(teacher, params.prompt, params.input.tile, device)
         refine_all = unmeasured(0, enlarge=params.refiner.enlarge, rounds=params.refiner.rounds)
-        network = load_refiner(WORKSPACE, device).eval()
+        network = load_refiner(WORKSPACE / "refiner", device).eval()
         self.refiner = GatedRefiner(network, refine_all, params.pseudo.crop_batch_size)
         self.iou: dict[tuple[str, str], list[Tensor]] = {}
         """by the kind of clicks and of masks"""
@@ -120,7 +120,7 @@ class Measurement:
         union = (masks | true).flatten(1).sum(1)
         inside = FurtherClicks(second[:, None], torch.full((len(true), 1), ON))
         missed, outside = clicked(true & ~masks, union, ON), clicked(masks & ~true, union, OFF)
-        both = FurtherClicks(*(torch.cat(parts, 1) for parts in zip(inside, outside, strict=True)))
+        both = joined(inside, outside)
         kinds = {"inside": inside, "missed": missed, "outside": outside, "both": both}
         for name, further in kinds.items():
             self._draw(name, context, objects, points, further)

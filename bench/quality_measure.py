@@ -121,7 +121,7 @@ def judge(params: Params) -> dict[str, Any]:
     fitted = read_judge(WORKSPACE / "pseudo")
     plan = Plan(STUDENT if params.rounds > 1 else None)
     named = load_proposers(params, WORKSPACE, device, plan, None)
-    refiner = load_refiner(WORKSPACE, device).eval()
+    refiner = load_refiner(WORKSPACE / "refiner", device).eval()
     features, has_mask, measured = measure_sources(
         params, weak, some, named, refiner, fitted.typical_areas, device, "judge"
     )

@@ -13,6 +13,8 @@ from data.images.read import read_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    Pixels = NDArray[np.uint8]
+    """uint8 RGB [H, W, 3]"""
     Picture = str | PathLike[str] | NDArray[np.uint8] | Image
     """A file; uint8 RGB [H, W, 3], or grey [H, W]; or an image of Pillow."""
     Several = list[Picture] | tuple[Picture, ...]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.annotations.coco.file import result
 from data.masks import rle
 
 if TYPE_CHECKING:
@@ -62,20 +63,13 @@ class Instances:
         """COCO results: image_id, category_id, score, bbox XYWH, segmentation as compressed RLE; instances with an
         empty mask are left out."""
         height, width = self.image_size
-        found = []
-        for k, counts in enumerate(rle.encode_many(self.masks)):
-            if self.masks[k].any():
-                x0, y0, x1, y1 = self.boxes_xyxy[k].tolist()
-                found.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": int(self.class_ids[k]),
-                        "score": float(self.scores[k]),
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
-                    }
-                )
-        return found
+        like = {"image_id": image_id, "height": height, "width": width}
+        codes = rle.encode_many(self.masks)
+        return [
+            result({**like, "category_id": category_id, "score": score, "rle_counts": counts})
+            for category_id, score, counts in zip(self.class_ids, self.scores, codes, strict=True)
+            if rle.area(counts, height, width) > 0
+        ]
 
     def to_supervision(self) -> Any:
         """As `supervision.Detections`, with the names in `data["class_name"]`.

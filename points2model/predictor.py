@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self, overload
 
@@ -14,10 +13,11 @@ from data.errors import DataError
 from models.checkpoint import load_teacher
 from models.config import InferenceConfig
 from models.inference.tiles import forward_tiled, predict
+from models.masks.boxes import mask_boxes
 from models.solov2.network import SOLOv2
 from points2model.images import pixels_of
 from points2model.instances import Instances
-from points2model.source import find_model
+from points2model.source import PathLike, find_model
 from tasks.common.config import InputConfig
 from tasks.common.device import resolve_device
 from tasks.inference.batches import InputImage, prepare, stack
@@ -25,7 +25,7 @@ from tasks.scoring.outcomes import USUAL_MIN_SCORE
 from tasks.tools.chosen_score import chosen_min_score
 
 if TYPE_CHECKING:
-    from points2model.images import Picture, Several
+    from points2model.images import Picture, Pixels, Several
 
 
 class Predictor:
@@ -49,11 +49,11 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str],
+        model: PathLike,
         *,
         device: str = "auto",
-        project: str | os.PathLike[str] = ".",
-        params: str | os.PathLike[str] | None = None,
+        project: PathLike = ".",
+        params: PathLike | None = None,
     ) -> Self:
         """Loads a model.
 
@@ -98,7 +98,7 @@ class Predictor:
             TypeError, ValueError: arrays of another type or shape.
         """
         if not isinstance(images, list | tuple):
-            return next(self._found([images], min_score, 1))
+            return next(self._found([pixels_of(images)], min_score))
         faults: list[DataError] = []
         found = []
         for one in self.stream(images, min_score=min_score, batch_size=batch_size):
@@ -114,7 +114,7 @@ class Predictor:
         self, images: Iterable[Picture], *, min_score: float | None = None, batch_size: int = 1
     ) -> Iterator[Instances | DataError]:
         """As a call with several images, one after another: of an image that can't be read the error, in its place."""
-        waiting: list[Picture | DataError] = []
+        waiting: list[Pixels | DataError] = []
         for image in images:
             try:
                 waiting.append(pixels_of(image))
@@ -126,21 +126,18 @@ class Predictor:
         yield from self._flush(waiting, min_score)
 
     def _flush(
-        self, waiting: list[Picture | DataError], min_score: float | None
+        self, waiting: list[Pixels | DataError], min_score: float | None
     ) -> Iterator[Instances | DataError]:
-        found = self._found(
-            [one for one in waiting if not isinstance(one, DataError)], min_score, len(waiting)
-        )
+        found = self._found([one for one in waiting if not isinstance(one, DataError)], min_score)
         for one in waiting:
             yield one if isinstance(one, DataError) else next(found)
 
-    def _found(
-        self, images: Sequence[Picture], min_score: float | None, batch_size: int
-    ) -> Iterator[Instances]:
+    def _found(self, images: Sequence[Pixels], min_score: float | None) -> Iterator[Instances]:
+        """Neighbours of one size at a time."""
         batch: list[InputImage] = []
         for image in images:
-            one = prepare(pixels_of(image), self._size)
-            if batch and (len(batch) == batch_size or one.resized.shape != batch[0].resized.shape):
+            one = prepare(image, self._size)
+            if batch and one.resized.shape != batch[0].resized.shape:
                 yield from self._forward(batch, min_score)
                 batch = []
             batch.append(one)
@@ -166,15 +163,5 @@ def as_instances(masks: Tensor, scores: Tensor, labels: Tensor, names: dict[int,
     """From masks [N, H, W], scores and contiguous classes [N]."""
     ids, texts = np.array(list(names), np.int64), np.array(list(names.values()), np.str_)
     of = labels.cpu().numpy()
-    drawn = masks.cpu().numpy()
-    return Instances(drawn, _boxes(drawn), scores.float().cpu().numpy(), ids[of], texts[of])
-
-
-def _boxes(masks: np.ndarray) -> np.ndarray:
-    """float32 [N, 4] of bool masks [N, H, W]."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        if len(rows):
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
+    boxes = mask_boxes(masks).float().numpy()
+    return Instances(masks.cpu().numpy(), boxes, scores.float().cpu().numpy(), ids[of], texts[of])

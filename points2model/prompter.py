@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,29 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from models.checkpoint import build_model, load_teacher
+from models.checkpoint import load_teacher
 from models.config import PromptConfig
-from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
 from points2model.images import pixels_of
 from points2model.instances import Instances
 from points2model.predictor import as_instances
-from points2model.source import find_model
+from points2model.source import PathLike, find_model
 from tasks.common.config import InputConfig
 from tasks.common.device import resolve_device
-from tasks.common.errors import TaskError
 from tasks.inference.batches import prepare, stack
 from tasks.labelling.gate import read_gate
-from tasks.labelling.labeller import GatedRefiner
+from tasks.labelling.labeller import CROP_BATCH, GatedRefiner, load_refiner
 from tasks.labelling.proposer import draw
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.labelling.types import ImageContext, further_clicks
 
 if TYPE_CHECKING:
     from points2model.images import Picture
-
-CROP_BATCH = 16
-"""Crops that the refiner sees at once; doesn't affect results."""
 
 
 class Prompter:
@@ -56,12 +50,12 @@ class Prompter:
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str],
+        model: PathLike,
         *,
-        refiner: str | os.PathLike[str] | None = None,
+        refiner: PathLike | None = None,
         device: str = "auto",
-        project: str | os.PathLike[str] = ".",
-        params: str | os.PathLike[str] | None = None,
+        project: PathLike = ".",
+        params: PathLike | None = None,
     ) -> Self:
         """Loads a model, most often a teacher.
 
@@ -77,10 +71,7 @@ class Prompter:
         gated = None
         if refiner is not None:
             folder = Path(refiner)
-            network = build_model(folder)
-            if not isinstance(network, MaskRefineNet):
-                raise TaskError(f"{folder}: found a {type(network).__name__}, expected a MaskRefineNet")
-            gated = GatedRefiner(network.to(where), read_gate(folder), CROP_BATCH)
+            gated = GatedRefiner(load_refiner(folder, where), read_gate(folder), CROP_BATCH)
         return cls(load_teacher(source.folder, where), source.size, prompt, gated)
 
     @torch.inference_mode()

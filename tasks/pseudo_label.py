@@ -159,7 +159,7 @@ def decided(
         if first and not (folder / JUDGE).is_file():
             named = load_proposers(params, workspace, device, plan, None)
             held_out = read_held_out(workspace / "teacher", strong)
-            refiner = load_refiner(workspace, device).eval()
+            refiner = load_refiner(workspace / "refiner", device).eval()
             step = read_gate(workspace / "refiner").step
             judge = decide(params, strong, held_out, named, refiner, step, device, stage)
             folder.mkdir(exist_ok=True)

@@ -29,6 +29,9 @@ from tasks.labelling.proposer import Chooser, Proposer, draw, make_proposer
 from tasks.labelling.several import Several
 from tasks.labelling.types import Drawn, ImageContext, PointMasks, PointStats
 
+CROP_BATCH = 16
+"""Crops at a time where no params say how many; doesn't affect results."""
+
 
 @dataclass(frozen=True)
 class GatedRefiner:
@@ -117,14 +120,14 @@ class Plan(NamedTuple):
         return [*made, Path("refiner") / GATE if self.decided is None else self.decided / JUDGE]
 
 
-def load_refiner(workspace: Path, device: torch.device) -> MaskRefineNet:
+def load_refiner(folder: Path, device: torch.device) -> MaskRefineNet:
     """
     Raises:
-        TaskError: workspace/refiner holds another network.
+        TaskError: the folder holds another network.
     """
-    network = build_model(workspace / "refiner")
+    network = build_model(folder)
     if not isinstance(network, MaskRefineNet):
-        raise TaskError(f"{workspace}/refiner: found a {type(network).__name__}, expected a MaskRefineNet")
+        raise TaskError(f"{folder}: found a {type(network).__name__}, expected a MaskRefineNet")
     return network.to(device)
 
 
@@ -153,7 +156,7 @@ def load_labeller(params: Params, workspace: Path, device: torch.device, plan: P
     Raises:
         TaskError: a folder holds another network, or weights are missing or unusable.
     """
-    refiner = load_refiner(workspace, device)
+    refiner = load_refiner(workspace / "refiner", device)
     named = load_proposers(params, workspace, device, plan, params.pseudo.batch_size)
     proposer: Proposer | Chooser = named[0][1]
     gates: Mapping[str, Gate] | None = None

@@ -27,7 +27,7 @@ from tasks.common.errors import TaskError
 from tasks.inference.batches import ImageBatch
 from tasks.inference.predict import SCORE_DECIMALS
 from tasks.labelling.gate import read_gate
-from tasks.labelling.labeller import GatedRefiner
+from tasks.labelling.labeller import CROP_BATCH, GatedRefiner
 from tasks.labelling.proposer import draw
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.labelling.types import further_clicks
@@ -35,8 +35,6 @@ from tasks.tools.predict_inputs import Rows
 
 Network = TypeVar("Network", SOLOv2, MaskRefineNet)
 
-CROP_BATCH = 16
-"""Crops at a time; doesn't affect results."""
 Predicted = tuple[Rows, Rows]
 """Rows of results, and of what happened to each click."""
 Job = tuple[int, Callable[[], Predicted]]

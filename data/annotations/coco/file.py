@@ -244,13 +244,17 @@ def write_results(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]
         # One detection a line: long files can be diffed and read in part.
         file.write("[")
         for n, row in enumerate(rows):
-            height, width = int(row["height"]), int(row["width"])
-            result = {
-                "image_id": int(row["image_id"]),
-                "category_id": int(row["category_id"]),
-                "segmentation": {"size": [height, width], "counts": row["rle_counts"].decode("ascii")},
-                "bbox": list(rle.bbox_xywh(row["rle_counts"], height, width)),
-                "score": float(row["score"]),
-            }
-            file.write((",\n" if n else "") + to_json(result))
+            file.write((",\n" if n else "") + to_json(result(row)))
         file.write("]\n")
+
+
+def result(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A detection as COCO's results have it; ``row`` as ``write_results`` takes it."""
+    height, width = int(row["height"]), int(row["width"])
+    return {
+        "image_id": int(row["image_id"]),
+        "category_id": int(row["category_id"]),
+        "segmentation": {"size": [height, width], "counts": row["rle_counts"].decode("ascii")},
+        "bbox": list(rle.bbox_xywh(row["rle_counts"], height, width)),
+        "score": float(row["score"]),
+    }

@@ -255,7 +255,7 @@ def test_each_proposer_s_masks_have_their_gate(place: tuple[Path, Params]) -> No
     no = yes.model_copy(update={"all": everything, "bins": (bin_,), "use": False})
     proposer = several([[0.1], [0.9], [0.9]], [[0.1, 0.7]] * 3)
     gates = {"p0": no, "p1-1": no, "p1-2": yes}
-    refiner = GatedRefiner(load_refiner(workspace, device), yes, 8, gates)
+    refiner = GatedRefiner(load_refiner(workspace / "refiner", device), yes, 8, gates)
     labeller = Labeller(proposer, refiner, ONE_CLASS, device)
     whole = labeller.label(seen(proposer), XY, torch.zeros_like(LABELS))
     pieces = [masks for _, masks in label_crowd(labeller, seen(proposer), XY, torch.zeros_like(LABELS), 3)]
@@ -283,7 +283,9 @@ def test_the_choice_does_not_depend_on_the_chunks_of_a_crowd(
     judge = judge.model_copy(update={"rules": dict.fromkeys(judge.proposers, rule)})
     proposer = Several((("p0", Squares(count=1)), ("p1", Squares(count=2))), judge)
     device = torch.device("cpu")
-    refiner = GatedRefiner(load_refiner(workspace, device), unmeasured(0, enlarge=1.5, rounds=1), 8)
+    refiner = GatedRefiner(
+        load_refiner(workspace / "refiner", device), unmeasured(0, enlarge=1.5, rounds=1), 8
+    )
     labeller = Labeller(proposer, refiner, prompt, device)
     whole = labeller.label(seen(proposer), XY, LABELS)
     assert whole.stats.drawn_by == ["p1-2", "p1-2", "p0"]
