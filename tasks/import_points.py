@@ -27,7 +27,7 @@ from data.tables import IMAGES, INSTANCES, DataError, Fault, Split, read_arrow, 
 from tasks.common.config import Params, PointsConfig
 from tasks.common.stage_main import S3_CACHE, stage_main, write_manifest
 from tasks.intake.decisions import FILE as DECISIONS_FILE
-from tasks.intake.decisions import Reviewed, apply_decisions, summary, unsettled
+from tasks.intake.decisions import Reviewed, apply_decisions, unsettled
 from tasks.intake.lost_points import BAD_FILE, Lost, folded, lost_files, lost_records, rows_of_files
 from tasks.intake.rejected import rejected_images
 
@@ -157,7 +157,7 @@ def _log_review(folder: Path, decisions: Decisions, reviewed: Reviewed) -> None:
         log.warning("import_points: decision not honoured: %s", fault)
     if len(left) > SHOWN_FAULTS:
         log.warning("import_points: and %d more, all in %s", len(left) - SHOWN_FAULTS, DECISIONS_FILE)
-    found = summary(reviewed.decisions)
+    found = reviewed.summary
     log.info(
         "import_points: %d decisions of %s: %s",
         found["decisions"],
@@ -180,7 +180,7 @@ def _write(imported: Imported, reviewed: Reviewed | None, weak_images: int, work
         more = {}
         if reviewed is not None:
             write_parquet(reviewed.decisions, folder / DECISIONS_FILE)
-            more = {"review": summary(reviewed.decisions)}
+            more = {"review": reviewed.summary}
         write_manifest(folder, "import_points", counts, rejected_because=reasons, files=files, **more)
     for file in imported.files.files:
         if file.same_as is not None:

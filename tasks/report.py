@@ -20,6 +20,7 @@ from data.tables import Split
 from tasks.common.config import Params
 from tasks.common.stage_main import read_json, stage_main
 from tasks.labelling.gate import read_gate
+from tasks.labelling.judge import FILE as JUDGE
 from tasks.labelling.judge import read_judge
 from tasks.promotion.baseline import folder_hash, registry_of
 from tasks.promotion.rule import read_comparison
@@ -83,12 +84,10 @@ def run(params: Params, workspace: Path) -> None:
     weak = WeakImages(workspace)
     val = ValImages(workspace, config)
     write_pages(workspace, config.title, weak, val, config.page_images)
-    judge = judge_view(
-        workspace / "pseudo", weak.pseudo, weak.split.categories, details["size_bounds"],
-        size_labels(details["size_bounds"]),
-    )  # fmt: skip
-    gate = read_gate(workspace / "refiner")
-    gates = [gate] if judge is None else list(read_judge(workspace / "pseudo").gates.values())
+    folder, bounds = workspace / "pseudo", details["size_bounds"]
+    judge = read_judge(folder) if (folder / JUDGE).is_file() else None
+    proposers = judge_view(judge, weak.pseudo, weak.split.categories, bounds, size_labels(bounds))
+    gates = [read_gate(workspace / "refiner")] if judge is None else list(judge.gates.values())
     models = _models(workspace)
     training = read_json(workspace / "student" / "model.json", "train_student")["training"]
     statements = verdict(metrics, counts, training["steps"], training["masks"], gates)
@@ -103,9 +102,9 @@ def run(params: Params, workspace: Path) -> None:
         metrics=metrics,
         details=details,
         pseudo_metrics=PSEUDO_METRICS,
-        gates=[{"by": None, **gate_view(gate, counts["pseudo"]["refused"], metrics["pseudo"]["masks"])}]
-        if judge is None
-        else judge["gates"],
+        gates=[{"by": None, **gate_view(gates[0], counts["pseudo"]["refused"], metrics["pseudo"]["masks"])}]
+        if proposers is None
+        else proposers["gates"],
         iou_histogram=_iou_histogram(workspace),
         pseudo_gallery=pseudo_gallery(weak, config.gallery_images),
         weak_images=len(weak.images),
@@ -114,7 +113,7 @@ def run(params: Params, workspace: Path) -> None:
         chosen=config.score_threshold is None and metrics["student"].get("min_score") is not None,
         pages=config.page_images > 0,
         pages_hash=folder_hash(workspace / FOLDER),
-        judge=judge,
+        judge=proposers,
         review=review_view(manifests["points"].get("review")),
         **_errors(val, config.gallery_images),
         **_pipeline(params, workspace, counts),

@@ -22,7 +22,7 @@ from tasks import import_points, ingest
 from tasks.common.config import Params
 from tasks.common.stage_main import S3_CACHE, read_json
 from tasks.doctor.finding import Diagnosis, Finding
-from tasks.intake.decisions import summary, unsettled
+from tasks.intake.decisions import unsettled
 from tasks.intake.images import NEXT_STEP, OR_REPORT
 from tasks.intake.labels import SPLITS
 from tasks.intake.lost_points import BAD_FILE, UNTIL, Lost, folded
@@ -214,7 +214,7 @@ def _check_decisions(params: Params, points: pa.Table, weak: Split, diagnosis: D
         fault = Fault(folder, what, found, faults[0].expected, faults[0].next_step)
         examples = [f"{one.file}: {one.record}: {one.found}" for one in faults]
         diagnosis.warn("decisions", fault, len(faults), examples)
-    count = summary(reviewed.decisions)["states"].get("honoured", 0)
+    count = reviewed.summary["states"].get("honoured", 0)
     diagnosis.notes.append(f"decisions: {len(reviewed.decisions):,}, {count:,} honoured")
     return reviewed.points
 

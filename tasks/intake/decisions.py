@@ -46,10 +46,14 @@ SHOWN = 100
 
 
 class Reviewed(NamedTuple):
-    """The points with all decisions, table POINTS; and the decisions with their states, table DECISIONS."""
+    """What became of points and decisions."""
 
     points: pa.Table
+    """with all decisions, table POINTS"""
     decisions: pa.Table
+    """with their states, table DECISIONS"""
+    summary: dict[str, Any]
+    """of these; see `summary`"""
 
 
 class _Object(NamedTuple):
@@ -118,7 +122,8 @@ class _Review:
                 words.setdefault(str(name), {})[reviewer] = word
         for name in sorted(words):
             self._object(name, words[name])
-        return Reviewed(self._points(), self._table(decisions))
+        table = self._table(decisions)
+        return Reviewed(self._points(), table, summary(table))
 
     def _set(self, state: str, decisions: Iterable[Decision]) -> None:
         for one in decisions:

@@ -131,7 +131,7 @@ class Gate(Section):
 
     def refusals(self, areas: Sequence[float]) -> list[str | None]:
         """For rough masks of these areas (pixels of the resized image), why they aren't refined; None if they are."""
-        return [_refusal(self, self.bins[at] if self.bins else None) for at in self._bin_of(areas)]
+        return [_refusal(self, self.bins[at] if self.bins else None) for at in self._bin_of(areas).tolist()]
 
     def final_iou(self, measured: Measured) -> NDArray[np.float64]:
         """The IoU [n], 0..1, of the masks in use: the refined ones where they are used, else the rough ones."""
@@ -147,10 +147,9 @@ class Gate(Section):
         total = sum(iou * one.clicks for iou, one in zip(used, self.bins, strict=True))
         return round(total / self.all.clicks, 3)  # 0 for clicks without a mask, which are in no bin
 
-    def _bin_of(self, areas: Sequence[float] | NDArray[np.float64]) -> list[int]:
+    def _bin_of(self, areas: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
         ends = [one.area_to for one in self.bins[:-1]]
-        found = np.searchsorted(np.asarray(ends, dtype=np.float64), np.asarray(areas), side="right")
-        return [int(at) for at in found]
+        return np.searchsorted(np.asarray(ends, dtype=np.float64), np.asarray(areas), side="right")
 
 
 def build_gate(

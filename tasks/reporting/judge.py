@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,29 +11,28 @@ import pyarrow.compute as pc
 
 from data.tables import Category
 from tasks.labelling.gate import REFUSAL
-from tasks.labelling.judge import DRAWN_BY, FILE, in_words, read_judge
+from tasks.labelling.judge import DRAWN_BY, Judge, in_words
 from tasks.reporting.gate import gate_view
 from tasks.scoring.metrics import SIZES
 
 
 def judge_view(
-    folder: Path,
+    judge: Judge | None,
     pseudo: pa.Table,
     categories: Sequence[Category],
     bounds: Sequence[float],
     labels: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """The values of report.html.j2; None where the teacher alone draws.
+    """The values of report.html.j2; None without a judge.
 
     Args:
-        folder: of the pseudo labels.
+        judge: None where the teacher alone draws.
         pseudo: table PSEUDO.
         bounds: square roots of the areas between small, medium and large masks.
         labels: of these sizes, in words.
     """
-    if not (folder / FILE).is_file():
+    if judge is None:
         return None
-    judge = read_judge(folder)
     names = {category.id: category.name for category in categories}
     counts: dict[str, Counter[str]] = {}
     refused: Counter[str] = Counter()

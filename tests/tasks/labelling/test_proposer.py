@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,13 +126,7 @@ def test_a_mask_without_a_threshold_is_no_candidate() -> None:
 
 def test_a_large_mask_of_half_precision_is_finite() -> None:
     class Whole(Squares):
-        def propose(
-            self,
-            context: ImageContext,
-            points_xy: Tensor,
-            labels: Tensor,
-            further: FurtherClicks | None = None,
-        ) -> Proposals:
+        def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor, *_: Any) -> Proposals:
             maps, one = torch.ones(1, 1, *context.sizes.input, dtype=torch.float16), torch.ones(1, 1)
             return Proposals(Candidates(maps, 0.5 * one, one.long(), one, one, one), [None])
 
@@ -155,23 +150,11 @@ def test_reasons_of_clicks_with_a_candidate_do_not_count() -> None:
 
 def test_wrong_shapes_are_refused() -> None:
     class Short(Squares):
-        def propose(
-            self,
-            context: ImageContext,
-            points_xy: Tensor,
-            labels: Tensor,
-            further: FurtherClicks | None = None,
-        ) -> Proposals:
+        def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor, *_: Any) -> Proposals:
             return super().propose(context, points_xy[1:], labels[1:])
 
     class Flat(Squares):
-        def propose(
-            self,
-            context: ImageContext,
-            points_xy: Tensor,
-            labels: Tensor,
-            further: FurtherClicks | None = None,
-        ) -> Proposals:
+        def propose(self, context: ImageContext, points_xy: Tensor, labels: Tensor, *_: Any) -> Proposals:
             candidates, reasons = super().propose(context, points_xy, labels)
             return Proposals(candidates._replace(mask_prob=candidates.mask_prob[:, 0]), reasons)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from data.tables import PSEUDO, Category
 from tasks.labelling.gate import unmeasured
-from tasks.labelling.judge import Judge, write_judge
+from tasks.labelling.judge import Judge
 from tasks.reporting.judge import judge_view
 
 CLASSES = [Category(1, "disc"), Category(2, "bar")]
@@ -29,14 +28,13 @@ ROWS = [
 ]
 
 
-def test_wins_by_size_and_class(tmp_path: Path) -> None:
+def test_wins_by_size_and_class() -> None:
     judge = Judge(
         proposers=("teacher", "student"), typical_areas=(1.0, 1.0), images=3, clicks=40,
         iou={"teacher": 50.0, "student": 60.0}, judged_iou=59.0, best_iou=70.0, alone="student", rules={},
         gates=dict.fromkeys(("teacher", "student"), unmeasured(0, enlarge=1.5, rounds=1)),
     )  # fmt: skip
-    write_judge(tmp_path, judge)
-    found = judge_view(tmp_path, pa.Table.from_pylist(ROWS, schema=PSEUDO), CLASSES, [3, 10], LABELS)
+    found = judge_view(judge, pa.Table.from_pylist(ROWS, schema=PSEUDO), CLASSES, [3, 10], LABELS)
     assert found is not None
     assert found["iou"] == [50.0, 60.0]
     assert "teacher 50.0, student 60.0; chosen at each click 59.0" in found["sentence"]
@@ -48,5 +46,5 @@ def test_wins_by_size_and_class(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_with_one_proposer_there_is_no_table(tmp_path: Path) -> None:
-    assert judge_view(tmp_path, PSEUDO.empty_table(), CLASSES, [3, 10], LABELS) is None
+def test_with_one_proposer_there_is_no_table() -> None:
+    assert judge_view(None, PSEUDO.empty_table(), CLASSES, [3, 10], LABELS) is None
