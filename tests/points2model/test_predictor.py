@@ -88,6 +88,8 @@ def test_scores_below_the_least_are_left_out(predictor: Predictor, images: list[
     assert len(predictor(images[0])) == (everything.scores >= 0.3).sum()
     middle = float(np.median(everything.scores))
     assert len(predictor(images[0], min_score=middle)) == (everything.scores >= middle).sum() > 0
+    one = float(everything.scores[1])  # a score itself isn't below it
+    assert len(predictor(images[0], min_score=one)) == (everything.scores >= one).sum() > 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

@@ -125,6 +125,20 @@ def test_the_best_by_the_judge_is_used_and_named() -> None:
     assert found.reasons == [None] * 3
 
 
+@pytest.mark.parametrize(("intercept", "score"), [(0.25, 0.25), (1.5, 1.0), (-0.5, 0.0)])
+def test_a_score_is_the_predicted_iou(intercept: float, score: float) -> None:
+    """It means the same for all proposers; where nothing was measured it is the proposer's own."""
+    rule = rule_of((0.0,) * len(FEATURES)).model_copy(update={"intercept": intercept})
+    judge = by_score(("p0", "p1-1", "p1-2"))
+    judge = judge.model_copy(update={"rules": dict.fromkeys(judge.proposers, rule)})
+    scores = [[0.5], [0.9], [0.6]], [[0.1, 0.7], [0.1, 0.2], [0.65, 0.3]]
+    assert drawn_by(several(*scores, judge=judge)).best.score.tolist() == pytest.approx([score] * 3)
+    unmeasured_judge = judge.model_copy(update={"rules": {}, "alone": "p0"})
+    assert drawn_by(several(*scores, judge=unmeasured_judge)).best.score.tolist() == pytest.approx(
+        [0.5, 0.9, 0.6]
+    )
+
+
 def test_overlaps_of_chosen_masks_are_removed() -> None:
     """Clicks 0 and 1 are of one class, two pixels apart: their squares of 5 and 3 pixels share six pixels."""
     proposer = several([[0.1], [0.9], [0.9]], [[0.1, 0.7]] * 3)
