@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from models.checkpoint import load_meta
 from models.config import InferenceConfig, PromptConfig
-from tasks.common.config import InputConfig, model_input
+from tasks.common.config import InputConfig, checked_section, model_input
 from tasks.common.errors import TaskError
 from tasks.promotion.baseline import REGISTRY, VERSION, model_folder
 from tasks.promotion.registry import Registry
@@ -97,14 +97,7 @@ def _rules(path: Path, keys: tuple[str, ...], kind: type[Rules]) -> Rules:
         found: Any = values_of(whole(path), path)
         for key in keys:
             found = found[key]
-        return kind.model_validate(found)
     except (KeyError, TypeError):
         raise TaskError(f"{path}: found no {'.'.join(keys)}; name a params file with params=FILE") from None
-    except ValidationError as error:
-        faults = ""
-        for fault in error.errors():
-            place = ".".join(str(part) for part in (*keys, *fault["loc"]))
-            faults += f"\n  - {place}: {fault['msg']}"
-        raise TaskError(
-            f"{path}: another version's:{faults}\nCorrect it, or name a params file with params=FILE"
-        ) from None
+    step = "Correct it, or name a params file with params=FILE"
+    return checked_section(found, kind, ".".join(keys), path, step)

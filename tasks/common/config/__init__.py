@@ -6,7 +6,7 @@ results.py, operation.py.
 """
 
 from tasks.common.config.inputs import IngestConfig, InputConfig, PointsConfig
-from tasks.common.config.load import ParamsError, load_params, model_input, parse_params
+from tasks.common.config.load import ParamsError, checked_section, load_params, model_input, parse_params
 from tasks.common.config.operation import (
     NOTIFY_BLOCK,
     InboxConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "StudentConfig",
     "TrainConfig",
     "checked_notify",
+    "checked_section",
     "load_params",
     "model_input",
     "parse_params",

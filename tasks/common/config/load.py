@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from data import strict_yaml
 from data.messages import plain
@@ -15,6 +15,8 @@ from tasks.common.config.faults import ParamFault, distinct, explain
 from tasks.common.config.inputs import InputConfig
 from tasks.common.config.params import Params, as_json
 from tasks.common.errors import TaskError
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class ParamsError(TaskError):
@@ -161,11 +163,25 @@ def model_input(folder: Path, meta: Mapping[str, Any]) -> InputConfig:
         raise TaskError(
             f"{folder}/model.json: found no `input`; expected a SOLOv2 of this project, or an imported one. {step}"
         )
+    return checked_section(meta["input"], InputConfig, "input", folder / "model.json", step)
+
+
+def checked_section(found: Any, kind: type[Kind], name: str, path: Path, step: str) -> Kind:
+    """A section of a file that another version may have written.
+
+    Args:
+        found: its content.
+        name: of the section, in errors.
+        step: what to do about faults, a sentence.
+
+    Raises:
+        TaskError: it has faults; all are listed.
+    """
     try:
-        return InputConfig.model_validate(meta["input"])
+        return kind.model_validate(found)
     except ValidationError as error:
-        faults = distinct(explain(detail, InputConfig, "input") for detail in error.errors())
+        faults = distinct(explain(detail, kind, name) for detail in error.errors())
         lines = "".join(f"  - {fault}\n" for fault in faults)
         raise TaskError(
-            f"{folder}/model.json: `input` was edited, or written by another version:\n{lines}{step}"
+            f"{path}: `{name}` was edited, or written by another version:\n{lines}{step}"
         ) from None
