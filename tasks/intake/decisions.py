@@ -330,12 +330,13 @@ def unsettled(decisions: pa.Table, folder: str) -> dict[str, list[Fault]]:
     found: dict[str, list[Fault]] = {}
     for row in decisions.filter(pc.invert(pc.is_in(decisions["state"], pa.array(SETTLED)))).to_pylist():
         record = f"{row['action']} {row['decision_id']}"
-        record += f" on object {row['object_id']}" if row["object_id"] else ""
+        record += f", object {row['object_id']}" if row["object_id"] else ""
+        record += f", image {row['image']}"
         step = STEPS.get(row["state"], "undo it, or bring back what it is about")
         fault = Fault(
             f"{folder}/{row['reviewer']}{SUFFIX}",
             record,
-            f"{row['found']} ({row['state']}) on image {row['image']}",
+            f"{row['found']} ({row['state']})",
             row["expected"],
             step,
         )

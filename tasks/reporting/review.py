@@ -47,7 +47,9 @@ def review_view(review: Mapping[str, Any] | None) -> ReviewView | None:
     objects = review["objects_contradicted"]
     other = review["decisions"] - honoured - later - states.get("contradicted", 0)
     parts = [f"Honoured: {honoured:,} of {count(review['decisions'], 'decision')}"]
-    parts += [f"{later:,} were undone or followed by a later one"] if later else []
+    parts += (
+        [f"{later:,} {'was' if later == 1 else 'were'} undone or followed by a later one"] if later else []
+    )
     parts += [f"reviewers contradict each other on {count(objects, 'object')}"] if objects else []
     parts += [f"{other:,} can't be honoured"] if other else []
     columns = [action for action in WORDS if actions.get(action)]
