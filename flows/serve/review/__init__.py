@@ -1,0 +1,1 @@
+"""The review page: its server, and the files that the browser gets (static/)."""
