@@ -13,7 +13,7 @@ import hmac
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from flows.processes.login import LOOPBACK
@@ -94,8 +94,18 @@ class Guard:
     The first message of a websocket is its login, as in Prefect's protocol. Prefect checks logins again.
     """
 
-    def __init__(self, app: Any, names: frozenset[str], login: str) -> None:
+    def __init__(
+        self, app: Any, names: frozenset[str], login: str, headers: Mapping[str, str] = HEADERS
+    ) -> None:
+        """
+        Args:
+            app: gets accepted requests.
+            names: see `own_names`.
+            login: `user:password`.
+            headers: of each response.
+        """
         self.app, self.names = app, names
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._token = login.encode()
         self._login = b"Basic " + base64.b64encode(self._token)
 
@@ -108,14 +118,14 @@ class Guard:
         if why is None:
             is_socket = scope["type"] == "websocket"
             receive = self._with_login_first(receive, send) if is_socket else receive
-            await self.app(scope, receive, send if is_socket else _with_headers(send))
+            await self.app(scope, receive, send if is_socket else self._with_headers(send))
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": why[:100]})
         else:
             headers = [(b"content-type", b"application/json")]
             body = json.dumps({"exception_message": why}).encode()
-            send = _with_headers(send)
+            send = self._with_headers(send)
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
@@ -131,6 +141,16 @@ class Guard:
         sent = headers.get("authorization", [])
         is_known = len(sent) == 1 and hmac.compare_digest(sent[0].encode("latin-1"), self._login)
         return (200, None) if is_known else (401, "Unauthorized")
+
+    def _with_headers(self, send: Any) -> Any:
+        """`send` that adds the headers to the response."""
+
+        async def sends(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self._headers]
+            await send(message)
+
+        return sends
 
     def _with_login_first(self, receive: Any, send: Any) -> Any:
         """`receive` for a websocket; closes it unless its first message is the login and comes within LOGIN_WITHIN."""
@@ -170,15 +190,3 @@ def _is_open(scope: Message) -> bool:
     return scope["method"] == "OPTIONS" or (
         scope["method"] == "GET" and scope["path"] in ("/api/health", "/api/ready")
     )
-
-
-def _with_headers(send: Any) -> Any:
-    """`send` that adds HEADERS to the response."""
-    added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-
-    async def sends(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *added]
-        await send(message)
-
-    return sends

@@ -1,0 +1,204 @@
+"""Decisions on a desk: what is shown after them, what is refused, and that none is lost."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.decisions.store import DecisionLog, read_decisions
+from data.errors import DataError
+from data.masks.rle import decode, encode
+from tasks.common.config import Params
+from tasks.review.desk import Desk
+from tasks.review.queue import Filters
+
+
+def on(desk: Desk, row: int) -> dict[str, Any]:
+    shown = desk.describe(row)
+    return {"image": shown["image"]["name"], "object": shown["id"]}
+
+
+def accept(desk: Desk, reviewer: str, row: int) -> Any:
+    return desk.decide(reviewer, "accept", {**on(desk, row), "mask": desk.describe(row)["mask"]})
+
+
+def lines(project: Path) -> list[str]:
+    return [one.action for one in read_decisions(project / "decisions").decisions]
+
+
+def test_what_is_decided_leaves_the_queue_and_is_shown(desk: Desk, project: Path) -> None:
+    first, second, *_ = rows = desk.queue(Filters()).tolist()
+    accept(desk, "anna", first)
+    desk.decide("anna", "reject", on(desk, second))
+    left = desk.queue(Filters())
+    assert left.tolist() == rows[2:] and desk.queue(Filters(decided="yes")).tolist() == [first, second]
+    assert desk.first_undecided(desk.queue(Filters(decided="all")), 0) == 2
+    shown = desk.describe(first)
+    assert (shown["verdict"], shown["decided"], shown["contradicted"]) == ("accept", True, {})
+    assert [(one["reviewer"], one["what"]) for one in shown["decisions"]] == [("anna", "accept")]
+    (stored, _) = read_decisions(project / "decisions").decisions
+    assert stored.mask is not None and stored.mask.counts == desk.objects.masks([first])[0]
+    assert desk.now("anna")["decided"] == 2 and desk.now("bob")["last"] is None
+
+
+def test_a_class_leaves_the_object_undecided(desk: Desk) -> None:
+    first = int(desk.queue(Filters())[0])
+    desk.decide("anna", "class", {**on(desk, first), "category": "cherry"})
+    shown = desk.describe(first)
+    assert (shown["decided_category"], shown["decided"]) == ("cherry", False)
+    assert int(desk.queue(Filters())[0]) == first
+
+
+def test_undo_goes_back_through_all_that_counts(desk: Desk, project: Path) -> None:
+    rows = desk.queue(Filters())[:3].tolist()
+    made = [accept(desk, "anna", row) for row in rows]
+    for one in reversed(made):
+        last = desk.now("anna")["last"]
+        assert last["id"] == one.id and last["object"] == one.object
+        desk.decide("anna", "undo", {"undoes": last["id"]})
+    assert desk.now("anna")["last"] is None and desk.now("anna")["decided"] == 0
+    assert desk.queue(Filters())[:3].tolist() == rows
+    assert lines(project) == ["accept"] * 3 + ["undo"] * 3
+
+
+def test_a_request_that_comes_twice_decides_once(desk: Desk, project: Path) -> None:
+    first = int(desk.queue(Filters())[0])
+    where = on(desk, first)
+    once = [
+        accept(desk, "anna", first),
+        desk.decide("anna", "class", {**where, "category": "apple"}),
+        desk.decide("anna", "complete", {"image": where["image"]}),
+        desk.decide("anna", "add", {**where, "object": "new1", "category": "apple", "point": [3.5, 4]}),
+    ]
+    again = [
+        accept(desk, "anna", first),
+        desk.decide("anna", "class", {**where, "category": "apple"}),
+        desk.decide("anna", "complete", {"image": where["image"]}),
+        desk.decide("anna", "add", {**where, "object": "new1", "category": "apple", "point": [3.5, 4]}),
+    ]
+    assert again == once
+    desk.decide("anna", "undo", {"undoes": once[0].id})
+    desk.decide("anna", "undo", {"undoes": once[0].id})
+    assert lines(project) == ["accept", "class", "complete", "add", "undo"]
+    assert accept(desk, "anna", first) != once[0]  # a new one after the undo
+
+
+def test_two_desks_and_two_reviewers(desk: Desk, project: Path, params: Params) -> None:
+    """The page opened twice, by a server each."""
+    other = Desk(params, project)
+    first, second = desk.queue(Filters())[:2].tolist()
+    accept(desk, "anna", first)
+    desk.decide("anna", "reject", on(desk, second))
+    assert other.describe(first)["verdict"] == "accept" and first not in other.queue(Filters())
+    other.decide("bob", "reject", on(other, first))
+    for one in (desk, other):
+        shown = one.describe(first)
+        assert shown["contradicted"] == {"anna": "bob: reject", "bob": "anna: accept"}
+        assert (shown["verdict"], shown["decided"]) == (None, False)
+        assert one.queue(Filters(decided="contradicted")).tolist() == [first]
+    other.decide("bob", "undo", {"undoes": other.now("bob")["last"]["id"]})
+    assert desk.describe(first)["verdict"] == "accept"
+    assert sorted(path.name for path in (project / "decisions").iterdir()) == ["anna.jsonl", "bob.jsonl"]
+
+
+def test_a_mask_that_was_drawn_is_shown_and_what_is_accepted(desk: Desk) -> None:
+    first = int(desk.queue(Filters())[0])
+    width, height = desk.image_size(int(desk.objects.image[first]))
+    pixels = decode(desk.objects.masks([first])[0] or b"", height, width)
+    pixels[:5] = True
+    drawn = {"size": [height, width], "counts": encode(pixels).decode()}
+    desk.decide("anna", "mask", {**on(desk, first), "mask": drawn, "source": "polygon"})
+    shown = desk.describe(first)
+    assert shown["mask"] == drawn and shown["drawn"]
+    accept(desk, "bob", first)
+    assert desk.describe(first)["contradicted"] == {}
+
+
+def test_added_objects_and_complete_images(desk: Desk, project: Path) -> None:
+    image = desk.image(4)
+    name = image["image"]["name"]
+    assert len(image["objects"]) == 9 and image["complete"] == []
+    made = desk.decide(
+        "anna", "add", {"image": name, "object": "new1", "category": "apple", "point": [3.5, 4]}
+    )
+    desk.decide("anna", "complete", {"image": name})
+    desk.decide("bob", "complete", {"image": name})
+    after = desk.image(4)
+    assert after["complete"] == ["anna", "bob"]
+    added = after["objects"][-1]
+    assert (added["id"], added["added"], added["by"], added["click"]) == ("new1", made.id, "anna", (3.5, 4.0))
+    assert desk.notices() == []
+    desk.decide("anna", "undo", {"undoes": made.id})
+    desk.decide("anna", "undo", {"undoes": desk.now("anna")["last"]["id"]})
+    after = desk.image(4)
+    assert after["complete"] == ["bob"] and len(after["objects"]) == 9
+
+
+def test_decisions_on_what_is_gone_are_told(desk: Desk, project: Path) -> None:
+    log = DecisionLog(project / "decisions", "carl")
+    gone = log.append("reject", image="day/000001.jpg", object="0123456789abcdef")
+    log.append("complete", image="night.jpg")
+    log.append("reject", image="day/000002.jpg", object=desk.objects.ids[0])
+    with log.path.open("ab") as file:
+        file.write(b"nonsense\n")
+    found = desk.notices()
+    assert [one["text"].partition("carl: ")[2] for one in found[:3]] == [
+        "reject: there is no object 0123456789abcdef",
+        "complete: there is no weak image night.jpg",
+        f"reject: object {desk.objects.ids[0]} is on another image",
+    ]
+    assert "line 4" in found[3]["text"] and found[0]["undoes"] == gone.id
+    desk.decide("carl", "undo", {"undoes": gone.id})
+    assert len(desk.notices()) == 3
+
+
+@pytest.mark.parametrize(
+    ("action", "change", "message"),
+    [
+        ("class", {"category": "pear"}, "class 'pear'"),
+        ("reject", {"image": "night.jpg"}, "image 'night.jpg'"),
+        ("accept", {"mask": {"size": [5, 5], "counts": "1"}}, "a mask of 5 x 5"),
+        ("accept", {"mask": {"size": [5], "counts": "1"}}, "docs/review.md"),
+        ("accept", {"mask": "x"}, "docs/review.md"),
+        ("accept", {}, "mask"),
+        ("clicks", {"point": [1, 500], "further": []}, "a click at 1.0, 500.0"),
+        ("clicks", {"point": [1, 5], "further": [{"x": -1, "y": 3, "inside": True}]}, "a click at -1.0, 3.0"),
+        ("clicks", {"point": [float("nan"), 5], "further": []}, "a click at nan"),
+        ("add", {"object": "no id!", "category": "apple", "point": [1, 1]}, "no id!"),
+        ("undo", {"undoes": "never"}, "undoes never"),
+        ("delete", {}, "delete"),
+    ],
+)
+def test_bad_decisions_are_refused_and_nothing_is_written(
+    desk: Desk, project: Path, action: str, change: dict[str, Any], message: str
+) -> None:
+    fields = {} if action == "undo" else on(desk, 0)
+    with pytest.raises(DataError, match=message):
+        desk.decide("anna", action, {**fields, **change})
+    assert lines(project) == []
+
+
+@pytest.mark.parametrize("name", ["../anna", "Anna", "", "con", "a" * 65])
+def test_a_name_that_leads_elsewhere_is_refused(desk: Desk, project: Path, name: str) -> None:
+    with pytest.raises(DataError, match="reviewer"):
+        desk.decide(name, "complete", {"image": "day/000001.jpg"})
+    assert list((project / "decisions").iterdir()) == []
+
+
+def test_many_threads_lose_nothing(desk: Desk, project: Path) -> None:
+    rows = desk.queue(Filters()).tolist()
+
+    def work(reviewer: str, own: list[int]) -> None:
+        for row in own:
+            accept(desk, reviewer, row)
+
+    threads = [threading.Thread(target=work, args=(f"r{n % 3}", rows[n::6]), name=f"{n}") for n in range(6)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(lines(project)) == len(rows) and desk.now("r0")["decided"] == len(rows)
+    assert desk.queue(Filters()).tolist() == []
