@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from data.tables import Split
@@ -33,6 +34,7 @@ from tasks.scoring.coco_eval import evaluate_masks
 from tasks.scoring.predictions import true_masks
 from tasks.scoring.pseudo import score_pseudo
 from tasks.train_rounds import STUDENT
+from tasks.train_student import read_pseudo
 
 WORKSPACE = Path("workspace")
 EVERY = 10
@@ -68,7 +70,26 @@ def pseudo(params: Params) -> dict[str, Any]:
         )  # fmt: skip
     assert scores is not None  # alone
     statuses = json.loads((WORKSPACE / "pseudo" / "summary.json").read_text())
-    return scores.metrics() | {"statuses": statuses, "measured": len(scores.quality)}
+    return scores.metrics() | {
+        "statuses": statuses,
+        "measured": len(scores.quality),
+        "score_correlation": _score_correlation(scores.quality),
+    }
+
+
+def _score_correlation(quality: pa.Table) -> dict[str, float]:
+    """Pearson's correlation with the true IoU (0 without a mask): of the score, and of class score x maskness."""
+    names = ("point_id", "score", "class_score", "maskness")
+    rows = {row["point_id"]: row for row in read_pseudo(WORKSPACE / "pseudo").select(names).to_pylist()}
+    of_point = [rows[name] for name in quality["point_id"].to_pylist()]
+    score, certainty, mask = (
+        np.nan_to_num(np.array([one[name] for one in of_point], np.float64)) for name in names[1:]
+    )
+    iou = np.nan_to_num(quality["refined_iou"].to_numpy().astype(np.float64))
+    return {
+        name: round(float(np.corrcoef(found, iou)[0, 1]), 3)
+        for name, found in (("score", score), ("class_score_maskness", certainty * mask))
+    }
 
 
 @torch.no_grad()
@@ -129,10 +150,10 @@ def judge(params: Params) -> dict[str, Any]:
     iou = np.stack([fitted.gates[name].final_iou(one) for name, one in gated], 1)
     each = {name: iou[:, p] for p, name in enumerate(fitted.proposers)}
     rows = np.arange(len(iou))
-    each["judge"] = iou[rows, fitted.choose(features, has_mask).source]
+    each["judge"] = iou[rows, fitted.choose(features, has_mask)]
     if fitted.rules:
         free = fitted.model_copy(update={"alone": None})
-        each["rules"] = iou[rows, free.choose(features, has_mask).source]
+        each["rules"] = iou[rows, free.choose(features, has_mask)]
     each["best of all"] = iou.max(1)
     clicks = measured[0].clicks
     means = {

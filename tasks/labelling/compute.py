@@ -16,7 +16,7 @@ from tasks.common.ordered_threads import ordered_thread_map
 from tasks.common.progress import Bar
 from tasks.inference.batches import ImageBatch, grouped, read_batches
 from tasks.labelling.crowded import label_crowd
-from tasks.labelling.labeller import Labeller
+from tasks.labelling.labeller import GatedRefiner, Labeller
 from tasks.labelling.rows import failed_rows, rows_of
 from tasks.labelling.types import Clicks, PointMasks
 
@@ -93,7 +93,7 @@ class Computation:
             if batch is not None:
                 for image, clicks, masks in self._label(window, batch):
                     size = masks.rough.nbytes + masks.final.nbytes
-                    yield size, partial(_rows, window, image, clicks, masks)
+                    yield size, partial(_rows, window, image, clicks, masks, self.labeller.refiner)
             window.batches -= 1
             bar.advance((len(batch.rows) if batch else 0) + len(unread))
             yield from _ended(begun)
@@ -131,8 +131,10 @@ def _ended(begun: deque[AnyWindow]) -> Iterator[_Job[AnyWindow]]:
         yield 0, partial(_Result, begun.popleft(), -1, None)
 
 
-def _rows(window: AnyWindow, image: int, clicks: Clicks, masks: PointMasks) -> _Result[AnyWindow]:
-    return _Result(window, image, rows_of(clicks, masks))
+def _rows(
+    window: AnyWindow, image: int, clicks: Clicks, masks: PointMasks, refiner: GatedRefiner
+) -> _Result[AnyWindow]:
+    return _Result(window, image, rows_of(clicks, masks, refiner))
 
 
 def _failed_rows(window: AnyWindow, image: int, fault: str) -> _Result[AnyWindow]:

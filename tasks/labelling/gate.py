@@ -24,9 +24,10 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.common.config import Section
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
+from tasks.labelling.predicted_iou import LEAST_CLICKS, LEAST_IMAGES, ROW_FEATURES, Rule, ridge
 
 FILE = "gate.json"
-FORMAT = 2
+FORMAT = 3
 REFUSAL = "gate:"
 """The start of the reason in the row of a point whose mask the gate keeps rough."""
 
@@ -46,6 +47,8 @@ class Measured(NamedTuple):
     """[n] with the true mask, 0..1"""
     refined_iou: NDArray[np.float64]
     """[n] the same for the refined mask, or for the rough one where the refined mask is empty"""
+    features: NDArray[np.float64]
+    """[n, 2, len(ROW_FEATURES)]: what the row has if the rough mask is used, and if it is refined"""
 
     def of(self, rows: NDArray[np.bool_]) -> Measured:
         """A subset of the rows."""
@@ -96,7 +99,7 @@ class Bin(Comparison):
 class Gate(Section):
     """The content of gate.json. Without held-out images nothing is measured, there are no bins, and `use` is true."""
 
-    format: Literal[2]
+    format: Literal[3]
     enlarge: Annotated[float, Field(ge=1, le=1000)]
     """Size of a crop relative to the rough mask's box, in the measurement and in use."""
     rounds: Annotated[int, Field(ge=0, le=1000)]
@@ -113,6 +116,8 @@ class Gate(Section):
     """The training step of the refiner's weights."""
     refined_iou_by_step: dict[int, float | None]
     """Of all candidate weights."""
+    score: Rule | None
+    """Predicts the IoU of a mask in use from its row; null where too little was measured."""
 
     @model_validator(mode="after")
     def _bins_follow_each_other(self) -> Self:
@@ -127,6 +132,9 @@ class Gate(Section):
                 raise ValueError(
                     f"bins: found none measured from {one.area_from}, expected the IoU that decided"
                 )
+        if self.score is not None and self.score.features != len(ROW_FEATURES):
+            expected = f"{len(ROW_FEATURES)}: {', '.join(ROW_FEATURES)}"
+            raise ValueError(f"score: found {self.score.features} weights, expected {expected}")
         return self
 
     def refusals(self, areas: Sequence[float]) -> list[str | None]:
@@ -135,8 +143,11 @@ class Gate(Section):
 
     def final_iou(self, measured: Measured) -> NDArray[np.float64]:
         """The IoU [n], 0..1, of the masks in use: the refined ones where they are used, else the rough ones."""
-        uses = np.array([one.use for one in self.bins] or [True])[self._bin_of(measured.areas)]
-        return np.where(uses, measured.refined_iou, measured.rough_iou)
+        return np.where(self._uses(measured.areas), measured.refined_iou, measured.rough_iou)
+
+    def _uses(self, areas: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether masks of these areas [n] are refined."""
+        return np.array([one.use for one in self.bins] or [True])[self._bin_of(areas)]
 
     @property
     def iou(self) -> float | None:
@@ -182,7 +193,7 @@ def build_gate(
     overall = Comparison.over(measured)
     drawn = measured.of(measured.areas > 0)
     use = _helps(drawn, errors) if len(np.unique(drawn.images)) >= min_images else True
-    return Gate(
+    gate = Gate(
         format=FORMAT,
         enlarge=enlarge,
         rounds=rounds,
@@ -197,14 +208,24 @@ def build_gate(
         errors=errors,
         step=step,
         refined_iou_by_step=scores,
+        score=None,
     )
+    return gate.model_copy(update={"score": _score_rule(gate, drawn)})
+
+
+def _score_rule(gate: Gate, drawn: Measured) -> Rule | None:
+    """Predicts the IoU of the masks that the gate leaves; None if too few of them were measured."""
+    if len(np.unique(drawn.images)) < LEAST_IMAGES or len(drawn.objects) < LEAST_CLICKS:
+        return None
+    rows = drawn.features[np.arange(len(drawn.areas)), gate._uses(drawn.areas).astype(np.int64)]
+    return ridge(rows, gate.final_iou(drawn))
 
 
 def unmeasured(step: int, *, enlarge: float, rounds: int) -> Gate:
     """The gate of an imported refiner, for which nothing was measured: every mask is refined."""
     return Gate(
         format=FORMAT, enlarge=enlarge, rounds=rounds, held_out_images=0, all=Comparison.nothing(), by_click={},
-        bins=(), use=True, errors=0.0, step=step, refined_iou_by_step={},
+        bins=(), use=True, errors=0.0, step=step, refined_iou_by_step={}, score=None,
     )  # fmt: skip
 
 

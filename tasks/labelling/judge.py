@@ -26,6 +26,7 @@ from tasks.common.config import Section
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
 from tasks.labelling.gate import Gate, mean_over_images
+from tasks.labelling.predicted_iou import LEAST_CLICKS, LEAST_IMAGES, Floats, Rule, ridge
 
 FILE = "judge.json"
 DRAWN_BY = "drawn by "
@@ -48,15 +49,9 @@ FEATURES = (
 `misses_click`: 1 where the mask doesn't hold its click.
 `log_clicks`: log(1 + other clicks of the class inside the mask).
 """
-RIDGE = 1.0
-"""The penalty of standardised weights, in units of clicks."""
 T_95 = (math.inf, 6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)
 """By so many standard errors a mean gain over 1, 2, ... images must be above 0 to be more than chance: the 95% quantile
 of Student's t for one less; more images count as 11."""
-LEAST_IMAGES = 2
-LEAST_CLICKS = 20
-
-Floats = NDArray[np.float64]
 
 
 class Judged(NamedTuple):
@@ -70,32 +65,6 @@ class Judged(NamedTuple):
     """[n, P] of the final mask with the true one, 0..1; 0 without a mask"""
     has_mask: NDArray[np.bool_]
     """[n, P]"""
-
-
-class Rule(Section):
-    """A proposer's regression: predicted IoU = intercept + weights . (features - mean) / scale, of features limited to
-    the range that they had when it was fitted: a square would grow without bounds outside of it."""
-
-    intercept: float
-    weights: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
-    mean: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
-    scale: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
-    low: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
-    high: Annotated[tuple[float, ...], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
-
-    def predict(self, features: Floats) -> Floats:
-        """Predicted IoU [n] of features [n, len(FEATURES)]."""
-        standard = (features.clip(self.low, self.high) - np.array(self.mean)) / np.array(self.scale)
-        return np.asarray(self.intercept + standard @ np.array(self.weights), np.float64)
-
-
-class Choice(NamedTuple):
-    """Of n clicks."""
-
-    source: NDArray[np.int64]
-    """[n] whose mask is used: an index of `proposers`"""
-    iou: Floats | None
-    """[n] predicted of that mask, 0..1; None where nothing was measured"""
 
 
 class Judge(Section):
@@ -127,6 +96,9 @@ class Judge(Section):
             optional = name == "rules" and self.alone is not None
             if found != set(self.proposers) and (found or not optional):
                 raise ValueError(f"{name}: found {sorted(found)}, expected {sorted(self.proposers)}")
+        for name, rule in self.rules.items():
+            if rule.features != len(FEATURES):
+                raise ValueError(f"rules.{name}: found {rule.features} weights, expected {len(FEATURES)}")
         if self.alone is not None and not _columns(self.proposers, self.alone):
             raise ValueError(f"alone: found {self.alone!r}, expected one of {list(self.proposers)}")
         return self
@@ -136,22 +108,17 @@ class Judge(Section):
         """Of the masks in use; None where nothing was measured."""
         return self.judged_iou if self.alone is None else self.iou.get(self.alone)
 
-    def choose(self, features: Floats, has_mask: NDArray[np.bool_]) -> Choice:
-        """The mask of each click. A proposer without a mask loses to one with a mask.
+    def choose(self, features: Floats, has_mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Whose mask is used at each of n clicks: indices [n] of `proposers`. One without a mask loses to one with a
+        mask.
 
         Args:
             features: [n, P, len(FEATURES)].
             has_mask: [n, P].
         """
-        if not self.rules:
-            assert self.alone is not None  # as validated
-            return Choice(_alone(self.proposers, self.alone, features, has_mask), None)
-        predicted = _predicted([self.rules[name] for name in self.proposers], features)
-        if self.alone is None:
-            source = _greatest(predicted, has_mask)
-        else:
-            source = _alone(self.proposers, self.alone, features, has_mask)
-        return Choice(source, predicted[np.arange(len(source)), source].clip(0, 1))
+        if self.alone is not None:
+            return _alone(self.proposers, self.alone, features, has_mask)
+        return _greatest(_predicted([self.rules[name] for name in self.proposers], features), has_mask)
 
 
 def fit_judge(
@@ -266,24 +233,6 @@ def _greatest(predicted: Floats, has_mask: NDArray[np.bool_]) -> NDArray[np.int6
 def _fit(measured: Judged, rows: NDArray[np.bool_]) -> list[Rule]:
     """A rule for each proposer."""
     return [ridge(measured.features[rows, p], measured.iou[rows, p]) for p in range(measured.iou.shape[1])]
-
-
-def ridge(features: Floats, target: Floats) -> Rule:
-    """Ridge regression (Hoerl and Kennard, 1970) of target [n] on standardised features [n, F], with an intercept."""
-    mean, scale = features.mean(0), features.std(0)
-    scale = np.where(scale > 1e-9, scale, 1.0)
-    standard = (features - mean) / scale
-    gram = standard.T @ standard + RIDGE * np.eye(features.shape[1])
-    weights = np.linalg.solve(gram, standard.T @ (target - target.mean()))
-    columns = {
-        "weights": weights,
-        "mean": mean,
-        "scale": scale,
-        "low": features.min(0),
-        "high": features.max(0),
-    }
-    rounded = {name: tuple(np.round(values, 9).tolist()) for name, values in columns.items()}
-    return Rule(intercept=round(float(target.mean()), 9), **rounded)
 
 
 def _percent(value: float) -> float:

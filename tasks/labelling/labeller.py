@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,14 +54,23 @@ class GatedRefiner:
     ) -> tuple[Tensor, list[str | None]]:
         """Which of K rough masks to refine, bool [K], and why not the others; `drawn_by` as in `Drawn`."""
         areas = (areas_in(rough.masks, rough.boxes_xyxy) * context.area_scale).tolist()
-        if drawn_by is None or self.gates is None:
-            refusals = self.gate.refusals(areas)
-        else:
-            refusals = [
-                self.gates[name].refusals([area])[0] for name, area in zip(drawn_by, areas, strict=True)
-            ]
+        refusals: list[str | None] = [None] * len(areas)
+        for gate, rows in self.by_gate(range(len(areas)), drawn_by):
+            for k, refusal in zip(rows, gate.refusals([areas[k] for k in rows]), strict=True):
+                refusals[k] = refusal
         selected = [one is None for one in refusals]
         return torch.tensor(selected, dtype=torch.bool, device=rough.masks.device), refusals
+
+    def by_gate(
+        self, rows: Iterable[int], drawn_by: Sequence[str] | None
+    ) -> Iterable[tuple[Gate, list[int]]]:
+        """The gates of masks, each with its `rows`; `drawn_by`, as in `Drawn`, is of all masks."""
+        if drawn_by is None or self.gates is None:
+            return [(self.gate, list(rows))]
+        of_name: dict[str, list[int]] = {}
+        for row in rows:
+            of_name.setdefault(drawn_by[row], []).append(row)
+        return [(self.gates[name], mine) for name, mine in of_name.items()]
 
     @torch.no_grad()
     def refine(

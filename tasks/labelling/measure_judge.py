@@ -17,7 +17,7 @@ from models.refiner.network import MaskRefineNet
 from tasks.common.config import Params
 from tasks.inference.batches import resized_shape
 from tasks.labelling.gate import Measured, unmeasured
-from tasks.labelling.judge import FEATURES, Floats, Judge, Judged, fit_judge, in_words, without_rules
+from tasks.labelling.judge import FEATURES, Judge, Judged, fit_judge, in_words, without_rules
 from tasks.labelling.labeller import GatedRefiner
 from tasks.labelling.measure_refiner import (
     CLICKS,
@@ -26,6 +26,7 @@ from tasks.labelling.measure_refiner import (
     gate_of,
     held_out_images,
 )
+from tasks.labelling.predicted_iou import Floats
 from tasks.labelling.proposer import Proposer
 from tasks.labelling.several import Several, sources_of
 
@@ -101,8 +102,8 @@ def measure_sources(
             has_mask.append(drawn_at_all)
             placed = several.place(proposed, context, points, objects.labels, params.prompt)
             for found, drawn in zip(records, placed, strict=True):
-                final = refine_all.refine(context, drawn, points, objects.labels, params.prompt).final
-                found.add(context, objects, image_id, click, drawn.rough, final)
+                masks = refine_all.refine(context, drawn, points, objects.labels, params.prompt)
+                found.add(context, objects, image_id, click, points, drawn, masks)
     return np.concatenate(features), np.concatenate(has_mask), [one.measured() for one in records]
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from data.masks.rle import decode_many
 from data.tables import Split, class_indices
-from models.inference.coarse_masks import Rough
 from models.masks.boxes import areas_in
 from models.masks.geometry import random_inner_points
 from models.refiner.network import MaskRefineNet
@@ -26,8 +25,9 @@ from tasks.common.progress import Bar
 from tasks.inference.batches import load_batches
 from tasks.labelling.gate import Gate, Measured, build_gate, unmeasured
 from tasks.labelling.labeller import GatedRefiner
+from tasks.labelling.predicted_iou import ROW_FEATURES, Floats, row_features
 from tasks.labelling.proposer import Chooser, Proposer, draw
-from tasks.labelling.types import ImageContext
+from tasks.labelling.types import Drawn, ImageContext, PointMasks, contains_points
 
 CLICKS = ("random", "centre")
 
@@ -48,25 +48,45 @@ class Records:
         self._objects: list[int] = []
         self._clicks: list[str] = []
         self._figures: list[Tensor] = []
+        self._features: list[Floats] = []
 
     def add(
-        self, context: ImageContext, objects: Objects, image_id: int, click: str, rough: Rough, final: Tensor
-    ) -> None:
-        """Appends a row for each object of an image, clicked at `click` (of CLICKS)."""
+        self, context: ImageContext, objects: Objects, image_id: int, click: str, points_xy: Tensor,
+        drawn: Drawn, masks: PointMasks,
+    ) -> None:  # fmt: skip
+        """Appends a row for each object of an image.
+
+        Args:
+            click: the kind (of CLICKS) of the clicks `points_xy` [K, 2].
+            drawn, masks: at these clicks, refined whatever a gate says.
+        """
+        rough, final, stats = drawn.rough, masks.final, masks.stats
         areas = areas_in(rough.masks, rough.boxes_xyxy).double() * context.area_scale
         self._images += [image_id] * len(objects.ids)
         self._objects += objects.ids
         self._clicks += [click] * len(objects.ids)
         iou = [paired_iou(masks, objects.masks) for masks in (rough.masks, final)]
         self._figures.append(torch.stack([areas, *iou]).cpu())
+        change = paired_iou(rough.masks, final).cpu()
+        kept = stats.kept_rough | stats.taken
+        scores = stats.class_score.nan_to_num(), stats.maskness.nan_to_num()
+        self._features.append(
+            np.stack(
+                [
+                    row_features(*scores, change, rough_stays, ~contains_points(drawn_masks, points_xy).cpu())
+                    for drawn_masks, rough_stays in ((rough.masks, torch.ones_like(kept)), (final, kept))
+                ],
+                axis=1,
+            )
+        )
 
     def measured(self) -> Measured:
         """All rows."""
-        nothing = torch.empty(3, 0, dtype=torch.float64)
+        nothing, no_features = torch.empty(3, 0, dtype=torch.float64), np.empty((0, 2, len(ROW_FEATURES)))
         areas, rough_iou, refined_iou = torch.cat([nothing, *self._figures], 1).numpy()
         return Measured(
             np.array(self._images, np.int64), np.array(self._objects, np.int64), np.array(self._clicks, np.str_),
-            areas, rough_iou, refined_iou,
+            areas, rough_iou, refined_iou, np.concatenate([no_features, *self._features]),
         )  # fmt: skip
 
 
@@ -100,8 +120,8 @@ def measure(
             points = click_points(objects.masks, click, params.seed, image_id)
             drawn = draw(proposer, context, points, objects.labels, params.prompt)
             for step, refiner in gated.items():
-                final = refiner.refine(context, drawn, points, objects.labels, params.prompt).final
-                records[step].add(context, objects, image_id, click, drawn.rough, final)
+                masks = refiner.refine(context, drawn, points, objects.labels, params.prompt)
+                records[step].add(context, objects, image_id, click, points, drawn, masks)
     return {step: found.measured() for step, found in records.items()}
 
 

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from data.masks.rle import area, bbox_xywh, encode_many, iou_matrix
 from data.tables import PSEUDO
 from tasks.labelling.judge import DRAWN_BY
-from tasks.labelling.types import Clicks, PointMasks
+from tasks.labelling.labeller import GatedRefiner
+from tasks.labelling.predicted_iou import row_features
+from tasks.labelling.types import Clicks, PointMasks, contains_points
 
 NOT_DRAWN = "the teacher draws no mask at this point"
 NONE_DRAWN = "no proposer draws a mask at this point"
 TAKEN = "all pixels of its mask are likelier another point's"
 
 
-def rows_of(clicks: Clicks, masks: PointMasks) -> pa.Table:
-    """PSEUDO rows of clicks on an image, in their order."""
+def rows_of(clicks: Clicks, masks: PointMasks, refiner: GatedRefiner | None = None) -> pa.Table:
+    """PSEUDO rows of clicks on an image, in their order.
+
+    Args:
+        refiner: made the masks; the score is the IoU that its gate predicts. Without it, and without a mask, the score
+            is the proposer's.
+    """
     stats, (height, width) = masks.stats, masks.rough.shape[1:]
     rough, final = encode_many(masks.rough), encode_many(masks.final)
-    contains_point = _contains(masks.final, clicks)
+    points_xy = torch.from_numpy(clicks.xy).to(masks.final.device)
+    contains_point: list[bool] = contains_points(masks.final, points_xy).tolist()
     measures = {
         "level": stats.level.tolist(), "class_score": stats.class_score.tolist(),
         "maskness": stats.maskness.tolist(), "score": stats.score.tolist(),
@@ -56,6 +64,8 @@ def rows_of(clicks: Clicks, masks: PointMasks) -> pa.Table:
             by = f"{DRAWN_BY}{stats.drawn_by[k]}"
             row["reason"] = by if row.get("reason") is None else f"{row['reason']}; {by}"
         rows.append(row)
+    if refiner is not None:
+        _set_scores(rows, refiner, stats.drawn_by)
     return pa.Table.from_pylist(rows, schema=PSEUDO)
 
 
@@ -65,12 +75,22 @@ def failed_rows(clicks: Clicks, reason: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PSEUDO)
 
 
-def _contains(masks: Tensor, clicks: Clicks) -> list[bool]:
-    """Whether each mask of [K, H, W] contains its click's pixel."""
-    limit = np.array([masks.shape[2] - 1, masks.shape[1] - 1])
-    x, y = torch.from_numpy(np.clip(clicks.xy, 0, limit).astype(np.int64)).to(masks.device).unbind(1)
-    contained: list[bool] = masks[torch.arange(len(clicks), device=masks.device), y, x].tolist()
-    return contained
+def _set_scores(rows: list[dict[str, Any]], refiner: GatedRefiner, drawn_by: Sequence[str] | None) -> None:
+    """Sets the score of each row with a mask to the IoU that is predicted for it, where that was fitted."""
+    held = [k for k, row in enumerate(rows) if row["rough_rle"] is not None]
+    for gate, mine in refiner.by_gate(held, drawn_by):
+        if gate.score is None:
+            continue
+        found = [rows[k] for k in mine]
+        kept = [one["refined_rle"] is None for one in found]
+        class_score, maskness, change = (
+            np.array([one[name] for one in found], np.float64)
+            for name in ("class_score", "maskness", "iou_rough_refined")
+        )
+        misses = [not one["contains_point"] for one in found]
+        features = row_features(class_score, maskness, change, kept, misses)
+        for row, iou in zip(found, gate.score.predict(features).clip(0, 1).tolist(), strict=True):
+            row["score"] = iou
 
 
 def _row(clicks: Clicks, k: int, **values: Any) -> dict[str, Any]:

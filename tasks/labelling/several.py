@@ -20,9 +20,10 @@ from models.masks.boxes import areas_in
 from models.masks.clicks import FurtherClicks
 from models.masks.exclusive import groups_of, remove_overlaps_
 from tasks.inference.batches import ImageBatch
-from tasks.labelling.judge import FEATURES, Floats, Judge
+from tasks.labelling.judge import FEATURES, Judge
+from tasks.labelling.predicted_iou import Floats
 from tasks.labelling.proposer import Proposer, best_candidates
-from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals
+from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals, contains_points
 
 
 class Source(NamedTuple):
@@ -148,8 +149,7 @@ class Several:
                 if other != n:
                     overlap = (masks[n] & masks[other]).flatten(1).sum(1).double()
                     agreement += overlap / (areas[n] + areas[other] - overlap).clamp(min=1)
-            y, x = _pixels(masks[n], points_xy)
-            own = masks[n][torch.arange(len(labels), device=labels.device), y, x].double()
+            own = contains_points(masks[n], points_xy).double()
             y, x = _pixels(masks[n], all_xy)
             others = (masks[n][:, y, x] & same).sum(1) - own
             missed = 1 - own
@@ -185,9 +185,7 @@ class Several:
         free = prompt.model_copy(update={"exclusive": "none"})
         proposed = self.propose(context, points_xy, labels, further)
         drawn = self.place(proposed, context, points_xy, labels, free)
-        index, iou = self.judge.choose(
-            *self.features(drawn, context, points_xy, labels, image_clicks, further)
-        )
+        index = self.judge.choose(*self.features(drawn, context, points_xy, labels, image_clicks, further))
         source = torch.from_numpy(index).to(labels.device)
         rows = torch.arange(len(labels), device=labels.device)
         best = Candidates._make(
@@ -198,8 +196,6 @@ class Several:
             )  # of unlike sizes, and not used any more
             for name in Candidates._fields
         )
-        if iou is not None:  # scores of several proposers mean several things
-            best = best._replace(score=torch.from_numpy(iou).to(best.score))
         masks = drawn[0].rough.masks.clone()
         boxes = drawn[0].rough.boxes_xyxy.clone()
         for n, one in enumerate(drawn[1:], start=1):

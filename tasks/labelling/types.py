@@ -71,6 +71,13 @@ def further_clicks(
     return FurtherClicks(values[..., :2], values[..., 2].long())
 
 
+def contains_points(masks: Tensor, points_xy: Tensor) -> Tensor:
+    """Bool [K]: whether each mask of [K, H, W] has the pixel of its point [K, 2]; of points outside, the nearest."""
+    limit = points_xy.new_tensor([masks.shape[2] - 1, masks.shape[1] - 1])
+    x, y = points_xy.clamp(min=torch.zeros_like(limit), max=limit).long().unbind(1)
+    return masks[torch.arange(len(masks), device=masks.device), y, x]
+
+
 class ImageContext(NamedTuple):
     """An image, encoded once by a proposer, for any number of clicks.
 

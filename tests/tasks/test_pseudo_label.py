@@ -16,7 +16,8 @@ from data.masks.rle import area, decode
 from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
-from tasks.labelling.gate import REFUSAL, Measured, build_gate, write_gate
+from tasks.labelling.gate import REFUSAL, Measured, build_gate, read_gate, write_gate
+from tasks.labelling.predicted_iou import ROW_FEATURES, ridge
 from tasks.pseudo_label import run
 from tasks.train_student import read_pseudo
 
@@ -56,6 +57,7 @@ def set_gate(workspace: Path, *, small_ones_lose: bool, rounds: int = 1) -> None
         areas=np.array([1.0, EDGE] * 2),
         rough_iou=np.full(4, 0.5),
         refined_iou=np.array([iou, 0.7] * 2),
+        features=np.zeros((4, 2, len(ROW_FEATURES))),
     )
     gate = build_gate(
         {8: measured}, 2, bins=2, min_objects=1, min_images=1, errors=1.0, enlarge=1.5, rounds=rounds
@@ -71,6 +73,29 @@ def test_every_point_has_one_row(place: tuple[Path, Params]) -> None:
     assert len(list((workspace / "pseudo").glob("part-*.parquet"))) == 3  # 14 images, 5 a part
     keys = list(zip(pseudo["image_id"].to_pylist(), pseudo["point_id"].to_pylist(), strict=True))
     assert keys == sorted(keys)
+
+
+def test_scores_are_the_iou_that_the_gate_predicts(place: tuple[Path, Params]) -> None:
+    """By a rule that depends on each feature."""
+    workspace, params = place
+    set_gate(workspace, small_ones_lose=True)
+    draw = np.random.default_rng(0)
+    features = draw.uniform(0.2, 0.8, (40, len(ROW_FEATURES)))
+    rule = ridge(features, features @ draw.uniform(-0.3, 0.5, len(ROW_FEATURES)))
+    gate = read_gate(workspace / "refiner")
+    write_gate(workspace / "refiner", gate.model_copy(update={"score": rule}))
+    run(params, workspace)
+    rows = [row for row in read_pseudo(workspace / "pseudo").to_pylist() if row["rough_rle"] is not None]
+    assert {row["status"] for row in rows} == {"ok", "rough"}
+    assert len({row["score"] for row in rows}) > 10
+    for row in rows:
+        rough = row["refined_rle"] is None
+        change = 1.0 if rough else row["iou_rough_refined"]
+        certainty, quality, misses = row["class_score"], row["maskness"], not row["contains_point"]
+        values = [certainty, quality, certainty * quality, change, quality * change, rough, misses]
+        limited = np.clip(values, rule.low, rule.high)
+        expected = rule.intercept + (limited - rule.mean) / np.array(rule.scale) @ np.array(rule.weights)
+        assert row["score"] == pytest.approx(np.clip(expected, 0, 1), abs=1e-5)
 
 
 def test_rows_are_consistent(place: tuple[Path, Params]) -> None:

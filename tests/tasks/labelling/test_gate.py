@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tasks.common.errors import TaskError
 from tasks.labelling.gate import Gate, Measured, build_gate, read_gate, write_gate
+from tasks.labelling.predicted_iou import ROW_FEATURES, row_features
 
 Row = tuple[int, str, float, float, float]
+
+
+def no_features(rows: int) -> NDArray[np.float64]:
+    """Of masks of which nothing is known."""
+    return np.zeros((rows, 2, len(ROW_FEATURES)))
 
 
 def measured(*rows: Row) -> Measured:
@@ -18,7 +25,7 @@ def measured(*rows: Row) -> Measured:
     columns = list(zip(*rows, strict=True)) or [()] * 5
     types = (np.int64, np.str_, np.float64, np.float64, np.float64)
     own = [np.array(column, dtype=kind) for column, kind in zip(columns, types, strict=True)]
-    return Measured(own[0] % 4, *own)
+    return Measured(own[0] % 4, *own, no_features(len(own[0])))
 
 
 def gate_of(
@@ -99,8 +106,9 @@ def of_images(*gains: float) -> Measured:
     objects, images, gained = (np.array(column) for column in zip(*rows, strict=True))
     size = len(objects)
     return Measured(
-        images, objects, np.full(size, "random"), np.arange(1.0, size + 1), np.full(size, 0.5), 0.5 + gained
-    )
+        images, objects, np.full(size, "random"), np.arange(1.0, size + 1), np.full(size, 0.5), 0.5 + gained,
+        no_features(size),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -208,4 +216,47 @@ def test_a_gate_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(
         TaskError, match=r"(?s)gate\.json: edited, or of another version.* `dvc repro -f train_refiner`"
     ):
+        read_gate(tmp_path)
+
+
+def of_quality(uses: bool, images: int = 3, clicks: int = 20) -> Measured:
+    """Maskness is the IoU of the rough mask, `change` that of the refined one, which gains or loses 0.1."""
+    rough = np.random.default_rng(0).uniform(0.2, 0.8, images * clicks)
+    refined, some = rough + (0.1 if uses else -0.1), np.full(len(rough), 0.5)
+    zeros = np.zeros(len(rough))
+    rows = [
+        row_features(some, rough, some, zeros + 1, zeros),
+        row_features(some, some, refined, zeros, zeros),
+    ]
+    return Measured(
+        np.repeat(np.arange(images), clicks), np.arange(len(rough)), np.full(len(rough), "random"),
+        np.full(len(rough), 50.0), rough, refined, np.stack(rows, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("uses", [True, False])
+def test_the_score_predicts_the_iou_of_masks_in_use(uses: bool, tmp_path: Path) -> None:
+    made = gate_of((1, of_quality(uses)), bins=1)
+    write_gate(tmp_path, made)
+    gate = read_gate(tmp_path)
+    assert gate == made and gate.use is uses and gate.score is not None
+    good, bad = (
+        row_features([0.5], [0.5 if uses else iou], [iou], [0.0 if uses else 1.0], [0.0])
+        for iou in (0.7, 0.4)
+    )
+    predicted = [float(gate.score.predict(row)[0]) for row in (good, bad)]
+    assert predicted == pytest.approx([0.7, 0.4], abs=0.02)
+
+
+@pytest.mark.parametrize(("images", "clicks", "fitted"), [(2, 10, True), (1, 60, False), (2, 9, False)])
+def test_too_few_clicks_fit_no_score(images: int, clicks: int, fitted: bool) -> None:
+    assert (gate_of((1, of_quality(True, images, clicks))).score is not None) is fitted
+
+
+def test_a_score_of_other_features_is_of_another_version(tmp_path: Path) -> None:
+    gate = gate_of((1, of_quality(True)))
+    assert gate.score is not None
+    short = {name: value[1:] for name, value in gate.score if isinstance(value, tuple)}
+    write_gate(tmp_path, gate.model_copy(update={"score": gate.score.model_copy(update=short)}))
+    with pytest.raises(TaskError, match=r"score: found 6 weights, expected 7: class_score, maskness"):
         read_gate(tmp_path)

@@ -20,15 +20,18 @@ from torch import Tensor
 from data.tables import POINTS, read_parquet
 from models.config import PromptConfig
 from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
+from models.refiner.network import MaskRefineNet
 from tasks.common.config import Params
 from tasks.labelling import compute
 from tasks.labelling.crowded import label_crowd
 from tasks.labelling.gate import Bin, Comparison, unmeasured
-from tasks.labelling.judge import FEATURES, Judge, Rule, read_judge
+from tasks.labelling.judge import FEATURES, Judge, read_judge
 from tasks.labelling.labeller import GatedRefiner, Labeller, load_refiner
+from tasks.labelling.predicted_iou import ROW_FEATURES, Rule, ridge
 from tasks.labelling.proposer import NO_CANDIDATE, draw
+from tasks.labelling.rows import rows_of
 from tasks.labelling.several import Several, sources_of
-from tasks.labelling.types import Drawn, ImageContext
+from tasks.labelling.types import Clicks, Drawn, ImageContext, PointMasks, PointStats
 from tasks.pseudo_label import run
 from tasks.train_student import read_pseudo
 from tests.models.sam.tiny import MODELS, saved
@@ -125,18 +128,28 @@ def test_the_best_by_the_judge_is_used_and_named() -> None:
     assert found.reasons == [None] * 3
 
 
-@pytest.mark.parametrize(("intercept", "score"), [(0.25, 0.25), (1.5, 1.0), (-0.5, 0.0)])
-def test_a_score_is_the_predicted_iou(intercept: float, score: float) -> None:
+def test_a_score_is_the_iou_predicted_by_the_rule_of_who_drew_the_mask(line: tuple[Path, Params]) -> None:
     """It means the same for all proposers; where nothing was measured it is the proposer's own."""
-    rule = rule_of((0.0,) * len(FEATURES)).model_copy(update={"intercept": intercept})
-    judge = by_score(("p0", "p1-1", "p1-2"))
-    judge = judge.model_copy(update={"rules": dict.fromkeys(judge.proposers, rule)})
-    scores = [[0.5], [0.9], [0.6]], [[0.1, 0.7], [0.1, 0.2], [0.65, 0.3]]
-    assert drawn_by(several(*scores, judge=judge)).best.score.tolist() == pytest.approx([score] * 3)
-    unmeasured_judge = judge.model_copy(update={"rules": {}, "alone": "p0"})
-    assert drawn_by(several(*scores, judge=unmeasured_judge)).best.score.tolist() == pytest.approx(
-        [0.5, 0.9, 0.6]
-    )
+    proposer = several([[0.5], [0.9], [0.6]], [[0.1, 0.7], [0.1, 0.2], [0.65, 0.3]])
+    found = drawn_by(proposer)
+    assert found.drawn_by == ["p1-2", "p0", "p1-1"]
+    constant = ridge(np.zeros((3, len(ROW_FEATURES))), np.full(3, 0.25))
+    usual = unmeasured(0, enlarge=1.5, rounds=1)
+    gates = {
+        name: usual.model_copy(update={"score": rule})
+        for name, rule in (
+            ("p0", constant), ("p1-1", constant.model_copy(update={"intercept": 1.5})), ("p1-2", None),
+        )
+    }  # fmt: skip
+    none = torch.zeros(3, dtype=torch.bool)
+    stats = PointStats.of(found, ~none, none, ["gate: no"] * 3)
+    masks = PointMasks(stats, found.rough.masks, found.rough.masks)
+    clicks = Clicks(7, ["a", "b", "c"], np.array([1, 1, 2]), XY.numpy())
+    network = MaskRefineNet(line[1].refiner.net)
+    rows = rows_of(clicks, masks, GatedRefiner(network, usual, 1, gates)).to_pylist()
+    assert [row["score"] for row in rows] == pytest.approx([0.7, 0.25, 1.0])
+    own = rows_of(clicks, masks).to_pylist()
+    assert [row["score"] for row in own] == pytest.approx([0.7, 0.9, 0.65])
 
 
 def test_overlaps_of_chosen_masks_are_removed() -> None:

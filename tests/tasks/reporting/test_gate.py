@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.labelling.gate import Gate, Measured, build_gate
+from tasks.labelling.predicted_iou import ROW_FEATURES
 from tasks.reporting.gate import gate_view, sentence, size_words
 
 
@@ -17,6 +18,7 @@ def gate_of(*refined: float, held_out: int = 3, min_objects: int = 1, errors: fl
         areas=np.array([100.0, 400.0, 900.0][:count] * 2),
         rough_iou=np.full(2 * count, 0.5),
         refined_iou=np.array(refined * 2),
+        features=np.zeros((2 * count, 2, len(ROW_FEATURES))),
     )
     return build_gate(
         {4: measured, 8: measured},
