@@ -1,0 +1,287 @@
+"""The review page in a real Chromium: decisions by keyboard, undo, reload, a server that is killed, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from data.decisions.store import DecisionLog, read_decisions
+from tests.attacks.browser import CHROMIUM, Tab, chromium, evil_server
+from tests.flows.serve.review.conftest import LOGIN
+from tests.prefect_processes import free_port
+from tests.tasks.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+SETTLED = "window.page && page.shown && document.body.dataset.busy === ''"
+
+
+class Served:
+    """`points2model review` in a process of its own, that may be killed and started anew on the same port."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.port = root, free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        env = {**os.environ, "POINTS2MODEL_REVIEW_AUTH": LOGIN, "PYTHONPATH": str(ROOT)}
+        arguments = ["review", "--reviewer", "anna", "--port", str(self.port), "--no-open"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli.main", *arguments], cwd=self.root, env=env
+        )
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                httpx.get(f"{self.address}api/health")
+                return
+            except httpx.TransportError:
+                assert self.process.poll() is None
+                time.sleep(0.1)
+        raise AssertionError("the server doesn't start")
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stored(self) -> list[tuple[str, str | None]]:
+        return [(one.action, one.object) for one in read_decisions(self.root / "decisions").decisions]
+
+
+@pytest.fixture
+def served(project: Path) -> Iterator[Served]:
+    served = Served(project)
+    served.start()
+    yield served
+    served.kill()
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    with chromium(tmp_path_factory.mktemp("chromium"), "http://127.0.0.1:9") as tab:
+        tab.call(
+            "Emulation.setDeviceMetricsOverride", width=1000, height=700, deviceScaleFactor=1, mobile=False
+        )
+        yield tab
+
+
+@pytest.fixture
+def page(tab: Tab, served: Served) -> Iterator[Tab]:
+    tab.blocked.clear()
+    tab.open("about:blank#")
+    tab.open(f"{served.address}#login={LOGIN}")
+    tab.wait_for(SETTLED)
+    yield tab
+    assert tab.blocked == []
+    tab.run("localStorage.clear()")
+
+
+def press(tab: Tab, keys: str, settle: bool = True) -> None:
+    for key in keys:
+        tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
+        tab.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        if settle:
+            tab.wait_for(SETTLED)
+
+
+def click(tab: Tab, x: float, y: float) -> None:
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+
+def shown(tab: Tab) -> str:
+    return str(tab.run("page.shown.id"))
+
+
+def text(tab: Tab, name: str) -> str:
+    return str(tab.run(f"document.getElementById({json.dumps(name)}).innerText"))
+
+
+def test_five_decisions_by_keyboard_undo_and_reload(page: Tab, served: Served) -> None:
+    assert "login" not in page.run("location.href")
+    seen = []
+    for key in "fdfdf":
+        seen.append(shown(page))
+        press(page, key)
+    assert served.stored() == [
+        (action, name) for action, name in zip(["accept", "reject"] * 3, seen, strict=False)
+    ]
+    assert text(page, "place") == "6 of 178" and "an hour" in text(page, "pace")
+    sixth = shown(page)
+    press(page, "z")
+    assert shown(page) == seen[4] and served.stored()[-1] == ("undo", None)
+    press(page, "2")
+    assert served.stored()[-1] == ("class", seen[4]) and text(page, "about").startswith("banana")
+    page.call("Page.reload")
+    page.wait_for(f"!document.readyState.startsWith('load') && {SETTLED}")
+    assert shown(page) == seen[4] and text(page, "place") == "1 of 174"
+    assert "class banana" in text(page, "said")
+    press(page, "f")
+    assert shown(page) == sixth
+    press(page, "s")
+    assert shown(page) != sixth
+    press(page, "a")
+    assert shown(page) == sixth and len(served.stored()) == 8
+
+
+def test_a_killed_server_is_told_and_nothing_is_lost(page: Tab, served: Served) -> None:
+    seen = [shown(page)]
+    press(page, "f")
+    seen.append(shown(page))
+    served.send(signal.SIGSTOP)  # the decision is on its way, and no response comes
+    press(page, "d", settle=False)
+    page.wait_for("document.body.dataset.busy === 'yes'")
+    press(page, "ffff", settle=False)  # keys that are pressed meanwhile decide nothing
+    assert shown(page) == seen[1]
+    served.kill()
+    page.wait_for("document.getElementById('message').innerText.startsWith('No connection')")
+    assert shown(page) == seen[1]
+    served.start()
+    page.wait_for(f"{SETTLED} && page.shown.id !== {json.dumps(seen[1])}")
+    assert text(page, "message") == ""
+    assert served.stored() == [("accept", seen[0]), ("reject", seen[1])]
+    seen.append(shown(page))
+    press(page, "d")
+    assert served.stored()[2:] == [("reject", seen[2])]
+
+
+def test_a_kill_after_each_decision_loses_none(page: Tab, served: Served) -> None:
+    seen = []
+    for _ in range(3):
+        seen.append(shown(page))
+        press(page, "d")
+        served.kill()
+        served.start()
+        page.wait_for(SETTLED)
+    assert served.stored() == [("reject", name) for name in seen] and len({*seen}) == 3
+
+
+def test_what_was_saved_as_the_response_was_lost_is_saved_once(page: Tab, served: Served) -> None:
+    """The response is thrown away in the page."""
+    first = shown(page)
+    page.run(
+        "(() => { const real = fetch; let lost = false;"
+        "window.fetch = async (...a) => { const r = await real(...a);"
+        "if (String(a[0]).endsWith('decisions') && !lost) { lost = true; throw new TypeError('torn'); }"
+        "return r; }; })()"
+    )
+    press(page, "d")
+    page.wait_for(f"{SETTLED} && page.shown.id !== {json.dumps(first)}")
+    assert served.stored() == [("reject", first)]
+
+
+def test_a_full_disk_is_told_and_the_page_stays(page: Tab, served: Served) -> None:
+    """A limit on the size of files, which the kernel enforces as it does the end of a disk."""
+    press(page, "d")
+    before = (served.root / "decisions/anna.jsonl").read_bytes()
+    assert served.process is not None
+    resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (len(before) + 20, resource.RLIM_INFINITY))
+    second = shown(page)
+    press(page, "d")
+    assert "Nothing was saved" in text(page, "message") and shown(page) == second
+    assert (served.root / "decisions/anna.jsonl").read_bytes() == before
+    infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, infinite)
+    press(page, "d")
+    assert text(page, "message") == "" and served.stored()[1:] == [("reject", second)]
+
+
+def test_another_reviewer_contradicts_and_the_page_shows_it(page: Tab, served: Served) -> None:
+    first, image = shown(page), page.run("page.shown.image.name")
+    press(page, "f")
+    log = DecisionLog(served.root / "decisions", "bob")
+    log.append("reject", image=image, object=first)
+    log.append("reject", image=image, object="0123456789abcdef")
+    page.wait_for("!document.getElementById('notices').hidden", 30)
+    assert "there is no object 0123456789abcdef" in page.run("document.getElementById('notices').textContent")
+    press(page, "a")
+    assert "Contradiction" in text(page, "said") and "bob: reject" in text(page, "said").replace("\n", "")
+    press(page, "d")
+    assert "Contradiction" not in text(page, "said")
+    assert served.stored()[:2] == [("accept", first), ("reject", first)]
+
+
+def test_the_whole_image_gets_an_object_and_is_complete(page: Tab, served: Served) -> None:
+    press(page, "w")
+    page.wait_for("!!page.whole")
+    image = page.run("page.whole.whole.image.name")
+    box: dict[str, Any] = page.run(
+        "document.querySelector('#picture image').getBoundingClientRect().toJSON()"
+    )
+    press(page, "n2")
+    click(page, box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    page.wait_for(f"{SETTLED} && page.whole.whole.objects.length === 10")
+    press(page, "nc")
+    page.wait_for("page.whole.whole.complete.length === 1")
+    added, complete = read_decisions(served.root / "decisions").decisions
+    assert (added.action, added.category, added.image) == ("add", "banana", image)
+    side = page.run("page.whole.whole.image.width")
+    assert added.point == pytest.approx((side / 4, side / 2), abs=side / box["width"])
+    assert (complete.action, complete.image) == ("complete", image)
+    press(page, "zz")
+    page.wait_for("page.whole.whole.objects.length === 9 && page.whole.whole.complete.length === 0")
+    press(page, "w")
+    page.wait_for("!page.whole")
+    assert text(page, "place") == "1 of 178"
+
+
+def test_keys_may_be_changed_and_stay(page: Tab, served: Served) -> None:
+    page.run("document.getElementById('show-keys').click()")
+    page.run(
+        "document.querySelector('#dialog td button').focus(); document.querySelector('#dialog td button').click()"
+    )
+    press(page, "j", settle=False)
+    page.run("document.getElementById('dialog').close()")
+    page.call("Page.reload")
+    page.wait_for(f"!document.readyState.startsWith('load') && {SETTLED}")
+    first = shown(page)
+    press(page, "f")
+    assert served.stored() == []
+    press(page, "j")
+    assert served.stored() == [("accept", first)]
+
+
+def test_the_login_is_asked_for_where_there_is_none(tab: Tab, served: Served) -> None:
+    tab.open("about:blank#")
+    tab.open(served.address)
+    tab.run("sessionStorage.clear()")
+    tab.open(f"{served.address}?")
+    tab.wait_for("document.getElementById('dialog').open")
+    tab.run(f"document.querySelector('#dialog input').value = {json.dumps(LOGIN)}")
+    tab.run("document.querySelector('#dialog form').requestSubmit()")
+    tab.wait_for(SETTLED)
+    assert text(tab, "place") == "1 of 178"
+
+
+def test_another_page_reaches_nothing(tab: Tab, served: Served) -> None:
+    script = (
+        f"Promise.all(['api/project', 'static/review.js', ''].map((path) => fetch('{served.address}' + path, "
+        "{headers: {Authorization: 'Basic ' + btoa('"
+        + LOGIN
+        + "')}}).then((r) => r.text(), () => 'blocked')))"
+    )
+    with evil_server("<!doctype html><title>evil</title>") as evil:
+        tab.open(f"{evil}/attack.html")
+        assert tab.run(script) == ["blocked"] * 3
+        place = f"{served.address}api/decisions"
+        tab.run(f"fetch('{place}', {{method: 'POST', mode: 'no-cors', body: '{{}}'}}).catch(() => 0)")
+        assert 200 not in tab.answers.get("/api/decisions", [403])
+    assert served.stored() == []
