@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +60,8 @@ def draw(folder: Path, images: int, detections: int, seed: int) -> None:
         | {"status": "ok", "split": "val", "label": "mask"}
         for n in range(images)
     ]
-    objects, found = [], []
+    objects: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for image_id in range(1, images + 1):
         count = int(rng.poisson(OBJECTS))
         centres = rng.uniform((20, 20), (WIDTH - 20, HEIGHT - 20), (count, 2))

@@ -115,8 +115,9 @@ class Nothing(Dataset[tuple[int, float]]):
 class BlankImages(InstanceDataset):
     """Training samples without the images' files; of a sample only who made it and that process's memory is told."""
 
-    def _image(self, index: int, split: Split, i: int, size: tuple[int, int]) -> np.ndarray:
-        return np.zeros((*size, 3), np.uint8)
+    def _image(self, index: int, split: Split, i: int) -> np.ndarray:
+        row = split.image(i)
+        return np.zeros((row["height"], row["width"], 3), np.uint8)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         super().__getitem__(key)
@@ -136,7 +137,7 @@ def epoch(dataset: Dataset[Any], workers: int, samples: int, seed: int) -> dict[
         collate_fn=list,
         num_workers=workers,
         multiprocessing_context="forkserver",
-    )  # type: ignore[arg-type]
+    )
     return dict(sorted(pair for batch in loader for pair in batch[-1:]))
 
 

@@ -66,6 +66,10 @@ class Trained:
     proposer: SOLOv2Proposer
     outputs: RawOutputs
 
+    @property
+    def masks_a_click(self) -> int:
+        return self.proposer.masks_a_click
+
     def encode(self, batch: ImageBatch) -> list[ImageContext]:
         return [
             context._replace(encoding=[(self.outputs, 0)] * len(context.encoding))

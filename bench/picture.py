@@ -80,8 +80,8 @@ def main() -> None:
             check=True,
             capture_output=True,
         )
-    with Image.open(OUT) as picture:
-        picture.convert("RGB").save(OUT, optimize=True)
+    with Image.open(OUT) as taken:
+        taken.convert("RGB").save(OUT, optimize=True)
     print(f"{OUT}: {clicks.name}, {found.name}")
 
 

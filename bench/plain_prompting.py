@@ -60,8 +60,8 @@ def detect_plainly(outputs: RawOutputs, sizes: Sizes, config: InferenceConfig) -
     kept = torch.tensor([scores[k] for k in order])
     kinds = torch.tensor([labels[k] for k in order])
     overlap = flat @ flat.T
-    area = flat.sum(1)
-    iou = overlap / (area[:, None] + area - overlap).clamp(min=1)
+    areas = flat.sum(1)
+    iou = overlap / (areas[:, None] + areas - overlap).clamp(min=1)
     iou = (iou * (kinds[:, None] == kinds)).triu(diagonal=1)
     lost = iou.amax(0)[:, None]
     kept = kept * torch.exp(-config.nms_sigma * (iou.square() - lost.square())).amin(0)

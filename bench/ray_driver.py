@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,14 @@ IMAGES, POINTS, PART_IMAGES, RLE_BYTES, SIDE = 1000, 20, 100, 324, 256
 
 def made_up(clicks: Clicks, rng: np.random.Generator) -> pa.Table:
     """PSEUDO rows with masks of random bytes, which don't compress."""
-    facts = {"status": "ok", "reason": None, "level": 1, "class_score": 0.5, "maskness": 0.5, "score": 0.25}
+    facts: dict[str, Any] = {
+        "status": "ok",
+        "reason": None,
+        "level": 1,
+        "class_score": 0.5,
+        "maskness": 0.5,
+        "score": 0.25,
+    }
     facts |= {
         "iou_rough_refined": 0.9,
         "bbox_xywh": [1.0, 2.0, 3.0, 4.0],

@@ -105,7 +105,7 @@ class Trainer:
         self.training = training.model_copy(update={"fused": way.fused})
         self.model = copy.deepcopy(model)
         if way.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.model, self.training)
         if way.plain:
             for group in self.optimizer.param_groups:
@@ -154,7 +154,7 @@ def speed(args: Any, device: torch.device, peaks: dict[bool, Peak]) -> list[dict
     trainers = {name: Trainer(model, config, training, WAYS[name]) for name in args.ways}
     batch = drawn(args.batch, args.side, args.objects, device, 0)
     losses = {name: float(trainer.step(batch)) for name, trainer in trainers.items()}
-    runs = {name: lambda trainer=trainer: trainer.step(batch) for name, trainer in trainers.items()}  # type: ignore[misc]
+    runs = {name: lambda trainer=trainer: trainer.step(batch) for name, trainer in trainers.items()}
     times = in_turns(runs, device, args.repeats, warm_up=0)
     first = next(iter(times.values()))
     return [

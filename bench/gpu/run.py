@@ -64,7 +64,7 @@ def _tests(path: Path) -> list[dict[str, Any]]:
                 for case in cases]  # fmt: skip
     rows: list[dict[str, Any]] = []
     for case, outcome in zip(cases, outcomes, strict=True):
-        facts = {one.get("name"): one.get("value") for one in case.iter("property")}
+        facts = {one.attrib["name"]: one.get("value") for one in case.iter("property")}
         if facts or outcome in ("failure", "error"):
             rows.append({"test": case.get("name"), "outcome": outcome, **facts})
     return [
