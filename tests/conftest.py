@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib.metadata
 import os
+import shutil
 import signal
 import tempfile
 import uuid
@@ -16,6 +19,7 @@ import pytest
 
 from flows.processes import children
 from flows.processes.prefect_local import use_local_prefect
+from tests.prefect_processes import make_database
 from tests.s3_server import Proxy, environment, proxy, s3_server
 
 if TYPE_CHECKING:
@@ -110,15 +114,42 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A temporary Prefect server for flows in this process, one for all tests: starting it takes some ten seconds."""
+def prefect_database(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database of Prefect, to be copied: making its tables takes longer than all else that a server does at its
+    start. Made once for all processes, and kept for later runs of the tests."""
+    version = importlib.metadata.version("prefect")
+    has_cache = pytestconfig.pluginmanager.hasplugin("cacheprovider")
+    folder = pytestconfig.cache.mkdir("prefect") if has_cache else tmp_path_factory.mktemp("prefect")  # type: ignore[union-attr]
+    path = folder / f"{version}.db"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            make_database(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prefect_home(prefect_database: Path) -> None:
+    """For servers that our commands start: PREFECT_HOME of this process, with a database in it."""
+    assert os.environ["PREFECT_HOME"].startswith(_prefect_home.name)
+    if not (database := Path(os.environ["PREFECT_HOME"], "prefect.db")).exists():
+        shutil.copy(prefect_database, database)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A temporary Prefect server for flows in this process, one for all tests: starting it takes some seconds."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     assert os.environ["PREFECT_HOME"].startswith(_prefect_home.name)
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(prefect_database, folder / "prefect-test.db")  # the harness's name
     no_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with prefect_test_harness(server_startup_timeout=240), no_heartbeat:
-        yield
+    with pytest.MonkeyPatch.context() as patch, no_heartbeat:
+        patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
+        with prefect_test_harness(server_startup_timeout=240):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,6 +23,25 @@ from flows.processes.prefect_local import LOCAL
 from flows.processes.server_process import server_environment
 
 T = TypeVar("T")
+
+
+# As a server does at its start.
+CREATE = """\
+import asyncio
+from prefect.server.database import provide_database_interface
+asyncio.run(provide_database_interface().create_db())
+"""
+
+
+def make_database(path: Path) -> None:
+    """Writes a new database of Prefect."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    setting = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{new}"}
+    subprocess.run([sys.executable, "-c", CREATE], env=os.environ | setting, check=True)
+    with contextlib.closing(sqlite3.connect(new)) as database:  # all of it in one file
+        assert database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    new.rename(path)
 
 
 def free_port() -> int:

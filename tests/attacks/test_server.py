@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -104,10 +105,12 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     from dvc.repo import Repo
 
     root = tmp_path_factory.mktemp("served")
+    (root / ".prefect").mkdir(mode=0o700)
+    shutil.copy(prefect_database, root / ".prefect" / "prefect.db")
     Repo.init(str(root), no_scm=True).close()
     (root / "dvc.yaml").write_text("stages: {}\n")
     (root / REPORT).parent.mkdir()

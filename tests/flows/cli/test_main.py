@@ -170,6 +170,7 @@ def refuses_strangers(pid: int) -> str:
     return login
 
 
+@pytest.mark.usefixtures("prefect_home")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
 def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:
     """As on a terminal: all processes of the group get the signal."""
@@ -189,6 +190,7 @@ def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_home")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
 def test_a_killed_run_leaves_no_temporary_server(toy: Toy) -> None:
     toy.set(a="sleep")
