@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Tests run in two processes, a file at a time since its tests may share what is costly; tests/conftest.py orders them.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test test-slow test-line fuzz lint format clean
+.PHONY: help install demo test fast test-slow fast-and-slow test-all test-line fuzz lint format clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -15,11 +15,21 @@ install: .venv/.installed  ## points2model with ImageNet weights for small netwo
 demo: .venv/.installed  ## the whole line on the embedded data set; ends with workspace/report.html
 	$(BIN)/points2model demo
 
-test: .venv/.installed-test lint  ## linters, types, layering, then the fast tests
+test: .venv/.installed-test  ## linters, types, layering, and the fast tests beside them: mypy alone leaves a core idle
+	$(MAKE) --no-print-directory -j 2 lint fast
+
+fast: .venv/.installed-test  ## the fast tests alone
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: .venv/.installed-test  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 600 $(PARALLEL)
+
+# One session: what the tests share is made once, and the fast ones fill up the time of the longest slow one.
+fast-and-slow: .venv/.installed-test
+	$(BIN)/python -m pytest -m 'not line and not gpu and not fuzz' --timeout 600 $(PARALLEL)
+
+test-all: .venv/.installed-test  ## what CI runs: linters, fast and slow tests
+	$(MAKE) --no-print-directory -j 2 lint fast-and-slow
 
 test-line: .venv/.installed-test  ## whole lines with servers, workers, kills and clones; up to an hour
 	$(BIN)/python -m pytest -m line --timeout 3600
@@ -53,5 +63,6 @@ clean:  ## remove the environment and tool caches; workspace/ and the DVC cache 
 
 .venv/.installed-test: pyproject.toml | .venv/bin/python
 	@echo "installing into .venv: some minutes, several GB (torch)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
+	@# Python compiles what is imported, a fifth of 300 MB of source; pip would compile all of it, with one core.
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -e '.[test]'
 	@touch .venv/.installed $@

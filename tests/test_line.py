@@ -88,8 +88,11 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(tmp_path_factory.mktemp("project"))
+def project(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    (project.folder / ".prefect").mkdir()
+    shutil.copy(prefect_database, project.folder / ".prefect/prefect.db")
+    return project
 
 
 @pytest.fixture(scope="module")

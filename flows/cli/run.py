@@ -177,8 +177,19 @@ def _fetch_data(request: Request, console: Console) -> None:
         return  # the doctor or DVC reports it
 
 
+def _check_forced(request: Request) -> None:
+    if not request.force:
+        return
+    from flows.dvc.repo import DvcRepo
+
+    unknown = sorted(set(request.force) - set(DvcRepo(request.root).graph(request.target)))
+    if unknown:
+        raise TaskError(f"--force {unknown[0]}: no such stage at or above {request.target!r}")
+
+
 def _flow(request: Request, console: Console) -> Outcome:
     """Runs the flow in this process, with each stage's lines on the console."""
+    _check_forced(request)  # before Prefect, which takes seconds
     from flows.processes.prefect_local import use_local_prefect
 
     use_local_prefect(request.root)  # before Prefect is imported, which reads its settings then
@@ -188,15 +199,11 @@ def _flow(request: Request, console: Console) -> Outcome:
     from prefect.client.schemas.objects import State
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.dvc.repo import DvcRepo
     from flows.run.pipeline import StageFailed, annotation_to_model
     from flows.run.server import check_server
     from flows.run.stage import show_lines
 
     started = time.monotonic()
-    unknown = sorted(set(request.force) - set(DvcRepo(request.root).graph(request.target)))
-    if unknown:
-        raise TaskError(f"--force {unknown[0]}: no such stage at or above {request.target!r}")
     show_lines(
         lambda stage, line: console.print(
             f"[dim]{stage:>14} |[/dim] {escape(line.removeprefix(f'{stage}: '))}"

@@ -117,6 +117,7 @@ def test_processes_and_pieces_change_rounding_alone(
         assert row == pytest.approx(other, rel=1e-4, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_two_began_is_ended_by_one(
     line: tuple[Path, Params], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,13 +212,3 @@ def test_a_process_that_fails_ends_the_others(line: tuple[Path, Params], tmp_pat
     ended = step("train_student", folder, recipe)
     assert ended.returncode == 1
     assert ended.stderr.count(gone.name) == 1 and "Traceback" not in ended.stderr
-
-
-def test_too_few_images_for_the_processes(line: tuple[Path, Params], tmp_path: Path) -> None:
-    recipe = parallel_recipe(2, 3)
-    ended = step("train_teacher", copy_of(line, tmp_path), recipe)
-    assert ended.returncode == 1
-    assert (
-        "teacher.batch_size: found 5 images per step, expected at least 3 (teacher.accumulate) x 2"
-        in ended.stderr
-    )

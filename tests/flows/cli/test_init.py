@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ from tasks.common.installed_tool import FILE
 from tests.tasks.conftest import ROOT, tiny_recipe
 
 BAD_CLICK = {"id": 999_999, "image_id": 1, "category_id": 77, "point": [1, 1]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_timed_step() -> Iterator[None]:
+    """How many steps are timed changes the forecast's noise, and the time of each plan by half."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.planning.probe.STEPS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,9 @@ def test_the_plan_has_a_reason_for_each_value(project: tuple[Path, dict[str, Any
     lines = (root / "recipes" / "plan.yaml").read_text().splitlines()
     values = [line for line in lines if ": " in line and not line.startswith("#")]
     assert sum("  # " in line for line in values) > 40
-    assert 0 < sum(printed["seconds"].values()) < 1200
+    # 0.9 of the budget, however fast the machine is, or the least steps and a warning
+    short = any("--budget: 10 min 00 s isn't enough" in one for one in printed["warnings"])
+    assert (sum(printed["seconds"].values()) > 541) == short
 
 
 def test_a_second_plan_keeps_what_a_person_set(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from data.tables import Split
 from tasks.common.config import Params
+from tasks.common.errors import TaskError
 from tasks.training.setup import step_batches, training_data
 
 
@@ -39,3 +41,26 @@ def test_one_split_needs_no_share(line: tuple[Path, Params], monkeypatch: pytest
     steps = list(step_batches(dataset, params, params.teacher, "teacher", 0.5)(10))
     assert [batch["step"] for batch in steps] == [10, 11]
     assert all(len(batch["image_ids"]) == params.teacher.batch_size for batch in steps)
+
+
+@pytest.mark.parametrize(("accumulate", "processes"), [(3, 2), (1, 4), (5, 1)])
+def test_each_piece_of_each_process_has_an_image(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, accumulate: int, processes: int
+) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": processes}.items():
+        monkeypatch.setenv(name, str(value))
+    least = accumulate * processes
+    enough, fewer = (
+        params.teacher.model_copy(update={"accumulate": accumulate, "batch_size": size})
+        for size in (least, least - 1)
+    )
+    dataset = training_data([Split.open(Path("workspace/dataset/strong"))], params, enough, frozenset())
+    step_batches(dataset, params, enough, "teacher")
+    text = (
+        f"teacher.batch_size: found {least - 1} images per step, expected at least {accumulate} "
+        f"(teacher.accumulate) x {processes}"
+    )
+    with pytest.raises(TaskError, match=re.escape(text)):
+        step_batches(dataset, params, fewer, "teacher")
