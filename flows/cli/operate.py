@@ -30,6 +30,10 @@ def serve(
         int,
         typer.Option(min=0, max=65535, help="The port for reports, on 127.0.0.1; 0 takes a free one."),
     ] = REPORTS_PORT,
+    review_port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="The port for the review page, likewise."),
+    ] = 4244,
     name: Annotated[
         str, typer.Option(help="The deployment's name; each project on a shared server needs its own.")
     ] = "serve",
@@ -55,7 +59,7 @@ def serve(
 
     serve_project(
         Path.cwd(), params, port=None if login is None else port, login=login, reports_port=reports_port,
-        name=name, say=_log_to(console), stopped=_stopped_by_signals(),
+        review_port=review_port, name=name, say=_log_to(console), stopped=_stopped_by_signals(),
     )  # fmt: skip
 
 

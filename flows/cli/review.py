@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -29,12 +27,23 @@ def review(
     """
     from flows.processes.login import of_server
     from flows.serve.review.app import Project
-    from flows.serve.review.server import FILE, VARIABLE, address, listener, make_server, open_browser
+    from flows.serve.review.server import (
+        FILE,
+        VARIABLE,
+        address,
+        listener,
+        make_server,
+        open_browser,
+        user_name,
+    )
     from tasks.common.config import load_params
 
     console = Console(stderr=True, soft_wrap=True)
     root = Path.cwd()
-    project = Project(load_params(), root, user_name() if reviewer is None else reviewer)
+    name = user_name() if reviewer is None else reviewer
+    if reviewer is None and not name:
+        raise TaskError("this user has no name; choose one with --reviewer, e.g. --reviewer anna")
+    project = Project(load_params(), root, name)
     project.desk()
     login, is_new = of_server(root, FILE, VARIABLE)
     with listener(port) as listening:
@@ -47,15 +56,3 @@ def review(
             console.text(f"the page needs a login: {shown}")
         server.run([listening])
     console.print("ended; each decision is saved. The next `points2model run` honours them")
-
-
-def user_name() -> str:
-    """The user's name in the form of a reviewer's."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        name = ""
-    name = re.sub(r"[^a-z0-9._@+-]+", "-", name.lower()).strip("._@+-")[:64]
-    if not name:
-        raise TaskError("this user has no name; choose one with --reviewer, e.g. --reviewer anna")
-    return name

@@ -22,6 +22,7 @@ from flows.processes.children import stop_all, stream
 from flows.processes.server_process import COMMAND, HOST_SETTING, LOG, PORT_SETTING, server_environment
 from flows.processes.temporary_server import STARTUP
 from flows.serve.report_server import reports_served
+from flows.serve.review.server import review_served
 from flows.serve.run_log import RunLog
 from flows.serve.watch import EVENT, Watcher
 from tasks.common.config import OperateConfig, Params
@@ -231,6 +232,7 @@ def serve(
     port: int | None,
     login: str | None,
     reports_port: int,
+    review_port: int,
     name: str,
     say: Say,
     stopped: threading.Event,
@@ -244,6 +246,7 @@ def serve(
             server's address, and PREFECT_API_AUTH_STRING its login, before Prefect is imported, which reads them once.
         login: of the server to start.
         reports_port: for reports; if it is in use, or 0, a free one is taken.
+        review_port: for the review page, likewise.
         name: of the deployment.
         say: takes lines for people.
         stopped: ends serving.
@@ -268,6 +271,7 @@ def serve(
             server.start()
         ensure_gpu_limit()
         meanwhile.enter_context(reports_served(root, say, reports_port))
+        meanwhile.enter_context(review_served(root, params, say, review_port))
         deployment.start()
         say(f"serving annotation_to_model/{name}; the UI: {url.removesuffix('/api')}")
         say(_description(params.operate))

@@ -28,6 +28,8 @@ WITHOUT_MASK = 0.15
 JPEG_QUALITY = 92
 MOST_BYTES = 256 << 20
 """Of decoded images that are kept in memory."""
+TOLERANCE = 0.75
+"""Pixels by which an outline may deviate: enough for diagonals without stairs."""
 TRACED = 1024
 """Pixels a side on which masks are traced; larger windows are traced coarser."""
 
@@ -65,7 +67,7 @@ def paths(codes: Sequence[bytes], height: int, width: int, window: Window) -> li
     masks, which = decode_window(codes, height, width, rows, columns)
     found = [""] * len(codes)
     for mask, k in zip(masks, which.tolist(), strict=True):
-        rings = outlines(mask, 0.4)
+        rings = outlines(mask, TOLERANCE)
         found[k] = "".join(
             "M" + "L".join(f"{px * step + x:.6g} {py * step + y:.6g}" for px, py in ring.tolist()) + "Z"
             for ring in rings

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import re
 import socket
+import threading
 import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from data.errors import Fault
+from data.errors import DataError, Fault
 from data.storage import atomic_write
+from flows.processes.login import of_server
 from flows.processes.request_guard import HEADERS, Guard, own_names
 from flows.serve.review.app import Project, create_app
+from tasks.common.config import Params
 from tasks.common.errors import TaskError
 
 HOST, PORT = "127.0.0.1", 4244
@@ -85,3 +92,48 @@ def open_browser(root: Path, place: str, login: str) -> bool:
         return webbrowser.open(path.resolve().as_uri())
     except (webbrowser.Error, OSError):
         return False
+
+
+@contextmanager
+def review_served(root: Path, params: Params, say: Callable[[str], None], port: int) -> Iterator[None]:
+    """Serves the page in a thread meanwhile. If it can't be served, a line says why, and nothing is raised.
+
+    Args:
+        root: the project's folder.
+        params: of the project.
+        say: takes a line for people.
+        port: where it is in use, or 0, a free one is taken.
+    """
+    in_use = ""
+    try:
+        login, _ = of_server(root, FILE, VARIABLE)
+        project = Project(params, root, user_name() or "reviewer")
+        try:
+            listening = listener(port)
+        except TaskError:
+            in_use = f" (port {port} is in use; choose one with --review-port)"
+            listening = listener(0)
+    except (TaskError, DataError, OSError) as error:
+        say(f"the review page isn't served: {error}")
+        yield
+        return
+    with listening:
+        server = make_server(project, login, listening.getsockname()[1])
+        thread = threading.Thread(target=server.run, args=([listening],), name="review", daemon=True)
+        thread.start()
+        place = f"that of {VARIABLE}" if VARIABLE in os.environ else f"it is in {FILE}"
+        say(f"review: {address(listening)}{in_use}; it needs a login: {place}")
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            thread.join(2 * SHUTDOWN)
+
+
+def user_name() -> str:
+    """The user's name in the form of a reviewer's; "" if there is none."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        name = ""
+    return re.sub(r"[^a-z0-9._@+-]+", "-", name.lower()).strip("._@+-")[:64]

@@ -163,6 +163,7 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
             port=None,
             login=None,
             reports_port=0,
+            review_port=0,
             name="x",
             say=print,
             stopped=threading.Event(),
