@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import time
 from pathlib import Path
@@ -37,6 +38,13 @@ def test_a_port_that_is_in_use_is_told(project: Path, params: Params) -> None:
             listener(port)
         with review_served(project, params, said.append, port):
             assert f"port {port} is in use" in said[0] and f"{HOST}:{port}/" not in said[0]
+
+
+def test_responses_do_not_wait_for_confirmations() -> None:
+    with listener(0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_a_login_that_others_can_read_is_told_and_serving_goes_on(project: Path, params: Params) -> None:
