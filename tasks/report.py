@@ -205,7 +205,7 @@ def fairness(teacher: Mapping[str, Any], student: Mapping[str, Any], first: bool
 def _training(meta: Mapping[str, Any], first: bool) -> dict[str, Any]:
     # These don't change how a network learns, or are the labels themselves. The page mentions held-out images apart.
     aside = {"stage", "milestones", "checkpoint_every", "log_every", "masks", "min_score", "weight_by_score"}
-    aside |= {"holdout", "unusable", "strong_share", "classes_from"}
+    aside |= {"holdout", "unusable", "strong_share", "strong_end", "classes_from"}
     training = {"start": "scratch", **meta["training"]}  # a teacher has no key `start`
     if first and training["start"] == "promoted":
         training["start"] = "scratch"

@@ -87,6 +87,7 @@ def train(
         "train_student" if earlier is None else earlier.stage, params, params.student, splits, workspace, out,
         held_out=None if earlier is None else earlier.held_out,
         first_share=params.student.strong_share,
+        first_end=params.student.strong_end,
         initial=before or _initial(params, workspace, earlier is not None),
         runs=runs,
         once=once,

@@ -6,6 +6,7 @@ N images, K instances, H0 x W0 original size, h x w after resizing, H x W padded
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypedDict
 
 import numpy as np
@@ -300,3 +301,28 @@ class MixedSampler(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         for own, others in zip(*self.parts, strict=True):
             yield own + [(self.first + index, draw_seed) for index, draw_seed in others]
+
+
+class EndSampler(Sampler[list[Key]]):
+    """The batches of another sampler, and from a step on those of the data set's first part alone.
+
+    Args:
+        before: yields the steps from `start_step` on.
+        turn: the first step with samples of the first part alone.
+        first: number of samples of the first part.
+        batch_size, seed, steps, start_step: as StepSampler's; the same as of `before`.
+    """
+
+    def __init__(
+        self, before: Sampler[list[Key]], turn: int, first: int, batch_size: int, seed: int, steps: int,
+        start_step: int = 0,
+    ) -> None:  # fmt: skip
+        self.before, self.mixed = before, max(0, turn - start_step)
+        self.end = StepSampler(first, batch_size, seed, steps, max(start_step, turn))
+
+    def __len__(self) -> int:
+        return self.mixed + len(self.end)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        yield from islice(self.before, self.mixed)
+        yield from self.end

@@ -159,6 +159,7 @@ def train_detector(
     milestones: tuple[int, ...] = (),
     held_out: frozenset[int] | None = None,
     first_share: float | None = None,
+    first_end: float = 0.0,
     initial: Path | None = None,
     runs: Path | None = None,
     once: bool = False,
@@ -168,6 +169,7 @@ def train_detector(
     Args:
         held_out: ids of images that are excluded from training and listed in held_out.json; None writes no such file.
         first_share: fraction of each batch from the first split; None: all images are drawn equally often.
+        first_end: fraction of the steps, at the end, with images of the first split alone.
         initial: the checkpoint to start from (tasks/training/start.py); None: random weights by `params.seed`, the same
             for teacher and student.
         runs: the folder of what an interrupted run resumes from; None: workspace/runs/STAGE.
@@ -188,7 +190,7 @@ def train_detector(
         name=stage,
         model=model,
         pieces=detector_pieces(config, device, training, params.seed),
-        batches=step_batches(dataset, params, training, section_of(stage), first_share),
+        batches=step_batches(dataset, params, training, section_of(stage), first_share, first_end),
         config=training,
         device=device,
         run_folder=runs or run_folder(workspace, stage),

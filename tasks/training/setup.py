@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from data.images.content import sha256
-from data.samples.dataset import Batch, InstanceDataset, Key, MixedSampler, StepSampler
+from data.samples.dataset import Batch, EndSampler, InstanceDataset, Key, MixedSampler, StepSampler
 from data.samples.sharding import StepDataset
 from data.samples.transforms import AugmentConfig
 from data.tables import Split
@@ -91,11 +91,13 @@ def step_batches(
     training: TrainConfig,
     section: str,
     first_share: float | None = None,
+    first_end: float = 0.0,
 ) -> Callable[[int], Iterable[StepBatch]]:
     """From a step's number to this process's parts of the batches of that and all later steps; see `StepSampler`.
 
     With `first_share`, about that fraction of each batch, at least one sample and not all, is from the first split; see
-    `MixedSampler`. It has no effect with a single split.
+    `MixedSampler`. The last steps, a share of `first_end`, have images of the first split alone. Neither has an effect
+    with a single split.
 
     Raises:
         TaskError: a batch is too small for an image in every piece of every process; names `section` of params.yaml.
@@ -109,12 +111,15 @@ def step_batches(
         )
 
     def batches(first: int) -> Iterable[StepBatch]:
-        sampler: StepSampler | MixedSampler
+        sampler: StepSampler | MixedSampler | EndSampler
         if first_share is None or own == n or size == 1:
             sampler = StepSampler(n, size, params.seed, training.steps, first)
         else:
             own_size = min(max(1, round(first_share * size)), size - 1)
             sampler = MixedSampler(own, n, own_size, size, params.seed, training.steps, first)
+        turn = round(training.steps * (1 - first_end))
+        if own < n and turn < training.steps:
+            sampler = EndSampler(sampler, turn, own, size, params.seed, training.steps, first)
         mine = StepDataset(dataset, processes.index(), processes.count())
         made: Iterable[Batch] = loader(mine, sampler, params.runtime.workers)
         for step, batch in enumerate(made, start=first):

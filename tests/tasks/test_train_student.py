@@ -87,8 +87,13 @@ def test_a_share_of_each_batch_is_strong(place: tuple[Path, Params], monkeypatch
     mixed = (workspace / "student" / "model.safetensors").read_bytes()
     run(student_with(params, strong_share=None), workspace)
     assert mixed != (workspace / "student" / "model.safetensors").read_bytes()
+    seen.clear()
+    run(student_with(params, strong_share=0.5, strong_end=0.25), workspace)
+    steps, size = params.student.steps, params.student.batch_size
+    mixed_steps = round(0.75 * steps)
+    assert seen == [size // 2] * mixed_steps + [size] * (steps - mixed_steps) and mixed_steps < steps
     # With strong images alone there is nothing to share.
-    run(student_with(params, strong_share=0.5, masks="none"), workspace)
+    run(student_with(params, strong_share=0.5, strong_end=0.25, masks="none"), workspace)
 
 
 def test_clicks_reach_the_students_batches(

@@ -234,6 +234,7 @@ class StudentConfig(DetectorTrainConfig):
     learn `background`.
     `strong_share`: the share of strong images, whose masks are true, in each batch; null: every image is drawn equally
     often [null].
+    `strong_end`: the share of the steps, at the end, that see strong images alone [0].
     `start`: also from the `teacher`'s weights, or from those of the model that was `promoted` when this round began
     (docs/registry.md) [scratch].
     """
@@ -244,6 +245,7 @@ class StudentConfig(DetectorTrainConfig):
     classes_from: Literal["mask", "click"]
     unusable: Literal["ignore", "background"]
     strong_share: Annotated[Number, Field(gt=0, lt=1)] | None
+    strong_end: Annotated[Number, Field(ge=0, lt=1)]
     start: Literal["scratch", "teacher", "promoted", "checkpoint"]
 
     @property

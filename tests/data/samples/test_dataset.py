@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from data.errors import DataError
 from data.images.read import read_image
-from data.samples.dataset import InstanceDataset, MixedSampler, StepSampler, collate
+from data.samples.dataset import EndSampler, InstanceDataset, MixedSampler, StepSampler, collate
 from data.tables import IMAGES, INSTANCES, Category, Split, write_split
 from tests.data.conftest import CATEGORIES, images_table, instances_table, tiny_masks
 from tests.data.samples.test_transforms import STILL, WILD, changed
@@ -263,6 +263,15 @@ def test_mixed_batches_keep_their_parts(data: st.DataObject, seed: int, start: i
             assert sorted(indices[at : at + length]) == list(range(offset, offset + length))
     draws = [draw for batch in whole for _, draw in batch]
     assert len(set(draws)) == len(draws)
+
+
+@pytest.mark.parametrize("turn", [0, 7, 20])
+@pytest.mark.parametrize("start", [0, 5, 7, 12, 20])
+def test_the_end_is_of_the_first_part(turn: int, start: int) -> None:
+    mixed, strong = list(MixedSampler(4, 9, 1, 3, 0, 20)), list(StepSampler(4, 3, 0, 20))
+    sampler = EndSampler(MixedSampler(4, 9, 1, 3, 0, 20, start), turn, 4, 3, 0, 20, start)
+    assert list(sampler) == [*mixed[:turn], *strong[turn:]][start:]
+    assert len(sampler) == 20 - start
 
 
 @pytest.mark.parametrize(
