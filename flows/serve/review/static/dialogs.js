@@ -60,7 +60,7 @@ export function showKeys(classes, changed) {
     } }, node("kbd", {}, shown(key) || "none"))));
   open(
     node("h2", {}, "Keys"), node("p", {}, "Press one to change it; a key that is in use changes places. They are kept in this browser."),
-    node("table", {}, node("tbody", {},
+    node("table", { class: "keys" }, node("tbody", {},
       ...Object.entries(ACTIONS).map(([name, [, text, more]]) => row(name, keyOf(name), text, more)),
       ...classes.slice(0, 20).map((name, n) => row(`class ${n}`, classKey(n), name)))),
     buttons(node("button", { type: "button", onclick: () => { resetKeys(); changed(); showKeys(classes, changed); } }, "As they were"), close()),

@@ -8,6 +8,9 @@ import { drawImage, placeOf } from "./picture.js";
 const LONGEST = 2048;
 const BUTTONS = ["add", "complete", "previous", "next", "undo", "image"];
 const ID_BYTES = 8;
+const MOST_ZOOM = 40;
+const STILL = 4; // pixels of the screen by which a click may move
+const SETTLED = 250; // milliseconds after which a zoomed part is fetched
 
 function newId() {
   return [...crypto.getRandomValues(new Uint8Array(ID_BYTES))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -20,18 +23,74 @@ export class WholeImage {
     this.does = does;
     this.adding = false;
     this.category = page.shown?.decided_category ?? page.shown?.category ?? page.classes[0];
-    this.onClick = (event) => this.click(event);
+    this.on = {
+      click: (event) => this.click(event), wheel: (event) => this.zoom(event),
+      pointerdown: (event) => { this.press = { x: event.clientX, y: event.clientY, view: this.view, moved: false }; },
+      pointermove: (event) => this.pan(event),
+    };
   }
 
   async open(id) {
     const whole = await this.does.ask(() => get(`images/${id}`));
     const url = URL.createObjectURL(await this.does.ask(() => pictureOf(id, [0, 0, whole.image.width, whole.image.height], LONGEST)));
-    if (this.url) URL.revokeObjectURL(this.url);
-    Object.assign(this, { whole, url });
+    this.forget();
+    Object.assign(this, { whole, url, view: [0, 0, whole.image.width, whole.image.height], press: null });
     $("picture").hidden = false;
     $("empty").hidden = true;
-    $("picture").addEventListener("click", this.onClick);
+    for (const [name, does] of Object.entries(this.on)) $("picture").addEventListener(name, does, { passive: false });
     this.draw();
+  }
+
+  forget() {
+    clearTimeout(this.settling);
+    for (const one of [this.url, this.detail?.url]) if (one) URL.revokeObjectURL(one);
+    this.detail = null;
+  }
+
+  get isZoomed() {
+    return this.view[2] < this.whole.image.width;
+  }
+
+  // Shows a part, within the image; its picture follows.
+  look([x, y, w, h]) {
+    const { width, height } = this.whole.image;
+    this.view = [Math.min(Math.max(0, x), width - w), Math.min(Math.max(0, y), height - h), w, h];
+    $("picture").setAttribute("viewBox", this.view.join(" "));
+    clearTimeout(this.settling);
+    this.settling = setTimeout(() => this.sharpen().catch(() => {}), SETTLED);
+  }
+
+  async sharpen() {
+    const { image } = this.whole;
+    const old = this.detail;
+    const [x, y, w, h] = this.view.map(Math.floor);
+    const window = [x, y, Math.min(w + 2, image.width - x), Math.min(h + 2, image.height - y)];
+    const isCoarse = Math.max(image.width, image.height) > LONGEST && this.isZoomed;
+    const detail = isCoarse ? { window, url: URL.createObjectURL(await pictureOf(image.id, window, LONGEST)) } : null;
+    if (this.page.whole !== this || image !== this.whole.image) return;
+    this.detail = detail;
+    this.draw();
+    if (old) URL.revokeObjectURL(old.url);
+  }
+
+  zoom(event) {
+    event.preventDefault();
+    const { width, height } = this.whole.image;
+    const at = placeOf($("picture"), event, width, height);
+    if (!at) return;
+    const [x, y, w] = this.view;
+    const wide = Math.min(width, Math.max(width / MOST_ZOOM, w * (event.deltaY > 0 ? 1.25 : 0.8)));
+    const scale = wide / w;
+    this.look([at[0] - (at[0] - x) * scale, at[1] - (at[1] - y) * scale, wide, (wide * height) / width]);
+  }
+
+  pan(event) {
+    if (!this.press || !(event.buttons & 1)) return;
+    const [dx, dy] = [event.clientX - this.press.x, event.clientY - this.press.y];
+    if (Math.hypot(dx, dy) > STILL) this.press.moved = true;
+    const scale = 1 / $("picture").getScreenCTM().a;
+    const [x, y, w, h] = this.press.view;
+    if (this.press.moved && this.isZoomed) this.look([x - dx * scale, y - dy * scale, w, h]);
   }
 
   async reload() {
@@ -40,9 +99,9 @@ export class WholeImage {
   }
 
   close() {
-    $("picture").removeEventListener("click", this.onClick);
+    for (const [name, does] of Object.entries(this.on)) $("picture").removeEventListener(name, does);
     $("picture").classList.remove("adding");
-    URL.revokeObjectURL(this.url);
+    this.forget();
   }
 
   get completedByMe() {
@@ -52,7 +111,7 @@ export class WholeImage {
   draw() {
     const { image, objects, complete } = this.whole;
     $("picture").classList.toggle("adding", this.adding);
-    drawImage($("picture"), this.whole, this.url, (one, event) => this.chosen(one, event));
+    drawImage($("picture"), this.whole, this.url, this.view, this.detail, (one, event) => this.chosen(one, event));
     const decided = objects.filter((one) => one.decided).length;
     $("about").replaceChildren(
       node("h2", {}, image.name, node("small", {}, `${image.width} x ${image.height} pixels`)),
@@ -60,7 +119,7 @@ export class WholeImage {
         node("li", {}, complete.length ? `complete, says ${complete.join(", ")}` : "not marked as complete")),
       node("p", { class: "file" }, this.adding
         ? `Each click adds an object of the class below. ${shown(keyOf("add"))} ends it.`
-        : `Click an object to see it alone. ${shown(keyOf("add"))}: add objects that have no click.`),
+        : `Click an object to see it alone. ${shown(keyOf("add"))}: add objects that have no click. The wheel zooms.`),
     );
     showClasses(this.page.classes, this.category, (name) => { this.category = name; this.draw(); });
     $("said").replaceChildren();
@@ -103,14 +162,14 @@ export class WholeImage {
   }
 
   chosen(one, event) {
-    if (this.adding) return;
+    if (this.adding || this.press?.moved) return;
     event.stopPropagation();
     if (!one.added) this.does.openObject(one.id);
     else say(`Added by ${one.by}: ${one.category}. ${one.by === this.page.reviewer ? "Undo takes it back." : ""}`, true);
   }
 
   async click(event) {
-    const place = this.adding && placeOf($("picture"), event, this.whole.image.width, this.whole.image.height);
+    const place = this.adding && !this.press?.moved && placeOf($("picture"), event, this.whole.image.width, this.whole.image.height);
     if (!place || this.page.busy) return;
     this.page.busy = true;
     try {

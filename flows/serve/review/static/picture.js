@@ -50,10 +50,15 @@ export function drawObject(svg, object, url) {
   if (object.click) click(svg, object.click, size, "main", "the click");
 }
 
-export function drawImage(svg, whole, url, onObject) {
-  const window = [0, 0, whole.image.width, whole.image.height];
-  start(svg, url, window);
-  const size = unit(svg, window);
+// `view`: the part that is shown; `detail`: a sharper picture of a part, {window, url}, or null.
+export function drawImage(svg, whole, url, view, detail, onObject) {
+  start(svg, url, [0, 0, whole.image.width, whole.image.height]);
+  svg.setAttribute("viewBox", view.join(" "));
+  if (detail) {
+    const [x, y, width, height] = detail.window;
+    svg.append(element("image", { href: detail.url, x, y, width, height, preserveAspectRatio: "none" }));
+  }
+  const size = unit(svg, view);
   for (const one of whole.objects) {
     const state = one.contradicted ? "contradicted" : one.verdict ?? (one.added ? "add" : "");
     const text = `${one.category}${state ? `: ${state}` : ""}`;
