@@ -11,7 +11,7 @@ import numpy as np
 
 from data.decisions.record import Click, Decision, Mask
 from data.decisions.store import DecisionLog
-from data.decisions.words import described
+from data.decisions.words import Word, described
 from data.errors import DataError, Fault
 from data.masks.rle import IntArray
 from tasks.common.config import Params
@@ -183,6 +183,15 @@ class Desk:
         for one_shown, code in zip(shown, codes, strict=True):
             one_shown["path"] = next(traced) if code else ""
         return {"image": self.image_facts(image), "row": image, "objects": shown, "complete": complete}
+
+    def words(self, image: int) -> dict[str, Word]:
+        """What counts on the objects of an image, by its row; on those that reviewers added too."""
+        names = [self.objects.ids[n] for n in self.objects.of_image(image)]
+        with self._lock:
+            self._ledger.refresh()
+            names += self._ledger.added.get(image, ())
+            found = {name: self._ledger.standing(name).word for name in names}
+        return {name: word for name, word in found.items() if word.parts()}
 
     def now(self, reviewer: str) -> dict[str, Any]:
         """How far things are."""
