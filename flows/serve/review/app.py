@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from data.decisions.record import check_reviewer
 from data.errors import DataError
 from data.masks.rle import IntArray
+from flows.serve.review.mending import Mender, mending_router
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.review.desk import Desk
@@ -153,6 +154,8 @@ def create_app(project: Project) -> FastAPI:
 
     _add_reading(app, project)
     _add_deciding(app, project)
+    mender = Mender(project.params, project.root, lambda image: project.desk().words(image))
+    app.include_router(mending_router(mender, lambda image: _size(project.desk(), image)), prefix="/api")
 
     @app.get("/")
     def page() -> FileResponse:
@@ -261,6 +264,12 @@ def _add_deciding(app: FastAPI, project: Project) -> None:
         fields = request.model_dump(exclude={"reviewer", "action"}, exclude_none=True)
         made = desk.decide(request.reviewer, request.action, fields)
         return {"id": made.id, "object": made.object, "now": desk.now(request.reviewer)}
+
+
+def _size(desk: Desk, image_id: int) -> tuple[int, int]:
+    """Height and width of an image."""
+    width, height = desk.image_size(_row(desk, image_id))
+    return height, width
 
 
 def _row(desk: Desk, image_id: int) -> int:

@@ -2,6 +2,7 @@
 // decision is on the disk.
 
 import { get, post, Refused, untilAnswered } from "./api.js";
+import { Editor } from "./editor.js";
 import { askLogin, askReviewer, chooseClass, makeFilters, showKeys } from "./dialogs.js";
 import { WholeImage } from "./image.js";
 import { actionOf, keyOf, normal } from "./keys.js";
@@ -9,7 +10,7 @@ import { $, node, number, say, saved, showActions, showClasses, showObject, show
 import { drawObject } from "./picture.js";
 import { isGone, Queue, withPicture } from "./queue.js";
 
-const BUTTONS = ["accept", "reject", "skip", "previous", "next", "undo", "image"];
+const BUTTONS = ["accept", "reject", "skip", "previous", "next", "undo", "edit", "image"];
 const LOOK_EVERY = 10000; // milliseconds: what others decided
 
 const page = {
@@ -112,7 +113,7 @@ function fetchAhead() {
   queue.undecided(position + 1).then((next) => {
     if (next === null || next === position) return;
     page.next = { queue: queue.name, after: position, position: next };
-    queue.at(next).catch(() => {});
+    queue.at(next).then(({ object }) => { if (page.edited) encodeAhead(object); }).catch(() => {});
   }).catch(() => {});
 }
 
@@ -131,7 +132,7 @@ function show({ object, url }) {
 
 function buttons() {
   showActions(BUTTONS, run, (name) => (name === "accept" && !page.shown?.mask) || (name === "undo" && !page.now?.last) ||
-    (!page.shown && ["accept", "reject", "skip", "previous", "next", "image"].includes(name)));
+    (!page.shown && ["accept", "reject", "skip", "previous", "next", "edit", "image"].includes(name)));
 }
 
 function showEmpty() {
@@ -243,6 +244,35 @@ function closeImage() {
   else showEmpty();
 }
 
+const encodeAhead = (object) => post("draw/ahead", { image: object.image.id, object: object.id }).catch(() => {});
+
+const editor = new Editor($("editor"), {
+  ask,
+  save: (action, fields) => act(async () => {
+    const { object } = editor;
+    await decide(action, { ...on(object), ...fields });
+    closeEditor();
+    saved(`saved: ${action}`);
+    page.queue.forget(page.position);
+    await onward();
+  }),
+  back: closeEditor,
+});
+page.editor = editor;
+
+async function openEditor() {
+  if (!page.shown) return;
+  page.edited = true;
+  document.body.dataset.editing = "yes";
+  await editor.open(page.shown);
+}
+
+function closeEditor() {
+  editor.close();
+  document.body.dataset.editing = "";
+  redraw();
+}
+
 function toggleFilters() {
   const form = $("filters");
   form.hidden = !form.hidden;
@@ -257,12 +287,12 @@ function redraw() {
 
 // Runs an action, or sets a class: {class: n} or {name}.
 function run(action) {
-  if (action === undefined || $("dialog").open) return;
+  if (action === undefined || $("dialog").open || editor.isOpen) return;
   if (action === "filters") return toggleFilters();
   if (page.whole) return act(() => page.whole.run(action));
   const name = typeof action === "object" ? action.name ?? page.classes[action.class] : null;
   const does = {
-    accept: () => verdict("accept"), reject: () => verdict("reject"), skip: onward, undo,
+    accept: () => verdict("accept"), reject: () => verdict("reject"), skip: onward, undo, edit: openEditor,
     previous: () => go(Math.max(0, page.inQueue ? page.position - 1 : page.position)),
     next: () => go(Math.min(page.queue.total - 1, page.inQueue ? page.position + 1 : page.position)),
     image: openImage, class: () => chooseClass(page.classes, (chosen) => act(() => setClass(chosen))),
@@ -272,7 +302,7 @@ function run(action) {
 }
 
 async function look() {
-  if (page.busy || document.hidden || !page.now) return;
+  if (page.busy || document.hidden || !page.now || editor.isOpen) return;
   try {
     const now = await get(`now?reviewer=${encodeURIComponent(page.reviewer)}`);
     const changed = now.version !== page.now.version;
@@ -298,7 +328,7 @@ async function notices() {
 }
 
 addEventListener("keydown", (event) => {
-  if ($("dialog").open || event.target.closest("input, select, textarea, #editor")) {
+  if (editor.isOpen || $("dialog").open || event.target.closest("input, select, textarea")) {
     if (event.key === "Escape") event.target.blur?.();
     return;
   }
