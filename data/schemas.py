@@ -114,6 +114,17 @@ PSEUDO = pa.schema(
         ("contains_point", pa.bool_()),
     ]
 )
+SENT = pa.schema(
+    [
+        ("object_id", pa.string()),  # a point's id, or an added object's
+        ("image", pa.string()),  # file_name
+        ("category", pa.string()),  # name
+        ("height", pa.int32()),  # of the image
+        ("width", pa.int32()),
+        ("rle_counts", pa.binary()),
+        ("score", pa.float32()),  # null for masks that a person accepted or drew
+    ]
+)
 PREDICTIONS = pa.schema(
     [
         ("image_id", pa.int64()),

@@ -30,12 +30,13 @@ from data.schemas import (
     PREDICTIONS,
     PSEUDO,
     REJECTED,
+    SENT,
 )
 
 __all__ = [
-    "CLICKED_INSTANCES", "DECISIONS", "IMAGES", "INSTANCES", "POINTS", "PREDICTIONS", "PSEUDO", "REJECTED", "Category",
-    "DataError", "Fault", "Split", "class_indices", "concat_instances", "read_arrow", "read_parquet", "stream_parquet",
-    "write_arrow", "write_parquet", "write_split",
+    "CLICKED_INSTANCES", "DECISIONS", "IMAGES", "INSTANCES", "POINTS", "PREDICTIONS", "PSEUDO", "REJECTED", "SENT",
+    "Category", "DataError", "Fault", "Split", "class_indices", "concat_instances", "read_arrow", "read_parquet",
+    "stream_parquet", "write_arrow", "write_parquet", "write_split",
 ]  # fmt: skip
 
 FORMAT = 1

@@ -14,6 +14,7 @@ from data.annotations.scalabel.out import write_scalabel
 from data.annotations.strict_json import to_json
 from data.annotations.writers.cvat import write_cvat
 from data.annotations.writers.label_maps import write_label_maps
+from data.annotations.writers.label_studio import LOCAL_FILES, write_label_studio
 from data.annotations.writers.yolo import write_yolo
 from data.masks import rle
 from data.tables import Category
@@ -26,18 +27,30 @@ EXPORTS = {
     "yolo-seg": "",
     "cvat": ".xml",
     "label-maps": "",
+    "label-studio": "",
 }
 """Formats, and the ending of the file that is written; of a folder none."""
-NO_CROWDS = ("yolo-seg", "cvat", "label-maps")
+NO_CROWDS = ("yolo-seg", "cvat", "label-maps", "label-studio")
 """Formats without regions to ignore, which are left out."""
 ONE_FILE_AN_IMAGE = ("bdd-bitmask", "yolo-seg", "label-maps")
 """Formats with files that are named after the images, without their suffix."""
 
 
 def write_frames(
-    folder: Path, name: str, format: str, frames: Iterable[Frame], categories: Sequence[Category]
+    folder: Path,
+    name: str,
+    format: str,
+    frames: Iterable[Frame],
+    categories: Sequence[Category],
+    *,
+    image_url: str = LOCAL_FILES,
+    attributes: bool = False,
 ) -> dict[str, Any]:
     """Write frames in one of the formats `EXPORTS`: the file `folder`/`name` with its ending, or a folder of that name.
+
+    Args:
+        image_url: of label-studio: what precedes an image's name in its address.
+        attributes: of coco: score and point_id are attributes too, which CVAT and Datumaro keep.
 
     Returns:
         Counts: images, labels, and what the format can't hold: hidden labels and covered pixels where masks can't
@@ -58,12 +71,15 @@ def write_frames(
     if format == "yolo-seg":
         path.mkdir()
         write_yolo(path, counted, categories)
+    elif format == "label-studio":
+        path.mkdir()
+        write_label_studio(path, counted, categories, image_url)
     elif format == "cvat":
         write_cvat(path, counted, categories)
     elif format == "scalabel":
         write_scalabel(path, counted, categories)
     elif format == "coco":
-        write_coco_frames(path, counted, categories)
+        write_coco_frames(path, counted, categories, attributes)
     else:
         write_results_frames(path, counted)
     return {"images": counted.images, "labels": counted.labels} | counted.left_out()
@@ -91,11 +107,13 @@ class _Counted:
         return {"crowds_left_out": self._left_out} if self._left_out else {}
 
 
-def write_coco_frames(path: Path, frames: Iterable[Frame], categories: Iterable[Category]) -> None:
+def write_coco_frames(
+    path: Path, frames: Iterable[Frame], categories: Iterable[Category], attributes: bool = False
+) -> None:
     """Write a COCO instances file, masks as compressed RLE, one annotation a line.
 
     Fields that COCO doesn't have are added: `attributes` for the flags, as CVAT does, and `score` and `point_id` of
-    pseudo labels.
+    pseudo labels; with `attributes` these are also there.
     """
     images: list[dict[str, Any]] = []
     with storage.atomic_write(path) as partial, partial.open("w", encoding="utf-8") as out:
@@ -105,19 +123,24 @@ def write_coco_frames(path: Path, frames: Iterable[Frame], categories: Iterable[
             size = {"width": frame.width, "height": frame.height}
             images.append({"id": frame.image_id, "file_name": frame.file_name, **size})
             for label in frame.labels:
-                out.write(("\n" if first else ",\n") + to_json(_annotation(label, frame)))
+                out.write(("\n" if first else ",\n") + to_json(_annotation(label, frame, attributes)))
                 first = False
         out.write('\n],"images":' + to_json(images))
         table = [{"id": category.id, "name": category.name} for category in sorted(categories)]
         out.write(',"categories":' + to_json(table) + "}\n")
 
 
-def _annotation(label: Label, frame: Frame) -> dict[str, Any]:
+def _annotation(label: Label, frame: Frame, attributes: bool) -> dict[str, Any]:
     row = _mask(label, frame)
     area = rle.area(label.counts, frame.height, frame.width) if label.area is None else label.area
     row = {"id": label.label_id, **row, "area": area, "iscrowd": int(label.iscrowd)}
+    named: dict[str, Any] = {}
     if label.flags - {"crowd"}:  # iscrowd holds that one
-        row["attributes"] = dict.fromkeys(sorted(label.flags), True)
+        named |= dict.fromkeys(sorted(label.flags), True)
+    if attributes:
+        named |= label.attributes()
+    if named:
+        row["attributes"] = named
     if label.score is not None:
         row["score"] = label.score
     if label.point_id is not None:

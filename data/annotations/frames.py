@@ -60,6 +60,11 @@ class Label:
         """Whether it is a region to ignore."""
         return bool(self.flags & {"crowd", "ignored"})
 
+    def attributes(self) -> dict[str, str | float]:
+        """point_id and score, those that it has."""
+        found = {"point_id": self.point_id, "score": self.score}
+        return {name: value for name, value in found.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Frame:

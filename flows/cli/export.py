@@ -14,7 +14,7 @@ from tasks.common.errors import TaskError
 EXAMPLE = (
     "Example: points2model export --format coco --out labels   |   points2model export --what predictions --format "
     "scalabel --out found   |   points2model export --what file --annotations bitmasks/train --images images/10k "
-    "--format coco --out converted"
+    "--format coco --out converted   |   points2model export --to cvat --out to-cvat"
 )
 
 
@@ -28,6 +28,16 @@ class Format(StrEnum):
     yolo_seg = "yolo-seg"
     cvat = "cvat"
     label_maps = "label-maps"
+    label_studio = "label-studio"
+
+
+class Tool(StrEnum):
+    """Label tools, or formats that they read, whose corrections `review --import` reads."""
+
+    cvat = "cvat"
+    label_studio = "label-studio"
+    coco = "coco"
+    yolo_seg = "yolo-seg"
 
 
 class What(StrEnum):
@@ -55,8 +65,15 @@ class Model(StrEnum):
 
 
 def export(
-    format: Annotated[Format, typer.Option(help="The format of the files.")],
     out: Annotated[Path, typer.Option(help="The folder to write; an earlier export in it is replaced.")],
+    format: Annotated[Format | None, typer.Option(help="The format of the files.")] = None,
+    to: Annotated[
+        Tool | None,
+        typer.Option(
+            help="Instead of --format: the pseudo masks, with all decisions of reviewers, to be corrected in a label "
+            "tool and read back by `points2model review --import`."
+        ),
+    ] = None,
     what: Annotated[
         What,
         typer.Option(help="Pseudo labels, the masks ingested, predictions on the val images, or a file."),
@@ -81,30 +98,46 @@ def export(
     images: Annotated[
         Path | None, typer.Option(help="With --what file: the image root, where sizes or names are missing.")
     ] = None,
+    image_url: Annotated[
+        str | None,
+        typer.Option(
+            help="With label-studio: what precedes an image's name in its address, e.g. s3://bucket/images/. Default: "
+            "files that Label Studio's server reads from its own disk."
+        ),
+    ] = None,
+    params: Annotated[
+        Path, typer.Option(help="With --to: the settings, which name the folder of decisions.")
+    ] = Path("params.yaml"),
     workspace: Annotated[Path, typer.Option(help="The pipeline's workspace.")] = Path("workspace"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write masks as COCO, Scalabel, BDD100K bitmasks, YOLO, CVAT XML or label maps; or convert a file of labels.
+    """Write masks for other tools: COCO, YOLO, CVAT, Label Studio and others; or convert a file of labels.
 
     Pseudo labels have their score and point_id, where the format has a place for them. Masks are exact in all formats
     but YOLO's polygons. In bitmasks and label maps they can't overlap: the mask with the higher score, else the later
-    one, is on top, and covered pixels are counted. See docs/masks.md.
+    one, is on top, and covered pixels are counted. See docs/masks.md; for --to, docs/round-trip.md.
     """
     from data.annotations.export import EXPORTS
+    from data.annotations.writers.label_studio import LOCAL_FILES
     from flows.registry.current import promoted_predictions
+    from tasks.common.config import load_params
     from tasks.reporting.figures import count
-    from tasks.tools.export_labels import ExportRequest, export_labels
+    from tasks.tools.export_labels import LABELS_FILE, ExportRequest, export_labels
     from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
+    chosen = str(to or format)
+    if (format is None) == (to is None):
+        raise TaskError("expected one of --format, for the labels as they are, and --to, for a label tool")
+    decisions = None if to is None else Path(load_params(params).review.decisions)
     try:
         whose = model.value
         if what is What.predictions and model is Model.promoted:
             whose, explanation = promoted_predictions(workspace)
             console.text(explanation)
         request = ExportRequest(
-            what=what.value, format=format.value, masks=masks.value, min_score=min_score, model=whose,
-            annotations=annotations, images=images,
+            what=what.value, format=chosen, masks=masks.value, min_score=min_score, model=whose,
+            annotations=annotations, images=images, decisions=decisions, image_url=image_url or LOCAL_FILES,
         )  # fmt: skip
         summary = export_labels(request, out, workspace)
     except OSError as error:
@@ -112,16 +145,21 @@ def export(
     if as_json:
         print_json(summary)
     for name, counts in summary["parts"].items():
-        target = out / f"{name}{EXPORTS[format.value]}"
+        target = out / f"{name}{EXPORTS[chosen]}"
         facts = f"{count(counts['labels'], 'mask')} on {count(counts['images'], 'image')}"
         least = f" with a score of {summary['min_score']:g} or more" if summary["min_score"] else ""
         console.text(f"{target}: {facts}{least}")
         if crowds := counts.get("crowds_left_out"):
-            console.note(f"{format.value} has no regions to ignore: {count(crowds, 'crowd')} left out")
+            console.note(f"{chosen} has no regions to ignore: {count(crowds, 'crowd')} left out")
         hidden = counts.get("hidden_labels")
         if hidden or counts.get("covered_pixels"):
             lost = f"; {len(hidden):,} masks are covered completely, {SUMMARY} lists them" if hidden else ""
             console.note(
-                f"masks overlap, which {format.value} can't: {counts['covered_pixels']:,} pixels went to the mask on "
+                f"masks overlap, which {chosen} can't: {counts['covered_pixels']:,} pixels went to the mask on "
                 f"top{lost}"
             )
+    if to is not None:
+        also = f", and {LABELS_FILE} has the task's labels" if to is Tool.cvat else ""
+        console.note(
+            f"keep {out} until the corrections are read: `points2model review --import FILE --sent {out}`{also}"
+        )

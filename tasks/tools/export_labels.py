@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,29 @@ from data.annotations.frames import (
 from data.annotations.read import read_annotations
 from data.annotations.records import ReadOptions
 from data.annotations.results import read_results
+from data.annotations.writers.cvat import write_labels
+from data.annotations.writers.label_studio import LOCAL_FILES
+from data.decisions.store import read_decisions
 from data.errors import DataError, Fault
 from data.storage import atomic_dir
-from data.tables import PSEUDO, Category, Split, read_parquet
+from data.tables import PSEUDO, SENT, Category, Split, read_parquet, write_parquet
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
 from tasks.promotion.baseline import registry_of
 from tasks.promotion.registry import Registry
 from tasks.promotion.rule import read_comparison
+from tasks.review.present import frames_of_present, present_objects
 from tasks.scoring.outcomes import USUAL_MIN_SCORE
 from tasks.tools.chosen_score import min_score_of
 from tasks.tools.label_files import SUMMARY, foreign_files
 
 WHATS = ("pseudo", "dataset", "predictions", "file")
+TOOLS = ("cvat", "label-studio", "coco", "yolo-seg")
+"""Formats that label tools import as pre-annotations."""
+SENT_FILE = "sent.parquet"
+"""The masks of an export for a label tool, with which `review --import` compares what comes back."""
+LABELS_FILE = "labels.json"
+"""Of an export for CVAT: the labels, for the constructor of a task."""
 _WITH_MASKS = ("strong", "val", "kept_aside")
 
 
@@ -51,6 +61,9 @@ class ExportRequest:
         model: of predictions: `student`, `teacher`, or `baseline`, the model that the student was compared with.
         annotations: of `file`: a file or folder in any format that ingest reads.
         images: of `file`: the image root, for formats without all sizes and names; None: not needed.
+        decisions: of pseudo labels: the folder of decisions, to export the masks as reviewers left them, for
+            correction in a label tool (see `for_tool`). None: pseudo labels as the networks drew them.
+        image_url: of label-studio: what precedes an image's name in its address.
     """
 
     what: str
@@ -60,6 +73,13 @@ class ExportRequest:
     model: str = "student"
     annotations: Path | None = None
     images: Path | None = None
+    decisions: Path | None = None
+    image_url: str = LOCAL_FILES
+
+    @property
+    def for_tool(self) -> bool:
+        """Whether the export is for correction: all images with clicks, the reviewers' decisions, `SENT_FILE`."""
+        return self.decisions is not None
 
 
 def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[str, Any]:
@@ -87,10 +107,18 @@ def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[st
         "min_score": least,
         "parts": {},
     }
-    parts = _parts(request, workspace, least)
+    parts = _for_tool(request, workspace, least) if request.for_tool else _parts(request, workspace, least)
     with atomic_dir(out) as folder:
         for name, frames, categories in parts:
-            summary["parts"][name] = write_frames(folder, name, request.format, frames, categories)
+            sent = _Sent(frames, categories)
+            summary["parts"][name] = write_frames(
+                folder, name, request.format, sent if request.for_tool else frames, categories,
+                image_url=request.image_url, attributes=request.for_tool,
+            )  # fmt: skip
+            if request.for_tool:
+                write_parquet(sent.table(), folder / SENT_FILE)
+                if request.format == "cvat":
+                    write_labels(folder / LABELS_FILE, categories)
         write_json(folder / SUMMARY, summary)
     return summary
 
@@ -106,6 +134,10 @@ def _check(request: ExportRequest, out: Path) -> None:
         )
     if (request.what == "file") != (request.annotations is not None):
         raise TaskError("--what file and --annotations FILE go together: give both or neither")
+    if request.for_tool and (request.what != "pseudo" or request.format not in TOOLS):
+        raise TaskError(
+            f"--to: found --what {request.what}, format {request.format!r}; expected pseudo, and {', '.join(TOOLS)}"
+        )
     if fault := foreign_files(out):
         raise TaskError(fault)
 
@@ -149,6 +181,41 @@ def _parts(
     weak = Split.open(workspace / "dataset" / "weak")
     frames = frames_of_pseudo(weak, _pseudo(workspace), request.masks, least)
     return [("pseudo", frames, weak.categories)]
+
+
+def _for_tool(
+    request: ExportRequest, workspace: Path, least: float
+) -> list[tuple[str, Iterator[Frame], Sequence[Category]]]:
+    """Masks with the decisions made so far, on all images that have clicks."""
+    assert request.decisions is not None
+    weak = Split.open(workspace / "dataset" / "weak")
+    pseudo = _pseudo(workspace)
+    decisions = read_decisions(request.decisions).decisions
+    objects = present_objects(pseudo, weak, decisions, request.masks, least)
+    images = pseudo["image_id"].unique().to_pylist()
+    return [("pseudo", frames_of_present(weak, objects, images), weak.categories)]
+
+
+class _Sent:
+    """Frames, whose masks are noted while they are read."""
+
+    def __init__(self, frames: Iterable[Frame], categories: Sequence[Category]) -> None:
+        self._frames, self._names = frames, {category.id: category.name for category in categories}
+        self._rows: list[tuple[object, ...]] = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            self._rows += [
+                (one.point_id, frame.file_name, self._names[one.category_id], frame.height, frame.width, one.counts,
+                 one.score)
+                for one in frame.labels
+            ]  # fmt: skip
+            yield frame
+
+    def table(self) -> pa.Table:
+        """Table SENT."""
+        rows = [dict(zip(SENT.names, row, strict=True)) for row in self._rows]
+        return pa.Table.from_pylist(rows, schema=SENT)
 
 
 def _pseudo(workspace: Path) -> pa.Table:
