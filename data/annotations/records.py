@@ -86,8 +86,9 @@ class Records:
         self._ids = ImageIds()
         self._annotations: list[dict[str, Any]] = []
         self._names: list[str] = []
-        self._known: set[tuple[int, str, bytes, bool]] = set()
+        self._known: set[tuple[int, str, bytes, bool, object]] = set()
         self._doubles = 0
+        self._reviewed: set[str] = set()
         self.not_images: frozenset[str] = frozenset()
         self.index: ImageIndex | None = None
         if options.images is not None:
@@ -190,9 +191,19 @@ class Records:
             return None
         return row
 
-    def add(self, image: ImageRow, name: str, counts: bytes, is_region: bool = False) -> None:
-        """A mask; `is_region` is one to ignore. A mask that an image already has counts once."""
-        key = (image.id, name, counts, is_region)
+    def mark_reviewed(self, image: ImageRow) -> None:
+        """A person has finished the image in the tool: its record gets the key `reviewed`."""
+        self._reviewed.add(image.file_name)
+
+    def add(self, image: ImageRow, name: str, counts: bytes, is_region: bool = False, **more: object) -> None:
+        """A mask; `is_region` is one to ignore. A mask that an image already has counts once, unless its point_id is
+        another.
+
+        Args:
+            more: further keys of its record: `point_id` (an attribute), `tool_ids` (the tool's own, which may be a
+                point_id), `is_polygon`, `place` (in the file).
+        """
+        key = (image.id, name, counts, is_region, more.get("point_id"))
         if key in self._known:
             self._doubles += 1
             return
@@ -204,19 +215,24 @@ class Records:
                 "image_id": image.id,
                 "segmentation": {"size": size, "counts": counts},
                 "iscrowd": int(is_region),
+                **more,
             }
         )
 
     def add_polygons(
         self, file: Path, record: str, image: ImageRow, name: object, parts: Sequence[Sequence[float]],
-        is_region: bool = False,
+        is_region: bool = False, **more: object,
     ) -> None:  # fmt: skip
-        """A mask of polygon parts, each x0, y0, x1, y1, ... in pixels; or a fault."""
+        """A mask of polygon parts, each x0, y0, x1, y1, ... in pixels; or a fault. `more`: see `add`."""
         if (checked := self.class_name(file, record, name)) is None:
             return
         try:
             self.add(
-                image, checked, from_polygons(list(map(list, parts)), image.height, image.width), is_region
+                image,
+                checked,
+                from_polygons(list(map(list, parts)), image.height, image.width),
+                is_region,
+                **more,
             )
         except ValueError as error:
             self.fault(file, record, str(error), "polygons of 3 or more corners, in the image")
@@ -268,7 +284,8 @@ class Records:
 
     def _image_record(self, row: ImageRow) -> dict[str, Any]:
         size = {"height": row.height, "width": row.width} if row.height else {}
-        return {"id": row.id, "file_name": row.file_name, **size}
+        reviewed = {"reviewed": True} if row.file_name in self._reviewed else {}
+        return {"id": row.id, "file_name": row.file_name, **size, **reviewed}
 
     def _log(self) -> None:
         if self.skipped:

@@ -19,12 +19,12 @@ Action = Literal["accept", "reject", "mask", "class", "clicks", "add", "complete
 _ALL = ("id", "time", "reviewer", "action")
 _OBJECT = (*_ALL, "image", "object")
 FIELDS: dict[Action, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "accept": ((*_OBJECT, "mask"), ()),
-    "reject": (_OBJECT, ()),
-    "mask": ((*_OBJECT, "mask", "source"), ()),
-    "class": ((*_OBJECT, "category"), ()),
-    "clicks": ((*_OBJECT, "point", "further"), ()),
-    "add": ((*_OBJECT, "category"), ("point", "further", "mask", "source")),
+    "accept": ((*_OBJECT, "mask"), ("audit", "imported")),
+    "reject": (_OBJECT, ("audit", "imported")),
+    "mask": ((*_OBJECT, "mask", "source"), ("audit", "imported")),
+    "class": ((*_OBJECT, "category"), ("audit", "imported")),
+    "clicks": ((*_OBJECT, "point", "further"), ("audit",)),
+    "add": ((*_OBJECT, "category"), ("point", "further", "mask", "source", "imported")),
     "complete": ((*_ALL, "image"), ()),
     "undo": ((*_ALL, "undoes"), ()),
 }
@@ -76,6 +76,8 @@ class Decision:
         point: x, y of the object's main click, in pixels of the image.
         further: all further clicks of the object.
         undoes: the id of an earlier decision of the same reviewer.
+        audit: the id of the random sample for which it was made (tasks/review/audit.py).
+        imported: a hash of the file from which it was imported (tasks/review/imports.py).
     """
 
     id: str
@@ -90,6 +92,8 @@ class Decision:
     point: tuple[float, float] | None = None
     further: tuple[Click, ...] | None = None
     undoes: str | None = None
+    audit: str | None = None
+    imported: str | None = None
 
     @property
     def moment(self) -> datetime:
@@ -110,6 +114,8 @@ class Decision:
                 "source",
                 "category",
                 "undoes",
+                "audit",
+                "imported",
             )
             if (value := getattr(self, name)) is not None
         }
@@ -274,4 +280,5 @@ def _further(value: Any) -> tuple[Click, ...]:
 _READ: dict[str, Callable[[Any], Any]] = {
     "id": _id, "time": _time, "reviewer": _reviewer, "action": str, "image": _name, "object": _id, "mask": _mask,
     "source": _source, "category": _name, "point": _point, "further": _further, "undoes": _id,
+    "audit": _id, "imported": _id,
 }  # fmt: skip

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -163,7 +163,26 @@ class DecisionLog:
                 this reviewer didn't make.
             OSError: the disk is full, the file can't be written, ...
         """
-        decision = Decision(uuid.uuid4().hex, now(), self.reviewer, action, **fields)
+        return self.extend([(action, fields)])[0]
+
+    def extend(self, rows: Sequence[tuple[Action, Mapping[str, Any]]]) -> list[Decision]:
+        """Appends several decisions, all or none: actions with their fields; as `append`."""
+        decisions = [
+            Decision(uuid.uuid4().hex, now(), self.reviewer, action, **fields) for action, fields in rows
+        ]
+        lines = [self._line(decision) for decision in decisions]
+        with self._opened() as file:
+            self._check_undos(decisions, file)
+            end = os.lseek(file, 0, os.SEEK_END)
+            try:
+                _write_all(file, b"".join(line + b"\n" for line in lines))
+            except BaseException:
+                os.ftruncate(file, end)
+                raise
+        return decisions
+
+    def _line(self, decision: Decision) -> bytes:
+        """The line of a decision, checked."""
         try:
             line = decision.to_line().encode()
         except ValueError as error:  # an infinite number, a lone surrogate
@@ -172,19 +191,15 @@ class DecisionLog:
                 Fault(str(self.path), "a new decision", str(error), "values of JSON and UTF-8", step)
             ) from None
         parse_line(line, str(self.path), "a new decision", self.reviewer)
-        with self._opened() as file:
+        return line
+
+    def _check_undos(self, decisions: Sequence[Decision], file: int) -> None:
+        for decision in decisions:
             if decision.undoes is not None and decision.undoes not in self._known(file):
                 expected = "the id of an earlier decision of the same reviewer"
                 step = "undo a decision of one's own"
                 found = f"undoes {decision.undoes}"
                 raise DataError(Fault(str(self.path), "a new decision", found, expected, step))
-            end = os.lseek(file, 0, os.SEEK_END)
-            try:
-                _write_all(file, line + b"\n")
-            except BaseException:
-                os.ftruncate(file, end)
-                raise
-        return decision
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

@@ -1,16 +1,29 @@
-"""The command `points2model review`: the page on which a person looks at pseudo masks and decides."""
+"""The command `points2model review`: the page on which a person looks at pseudo masks and decides, and corrections that
+were made in a label tool."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows.cli.console import Console
+from flows.cli.console import Console, JsonOption, command_console, print_json
 from tasks.common.errors import TaskError
 
-EXAMPLE = "Example: points2model review   |   points2model review --reviewer anna --port 4245 --no-open"
+EXAMPLE = (
+    "Example: points2model review   |   points2model review --reviewer anna --port 4245 --no-open   |   points2model "
+    "review --import corrected.json --sent to-label-studio"
+)
+
+
+class Reviewed(StrEnum):
+    """Images whose unchanged objects are accepted."""
+
+    marked = "marked"
+    changed = "changed"
+    all = "all"
 
 
 def review(
@@ -20,30 +33,77 @@ def review(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 4244,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    import_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            metavar="FILE",
+            help="Read what a label tool exported after `points2model export --to`, as decisions: CVAT XML, Label "
+            "Studio's JSON, COCO, or any other format of docs/masks.md.",
+        ),
+    ] = None,
+    sent: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --import: the export that the tool was given. Default: the masks as they are now.",
+        ),
+    ] = None,
+    reviewed: Annotated[
+        Reviewed,
+        typer.Option(
+            help="With --import: where objects that didn't change are accepted: on images that the tool marks as "
+            "finished (Label Studio: submitted; CVAT: tag `reviewed`), also on images with a change, or on all images "
+            "of the file."
+        ),
+    ] = Reviewed.marked,
+    skip_contradicted: Annotated[
+        bool,
+        typer.Option(
+            "--skip-contradicted",
+            help="With --import: leave out objects on which another reviewer decided otherwise.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --import: show what would be decided; write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at pseudo masks, the worst first, and accept, reject or change them, on a page of this machine.
 
     Each decision is saved at once, in the folder of review.decisions; the next run honours it. Ctrl-C ends it.
+
+    With --import there is no page: what a person corrected in a label tool becomes decisions. A mask that changed is
+    drawn, an object that is gone is rejected, a new one is added, another class is taken over. The same file twice
+    adds nothing; of a file with faults nothing is written. See docs/round-trip.md.
     """
+    from flows.serve.review.server import user_name
+
+    name = user_name() if reviewer is None else reviewer
+    if not name:
+        raise TaskError("this user has no name; choose one with --reviewer, e.g. --reviewer anna")
+    if import_file is None:
+        for option, given in (
+            ("--sent", sent),
+            ("--dry-run", dry_run),
+            ("--skip-contradicted", skip_contradicted),
+        ):
+            if given:
+                raise TaskError(f"{option} goes with --import FILE")
+        _page(name, port, open_page)
+        return
+    _import(import_file, name, sent, reviewed, skip_contradicted, dry_run, as_json)
+
+
+def _page(reviewer: str, port: int, open_page: bool) -> None:
     from flows.processes.login import of_server
     from flows.serve.review.app import Project
-    from flows.serve.review.server import (
-        FILE,
-        VARIABLE,
-        address,
-        listener,
-        make_server,
-        open_browser,
-        user_name,
-    )
+    from flows.serve.review.server import FILE, VARIABLE, address, listener, make_server, open_browser
     from tasks.common.config import load_params
 
     console = Console(stderr=True, soft_wrap=True)
     root = Path.cwd()
-    name = user_name() if reviewer is None else reviewer
-    if reviewer is None and not name:
-        raise TaskError("this user has no name; choose one with --reviewer, e.g. --reviewer anna")
-    project = Project(load_params(), root, name)
+    project = Project(load_params(), root, reviewer)
     project.desk()
     login, is_new = of_server(root, FILE, VARIABLE)
     with listener(port) as listening:
@@ -56,3 +116,48 @@ def review(
             console.text(f"the page needs a login: {shown}")
         server.run([listening])
     console.print("ended; each decision is saved. The next `points2model run` honours them")
+
+
+def _import(
+    file: Path, reviewer: str, sent: Path | None, reviewed: Reviewed, skip: bool, dry_run: bool, as_json: bool
+) -> None:
+    from tasks.common.config import load_params
+    from tasks.tools.import_review import import_review
+
+    folder = Path(load_params().review.decisions)
+    summary = import_review(
+        file, folder, Path("workspace"), reviewer, sent=sent, reviewed=reviewed.value, skip_contradicted=skip,
+        dry_run=dry_run,
+    )  # fmt: skip
+    if as_json:
+        print_json(summary)
+    _show(command_console(as_json), summary, reviewed)
+
+
+def _show(console: Console, summary: dict[str, Any], reviewed: Reviewed) -> None:
+    from tasks.reporting.figures import count
+    from tasks.reporting.review import WORDS
+
+    counts = summary["counts"]
+    facts = [f"{number:,} {WORDS[action]}" for action, number in summary["actions"].items()]
+    verb = "would be" if summary["dry_run"] else "were"
+    console.text(
+        f"{count(counts['images'], 'image')}, {count(counts['unchanged'], 'object')} unchanged; "
+        f"{count(sum(summary['actions'].values()), 'decision')} of {summary['reviewer']} {verb} written"
+        + (f": {', '.join(facts)}" if facts else "")
+    )
+    matched = f"{counts['matched_by_id']:,} by id, {counts['matched_by_iou']:,} by IoU"
+    console.text(f"objects matched: {matched}; {counts['known']:,} decisions were there before")
+    accepted = summary["actions"].get("accept", 0)
+    if reviewed is Reviewed.marked and counts["unchanged"] and not counts["marked"]:
+        console.note(
+            "the file marks no image as finished, so no unchanged mask is accepted; --reviewed changed or all does"
+        )
+    elif not accepted and reviewed is not Reviewed.all and counts["unchanged"] and not counts["known"]:
+        console.note("no unchanged mask is accepted on images that don't count as reviewed; see --reviewed")
+    if counts["skipped"]:
+        console.note(
+            f"left out, since another reviewer decided otherwise: {count(counts['skipped'], 'object')}"
+        )
+    if summary["boxes"]:
+        console.note(f"left out, since they are no masks: {summary['boxes']:,} rectangles")

@@ -179,7 +179,7 @@ def _parts(
         found = [row for row in rows if row["score"] >= least]
         return [(request.model, frames_of_results(val, found), val.categories)]
     weak = Split.open(workspace / "dataset" / "weak")
-    frames = frames_of_pseudo(weak, _pseudo(workspace), request.masks, least)
+    frames = frames_of_pseudo(weak, read_pseudo(workspace), request.masks, least)
     return [("pseudo", frames, weak.categories)]
 
 
@@ -189,7 +189,7 @@ def _for_tool(
     """Masks with the decisions made so far, on all images that have clicks."""
     assert request.decisions is not None
     weak = Split.open(workspace / "dataset" / "weak")
-    pseudo = _pseudo(workspace)
+    pseudo = read_pseudo(workspace)
     decisions = read_decisions(request.decisions).decisions
     objects = present_objects(pseudo, weak, decisions, request.masks, least)
     images = pseudo["image_id"].unique().to_pylist()
@@ -218,7 +218,12 @@ class _Sent:
         return pa.Table.from_pylist(rows, schema=SENT)
 
 
-def _pseudo(workspace: Path) -> pa.Table:
+def read_pseudo(workspace: Path) -> pa.Table:
+    """Table PSEUDO.
+
+    Raises:
+        DataError: there are no pseudo labels, or of another format.
+    """
     paths = sorted((workspace / "pseudo").glob("part-*.parquet"))
     if not paths:
         raise DataError(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from data.annotations.coco.file import CocoFile
 from data.annotations.records import ImageRow, ReadOptions, Records, ellipse
+from data.annotations.writers.cvat import REVIEWED
 from data.annotations.xml_file import load_xml
 from data.masks import rle
 from data.masks.polygons import from_polygons
@@ -63,9 +64,12 @@ def _image(file: Path, element: Element, records: Records) -> None:
     image = records.image(file, record, found, (height, width))
     if image is None or not records.options.need_masks:
         return
+    if any(tag.get("label") == REVIEWED for tag in element.iterfind("tag")):
+        records.mark_reviewed(image)
     shapes = [one for one in element if one.tag in _SHAPES]
     drawn = {(one.get("label"), one.get("group_id")) for one in shapes if one.tag in _MASKS}
     groups: dict[tuple[str, str], list[bytes]] = {}
+    facts: dict[tuple[str, str], dict[str, object]] = {}
     for n, shape in enumerate(shapes):
         place = f"{record}, shape #{n}"
         grouped = (shape.get("group_id") or "0") != "0"
@@ -84,12 +88,21 @@ def _image(file: Path, element: Element, records: Records) -> None:
             continue
         if counts is None:
             continue
+        more: dict[str, object] = {"place": place, "is_polygon": shape.tag != "mask"} | _ids(shape)
         if grouped:
-            groups.setdefault((label, shape.get("group_id") or ""), []).append(counts)
+            group = (label, shape.get("group_id") or "")
+            groups.setdefault(group, []).append(counts)
+            facts[group] = more | facts.get(group, {})  # the first id of its parts
         else:
-            records.add(image, label, counts)
-    for (label, _), parts in groups.items():
-        records.add(image, label, rle.union(parts, image.height, image.width))
+            records.add(image, label, counts, **more)
+    for group, parts in groups.items():
+        records.add(image, group[0], rle.union(parts, image.height, image.width), **facts[group])
+
+
+def _ids(shape: Element) -> dict[str, object]:
+    """The attribute point_id, if a shape has one."""
+    found = (one.text for one in shape.iterfind("attribute") if one.get("name") == "point_id")
+    return {"point_id": text.strip() for text in found if text and text.strip()}
 
 
 def _mask(

@@ -116,6 +116,7 @@ def _task(file: Path, place: str, task: Json, records: Records) -> None:
         size = records.size(found)
     image = records.image(file, place, found, size) if size is not None else None
     if image is not None:
+        records.mark_reviewed(image)
         for region in regions:
             _region(file, region, image, records)
 
@@ -167,16 +168,17 @@ def _region(file: Path, region: _Region, image: ImageRow, records: Records) -> N
 def _draw(file: Path, region: _Region, label: Any, image: ImageRow, records: Records) -> None:
     """Raises ValueError, TypeError for what is wrong with a region."""
     fields = region.fields
+    more = {"place": region.record, "is_polygon": "rle" not in fields, "tool_ids": _ids(fields)}
     across, down = image.width / 100, image.height / 100
     if "rle" in fields:
         name = records.class_name(file, region.record, label)
         if name is not None:
             mask = decode_brush(fields["rle"], image.height, image.width)
-            records.add(image, name, rle.encode(mask))
+            records.add(image, name, rle.encode(mask), **more)
         return
     if "points" in fields:
         pairs = [(float(x) * across, float(y) * down) for x, y in fields["points"]]
-        records.add_polygons(file, region.record, image, label, [[v for pair in pairs for v in pair]])
+        records.add_polygons(file, region.record, image, label, [[v for pair in pairs for v in pair]], **more)
         return
     names = ("x", "y", "radiusX", "radiusY") if "radiusX" in fields else ("x", "y", "width", "height")
     numbers = [fields.get(name) for name in names]
@@ -187,7 +189,7 @@ def _draw(file: Path, region: _Region, label: Any, image: ImageRow, records: Rec
     )
     turn = fields.get("rotation") or 0
     if "radiusX" in fields:
-        records.add_polygons(file, region.record, image, label, [ellipse(x, y, w, h, float(turn))])
+        records.add_polygons(file, region.record, image, label, [ellipse(x, y, w, h, float(turn))], **more)
         return
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))  # around the top left corner
     corners = [
@@ -195,6 +197,14 @@ def _draw(file: Path, region: _Region, label: Any, image: ImageRow, records: Rec
     ]
     records.boxes += 1
     records.add_polygons(file, region.record, image, label, [corners], True)
+
+
+def _ids(fields: Json) -> tuple[str, ...]:
+    """A region's own id, and the words of its note: an export of ours has the point_id in both."""
+    meta = fields.get("meta")
+    text = meta.get("text") if isinstance(meta, dict) else None
+    notes = text if isinstance(text, list) else [text]
+    return tuple(one for one in dict.fromkeys([fields.get("id"), *notes]) if isinstance(one, str))
 
 
 def decode_brush(data: Any, height: int, width: int) -> npt.NDArray[np.bool_]:

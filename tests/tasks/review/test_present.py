@@ -13,7 +13,7 @@ from data.decisions.store import DecisionLog, read_decisions
 from data.tables import SENT, Split, read_parquet
 from flows.cli.main import app
 from tasks.review.present import present_objects
-from tasks.tools.export_labels import SENT_FILE, ExportRequest, _pseudo, export_labels
+from tasks.tools.export_labels import SENT_FILE, ExportRequest, export_labels, read_pseudo
 from tests.tasks.review.project import HEIGHT, WIDTH, rle, write_project
 
 
@@ -24,7 +24,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def present(workspace: Path, min_score: float = 0.0) -> dict[str, tuple[int, int, bytes, float | None]]:
     found = present_objects(
-        _pseudo(workspace),
+        read_pseudo(workspace),
         Split.open(workspace / "dataset/weak"),
         read_decisions(workspace.parent / "decisions").decisions,
         min_score=min_score,
