@@ -101,8 +101,9 @@ def _image(file: Path, element: Element, records: Records) -> None:
 
 def _ids(shape: Element) -> dict[str, object]:
     """The attribute point_id, if a shape has one."""
-    found = (one.text for one in shape.iterfind("attribute") if one.get("name") == "point_id")
-    return {"point_id": text.strip() for text in found if text and text.strip()}
+    texts = (one.text or "" for one in shape.iterfind("attribute") if one.get("name") == "point_id")
+    found = "".join(texts).strip()
+    return {"point_id": found} if found else {}
 
 
 def _mask(
