@@ -1,4 +1,4 @@
-"""The whole round trip through a running Label Studio: pseudo masks are imported, shown in Chromium, submitted, exported
+"""The round trip through a running Label Studio: pseudo masks are imported, shown in Chromium, submitted, exported
 and read back.
 
     python -m venv /tmp/ls && /tmp/ls/bin/pip install label-studio
@@ -64,7 +64,7 @@ class Server:
     def _send(
         self, path: str, body: bytes | None, method: str | None = None, headers: dict[str, str] | None = None
     ) -> bytes:
-        request = urllib.request.Request(self.address + path, body, headers or {}, method=method)
+        request = urllib.request.Request(self.address + path, body, headers or {}, method=method)  # noqa: S310
         request.add_header("Referer", self.address + path)
         if any(one.name == "csrftoken" for one in self._cookies):
             request.add_header("X-CSRFToken", self._csrf())
@@ -87,8 +87,10 @@ def label_studio(program: Path, folder: Path, images: Path) -> Iterator[str]:
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(images.parent),
         "COLLECT_ANALYTICS": "False",
     }
-    command = [program, "start", "--no-browser", "--data-dir", folder / "data", "--port", str(port), "--internal-host",
-               "127.0.0.1", "--username", MAIL, "--password", WORD]  # fmt: skip
+    command: list[str | Path] = [
+        program, "start", "--no-browser", "--data-dir", folder / "data", "--port", str(port),
+        "--internal-host", "127.0.0.1", "--username", MAIL, "--password", WORD,
+    ]  # fmt: skip
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -96,7 +98,7 @@ def label_studio(program: Path, folder: Path, images: Path) -> Iterator[str]:
         end = time.monotonic() + 900
         while True:
             try:
-                with urllib.request.urlopen(f"{address}/health", timeout=10):
+                with urllib.request.urlopen(f"{address}/health", timeout=10):  # noqa: S310
                     break
             except OSError:
                 if process.poll() is not None or time.monotonic() > end:

@@ -29,7 +29,7 @@ class Corrected(NamedTuple):
         record: its place in the file.
         point_id: the attribute; None: it has none.
         tool_ids: ids of the tool that are a point_id if there is such a point.
-        category: name of a class of the data set.
+        category: name of a class of the data set; empty: an unknown class, which is a fault.
         counts: compressed RLE of the image's size.
         is_polygon: it was drawn as an outline, which tools round.
     """
@@ -137,10 +137,9 @@ def _class_names(coco: CocoFile, categories: Categories, weak: Split, faults: li
 
 
 def _object(row: dict[str, Any], names: dict[int, str], height: int, width: int) -> Corrected | None:
-    """None for an empty mask, and for an unknown class."""
-    name = names.get(row["category_id"])
+    """None for an empty mask."""
     counts = from_segmentation(row["segmentation"], height, width)
-    if name is None or area(counts, height, width) == 0:
+    if area(counts, height, width) == 0:
         return None
     attributes = row.get("attributes")
     given = row.get("point_id") or (attributes.get("point_id") if isinstance(attributes, dict) else None)
@@ -148,7 +147,7 @@ def _object(row: dict[str, Any], names: dict[int, str], height: int, width: int)
         record=str(row.get("place") or f"annotation {row['id']}"),
         point_id=str(given) if given else None,
         tool_ids=tuple(row.get("tool_ids", ())),
-        category=name,
+        category=names.get(row["category_id"], ""),
         counts=counts,
         is_polygon=bool(row.get("is_polygon", not isinstance(row["segmentation"], dict))),
     )

@@ -235,7 +235,7 @@ def _compare(
         else:
             mask = Mask(image.height, image.width, one.counts)
             changes.append(("mask", name, {"mask": mask, "source": _source(one)}))
-        if one.category != before.category:
+        if one.category not in ("", before.category):
             changes.append(("class", name, {"category": one.category}))
     changes += [("reject", name, {}) for name, one in own.items() if one.is_sent and name not in taken]
     for one in (one for one in image.objects if id(one) not in matched):

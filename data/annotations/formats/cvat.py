@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -69,7 +70,7 @@ def _image(file: Path, element: Element, records: Records) -> None:
     shapes = [one for one in element if one.tag in _SHAPES]
     drawn = {(one.get("label"), one.get("group_id")) for one in shapes if one.tag in _MASKS}
     groups: dict[tuple[str, str], list[bytes]] = {}
-    facts: dict[tuple[str, str], dict[str, object]] = {}
+    facts: dict[tuple[str, str], dict[str, Any]] = {}
     for n, shape in enumerate(shapes):
         place = f"{record}, shape #{n}"
         grouped = (shape.get("group_id") or "0") != "0"
@@ -88,7 +89,7 @@ def _image(file: Path, element: Element, records: Records) -> None:
             continue
         if counts is None:
             continue
-        more: dict[str, object] = {"place": place, "is_polygon": shape.tag != "mask"} | _ids(shape)
+        more: dict[str, Any] = {"place": place, "is_polygon": shape.tag != "mask"} | _ids(shape)
         if grouped:
             group = (label, shape.get("group_id") or "")
             groups.setdefault(group, []).append(counts)
@@ -99,7 +100,7 @@ def _image(file: Path, element: Element, records: Records) -> None:
         records.add(image, group[0], rle.union(parts, image.height, image.width), **facts[group])
 
 
-def _ids(shape: Element) -> dict[str, object]:
+def _ids(shape: Element) -> dict[str, Any]:
     """The attribute point_id, if a shape has one."""
     texts = (one.text or "" for one in shape.iterfind("attribute") if one.get("name") == "point_id")
     found = "".join(texts).strip()

@@ -168,7 +168,7 @@ def _region(file: Path, region: _Region, image: ImageRow, records: Records) -> N
 def _draw(file: Path, region: _Region, label: Any, image: ImageRow, records: Records) -> None:
     """Raises ValueError, TypeError for what is wrong with a region."""
     fields = region.fields
-    more = {"place": region.record, "is_polygon": "rle" not in fields, "tool_ids": _ids(fields)}
+    more: Json = {"place": region.record, "is_polygon": "rle" not in fields, "tool_ids": _ids(fields)}
     across, down = image.width / 100, image.height / 100
     if "rle" in fields:
         name = records.class_name(file, region.record, label)
