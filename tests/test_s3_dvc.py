@@ -22,6 +22,8 @@ from tests.s3_server import SECRET, environment
 from tests.tasks.conftest import run_step, tiny_recipe
 from tests.test_line import Project
 
+pytestmark = pytest.mark.slow  # each dvc that reads from S3 takes three seconds
+
 STAGES = ["code", "ingest", "import_points"]
 
 

@@ -645,6 +645,7 @@ def test_a_page_whose_name_leads_here_gets_and_does_nothing(tab: Tab, place: Pla
     assert set(tab.answers["/api/health"]) == set(tab.answers[f"/reports/{MD5}.html"]) == {403}
 
 
+@pytest.mark.slow  # Prefect's whole UI in a browser
 def test_our_own_ui_works_once_somebody_has_logged_in(tab: Tab, place: Place) -> None:
     for name in ("127.0.0.1", "localhost"):
         tab.open(f"http://{name}:{place.port}/")
@@ -662,6 +663,7 @@ def test_our_own_ui_works_once_somebody_has_logged_in(tab: Tab, place: Place) ->
         assert asked and all(code < 400 for codes in asked.values() for code in codes), asked
 
 
+@pytest.mark.slow  # Prefect's whole UI in a browser
 def test_the_ui_runs_its_own_files_and_talks_to_its_server_alone(tab: Tab, evil: str, place: Place) -> None:
     """Names of files and classes come into artifacts; a script in the UI would have the login."""
     shown = base64.b64encode(place.login.encode()).decode()

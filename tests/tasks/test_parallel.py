@@ -84,7 +84,7 @@ def copy_of(line: tuple[Path, Params], folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("stage", "processes", "accumulate"),
     [
-        ("train_teacher", 2, 1),
+        pytest.param("train_teacher", 2, 1, marks=pytest.mark.slow),
         pytest.param(
             "train_refiner", 2, 1, marks=pytest.mark.slow
         ),  # its norms: tests/models/backbones/test_sync_norm.py

@@ -78,6 +78,7 @@ def test_the_plan_has_a_reason_for_each_value(project: tuple[Path, dict[str, Any
     assert (sum(printed["seconds"].values()) > 541) == short
 
 
+@pytest.mark.slow  # two plans
 def test_a_second_plan_keeps_what_a_person_set(
     project: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def refuses_strangers(pid: int) -> str:
     return login
 
 
+@pytest.mark.slow  # a server of its own
 @pytest.mark.usefixtures("prefect_home")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look at processes")
 def test_ctrl_c_leaves_nothing_running(toy: Toy) -> None:

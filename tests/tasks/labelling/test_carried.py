@@ -192,6 +192,7 @@ def test_points_out_of_order_are_refused(place: Place) -> None:
         run(params, workspace)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(place: Place) -> None:
     workspace, params = place
     expected = files(workspace)
@@ -201,8 +202,10 @@ def test_two_processes_write_the_same_bytes(place: Place) -> None:
     recipe["runtime"]["processes"] = 2
     Path("params.yaml").write_text(yaml.safe_dump(recipe))
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    # As the step starts itself (tests/tasks/test_parallel.py does that), without importing torch once more before.
+    launch = ["tasks.common.launch", "--standalone", "--nproc-per-node=2", "-m", "tasks.pseudo_label"]
     done = subprocess.run(
-        [sys.executable, "-m", "tasks.pseudo_label"],
+        [sys.executable, "-m", *launch],
         env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -25,15 +25,15 @@ IMAGE_COUNT = 9
 PART_IMAGES = 2
 # The second process is slow to match, and writes only which process it is.
 MEMBER = """
-import sys, time
+from tasks.common import processes
+processes.start(2, "member", [], 1)  # before torch is imported, which takes seconds
+import time
 from pathlib import Path
 from data.tables import Split
-from tasks.common import processes
 from tasks.scoring import predictions as score_predictions
 from tasks.common.config import load_params
 from tasks.inference.predict import Predictions
 
-processes.start(2, "member", [], 1)
 processes.join()
 match = score_predictions.match
 def late(*given):
