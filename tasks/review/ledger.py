@@ -1,7 +1,8 @@
 """What was decided on each object, kept up to date as reviewers decide.
 
 An object is decided if a reviewer has judged its mask, drawn another, or changed its clicks, and nobody contradicts.
-A class alone decides nothing: the mask wasn't judged.
+A class alone decides nothing: the mask wasn't judged. Nor do clicks that the mask was made from: after the next run
+nobody has seen the mask that came of them.
 """
 
 from __future__ import annotations
@@ -37,11 +38,8 @@ class Standing(NamedTuple):
     """for reviewers who contradict another one: what the other one decided"""
     word: Word
     """all reviewers'; empty where they contradict each other"""
-
-    @property
-    def is_decided(self) -> bool:
-        """See above."""
-        return self.word.verdict is not None or self.word.clicks is not None
+    is_decided: bool
+    """see above"""
 
 
 class Lost(NamedTuple):
@@ -117,8 +115,11 @@ class Ledger:
         words = {name: last_word(own) for name, own in counting.items()}
         differing = contradictions(words) if len(words) > 1 else {}
         word = joined(list(words.values())) if words and not differing else Word()
-        self._standing[key] = standing = Standing(words, differing, word)
         row = self._objects.row_of.get(key)
+        is_decided = word.verdict is not None
+        if word.clicks is not None and not is_decided:
+            is_decided = row is None or not self._objects.has_clicks(row, word.clicks)
+        self._standing[key] = standing = Standing(words, differing, word, is_decided)
         if row is not None:
             self.decided[row] = standing.is_decided
             self.contradicted[row] = bool(differing)
@@ -139,7 +140,7 @@ class Ledger:
 
     def standing(self, name: str) -> Standing:
         """What counts on an object, by its id."""
-        return self._standing.get(name) or Standing({}, {}, Word())
+        return self._standing.get(name) or Standing({}, {}, Word(), is_decided=False)
 
     def last(self, reviewer: str) -> Decision | None:
         """The reviewer's last decision that counts: what an undo undoes."""

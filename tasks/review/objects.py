@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data.decisions.record import Decision
 from data.masks.rle import BoolArray, IntArray
 from data.points.lookup import Images
 from data.tables import POINTS, PSEUDO, Fault, Split, read_parquet, stream_parquet
@@ -133,6 +134,15 @@ class Objects:
         """Its further clicks: x, y, inside."""
         at = int(self._point[row])
         return [] if at < 0 else self._points["further"][at].as_py() or []
+
+    def has_clicks(self, row: int, decision: Decision) -> bool:
+        """Whether its clicks are those of a decision, main one and further ones, so that its mask came of them."""
+        wanted = [(*(decision.point or ()), True), *sorted(decision.further or ())]
+        further = sorted((one["x"], one["y"], one["inside"]) for one in self.further(row))
+        here = [(*self.xy[row].tolist(), True), *further]
+        return len(here) == len(wanted) and bool(
+            (np.array(here, np.float32) == np.array(wanted, np.float32)).all()
+        )
 
     def masks(self, rows: Sequence[int]) -> list[bytes | None]:
         """The run-length codes of the masks that are learnt: refined, or rough where there is no refined one."""

@@ -6,11 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from data.decisions.store import DecisionLog, read_decisions
 from data.errors import DataError
 from data.masks.rle import decode, encode
+from data.tables import POINTS, read_parquet, write_parquet
 from tasks.common.config import Params
 from tasks.review.desk import Desk
 from tasks.review.queue import Filters
@@ -102,6 +104,31 @@ def test_two_desks_and_two_reviewers(desk: Desk, project: Path, params: Params) 
     other.decide("bob", "undo", {"undoes": other.now("bob")["last"]["id"]})
     assert desk.describe(first)["verdict"] == "accept"
     assert sorted(path.name for path in (project / "decisions").iterdir()) == ["anna.jsonl", "bob.jsonl"]
+
+
+def test_clicks_decide_until_a_run_has_drawn_at_them(desk: Desk, project: Path, params: Params) -> None:
+    first, second = desk.queue(Filters())[:2].tolist()
+    further = [{"x": 9.1, "y": 8.7, "inside": False}, {"x": 3.3, "y": 2, "inside": True}]
+    desk.decide("anna", "clicks", {**on(desk, first), "point": [5.2, 6.1], "further": further})
+    shown = desk.describe(first)
+    assert shown["decided"] and shown["click"] == (5.2, 6.1) and len(shown["further"]) == 2
+    assert first not in desk.queue(Filters())
+
+    path = project / "workspace/points/points.parquet"
+    rows = read_parquet(path, POINTS).to_pylist()
+    (row,) = (row for row in rows if row["point_id"] == shown["id"])
+    row |= {"x": 5.2, "y": 6.1, "further": further[::-1]}  # as import_points writes it
+    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), path)
+    after = Desk(params, project)
+    assert first in after.queue(Filters()) and not after.describe(first)["decided"]
+    row["x"] = 5.3
+    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), path)
+    assert first not in Desk(params, project).queue(Filters())
+    row |= {"x": 5.2, "further": further[:1]}
+    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), path)
+    assert first not in Desk(params, project).queue(Filters())
+    accept(after, "anna", second)
+    assert second not in Desk(params, project).queue(Filters())
 
 
 def test_a_mask_that_was_drawn_is_shown_and_what_is_accepted(desk: Desk) -> None:
