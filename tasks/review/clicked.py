@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from data.decisions.record import Click
 from data.decisions.words import Word
 from data.tables import POINTS, Category, Split, read_parquet
-from tasks.labelling.types import Clicks
+
+if TYPE_CHECKING:
+    from tasks.labelling.types import Clicks
 
 
 class Clicked(NamedTuple):
@@ -87,6 +89,8 @@ def decided(
 
 def clicks_of(objects: Sequence[Clicked], image_id: int) -> Clicks:
     """As pseudo_label has them: coordinates as float32, in an order that breaks ties."""
+    from tasks.labelling.types import Clicks  # torch takes seconds; the page shows the first object without
+
     rows = sorted((_row(one) for one in objects), key=lambda row: row[:4])
     further = [row[4] for row in rows]
     xy: Any = np.array([row[:2] for row in rows], np.float32).reshape(-1, 2)

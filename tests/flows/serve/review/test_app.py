@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from data.decisions.store import DecisionLog, read_decisions
 from flows.serve.review.app import LOOK_EVERY, STATIC, Project
 from flows.serve.review.server import guarded
 from tests.flows.serve.review.conftest import LOGIN, PORT
+from tests.tasks.conftest import ROOT
 
 SECRETS = ["project", "now?reviewer=anna", "notices", "images/1", "pictures/1?x=0&y=0&w=9&h=9", "objects/x"]
 EVIL = "http://evil.example"
@@ -142,6 +145,12 @@ def test_a_link_leads_to_the_page_which_no_other_page_may_frame(client: TestClie
 def test_only_the_files_of_the_page_are_served(client: TestClient, path: str) -> None:
     assert client.get(f"/static/{path}").status_code == 404
     assert client.get(f"/{path}").status_code == 404
+
+
+def test_the_page_starts_without_torch() -> None:
+    """Which takes seconds; the editor loads it when it draws."""
+    code = "import sys, flows.cli.review, flows.serve.review.server; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
