@@ -52,9 +52,8 @@ export class Editor extends Tools {
     this.watch.observe(this.board);
     this.fit();
     this.render();
-    if (object.mask) {
-      await this.pixels(this.state);
-      if (this.isOpen) this.render();
+    if (object.mask) { // not waited for: the page does nothing else meanwhile, and a key would be lost
+      this.pixels(this.state).catch((error) => { answer.reason = error.message; }).then(() => this.isOpen && this.render());
     }
   }
 

@@ -23,7 +23,8 @@ __all__ = ["trained"]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 SETTLED = "window.page && page.shown && document.body.dataset.busy === ''"
-READY = "page.editor.isOpen && document.getElementById('editor').dataset.state === 'ready' && !page.editor.settling"
+OPEN = "page.editor.isOpen && document.body.dataset.busy === ''"
+READY = f"{OPEN} && document.getElementById('editor').dataset.state === 'ready' && !page.editor.settling"
 LEFT, RIGHT = ("left", 1), ("right", 2)
 ALT = 1
 
