@@ -2,7 +2,8 @@
 
 workspace/evaluation:
   metrics.json            metrics to compare runs by, for DVC; percent, null if undefined; and min_score, 0 to 1: the
-                          score from which on each model's detections have the best F1
+                          score from which on each model's detections have the best F1; audit, if there is a random
+                          sample of pseudo masks
   details.json            all metrics, by class and by size, how many points matched, the hashes of the models
   predictions/            {student,teacher}.json, COCO results, and .parquet, the same as a table
   plots/                  precision_recall.csv, class_ap.csv, pseudo_iou.csv, for `dvc plots show`
@@ -25,8 +26,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from data.decisions.store import AUDIT
 from data.storage import atomic_dir, discard_partials
-from data.tables import Split, write_parquet
+from data.tables import PSEUDO, Split, read_parquet, write_parquet
 from data.text import safe_cell
 from models.checkpoint import build_model
 from models.solov2.network import SOLOv2
@@ -35,11 +37,13 @@ from tasks.common.config import Params
 from tasks.common.device import hardware, set_up
 from tasks.common.errors import TaskError
 from tasks.common.ray_parts import worker_hardware
-from tasks.common.stage_main import fingerprint, run_folder, stage_main, write_json, write_manifest
+from tasks.common.stage_main import fingerprint, read_json, run_folder, stage_main, write_json, write_manifest
 from tasks.inference.on_ray import ray_finder
 from tasks.inference.predict import Finder, Predictions
 from tasks.inference.predict_files import write_predictions
 from tasks.promotion.baseline import folder_hash
+from tasks.review.audit import present_masks
+from tasks.review.estimate import estimate
 from tasks.scoring.coco_eval import MaskScores
 from tasks.scoring.coco_faster import check_installed
 from tasks.scoring.metrics import AP, IOU, KINDS, MODEL_METRICS
@@ -109,6 +113,11 @@ def _write(
         name: {key: scores[name].summary[key] for key in tracked} | chosen[name]._asdict() for name in MODELS
     }
     metrics["pseudo"] = pseudo.metrics()
+    audit = workspace / "points" / AUDIT
+    if audit.is_file():
+        parts = sorted((workspace / "pseudo").glob("part-*.parquet"))
+        present = present_masks((read_parquet(part, PSEUDO) for part in parts), val.categories)
+        metrics["audit"] = estimate(read_json(audit, "import_points"), present)
     details = {name: _details(scores[name]) | {"model": folder_hash(workspace / name)} for name in MODELS} | {
         "pseudo": pseudo.details([category.name for category in kept_aside.categories]),
         "size_bounds": list(params.evaluate.size_bounds),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from data.decisions.store import Decisions, read_decisions
+from data.decisions.store import AUDIT, Decisions, read_decisions
 from data.errors import SHOWN_FAULTS
 from data.points.classes import load_classes
 from data.points.elsewhere import Elsewhere
@@ -25,11 +25,12 @@ from data.remote.fetch import local_copy
 from data.storage import atomic_dir, join
 from data.tables import IMAGES, INSTANCES, DataError, Fault, Split, read_arrow, write_parquet
 from tasks.common.config import Params, PointsConfig
-from tasks.common.stage_main import S3_CACHE, stage_main, write_manifest
+from tasks.common.stage_main import S3_CACHE, stage_main, write_json, write_manifest
 from tasks.intake.decisions import FILE as DECISIONS_FILE
 from tasks.intake.decisions import Reviewed, apply_decisions, unsettled
 from tasks.intake.lost_points import BAD_FILE, Lost, folded, lost_files, lost_records, rows_of_files
 from tasks.intake.rejected import rejected_images
+from tasks.review.audit import read_sample, tally
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ def read_files(
 
 
 def run(params: Params, workspace: Path) -> None:
-    """Writes workspace/points: points.parquet, rejected.parquet, manifest.json; decisions.parquet, if there are some.
+    """Writes workspace/points: points.parquet, rejected.parquet, manifest.json; decisions.parquet, if there are some;
+    audit.json, if there is a random sample.
 
     Raises:
         S3Error: point files in S3 can't be downloaded.
@@ -124,6 +126,7 @@ def run(params: Params, workspace: Path) -> None:
     weak = Split.open(workspace / "dataset" / "weak")
     folder = Path(params.review.decisions)
     decisions = read_decisions(folder)
+    sample = read_sample(folder)
     files = local_copy(config.files, workspace / S3_CACHE)
     imported = import_files(config.model_copy(update={"files": str(files)}), str(files), weak)
     faults = imported.faults
@@ -139,7 +142,8 @@ def run(params: Params, workspace: Path) -> None:
     if reviewed is not None:
         imported = imported._replace(points=reviewed.points)
         _log_review(folder, decisions, reviewed)
-    _write(imported, reviewed, len(weak), workspace)
+    audit = None if sample is None else tally(sample, decisions.decisions)
+    _write(imported, reviewed, audit, len(weak), workspace)
 
 
 def review(decisions: Decisions, points: pa.Table, weak: Split) -> Reviewed | None:
@@ -166,7 +170,13 @@ def _log_review(folder: Path, decisions: Decisions, reviewed: Reviewed) -> None:
     )
 
 
-def _write(imported: Imported, reviewed: Reviewed | None, weak_images: int, workspace: Path) -> None:
+def _write(
+    imported: Imported,
+    reviewed: Reviewed | None,
+    audit: dict[str, Any] | None,
+    weak_images: int,
+    workspace: Path,
+) -> None:
     reasons = count_reasons(imported.rejected)
     counts = {
         **count_points(imported.points),
@@ -181,6 +191,8 @@ def _write(imported: Imported, reviewed: Reviewed | None, weak_images: int, work
         if reviewed is not None:
             write_parquet(reviewed.decisions, folder / DECISIONS_FILE)
             more = {"review": reviewed.summary}
+        if audit is not None:
+            write_json(folder / AUDIT, audit)
         write_manifest(folder, "import_points", counts, rejected_because=reasons, files=files, **more)
     for file in imported.files.files:
         if file.same_as is not None:

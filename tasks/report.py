@@ -33,7 +33,7 @@ from tasks.reporting.page import REPORT_TEMPLATE, render
 from tasks.reporting.pages import FOLDER, write_pages
 from tasks.reporting.pipeline import picture, steps_of
 from tasks.reporting.promotion import promotion_view
-from tasks.reporting.review import review_view
+from tasks.reporting.review import audit_view, review_view
 from tasks.reporting.rows import Gallery
 from tasks.reporting.val import ValImages, val_gallery
 from tasks.reporting.verdict import lost_clicks, verdict
@@ -115,6 +115,7 @@ def run(params: Params, workspace: Path) -> None:
         pages_hash=folder_hash(workspace / FOLDER),
         judge=proposers,
         review=review_view(manifests["points"].get("review")),
+        audit=audit_view(metrics.get("audit")),
         **_errors(val, config.gallery_images),
         **_pipeline(params, workspace, counts),
         **_scores(workspace, details, val.split),

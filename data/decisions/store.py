@@ -23,7 +23,9 @@ from data.storage import atomic_write, open_regular
 
 SUFFIX = ".jsonl"
 README = "README.md"
-"""The only other file of the folder: git keeps no empty folders."""
+"""Git keeps no empty folders."""
+AUDIT = "audit.json"
+"""A random sample of objects (tasks/review/audit.py). The folder has no other files."""
 
 
 class Decisions(NamedTuple):
@@ -44,7 +46,7 @@ def read_decisions(folder: Path) -> Decisions:
     found = Decisions([], [])
     where: dict[str, str] = {}
     for path in sorted(folder.iterdir()) if folder.exists() else ():
-        if path.name.startswith(".") or path.name == README:
+        if path.name.startswith(".") or path.name in (README, AUDIT):
             continue
         try:
             one = read_file(path)

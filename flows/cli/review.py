@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.console import Console, JsonOption, command_console, print_json
 from tasks.common.errors import TaskError
+
+if TYPE_CHECKING:
+    from tasks.common.config import Params
 
 EXAMPLE = (
     "Example: points2model review   |   points2model review --reviewer anna --port 4245 --no-open   |   points2model "
@@ -33,6 +36,20 @@ def review(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 4244,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    audit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Judge a random sample of N pseudo masks, for an estimate of how many are right. It is drawn once; "
+            "later calls go on with it.",
+        ),
+    ] = None,
+    redraw: Annotated[
+        bool,
+        typer.Option("--redraw", help="With --audit: draw another sample; judgements of the former one end."),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="With --audit: of the draw.")] = 0,
     import_file: Annotated[
         Path | None,
         typer.Option(
@@ -90,12 +107,16 @@ def review(
         ):
             if given:
                 raise TaskError(f"{option} goes with --import FILE")
-        _page(name, port, open_page)
+        if redraw and audit is None:
+            raise TaskError("--redraw goes with --audit N")
+        _page(name, port, open_page, audit, redraw, seed)
         return
+    if audit is not None:
+        raise TaskError("expected one of --audit, on the page, and --import, of a file")
     _import(import_file, name, sent, reviewed, skip_contradicted, dry_run, as_json)
 
 
-def _page(reviewer: str, port: int, open_page: bool) -> None:
+def _page(reviewer: str, port: int, open_page: bool, audit: int | None, redraw: bool, seed: int) -> None:
     from flows.processes.login import of_server
     from flows.serve.review.app import Project
     from flows.serve.review.server import FILE, VARIABLE, address, listener, make_server, open_browser
@@ -103,7 +124,9 @@ def _page(reviewer: str, port: int, open_page: bool) -> None:
 
     console = Console(stderr=True, soft_wrap=True)
     root = Path.cwd()
-    project = Project(load_params(), root, reviewer)
+    params = load_params()
+    listed, sample = (None, None) if audit is None else _sample(params, root, audit, redraw, seed, console)
+    project = Project(params, root, reviewer, listed, sample)
     project.desk()
     login, is_new = of_server(root, FILE, VARIABLE)
     with listener(port) as listening:
@@ -116,6 +139,30 @@ def _page(reviewer: str, port: int, open_page: bool) -> None:
             console.text(f"the page needs a login: {shown}")
         server.run([listening])
     console.print("ended; each decision is saved. The next `points2model run` honours them")
+
+
+def _sample(
+    params: Params, root: Path, count: int, redraw: bool, seed: int, console: Console
+) -> tuple[list[str], str]:
+    """The objects of the random sample in random order, and its id; it is drawn if there is none."""
+    from tasks.reporting.figures import count as counted
+    from tasks.tools.random_sample import open_sample
+
+    opened = open_sample(root / params.review.decisions, root / "workspace", count, seed, redraw)
+    sample = opened.sample
+    size = counted(len(sample.objects), "mask")
+    console.text(
+        f"audit: a random sample of {size}, {'drawn now' if opened.is_new else f'drawn {sample.drawn[:10]}'}"
+    )
+    if len(sample.objects) != count and not opened.is_new:
+        console.note(f"--audit {count} goes on with that sample; --redraw draws another")
+    if opened.changed:
+        console.note(
+            f"{len(opened.changed):,} of its masks have changed since and are left out: the estimate is of the former "
+            "masks; --redraw draws a sample of the present ones"
+        )
+    gone = set(opened.changed)
+    return [one.object for one in sample.objects if one.object not in gone], sample.id
 
 
 def _import(

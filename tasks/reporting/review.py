@@ -21,6 +21,44 @@ SHOWN = 20
 """Decisions that aren't honoured, in the list."""
 
 
+class AuditView(NamedTuple):
+    """The estimate of a random sample, for report.html.j2."""
+
+    sentence: str
+    notes: list[str]
+    rows: list[dict[str, Any]]
+    """label, main, precision, low, high (percent or None), judged, sampled"""
+
+
+def audit_view(audit: Mapping[str, Any] | None) -> AuditView | None:
+    """
+    Args:
+        audit: of metrics.json (tasks/review/estimate.py); None: there is no sample.
+    """
+    if audit is None:
+        return None
+    right = "none was judged yet"
+    if audit["precision"] is not None:
+        right = f"{audit['precision']:.1f}% of the pseudo masks are right ({audit['low']:.1f} to {audit['high']:.1f}%)"
+    drawn = f"{audit['judged']:,} of {count(audit['sampled'], 'mask')} of a random sample were judged"
+    notes = []
+    wrong = [f"{name} {number:,}" for name, number in audit["wrong"].items() if number]
+    notes += [f"Wrong: {', '.join(wrong)}."] if wrong else []
+    notes += [f"Reviewers disagree on {count(audit['disagreed'], 'mask')}, which don't count."] * bool(
+        audit["disagreed"]
+    )
+    notes += [
+        f"Of {count(audit['other_mask'], 'object')} another mask was accepted, which doesn't count."
+    ] * bool(audit["other_mask"])
+    notes += [
+        f"{audit['changed']:,} of {audit['sampled']:,} sampled masks have changed since they were drawn: the estimate is "
+        "of the former ones. Draw another sample with points2model review --audit N --redraw."
+    ] * bool(audit["changed"])
+    rows = [{"label": "all", "main": True, **audit}]
+    rows += [{"label": name, "main": False, **own} for name, own in audit["by_class"].items()]
+    return AuditView(f"{right[0].upper()}{right[1:]}: {drawn}.", notes, rows)
+
+
 class ReviewView(NamedTuple):
     """The values of report.html.j2."""
 

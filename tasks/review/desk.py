@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.decisions.record import Click, Decision, Mask
+from data.decisions.record import FIELDS, Click, Decision, Mask
 from data.decisions.store import DecisionLog
 from data.decisions.words import Word, described
 from data.errors import DataError, Fault
@@ -32,19 +32,26 @@ class Desk:
     Attributes:
         objects: of the project.
         listed: ids of the only objects to review, in this order; None: all objects.
+        audit: the id of a random sample for whose estimate decisions are made; those made before don't show.
     """
 
-    def __init__(self, params: Params, root: Path, listed: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        params: Params,
+        root: Path,
+        listed: Sequence[str] | None = None,
+        audit: str | None = None,
+    ) -> None:
         """
         Raises:
             TaskError: there are no pseudo masks.
             DataError: a table is missing or of another format.
         """
         self.objects = Objects(root / "workspace")
-        self.listed = listed
+        self.listed, self.audit = listed, audit
         self._doubts = doubts(self.objects)
         self._folder = root / params.review.decisions
-        self._ledger = Ledger(self._folder, self.objects)
+        self._ledger = Ledger(self._folder, self.objects, audit)
         self.pictures = Pictures(self.objects.weak)
         self._logs: dict[str, DecisionLog] = {}
         self._lock = threading.RLock()
@@ -238,6 +245,8 @@ class Desk:
             OSError: it can't be written; nothing was.
         """
         values = _values(fields)
+        if self.audit is not None and "audit" in FIELDS.get(action, ((), ()))[1]:
+            values["audit"] = self.audit
         with self._lock:
             self._ledger.refresh()
             self._check(values)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.decisions.follow import Follower
-from data.decisions.record import Decision
+from data.decisions.record import FIELDS, Decision
 from data.decisions.words import Word, contradictions, joined, last_word, without_undone
 from data.errors import Fault
 from data.masks.rle import BoolArray, IntArray
@@ -61,8 +61,12 @@ class Ledger:
         version: changes with each change.
     """
 
-    def __init__(self, folder: Path, objects: Objects) -> None:
-        self._follower, self._objects = Follower(folder), objects
+    def __init__(self, folder: Path, objects: Objects, audit: str | None = None) -> None:
+        """
+        Args:
+            audit: the id of a random sample: decisions on objects that weren't made for it don't count; None: all do.
+        """
+        self._follower, self._objects, self._audit = Follower(folder), objects, audit
         self._clear()
         self.version = 0
         self.refresh()
@@ -85,6 +89,7 @@ class Ledger:
             self._clear()
         touched: dict[str, None] = {}
         for reviewer, decisions in new.items():
+            decisions = [one for one in decisions if self._counts(one)]
             self._own.setdefault(reviewer, []).extend(decisions)
             for one in decisions:
                 key = self._key(one)
@@ -95,6 +100,10 @@ class Ledger:
         for key in touched:
             self._update(key)
         self.version += bool(touched) or is_void
+
+    def _counts(self, one: Decision) -> bool:
+        needed, possible = FIELDS[one.action]
+        return self._audit is None or one.audit == self._audit or "audit" not in (*needed, *possible)
 
     def _key(self, one: Decision) -> str | None:
         """Of the object or image; for an undo that of what it undoes."""

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from data.decisions.record import Mask
+from data.decisions.store import DecisionLog
 from data.tables import INSTANCES, PSEUDO, Split, read_parquet, write_split
 from tasks import evaluate, report
 from tasks.common.config import Params
@@ -29,6 +31,8 @@ from tasks.inference.predict import Predictions
 from tasks.promotion.baseline import folder_hash
 from tasks.reporting import pages
 from tasks.scoring.pseudo_quality import QUALITY
+from tasks.tools.random_sample import open_sample
+from tasks.train_student import read_pseudo
 from tests.attacks.browser import CHROMIUM, chromium
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
@@ -442,3 +446,32 @@ def test_quality_rows_are_those_of_the_pseudo_labels(params: Params) -> None:
     quality = read_parquet(WORKSPACE / "evaluation/pseudo_quality.parquet", QUALITY)
     assert quality["point_id"].to_pylist() == labels["point_id"].to_pylist()
     assert quality["status"].to_pylist() == labels["status"].to_pylist()
+
+
+def test_a_random_sample_is_estimated_and_reported(params: Params) -> None:
+    """Half of the judged masks are right; without the sample all bytes are as before."""
+    before = files_of(WORKSPACE / "evaluation") | files_of(WORKSPACE / "points")
+    folder = Path(params.review.decisions)
+    sample = open_sample(folder, WORKSPACE, 4, 0, redraw=False).sample
+    rows = {row["point_id"]: row for row in read_pseudo(WORKSPACE / "pseudo").to_pylist()}
+    anna = DecisionLog(folder, "anna")
+    for n, one in enumerate(sample.objects):
+        mask = Mask(64, 64, rows[one.object]["refined_rle"] or rows[one.object]["rough_rle"])
+        fields = {"image": one.image, "object": one.object, "audit": sample.id}
+        if n % 2:
+            anna.append("reject", **fields)
+        else:
+            anna.append("accept", **fields, mask=mask)
+    for step in ("import_points", "evaluate", "report"):
+        run_step(step, params, WORKSPACE)
+    audit = json.loads((WORKSPACE / "evaluation/metrics.json").read_text())["audit"]
+    assert (audit["judged"], audit["right"], audit["wrong"]["rejected"]) == (4, 2, 2)
+    assert audit["changed"] == 0 and audit["low"] < audit["precision"] < audit["high"]
+    html = Path("workspace/report.html").read_text()
+    assert "4 of 4 masks of a random sample were judged" in html and "<h2>Audit</h2>" in html
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for step in ("import_points", "evaluate", "report"):
+        run_step(step, params, WORKSPACE)
+    after = files_of(WORKSPACE / "evaluation") | files_of(WORKSPACE / "points")
+    assert after == before and "<h2>Audit</h2>" not in Path("workspace/report.html").read_text()

@@ -38,7 +38,12 @@ class Project:
     """The desk of a project, opened when it is first needed, and anew after a run wrote other pseudo masks."""
 
     def __init__(
-        self, params: Params, root: Path, reviewer: str, listed: Sequence[str] | None = None
+        self,
+        params: Params,
+        root: Path,
+        reviewer: str,
+        listed: Sequence[str] | None = None,
+        audit: str | None = None,
     ) -> None:
         """
         Args:
@@ -46,12 +51,14 @@ class Project:
             root: its folder.
             reviewer: the name that the page starts with.
             listed: ids of the only objects to review, in this order; None: all, worst first.
+            audit: the id of a random sample, see `Desk`.
 
         Raises:
             DataError: a reviewer's name that can't be a file's.
         """
         check_reviewer(reviewer)
         self.params, self.root, self.reviewer, self.listed = params, root, reviewer, listed
+        self.audit = audit
         self._desk: Desk | None = None
         self._facts: object = None
         self._looked = 0.0
@@ -69,7 +76,7 @@ class Project:
                 self._looked = time.monotonic()
                 facts = self._stamp()
                 if self._desk is None or facts != self._facts:
-                    self._desk, self._facts = Desk(self.params, self.root, self.listed), facts
+                    self._desk, self._facts = Desk(self.params, self.root, self.listed, self.audit), facts
                     self._queues.clear()
             return self._desk
 
@@ -174,8 +181,11 @@ def _add_reading(app: FastAPI, project: Project) -> None:
     def facts() -> dict[str, Any]:
         desk = project.desk()
         orders = {"given": "as listed", **ORDERS} if project.listed is not None else ORDERS
+        name = project.root.resolve().name
+        if project.audit is not None:  # any other order would choose what is judged
+            orders, name = {"given": "a random sample"}, f"{name}, audit"
         return {
-            "name": project.root.resolve().name, "reviewer": project.reviewer,
+            "name": name, "reviewer": project.reviewer,
             "classes": [{"id": n, "name": name} for n, name in desk.categories.items()],
             "proposers": desk.objects.proposers, "orders": orders, "words": WORDS,
             "first_image": desk.objects.weak.images["image_id"][0].as_py() if len(desk.objects.weak) else None,
