@@ -51,8 +51,8 @@ def audit_view(audit: Mapping[str, Any] | None) -> AuditView | None:
         f"Of {count(audit['other_mask'], 'object')} another mask was accepted, which doesn't count."
     ] * bool(audit["other_mask"])
     notes += [
-        f"{audit['changed']:,} of {audit['sampled']:,} sampled masks have changed since they were drawn: the estimate is "
-        "of the former ones. Draw another sample with points2model review --audit N --redraw."
+        f"{audit['changed']:,} of {audit['sampled']:,} sampled masks have changed since they were drawn: the "
+        "estimate is of the former ones. Draw another sample with points2model review --audit N --redraw."
     ] * bool(audit["changed"])
     rows = [{"label": "all", "main": True, **audit}]
     rows += [{"label": name, "main": False, **own} for name, own in audit["by_class"].items()]

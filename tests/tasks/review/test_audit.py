@@ -56,7 +56,7 @@ def test_shares_are_of_the_size_asked_for(population: dict[str, int], count: int
 
 
 def test_a_rare_class_has_more_than_its_share() -> None:
-    """Of 20 masks 10 are spread evenly over the two classes, 10 by their sizes; what a class lacks goes to the other."""
+    """Of 20 masks 10 are spread evenly over two classes, 10 by their sizes; what a class lacks goes to the other."""
     assert shares({"rare": 10, "usual": 990}, 20) == {"rare": 5, "usual": 15}
     assert shares({"rare": 3, "usual": 997}, 20) == {"rare": 3, "usual": 17}
 

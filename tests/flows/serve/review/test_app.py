@@ -18,6 +18,9 @@ from starlette.testclient import TestClient
 from data.decisions.store import DecisionLog, read_decisions
 from flows.serve.review.app import LOOK_EVERY, STATIC, Project
 from flows.serve.review.server import guarded
+from tasks.common.config import Params
+from tasks.review.audit import judged
+from tasks.tools.random_sample import open_sample
 from tests.flows.serve.review.conftest import LOGIN, PORT
 from tests.tasks.conftest import ROOT
 
@@ -230,3 +233,25 @@ def test_whole_images_lead_to_their_neighbours(client: TestClient, project: Path
     assert client.get("/api/images/1").json()["previous"] is None
     assert client.get("/api/images/20").json()["next"] is None
     assert client.get("/api/images/21").status_code == 404
+
+
+def test_an_audit_has_its_own_order_and_its_own_decisions(
+    client: TestClient, project: Path, params: Params
+) -> None:
+    """What was decided before doesn't count there; the mask that is shown is the sampled one."""
+    opened = open_sample(project / "decisions", project / "workspace", 12, 0, redraw=False)
+    listed = [one.object for one in opened.sample.objects]
+    first = client.get(f"/api/objects/{listed[0]}").json()
+    decide(client, "reject", first)
+    served = Project(params, project, "anna", listed, opened.sample.id)
+    page = TestClient(guarded(served, LOGIN, PORT), base_url=f"http://127.0.0.1:{PORT}")
+    page.auth = tuple(LOGIN.split(":"))  # type: ignore[assignment]
+    facts = page.get("/api/project").json()
+    assert list(facts["orders"]) == ["given"] and facts["name"].endswith(", audit")
+    queue, shown = begin(page, order="given")
+    seen = [page.get(f"/api/queue/{queue}/{n}").json()["id"] for n in range(shown["total"])]
+    assert seen == listed and not shown["decided"]
+    assert decide(page, "accept", shown, mask=shown["mask"]).status_code == 200
+    decisions = read_decisions(project / "decisions").decisions
+    assert [(one.action, one.audit) for one in decisions] == [("reject", None), ("accept", opened.sample.id)]
+    assert judged(opened.sample, decisions) == {listed[0]: "right"}
