@@ -28,8 +28,10 @@ WITHOUT_MASK = 0.15
 JPEG_QUALITY = 92
 MOST_BYTES = 256 << 20
 """Of decoded images that are kept in memory."""
+EXACT_UP_TO = 384
+"""Pixels of a window's longer side up to which outlines follow the edges of pixels."""
 TOLERANCE = 0.75
-"""Pixels by which an outline may deviate: enough for diagonals without stairs."""
+"""Pixels of the trace by which outlines in larger windows may deviate: less than is seen, in a third of the corners."""
 TRACED = 1024
 """Pixels a side on which masks are traced; larger windows are traced coarser."""
 
@@ -63,11 +65,11 @@ def paths(codes: Sequence[bytes], height: int, width: int, window: Window) -> li
     """
     x, y, w, h = window
     step = max(1, -(-max(w, h) // TRACED))
-    columns, rows = np.arange(x, x + w, step), np.arange(y, y + h, step)
+    columns, rows = (np.arange(begin + step // 2, begin + size, step) for begin, size in ((x, w), (y, h)))
     masks, which = decode_window(codes, height, width, rows, columns)
     found = [""] * len(codes)
     for mask, k in zip(masks, which.tolist(), strict=True):
-        rings = outlines(mask, TOLERANCE)
+        rings = outlines(mask, 0.0 if max(w, h) <= EXACT_UP_TO else TOLERANCE)
         found[k] = "".join(
             "M" + "L".join(f"{px * step + x:.6g} {py * step + y:.6g}" for px, py in ring.tolist()) + "Z"
             for ring in rings

@@ -236,6 +236,11 @@ def test_the_whole_image_gets_an_object_and_is_complete(page: Tab, served: Serve
     side = page.run("page.whole.whole.image.width")
     assert added.point == pytest.approx((side / 4, side / 2), abs=side / box["width"])
     assert (complete.action, complete.image) == ("complete", image)
+    middle = {"x": box["x"] + box["width"] / 4, "y": box["y"] + box["height"] / 2}
+    page.call("Input.dispatchMouseEvent", type="mouseWheel", **middle, deltaX=0, deltaY=-300)
+    page.wait_for(f"page.whole.view[2] === {0.8 * side}")
+    # What the wheel points at stays where it is.
+    assert page.run("page.whole.view[0] + page.whole.view[2] / 4") == pytest.approx(side / 4, abs=0.5)
     press(page, "zz")
     page.wait_for("page.whole.whole.objects.length === 9 && page.whole.whole.complete.length === 0")
     press(page, "w")
