@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The environment first on PATH, so that dvc, python and hooks are ours whatever shell called make.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Some images set it; then each process that a test starts would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests run in two processes, a file at a time since its tests may share what is costly; tests/conftest.py orders them.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -63,6 +65,7 @@ clean:  ## remove the environment and tool caches; workspace/ and the DVC cache 
 
 .venv/.installed-test: pyproject.toml | .venv/bin/python
 	@echo "installing into .venv: some minutes, several GB (torch)"
-	@# Python compiles what is imported, a fifth of 300 MB of source; pip would compile all of it, with one core.
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -e '.[test]'
+	@# 300 MB of source, by all cores: pip compiles with one. Some packages have files that aren't Python of today.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch .venv/.installed $@
