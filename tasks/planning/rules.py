@@ -253,6 +253,8 @@ def _trainings(facts: Facts, machine: Machine, choices: Choices, shape: _Shape) 
         else "all images alike"
     )
     yield Planned("student.strong_share", share, reason)
+    end_reason = "the outlines are learnt from true masks at the end" if few else "as strong_share"
+    yield Planned("student.strong_end", 0.3 if few else 0, end_reason)
 
 
 def _schedule(

@@ -60,7 +60,7 @@ FACADES = facts_of(np.geomspace(12, 240, 1000), [512] * 346, strong=35, classes=
             "teacher.grids": [40, 24, 16], "teacher.ranges": [[1, 32], [24, 64], [48, 512]],
             "teacher.augment.crop_side": 128, "teacher.augment.invert": 0.3, "teacher.augment.rotate90": 0.5,
             "teacher.batch_size": 8, "prompt.class_power": 0.5, "student.classes_from": "mask",
-            "teacher.holdout": 0.1, "student.strong_share": 0.5,
+            "teacher.holdout": 0.1, "student.strong_share": 0.5, "student.strong_end": 0.3,
         }),
         (FACADES, CPU, {
             "input.short_side": 256, "input.max_side": 256, "input.tile": None, "model.mask_stride": 4,
