@@ -221,7 +221,7 @@ class _Review:
         if image_id != base.image_id:
             found = f"image {one.image!r}"[:300]
             return Problem("other_image", found, f"{self.images.name(base.image_id)!r}, the object's image")
-        return _misplaced(one, *self.sizes[image_id])
+        return misplaced(one, *self.sizes[image_id])
 
     def _after(self, base: _Object, word: Word) -> _Object:
         """The object with all decisions on it."""
@@ -300,7 +300,7 @@ def word_without(word: Word, decisions: Sequence[Decision | None]) -> Word:
     return Word(kept(word.verdict), kept(word.category), kept(word.clicks), kept(word.added))
 
 
-def _misplaced(one: Decision, width: int, height: int) -> Problem | None:
+def misplaced(one: Decision, width: int, height: int) -> Problem | None:
     """Why a decision's mask or clicks aren't on its image."""
     if one.mask is not None and (one.mask.height, one.mask.width) != (height, width):
         found = f"a mask of {one.mask.width} x {one.mask.height}"

@@ -8,7 +8,6 @@ nobody has seen the mask that came of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,9 @@ from data.decisions.record import FIELDS, Decision
 from data.decisions.words import Word, contradictions, joined, last_word, without_undone
 from data.errors import Fault
 from data.masks.rle import BoolArray, IntArray
+from data.points.lookup import Categories
 from data.points.record import Problem
+from tasks.intake.decisions import misplaced, word_without
 from tasks.review.objects import Objects
 
 PAUSE = 120.0
@@ -43,7 +44,7 @@ class Standing(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A decision that is on nothing that exists."""
+    """A decision that can't be honoured."""
 
     decision: Decision
     why: str
@@ -67,6 +68,8 @@ class Ledger:
             audit: the id of a random sample: decisions on objects that weren't made for it don't count; None: all do.
         """
         self._follower, self._objects, self._audit = Follower(folder), objects, audit
+        self._categories = Categories(objects.weak, None)
+        self._sizes = [objects.weak.images[name].to_numpy() for name in ("width", "height")]
         self._clear()
         self.version = 0
         self.refresh()
@@ -76,6 +79,7 @@ class Ledger:
         self._key_of: dict[str, str] = {}
         self._own: dict[str, list[Decision]] = {}
         self._standing: dict[str, Standing] = {}
+        self._lost: dict[str, list[Lost]] = {}
         self.decided: BoolArray = np.zeros(len(self._objects), np.bool_)
         self.contradicted: BoolArray = np.zeros(len(self._objects), np.bool_)
         self.by: IntArray = np.zeros(len(self._objects), np.int64)
@@ -115,13 +119,18 @@ class Ledger:
         counting = {name: without_undone(own)[0] for name, own in self._of[key].items()}
         counting = {name: own for name, own in counting.items() if own}
         if key.startswith(_IMAGE):
-            image = self.image_row(key.removeprefix(_IMAGE))
-            if image is not None:
-                self.complete.pop(image, None)
-                if counting:
-                    self.complete[image] = sorted(counting)
+            name = key.removeprefix(_IMAGE)
+            image = self.image_row(name)
+            if image is None:
+                self._lost[key] = [
+                    Lost(own[-1], f"there is no weak image {name}") for own in counting.values()
+                ]
+                return
+            self.complete.pop(image, None)
+            if counting:
+                self.complete[image] = sorted(counting)
             return
-        words = {name: last_word(own) for name, own in counting.items()}
+        words = self._valid(key, {name: last_word(own) for name, own in counting.items()})
         differing = contradictions(words) if len(words) > 1 else {}
         word = joined(list(words.values())) if words and not differing else Word()
         row = self._objects.row_of.get(key)
@@ -188,33 +197,40 @@ class Ledger:
         return 3600 * len(gaps) / max(sum(gaps), 1e-3) if len(gaps) >= 2 else None
 
     def lost(self) -> list[Lost]:
-        """Decisions that are a reviewer's last word on an object or image that doesn't exist."""
-        found: list[Lost] = []
-        for key, by in self._of.items():
-            if key.startswith(_IMAGE):
-                words = [own[-1:] for own in (without_undone(own)[0] for own in by.values())]
-                last: Iterable[Decision] = [one for own in words for one in own]
-            else:
-                last = [one for word in self.standing(key).words.values() for one in word.parts()]
-            for one in last:
-                why = self._why_lost(key, one)
-                if why is not None:
-                    found.append(Lost(one, why))
+        """Decisions that are a reviewer's last word and that can't be honoured: they don't count here either."""
+        return [one for of_key in self._lost.values() for one in of_key]
+
+    def _valid(self, key: str, words: dict[str, Word]) -> dict[str, Word]:
+        """Words on an object without decisions that can't be honoured, as import_points leaves them out."""
+        is_added = first_added(words) is not None
+        found: dict[str, Word] = {}
+        self._lost[key] = lost = []
+        for reviewer, word in words.items():
+            why = {one.id: self._why_lost(key, one, is_added) for one in word.parts()}
+            if word.added is not None and why[word.added.id] is not None:
+                why = dict.fromkeys(why, why[word.added.id])
+            bad = [one for one in word.parts() if why[one.id] is not None]
+            lost += [Lost(one, str(why[one.id])) for one in bad]
+            word = word_without(word, bad)
+            if word.parts():
+                found[reviewer] = word
         return found
 
-    def _why_lost(self, key: str, one: Decision) -> str | None:
-        image = self.image_row(one.image)
+    def _why_lost(self, key: str, one: Decision, is_added: bool) -> str | None:
+        """Why a decision on an object can't be honoured."""
+        image, row = self.image_row(one.image), self._objects.row_of.get(key)
         if image is None:
             return f"there is no weak image {one.image}"
-        if key.startswith(_IMAGE):
-            return None
-        row = self._objects.row_of.get(key)
-        if row is None:
-            is_added = first_added(self.standing(key).words) is not None
-            return None if is_added else f"there is no object {key}"
-        if int(self._objects.image[row]) != image:
+        if row is None and not is_added:
+            return f"there is no object {key}"
+        if row is not None and one.action == "add":
+            return f"object {key} is a point"
+        if row is not None and int(self._objects.image[row]) != image:
             return f"object {key} is on another image"
-        return None
+        if one.category is not None and isinstance(self._categories.find(one.category), Problem):
+            return f"there is no class {one.category}"
+        problem = misplaced(one, *(int(side[image]) for side in self._sizes))
+        return None if problem is None else f"found {problem.found}, expected {problem.expected}"
 
     @property
     def faults(self) -> list[Fault]:

@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from data.decisions.record import Mask
 from data.decisions.store import DecisionLog, read_decisions
 from data.errors import DataError
 from data.masks.rle import decode, encode
@@ -229,3 +231,27 @@ def test_many_threads_lose_nothing(desk: Desk, project: Path) -> None:
         one.join()
     assert len(lines(project)) == len(rows) and desk.now("r0")["decided"] == len(rows)
     assert desk.queue(Filters()).tolist() == []
+
+
+def test_decisions_of_before_the_image_or_the_classes_changed_are_listed_and_dont_count(
+    desk: Desk, project: Path
+) -> None:
+    row = int(desk.queue(Filters())[0])
+    before, bob = desk.describe(row), DecisionLog(project / "decisions", "bob")
+    mask = np.zeros((7, 9), np.bool_)
+    mask[2:4, 2:4] = True
+    bob.append("mask", **on(desk, row), mask=Mask(7, 9, encode(mask)), source="brush")
+    bob.append("class", **on(desk, row), category="<b>pear")
+    shown = desk.describe(row)
+    assert not shown["decided"] and shown["mask"] == before["mask"] and shown["decisions"] == []
+    whole = desk.image(int(desk.objects.image[row]))
+    assert all(one["path"] for one in whole["objects"] if one["id"] == before["id"])
+    expected = [
+        "bob: mask: found a mask of 9 x 7, expected 128 x 128, the image's size",
+        "bob: class <b>pear: there is no class <b>pear",
+    ]
+    assert [one["text"] for one in desk.notices()] == expected
+    bob.append("clicks", **on(desk, row), point=(128.0, 5.0), further=())
+    assert not desk.describe(row)["decided"]
+    bob.append("add", **on(desk, row), category="apple", point=(5.0, 5.0))
+    assert [one["text"].rpartition(": ")[2] for one in desk.notices()] == [f"object {before['id']} is a point"]
