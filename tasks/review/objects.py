@@ -57,7 +57,7 @@ class Objects:
     def __init__(self, workspace: Path) -> None:
         """
         Raises:
-            TaskError: there are no pseudo masks.
+            TaskError: there are no pseudo masks, or they are of other images or classes than the data set has now.
             DataError: a table is missing or of another format.
         """
         self.weak = Split.open(workspace / "dataset" / "weak")
@@ -68,6 +68,7 @@ class Objects:
             where = str(workspace / "pseudo")
             raise TaskError(str(Fault(where, "files", "no pseudo masks", "part-*.parquet", step)))
         table, part, row = _read(files)
+        check_current(table, self.weak, workspace / "pseudo")
         row_of = self.weak.images["image_id"].to_numpy()
         image = np.searchsorted(row_of, table["image_id"].to_numpy())
         order = np.argsort(image, kind="stable")
@@ -147,6 +148,28 @@ class Objects:
     def masks(self, rows: Sequence[int]) -> list[bytes | None]:
         """The run-length codes of the masks that are learnt: refined, or rough where there is no refined one."""
         return self._codes.take(rows)
+
+
+def check_current(pseudo: pa.Table, weak: Split, where: Path) -> None:
+    """
+    Args:
+        pseudo: with columns image_id and category_id.
+        where: it is from.
+
+    Raises:
+        TaskError: it has images or classes that the split doesn't have.
+    """
+    known = {
+        "image_id": weak.images["image_id"].combine_chunks(),
+        "category_id": pa.array([one.id for one in weak.categories], pa.int64()),
+    }
+    for name, values in known.items():
+        ids = pc.unique(pseudo[name].cast(pa.int64()))
+        gone = ids.filter(pc.invert(pc.is_in(ids, values)))
+        if len(gone):
+            found = f"{len(gone):,} that the data set doesn't have, such as {gone[0]}"
+            expected = "pseudo masks of the present data set: ingest has run since they were made"
+            raise TaskError(str(Fault(str(where), name, found, expected, "points2model run")))
 
 
 def _read(files: Sequence[Path]) -> tuple[pa.Table, IntArray, IntArray]:

@@ -32,6 +32,7 @@ from tasks.common.stage_main import read_json, write_json
 from tasks.promotion.baseline import registry_of
 from tasks.promotion.registry import Registry
 from tasks.promotion.rule import read_comparison
+from tasks.review.objects import check_current
 from tasks.review.present import frames_of_present, present_objects
 from tasks.scoring.outcomes import USUAL_MIN_SCORE
 from tasks.tools.chosen_score import min_score_of
@@ -190,6 +191,7 @@ def _for_tool(
     assert request.decisions is not None
     weak = Split.open(workspace / "dataset" / "weak")
     pseudo = read_pseudo(workspace)
+    check_current(pseudo, weak, workspace / "pseudo")
     decisions = read_decisions(request.decisions).decisions
     objects = present_objects(pseudo, weak, decisions, request.masks, least)
     images = pseudo["image_id"].unique().to_pylist()

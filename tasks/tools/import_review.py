@@ -15,6 +15,7 @@ from data.tables import SENT, Split, read_parquet
 from tasks.common.errors import TaskError
 from tasks.review.corrections import read_corrections
 from tasks.review.imports import REVIEWED, known_objects, plan_import
+from tasks.review.objects import check_current
 from tasks.tools.export_labels import SENT_FILE, read_pseudo
 
 COUNTS = ("images", "marked", "unchanged", "matched_by_id", "matched_by_iou", "known", "skipped")
@@ -45,14 +46,16 @@ def import_review(
 
     Raises:
         DataError: faults of the file, all of them; nothing is written.
-        TaskError: a folder that isn't an export for a label tool.
+        TaskError: a folder that isn't an export for a label tool; pseudo masks of another data set.
     """
     check_reviewer(reviewer)
     if reviewed not in REVIEWED:
         raise TaskError(f"--reviewed: found {reviewed!r}, expected one of {', '.join(REVIEWED)}")
     weak = Split.open(workspace / "dataset" / "weak")
     before = read_decisions(decisions).decisions
-    known = known_objects(read_pseudo(workspace), weak, before, None if sent is None else _sent(sent))
+    pseudo = read_pseudo(workspace)
+    check_current(pseudo, weak, workspace / "pseudo")
+    known = known_objects(pseudo, weak, before, None if sent is None else _sent(sent))
     corrections = read_corrections(file, weak)
     plan = plan_import(file, corrections, known, before, reviewer, reviewed, skip_contradicted)
     if plan.faults:

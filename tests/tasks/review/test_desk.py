@@ -254,4 +254,6 @@ def test_decisions_of_before_the_image_or_the_classes_changed_are_listed_and_don
     bob.append("clicks", **on(desk, row), point=(128.0, 5.0), further=())
     assert not desk.describe(row)["decided"]
     bob.append("add", **on(desk, row), category="apple", point=(5.0, 5.0))
-    assert [one["text"].rpartition(": ")[2] for one in desk.notices()] == [f"object {before['id']} is a point"]
+    assert [one["text"].rpartition(": ")[2] for one in desk.notices()] == [
+        f"object {before['id']} is a point"
+    ]

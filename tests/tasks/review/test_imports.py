@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from data.decisions.record import Decision, Mask
 from data.decisions.store import DecisionLog, read_decisions
 from data.errors import DataError
 from data.masks import rle as masks
-from data.tables import Split
+from data.tables import Split, write_split
 from flows.cli.main import app
 from tasks.common.errors import TaskError
 from tasks.review.corrections import Corrected
@@ -418,3 +419,14 @@ def test_old_decisions_are_read_and_new_fields_are_kept(tmp_path: Path) -> None:
     made = log.append("reject", image="7.png", object="aa", audit="s1", imported="ff00")
     assert read_decisions(tmp_path / "decisions").decisions == [made]
     assert Decision("i", made.time, "anna", "reject", "7.png", "aa").to_line().count("audit") == 0
+
+
+def test_masks_of_an_older_data_set_go_nowhere(project: Path) -> None:
+    split = project / "workspace/dataset/weak"
+    weak = Split.open(split)
+    images = weak.images.filter(pc.not_equal(weak.images["image_id"], 8))
+    write_split(split, images, weak.instances, weak.categories, str(weak.image_root))
+    for does in (lambda: read(project, written(project)), lambda: send(project, "coco")):
+        with pytest.raises(TaskError, match="image_id: found 1 that the data set doesn't have, such as 8"):
+            does()
+    assert decided(project) == []

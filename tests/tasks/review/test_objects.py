@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from data.tables import POINTS, PSEUDO, read_parquet, write_parquet
+from data.tables import POINTS, PSEUDO, Split, read_parquet, write_parquet, write_split
 from tasks.common.errors import TaskError
 from tasks.review.objects import STATUSES, Objects
 
@@ -67,4 +68,20 @@ def test_a_point_that_is_gone_has_no_place(project: Path) -> None:
 def test_without_pseudo_masks_the_step_to_run_is_named(project: Path) -> None:
     shutil.rmtree(project / "workspace/pseudo")
     with pytest.raises(TaskError, match="points2model run"):
+        Objects(project / "workspace")
+
+
+def test_masks_of_an_image_or_a_class_that_is_gone_are_refused(project: Path) -> None:
+    """Their rows would be taken for the next image's."""
+    split = project / "workspace/dataset/weak"
+    weak = Split.open(split)
+    images, instances, classes, root = weak.images, weak.instances, weak.categories, str(weak.image_root)
+    kept = images.filter(pc.not_equal(images["image_id"], 5))
+    write_split(split, kept, instances, classes, root)
+    with pytest.raises(
+        TaskError, match=r"image_id: found 1 that the data set doesn't have, such as 5.*ingest has run"
+    ):
+        Objects(project / "workspace")
+    write_split(split, images, instances, classes[1:], root)
+    with pytest.raises(TaskError, match=r"category_id: found 1 .* such as 1; .*points2model run"):
         Objects(project / "workspace")
