@@ -49,7 +49,7 @@ def split() -> Split:
 def test_all_formats_have_the_same_instances(results: Path, tmp_path: Path) -> None:
     """Two of image 2 reach the score; that at a click stays, whatever its score; an empty one is none."""
     counts = write_label_files(tmp_path, FORMATS, results, split(), NAMES, 0.5)
-    assert {(one["images"], one["labels"]) for one in counts.values()} == {(3, 3)} and len(counts) == 6
+    assert {(one["images"], one["labels"]) for one in counts.values()} == {(3, 3)} and len(counts) == 7
     coco = json.loads((tmp_path / "coco/predictions.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == NAMES
     assert [(a["id"], a["image_id"], a["score"]) for a in coco["annotations"]] == [
@@ -65,6 +65,8 @@ def test_all_formats_have_the_same_instances(results: Path, tmp_path: Path) -> N
         for name in NAMES
     }
     assert lines == {"a.png": 0, "sub/b.png": 2, "c.png": 1}
+    tasks = json.loads((tmp_path / "label-studio/predictions/tasks.json").read_text())
+    assert [len(task["predictions"][0]["result"]) for task in tasks] == [0, 2, 1]
     summary = json.loads((tmp_path / "label-maps" / SUMMARY).read_text())
     assert summary["min_score"] == 0.5 and summary["labels"] == 3
 
