@@ -17,12 +17,12 @@ from models.masks.boxes import mask_boxes
 from models.solov2.network import SOLOv2
 from points2model.images import pixels_of
 from points2model.instances import Instances
-from points2model.source import PathLike, find_model
 from tasks.common.config import InputConfig
 from tasks.common.device import resolve_device
 from tasks.inference.batches import InputImage, prepare, stack
 from tasks.scoring.outcomes import USUAL_MIN_SCORE
 from tasks.tools.chosen_score import chosen_min_score
+from tasks.tools.model_source import PathLike, find_model
 
 if TYPE_CHECKING:
     from points2model.images import Picture, Pixels, Several

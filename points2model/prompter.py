@@ -16,7 +16,6 @@ from models.solov2.network import SOLOv2
 from points2model.images import pixels_of
 from points2model.instances import Instances
 from points2model.predictor import as_instances
-from points2model.source import PathLike, find_model
 from tasks.common.config import InputConfig
 from tasks.common.device import resolve_device
 from tasks.inference.batches import prepare, stack
@@ -25,6 +24,7 @@ from tasks.labelling.labeller import CROP_BATCH, GatedRefiner, load_refiner
 from tasks.labelling.proposer import draw
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.labelling.types import ImageContext, further_clicks
+from tasks.tools.model_source import PathLike, find_model
 
 if TYPE_CHECKING:
     from points2model.images import Picture
