@@ -1,0 +1,108 @@
+"""The network alone, exported by torch.
+
+Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from models.config import SIZE_DIVISOR
+from models.solov2.heads import Frame
+from models.solov2.network import SOLOv2
+
+
+class ExportError(Exception):
+    """A network that torch can't export; the text says why."""
+
+
+class Plain(nn.Module):
+    """Normalised images [N, 3, H, W], and the x, y of crops in their images [N, 2], to a flat tuple of outputs."""
+
+    def __init__(self, network: SOLOv2) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, origins: Tensor | None = None) -> tuple[Tensor, ...]:
+        own, config = self.network, self.network.config
+        pyramid = own.backbone(images)
+        size = (images.shape[2], images.shape[3])
+        corners = images.new_zeros(images.shape[0], 2) if origins is None else origins
+        frame = Frame(size, config.grid_reference, corners)
+        features = [own._read(pyramid, *pair) for pair in config.level_sources]
+        logits, kernels = own.instance_head(features, config.grid_shapes(size), frame)
+        return (*logits, *kernels, own.mask_branch(pyramid, frame))
+
+
+def has_origins(network: SOLOv2, side: int | None) -> bool:
+    """Whether outputs depend on the place of a crop in its image."""
+    return side is not None and network.config.coord_conv and network.config.grid_reference is not None
+
+
+def output_names(levels: int) -> list[str]:
+    numbered = [f"{name}_{level}" for name in ("category_logits", "kernels") for level in range(levels)]
+    return [*numbered, "mask_features"]
+
+
+def _linspace(g: Any, start: Any, end: Any, steps: Any, *_: Any) -> Any:
+    """`torch.linspace` in ONNX. The exporter's own gives no number for a single step."""
+
+    def number(value: Any) -> Any:
+        return g.op("Cast", value, to_i=1)
+
+    zero, one = (g.op("Constant", value_t=torch.tensor(value)) for value in (0, 1))
+    gaps = g.op("Max", g.op("Sub", steps, one), one)
+    width = g.op("Div", number(g.op("Sub", end, start)), number(gaps))
+    return g.op("Add", g.op("Mul", number(g.op("Range", zero, steps, one)), width), number(start))
+
+
+def export_network(network: SOLOv2, side: int | None, opset: int) -> ir.Model:
+    """The network as a graph of inputs `images`, normalised float32 [N, 3, H, W], and `origins` if `has_origins`.
+
+    N is free; H and W are multiples of 32, or `side`, for networks that predict in tiles.
+
+    Raises:
+        ExportError: torch can't export it.
+    """
+    # A size whose sides differ, and batch of more than one: nothing may become a constant by chance.
+    height, width = (side, side) if side else (7 * SIZE_DIVISOR, 8 * SIZE_DIVISOR)
+    given, names = [torch.zeros(2, 3, height, width)], ["images"]
+    if has_origins(network, side):
+        given.append(torch.zeros(2, 2))
+        names.append("origins")
+    made = output_names(len(network.config.grids))
+    axes = {name: {0: "batch"} for name in (*names, *made)}
+    if side is None:
+        axes["images"] |= {2: "height", 3: "width"}
+        for name in made:
+            axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
+    file = io.BytesIO()
+    torch.onnx.register_custom_op_symbolic("aten::linspace", _linspace, opset)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # By tracing: the newer exporter takes ten times as long for inputs of any size.
+            torch.onnx.export(
+                Plain(network).eval(), tuple(given), file, dynamo=False, opset_version=opset, input_names=names,
+                output_names=made, dynamic_axes=axes,
+            )  # fmt: skip
+    except Exception as error:  # torch's exporter raises anything
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"torch can't export this network: {type(error).__name__}: {reason}") from error
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("aten::linspace", opset)
+    model = ir.from_proto(onnx.load_from_string(file.getvalue()))
+    # The tracer's names of lengths that it can't derive aren't unique, and onnxruntime shares memory by them.
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+    for value, name in zip(model.graph.outputs, made, strict=True):
+        value.shape = ir.Shape(["batch", None, f"{name}_height", f"{name}_width"])
+    return model
