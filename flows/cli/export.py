@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import JsonOption, command_console, print_json
+from flows.cli.export_onnx import export_onnx as write_onnx
 from tasks.common.errors import TaskError
 
 EXAMPLE = (
     "Example: points2model export --format coco --out labels   |   points2model export --what predictions --format "
     "scalabel --out found   |   points2model export --what file --annotations bitmasks/train --images images/10k "
-    "--format coco --out converted   |   points2model export --to cvat --out to-cvat"
+    "--format coco --out converted   |   points2model export --to cvat --out to-cvat   |   points2model "
+    "export --onnx promoted --out model.onnx"
 )
 
 
@@ -65,13 +67,23 @@ class Model(StrEnum):
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="The folder to write; an earlier export in it is replaced.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder to write, or the file with --onnx; an earlier export is replaced."),
+    ],
     format: Annotated[Format | None, typer.Option(help="The format of the files.")] = None,
     to: Annotated[
         Tool | None,
         typer.Option(
             help="Instead of --format: the pseudo masks, with all decisions of reviewers, to be corrected in a label "
             "tool and read back by `points2model review --import`."
+        ),
+    ] = None,
+    onnx: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Instead of --format: a model as an ONNX file: `promoted`, a version (v3), or a folder; docs/onnx.md.",
         ),
     ] = None,
     what: Annotated[
@@ -108,6 +120,18 @@ def export(
     params: Annotated[
         Path, typer.Option(help="With --to: the settings, which name the folder of decisions.")
     ] = Path("params.yaml"),
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="With --onnx: the network alone, without what is before and after it."),
+    ] = False,
+    opset: Annotated[int, typer.Option(help="With --onnx: the version of ONNX's operators.")] = 18,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify",
+            help="With --onnx: keep the file only if it equals torch on the val images.",
+        ),
+    ] = True,
     workspace: Annotated[Path, typer.Option(help="The pipeline's workspace.")] = Path("workspace"),
     as_json: JsonOption = False,
 ) -> None:
@@ -126,9 +150,17 @@ def export(
     from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
+    if onnx is not None:
+        write_onnx(
+            onnx, out, workspace, raw=raw, opset=opset, verify=verify, min_score=min_score, console=console,
+            as_json=as_json,
+        )  # fmt: skip
+        return
     chosen = str(to or format)
     if (format is None) == (to is None):
-        raise TaskError("expected one of --format, for the labels as they are, and --to, for a label tool")
+        raise TaskError(
+            "expected one of --format, for labels as they are, --to, for a label tool, and --onnx, for a model"
+        )
     decisions = None if to is None else Path(load_params(params).review.decisions)
     try:
         whose = model.value

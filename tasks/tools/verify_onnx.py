@@ -1,0 +1,244 @@
+"""Whether an ONNX file finds in images what the model finds, by onnxruntime and torch on the same CPU.
+
+Legend: K instances, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from data.images.read import read_ingested
+from data.tables import Split
+from models.config import InferenceConfig
+from models.inference.detect import Predictions
+from models.inference.tiles import Tiled, forward_tiled, predict
+from models.solov2.network import SOLOv2
+from tasks.common.config import InputConfig
+from tasks.common.errors import TaskError
+from tasks.common.progress import Bar
+from tasks.inference.batches import ImageBatch, prepare, stack
+
+MOST_IMAGES = 50
+MIN_IOU = 0.999
+ROUNDED_PIXELS = 2
+"""So many pixels of a mask may differ whatever its size: values at the threshold differ by rounding."""
+SCORE_TOLERANCE = 1e-3
+RAW_TOLERANCE = 1e-3
+"""Of the greatest value of an output."""
+TOGETHER = 4
+"""Images that are tried as one batch."""
+Arrays = dict[str, np.ndarray]
+
+
+class Difference(Exception):
+    """What differs, for an error's text."""
+
+
+def verify_instances(
+    file: Path, network: SOLOv2, split: Split, size: InputConfig, inference: InferenceConfig
+) -> dict[str, Any]:
+    """Compares instances on up to 50 of a split's images, spread over it, on one without objects, and on a batch.
+
+    Returns:
+        Counts, the least IoU, the greatest difference of scores.
+
+    Raises:
+        TaskError: a mask or score differs on an image; or cells were left out.
+    """
+    session, names = open_session(file)
+    rows = chosen_rows(split)
+    worst = {"iou": 1.0, "score": 0.0}
+    counts = Counter[str]()
+    shapes: dict[tuple[int, ...], list[tuple[str, np.ndarray, Predictions]]] = {}
+    with Bar("verifying", len(rows) + 1, "image") as bar:
+        for name, pixels in [*((None, row) for row in rows), ("a grey image", None)]:
+            if name is None:
+                name, pixels = str(split.image(pixels)["file_name"]), read_ingested(split, pixels)
+            else:
+                pixels = np.full_like(next(iter(shapes.values()))[0][1], 128)
+            expected = _by_torch(network, pixels, size, inference)
+            found = dict(zip(names, session.run(None, {"images": pixels[None]}), strict=True))
+            _compare(name, expected, found, 0, inference, worst)
+            counts["images"] += 1
+            counts["instances"] += len(expected.scores)
+            alike = shapes.setdefault(pixels.shape, [])
+            if len(alike) < TOGETHER:
+                alike.append((name, pixels, expected))
+            bar.advance()
+    batch = max(shapes.values(), key=len)
+    found = dict(zip(names, session.run(None, {"images": np.stack([one[1] for one in batch])}), strict=True))
+    for n, (name, _, expected) in enumerate(batch):
+        _compare(f"{name}, in a batch of {len(batch)}", expected, found, n, inference, worst)
+    return {
+        "onnxruntime": onnxruntime.__version__,
+        "torch": torch.__version__,
+        **counts,
+        "batch": len(batch),
+        "sizes": len(shapes),
+        "least_iou": round(worst["iou"], 6),
+        "greatest_score_difference": float(f"{worst['score']:.2g}"),
+    }
+
+
+def open_session(file: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSession, list[str]]:
+    """A file on the CPU, and its outputs' names."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # beside torch's threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return session, [one.name for one in session.get_outputs()]
+
+
+def chosen_rows(split: Split) -> list[int]:
+    """Up to 50 usable images, evenly spread.
+
+    Raises:
+        TaskError: there are none.
+    """
+    usable = [row for row, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
+    if not usable:
+        raise TaskError(
+            f"{split.root}: found no usable image to verify the file on; leave it out with --no-verify"
+        )
+    places = np.linspace(0, len(usable) - 1, min(MOST_IMAGES, len(usable)))
+    return [usable[round(place)] for place in places]
+
+
+@torch.inference_mode()
+def _by_torch(
+    network: SOLOv2, pixels: np.ndarray, size: InputConfig, inference: InferenceConfig
+) -> Predictions:
+    batch = stack([0], [prepare(pixels, size)])
+    outputs = forward_tiled(network, batch.images, batch.content_sizes, size.tile)
+    return predict(outputs, 0, inference, batch.sizes(0))
+
+
+def _compare(
+    name: str,
+    expected: Predictions,
+    found: Arrays,
+    n: int,
+    inference: InferenceConfig,
+    worst: dict[str, float],
+) -> None:
+    """Each instance has its like, but for those about to be left out anyway."""
+    if found["left_out"][n]:
+        raise TaskError(
+            f"{name}: the file has no room for {found['left_out'][n]} cells above the score threshold"
+        )
+    masks, scores, labels = expected.masks.numpy(), expected.scores.numpy(), expected.labels.numpy()
+    there = masks.any((1, 2))
+    masks, scores, labels = masks[there], scores[there], labels[there]
+    valid = found["valid"][n]
+    other = [found[key][n][valid] for key in ("masks", "scores", "labels")]
+    for own, theirs, who in (
+        ((masks, scores, labels), other, "the file"),
+        (other, (masks, scores, labels), "torch"),
+    ):
+        cut = inference.nms_threshold
+        if len(expected.scores) >= inference.max_detections:
+            cut = max(cut, float(expected.scores[-1]))
+        free = np.ones(len(theirs[1]), bool)
+        for mask, score, label in zip(*own, strict=True):
+            near = np.flatnonzero(free & (theirs[2] == label) & (abs(theirs[1] - score) <= SCORE_TOLERANCE))
+            best, least = _most_alike(mask, theirs[0], near)
+            if best is not None:
+                free[best] = False
+                worst["iou"] = min(worst["iou"], least)
+                worst["score"] = max(worst["score"], float(abs(theirs[1][best] - score)))
+            elif score - cut > SCORE_TOLERANCE:
+                raise TaskError(_fault(name, who, mask, score, label, theirs))
+
+
+def _most_alike(mask: np.ndarray, others: np.ndarray, near: Sequence[int]) -> tuple[int | None, float]:
+    """The first of `near` that is the same mask but for rounding, and its IoU."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    area = int(mask[box].sum())
+    for k in near:
+        both = int((mask[box] & others[k][box]).sum())
+        if area - both > ROUNDED_PIXELS and both <= MIN_IOU * area:
+            continue
+        either = area + int(others[k].sum()) - both
+        if both / either > MIN_IOU or either - both <= ROUNDED_PIXELS:
+            return int(k), both / either
+    return None, 0.0
+
+
+def _fault(
+    name: str, who: str, mask: np.ndarray, score: float, label: int, theirs: Sequence[np.ndarray]
+) -> str:
+    alike = np.flatnonzero(theirs[2] == label)
+    if not len(alike):
+        what = "none of its class"
+    else:
+        ious = [(mask & theirs[0][k]).sum() / max((mask | theirs[0][k]).sum(), 1) for k in alike]
+        best = int(np.argmax(ious))
+        what = f"at best a mask of IoU {ious[best]:.4f} with it and score {theirs[1][alike[best]]:.4f}"
+    return (
+        f"{name}: for a mask of {mask.sum()} pixels, class {label} and score {score:.4f}, {who} has {what}; expected "
+        f"an IoU above {MIN_IOU} and a score within {SCORE_TOLERANCE}. Nothing was written"
+    )
+
+
+@torch.inference_mode()
+def verify_raw(file: Path, network: SOLOv2, split: Split, size: InputConfig) -> dict[str, Any]:
+    """Compares the network's outputs on up to 50 of a split's images, or their tiles.
+
+    Returns:
+        The number of images, and the greatest difference as a fraction of an output's greatest value.
+
+    Raises:
+        TaskError: outputs differ on an image.
+    """
+    session, names = open_session(file)
+    rows, worst = chosen_rows(split), 0.0
+    with Bar("verifying", len(rows), "image") as bar:
+        for row in rows:
+            batch = stack([row], [prepare(read_ingested(split, row), size)])
+            outputs = forward_tiled(network, batch.images, batch.content_sizes, size.tile)
+            raw = outputs.outputs if isinstance(outputs, Tiled) else outputs
+            given = _raw_input(network, batch, outputs if isinstance(outputs, Tiled) else None)
+            if "origins" not in {one.name for one in session.get_inputs()}:
+                given.pop("origins", None)
+            found = session.run(None, given)
+            for name, own, other in zip(names, raw.tensors, found, strict=True):
+                difference = float(np.abs(own.numpy() - other).max() / max(1.0, float(own.abs().max())))
+                worst = max(worst, difference)
+                if not difference <= RAW_TOLERANCE:
+                    raise TaskError(
+                        f"{split.image(row)['file_name']}: output {name} differs by {difference:.2g} of its greatest "
+                        f"value, expected at most {RAW_TOLERANCE:g}. Nothing was written"
+                    )
+            bar.advance()
+    return {
+        "onnxruntime": onnxruntime.__version__,
+        "torch": torch.__version__,
+        "images": len(rows),
+        "greatest_difference": float(f"{worst:.2g}"),
+    }
+
+
+def _raw_input(network: SOLOv2, batch: ImageBatch, tiled: Tiled | None) -> Arrays:
+    """RGB 0..255, padding filled with the mean colour."""
+    mean = network.pixel_mean.flip(0) if network.config.bgr else network.pixel_mean
+    (h, w) = batch.content_sizes[0]
+    image = batch.images[0].float()
+    image[:, h:], image[:, :, w:] = mean[:, :, 0:1], mean[:, :, 0:1]
+    if tiled is None:
+        return {"images": image[None].numpy()}
+    side = tiled.side
+    pieces = mean.expand(3, side, side).repeat(len(tiled.tiles[0]), 1, 1, 1)
+    for piece, tile in zip(pieces, tiled.tiles[0], strict=True):
+        part = image[:, tile.y : tile.y + side, tile.x : tile.x + side]
+        piece[:, : part.shape[1], : part.shape[2]] = part
+    origins = np.array([(tile.x, tile.y) for tile in tiled.tiles[0]], np.float32)
+    return {"images": pieces.numpy(), "origins": origins}
