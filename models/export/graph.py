@@ -25,7 +25,7 @@ from models.export.network import export_network, has_origins
 from models.export.ops import FLOAT, INT, Ops, Value
 from models.solov2.network import SOLOv2
 
-OUTPUTS = {
+OUTPUTS: dict[str, tuple[str, list[int | str]]] = {
     "masks": ("BOOL", ["batch", "instances", "height", "width"]),
     "scores": ("FLOAT", ["batch", "instances"]),
     "labels": ("INT64", ["batch", "instances"]),
@@ -40,7 +40,7 @@ threshold for which there was no room: instances may be missing if it isn't 0.""
 
 def raw_graph(network: SOLOv2, rule: InputRule, opset: int) -> ir.Model:
     """The network alone: float32 RGB 0..255 [N, 3, H, W], padded with the mean colour, to its outputs."""
-    model = export_network(network, rule.tile and rule.tile.side, opset)
+    model = export_network(network, rule.tile.side if rule.tile else None, opset)
     before = Ops("before")
     inside = model.graph.inputs[0]
     images = Value(name="images", type=ir.TensorType(ir.DataType.FLOAT), shape=inside.shape)
@@ -62,7 +62,7 @@ def instance_graph(
         most_cells: cells above the score threshold of an image or tile that are drawn; the best of them.
     """
     config, tile = network.config, rule.tile
-    model = export_network(network, tile and tile.side, opset)
+    model = export_network(network, tile.side if tile else None, opset)
     graph = model.graph
     before, op = Ops("before"), Ops("after")
     images = Value(

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
 from models.config import SIZE_DIVISOR
 from models.solov2.heads import Frame
@@ -83,8 +84,8 @@ def export_network(network: SOLOv2, side: int | None, opset: int) -> ir.Model:
         axes["images"] |= {2: "height", 3: "width"}
         for name in made:
             axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
-    file = io.BytesIO()
-    torch.onnx.register_custom_op_symbolic("aten::linspace", _linspace, opset)
+    file: Any = io.BytesIO()
+    register_custom_op_symbolic("aten::linspace", _linspace, opset)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -97,7 +98,7 @@ def export_network(network: SOLOv2, side: int | None, opset: int) -> ir.Model:
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(f"torch can't export this network: {type(error).__name__}: {reason}") from error
     finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::linspace", opset)
+        unregister_custom_op_symbolic("aten::linspace", opset)
     model = ir.from_proto(onnx.load_from_string(file.getvalue()))
     # The tracer's names of lengths that it can't derive aren't unique, and onnxruntime shares memory by them.
     for node in model.graph:

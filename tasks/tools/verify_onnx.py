@@ -58,11 +58,11 @@ def verify_instances(
     counts = Counter[str]()
     shapes: dict[tuple[int, ...], list[tuple[str, np.ndarray, Predictions]]] = {}
     with Bar("verifying", len(rows) + 1, "image") as bar:
-        for name, pixels in [*((None, row) for row in rows), ("a grey image", None)]:
-            if name is None:
-                name, pixels = str(split.image(pixels)["file_name"]), read_ingested(split, pixels)
+        for row in [*rows, None]:
+            if row is None:
+                name, pixels = "a grey image", np.full_like(next(iter(shapes.values()))[0][1], 128)
             else:
-                pixels = np.full_like(next(iter(shapes.values()))[0][1], 128)
+                name, pixels = str(split.image(row)["file_name"]), read_ingested(split, row)
             expected = _by_torch(network, pixels, size, inference)
             found = dict(zip(names, session.run(None, {"images": pixels[None]}), strict=True))
             _compare(name, expected, found, 0, inference, worst)
@@ -158,7 +158,7 @@ def _compare(
                 raise TaskError(_fault(name, who, mask, score, label, theirs))
 
 
-def _most_alike(mask: np.ndarray, others: np.ndarray, near: Sequence[int]) -> tuple[int | None, float]:
+def _most_alike(mask: np.ndarray, others: np.ndarray, near: np.ndarray) -> tuple[int | None, float]:
     """The first of `near` that is the same mask but for rounding, and its IoU."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
