@@ -249,7 +249,7 @@ class Desk:
             values["audit"] = self.audit
         with self._lock:
             self._ledger.refresh()
-            self._check(values)
+            self._check(action, values)
             done = self._already(reviewer, action, values)
             if done is not None:
                 return done
@@ -260,7 +260,7 @@ class Desk:
             self._ledger.refresh()
             return made
 
-    def _check(self, values: dict[str, Any]) -> None:
+    def _check(self, action: Any, values: dict[str, Any]) -> None:
         """
         Raises:
             DataError: an image, object or class that doesn't exist, or a place outside of the image.
@@ -270,6 +270,12 @@ class Desk:
         def fault(found: str, expected: str, step: str = "reload the page") -> None:
             faults.append(Fault("review", CHECKED, found, expected, step))
 
+        name = values.get("object")
+        is_known = (
+            name in self.objects.row_of or action == "add" or bool(self._ledger.standing(str(name)).words)
+        )
+        if name is not None and not is_known:
+            fault(f"object {name!r}"[:300], "an object of the project")
         category = values.get("category")
         if category is not None and category not in self.categories.values():
             fault(f"class {category!r}"[:300], "a class of the data set")

@@ -59,7 +59,7 @@ class Ledger:
         by: int64 [N], how many reviewers said something.
         complete: by image row, the reviewers who said that all its objects are clicked or added.
         added: by image row, ids of objects that reviewers added and that aren't among the N.
-        version: changes with each change.
+        version: grows by one with each decision, and with each change of another kind.
     """
 
     def __init__(self, folder: Path, objects: Objects, audit: str | None = None) -> None:
@@ -95,6 +95,7 @@ class Ledger:
         for reviewer, decisions in new.items():
             decisions = [one for one in decisions if self._counts(one)]
             self._own.setdefault(reviewer, []).extend(decisions)
+            self.version += len(decisions)
             for one in decisions:
                 key = self._key(one)
                 if key is not None:
@@ -103,7 +104,7 @@ class Ledger:
                     touched[key] = None
         for key in touched:
             self._update(key)
-        self.version += bool(touched) or is_void
+        self.version += is_void
 
     def _counts(self, one: Decision) -> bool:
         needed, possible = FIELDS[one.action]

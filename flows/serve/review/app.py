@@ -35,7 +35,8 @@ LONGEST = 2048
 
 
 class Project:
-    """The desk of a project, opened when it is first needed, and anew after a run wrote other pseudo masks."""
+    """The desk of a project, opened when it is first needed, and anew after a run wrote other pseudo masks. While a run
+    makes them the old ones stay: decisions on them are as good as before."""
 
     def __init__(
         self,
@@ -69,14 +70,20 @@ class Project:
     def desk(self) -> Desk:
         """
         Raises:
-            TaskError, DataError: there are no pseudo masks, or not at the moment.
+            TaskError, DataError: there are no pseudo masks, and there were none before.
         """
         with self._lock:
             if self._desk is None or time.monotonic() - self._looked > LOOK_EVERY:
                 self._looked = time.monotonic()
                 facts = self._stamp()
                 if self._desk is None or facts != self._facts:
-                    self._desk, self._facts = Desk(self.params, self.root, self.listed, self.audit), facts
+                    try:
+                        desk = Desk(self.params, self.root, self.listed, self.audit)
+                    except (TaskError, DataError):  # while a run makes others
+                        if self._desk is None:
+                            raise
+                        return self._desk
+                    self._desk, self._facts = desk, facts
                     self._queues.clear()
             return self._desk
 

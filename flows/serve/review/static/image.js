@@ -173,7 +173,7 @@ export class WholeImage {
     if (!place || this.page.busy) return;
     this.page.busy = true;
     try {
-      const point = place.map((value) => Math.round(value * 100) / 100);
+      const point = place.map((value) => Math.floor(value * 100) / 100);
       await this.does.decide("add", { image: this.whole.image.name, object: newId(), category: this.category, point });
       saved(`saved: ${this.category}`);
       await this.reload();

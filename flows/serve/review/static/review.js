@@ -148,6 +148,10 @@ function showEmpty() {
 // Saves a decision; the promise is kept once it is on the disk.
 async function decide(action, fields) {
   const made = await ask(() => post("decisions", { reviewer: page.reviewer, action, ...fields }));
+  if (made.now.version !== page.now.version + 1) { // others decided meanwhile, maybe on what was fetched ahead
+    page.queue.clear();
+    page.next = null;
+  }
   page.now = made.now;
   say(null);
   return made;
@@ -193,8 +197,10 @@ async function setClass(name) {
 // The shown object as it is now.
 async function again() {
   const found = await ask(() => get(`objects/${page.shown.id}`));
+  const isSame = String(found.window) === String(page.shown.window); // a run may have drawn another mask
+  const { url } = isSame ? page : await ask(() => withPicture(found));
   page.queue.forget(page.position);
-  show({ object: { ...page.shown, ...found }, url: page.url });
+  show({ object: { ...page.shown, ...found }, url });
 }
 
 async function undo() {

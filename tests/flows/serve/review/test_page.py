@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from data.decisions.store import DecisionLog, read_decisions
+from data.tables import PSEUDO, read_parquet, write_parquet
 from tests.attacks.browser import CHROMIUM, Tab, chromium, evil_server
 from tests.flows.serve.review.conftest import LOGIN
 from tests.prefect_processes import free_port
@@ -219,6 +221,34 @@ def test_another_reviewer_contradicts_and_the_page_shows_it(page: Tab, served: S
     assert served.stored()[:2] == [("accept", first), ("reject", first)]
 
 
+def test_what_another_reviewer_decided_isnt_shown_as_undecided(page: Tab, served: Served) -> None:
+    """Two work on the same queue: the next object is fetched before the other one decides on it."""
+    page.wait_for("page.next?.position === 1 && page.queue.ahead.has(1)")
+    page.run("page.queue.ahead.get(1).then(({ object }) => window.second = object), 0")
+    page.wait_for("!!window.second")
+    image, second = page.run("[second.image.name, second.id]")
+    DecisionLog(served.root / "decisions", "bob").append("reject", image=image, object=second)
+    press(page, "f")
+    assert text(page, "place") == "3 of 178" and shown(page) != second
+
+
+def test_a_mask_that_a_run_drew_anew_lies_on_its_own_part_of_the_image(page: Tab, served: Served) -> None:
+    object_id, window = page.run("[page.shown.id, page.shown.window]")
+    for path in (served.root / "workspace/pseudo").glob("part-*"):
+        rows = read_parquet(path, PSEUDO).to_pylist()
+        for row in rows:
+            if row["point_id"] == object_id:
+                row["bbox_xywh"] = [0.0, 0.0, 50.0, 40.0]
+        write_parquet(pa.Table.from_pylist(rows, schema=PSEUDO), path)
+    time.sleep(2.5)  # LOOK_EVERY
+    press(page, "2")
+    shown_window = page.run("page.shown.window")
+    assert shown(page) == object_id and shown_window != window
+    page.run("window.picture = Object.assign(new Image(), { src: page.url }), 0")
+    page.wait_for("picture.complete")
+    assert page.run("[picture.naturalWidth, picture.naturalHeight]") == shown_window[2:]
+
+
 def test_the_whole_image_gets_an_object_and_is_complete(page: Tab, served: Served) -> None:
     press(page, "w")
     page.wait_for("!!page.whole")
@@ -284,6 +314,7 @@ def test_another_page_reaches_nothing(tab: Tab, served: Served) -> None:
         + "')}}).then((r) => r.text(), () => 'blocked')))"
     )
     with evil_server("<!doctype html><title>evil</title>") as evil:
+        tab.answers.clear()  # those of earlier tests
         tab.open(f"{evil}/attack.html")
         assert tab.run(script) == ["blocked"] * 3
         place = f"{served.address}api/decisions"
