@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -31,7 +32,7 @@ FLAGS = (
 class Tab:
     """A page of the browser."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
         self.answers: dict[str, list[int]] = {}
         """Status codes by path, of all that the page has asked for."""
