@@ -99,7 +99,13 @@ async function refreshNow() {
 // Shows the object at a position.
 async function go(position) {
   if (!page.queue.total) return showEmpty();
-  const found = await askQueue(() => page.queue.at(position));
+  let found;
+  try {
+    found = await askQueue(() => page.queue.at(position));
+  } catch (error) {
+    Object.assign(page, { position, inQueue: true }); // an image that can't be read holds nothing up
+    throw error;
+  }
   if (!found) return undefined;
   page.position = found.object.position;
   page.inQueue = true;
@@ -231,8 +237,9 @@ async function goTo(id) {
 
 async function openImage() {
   if (!page.shown) return;
-  page.whole = new WholeImage(page, { run, decide, ask, undo: undoInImage, back: closeImage, openObject: (id) => act(() => { closeImage(); return goTo(id); }) });
-  await page.whole.open(page.shown.image.id);
+  const whole = new WholeImage(page, { run, decide, ask, undo: undoInImage, back: closeImage, openObject: (id) => act(() => { closeImage(); return goTo(id); }) });
+  await whole.open(page.shown.image.id);
+  page.whole = whole;
 }
 
 async function undoInImage() {

@@ -249,6 +249,31 @@ def test_a_mask_that_a_run_drew_anew_lies_on_its_own_part_of_the_image(page: Tab
     assert page.run("[picture.naturalWidth, picture.naturalHeight]") == shown_window[2:]
 
 
+def test_an_image_that_cant_be_read_holds_nothing_up(page: Tab, served: Served) -> None:
+    first, image = shown(page), page.run("page.shown.image.id")
+    page.wait_for("page.next?.position === 1 && page.queue.ahead.has(1)")
+    page.run("page.queue.ahead.get(1).then(({ object }) => window.second = object), 0")
+    page.wait_for("!!window.second")
+    second = page.run("second.image.id")
+    assert second != image
+    served.kill()
+    (served.root / f"images/scene_{second - 1:03d}.jpg").unlink()
+    served.start()
+    page.call("Page.reload")
+    page.wait_for(f"!document.readyState.startsWith('load') && {SETTLED}")
+    press(page, "s")
+    assert shown(page) == first and f"scene_{second - 1:03d}.jpg" in text(page, "message")
+    press(page, "s")
+    assert shown(page) != first
+    (served.root / "images" / f"scene_{page.run('page.shown.image.id') - 1:03d}.jpg").unlink()
+    served.kill()
+    served.start()
+    press(page, "w")
+    assert ".jpg" in text(page, "message") and page.run("page.whole") is None
+    press(page, "d")
+    assert [action for action, _ in served.stored()] == ["reject"]
+
+
 def test_the_whole_image_gets_an_object_and_is_complete(page: Tab, served: Served) -> None:
     press(page, "w")
     page.wait_for("!!page.whole")
