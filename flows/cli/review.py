@@ -178,10 +178,10 @@ def _import(
     )  # fmt: skip
     if as_json:
         print_json(summary)
-    _show(command_console(as_json), summary, reviewed)
+    _show(command_console(as_json), summary, reviewed, sent is not None)
 
 
-def _show(console: Console, summary: dict[str, Any], reviewed: Reviewed) -> None:
+def _show(console: Console, summary: dict[str, Any], reviewed: Reviewed, has_sent: bool) -> None:
     from tasks.reporting.figures import count
     from tasks.reporting.review import WORDS
 
@@ -202,6 +202,11 @@ def _show(console: Console, summary: dict[str, Any], reviewed: Reviewed) -> None
         )
     elif not accepted and reviewed is not Reviewed.all and counts["unchanged"] and not counts["known"]:
         console.note("no unchanged mask is accepted on images that don't count as reviewed; see --reviewed")
+    if summary["actions"].get("reject") and not has_sent:
+        console.note(
+            "without --sent FOLDER, masks that the tool never had count as gone from the file, so they are rejected; "
+            "--dry-run shows how many"
+        )
     if counts["skipped"]:
         console.note(
             f"left out, since another reviewer decided otherwise: {count(counts['skipped'], 'object')}"

@@ -136,6 +136,7 @@ def plan_import(
                 continue
             row = {"image": image.file_name, "object": name, **fields, "imported": digest}
             plan.decisions.append((action, row))  # type: ignore[arg-type]
+            before.add(key)  # the same new object twice is one
     _check_contradictions(path, plan, words, decisions, reviewer, skip_contradicted)
     return plan
 

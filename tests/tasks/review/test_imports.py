@@ -201,6 +201,12 @@ def test_an_import_that_was_cut_off_is_completed(project: Path) -> None:
     )
 
 
+def test_the_same_new_object_twice_is_one(project: Path) -> None:
+    file = written(project, *[new(7, rle(10, 1, 2), category_id=4)] * 2)
+    assert read(project, file, reviewed="marked")["actions"] == {"add": 1}
+    assert [action for action, *_ in decided(project)] == ["add"]
+
+
 def test_a_second_round_of_corrections(project: Path) -> None:
     """What was drawn and added is sent again, and changed again; a later verdict follows the earlier one."""
     read(
@@ -378,7 +384,10 @@ def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(app, [*options, "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "would be written: 1 classes changed" in done.output and "marks no image" in done.output
-    assert decided(project) == []
+    assert decided(project) == [] and "--sent" not in done.output
+    fewer = str(written(project, gone("bb"), name="fewer.json"))  # as an export with --min-score
+    done = CliRunner().invoke(app, ["review", "--import", fewer, "--reviewer", "anna", "--dry-run"])
+    assert done.exit_code == 0 and "without --sent FOLDER, masks that the tool never had" in done.output
     done = CliRunner().invoke(app, [*options, "--reviewed", "changed", "--json"])
     assert json.loads(done.stdout)["actions"] == {"accept": 2, "class": 1}
     done = CliRunner().invoke(
