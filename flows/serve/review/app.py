@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict
@@ -155,8 +156,17 @@ def create_app(project: Project) -> FastAPI:
     def _not_now(_: Request, error: TaskError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 503)
 
+    @app.exception_handler(RequestValidationError)
+    def _misunderstood(_: Request, error: RequestValidationError) -> JSONResponse:
+        """One line for people; without the values, which may be NaN and then break FastAPI's own response."""
+        lines = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+        return JSONResponse({"detail": f"{'; '.join(lines)}. Next: reload the page"}, 422)
+
     @app.exception_handler(OSError)
-    def _not_written(_: Request, error: OSError) -> JSONResponse:
+    def _not_written(request: Request, error: OSError) -> JSONResponse:
+        if request.method == "GET":
+            found = f"{error.filename}: {error.strerror}" if error.strerror else str(error)
+            return JSONResponse({"detail": f"{found}. Correct it, then reload the page"}, 500)
         text = f"{error.strerror or error}. Nothing was saved: free the disk or correct permissions, then decide again"
         return JSONResponse({"detail": text}, 507)
 

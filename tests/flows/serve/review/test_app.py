@@ -184,6 +184,21 @@ def test_a_full_disk_is_told_and_nothing_is_lost(
     assert decide(client, "reject", second).status_code == 200
 
 
+def test_a_file_that_cant_be_read_is_named(
+    client: TestClient, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(project / "decisions"))
+
+    queue, _ = begin(client)
+    monkeypatch.setattr("tasks.review.ledger.Ledger.refresh", unreadable)
+    refused = client.get(f"/api/queue/{queue}/0")
+    assert refused.status_code == 500 and refused.json()["detail"].startswith(
+        f"{project / 'decisions'}: Permission"
+    )
+    assert "saved" not in refused.text
+
+
 def test_bad_requests_are_refused_with_a_reason(client: TestClient) -> None:
     _, shown = begin(client)
     refused = decide(client, "class", shown, category="pear")
@@ -191,7 +206,13 @@ def test_bad_requests_are_refused_with_a_reason(client: TestClient) -> None:
     assert decide(client, "reject", shown, colour="red").status_code == 422
     refused = decide(client, "reject", shown, object="0123456789abcdef")
     assert refused.status_code == 422 and "object '0123456789abcdef'" in refused.json()["detail"]
-    assert client.post("/api/queue", json={"filters": {"clas": 1}}).status_code == 422
+    refused = client.post("/api/queue", json={"filters": {"clas": 1}})
+    assert refused.status_code == 422 and refused.json()["detail"].startswith(
+        "filters.clas: Extra inputs are not"
+    )
+    rings = '{"image": 1, "rings": [[[NaN, 1], [5, 5], [1, 9]]]}'
+    refused = client.post("/api/mask/rings", content=rings, headers={"Content-Type": "application/json"})
+    assert refused.status_code == 422 and "rings.0.0.0: Input should be a finite number" in refused.text
     for path in ("queue/1-2/0", "queue/1-2/0/undecided", "queue/1-2/place/x"):
         assert client.get(f"/api/{path}").status_code == 410
     queue, _ = begin(client)
