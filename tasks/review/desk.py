@@ -138,7 +138,7 @@ class Desk:
                 }
                 for n, path in zip(near, other_paths, strict=True) if path
             ],
-            **_told(standing),
+            **_decided_on(standing),
         }  # fmt: skip
 
     def _near(self, row: int, window: Window) -> list[int]:
@@ -342,7 +342,7 @@ def _brief(one: Decision) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _told(standing: Standing) -> dict[str, Any]:
+def _decided_on(standing: Standing) -> dict[str, Any]:
     """What was decided on an object, for the page."""
     verdict, category = standing.word.verdict, standing.word.category
     return {

@@ -115,7 +115,7 @@ class Drawer:
         """Masks don't depend on other clicks, until overlaps are removed."""
         self._images: OrderedDict[int, Future[_Encoded]] = OrderedDict()
         self._lock = threading.Lock()  # of `_images`
-        self._drawing = threading.Lock()  # masks of an image take memory: one answer after another
+        self._drawing = threading.Lock()  # masks of an image take memory: one mask after another
         self._ahead = ThreadPoolExecutor(1, "encode", _lower_priority)
         self._waiting: list[Future[None]] = []
 
@@ -124,7 +124,7 @@ class Drawer:
         self._ahead.shutdown(wait=True, cancel_futures=True)
 
     def ahead(self, image: int, clicks: Clicks, row: int) -> Future[None]:
-        """Does in the background what is needed before the first answer to `draw` with these; a future of its end.
+        """Does in the background what is needed before the first `draw` with these; a future of its end.
 
         Faults aren't raised: `draw` meets them again.
         """
@@ -282,7 +282,7 @@ class _Remembering:
 
 
 def _lower_priority() -> None:
-    """Of this thread, on Linux: who waits for an answer comes first."""
+    """Of this thread, on Linux: who waits for a mask comes first."""
     if hasattr(os, "setpriority"):
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -162,7 +162,7 @@ class Mender:
         return {**shown, "reason": drawing.reason, "proposer": drawing.drawn_by, "score": score}
 
     def ahead(self, request: ObjectRequest) -> Future[None]:
-        """Prepares an answer in the background; raises as `draw` does."""
+        """Prepares a mask in the background; raises as `draw` does."""
         networks = self.networks()
         return networks.drawer.ahead(*self._clicks(networks.table, request))
 

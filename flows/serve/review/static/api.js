@@ -44,8 +44,8 @@ async function send(path, body, read) {
   if (response.ok) return content;
   let text = content;
   try {
-    const told = JSON.parse(content);
-    const detail = told.detail ?? told.exception_message;
+    const found = JSON.parse(content);
+    const detail = found.detail ?? found.exception_message;
     text = typeof detail === "string" ? detail : JSON.stringify(detail);
   } catch { /* no JSON */ }
   throw new Refused(response.status, text || `the server refuses: ${response.status}`);
