@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from data.decisions.record import check_reviewer
 from data.errors import DataError
 from data.masks.rle import IntArray
-from flows.serve.review.mending import Mender, mending_router
+from flows.serve.review.editing import MaskEditor, editing_router
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.review.desk import Desk
@@ -178,8 +178,8 @@ def create_app(project: Project) -> FastAPI:
 
     _add_reading(app, project)
     _add_deciding(app, project)
-    mender = Mender(project.params, project.root, lambda image: project.desk().words(image))
-    app.include_router(mending_router(mender, lambda image: _size(project.desk(), image)), prefix="/api")
+    editor = MaskEditor(project.params, project.root, lambda image: project.desk().words(image))
+    app.include_router(editing_router(editor, lambda image: _size(project.desk(), image)), prefix="/api")
 
     @app.get("/")
     def page() -> FileResponse:

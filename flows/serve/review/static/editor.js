@@ -1,5 +1,5 @@
 // The editor of an object's mask: clicks at which the networks draw, a polygon, a brush. Each edit is a state; the server
-// gives the mask of each (flows/serve/review/mending.py). Places are x, y in pixels of the image.
+// gives the mask of each (flows/serve/review/editing.py). Places are x, y in pixels of the image.
 
 import { pictureOf, post, Refused } from "./api.js";
 import { grown, pathOf, pixelsOf, pngOf } from "./editor_shapes.js";

@@ -17,7 +17,7 @@ from flows.serve.review.app import Project
 from flows.serve.review.server import listener, make_server
 from tests.attacks.browser import CHROMIUM, Tab, chromium
 from tests.flows.serve.review.conftest import LOGIN
-from tests.flows.serve.review.test_mending import SIDE, trained
+from tests.flows.serve.review.test_editing import SIDE, trained
 
 __all__ = ["trained"]
 

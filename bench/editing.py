@@ -1,6 +1,6 @@
 """How long the networks take to draw at a reviewer's clicks, and whether untouched objects get their pseudo masks.
 
-    python bench/mending.py PROJECT [--images 12]
+    python bench/editing.py PROJECT [--images 12]
 
 PROJECT has pseudo masks. The images are spread evenly over those with few and with many clicks; on each, one object's
 click is moved and gets 0 to 3 further clicks. Seconds are of the thread's CPU, with one thread, so that other work on

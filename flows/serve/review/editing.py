@@ -105,7 +105,7 @@ class Networks(NamedTuple):
     table: ClickTable
 
 
-class Mender:
+class MaskEditor:
     """The networks of a project: read when they are first needed, and anew after a run made others."""
 
     def __init__(self, params: Params, root: Path, words: Words) -> None:
@@ -199,11 +199,11 @@ class Mender:
         return image, clicks, clicks.point_ids.index(one.object)
 
 
-def mending_router(mender: Mender, size_of: Callable[[int], tuple[int, int]]) -> APIRouter:
+def editing_router(editor: MaskEditor, size_of: Callable[[int], tuple[int, int]]) -> APIRouter:
     """The routes, to be included under /api.
 
     Args:
-        mender: of the project.
+        editor: of the project.
         size_of: an image's height and width, by its id; raises HTTPException if there is none.
     """
     router = APIRouter()
@@ -212,13 +212,13 @@ def mending_router(mender: Mender, size_of: Callable[[int], tuple[int, int]]) ->
     def draw(request: ObjectRequest) -> dict[str, Any]:
         """`mask` and its `rings`, null and none with a `reason` if there is none."""
         start = time.perf_counter()
-        found = _or_reason(lambda: mender.draw(request))
+        found = _or_reason(lambda: editor.draw(request))
         return found | {"milliseconds": round(1000 * (time.perf_counter() - start))}
 
     @router.post("/draw/ahead")
     def ahead(request: ObjectRequest) -> dict[str, Any]:
         """Encodes the image; the response doesn't wait for it."""
-        return _or_reason(lambda: {"reason": mender.ahead(request) and None})
+        return _or_reason(lambda: {"reason": editor.ahead(request) and None})
 
     @router.post("/mask/rings")
     def rings(request: RingsRequest) -> dict[str, Any]:
