@@ -31,7 +31,11 @@ def frame(name: str, *boxes: tuple[int, int, int, int, int]) -> Frame:
 FOUND = {"a": [("cat", 54, (3, 2, 9, 6)), ("dog", 28, (14, 10, 7, 4))], "b": [("dog", 30, (1, 5, 6, 5))]}
 
 
-@pytest.mark.parametrize("format", [name for name in EXPORTS if name not in ("coco-results", "bdd-bitmask")])
+# Those of Label Studio are predictions, which no one confirmed: the tool's own export of annotations is read.
+UNREAD = ("coco-results", "bdd-bitmask", "label-studio")
+
+
+@pytest.mark.parametrize("format", [name for name in EXPORTS if name not in UNREAD])
 def test_own_exports(tmp_path: Path, images: Callable[..., ImageFolder], format: str) -> None:
     frames = [frame("a.jpg", (3, 3, 2, 9, 6), (7, 14, 10, 7, 4)), frame("b.jpg", (7, 1, 5, 6, 5))]
     (tmp_path / "out").mkdir()
