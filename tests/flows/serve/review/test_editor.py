@@ -224,6 +224,7 @@ def test_a_brush(page: Tab) -> None:
     edit(page)
     before = mask(page)
     press(page, "3")
+    page.wait_for(f"{READY} && page.editor.state.pixels")
     page.run("page.editor.size = 6")
     drag(page, (20, 30), (25, 30), (44, 30))
     painted = mask(page)
@@ -249,6 +250,7 @@ def test_a_brush(page: Tab) -> None:
     press(page, "e")
     page.wait_for(READY)
     press(page, "3")
+    page.wait_for(f"{READY} && page.editor.state.pixels")
     drag(page, (10, 10), (20, 10))
     press(page, "Escape")
     page.wait_for(f"!page.editor.isOpen && {SETTLED}")
@@ -258,6 +260,7 @@ def test_a_brush(page: Tab) -> None:
 def test_two_fingers_move_and_scale_the_view(page: Tab) -> None:
     edit(page)
     press(page, "3")
+    page.wait_for(f"{READY} && page.editor.state.pixels")
     before, scale = state(page, "pixels.join('')"), page.run("page.editor.scale")
     at = [screen(page, place) for place in ((28, 30), (36, 30))]
 
