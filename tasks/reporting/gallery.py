@@ -11,11 +11,11 @@ import colorsys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from data.images.jpeg import to_jpeg
 from data.masks.outlines import outlines
 from data.messages import plain
 from tasks.reporting.charts import safe
@@ -89,16 +89,7 @@ def image_definition(
     It is stored with at most `longest` pixels a side. `corner`: x, y of its upper left corner, if it is cut out.
     """
     height, width = image.shape[:2]
-    scale = min(1.0, longest / max(height, width))
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    done, code = cv2.imencode(
-        ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    if not done:
-        raise ValueError(f"an image of shape {image.shape} can't be encoded as JPEG")
-    data = base64.b64encode(code.tobytes()).decode("ascii")
+    data = base64.b64encode(to_jpeg(image, longest, JPEG_QUALITY)).decode("ascii")
     return safe(
         f'<svg class="defs" aria-hidden="true"><defs><image id="{escape(name)}" '
         f'x="{corner[0]}" y="{corner[1]}" width="{width}" height="{height}" preserveAspectRatio="none" '

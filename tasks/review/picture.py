@@ -9,10 +9,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.images.jpeg import to_jpeg
 from data.images.read import read_ingested
 from data.masks.outlines import outlines
 from data.masks.rle import decode_window
@@ -92,17 +92,7 @@ class Pictures:
             DataError: the file can't be read, or has changed since its ingest.
         """
         x, y, w, h = window
-        part = self._image(image)[y : y + h, x : x + w]
-        scale = longest / max(w, h)
-        if scale < 1:
-            size = (max(1, round(w * scale)), max(1, round(h * scale)))
-            part = cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        done, code = cv2.imencode(
-            ".jpg", np.ascontiguousarray(part[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        )
-        if not done:
-            raise ValueError(f"an image of shape {part.shape} can't be encoded as JPEG")
-        return code.tobytes()
+        return to_jpeg(self._image(image)[y : y + h, x : x + w], longest, JPEG_QUALITY)
 
     def _image(self, image: int) -> NDArray[np.uint8]:
         with self._lock:
