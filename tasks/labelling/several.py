@@ -23,7 +23,7 @@ from tasks.inference.batches import ImageBatch
 from tasks.labelling.judge import FEATURES, Judge
 from tasks.labelling.predicted_iou import Floats
 from tasks.labelling.proposer import Proposer, best_candidates
-from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals, contains_points
+from tasks.labelling.types import Candidates, Drawn, ImageContext, Proposals, contains_points, pixels_of
 
 
 class Source(NamedTuple):
@@ -150,7 +150,7 @@ class Several:
                     overlap = (masks[n] & masks[other]).flatten(1).sum(1).double()
                     agreement += overlap / (areas[n] + areas[other] - overlap).clamp(min=1)
             own = contains_points(masks[n], points_xy).double()
-            y, x = _pixels(masks[n], all_xy)
+            y, x = pixels_of(masks[n], all_xy)
             others = (masks[n][:, y, x] & same).sum(1) - own
             missed = 1 - own
             if further is not None:
@@ -208,10 +208,3 @@ class Several:
         names = [one.name for one in sources_of(self.named)]
         reasons = [drawn[n].reasons[k] for k, n in enumerate(index.tolist())]
         return Drawn(Rough(masks, was_drawn, maps, boxes), best, reasons, [names[n] for n in index.tolist()])
-
-
-def _pixels(masks: Tensor, points_xy: Tensor) -> tuple[Tensor, Tensor]:
-    """y and x [K] of the pixels that hold clicks [K, 2], in masks [*, H, W]."""
-    limit = points_xy.new_tensor([masks.shape[2] - 1, masks.shape[1] - 1])
-    x, y = points_xy.clamp(min=torch.zeros_like(limit), max=limit).long().unbind(1)
-    return y, x

@@ -73,9 +73,15 @@ def further_clicks(
 
 def contains_points(masks: Tensor, points_xy: Tensor) -> Tensor:
     """Bool [K]: whether each mask of [K, H, W] has the pixel of its point [K, 2]; of points outside, the nearest."""
+    y, x = pixels_of(masks, points_xy)
+    return masks[torch.arange(len(masks), device=masks.device), y, x]
+
+
+def pixels_of(masks: Tensor, points_xy: Tensor) -> tuple[Tensor, Tensor]:
+    """y and x [K] of the pixels of masks [*, H, W] that hold points [K, 2]; of points outside, the nearest."""
     limit = points_xy.new_tensor([masks.shape[2] - 1, masks.shape[1] - 1])
     x, y = points_xy.clamp(min=torch.zeros_like(limit), max=limit).long().unbind(1)
-    return masks[torch.arange(len(masks), device=masks.device), y, x]
+    return y, x
 
 
 class ImageContext(NamedTuple):
