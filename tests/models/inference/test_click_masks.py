@@ -301,10 +301,11 @@ def test_a_click_outside_is_left_out_and_those_inside_stay(
         for one in (without, with_all)
     )
     kept = 1 + inside
-    # The change is ridge regression: it falls short, where features are alike by up to 0.87 over all these examples.
-    torch.testing.assert_close(after[:kept].logit(), before[:kept].logit(), atol=0.95, rtol=0)
-    expected = before[kept:].logit().clamp(max=click_masks.OUTSIDE)
-    torch.testing.assert_close(after[kept:].logit(), expected, atol=0.95, rtol=0)
+    expected = before.logit()
+    expected[kept:] = expected[kept:].clamp(max=click_masks.OUTSIDE)
+    # Ridge regression falls short by a part of the change: at most 0.135 of it over all these examples.
+    change = float((expected - before.logit()).abs().max())
+    torch.testing.assert_close(after.logit(), expected, atol=0.02 + 0.15 * change, rtol=0)
 
 
 def test_the_kernel_that_holds_all_clicks_has_the_most_weight() -> None:
