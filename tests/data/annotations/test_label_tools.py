@@ -20,16 +20,7 @@ from data.annotations.writers.cvat import write_labels
 from data.annotations.writers.label_studio import encode_brush
 from data.masks import rle
 from data.tables import Category
-
-CLASSES = [Category(9, "ring"), Category(4, 'a "b" & <c>')]
-HEIGHT, WIDTH = 20, 32
-
-
-def square(x: int, y: int, side: int) -> bytes:
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[y : y + side, x : x + side] = True
-    return rle.encode(mask)
-
+from tests.data.annotations.test_writers import CLASSES, HEIGHT, WIDTH, square
 
 FRAMES = [
     Frame(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,15 @@ ROWS = [
 ]
 
 
-def write_project(root: Path) -> Path:
-    """Writes params.yaml, an empty folder of decisions and the workspace, whose path is returned."""
-    shutil.copy(ROOT / "params.yaml", root)
-    (root / "decisions").mkdir()
-    workspace = root / "workspace"
-    for split, ids in (("weak", (7, 8, 9)), ("val", (1,)), ("strong", ())):
-        rows = [
+def write_tables(
+    workspace: Path,
+    rows: Sequence[dict[str, Any]],
+    splits: Mapping[str, Sequence[int]],
+    with_objects: Collection[str] = (),
+) -> None:
+    """Writes splits of these image ids, and pseudo rows in two parts; each image of `with_objects` has one object."""
+    for split, ids in splits.items():
+        images = [
             dict(
                 zip(
                     IMAGES.names, (i, f"{i}.png", f"{i}.png", WIDTH, HEIGHT, "", split, "", "ok"), strict=True
@@ -53,13 +56,28 @@ def write_project(root: Path) -> Path:
             )
             for i in ids
         ]
+        instances = [
+            dict(zip(INSTANCES.names, (i, i, 4, [1.0, 1.0, 4.0, 4.0], 16.0, False, rle(1, 1, 4), "annotator", None),
+                     strict=True))
+            for i in ids if split in with_objects
+        ]  # fmt: skip
         write_split(
             workspace / "dataset" / split,
-            pa.Table.from_pylist(rows, schema=IMAGES),
-            INSTANCES.empty_table(),
+            pa.Table.from_pylist(images, schema=IMAGES),
+            pa.Table.from_pylist(instances, schema=INSTANCES),
             CLASSES,
             "images",
         )
-    for n, part in enumerate((ROWS[:2], ROWS[2:])):
-        write_parquet(pa.Table.from_pylist(part, schema=PSEUDO), workspace / f"pseudo/part-{n:04d}.parquet")
+    for n, part in enumerate((rows[:2], rows[2:])):
+        write_parquet(
+            pa.Table.from_pylist(list(part), schema=PSEUDO), workspace / f"pseudo/part-{n:04d}.parquet"
+        )
+
+
+def write_project(root: Path) -> Path:
+    """Writes params.yaml, an empty folder of decisions and the workspace, whose path is returned."""
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / "decisions").mkdir()
+    workspace = root / "workspace"
+    write_tables(workspace, ROWS, {"weak": (7, 8, 9), "val": (1,), "strong": ()})
     return workspace

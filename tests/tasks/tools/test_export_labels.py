@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from data.annotations.coco.file import read_coco, write_results
 from data.annotations.frames import frames_of_file
 from data.annotations.read import read_annotations
-from data.masks import rle as masks
 from data.masks.polygons import from_segmentation
-from data.tables import IMAGES, INSTANCES, PSEUDO, Category, write_parquet, write_split
 from flows.cli.main import app
 from tasks.common.errors import TaskError
 from tasks.tools.export_labels import ExportRequest, export_labels
-
-CLASSES = [Category(4, "disc"), Category(9, "ring")]
-HEIGHT, WIDTH = 10, 16
-
-
-def rle(x: int, y: int, side: int) -> bytes:
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[y : y + side, x : x + side] = True
-    return masks.encode(mask)
-
-
-def pseudo(point_id: str, image_id: int, **change: Any) -> dict[str, Any]:
-    return {
-        "point_id": point_id, "image_id": image_id, "category_id": 4, "status": "ok", "score": 0.7,
-        "rough_rle": rle(1, 1, 4), "refined_rle": rle(1, 1, 5),
-    } | change  # fmt: skip
-
+from tests.tasks.review.project import CLASSES, HEIGHT, WIDTH, pseudo, rle, write_tables
 
 ROWS = [
     pseudo("cc", 8, category_id=9, status="rough", refined_rle=None, score=0.2),
@@ -50,29 +29,8 @@ ROWS = [
 def workspace(tmp_path: Path) -> Path:
     """Weak images 7, 8, 9 and a val image 1 with predictions; pseudo labels in two parts."""
     root = tmp_path / "workspace"
-    for split, ids in (("weak", (7, 8, 9)), ("val", (1,)), ("strong", ()), ("kept_aside", ())):
-        rows = [
-            dict(
-                zip(
-                    IMAGES.names, (i, f"{i}.png", f"{i}.png", WIDTH, HEIGHT, "", split, "", "ok"), strict=True
-                )
-            )
-            for i in ids
-        ]
-        instances = [
-            dict(zip(INSTANCES.names, (i, i, 4, [1.0, 1.0, 4.0, 4.0], 16.0, False, rle(1, 1, 4), "annotator", None),
-                     strict=True))
-            for i in ids if split == "val"
-        ]  # fmt: skip
-        write_split(
-            root / "dataset" / split,
-            pa.Table.from_pylist(rows, schema=IMAGES),
-            pa.Table.from_pylist(instances, schema=INSTANCES),
-            CLASSES,
-            "images",
-        )
-    for n, part in enumerate((ROWS[:2], ROWS[2:])):
-        write_parquet(pa.Table.from_pylist(part, schema=PSEUDO), root / f"pseudo/part-{n:04d}.parquet")
+    splits = {"weak": (7, 8, 9), "val": (1,), "strong": (), "kept_aside": ()}
+    write_tables(root, ROWS, splits, with_objects=["val"])
     for model, score in (("student", 0.75), ("teacher", 0.25)):
         row = {"image_id": 1, "category_id": 9, "score": score, "height": HEIGHT, "width": WIDTH}
         write_results(root / f"evaluation/predictions/{model}.json", [row | {"rle_counts": rle(2, 2, 3)}])

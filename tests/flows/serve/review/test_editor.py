@@ -15,29 +15,19 @@ from data.decisions.store import read_decisions
 from data.masks.rle import BoolArray, decode
 from flows.serve.review.app import Project
 from flows.serve.review.server import listener, make_server
-from tests.attacks.browser import CHROMIUM, Tab, chromium
-from tests.flows.serve.review.conftest import LOGIN
+from tests.attacks.browser import CHROMIUM, Tab
+from tests.flows.serve.review.conftest import LOGIN, SETTLED
 from tests.flows.serve.review.test_editing import SIDE, trained
 
 __all__ = ["trained"]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-SETTLED = "window.page && page.shown && document.body.dataset.busy === ''"
 OPEN = "page.editor.isOpen && document.body.dataset.busy === ''"
 READY = f"{OPEN} && document.getElementById('editor').dataset.state === 'ready' && !page.editor.settling"
 LEFT, RIGHT = ("left", 1), ("right", 2)
 ALT = 1
 
 Place = Sequence[float]
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with chromium(tmp_path_factory.mktemp("chromium"), "http://127.0.0.1:9") as tab:
-        tab.call(
-            "Emulation.setDeviceMetricsOverride", width=1000, height=700, deviceScaleFactor=1, mobile=False
-        )
-        yield tab
 
 
 @pytest.fixture

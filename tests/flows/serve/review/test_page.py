@@ -19,13 +19,12 @@ import pytest
 
 from data.decisions.store import DecisionLog, read_decisions
 from data.tables import PSEUDO, read_parquet, write_parquet
-from tests.attacks.browser import CHROMIUM, Tab, chromium, evil_server
-from tests.flows.serve.review.conftest import LOGIN
+from tests.attacks.browser import CHROMIUM, Tab, evil_server
+from tests.flows.serve.review.conftest import LOGIN, SETTLED
 from tests.prefect_processes import free_port
 from tests.tasks.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-SETTLED = "window.page && page.shown && document.body.dataset.busy === ''"
 
 
 class Served:
@@ -74,15 +73,6 @@ def served(project: Path) -> Iterator[Served]:
     served.start()
     yield served
     served.kill()
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with chromium(tmp_path_factory.mktemp("chromium"), "http://127.0.0.1:9") as tab:
-        tab.call(
-            "Emulation.setDeviceMetricsOverride", width=1000, height=700, deviceScaleFactor=1, mobile=False
-        )
-        yield tab
 
 
 @pytest.fixture
