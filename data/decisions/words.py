@@ -7,7 +7,7 @@ verdict of the same reviewer, since they call for another mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -63,6 +63,29 @@ def last_word(decisions: Iterable[Decision]) -> Word:
         else:
             word = Word(one, word.category, word.clicks, word.added)
     return word
+
+
+def last_words(
+    decisions: Iterable[Decision], counts: Callable[[Decision], bool] = lambda _: True
+) -> dict[str, dict[str, Word]]:
+    """The last word of each reviewer on each object: by object, then reviewer.
+
+    Args:
+        decisions: of all reviewers, each one's in the order of its lines.
+        counts: whether a decision that isn't undone counts.
+    """
+    own: dict[str, list[Decision]] = {}
+    for one in decisions:
+        own.setdefault(one.reviewer, []).append(one)
+    words: dict[str, dict[str, Word]] = {}
+    for reviewer, rows in own.items():
+        by_object: dict[str, list[Decision]] = {}
+        for one in without_undone(rows)[0]:
+            if one.object is not None and counts(one):
+                by_object.setdefault(one.object, []).append(one)
+        for name, same in by_object.items():
+            words.setdefault(name, {})[reviewer] = last_word(same)
+    return words
 
 
 def contradictions(words: Mapping[str, Word]) -> dict[str, str]:

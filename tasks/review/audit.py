@@ -17,7 +17,7 @@ import pyarrow as pa
 from data.annotations.strict_json import load_json
 from data.decisions.record import Decision, now
 from data.decisions.store import AUDIT
-from data.decisions.words import Word, last_word, without_undone
+from data.decisions.words import Word, last_words
 from data.errors import DataError, Fault
 from data.storage import atomic_write
 from data.tables import Category, Split
@@ -175,18 +175,12 @@ def judged(sample: Sample, decisions: Iterable[Decision]) -> dict[str, str]:
     Args:
         decisions: of all reviewers, each one's in the order of its lines; those not made for this sample don't count.
     """
-    own: dict[str, list[Decision]] = {}
-    for one in decisions:
-        own.setdefault(one.reviewer, []).append(one)
     found: dict[str, set[str]] = {}
     by_object = {one.object: one for one in sample.objects}
-    for rows in own.values():
-        counting: dict[str, list[Decision]] = {}
-        for one in without_undone(rows)[0]:
-            if one.audit == sample.id and one.object in by_object:
-                counting.setdefault(str(one.object), []).append(one)
-        for name, same in counting.items():
-            verdict = _verdict(last_word(same), by_object[name])
+    words = last_words(decisions, lambda one: one.audit == sample.id and one.object in by_object)
+    for name, of_reviewer in words.items():
+        for word in of_reviewer.values():
+            verdict = _verdict(word, by_object[name])
             if verdict is not None:
                 found.setdefault(name, set()).add(verdict)
     result = {}

@@ -19,13 +19,13 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from data.decisions.record import Action, Decision, Mask, now
-from data.decisions.words import Word, contradictions, last_word, without_undone
+from data.decisions.words import Word, contradictions, last_word, last_words, without_undone
 from data.errors import DataError, Fault
 from data.masks.rle import decode
 from data.storage import list_files
 from data.tables import Split
 from tasks.review.corrections import Corrected, CorrectedImage, Corrections
-from tasks.review.present import present_objects, words_of
+from tasks.review.present import present_objects
 
 MIN_IOU = 0.5
 """From which on two masks without ids are one object; above it, an object has at most one such partner among masks that
@@ -111,7 +111,7 @@ def plan_import(
     """
     plan = Plan(faults=list(corrections.faults))
     digest = digest_of(path)
-    words = words_of(decisions)
+    words = last_words(decisions)
     before = {
         _key(one.action, one.object, one.mask, one.category)
         for one in decisions

@@ -13,7 +13,7 @@ import pyarrow as pa
 from data.annotations.coco.file import tidy
 from data.annotations.frames import Frame, Label
 from data.decisions.record import Decision
-from data.decisions.words import Word, contradictions, joined, last_word, without_undone
+from data.decisions.words import Word, contradictions, joined, last_words
 from data.points.lookup import Categories, Images
 from data.tables import Split
 
@@ -36,26 +36,6 @@ class Present(NamedTuple):
     counts: bytes
     score: float | None
     reviewed: bool
-
-
-def words_of(decisions: Iterable[Decision]) -> dict[str, dict[str, Word]]:
-    """The last word of each reviewer on each object: by object, then reviewer.
-
-    Args:
-        decisions: of all reviewers, each one's in the order of its lines.
-    """
-    own: dict[str, list[Decision]] = {}
-    for one in decisions:
-        own.setdefault(one.reviewer, []).append(one)
-    words: dict[str, dict[str, Word]] = {}
-    for reviewer, rows in own.items():
-        by_object: dict[str, list[Decision]] = {}
-        for one in without_undone(rows)[0]:
-            if one.object is not None:
-                by_object.setdefault(one.object, []).append(one)
-        for name, same in by_object.items():
-            words.setdefault(name, {})[reviewer] = last_word(same)
-    return words
 
 
 def present_objects(
@@ -90,7 +70,7 @@ def present_objects(
             )
     named = _Named(weak)
     after = dict(before)
-    for name, words in words_of(decisions).items():
+    for name, words in last_words(decisions).items():
         if not contradictions(words):
             word = joined(list(words.values()))
             one = named.decided(before.get(name) or named.added(name, word), word)
