@@ -15,7 +15,6 @@ def export_onnx(
 ) -> None:  # fmt: skip
     """Writes the file and reports what verification found."""
     from models.weights import CheckpointError
-    from tasks.reporting.figures import count
     from tasks.tools.export_onnx import OnnxRequest
     from tasks.tools.export_onnx import export_onnx as write
     from tasks.tools.model_source import find_model
@@ -34,10 +33,12 @@ def export_onnx(
     if as_json:
         print_json({"file": str(out), "verification": found})
     console.text(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
-    console.text(_summary(found, count) if found else "not verified")
+    console.text(_summary(found) if found else "not verified")
 
 
-def _summary(found: dict[str, Any], count: Any) -> str:
+def _summary(found: dict[str, Any]) -> str:
+    from tasks.reporting.figures import count
+
     if "instances" not in found:
         return (
             f"verified on {count(found['images'], 'image')}: outputs within {found['greatest_difference']:g}"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.console import Console
+from flows.cli.review import PORT as REVIEW_PORT
 from flows.run.report_address import PORT as REPORTS_PORT
 from tasks.common.errors import TaskError
 
 if TYPE_CHECKING:
     from tasks.common.config import Params
 
-SERVE_EXAMPLE = "Example: points2model serve   |   points2model serve --port 4201 --reports-port 4244"
+SERVE_EXAMPLE = "Example: points2model serve   |   points2model serve --port 4201 --reports-port 4245"
 WATCH_EXAMPLE = "Example: PREFECT_API_URL=http://127.0.0.1:4200/api points2model watch"
 
 
@@ -33,7 +34,7 @@ def serve(
     review_port: Annotated[
         int,
         typer.Option(min=0, max=65535, help="The port for the review page, likewise."),
-    ] = 4244,
+    ] = REVIEW_PORT,
     name: Annotated[
         str, typer.Option(help="The deployment's name; each project on a shared server needs its own.")
     ] = "serve",

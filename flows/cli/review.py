@@ -15,6 +15,8 @@ from tasks.common.errors import TaskError
 if TYPE_CHECKING:
     from tasks.common.config import Params
 
+PORT = 4244
+"""Of the page."""
 EXAMPLE = (
     "Example: points2model review   |   points2model review --reviewer anna --port 4245 --no-open   |   points2model "
     "review --import corrected.json --sent to-label-studio"
@@ -34,7 +36,7 @@ def review(
         str | None,
         typer.Option(help="Whose decisions they are, and the name of their file; by default the user's."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 4244,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = PORT,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     audit: Annotated[
         int | None,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.images.content import sha256
 from data.storage import atomic_write
 from data.tables import Split
 from models.config import InferenceConfig, SOLOv2Config
@@ -125,9 +125,10 @@ def export_onnx(request: OnnxRequest, out: Path) -> dict[str, Any]:
 
 def metadata(request: OnnxRequest, config: SOLOv2Config, inference: InferenceConfig) -> dict[str, str]:
     """The file's metadata; all values but `points2model`, `kind` and `weights_sha256` are JSON."""
+    from models.checkpoint import WEIGHTS
+
     source = request.source
     chosen = chosen_min_score(source.folder)
-    weights = (source.folder / "model.safetensors").read_bytes()
     size = source.size
     facts: dict[str, Any] = {
         "classes": [{"id": row["id"], "name": row["name"]} for row in source.meta["categories"]],
@@ -155,7 +156,7 @@ def metadata(request: OnnxRequest, config: SOLOv2Config, inference: InferenceCon
     return {
         "points2model": version("points2model"),
         "kind": "network" if request.raw else "instances",
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": sha256(source.folder / WEIGHTS),
         **{key: json.dumps(value) for key, value in facts.items()},
     }
 

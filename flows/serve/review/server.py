@@ -23,7 +23,7 @@ from flows.serve.review.app import Project, create_app
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 
-HOST, PORT = "127.0.0.1", 4244
+HOST = "127.0.0.1"
 FILE = Path(".prefect/review_login")
 """Login of the page; it allows to see the images and to decide."""
 VARIABLE = "POINTS2MODEL_REVIEW_AUTH"
