@@ -33,7 +33,9 @@ os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `
 use_local_prefect(Path(_prefect_home.name))
 
 # How long an example takes depends on what else the machine does: it says nothing of our code.
-hypothesis.settings.register_profile("points2model", deadline=None)
+# On what is active: where CI is set (.ci/run), Hypothesis draws the same examples each time, so that a run of CI says
+# something about the change and not about luck. Elsewhere they are drawn anew, and find what nobody thought of.
+hypothesis.settings.register_profile("points2model", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("points2model")
 
 LONGEST = (

@@ -286,7 +286,7 @@ def test_a_click_outside_is_left_out_and_those_inside_stay(
     """Each at the centre of a place of the mask map, whose features differ from those of the others."""
     raw = outputs(seed)
     raw = raw._replace(
-        kernels=[torch.cat([one, one.roll(1, 2), one.roll(1, 3)], 1) for one in raw.kernels],
+        kernels=[torch.cat([one, one.roll(1, 2), one.roll(1, 3)], 1) / 2 for one in raw.kernels],
         mask_features=torch.randn(2, 12, 16, 24, generator=torch.Generator().manual_seed(seed)),
     )
     config = BLEND.model_copy(update={"kernel": kernel})
@@ -303,9 +303,10 @@ def test_a_click_outside_is_left_out_and_those_inside_stay(
     kept = 1 + inside
     expected = before.logit()
     expected[kept:] = expected[kept:].clamp(max=click_masks.OUTSIDE)
-    # Ridge regression falls short by a part of the change: at most 0.135 of it over all these examples.
+    # Ridge regression falls short by a part of the change: at most 0.165 of it over all these examples,
+    # whose logits stay below 10.5 (halved kernels), far from where float32 probabilities become 1.
     change = float((expected - before.logit()).abs().max())
-    torch.testing.assert_close(after.logit(), expected, atol=0.02 + 0.15 * change, rtol=0)
+    torch.testing.assert_close(after.logit(), expected, atol=0.02 + 0.2 * change, rtol=0)
 
 
 def test_the_kernel_that_holds_all_clicks_has_the_most_weight() -> None:
