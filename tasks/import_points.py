@@ -1,7 +1,7 @@
 """Reads the point files, finds each point's image and class, and writes points.parquet and rejected.parquet.
 
-Where reviewers made decisions (docs/review.md), points.parquet is what they made of the points, and decisions.parquet
-says what became of each decision.
+Where reviewers made decisions (docs/decisions.md), points.parquet is what they made of the points, and
+decisions.parquet says what became of each decision.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ import pyarrow as pa
 from data.decisions.store import AUDIT, Decisions, read_decisions
 from data.errors import SHOWN_FAULTS
 from data.points.classes import load_classes
-from data.points.elsewhere import Elsewhere
 from data.points.folder import PointSet, read_folder
 from data.points.merge import resolve
 from data.points.record import SET_ASIDE, Options
 from data.remote.fetch import local_copy
 from data.storage import atomic_dir, join
-from data.tables import IMAGES, INSTANCES, DataError, Fault, Split, read_arrow, write_parquet
+from data.tables import DataError, Fault, Split, write_parquet
 from tasks.common.config import Params, PointsConfig
 from tasks.common.stage_main import S3_CACHE, stage_main, write_json, write_manifest
 from tasks.intake.decisions import FILE as DECISIONS_FILE
 from tasks.intake.decisions import Reviewed, apply_decisions, unsettled
 from tasks.intake.lost_points import BAD_FILE, Lost, folded, lost_files, lost_records, rows_of_files
-from tasks.intake.rejected import rejected_images
+from tasks.intake.rejected import images_elsewhere
 from tasks.review.audit import read_sample, tally
 
 log = logging.getLogger(__name__)
@@ -83,23 +82,12 @@ def import_files(config: PointsConfig, paths: str | Sequence[str], weak: Split) 
         holders=found.holders,
         classes=classes,
         radius=config.duplicate_radius or 0.0,
-        elsewhere=_elsewhere(weak),
+        elsewhere=images_elsewhere(weak),
         scale=config.factors,
         doubts=doubts,
     )
     lost = lost_files(found.faults) + lost_records(rejected.to_pylist(), config.on_reject)
     return Imported(points, pa.concat_tables([rows_of_files(found.faults), rejected]), found, lost, doubts)
-
-
-def _elsewhere(weak: Split) -> Elsewhere:
-    """Images that take no clicks: rejected weak ones, and those of the splits strong and val."""
-    splits = {}
-    for name in ("strong", "val"):
-        folder = weak.root.parent / name
-        if (folder / "images.arrow").is_file():
-            images = read_arrow(folder / "images.arrow", IMAGES)
-            splits[name] = Split(folder, images, INSTANCES.empty_table(), weak.categories, weak.image_root)
-    return Elsewhere(rejected_images(weak), splits)
 
 
 def read_files(
@@ -150,7 +138,7 @@ def review(decisions: Decisions, points: pa.Table, weak: Split) -> Reviewed | No
     """The points with the decisions of reviewers; None if there are no decisions."""
     if not decisions.decisions:
         return None
-    return apply_decisions(decisions.decisions, points, weak, _elsewhere(weak))
+    return apply_decisions(decisions.decisions, points, weak, images_elsewhere(weak))
 
 
 def _log_review(folder: Path, decisions: Decisions, reviewed: Reviewed) -> None:

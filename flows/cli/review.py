@@ -86,6 +86,10 @@ def review(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --import: show what would be decided; write nothing.")
     ] = False,
+    undo: Annotated[
+        bool,
+        typer.Option("--undo", help="With --import: undo all decisions that came from this file."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Look at pseudo masks, the worst first, and accept, reject or change them, on a page of this machine.
@@ -94,7 +98,7 @@ def review(
 
     With --import there is no page: what a person corrected in a label tool becomes decisions. A mask that changed is
     drawn, an object that is gone is rejected, a new one is added, another class is taken over. The same file twice
-    adds nothing; of a file with faults nothing is written. See docs/round-trip.md.
+    adds nothing; of a file with faults nothing is written; --undo takes it all back. See docs/round-trip.md.
     """
     from flows.serve.review.server import user_name
 
@@ -106,6 +110,7 @@ def review(
             ("--sent", sent),
             ("--dry-run", dry_run),
             ("--skip-contradicted", skip_contradicted),
+            ("--undo", undo),
         ):
             if given:
                 raise TaskError(f"{option} goes with --import FILE")
@@ -115,6 +120,13 @@ def review(
         return
     if audit is not None:
         raise TaskError("expected one of --audit, on the page, and --import, of a file")
+    if undo:
+        if sent is not None or skip_contradicted:
+            raise TaskError(
+                "--undo takes back what --import FILE wrote; --sent and --skip-contradicted don't go with it"
+            )
+        _undo_import(import_file, name, dry_run, as_json)
+        return
     _import(import_file, name, sent, reviewed, skip_contradicted, dry_run, as_json)
 
 
@@ -181,6 +193,21 @@ def _import(
     if as_json:
         print_json(summary)
     _show(command_console(as_json), summary, reviewed, sent is not None)
+
+
+def _undo_import(file: Path, reviewer: str, dry_run: bool, as_json: bool) -> None:
+    from tasks.common.config import load_params
+    from tasks.reporting.figures import count
+    from tasks.reporting.review import WORDS
+    from tasks.tools.import_review import undo_import
+
+    summary = undo_import(file, Path(load_params().review.decisions), reviewer, dry_run=dry_run)
+    if as_json:
+        print_json(summary)
+    facts = ", ".join(f"{number:,} {WORDS[action]}" for action, number in summary["actions"].items())
+    verb = "would be" if dry_run else "were"
+    number = count(sum(summary["actions"].values()), "decision")
+    command_console(as_json).text(f"{number} of {reviewer} {verb} undone: {facts}")
 
 
 def _show(console: Console, summary: dict[str, Any], reviewed: Reviewed, has_sent: bool) -> None:

@@ -73,6 +73,12 @@ def read_reviewed(points: Path) -> pa.Table:
     return read_parquet(path, DECISIONS) if path.is_file() else DECISIONS.empty_table()
 
 
+def added_ids(points: pa.Table) -> set[str]:
+    """The objects of points.parquet that reviewers added."""
+    is_added = pc.equal(points["source_file"], pc.binary_join_element_wise(points["annotator"], SUFFIX, ""))
+    return set(points.filter(pc.fill_null(is_added, False))["point_id"].to_pylist())
+
+
 def apply_decisions(
     decisions: Sequence[Decision], points: pa.Table, weak: Split, elsewhere: Elsewhere
 ) -> Reviewed:

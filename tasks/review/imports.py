@@ -68,12 +68,13 @@ class Plan:
 
 
 def known_objects(
-    pseudo: pa.Table, weak: Split, decisions: Sequence[Decision], sent: pa.Table | None
+    pseudo: pa.Table, points: pa.Table, weak: Split, decisions: Sequence[Decision], sent: pa.Table | None
 ) -> dict[str, Known]:
     """All objects that a tool may have been given, by id.
 
     Args:
         pseudo: PSEUDO rows.
+        points: of points.parquet.
         sent: table SENT of the export; None: the masks as they are now count as sent.
     """
     names = dict(zip(*(weak.images[key].to_pylist() for key in ("image_id", "file_name")), strict=True))
@@ -84,7 +85,7 @@ def known_objects(
         for row in batch.to_pylist():
             counts = row["refined_rle"] or row["rough_rle"] or b""
             found[row["point_id"]] = Known(names[row["image_id"]], classes[row["category_id"]], counts, False)
-    for one in present_objects(pseudo, weak, decisions):
+    for one in present_objects(pseudo, points, weak, decisions):
         found[one.object] = Known(names[one.image_id], classes[one.category_id], one.counts, sent is None)
     for row in () if sent is None else sent.to_pylist():
         found[row["object_id"]] = Known(row["image"], row["category"], row["rle_counts"], True)
@@ -102,7 +103,8 @@ def plan_import(
 ) -> Plan:
     """The decisions of a reviewer that make the project's objects those of the file.
 
-    A decision that is the reviewer's last word already, or that was imported from the same file, isn't made again.
+    A decision that is the reviewer's last word already, or that was imported from the same file, isn't made again,
+    unless all decisions of the file are undone.
 
     Args:
         path: the file, or folder, of the corrections.
@@ -112,11 +114,15 @@ def plan_import(
     plan = Plan(faults=list(corrections.faults))
     digest = digest_of(path)
     words = last_words(decisions)
-    before = {
-        _key(one.action, one.object, one.mask, one.category)
-        for one in decisions
-        if one.reviewer == reviewer and one.imported == digest
-    }
+    before = (
+        {
+            _key(one.action, one.object, one.mask, one.category)
+            for one in decisions
+            if one.reviewer == reviewer and one.imported == digest
+        }
+        if imported_by(decisions, reviewer, digest)
+        else set()
+    )
     objects_of: dict[str, dict[str, Known]] = {}
     for name, one in known.items():
         objects_of.setdefault(one.image, {})[name] = one
@@ -139,6 +145,12 @@ def plan_import(
             before.add(key)  # the same new object twice is one
     _check_contradictions(path, plan, words, decisions, reviewer, skip_contradicted)
     return plan
+
+
+def imported_by(decisions: Sequence[Decision], reviewer: str, digest: str) -> list[Decision]:
+    """A reviewer's decisions from a file, by its hash, that aren't undone; in the order of their lines."""
+    own = [one for one in decisions if one.reviewer == reviewer]
+    return [one for one in without_undone(own)[0] if one.imported == digest]
 
 
 def digest_of(path: Path) -> str:

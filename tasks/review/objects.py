@@ -22,6 +22,7 @@ from data.masks.rle import BoolArray, IntArray
 from data.points.lookup import Images
 from data.tables import POINTS, PSEUDO, Fault, Split, read_parquet, stream_parquet
 from tasks.common.errors import TaskError
+from tasks.intake.decisions import added_ids
 from tasks.labelling.judge import DRAWN_BY
 
 COLUMNS = (
@@ -41,6 +42,7 @@ class Objects:
 
     Attributes:
         weak: the split.
+        added: ids of points that reviewers added.
         ids: of the points, N.
         image: int64 [N], rows of the split's images.
         category: int64 [N], the data set's ids.
@@ -62,6 +64,7 @@ class Objects:
         """
         self.weak = Split.open(workspace / "dataset" / "weak")
         self._points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+        self.added = added_ids(self._points)
         files = sorted((workspace / "pseudo").glob("part-*.parquet"))
         if not files:
             step = "points2model run"

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.annotations.coco.file import tidy
 from data.annotations.frames import Frame, Label
 from data.decisions.record import Decision
-from data.decisions.words import Word, contradictions, joined, last_words
-from data.points.lookup import Categories, Images
 from data.tables import Split
+from tasks.intake.decisions import added_ids, apply_decisions
+from tasks.intake.rejected import images_elsewhere
 
 _COLUMNS = ("point_id", "image_id", "category_id", "status", "score", "rough_rle", "refined_rle")
 
@@ -40,27 +41,31 @@ class Present(NamedTuple):
 
 def present_objects(
     pseudo: pa.Table,
+    points: pa.Table,
     weak: Split,
-    decisions: Iterable[Decision],
+    decisions: Sequence[Decision],
     masks: str = "refined",
     min_score: float = 0.0,
 ) -> list[Present]:
     """The objects that have a mask, by image_id and object.
 
     Masks that were accepted or drawn take the place of pseudo masks, rejected objects are left out, and classes are
-    those that reviewers gave. Where reviewers contradict each other, the object counts as undecided, as in a run.
+    those that reviewers gave. Decisions count as in a run (tasks/intake/decisions.py).
 
     Args:
         pseudo: PSEUDO rows.
+        points: of points.parquet, as the last import_points left it.
+        decisions: of all reviewers, each one's in the order of its lines.
         masks: `refined`: the refined mask of a pseudo label, or the rough one if there is none; `rough`.
         min_score: pseudo masks of a lower score are left out, if nobody decided on them.
     """
-    before: dict[str, Present] = {}  # without counts: objects that have no mask
+    added = added_ids(points)
+    found: dict[str, Present] = {}  # without counts: objects that have no mask
     for batch in pseudo.select(_COLUMNS).to_batches(10_000):
         for row in batch.to_pylist():
             counts = (row["refined_rle"] if masks == "refined" else None) or row["rough_rle"]
             usable = row["status"] in ("ok", "rough") and counts
-            before[row["point_id"]] = Present(
+            found[row["point_id"]] = Present(
                 row["point_id"],
                 row["image_id"],
                 row["category_id"],
@@ -68,48 +73,31 @@ def present_objects(
                 tidy(row["score"]) if usable else None,
                 False,
             )
-    named = _Named(weak)
-    after = dict(before)
-    for name, words in last_words(decisions).items():
-        if not contradictions(words):
-            word = joined(list(words.values()))
-            one = named.decided(before.get(name) or named.added(name, word), word)
-            if one is None:
-                after.pop(name, None)
-            else:
-                after[name] = one
-    kept = [one for one in after.values() if one.counts and (one.reviewed or (one.score or 0.0) >= min_score)]
+    # Added objects are decisions like others: they are left out if they don't count any more.
+    was_added = pc.is_in(points["point_id"], pa.array(sorted(added), pa.string()))
+    imported = points.filter(pc.invert(was_added))
+    table = apply_decisions(decisions, imported, weak, images_elsewhere(weak)).decisions
+    gone = set(added)
+    for row in table.filter(pc.equal(table["state"], "honoured")).to_pylist():
+        name = row["object_id"]
+        if row["action"] == "add":
+            gone.discard(name)
+        if name is not None:
+            one = found.get(name) or Present(name, row["image_id"], row["category_id"], b"", None, False)
+            found[name] = one._replace(category_id=row["category_id"])
+            if row["rle_counts"]:
+                found[name] = found[name]._replace(counts=row["rle_counts"], score=None, reviewed=True)
+    gone |= set(table.filter(_rejects(table))["object_id"].to_pylist())
+    kept = [
+        one
+        for one in found.values()
+        if one.counts and one.object not in gone and (one.reviewed or (one.score or 0.0) >= min_score)
+    ]
     return sorted(kept, key=lambda one: (one.image_id, one.object))
 
 
-class _Named:
-    """Decisions name images and classes; decisions on unknown ones change nothing, as in a run."""
-
-    def __init__(self, weak: Split) -> None:
-        self.categories, self.images = Categories(weak, None), Images(weak)
-        sides = (weak.images[name].to_pylist() for name in ("image_id", "height", "width"))
-        self.sizes = {image_id: (height, width) for image_id, height, width in zip(*sides, strict=True)}
-
-    def added(self, name: str, word: Word) -> Present | None:
-        """An object that a reviewer added, without its mask."""
-        if word.added is None:
-            return None
-        image_id, category_id = self.images.find(word.added.image), self.categories.find(word.added.category)
-        if not (isinstance(image_id, int) and isinstance(category_id, int)):
-            return None
-        return Present(name, image_id, category_id, b"", None, False)
-
-    def decided(self, one: Present | None, word: Word) -> Present | None:
-        """The object with a word on it; None if it was rejected."""
-        if one is None or (word.verdict is not None and word.verdict.action == "reject"):
-            return None
-        mask = None if word.verdict is None else word.verdict.mask
-        if mask is not None and self.sizes.get(one.image_id) == (mask.height, mask.width):
-            one = one._replace(counts=mask.counts, score=None, reviewed=True)
-        if word.category is not None:
-            category_id = self.categories.find(word.category.category)
-            one = one._replace(category_id=category_id) if isinstance(category_id, int) else one
-        return one
+def _rejects(table: pa.Table) -> pa.ChunkedArray:
+    return pc.and_(pc.equal(table["state"], "honoured"), pc.equal(table["action"], "reject"))
 
 
 def frames_of_present(weak: Split, objects: Sequence[Present], also: Iterable[int] = ()) -> Iterator[Frame]:

@@ -26,7 +26,7 @@ from data.annotations.writers.label_studio import LOCAL_FILES
 from data.decisions.store import read_decisions
 from data.errors import DataError, Fault
 from data.storage import atomic_dir
-from data.tables import PSEUDO, SENT, Category, Split, read_parquet, write_parquet
+from data.tables import POINTS, PSEUDO, SENT, Category, Split, read_parquet, write_parquet
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
 from tasks.promotion.baseline import registry_of
@@ -193,7 +193,8 @@ def _for_tool(
     pseudo = read_pseudo(workspace)
     check_current(pseudo, weak, workspace / "pseudo")
     decisions = read_decisions(request.decisions).decisions
-    objects = present_objects(pseudo, weak, decisions, request.masks, least)
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    objects = present_objects(pseudo, points, weak, decisions, request.masks, least)
     images = pseudo["image_id"].unique().to_pylist()
     return [("pseudo", frames_of_present(weak, objects, images), weak.categories)]
 

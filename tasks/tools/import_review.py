@@ -11,10 +11,10 @@ import pyarrow as pa
 from data.decisions.record import check_reviewer
 from data.decisions.store import DecisionLog, read_decisions
 from data.errors import DataError
-from data.tables import SENT, Split, read_parquet
+from data.tables import POINTS, SENT, Split, read_parquet
 from tasks.common.errors import TaskError
 from tasks.review.corrections import read_corrections
-from tasks.review.imports import REVIEWED, known_objects, plan_import
+from tasks.review.imports import REVIEWED, digest_of, imported_by, known_objects, plan_import
 from tasks.review.objects import check_current
 from tasks.tools.export_labels import SENT_FILE, read_pseudo
 
@@ -55,7 +55,8 @@ def import_review(
     before = read_decisions(decisions).decisions
     pseudo = read_pseudo(workspace)
     check_current(pseudo, weak, workspace / "pseudo")
-    known = known_objects(pseudo, weak, before, None if sent is None else _sent(sent))
+    points = read_parquet(workspace / "points" / "points.parquet", POINTS)
+    known = known_objects(pseudo, points, weak, before, None if sent is None else _sent(sent))
     corrections = read_corrections(file, weak)
     plan = plan_import(file, corrections, known, before, reviewer, reviewed, skip_contradicted)
     if plan.faults:
@@ -69,6 +70,34 @@ def import_review(
         "counts": {name: plan.counts[name] for name in COUNTS},
         "boxes": corrections.boxes,
     }
+
+
+def undo_import(file: Path, decisions: Path, reviewer: str, *, dry_run: bool = False) -> dict[str, Any]:
+    """Undoes all decisions of a reviewer that came from a file, at once; later ones on the same objects stay.
+
+    Args:
+        file: the tool's export, as it was imported.
+        decisions: the folder of decisions.
+        dry_run: write nothing.
+
+    Returns:
+        The summary: reviewer, dry_run, actions (counts of what is undone).
+
+    Raises:
+        DataError: the file can't be read.
+        TaskError: nothing that counts came from it.
+    """
+    check_reviewer(reviewer)
+    found = imported_by(read_decisions(decisions).decisions, reviewer, digest_of(file))
+    if not found:
+        raise TaskError(
+            f"{file}: found no decision of {reviewer} that came from this file and isn't undone; expected the file as "
+            "it was imported. Next: name it, or the reviewer with --reviewer"
+        )
+    if not dry_run:
+        DecisionLog(decisions, reviewer).extend([("undo", {"undoes": one.id}) for one in found])
+    actions = dict(sorted(Counter(one.action for one in found).items()))
+    return {"reviewer": reviewer, "dry_run": dry_run, "actions": actions}
 
 
 def _sent(folder: Path) -> pa.Table:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.masks import rle as masks
-from data.tables import IMAGES, INSTANCES, PSEUDO, Category, write_parquet, write_split
+from data.tables import IMAGES, INSTANCES, POINTS, PSEUDO, Category, write_parquet, write_split
 from tests.tasks.conftest import ROOT
 
 CLASSES = [Category(4, "disc"), Category(9, "ring")]
@@ -80,4 +80,18 @@ def write_project(root: Path) -> Path:
     (root / "decisions").mkdir()
     workspace = root / "workspace"
     write_tables(workspace, ROWS, {"weak": (7, 8, 9), "val": (1,), "strong": ()})
+    write_points(workspace, [point(row) for row in ROWS])
     return workspace
+
+
+def point(row: dict[str, Any], **change: Any) -> dict[str, Any]:
+    """A POINTS row of a pseudo mask."""
+    own = {name: row[name] for name in ("point_id", "image_id", "category_id")}
+    source = {"source_file": "points.csv", "source_record": row["point_id"]}
+    x = 2.5 + 7 * (row["point_id"] == "bb")  # in its mask
+    return {**dict.fromkeys(POINTS.names), **own, **source, "x": x, "y": 4.5} | change
+
+
+def write_points(workspace: Path, rows: Sequence[dict[str, Any]]) -> None:
+    rows = sorted(rows, key=lambda row: (row["image_id"], row["point_id"]))
+    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), workspace / "points/points.parquet")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,16 +18,17 @@ from typer.testing import CliRunner
 
 from data.decisions.record import Decision, Mask
 from data.decisions.store import DecisionLog, read_decisions
+from data.decisions.words import without_undone
 from data.errors import DataError
 from data.masks import rle as masks
-from data.tables import Split, write_split
+from data.tables import POINTS, Split, read_parquet, write_split
 from flows.cli.main import app
 from tasks.common.errors import TaskError
 from tasks.review.corrections import Corrected
 from tasks.review.imports import is_same
 from tasks.review.present import present_objects
 from tasks.tools.export_labels import ExportRequest, export_labels, read_pseudo
-from tasks.tools.import_review import import_review
+from tasks.tools.import_review import import_review, undo_import
 from tests.tasks.review.project import HEIGHT, WIDTH, rle, write_project
 
 Document = dict[str, Any]
@@ -39,6 +41,10 @@ def project(tmp_path: Path) -> Path:
     write_project(tmp_path)
     send(tmp_path, "coco")
     return tmp_path
+
+
+def points(root: Path) -> pa.Table:
+    return read_parquet(root / "workspace/points/points.parquet", POINTS)
 
 
 def send(root: Path, tool: str) -> Path:
@@ -185,6 +191,28 @@ def test_the_same_file_twice_adds_nothing(project: Path) -> None:
     assert read(project, file)["actions"] == {} and read(project, file, sent=None)["actions"] == {}
 
 
+def test_an_import_is_undone_as_a_whole_and_may_be_made_again(project: Path) -> None:
+    log = DecisionLog(project / "decisions", "anna")
+    log.append("reject", image="8.png", object="cc")
+    file = written(project, gone("aa"), new(9, rle(3, 3, 3)), change("cc", category_id=4))
+    first = read(project, file)
+    later = log.append("reject", image="7.png", object="bb")
+    shown = undo_import(file, project / "decisions", "anna", dry_run=True)
+    assert shown["actions"] == first["actions"] and "undo" not in [action for action, *_ in decided(project)]
+    undo_import(file, project / "decisions", "anna")
+    own = read_decisions(project / "decisions").decisions
+    assert [(one.object, one.action) for one in without_undone(own)[0]] == [
+        ("cc", "reject"),
+        ("bb", "reject"),
+    ]
+    with pytest.raises(TaskError, match="found no decision of anna"):
+        undo_import(file, project / "decisions", "anna")
+    with pytest.raises(TaskError, match="found no decision of bob"):
+        undo_import(file, project / "decisions", "bob")
+    log.append("undo", undoes=later.id)
+    assert read(project, file)["actions"] == first["actions"]
+
+
 def test_an_import_that_was_cut_off_is_completed(project: Path) -> None:
     file = written(project, gone("cc"), change("bb", category_id=9))
     read(project, file)
@@ -221,7 +249,8 @@ def test_a_second_round_of_corrections(project: Path) -> None:
     weak = Split.open(project / "workspace/dataset/weak")
     decisions = read_decisions(project / "decisions").decisions
     found = {
-        one.object: one.counts for one in present_objects(read_pseudo(project / "workspace"), weak, decisions)
+        one.object: one.counts
+        for one in present_objects(read_pseudo(project / "workspace"), points(project), weak, decisions)
     }
     assert found.keys() == {"aa", "bb", "cc"} and found["aa"] == rle(1, 1, 3)
 
@@ -314,7 +343,7 @@ def test_after_an_import_the_objects_are_those_of_the_file(project: Path, data: 
     read(project, file, reviewed=reviewed)
     weak = Split.open(project / "workspace/dataset/weak")
     decisions = read_decisions(project / "decisions").decisions
-    after = present_objects(read_pseudo(project / "workspace"), weak, decisions)
+    after = present_objects(read_pseudo(project / "workspace"), points(project), weak, decisions)
     document = json.loads(file.read_text())
     expected = sorted(
         (row["image_id"], row["category_id"], row["segmentation"]["counts"].encode())

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from data.annotations.coco.file import read_coco
 from data.decisions.record import Mask
 from data.decisions.store import DecisionLog, read_decisions
-from data.tables import SENT, Split, read_parquet
+from data.tables import POINTS, PSEUDO, SENT, Split, read_parquet, write_parquet
 from flows.cli.main import app
 from tasks.review.present import present_objects
 from tasks.tools.export_labels import SENT_FILE, ExportRequest, export_labels, read_pseudo
-from tests.tasks.review.project import HEIGHT, WIDTH, rle, write_project
+from tests.tasks.review.project import (
+    HEIGHT,
+    ROWS,
+    WIDTH,
+    point,
+    pseudo,
+    rle,
+    write_points,
+    write_project,
+)
 
 
 @pytest.fixture
@@ -25,6 +35,7 @@ def workspace(tmp_path: Path) -> Path:
 def present(workspace: Path, min_score: float = 0.0) -> dict[str, tuple[int, int, bytes, float | None]]:
     found = present_objects(
         read_pseudo(workspace),
+        read_parquet(workspace / "points/points.parquet", POINTS),
         Split.open(workspace / "dataset/weak"),
         read_decisions(workspace.parent / "decisions").decisions,
         min_score=min_score,
@@ -72,6 +83,29 @@ def test_undone_contradicted_and_impossible_decisions_have_none(workspace: Path)
     anna.append("add", image="?.png", object="new", category="disc", mask=Mask(HEIGHT, WIDTH, rle(0, 0, 3)),
                 source="brush")  # fmt: skip
     assert present(workspace) == before
+
+
+def test_what_cant_be_honoured_contradicts_nothing(workspace: Path) -> None:
+    """As import_points: first the decisions that can't be honoured are left out, then who contradicts whom is found."""
+    anna, bert = log(workspace), log(workspace, "bert")
+    anna.append("mask", image="7.png", object="bb", mask=Mask(4, 4, b"1?"), source="brush")
+    bert.append("mask", image="7.png", object="bb", mask=Mask(HEIGHT, WIDTH, rle(0, 0, 3)), source="brush")
+    assert present(workspace)["bb"] == (7, 4, rle(0, 0, 3), None)
+
+
+def test_an_object_that_a_run_took_in_stays_as_long_as_it_is_added(workspace: Path) -> None:
+    anna = log(workspace)
+    on = {"image": "8.png", "object": "new"}
+    made = anna.append("add", category="disc", point=(3.0, 3.0), **on)
+    row = pseudo("new", 8)
+    source = {"annotator": "anna", "source_file": "anna.jsonl", "source_record": made.id}
+    write_parquet(pa.Table.from_pylist([row], schema=PSEUDO), workspace / "pseudo/part-0009.parquet")
+    write_points(workspace, [*map(point, ROWS), point(row, **source)])
+    assert present(workspace)["new"] == (8, 4, rle(1, 1, 5), 0.7)
+    anna.append("mask", mask=Mask(HEIGHT, WIDTH, rle(0, 0, 3)), source="brush", **on)
+    assert present(workspace)["new"] == (8, 4, rle(0, 0, 3), None)
+    anna.append("undo", undoes=made.id)
+    assert "new" not in present(workspace)
 
 
 def test_the_export_has_all_images_with_clicks_and_what_was_sent(workspace: Path, tmp_path: Path) -> None:
