@@ -188,8 +188,8 @@ def main() -> None:
     names = ("seconds", "cpu_seconds", "peak_mb", "beyond_imports_mb")
     for name in ("pycocotools", "ours"):
         table.add_row(name, *(f"{result[name][key]:.1f}" for key in names))
-    ratios = [result["ours"][key] / result["pycocotools"][key] for key in names]
-    table.add_row("ratio", *(f"{ratio:.2f}" for ratio in ratios))
+    pairs = [(result["ours"][key], result["pycocotools"][key]) for key in names]
+    table.add_row("ratio", *(f"{ours / theirs:.2f}" if theirs else "-" for ours, theirs in pairs))
     console = Console()
     console.print(table)
     console.print(

@@ -95,8 +95,9 @@ class Predictor:
 
         Raises:
             DataError: images can't be read; all are listed.
-            TypeError, ValueError: arrays of another type or shape.
+            TypeError, ValueError: arrays of another type or shape; a `batch_size` below 1.
         """
+        _check(batch_size)
         if not isinstance(images, list | tuple):
             return next(self._found([pixels_of(images)], min_score))
         faults: list[DataError] = []
@@ -114,6 +115,12 @@ class Predictor:
         self, images: Iterable[Picture], *, min_score: float | None = None, batch_size: int = 1
     ) -> Iterator[Instances | DataError]:
         """As a call with several images, one after another: of an image that can't be read the error, in its place."""
+        _check(batch_size)
+        return self._streamed(images, min_score, batch_size)
+
+    def _streamed(
+        self, images: Iterable[Picture], min_score: float | None, batch_size: int
+    ) -> Iterator[Instances | DataError]:
         waiting: list[Pixels | DataError] = []
         for image in images:
             try:
@@ -157,6 +164,11 @@ class Predictor:
             kept = (found.scores >= least) & found.masks.flatten(1).any(1)
             made.append(as_instances(found.masks[kept], found.scores[kept], found.labels[kept], self.names))
         return made
+
+
+def _check(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: found {batch_size}, expected 1 or more images at a time")
 
 
 def as_instances(masks: Tensor, scores: Tensor, labels: Tensor, names: dict[int, str]) -> Instances:

@@ -193,16 +193,22 @@ def in_words(judge: Judge) -> str:
     """What was measured and decided."""
     if judge.judged_iou is None:
         return (
-            f"{judge.alone} draws all masks: {judge.images} held-out images with {judge.clicks} clicks are too few to "
-            "choose by"
+            f"{judge.alone} draws all masks: {_counted(judge.clicks, 'click')} on "
+            f"{_counted(judge.images, 'held-out image')} are too few to choose by"
         )
     names = [*judge.proposers, *sorted(judge.iou.keys() - {*judge.proposers})]
     each = ", ".join(f"{name} {judge.iou[name]:.1f}" for name in names)
+    where = f"{_counted(judge.clicks, 'click')} on {_counted(judge.images, 'held-out image')}"
     figures = (
-        f"IoU of final masks at {judge.clicks} clicks on {judge.images} held-out images: {each}; chosen at each click "
-        f"{judge.judged_iou:.1f}, the best of all {judge.best_iou:.1f}"
+        f"IoU of final masks at {where}: {each}; "
+        f"chosen at each click {judge.judged_iou:.1f}, the best of all {judge.best_iou:.1f}"
     )
     return f"{figures}; {'chosen at each click' if judge.alone is None else judge.alone + ' draws all masks'}"
+
+
+def _counted(n: int, thing: str) -> str:
+    """`1 click`, `3 clicks`."""
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def _columns(proposers: Sequence[str], name: str) -> list[int]:

@@ -18,7 +18,7 @@ from tasks.labelling.types import Clicks, PointMasks, contains_points
 
 NOT_DRAWN = "the teacher draws no mask at this point"
 NONE_DRAWN = "no proposer draws a mask at this point"
-TAKEN = "all pixels of its mask are likelier another point's"
+TAKEN = "all pixels of its mask are assigned to other masks"
 
 
 def rows_of(clicks: Clicks, masks: PointMasks, refiner: GatedRefiner | None = None) -> pa.Table:

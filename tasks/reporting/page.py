@@ -14,9 +14,9 @@ from tasks.reporting.figures import count, difference, figure
 REPORT_TEMPLATE = "report.html.j2"
 STATUS_WORDS = {
     "ok": "refined",
-    "rough": "kept rough, as refining left nothing or was refused",
-    "empty": "without a mask, as the teacher draws nothing there",
-    "failed": "failed, as the image could not be read",
+    "rough": "kept rough",
+    "empty": "without a mask",
+    "failed": "failed",
 }
 
 

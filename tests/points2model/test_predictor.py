@@ -121,6 +121,13 @@ def test_arrays_of_no_use(predictor: Predictor, pixels: Any, error: type[Excepti
         predictor(pixels)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_no_image(predictor: Predictor, images: list[Path], batch_size: int) -> None:
+    for find in (predictor, predictor.stream):
+        with pytest.raises(ValueError, match=f"batch_size: found {batch_size}, expected 1 or more"):
+            find(images, batch_size=batch_size)
+
+
 def test_models_that_are_not_there(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nothing-here"):
         Predictor.load(tmp_path / "nothing-here")

@@ -30,14 +30,14 @@ ROWS = [
 
 def test_wins_by_size_and_class() -> None:
     judge = Judge(
-        proposers=("teacher", "student"), typical_areas=(1.0, 1.0), images=3, clicks=40,
+        proposers=("teacher", "student"), typical_areas=(1.0, 1.0), images=1, clicks=40,
         iou={"teacher": 50.0, "student": 60.0}, judged_iou=59.0, best_iou=70.0, alone="student", rules={},
         gates=dict.fromkeys(("teacher", "student"), unmeasured(0, enlarge=1.5, rounds=1)),
     )  # fmt: skip
     found = judge_view(judge, pa.Table.from_pylist(ROWS, schema=PSEUDO), CLASSES, [3, 10], LABELS)
     assert found is not None
     assert found["iou"] == [50.0, 60.0]
-    assert "teacher 50.0, student 60.0; chosen at each click 59.0" in found["sentence"]
+    assert "at 40 clicks on 1 held-out image: teacher 50.0, student 60.0; chosen" in found["sentence"]
     assert found["sentence"].endswith("student draws all masks.")
     assert [(one["by"], one["rows"]) for one in found["gates"]] == [("student", []), ("teacher", [])]
     assert [(one["label"], one["counts"]) for one in found["rows"]] == [
