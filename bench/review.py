@@ -29,6 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.measure import machine, show
 from bench.review_project import write_project
+from data.decisions.record import Action, Mask
+from data.decisions.store import DecisionLog
+from data.tables import Split
+from tasks.tools.export_labels import read_pseudo
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGIN = ("points2model", "only-for-this-bench-0000")
@@ -73,6 +77,20 @@ def start(folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
             raise RuntimeError(text)
         time.sleep(0.01)
     return process, text.split("review: ")[1].split()[0]
+
+
+def decide_before(folder: Path, count: int) -> None:
+    """Writes decisions of another reviewer on the first objects that have a refined mask, a third rejected."""
+    weak = Split.open(folder / "workspace" / "dataset" / "weak")
+    names = dict(zip(*(weak.images[key].to_pylist() for key in ("image_id", "file_name")), strict=True))
+    height, width = (weak.images[name][0].as_py() for name in ("height", "width"))
+    rows: list[tuple[Action, dict[str, Any]]] = []
+    for one in read_pseudo(folder / "workspace").select(["point_id", "image_id", "refined_rle"]).to_pylist():
+        on = {"image": names[one["image_id"]], "object": one["point_id"]}
+        if one["refined_rle"] and len(rows) < count:
+            mask = Mask(height, width, one["refined_rle"])
+            rows.append(("accept", {**on, "mask": mask}) if len(rows) % 3 else ("reject", on))
+    DecisionLog(folder / "decisions", "bob").extend(rows)
 
 
 def measure(folder: Path, decisions: int) -> list[dict[str, Any]]:
@@ -170,12 +188,15 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=100, help="on each image")
     parser.add_argument("--side", type=int, default=640, help="of the images, in pixels")
     parser.add_argument("--decisions", type=int, default=300)
+    parser.add_argument("--before", type=int, default=0, help="decisions that were made before")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout beside the table on stderr")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_project(folder, args.images, args.objects, side=args.side)
         shutil.copy(ROOT / "params.yaml", folder)
+        if args.before:
+            decide_before(folder, args.before)
         rows = measure(folder, args.decisions)
     load = {
         "load": os.getloadavg()[0],

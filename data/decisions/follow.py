@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.decisions.record import Decision, check_reviewer, parse_line
+from data.decisions.record import Decision, check_reviewer, parse_lines
 from data.decisions.store import SUFFIX, is_whole
 from data.errors import DataError, Fault
 from data.storage import open_regular
@@ -107,9 +107,8 @@ def _read_on(path: Path, reviewer: str, known: _File) -> tuple[_File, list[Decis
 
 
 def _parsed(lines: list[bytes], path: Path, reviewer: str, file: _File) -> Iterator[Decision]:
-    for number, line in enumerate(lines, start=file.lines + 1):
-        if line.strip():
-            try:
-                yield parse_line(line, str(path), f"line {number}", reviewer)
-            except DataError as error:
-                file.faults += error.faults
+    for _, one in parse_lines(enumerate(lines, start=file.lines + 1), str(path), reviewer):
+        if isinstance(one, DataError):
+            file.faults += one.faults
+        else:
+            yield one

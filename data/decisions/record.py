@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from data.annotations.strict_json import duplicate_fault, is_number, parse_json, to_json
 from data.errors import DataError, Fault
-from data.masks.rle import area, check_rle
+from data.masks.rle import area, check_rle, runs_of_many
 from data.points.values import shown
 from data.text import TEXT, is_text
 
@@ -30,6 +32,8 @@ FIELDS: dict[Action, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """The fields that each action needs, and those that it may have."""
 MAX_SIDE = 2**20
+AT_ONCE = 2000
+"""Lines whose masks are checked together."""
 SOURCES = ("click", "polygon", "brush")
 """How a person drew a mask."""
 STEP = "correct or remove this line; `git log -p` shows what it was"
@@ -67,7 +71,7 @@ class Decision:
         id: unique among all decisions.
         time: UTC, ISO 8601 with milliseconds.
         reviewer: also the name of the file.
-        action: see docs/review.md.
+        action: see docs/decisions.md.
         image: its file_name, as ingest has it.
         object: a point's id, or the id of an added object.
         mask: the mask that was accepted or drawn.
@@ -157,15 +161,83 @@ def parse_line(line: bytes, file: str, record: str, reviewer: str) -> Decision:
     Raises:
         DataError: all faults of the line.
     """
+    return _decision(*_json(line, file, record), file, record, reviewer, frozenset())
 
+
+def parse_lines(
+    lines: Iterable[tuple[int, bytes]], file: str, reviewer: str
+) -> Iterator[tuple[int, Decision | DataError]]:
+    """The decision on each line, or all faults of it; with the line's number. Masks are checked many at a time.
+
+    Args:
+        lines: number and content; blank ones are left out.
+    """
+    written = [(number, line) for number, line in lines if line.strip()]
+    for at in range(0, len(written), AT_ONCE):
+        rows: list[tuple[int, Any]] = []
+        for number, line in written[at : at + AT_ONCE]:
+            try:
+                rows.append((number, _json(line, file, f"line {number}")))
+            except DataError as error:
+                rows.append((number, error))
+        found = [row[0] for _, row in rows if isinstance(row, tuple)]
+        good = _good_masks(row.get("mask") for row in found if isinstance(row, dict))
+        for number, row in rows:
+            try:
+                if isinstance(row, DataError):
+                    raise row
+                value, duplicates = row
+                yield number, _decision(value, duplicates, file, f"line {number}", reviewer, good)
+            except DataError as error:
+                yield number, error
+
+
+def _good_masks(values: Iterable[Any]) -> frozenset[tuple[int, int, bytes]]:
+    """Of masks as JSON has them, those that are known to be right and not empty; the others are looked at singly."""
+    codes: dict[tuple[int, int, bytes], None] = {}
+    for value in values:
+        try:
+            (height, width), counts = value["size"], value["counts"].encode("ascii")
+            if (
+                type(height) is int
+                and type(width) is int
+                and 0 < height <= MAX_SIDE
+                and 0 < width <= MAX_SIDE
+            ):
+                codes[height, width, counts] = None
+        except (TypeError, KeyError, ValueError, AttributeError):
+            continue
+    if not codes:
+        return frozenset()
+    try:
+        lengths, counts_of = runs_of_many([code for *_, code in codes])
+    except ValueError:
+        return frozenset()
+    first = np.cumsum(counts_of) - counts_of
+    inside = np.arange(len(lengths)) - np.repeat(first, counts_of)
+    whole = np.add.reduceat(lengths, first)
+    drawn = np.add.reduceat(np.where(inside % 2 == 1, lengths, 0), first)
+    least = np.minimum.reduceat(lengths, first)
+    sizes = np.array([height * width for height, width, _ in codes])
+    fine = (least >= 0) & (whole == sizes) & (drawn > 0)
+    return frozenset(code for code, is_fine in zip(codes, fine.tolist(), strict=True) if is_fine)
+
+
+def _json(line: bytes, file: str, record: str) -> tuple[Any, list[tuple[str, str]]]:
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        found = f"{shown(line.decode('utf-8', 'backslashreplace'))}, not JSON ({error})"
+        raise DataError(Fault(file, record, found, "a decision, a JSON object", STEP)) from None
+
+
+def _decision(
+    row: Any, duplicates: list[tuple[str, str]], file: str, record: str, reviewer: str,
+    good: frozenset[tuple[int, int, bytes]],
+) -> Decision:  # fmt: skip
     def fault(found: str, expected: str) -> Fault:
         return Fault(file, record, found, expected, STEP)
 
-    try:
-        row, duplicates = parse_json(line)
-    except ValueError as error:
-        found = f"{shown(line.decode('utf-8', 'backslashreplace'))}, not JSON ({error})"
-        raise DataError(fault(found, "a decision, a JSON object")) from None
     if not isinstance(row, dict):
         raise DataError(fault(shown(row), "a decision, a JSON object"))
     if duplicates:
@@ -177,7 +249,7 @@ def parse_line(line: bytes, file: str, record: str, reviewer: str) -> Decision:
     values: dict[str, Any] = {}
     for name in (one for one in _READ if one in row):
         try:
-            values[name] = _READ[name](row[name])
+            values[name] = _mask(row[name], good) if name == "mask" else _READ[name](row[name])
         except _BadValue as bad:
             faults.append(fault(f"{name} {bad.found}", bad.expected))
     if not faults and values["reviewer"] != reviewer:
@@ -234,7 +306,7 @@ def _name(value: Any) -> str:
     return value
 
 
-def _mask(value: Any) -> Mask:
+def _mask(value: Any, good: frozenset[tuple[int, int, bytes]] = frozenset()) -> Mask:
     form = 'a mask {"size": [height, width], "counts": compressed RLE}'
     if not (isinstance(value, dict) and value.keys() == {"size", "counts"}):
         raise _BadValue(shown(value), form)
@@ -245,6 +317,8 @@ def _mask(value: Any) -> Mask:
     height, width = size
     try:
         code = counts.encode("ascii")
+        if (height, width, code) in good:
+            return Mask(height, width, code)
         check_rle(code, height, width)
     except ValueError as error:  # not ASCII is one too
         raise _BadValue(f"{shown(value)} ({error})", form) from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.annotations.strict_json import parse_json
-from data.decisions.record import Action, Decision, check_reviewer, now, parse_line
+from data.decisions.record import Action, Decision, check_reviewer, now, parse_line, parse_lines
 from data.errors import DataError, Fault
 from data.storage import atomic_write, open_regular
 
@@ -98,14 +98,10 @@ def read_file(path: Path) -> Decisions:
         del lines[-1]
     decisions: dict[str, Decision] = {}
     faults: list[Fault] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, one in parse_lines(enumerate(lines, start=1), str(path), reviewer):
         record = f"line {number}"
-        try:
-            one = parse_line(line, str(path), record, reviewer)
-        except DataError as error:
-            faults += error.faults
+        if isinstance(one, DataError):
+            faults += one.faults
             continue
         if one.id in decisions:
             faults.append(

@@ -37,16 +37,19 @@ def without_undone(decisions: Iterable[Decision]) -> tuple[list[Decision], list[
 
     An undo can be undone: then its decision counts again.
     """
+    rows = list(decisions)
+    undone = undone_ids(rows)
+    made = [one for one in rows if one.action != "undo"]
+    return [one for one in made if one.id not in undone], [one for one in made if one.id in undone]
+
+
+def undone_ids(decisions: Sequence[Decision]) -> set[str]:
+    """Of one reviewer, in the order of their lines: what is undone, undos too."""
     undone: set[str] = set()
-    counting: list[Decision] = []
-    not_counting: list[Decision] = []
-    for one in reversed(list(decisions)):
-        if one.action == "undo":
-            if one.id not in undone and one.undoes is not None:
-                undone.add(one.undoes)
-        else:
-            (not_counting if one.id in undone else counting).append(one)
-    return counting[::-1], not_counting[::-1]
+    for one in reversed(decisions):
+        if one.undoes is not None and one.id not in undone:
+            undone.add(one.undoes)
+    return undone
 
 
 def last_word(decisions: Iterable[Decision]) -> Word:

@@ -7,7 +7,10 @@ nobody has seen the mask that came of them.
 
 from __future__ import annotations
 
+import gc
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +18,16 @@ import numpy as np
 
 from data.decisions.follow import Follower
 from data.decisions.record import FIELDS, Decision
-from data.decisions.words import Word, contradictions, joined, last_word, without_undone
+from data.decisions.words import (
+    Word,
+    contradictions,
+    joined,
+    last_word,
+    undone_ids,
+    without_undone,
+)
 from data.errors import Fault
-from data.masks.rle import BoolArray, IntArray
+from data.masks.rle import BoolArray, FloatArray, IntArray
 from data.points.lookup import Categories
 from data.points.record import Problem
 from tasks.intake.decisions import misplaced, word_without
@@ -27,6 +37,9 @@ PAUSE = 120.0
 """Seconds without a decision from which a reviewer is held to have paused."""
 PACE_OVER = 100
 """Decisions from which the pace is computed."""
+VERDICTS = ("accept", "reject", "mask")
+REDO_OVER = 200
+"""Decisions among which an undo that may be undone is looked for."""
 _IMAGE = "\0image "
 
 
@@ -69,16 +82,21 @@ class Ledger:
         """
         self._follower, self._objects, self._audit = Follower(folder), objects, audit
         self._categories = Categories(objects.weak, None)
-        self._sizes = [objects.weak.images[name].to_numpy() for name in ("width", "height")]
+        sides = (objects.weak.images[name].to_pylist() for name in ("width", "height"))
+        self._sizes: list[tuple[int, int]] = list(zip(*sides, strict=True))
         self._clear()
         self.version = 0
-        self.refresh()
+        with _without_collection():
+            self.refresh()
 
     def _clear(self) -> None:
         self._of: dict[str, dict[str, list[Decision]]] = {}
         self._key_of: dict[str, str] = {}
         self._own: dict[str, list[Decision]] = {}
         self._standing: dict[str, Standing] = {}
+        self._simple: set[str] = set()
+        """objects with one verdict alone, whose standing is worked out when it is needed"""
+        self._image_rows: dict[str | None, int | None] = {}
         self._lost: dict[str, list[Lost]] = {}
         self.decided: BoolArray = np.zeros(len(self._objects), np.bool_)
         self.contradicted: BoolArray = np.zeros(len(self._objects), np.bool_)
@@ -103,12 +121,32 @@ class Ledger:
                     self._of.setdefault(key, {}).setdefault(reviewer, []).append(one)
                     touched[key] = None
         for key in touched:
-            self._update(key)
+            if not self._is_simple(key):
+                self._update(key)
         self.version += is_void
 
+    def _is_simple(self, key: str) -> bool:
+        """Whether there is one decision, a verdict that can be honoured; its object is decided then."""
+        self._simple.discard(key)
+        own = [one for decisions in self._of[key].values() for one in decisions]
+        row = self._objects.row_of.get(key)
+        if len(own) != 1 or row is None or own[0].action not in VERDICTS:
+            return False
+        image, mask = int(self._objects.image[row]), own[0].mask
+        fits = mask is None or (mask.width, mask.height) == self._sizes[image]
+        if not fits or self.image_row(own[0].image) != image:
+            return False
+        self._standing.pop(key, None)
+        self._lost.pop(key, None)
+        self.decided[row], self.contradicted[row], self.by[row] = True, False, 1
+        self._simple.add(key)
+        return True
+
     def _counts(self, one: Decision) -> bool:
+        if self._audit is None:
+            return True
         needed, possible = FIELDS[one.action]
-        return self._audit is None or one.audit == self._audit or "audit" not in (*needed, *possible)
+        return one.audit == self._audit or "audit" not in (*needed, *possible)
 
     def _key(self, one: Decision) -> str | None:
         """Of the object or image; for an undo that of what it undoes."""
@@ -154,11 +192,16 @@ class Ledger:
 
     def image_row(self, name: str | None) -> int | None:
         """The row of the image that a decision names; None if there is none."""
-        found = self._objects.names.find(name)
-        return None if isinstance(found, Problem) else self._objects.image_row[found]
+        if name not in self._image_rows:
+            found = self._objects.names.find(name)
+            self._image_rows[name] = None if isinstance(found, Problem) else self._objects.image_row[found]
+        return self._image_rows[name]
 
     def standing(self, name: str) -> Standing:
         """What counts on an object, by its id."""
+        if name in self._simple:
+            self._simple.discard(name)
+            self._update(name)
         return self._standing.get(name) or Standing({}, {}, Word(), is_decided=False)
 
     def last(self, reviewer: str) -> Decision | None:
@@ -172,6 +215,21 @@ class Ledger:
             undone.add(one.undoes)
         return None
 
+    def redoable(self, reviewer: str) -> Decision | None:
+        """The reviewer's latest undo that may be undone: no decision was made after it."""
+        undone: set[str] = set()
+        own = self._own.get(reviewer, ())
+        is_undo = {one.id for one in own[-REDO_OVER:] if one.undoes is not None}
+        for one in reversed(own[-REDO_OVER:]):
+            if one.id in undone:
+                continue
+            if one.undoes is None:
+                return None
+            if one.undoes not in is_undo:
+                return one
+            undone.add(one.undoes)
+        return None
+
     def find(self, reviewer: str, decision_id: str) -> Decision | None:
         """A decision of a reviewer by its id; the latest ones are looked at first."""
         return next((one for one in reversed(self._own.get(reviewer, ())) if one.id == decision_id), None)
@@ -179,7 +237,28 @@ class Ledger:
     def is_undone(self, one: Decision) -> bool:
         """Whether a decision doesn't count since it was undone."""
         same = self._of.get(self._key_of.get(one.id, ""), {}).get(one.reviewer, ())
-        return all(other.id != one.id for other in without_undone(same)[0])
+        return one.id in undone_ids(same)
+
+    def of_reviewer(self, reviewer: str) -> IntArray:
+        """Rows of the objects on which a reviewer's word counts."""
+        names = [name for name, standing in self._standing.items() if reviewer in standing.words]
+        names += [name for name in self._simple if reviewer in self._of[name]]
+        rows = (self._objects.row_of.get(name) for name in names)
+        return np.array(sorted(row for row in rows if row is not None), np.int64)
+
+    def latest(self) -> FloatArray:
+        """Seconds of the latest decision that counts on each object, float64 [N]; -inf without one."""
+        found = np.full(len(self._objects), -np.inf)
+        counting = {
+            name: [one for word in standing.words.values() for one in word.parts()]
+            for name, standing in self._standing.items()
+        }
+        counting |= {name: next(iter(self._of[name].values())) for name in self._simple}
+        for name, decisions in counting.items():
+            row = self._objects.row_of.get(name)
+            if row is not None and decisions:
+                found[row] = max(one.moment for one in decisions).timestamp()
+        return found
 
     def completed(self, reviewer: str, image: str | None) -> Decision | None:
         """The reviewer's decision that an image is complete, if it counts."""
@@ -224,19 +303,33 @@ class Ledger:
             return f"there is no weak image {one.image}"
         if row is None and not is_added:
             return f"there is no object {key}"
-        if row is not None and one.action == "add":
+        if row is not None and one.action == "add" and key not in self._objects.added:
             return f"object {key} is a point"
         if row is not None and int(self._objects.image[row]) != image:
             return f"object {key} is on another image"
         if one.category is not None and isinstance(self._categories.find(one.category), Problem):
             return f"there is no class {one.category}"
-        problem = misplaced(one, *(int(side[image]) for side in self._sizes))
+        problem = misplaced(one, *self._sizes[image])
         return None if problem is None else f"found {problem.found}, expected {problem.expected}"
 
     @property
     def faults(self) -> list[Fault]:
         """Lines of the files that aren't decisions."""
         return self._follower.faults
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Without Python's search for cycles, which takes a third of the time in which 100,000 decisions are read; nor are
+    they searched later, while somebody waits for the next object."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def first_added(words: dict[str, Word]) -> Decision | None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.decisions import record
 from data.decisions.record import FIELDS, Click, Decision, Mask, check_reviewer, parse_line
 from data.errors import DataError
 from data.masks.rle import encode
@@ -125,6 +126,30 @@ def test_a_bad_line_is_described(content: Any, words: list[str]) -> None:
     for fault, word in zip(caught.value.faults, words, strict=True):
         assert word in str(fault)
         assert str(fault).startswith("decisions/anna.jsonl: line 7")
+
+
+CONTENTS = [
+    *(one.to_line().encode() for one in ALL),
+    *(content if isinstance(content, bytes) else json.dumps(content).encode() for content, _ in BAD),
+]
+
+
+@few_times
+@given(lines=st.lists(st.sampled_from(CONTENTS), max_size=8), at_once=st.integers(1, 9))
+def test_many_lines_are_what_each_one_is(lines: list[bytes], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "AT_ONCE", at_once)
+        numbered = [(n, line) for n, line in enumerate(lines, start=5) if line.strip()]
+        found = dict(record.parse_lines(numbered, "f", "anna"))
+    for number, line in numbered:
+        one = found.pop(number)
+        if not isinstance(one, DataError):
+            assert one == parse_line(line, "f", f"line {number}", "anna")
+            continue
+        with pytest.raises(DataError) as caught:
+            parse_line(line, "f", f"line {number}", "anna")
+        assert caught.value.faults == one.faults
+    assert found == {}
 
 
 @few_times
