@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,20 @@ from data.decisions.words import Word, described
 from data.errors import DataError, Fault
 from data.masks.rle import IntArray
 from tasks.common.config import Params
-from tasks.review.ledger import Ledger, Standing, first_added
-from tasks.review.objects import STATUSES, Objects
-from tasks.review.picture import Pictures, Window, paths, window_around
+from tasks.review.agreeing import to_agree
+from tasks.review.ledger import Ledger
+from tasks.review.objects import Objects
+from tasks.review.picture import Pictures
 from tasks.review.queue import Filters, select
-from tasks.review.rank import doubts, why
+from tasks.review.views import Views, brief
 
-NEIGHBOURS = 200
-"""Most of them that are drawn, the nearest ones."""
 CHECKED = "a decision of the review page"
 
 
-class Desk:
+class Desk(Views):
     """Objects, decisions and pictures; safe in several threads.
 
     Attributes:
-        objects: of the project.
         listed: ids of the only objects to review, in this order; None: all objects.
         audit: the id of a random sample for whose estimate decisions are made; those made before don't show.
     """
@@ -47,19 +44,11 @@ class Desk:
             TaskError: there are no pseudo masks.
             DataError: a table is missing or of another format.
         """
-        self.objects = Objects(root / "workspace")
-        self.listed, self.audit = listed, audit
-        self._doubts = doubts(self.objects)
-        self._folder = root / params.review.decisions
-        self._ledger = Ledger(self._folder, self.objects, audit)
-        self.pictures = Pictures(self.objects.weak)
+        objects, self._folder = Objects(root / "workspace"), root / params.review.decisions
+        super().__init__(objects, Ledger(self._folder, objects, audit))
+        self.listed, self.audit, self.has_reasons = listed, audit, audit is None
+        self.pictures = Pictures(objects.weak)
         self._logs: dict[str, DecisionLog] = {}
-        self._lock = threading.RLock()
-        weak = self.objects.weak
-        self._names = weak.images["file_name"]
-        self._ids = weak.images["image_id"]
-        self._sizes = np.stack([weak.images[name].to_numpy() for name in ("width", "height")], axis=1)
-        self.categories = {category.id: category.name for category in weak.categories}
 
     def queue(self, filters: Filters) -> IntArray:
         """The rows of a queue, see tasks/review/queue.py."""
@@ -76,121 +65,6 @@ class Desk:
             return None
         return int(places[np.searchsorted(places, position) % len(places)])
 
-    def image_size(self, image: int) -> tuple[int, int]:
-        """Width and height of an image, by its row."""
-        width, height = self._sizes[image].tolist()
-        return width, height
-
-    def image_facts(self, image: int) -> dict[str, Any]:
-        """Id, name and size of an image, by its row."""
-        width, height = self.image_size(image)
-        return {
-            "id": self._ids[image].as_py(), "name": self._names[image].as_py(), "width": width, "height": height,
-        }  # fmt: skip
-
-    def describe(self, row: int) -> dict[str, Any]:
-        """What the page shows of an object: itself, its neighbours, why it is here, and what was decided."""
-        objects = self.objects
-        image = int(objects.image[row])
-        width, height = self.image_size(image)
-        xy = objects.xy[row].astype(float)
-        click = None if np.isnan(xy).any() else (float(xy[0]), float(xy[1]))
-        window = window_around(objects.box[row].tolist(), click, width, height)
-        near = self._near(row, window)
-        with self._lock:
-            self._ledger.refresh()
-            standing = self._ledger.standing(objects.ids[row])
-            decided = self._ledger.decided
-            rejected = {n: self._is_rejected(objects.ids[n]) for n in near}
-        own, *others = objects.masks([row, *near])
-        verdict = standing.word.verdict
-        drawn = verdict is not None and verdict.mask is not None and verdict.action != "accept"
-        if verdict is not None and verdict.mask is not None:
-            own = verdict.mask.counts
-        clicks = standing.word.clicks
-        if clicks is not None and clicks.point is not None:
-            click, further = clicks.point, [one._asdict() for one in clicks.further or ()]
-        else:
-            further = objects.further(row)
-        codes = [code or b"" for code in (own, *others)]
-        traced = iter(paths([code for code in codes if code], height, width, window))
-        own_path, *other_paths = [next(traced) if code else "" for code in codes]
-        score = float(objects.score[row])
-        return {
-            "id": objects.ids[row],
-            "image": self.image_facts(image),
-            "category": self.categories[int(objects.category[row])],
-            "status": STATUSES[int(objects.status[row])],
-            "proposer": None if objects.proposer[row] < 0 else objects.proposers[int(objects.proposer[row])],
-            "score": None if np.isnan(score) else round(score, 3),
-            "doubt": round(float(self._doubts.doubt[row]), 3),
-            "why": why(objects, self._doubts, row),
-            "window": window,
-            "click": click,
-            "further": further,
-            "mask": None if own is None else {"size": [height, width], "counts": own.decode("ascii")},
-            "drawn": drawn,
-            "path": own_path,
-            "neighbours": [
-                {
-                    "id": objects.ids[n], "path": path, "category": self.categories[int(objects.category[n])],
-                    "decided": bool(decided[n]), "rejected": rejected[n],
-                }
-                for n, path in zip(near, other_paths, strict=True) if path
-            ],
-            **_decided_on(standing),
-        }  # fmt: skip
-
-    def _near(self, row: int, window: Window) -> list[int]:
-        """Objects with a mask whose boxes meet the window, the nearest first."""
-        x, y, w, h = window
-        of_image = np.array(self.objects.of_image(int(self.objects.image[row])))
-        box = self.objects.box[of_image]
-        meets = (box[:, 0] < x + w) & (box[:, 0] + box[:, 2] > x) & (box[:, 2] > 0)
-        meets &= (box[:, 1] < y + h) & (box[:, 1] + box[:, 3] > y) & (of_image != row)
-        found = of_image[meets]
-        centre = box[meets, :2] + box[meets, 2:] / 2 - (x + w / 2, y + h / 2)
-        nearest = np.argsort((centre**2).sum(axis=1), kind="stable")[:NEIGHBOURS]
-        return [int(n) for n in found[nearest]]
-
-    def _is_rejected(self, name: str) -> bool:
-        verdict = self._ledger.standing(name).word.verdict
-        return verdict is not None and verdict.action == "reject"
-
-    def image(self, image: int) -> dict[str, Any]:
-        """What the page shows of a whole image, by its row."""
-        objects = self.objects
-        width, height = self.image_size(image)
-        rows = list(objects.of_image(image))
-        with self._lock:
-            self._ledger.refresh()
-            standings = [self._ledger.standing(objects.ids[n]) for n in rows]
-            added = [(name, self._ledger.standing(name)) for name in self._ledger.added.get(image, ())]
-            complete = list(self._ledger.complete.get(image, ()))
-        shown = []
-        codes: list[bytes] = []
-        for n, code, standing in zip(rows, objects.masks(rows), standings, strict=True):
-            xy = objects.xy[n].astype(float).tolist()
-            click = None if np.isnan(xy).any() else xy
-            shown.append(
-                _on_image(objects.ids[n], self.categories[int(objects.category[n])], click, standing)
-            )
-            mask = None if standing.word.verdict is None else standing.word.verdict.mask
-            codes.append(code or b"" if mask is None else mask.counts)
-        for name, standing in added:
-            one = first_added(standing.words)
-            assert one is not None
-            shown.append(
-                _on_image(name, one.category or "", one.point, standing)
-                | {"added": one.id, "by": one.reviewer}
-            )
-            mask = None if standing.word.verdict is None else standing.word.verdict.mask
-            codes.append(b"" if mask is None else mask.counts)
-        traced = iter(paths([code for code in codes if code], height, width, (0, 0, width, height)))
-        for one_shown, code in zip(shown, codes, strict=True):
-            one_shown["path"] = next(traced) if code else ""
-        return {"image": self.image_facts(image), "row": image, "objects": shown, "complete": complete}
-
     def words(self, image: int) -> dict[str, Word]:
         """What counts on the objects of an image, by its row; on those that reviewers added too."""
         names = [self.objects.ids[n] for n in self.objects.of_image(image)]
@@ -206,15 +80,25 @@ class Desk:
             self._ledger.refresh()
             last = self._ledger.last(reviewer)
             pace = self._ledger.pace(reviewer)
+            undo = self._ledger.redoable(reviewer)
+            undone = None if undo is None else self._ledger.find(reviewer, str(undo.undoes))
+            redo = None if undo is None or undone is None else brief(undone) | {"undo": undo.id}
             return {
                 "version": self._ledger.version,
-                "objects": len(self.objects),
+                "objects": len(self.objects) if self.audit is None else len(self.listed or ()),
                 "decided": int(self._ledger.decided.sum()),
                 "contradicted": int(self._ledger.contradicted.sum()),
                 "made": self._ledger.made(),
                 "pace": None if pace is None else round(pace),
-                "last": None if last is None else _brief(last),
+                "last": None if last is None else brief(last),
+                "redo": redo,
             }
+
+    def reviewers(self) -> list[str]:
+        """Who decided something."""
+        with self._lock:
+            self._ledger.refresh()
+            return list(self._ledger.made())
 
     def notices(self) -> list[dict[str, str]]:
         """Decisions on what doesn't exist, and lines that aren't decisions."""
@@ -251,14 +135,38 @@ class Desk:
             self._ledger.refresh()
             self._check(action, values)
             done = self._already(reviewer, action, values)
-            if done is not None:
-                return done
-            log = self._logs.get(reviewer)
-            if log is None:
-                log = self._logs[reviewer] = DecisionLog(self._folder, reviewer)
-            made = log.append(action, **values)
+            return self._append(reviewer, [(action, values)])[0] if done is None else done
+
+    def agree(self, reviewer: str, name: str, other: str) -> list[Decision]:
+        """Decides on an object as another reviewer did; nothing if they agree.
+
+        Raises:
+            DataError: the other one has decided nothing there.
+            OSError: it can't be written; nothing was.
+        """
+        with self._lock:
             self._ledger.refresh()
-            return made
+            words = self._ledger.standing(name).words
+            if other not in words:
+                found = f"no decision of {other!r:.80} on object {name!r:.80}"
+                raise DataError(Fault("review", CHECKED, found, "one to agree with", "reload the page"))
+            image = next(one.image for one in words[other].parts())
+            rows = [
+                (action, {"image": image, "object": name, **fields})
+                for action, fields in to_agree(words.get(reviewer, Word()), words[other])
+            ]
+            for action, fields in rows:
+                if self.audit is not None and "audit" in FIELDS[action][1]:
+                    fields["audit"] = self.audit
+            return self._append(reviewer, rows) if rows else []
+
+    def _append(self, reviewer: str, rows: Sequence[tuple[Any, dict[str, Any]]]) -> list[Decision]:
+        log = self._logs.get(reviewer)
+        if log is None:
+            log = self._logs[reviewer] = DecisionLog(self._folder, reviewer)
+        made = log.extend(rows)
+        self._ledger.refresh()
+        return made
 
     def _check(self, action: Any, values: dict[str, Any]) -> None:
         """
@@ -328,39 +236,8 @@ def _values(fields: dict[str, Any]) -> dict[str, Any]:
                 "review",
                 CHECKED,
                 f"{type(error).__name__}: {error}",
-                "fields as in docs/review.md",
+                "fields as in docs/decisions.md",
                 "reload the page",
             )
         ) from None
     return values
-
-
-def _brief(one: Decision) -> dict[str, Any]:
-    return {
-        "id": one.id, "reviewer": one.reviewer, "time": one.time, "action": one.action, "what": described(one),
-        "object": one.object, "image": one.image,
-    }  # fmt: skip
-
-
-def _decided_on(standing: Standing) -> dict[str, Any]:
-    """What was decided on an object, for the page."""
-    verdict, category = standing.word.verdict, standing.word.category
-    return {
-        "decisions": [_brief(one) for _, word in sorted(standing.words.items()) for one in word.parts()],
-        "contradicted": standing.contradicted,
-        "verdict": None if verdict is None else verdict.action,
-        "decided_category": None if category is None else category.category,
-        "decided": standing.is_decided,
-    }
-
-
-def _on_image(name: str, category: str, click: Sequence[float] | None, standing: Standing) -> dict[str, Any]:
-    """An object of a whole image, without its outline."""
-    word = standing.word
-    if word.clicks is not None and word.clicks.point is not None:
-        click = word.clicks.point
-    return {
-        "id": name, "category": category if word.category is None else word.category.category,
-        "click": click, "verdict": None if word.verdict is None else word.verdict.action,
-        "decided": standing.is_decided, "contradicted": bool(standing.contradicted),
-    }  # fmt: skip

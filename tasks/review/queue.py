@@ -14,19 +14,20 @@ from tasks.review.ledger import Ledger
 from tasks.review.objects import STATUSES, Objects
 from tasks.review.rank import Doubts
 
-Order = Literal["doubt", "score", "disagreement", "size", "overlap", "given"]
+Order = Literal["doubt", "score", "disagreement", "size", "overlap", "latest", "given"]
 
 
 class Filters(BaseModel):
     """What a queue has; None and "all" leave nothing out.
 
     Attributes:
-        order: a sign, the worst first; `given`: as `listed` has them.
+        order: a sign, the worst first; `latest`: what was decided last comes first; `given`: as `listed` has them.
         category: of the pseudo mask, a class's id.
         proposer: which drew the mask.
         image: a part of the image's file name.
         mask: `with` one, `without`, `ok` or `rough` (the refined mask is used, or the rough one).
         decided: `no`, `yes` (see tasks/review/ledger.py), `contradicted`.
+        by: a reviewer who decided something on it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class Filters(BaseModel):
     image: str | None = None
     mask: Literal["all", "with", "without", "ok", "rough"] = "with"
     decided: Literal["all", "no", "yes", "contradicted"] = "no"
+    by: str | None = None
 
 
 def select(
@@ -68,8 +70,10 @@ def select(
         keep &= ledger.contradicted
     elif filters.decided != "all":
         keep &= ledger.decided == (filters.decided == "yes")
+    if filters.by is not None:
+        keep &= np.isin(np.arange(len(objects)), ledger.of_reviewer(filters.by))
     rows = rows[keep[rows]]
     if filters.order == "given":
         return rows
-    by = getattr(doubts, filters.order)[rows]
+    by = ledger.latest()[rows] if filters.order == "latest" else getattr(doubts, filters.order)[rows]
     return rows[np.argsort(-by, kind="stable")]

@@ -128,7 +128,7 @@ class QueueRequest(BaseModel):
 
 
 class DecisionRequest(BaseModel):
-    """A decision, with the fields that its action has (docs/review.md)."""
+    """A decision, with the fields that its action has (docs/decisions.md)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -142,6 +142,16 @@ class DecisionRequest(BaseModel):
     point: list[float] | None = None
     further: list[dict[str, Any]] | None = None
     undoes: str | None = None
+
+
+class AgreeRequest(BaseModel):
+    """An object, and the reviewer with whom another one agrees."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reviewer: str
+    object: str
+    other: str
 
 
 def create_app(project: Project) -> FastAPI:
@@ -197,14 +207,16 @@ def _add_reading(app: FastAPI, project: Project) -> None:
     @app.get("/api/project")
     def facts() -> dict[str, Any]:
         desk = project.desk()
-        orders = {"given": "as listed", **ORDERS} if project.listed is not None else ORDERS
+        orders, words = {**ORDERS, "latest": "decided last"}, WORDS
+        orders = {"given": "as listed", **orders} if project.listed is not None else orders
         name = project.root.resolve().name
         if project.audit is not None:  # any other order would choose what is judged
             orders, name = {"given": "a random sample"}, f"{name}, audit"
+            words = "A random sample: judge it in this order, and don't skip the hard ones."
         return {
             "name": name, "reviewer": project.reviewer,
             "classes": [{"id": n, "name": name} for n, name in desk.categories.items()],
-            "proposers": desk.objects.proposers, "orders": orders, "words": WORDS,
+            "reviewers": desk.reviewers(), "proposers": desk.objects.proposers, "orders": orders, "words": words,
             "first_image": desk.objects.weak.images["image_id"][0].as_py() if len(desk.objects.weak) else None,
         }  # fmt: skip
 
@@ -244,9 +256,10 @@ def _add_reading(app: FastAPI, project: Project) -> None:
     def one(name: str) -> dict[str, Any]:
         desk = project.desk()
         row = desk.objects.row_of.get(name)
-        if row is None:
+        found = desk.describe_added(name) if row is None else desk.describe(row)
+        if found is None:
             raise HTTPException(404, f"there is no object {name}")
-        return desk.describe(row)
+        return found
 
     @app.get("/api/images/{image_id}")
     def image(image_id: int) -> dict[str, Any]:
@@ -291,6 +304,13 @@ def _add_deciding(app: FastAPI, project: Project) -> None:
         fields = request.model_dump(exclude={"reviewer", "action"}, exclude_none=True)
         made = desk.decide(request.reviewer, request.action, fields)
         return {"id": made.id, "object": made.object, "now": desk.now(request.reviewer)}
+
+    @app.post("/api/agree")
+    def agree(request: AgreeRequest) -> dict[str, Any]:
+        """As `decide`: it is on the disk."""
+        desk = project.desk()
+        made = desk.agree(request.reviewer, request.object, request.other)
+        return {"made": [one.id for one in made], "now": desk.now(request.reviewer)}
 
 
 def _size(desk: Desk, image_id: int) -> tuple[int, int]:

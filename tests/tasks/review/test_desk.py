@@ -14,8 +14,9 @@ from data.decisions.record import Mask
 from data.decisions.store import DecisionLog, read_decisions
 from data.errors import DataError
 from data.masks.rle import decode, encode
-from data.tables import POINTS, read_parquet, write_parquet
+from data.tables import IMAGES, POINTS, read_arrow, read_parquet, write_arrow, write_parquet
 from tasks.common.config import Params
+from tasks.common.errors import TaskError
 from tasks.review.desk import Desk
 from tasks.review.queue import Filters
 
@@ -166,6 +167,114 @@ def test_added_objects_and_complete_images(desk: Desk, project: Path) -> None:
     assert after["complete"] == ["bob"] and len(after["objects"]) == 9
 
 
+def test_undone_decisions_are_made_again_until_there_is_a_new_one(desk: Desk) -> None:
+    rows = desk.queue(Filters())[:3].tolist()
+    for row in rows:
+        accept(desk, "anna", row)
+    assert desk.now("anna")["redo"] is None
+    for _ in range(2):
+        desk.decide("anna", "undo", {"undoes": desk.now("anna")["last"]["id"]})
+    for row, decided in ((rows[1], 2), (rows[2], 3)):
+        redo = desk.now("anna")["redo"]
+        assert redo["object"] == desk.objects.ids[row] and redo["action"] == "accept"
+        again = [
+            desk.decide("anna", "undo", {"undoes": redo["undo"]}) for _ in range(2)
+        ]  # the request comes twice
+        assert desk.now("anna")["decided"] == decided and desk.describe(row)["verdict"] == "accept"
+        assert again[1].id != again[0].id and desk.now("anna")["made"] == {"anna": 3 + 2 + decided - 1}
+    assert desk.now("anna")["redo"] is None and desk.now("bob")["redo"] is None
+    desk.decide("anna", "undo", {"undoes": desk.now("anna")["last"]["id"]})
+    accept(desk, "anna", rows[0])  # says nothing new
+    assert desk.now("anna")["redo"] is not None
+    desk.decide("anna", "reject", on(desk, rows[0]))
+    assert desk.now("anna")["redo"] is None
+
+
+def test_agreeing_ends_a_contradiction(desk: Desk, project: Path) -> None:
+    row = int(desk.queue(Filters())[0])
+    pixels = np.zeros((128, 128), np.bool_)
+    pixels[20:30, 40:60] = True
+    bob = DecisionLog(project / "decisions", "bob")
+    bob.append("mask", **on(desk, row), mask=Mask(128, 128, encode(pixels)), source="brush")
+    bob.append("class", **on(desk, row), category="cherry")
+    desk.decide("anna", "reject", on(desk, row))
+    desk.decide("anna", "class", {**on(desk, row), "category": "apple"})
+    shown = desk.describe(row)
+    assert shown["contradicted"].keys() == {"anna", "bob"}
+    assert [one["reviewer"] for one in shown["rivals"]] == ["bob"] and shown["rivals"][0]["path"]
+    made = desk.agree("anna", shown["id"], "bob")
+    assert [one.action for one in made] == ["class", "accept"]
+    after = desk.describe(row)
+    assert after["contradicted"] == {} and after["rivals"] == [] and after["decided_category"] == "cherry"
+    assert (decode(after["mask"]["counts"].encode(), 128, 128) == pixels).all()
+    assert desk.agree("anna", shown["id"], "bob") == []
+    with pytest.raises(DataError, match="no decision of 'carl'"):
+        desk.agree("anna", shown["id"], "carl")
+
+
+def test_what_a_reviewer_decided_last_comes_first(desk: Desk) -> None:
+    rows = desk.queue(Filters())[:3].tolist()
+    for row in rows:
+        accept(desk, "anna", row)
+    accept(desk, "bob", rows[2])
+    desk.decide("anna", "class", {**on(desk, rows[0]), "category": "cherry"})
+    mine = Filters(order="latest", decided="all", by="anna")
+    assert desk.queue(mine).tolist() == [rows[0], rows[2], rows[1]]
+    assert desk.queue(mine.model_copy(update={"by": "bob"})).tolist() == [rows[2]]
+    assert desk.queue(mine.model_copy(update={"by": "carl"})).tolist() == []
+
+
+def test_added_objects_are_shown_alone_and_decided_on(desk: Desk, project: Path) -> None:
+    name = desk.image(4)["image"]["name"]
+    added = {"image": name, "object": "new1", "category": "apple", "point": [60.5, 64]}
+    made = desk.decide("anna", "add", added)
+    shown = desk.describe_added("new1")
+    assert shown is not None and shown["image"]["name"] == name and shown["click"] == (60.5, 64.0)
+    assert shown["mask"] is None and shown["neighbours"] and shown["why"] == ["added by anna"]
+    pixels = np.zeros((128, 128), np.bool_)
+    pixels[20:60, 40:60] = True
+    mask = {"size": [128, 128], "counts": encode(pixels).decode()}
+    where = {"image": name, "object": "new1"}
+    desk.decide("bob", "mask", {**where, "mask": mask, "source": "polygon"})
+    desk.decide("bob", "class", {**where, "category": "cherry"})
+    assert set(desk.describe_added("new1")["contradicted"]) == {"anna", "bob"}  # type: ignore[index]
+    desk.agree("anna", "new1", "bob")
+    after = desk.describe_added("new1")
+    assert after is not None and after["mask"] == mask and after["decided_category"] == "cherry"
+    assert after["drawn"] is False and after["path"]  # accepted by the later one
+    desk.decide("anna", "undo", {"undoes": made.id})
+    assert desk.describe_added("new1") is None and desk.describe_added("never") is None
+
+
+def test_an_added_object_that_a_run_drew_is_one_like_others(
+    desk: Desk, project: Path, params: Params
+) -> None:
+    name = desk.image(4)["image"]["name"]
+    made = desk.decide(
+        "anna", "add", {"image": name, "object": desk.objects.ids[0], "category": "apple", "point": [3.5, 4]}
+    )
+    assert len(desk.notices()) == 1
+    path = project / "workspace/points/points.parquet"
+    rows = read_parquet(path, POINTS).to_pylist()
+    for row in rows:
+        if row["point_id"] == desk.objects.ids[0]:
+            row |= {"annotator": "anna", "source_file": "anna.jsonl", "source_record": made.id}
+    write_parquet(pa.Table.from_pylist(rows, schema=POINTS), path)
+    again = Desk(params, project)
+    other = [one["text"] for one in again.notices() if "is a point" in one["text"]]
+    assert other == []
+
+
+def test_masks_of_another_size_are_a_fault_of_the_run(desk: Desk, project: Path, params: Params) -> None:
+    path = project / "workspace/dataset/weak/images.arrow"
+    rows = [row | {"width": 100} for row in read_arrow(path, IMAGES).to_pylist()]
+    write_arrow(pa.Table.from_pylist(rows, schema=IMAGES), path)
+    again = Desk(params, project)
+    for show in (lambda: again.describe(0), lambda: again.image(0)):
+        with pytest.raises(TaskError, match="ingest has run since"):
+            show()
+
+
 def test_decisions_on_what_is_gone_are_told(desk: Desk, project: Path) -> None:
     log = DecisionLog(project / "decisions", "carl")
     gone = log.append("reject", image="day/000001.jpg", object="0123456789abcdef")
@@ -190,8 +299,8 @@ def test_decisions_on_what_is_gone_are_told(desk: Desk, project: Path) -> None:
         ("class", {"category": "pear"}, "class 'pear'"),
         ("reject", {"image": "night.jpg"}, "image 'night.jpg'"),
         ("accept", {"mask": {"size": [5, 5], "counts": "1"}}, "a mask of 5 x 5"),
-        ("accept", {"mask": {"size": [5], "counts": "1"}}, "docs/review.md"),
-        ("accept", {"mask": "x"}, "docs/review.md"),
+        ("accept", {"mask": {"size": [5], "counts": "1"}}, "docs/decisions.md"),
+        ("accept", {"mask": "x"}, "docs/decisions.md"),
         ("accept", {}, "mask"),
         ("clicks", {"point": [1, 500], "further": []}, "a click at 1.0, 500.0"),
         ("clicks", {"point": [1, 5], "further": [{"x": -1, "y": 3, "inside": True}]}, "a click at -1.0, 3.0"),

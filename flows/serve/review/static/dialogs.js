@@ -85,23 +85,28 @@ export function chooseClass(classes, done) {
 }
 
 // The row of filters; `changed` gets them.
-export function makeFilters(project, filters, changed) {
+export function makeFilters(project, filters, reviewer, changed) {
   const choice = (name, text, options) => node("label", {}, text, node("select", { name }, ...options.map(([value, label]) =>
-    node("option", { value, selected: String(filters[name] ?? "") === value }, label))));
+    node("option", { value, selected: String(now[name] ?? "") === value }, label))));
   const form = $("filters");
+  const now = filters.by ? { ...filters, decided: `by ${filters.by}` } : filters;
   form.replaceChildren(
-    choice("order", "order, worst first", Object.entries(project.orders)),
+    choice("order", "order", Object.entries(project.orders)),
     choice("category", "class", [["", "all"], ...project.classes.map((one) => [String(one.id), one.name])]),
     ...(project.proposers.length ? [choice("proposer", "mask of", [["", "all"], ...project.proposers.map((name) => [name, name])])] : []),
     choice("mask", "mask", [["with", "has one"], ["ok", "refined"], ["rough", "rough"], ["without", "none"], ["all", "all"]]),
-    choice("decided", "decided", [["no", "no"], ["yes", "yes"], ["contradicted", "contradicted"], ["all", "all"]]),
+    choice("decided", "decided", [["no", "no"], ["yes", "yes"], ["contradicted", "contradicted"], ["all", "all"],
+      ...[...new Set([reviewer, ...project.reviewers])].map((name) => [`by ${name}`, name === reviewer ? "by you" : `by ${name}`])]),
     node("label", {}, "image", node("input", { name: "image", value: filters.image ?? "", placeholder: "a part of its name", autocomplete: "off" })),
     node("p", {}, project.words),
   );
   form.onsubmit = (event) => event.preventDefault();
-  form.onchange = () => {
+  form.onchange = (event) => {
+    const isBy = form.elements.decided.value.startsWith("by ");
+    if (event.target.name === "decided" && project.orders.latest) form.elements.order.value = isBy ? "latest" : Object.keys(project.orders)[0];
     const found = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
     if (found.category) found.category = Number(found.category);
+    if (isBy) Object.assign(found, { decided: "all", by: found.decided.slice(3) });
     changed(found);
   };
 }

@@ -6,7 +6,7 @@ import { $, node, say, saved, showActions, showClasses } from "./panel.js";
 import { drawImage, placeOf } from "./picture.js";
 
 const LONGEST = 2048;
-const BUTTONS = ["add", "complete", "previous", "next", "undo", "image"];
+const BUTTONS = ["add", "complete", "previous", "next", "undo", "redo", "image"];
 const ID_BYTES = 8;
 const MOST_ZOOM = 40;
 const STILL = 4; // pixels of the screen by which a click may move
@@ -124,7 +124,7 @@ export class WholeImage {
     showClasses(this.page.classes, this.category, (name) => { this.category = name; this.draw(); });
     $("said").replaceChildren();
     $("place").textContent = "the whole image";
-    showActions(BUTTONS, this.does.run, (name) => name === "undo" && !this.page.now.last,
+    showActions(BUTTONS, this.does.run, (name) => (name === "undo" && !this.page.now.last) || (name === "redo" && !this.page.now.redo),
       (name) => (name === "add" && this.adding) || (name === "complete" && this.completedByMe) || name === "image");
   }
 
@@ -140,8 +140,8 @@ export class WholeImage {
     const near = { previous: this.whole.previous, next: this.whole.next }[action];
     if (near !== undefined && near !== null) return this.open(near);
     if (action === "complete") return this.complete();
-    if (action === "undo") {
-      await this.does.undo();
+    if (action === "undo" || action === "redo") {
+      await this.does[action]();
       return this.reload();
     }
     if (action === "image") setTimeout(this.does.back);
@@ -164,8 +164,7 @@ export class WholeImage {
   chosen(one, event) {
     if (this.adding || this.press?.moved) return;
     event.stopPropagation();
-    if (!one.added) this.does.openObject(one.id);
-    else say(`Added by ${one.by}: ${one.category}. ${one.by === this.page.reviewer ? "Undo takes it back." : ""}`, true);
+    this.does.openObject(one.id);
   }
 
   async click(event) {

@@ -49,9 +49,26 @@ function ago(time) {
   return minutes < 1440 ? `${Math.round(minutes / 60)} h ago` : new Date(time).toLocaleDateString();
 }
 
-export function showSaid(object, reviewer) {
+// A reviewer's own latest decision on an object; undefined: there is none.
+export function ownLatest(object, reviewer) {
+  return object.decisions.filter((one) => one.reviewer === reviewer).reduce((a, b) => (a && a.time > b.time ? a : b), undefined);
+}
+
+// Reviewers with whom one may agree: those who contradict, or, where one has decided nothing, all.
+export function others(object, reviewer) {
+  const names = object.contradicted[reviewer] === undefined && ownLatest(object, reviewer) ? [] : object.decisions.map((one) => one.reviewer);
+  return [...new Set(names)].filter((name) => name !== reviewer);
+}
+
+// `does`: withdraw (a decision), agree (with a reviewer).
+export function showSaid(object, reviewer, does) {
+  const latest = ownLatest(object, reviewer), [first] = others(object, reviewer);
+  const button = (action, isFirst, text, title, onclick) => node("button", { type: "button", class: "small", title, onclick },
+    ...(isFirst ? [node("kbd", {}, shown(keyOf(action)))] : []), text);
   const rows = object.decisions.map((one) => node("p", {},
-    node("b", {}, one.reviewer === reviewer ? "you" : one.reviewer), `: ${one.what} `, node("time", { datetime: one.time }, ago(one.time))));
+    node("b", {}, one.reviewer === reviewer ? "you" : one.reviewer), `: ${one.what} `, node("time", { datetime: one.time }, ago(one.time)),
+    ...(one.reviewer === reviewer ? [button("withdraw", one === latest, "take back", "this decision", () => does.withdraw(one))] : [])));
+  rows.push(...others(object, reviewer).map((name) => node("p", {}, button("agree", name === first, `decide as ${name}`, "mask, class and clicks", () => does.agree(name)))));
   const contradicted = Object.keys(object.contradicted).length > 0;
   if (contradicted) {
     rows.unshift(node("p", { class: "bad" }, "Contradiction: the object counts as undecided until one of you undoes the decision or decides as the other."));

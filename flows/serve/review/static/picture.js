@@ -43,6 +43,7 @@ export function drawObject(svg, object, url) {
     const kind = one.rejected ? "near rejected" : "near";
     svg.append(titled(element("path", { class: kind, d: one.path }), one.category));
   }
+  for (const one of object.rivals) svg.append(titled(element("path", { class: "rival", d: one.path }), `the mask of ${one.reviewer}`));
   if (object.path) svg.append(element("path", { class: "halo", d: object.path }), element("path", { class: "mask", d: object.path }));
   for (const one of object.further) {
     click(svg, [one.x, one.y], size, one.inside ? "inside" : "outside", `${one.inside ? "inside" : "outside"} the object`);
@@ -69,7 +70,10 @@ export function drawImage(svg, whole, url, view, detail, onObject) {
       node.addEventListener("click", (event) => onObject(one, event));
       svg.append(titled(node, text));
     }
-    if (one.click) click(svg, one.click, size * 0.7, "main", text);
+    if (one.click) {
+      click(svg, one.click, size * 0.7, "main", text);
+      svg.lastChild.setAttribute("pointer-events", "none"); // a press on it is one on its object
+    }
   }
 }
 

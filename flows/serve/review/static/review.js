@@ -6,11 +6,11 @@ import { Editor } from "./editor.js";
 import { askLogin, askReviewer, chooseClass, makeFilters, showKeys } from "./dialogs.js";
 import { WholeImage } from "./image.js";
 import { actionOf, keyOf, normal } from "./keys.js";
-import { $, node, number, say, saved, showActions, showClasses, showObject, showProgress, showSaid } from "./panel.js";
+import { $, node, number, say, saved, showActions, showClasses, others, ownLatest, showObject, showProgress, showSaid } from "./panel.js";
 import { drawObject } from "./picture.js";
 import { isGone, Queue, withPicture } from "./queue.js";
 
-const BUTTONS = ["accept", "reject", "skip", "previous", "next", "undo", "edit", "image"];
+const BUTTONS = ["accept", "reject", "skip", "previous", "next", "undo", "redo", "edit", "image"];
 const LOOK_EVERY = 10000; // milliseconds: what others decided
 
 const page = {
@@ -37,7 +37,7 @@ async function start() {
   showReviewer();
   const kept = stored("filters");
   const filters = kept && kept.order in page.project.orders ? kept : { order: Object.keys(page.project.orders)[0] };
-  makeFilters(page.project, filters, (found) => act(() => begin(found)));
+  makeFilters(page.project, filters, page.reviewer, (found) => act(() => begin(found)));
   await act(() => begin(filters, stored("at")));
   notices();
   setInterval(look, LOOK_EVERY);
@@ -131,13 +131,13 @@ function show({ object, url }) {
   drawObject($("picture"), object, url);
   showObject(object);
   showClasses(page.classes, object.decided_category ?? object.category, (name) => run({ name }));
-  showSaid(object, page.reviewer);
+  showSaid(object, page.reviewer, { withdraw: (one) => act(() => withdraw(one)), agree: (name) => act(() => agree(name)) });
   showProgress(page.now, page.inQueue ? page.position : null, page.queue.total);
   buttons();
 }
 
 function buttons() {
-  showActions(BUTTONS, run, (name) => (name === "accept" && !page.shown?.mask) || (name === "undo" && !page.now?.last) ||
+  showActions(BUTTONS.filter((name) => name !== "redo" || page.now?.redo), run, (name) => (name === "accept" && !page.shown?.mask) || (name === "undo" && !page.now?.last) ||
     (!page.shown && ["accept", "reject", "skip", "previous", "next", "edit", "image"].includes(name)));
 }
 
@@ -153,8 +153,11 @@ function showEmpty() {
 
 // Saves a decision; the promise is kept once it is on the disk.
 async function decide(action, fields) {
-  const made = await ask(() => post("decisions", { reviewer: page.reviewer, action, ...fields }));
-  if (made.now.version !== page.now.version + 1) { // others decided meanwhile, maybe on what was fetched ahead
+  return sent(await ask(() => post("decisions", { reviewer: page.reviewer, action, ...fields })), 1);
+}
+
+function sent(made, count) {
+  if (made.now.version !== page.now.version + count) { // others decided meanwhile, maybe on what was fetched ahead
     page.queue.clear();
     page.next = null;
   }
@@ -210,14 +213,58 @@ async function again() {
 }
 
 async function undo() {
-  const last = page.now.last;
-  if (!last) return;
+  const last = await undoLast();
+  if (last?.object) await goTo(last.object);
+  else if (last && page.shown) await again();
+}
+
+async function undoLast() {
+  const { last } = page.now;
+  if (!last) return null;
   await decide("undo", { undoes: last.id });
   saved(`undone: ${last.what}`);
   page.queue.clear();
   page.next = null;
-  if (last.object) await goTo(last.object);
-  else if (page.shown) await again();
+  return last;
+}
+
+async function redo() {
+  const found = await redoLast();
+  if (found?.object) await goTo(found.object);
+  else if (found && page.shown) await again();
+}
+
+// An undo is undone.
+async function redoLast() {
+  const found = page.now.redo;
+  if (!found) return null;
+  await decide("undo", { undoes: found.undo });
+  saved(`done again: ${found.what}`);
+  page.queue.clear();
+  page.next = null;
+  return found;
+}
+
+// Undoes one of one's own decisions on the shown object.
+async function withdraw(one) {
+  const mine = one ?? (page.shown && ownLatest(page.shown, page.reviewer));
+  if (!mine) return undefined;
+  await decide("undo", { undoes: mine.id });
+  saved(`taken back: ${mine.what}`);
+  page.queue.clear();
+  page.next = null;
+  return mine.action === "add" ? onward() : again();
+}
+
+// Decides on the shown object as another reviewer did.
+async function agree(name) {
+  const other = name ?? (page.shown && others(page.shown, page.reviewer)[0]);
+  if (!other) return undefined;
+  const made = await ask(() => post("agree", { reviewer: page.reviewer, object: page.shown.id, other }));
+  sent(made, made.made.length);
+  saved(`saved: as ${other}`);
+  page.queue.forget(page.position);
+  return onward();
 }
 
 // Shows an object by its id, in the queue or not.
@@ -230,24 +277,16 @@ async function goTo(id) {
     page.inQueue = false;
     return show(found);
   } catch (error) {
-    if (!(error instanceof Refused) || error.status !== 404) throw error; // one that a reviewer added
+    if (!(error instanceof Refused) || error.status !== 404) throw error; // one whose addition is undone
   }
   return undefined;
 }
 
 async function openImage() {
   if (!page.shown) return;
-  const whole = new WholeImage(page, { run, decide, ask, undo: undoInImage, back: closeImage, openObject: (id) => act(() => { closeImage(); return goTo(id); }) });
+  const whole = new WholeImage(page, { run, decide, ask, undo: undoLast, redo: redoLast, back: closeImage, openObject: (id) => act(() => { closeImage(); return goTo(id); }) });
   await whole.open(page.shown.image.id);
   page.whole = whole;
-}
-
-async function undoInImage() {
-  const last = page.now.last;
-  if (!last) return;
-  await decide("undo", { undoes: last.id });
-  saved(`undone: ${last.what}`);
-  page.queue.clear();
 }
 
 function closeImage() {
@@ -305,7 +344,7 @@ function run(action) {
   if (page.whole) return act(() => page.whole.run(action));
   const name = typeof action === "object" ? action.name ?? page.classes[action.class] : null;
   const does = {
-    accept: () => verdict("accept"), reject: () => verdict("reject"), skip: onward, undo, edit: openEditor,
+    accept: () => verdict("accept"), reject: () => verdict("reject"), skip: onward, undo, redo, withdraw: () => withdraw(), agree: () => agree(), edit: openEditor,
     previous: () => go(Math.max(0, page.inQueue ? page.position - 1 : page.position)),
     next: () => go(Math.min(page.queue.total - 1, page.inQueue ? page.position + 1 : page.position)),
     image: openImage, class: () => chooseClass(page.classes, (chosen) => act(() => setClass(chosen))),

@@ -276,6 +276,8 @@ def test_an_audit_has_its_own_order_and_its_own_decisions(
     queue, shown = begin(page, order="given")
     seen = [page.get(f"/api/queue/{queue}/{n}").json()["id"] for n in range(shown["total"])]
     assert seen == listed and not shown["decided"]
+    assert shown["why"] == [] and first["why"] and "random" in facts["words"]
+    assert page.get("/api/now", params={"reviewer": "anna"}).json()["objects"] == 12
     assert decide(page, "accept", shown, mask=shown["mask"]).status_code == 200
     decisions = read_decisions(project / "decisions").decisions
     assert [(one.action, one.audit) for one in decisions] == [("reject", None), ("accept", opened.sample.id)]

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from data.decisions.record import Mask
 from data.decisions.store import DecisionLog, read_decisions
+from data.masks.rle import encode
 from data.tables import PSEUDO, read_parquet, write_parquet
 from tests.attacks.browser import CHROMIUM, Tab, evil_server
 from tests.flows.serve.review.conftest import LOGIN, SETTLED
@@ -209,6 +212,88 @@ def test_another_reviewer_contradicts_and_the_page_shows_it(page: Tab, served: S
     press(page, "d")
     assert "Contradiction" not in text(page, "said")
     assert served.stored()[:2] == [("accept", first), ("reject", first)]
+
+
+def test_older_decisions_are_found_and_taken_back_and_undone_ones_made_again(
+    page: Tab, served: Served
+) -> None:
+    seen = []
+    for key in "fdf":
+        seen.append(shown(page))
+        press(page, key)
+    press(page, "zz")
+    assert shown(page) == seen[1]
+    press(page, "y")
+    assert shown(page) == seen[1] and "rejected" in text(page, "said")
+    press(page, "y")
+    assert shown(page) == seen[2] and "accepted" in text(page, "said")
+    # The list of what one decided, the latest first; one that isn't the last is taken back.
+    page.run("document.getElementById('show-filters').click()")
+    page.run(
+        "(() => { const one = document.querySelector('[name=decided]'); one.value = 'by anna';"
+        "one.dispatchEvent(new Event('change', { bubbles: true })); })()"
+    )
+    page.wait_for(f"{SETTLED} && page.queue.total === 3")
+    found = [shown(page)]
+    for _ in range(2):
+        press(page, "g")
+        found.append(shown(page))
+    assert found == seen[::-1]
+    press(page, "x")
+    assert shown(page) == seen[0] and text(page, "said") == "" and text(page, "decided").startswith("2 of")
+    press(page, "z")
+    assert [action for action, _ in served.stored()] == [
+        "accept", "reject", "accept", "undo", "undo", "undo", "undo", "undo", "undo"
+    ]  # fmt: skip
+    page.run("sessionStorage.clear()")
+
+
+def test_agreeing_with_another_reviewer_takes_one_key(page: Tab, served: Served) -> None:
+    name, image = page.run("[page.shown.id, page.shown.image.name]")
+    press(page, "d")
+    log = DecisionLog(served.root / "decisions", "bob")
+    pixels = np.zeros((128, 128), np.bool_)
+    pixels[30:60, 30:60] = True
+    mask = Mask(128, 128, encode(pixels))
+    log.append("mask", image=image, object=name, mask=mask, source="brush")
+    press(page, "a")
+    page.wait_for(f"{SETTLED} && page.shown.rivals.length === 1", 30)
+    assert page.run("document.querySelectorAll('#picture .rival').length") == 1
+    assert "decide as bob" in text(page, "said")
+    press(page, "t")
+    page.wait_for(f"{SETTLED} && page.shown.id !== {json.dumps(name)}")
+    last = read_decisions(served.root / "decisions").decisions[-2]  # anna's come first
+    assert (last.reviewer, last.action, last.mask) == ("anna", "accept", mask)
+    press(page, "a")
+    assert page.run("page.shown.contradicted") == {} and "decide as" not in text(page, "said")
+
+
+def test_an_added_object_is_opened_and_taken_back(page: Tab, served: Served) -> None:
+    press(page, "w")
+    page.wait_for("!!page.whole")
+    box: dict[str, Any] = page.run(
+        "document.querySelector('#picture image').getBoundingClientRect().toJSON()"
+    )
+    press(page, "n2")
+    place = box["x"] + box["width"] * 0.03, box["y"] + box["height"] * 0.97  # nothing is drawn there
+    click(page, *place)
+    page.wait_for(f"{SETTLED} && page.whole.whole.objects.length === 10")
+    name = page.run("page.whole.whole.objects.at(-1).id")
+    press(page, "n")
+    click(page, *place)
+    page.wait_for(f"{SETTLED} && !page.whole && page.shown.id === {json.dumps(name)}")
+    assert "added by anna" in text(page, "about") and text(page, "place") == "not in the queue"
+    press(page, "3")
+    assert served.stored()[-1] == ("class", name) and text(page, "about").startswith("cherry")
+    press(page, "x")
+    assert text(page, "about").startswith("banana")
+    press(page, "x")
+    assert shown(page) != name and [action for action, _ in served.stored()] == [
+        "add",
+        "class",
+        "undo",
+        "undo",
+    ]
 
 
 def test_what_another_reviewer_decided_isnt_shown_as_undecided(page: Tab, served: Served) -> None:
