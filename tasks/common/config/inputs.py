@@ -166,7 +166,7 @@ class PointsConfig(Section):
 
 
 class ReviewConfig(Section):
-    """Decisions of reviewers; see docs/review.md.
+    """Decisions of reviewers; see docs/decisions.md.
 
     `decisions`: the folder of their files, in the project. Without files there are no decisions. It can't be null: DVC
     can't make a stage depend on a path that may be null.
