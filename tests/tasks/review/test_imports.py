@@ -419,6 +419,14 @@ def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 0 and "without --sent FOLDER, masks that the tool never had" in done.output
     done = CliRunner().invoke(app, [*options, "--reviewed", "changed", "--json"])
     assert json.loads(done.stdout)["actions"] == {"accept": 2, "class": 1}
+    done = CliRunner().invoke(app, [*options, "--undo"])
+    assert done.exit_code == 1 and "--sent and --skip-contradicted don't go with it" in done.output
+    undo = ["review", "--import", str(file), "--reviewer", "anna", "--undo"]
+    for more, verb in (("--dry-run", "would be"), ("--json", "were")):
+        done = CliRunner().invoke(app, [*undo, more])
+        assert done.exit_code == 0 and f"3 decisions of anna {verb} undone: 2 masks accepted" in done.output
+    assert CliRunner().invoke(app, undo).exit_code == 1
+    assert CliRunner().invoke(app, ["review", "--undo"]).exit_code == 1
     done = CliRunner().invoke(
         app, ["review", "--import", str(written(project, copied)), "--reviewer", "anna"]
     )
