@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from models.config import Exclusive
-from models.masks.boxes import mask_boxes
 from models.masks.resize import Sizes
 
 CHUNK_ELEMENTS = 1 << 23
@@ -65,13 +64,6 @@ class Maps(NamedTuple):
     def _pick(self, rows: Tensor, y: Tensor, x: Tensor) -> Tensor:
         picked = self.probabilities[rows, y, x].float()
         return picked if self.scale is None else picked * self.scale[rows]
-
-
-def make_exclusive(masks: Tensor, probability: Probability, points_xy: Tensor, groups: Tensor) -> Tensor:
-    """A copy of bool masks [K, H, W] without overlaps; see `remove_overlaps_`."""
-    copy = masks.clone()
-    remove_overlaps_(copy, mask_boxes(masks), probability, points_xy, groups)
-    return copy
 
 
 def remove_overlaps_(

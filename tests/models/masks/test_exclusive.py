@@ -9,10 +9,17 @@ from torch import Tensor
 
 from models.masks import exclusive
 from models.masks.boxes import mask_boxes
-from models.masks.exclusive import Maps, PixelAssignment, groups_of, make_exclusive, remove_overlaps_
+from models.masks.exclusive import Maps, PixelAssignment, Probability, groups_of, remove_overlaps_
 from models.masks.resize import Sizes
 
 SIZE = (24, 32)
+
+
+def make_exclusive(masks: Tensor, probability: Probability, points: Tensor, groups: Tensor) -> Tensor:
+    """A copy without overlaps."""
+    copy = masks.clone()
+    remove_overlaps_(copy, mask_boxes(masks), probability, points, groups)
+    return copy
 
 
 def scene(seed: int, count: int) -> tuple[Tensor, Maps, Tensor]:
