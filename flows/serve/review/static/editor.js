@@ -28,7 +28,6 @@ export class Editor extends Tools {
     Object.assign(this, { root, does, tool: "click", inside: true, size: 12, pointers: new Map() });
     this.onKey = (event) => this.key(event);
     this.onSpace = (event) => { if (event.key === " ") this.bare(event.type === "keydown"); };
-    this.watch = new ResizeObserver(() => this.isOpen && this.place());
   }
 
   get isOpen() {
@@ -49,7 +48,7 @@ export class Editor extends Tools {
     addEventListener("keydown", this.onKey, true);
     addEventListener("keydown", this.onSpace, true);
     addEventListener("keyup", this.onSpace, true);
-    this.watch.observe(this.board);
+    this.drawTools(); // they take their part of the height first
     this.fit();
     this.render();
     if (object.mask) { // not waited for: the page does nothing else meanwhile, and a key would be lost
@@ -61,7 +60,6 @@ export class Editor extends Tools {
     this.root.hidden = true;
     this.root.replaceChildren();
     URL.revokeObjectURL(this.url);
-    this.watch.disconnect();
     removeEventListener("keydown", this.onKey, true);
     removeEventListener("keydown", this.onSpace, true);
     removeEventListener("keyup", this.onSpace, true);
@@ -246,7 +244,7 @@ export class Editor extends Tools {
       if (state.point) parts.push(...this.marker("main", state.point, "main", unit));
     }
     if (brush && this.hover) parts.push(element("circle", { class: "cursor", cx: this.hover[0], cy: this.hover[1], r: this.size / 2 }));
-    this.svg.replaceChildren(...parts);
+    this.shapes.replaceChildren(...parts);
     const score = shown.score === null || shown.score === undefined ? "" : `predicted IoU ${shown.score.toFixed(2)}`;
     const text = state.answer ? [shown.reason, shown.proposer && `mask of ${shown.proposer}`, score].filter(Boolean).join(" · ") : "drawing…";
     this.said.textContent = text || TOOLS[this.tool][2];

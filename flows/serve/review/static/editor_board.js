@@ -13,7 +13,8 @@ export class Board {
     Object.assign(this, { url, drawn: null });
     this.image = node("img", { src: url, alt: "", draggable: "false", style: `width:${w}px;height:${h}px` });
     this.canvas = node("canvas", { width: w, height: h });
-    this.svg = element("svg", { role: "img", "aria-label": "the mask" });
+    this.shapes = element("g"); // moved and scaled as the picture is, whatever size the board has at the moment
+    this.svg = element("svg", { role: "img", "aria-label": "the mask" }, this.shapes);
     this.board = node("div", { class: "board" }, this.image, this.canvas, this.svg);
     for (const name of ["down", "move", "up", "cancel", "leave"]) this.board.addEventListener(`pointer${name}`, (event) => this[name](event));
     this.board.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -33,10 +34,10 @@ export class Board {
   }
 
   place() {
-    const [x, y] = this.area, box = this.board.getBoundingClientRect();
+    const [x, y] = this.area;
     const move = `translate(${(x - this.origin[0]) * this.scale}px, ${(y - this.origin[1]) * this.scale}px) scale(${this.scale})`;
     this.image.style.transform = this.canvas.style.transform = move;
-    this.svg.setAttribute("viewBox", `${this.origin[0]} ${this.origin[1]} ${box.width / this.scale} ${box.height / this.scale}`);
+    this.shapes.setAttribute("transform", `scale(${this.scale}) translate(${-this.origin[0]} ${-this.origin[1]})`);
     this.render();
   }
 

@@ -22,7 +22,7 @@ export class Tools extends Board {
   // Pointers: one is the tool's, two move and scale the view.
 
   down(event) {
-    this.root.focus();
+    this.root.focus({ preventScroll: true });
     this.board.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, this.screen(event));
     if (this.pointers.size === 2 && this.press) {
