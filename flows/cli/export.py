@@ -14,7 +14,8 @@ from tasks.common.errors import TaskError
 
 EXAMPLE = (
     "Example: points2model export --format coco --out labels   |   points2model export --what predictions --format "
-    "scalabel --out found   |   points2model export --what file --annotations bitmasks/train --images images/10k "
+    "scalabel --out found   |   points2model export --what training --format "
+    "yolo-seg --out set   |   points2model export --what file --annotations bitmasks/train --images images/10k "
     "--format coco --out converted   |   points2model export --to cvat --out to-cvat   |   points2model "
     "export --onnx promoted --out model.onnx"
 )
@@ -49,6 +50,7 @@ class What(StrEnum):
     dataset = "dataset"
     predictions = "predictions"
     file = "file"
+    training = "training"
 
 
 class Masks(StrEnum):
@@ -88,7 +90,10 @@ def export(
     ] = None,
     what: Annotated[
         What,
-        typer.Option(help="Pseudo labels, the masks ingested, predictions on the val images, or a file."),
+        typer.Option(
+            help="Pseudo labels, the masks ingested, predictions on the val images, a file; or training, a folder with "
+            "images, masks and pseudo labels for other trainers (docs/other-trainers.md)."
+        ),
     ] = What.pseudo,
     masks: Annotated[
         Masks, typer.Option(help="Which mask of a pseudo label; refined if there is one.")
@@ -118,7 +123,10 @@ def export(
         ),
     ] = None,
     params: Annotated[
-        Path, typer.Option(help="With --to: the settings, which name the folder of decisions.")
+        Path,
+        typer.Option(
+            help="The settings: with --to, which name the folder of decisions; with --what training, of the student."
+        ),
     ] = Path("params.yaml"),
     raw: Annotated[
         bool,
@@ -162,6 +170,7 @@ def export(
             "expected one of --format, for labels as they are, --to, for a label tool, and --onnx, for a model"
         )
     decisions = None if to is None else Path(load_params(params).review.decisions)
+    student = load_params(params).student if what is What.training else None
     try:
         whose = model.value
         if what is What.predictions and model is Model.promoted:
@@ -169,13 +178,25 @@ def export(
             console.text(explanation)
         request = ExportRequest(
             what=what.value, format=chosen, masks=masks.value, min_score=min_score, model=whose,
-            annotations=annotations, images=images, decisions=decisions, image_url=image_url or LOCAL_FILES,
+            annotations=annotations, images=images, decisions=decisions, student=student,
+            image_url=image_url or LOCAL_FILES,
         )  # fmt: skip
         summary = export_labels(request, out, workspace)
     except OSError as error:
         raise TaskError(f"{out}: {error}; choose another folder with --out") from None
     if as_json:
         print_json(summary)
+    if what is What.training:
+        for name, counts in summary["parts"].items():
+            lost = (
+                ", left out: the format has none" if chosen == Format.yolo_seg and counts["ignored"] else ""
+            )
+            console.text(
+                f"{name}: {count(counts['labels'], 'mask')} on {count(counts['images'], 'image')}, "
+                f"{counts['pseudo']:,} of them pseudo; {count(counts['ignored'], 'region')} to ignore{lost}"
+            )
+        console.text(f"{out}: images are links to their files; docs/other-trainers.md has recipes")
+        return
     for name, counts in summary["parts"].items():
         target = out / f"{name}{EXPORTS[chosen]}"
         facts = f"{count(counts['labels'], 'mask')} on {count(counts['images'], 'image')}"

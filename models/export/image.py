@@ -105,21 +105,21 @@ def _resize_axis(op: Ops, x: Value, axis: int, target: Value) -> Value:
     """Resizes an axis of bytes, bilinear with antialiasing: int32 0..255.
 
     The weights are integers, so a result is exact, and rounded as PyTorch's is (upsample_bilinear2d_aa of bytes).
+    Places are counted in units of 1 / (2 target) of a pixel, in which all are whole: OpenVINO has float32 for float64.
     """
     length = op.size(x, axis)
-    scale = op.Div(op.Cast(length, to=DOUBLE), op.Cast(target, to=DOUBLE))
-    support = op.Max(scale, np.float64(1))
-    centre = op.Mul(op.Add(op.Cast(op.range(target), to=DOUBLE), np.float64(0.5)), scale)
+    unit, reach = op.Mul(target, 2), op.Mul(op.Max(length, target), 2)
+    centre = op.Mul(op.Add(op.Mul(op.range(target), 2), 1), length)
     low, high = (
-        op.Cast(op.Add(edge, np.float64(0.5)), to=INT)
-        for edge in (op.Sub(centre, support), op.Add(centre, support))
+        op.Unsqueeze(op.Div(op.Add(edge, target), unit), [1])
+        for edge in (op.Sub(centre, reach), op.Add(centre, reach))
     )
-    low, high = (op.Unsqueeze(one, [1]) for one in (op.Max(low, 0), op.Min(high, length)))
-    taps = op.Add(op.Mul(op.Cast(op.Ceil(support), to=INT), 2), 1)
+    low, high = op.Max(low, 0), op.Min(high, length)
+    taps = op.Add(op.Mul(op.Div(op.Add(reach, op.Sub(unit, 1)), unit), 2), 1)
     pixels = op.Add(low, op.Unsqueeze(op.range(taps), [0]))  # [target, taps]
-    away = op.Add(op.Sub(op.Cast(pixels, to=DOUBLE), op.Unsqueeze(centre, [1])), np.float64(0.5))
-    weights = op.Max(op.Sub(np.float64(1), op.Abs(op.Div(away, support))), np.float64(0))
-    weights = op.Where(op.Less(pixels, high), weights, np.float64(0))
+    away = op.Sub(op.Mul(op.Add(op.Mul(pixels, 2), 1), target), op.Unsqueeze(centre, [1]))
+    weights = op.Max(op.Sub(reach, op.Abs(away)), 0)
+    weights = op.Cast(op.Where(op.Less(pixels, high), weights, 0), to=DOUBLE)
     weights = op.Div(weights, op.ReduceSum(weights, [1], keepdims=1))
 
     # As many bits as the greatest weight allows.

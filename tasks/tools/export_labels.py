@@ -27,6 +27,7 @@ from data.decisions.store import read_decisions
 from data.errors import DataError, Fault
 from data.storage import atomic_dir
 from data.tables import POINTS, PSEUDO, SENT, Category, Split, read_parquet, write_parquet
+from tasks.common.config import StudentConfig
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import read_json, write_json
 from tasks.promotion.baseline import registry_of
@@ -37,8 +38,9 @@ from tasks.review.present import frames_of_present, present_objects
 from tasks.scoring.outcomes import USUAL_MIN_SCORE
 from tasks.tools.chosen_score import min_score_of
 from tasks.tools.label_files import SUMMARY, foreign_files
+from tasks.tools.training_set import FORMATS, write_training_set
 
-WHATS = ("pseudo", "dataset", "predictions", "file")
+WHATS = ("pseudo", "dataset", "predictions", "file", "training")
 TOOLS = ("cvat", "label-studio", "coco", "yolo-seg")
 """Formats that label tools import as pre-annotations."""
 SENT_FILE = "sent.parquet"
@@ -54,7 +56,8 @@ class ExportRequest:
 
     Attributes:
         what: `pseudo` (the pseudo labels of the weak images), `dataset` (the masks that were ingested),
-            `predictions` (of the model on the val images), `file` (an annotation file).
+            `predictions` (of the model on the val images), `file` (an annotation file), `training` (a folder for
+            other trainers: images, true masks and pseudo labels; see training_set.py).
         format: one of `data.annotations.export.EXPORTS`.
         masks: of pseudo labels: `refined` or `rough`.
         min_score: of pseudo labels and predictions: the lowest score that is exported. None: all pseudo labels; of
@@ -65,6 +68,7 @@ class ExportRequest:
         decisions: of pseudo labels: the folder of decisions, to export the masks as reviewers left them, for
             correction in a label tool (see `for_tool`). None: pseudo labels as the networks drew them.
         image_url: of label-studio: what precedes an image's name in its address.
+        student: of `training`: which pseudo labels are used, and what is ignored.
     """
 
     what: str
@@ -76,6 +80,7 @@ class ExportRequest:
     images: Path | None = None
     decisions: Path | None = None
     image_url: str = LOCAL_FILES
+    student: StudentConfig | None = None
 
     @property
     def for_tool(self) -> bool:
@@ -108,6 +113,16 @@ def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[st
         "min_score": least,
         "parts": {},
     }
+    if request.student is not None:
+        student = request.student.model_copy(update={"masks": request.masks})
+        if request.min_score is not None:
+            student = student.model_copy(update={"min_score": request.min_score})
+        summary["min_score"] = student.min_score
+        pseudo = read_pseudo(workspace)
+        with atomic_dir(out) as folder:
+            summary["parts"] = write_training_set(folder, request.format, workspace, pseudo, student)
+            write_json(folder / SUMMARY, summary)
+        return summary
     parts = _for_tool(request, workspace, least) if request.for_tool else _parts(request, workspace, least)
     with atomic_dir(out) as folder:
         for name, frames, categories in parts:
@@ -132,6 +147,13 @@ def _check(request: ExportRequest, out: Path) -> None:
     if request.format == "coco-results" and request.what in ("dataset", "file"):
         raise TaskError(
             f"--format coco-results: found --what {request.what}, whose masks have no scores; use coco"
+        )
+    if (request.what == "training") != (request.student is not None):
+        raise TaskError("--what training and the settings of the student go together")
+    if request.what == "training" and request.format not in FORMATS:
+        raise TaskError(
+            f"--format: found {request.format!r}, expected {' or '.join(FORMATS)} with --what training, a folder for "
+            "other trainers"
         )
     if (request.what == "file") != (request.annotations is not None):
         raise TaskError("--what file and --annotations FILE go together: give both or neither")

@@ -58,7 +58,8 @@ def check_request(request: OnnxRequest) -> None:
         raise TaskError(f"--min-score: found {request.min_score:g}, expected 0 to 1")
     if request.source.meta["kind"] != "solov2":
         raise CheckpointError(
-            f"{request.source.folder}: found a {request.source.meta['kind']}, expected a SOLOv2 checkpoint"
+            f"{request.source.folder}: found a network of kind {request.source.meta['kind']}, which can't be exported; "
+            "expected solov2: a teacher or a student of this pipeline"
         )
     if request.val is not None and not (request.val / "split.json").is_file():
         raise TaskError(

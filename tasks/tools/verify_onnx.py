@@ -63,7 +63,7 @@ def verify_instances(
                 name, pixels = "a grey image", np.full_like(next(iter(shapes.values()))[0][1], 128)
             else:
                 name, pixels = str(split.image(row)["file_name"]), read_ingested(split, row)
-            expected = _by_torch(network, pixels, size, inference)
+            (expected,) = by_torch(network, pixels[None], size, inference)
             found = dict(zip(names, session.run(None, {"images": pixels[None]}), strict=True))
             _compare(name, expected, found, 0, inference, worst)
             counts["images"] += 1
@@ -97,8 +97,8 @@ def open_session(file: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     return session, [one.name for one in session.get_outputs()]
 
 
-def chosen_rows(split: Split) -> list[int]:
-    """Up to 50 usable images, evenly spread.
+def chosen_rows(split: Split, most: int = MOST_IMAGES) -> list[int]:
+    """Up to `most` usable images, evenly spread.
 
     Raises:
         TaskError: there are none.
@@ -108,17 +108,39 @@ def chosen_rows(split: Split) -> list[int]:
         raise TaskError(
             f"{split.root}: found no usable image to verify the file on; leave it out with --no-verify"
         )
-    places = np.linspace(0, len(usable) - 1, min(MOST_IMAGES, len(usable)))
+    places = np.linspace(0, len(usable) - 1, min(most, len(usable)))
     return [usable[round(place)] for place in places]
 
 
 @torch.inference_mode()
-def _by_torch(
-    network: SOLOv2, pixels: np.ndarray, size: InputConfig, inference: InferenceConfig
-) -> Predictions:
-    batch = stack([0], [prepare(pixels, size)])
+def by_torch(
+    network: SOLOv2, images: np.ndarray, size: InputConfig, inference: InferenceConfig
+) -> list[Predictions]:
+    """Of images [N, H, W, 3]."""
+    batch = stack(list(range(len(images))), [prepare(pixels, size) for pixels in images])
     outputs = forward_tiled(network, batch.images, batch.content_sizes, size.tile)
-    return predict(outputs, 0, inference, batch.sizes(0))
+    return [predict(outputs, n, inference, batch.sizes(n)) for n in range(len(images))]
+
+
+def instances_by_torch(
+    network: SOLOv2, images: np.ndarray, size: InputConfig, inference: InferenceConfig
+) -> Arrays:
+    """Of images [N, H, W, 3] what the file returns (models/export/graph.py), but boxes that may not be tight."""
+    found = by_torch(network, images, size, inference)
+    most = max(len(one.scores) for one in found)
+
+    def padded(name: str, nothing: float) -> np.ndarray:
+        parts = [getattr(one, name).numpy() for one in found]
+        made = np.full((len(parts), most, *parts[0].shape[1:]), nothing, parts[0].dtype)
+        for n, part in enumerate(parts):
+            made[n, : len(part)] = part
+        return made
+
+    masks = padded("masks", False)
+    return {
+        "masks": masks, "scores": padded("scores", 0), "labels": padded("labels", -1),
+        "boxes_xyxy": padded("boxes_xyxy", 0), "valid": np.asarray(masks.any((2, 3))),
+    }  # fmt: skip
 
 
 def _compare(
@@ -206,7 +228,7 @@ def verify_raw(file: Path, network: SOLOv2, split: Split, size: InputConfig) -> 
             batch = stack([row], [prepare(read_ingested(split, row), size)])
             outputs = forward_tiled(network, batch.images, batch.content_sizes, size.tile)
             raw = outputs.outputs if isinstance(outputs, Tiled) else outputs
-            given = _raw_input(network, batch, outputs if isinstance(outputs, Tiled) else None)
+            given = raw_input(network, batch, outputs if isinstance(outputs, Tiled) else None)
             if "origins" not in {one.name for one in session.get_inputs()}:
                 given.pop("origins", None)
             found = session.run(None, given)
@@ -227,8 +249,8 @@ def verify_raw(file: Path, network: SOLOv2, split: Split, size: InputConfig) -> 
     }
 
 
-def _raw_input(network: SOLOv2, batch: ImageBatch, tiled: Tiled | None) -> Arrays:
-    """RGB 0..255, padding filled with the mean colour."""
+def raw_input(network: SOLOv2, batch: ImageBatch, tiled: Tiled | None) -> Arrays:
+    """Of an image or its tiles: RGB 0..255, padding filled with the mean colour; and the tiles' origins."""
     mean = network.pixel_mean.flip(0) if network.config.bgr else network.pixel_mean
     (h, w) = batch.content_sizes[0]
     image = batch.images[0].float()

@@ -23,20 +23,38 @@ TOLERANCE = 0.3
 
 
 def write_yolo(folder: Path, frames: Iterable[Frame], categories: Sequence[Category]) -> None:
-    """Writes into `folder`; class numbers are 0, 1, ... in the order of the category ids.
+    """Writes labels and data.yaml into `folder`, for which the user puts the images beside; see `write_yolo_labels`."""
+    write_yolo_labels(folder / "labels", frames, categories)
+    (folder / "data.yaml").write_text(
+        "# Put the images into a folder images next to labels.\npath: .\n"
+        + _data(categories, "images", "images"),
+        encoding="utf-8",
+    )
+
+
+def write_data_yaml(path: Path, categories: Sequence[Category], *, train: str, val: str) -> None:
+    """Writes the classes, and the folders of images relative to the file's own: without `path`, YOLO takes that one."""
+    path.write_text(_data(categories, train, val), encoding="utf-8")
+
+
+def write_yolo_labels(folder: Path, frames: Iterable[Frame], categories: Sequence[Category]) -> None:
+    """Writes a file an image into a new folder; class numbers are 0, 1, ... in the order of the category ids.
 
     Raises:
         DataError: two images whose names differ only in their suffix.
     """
-    classes = sorted(categories)
-    number = {category.id: n for n, category in enumerate(classes)}
-    files = NewFiles(folder / "labels", ".txt")
+    number = {category.id: n for n, category in enumerate(sorted(categories))}
+    files = NewFiles(folder, ".txt")
     for frame in frames:
         lines = [_line(label, frame, number[label.category_id]) for label in frame.labels]
         files.path(frame).write_text("".join(lines), encoding="ascii")
-    names = "".join(f"  {n}: {json.dumps(c.name, ensure_ascii=False)}\n" for n, c in enumerate(classes))
-    head = "# Put the images into a folder images next to labels.\npath: .\ntrain: images\nval: images\n"
-    (folder / "data.yaml").write_text(f"{head}names:\n{names}", encoding="utf-8")
+
+
+def _data(categories: Sequence[Category], train: str, val: str) -> str:
+    names = "".join(
+        f"  {n}: {json.dumps(c.name, ensure_ascii=False)}\n" for n, c in enumerate(sorted(categories))
+    )
+    return f"train: {train}\nval: {val}\nnames:\n{names}"
 
 
 def _line(label: Label, frame: Frame, number: int) -> str:
