@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from data.storage import atomic_write
 from data.tables import Split
+from tasks.budget.record import read_budget
 from tasks.common.config import Params
 from tasks.common.stage_main import read_json, stage_main
 from tasks.labelling.gate import read_gate
@@ -24,6 +25,7 @@ from tasks.labelling.judge import FILE as JUDGE
 from tasks.labelling.judge import read_judge
 from tasks.promotion.baseline import folder_hash, registry_of
 from tasks.promotion.rule import read_comparison
+from tasks.reporting.budget import budget_view
 from tasks.reporting.charts import Axis, Series, dumbbell, histogram, line_chart, smooth
 from tasks.reporting.figures import count, figure
 from tasks.reporting.gate import gate_view
@@ -116,6 +118,7 @@ def run(params: Params, workspace: Path) -> None:
         judge=proposers,
         review=review_view(manifests["points"].get("review")),
         audit=audit_view(metrics.get("audit")),
+        budget=budget_view(read_budget(registry_of(workspace)), workspace, metrics["student"]["AP"]),
         **_errors(val, config.gallery_images),
         **_pipeline(params, workspace, counts),
         **_scores(workspace, details, val.split),

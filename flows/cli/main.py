@@ -14,6 +14,7 @@ import typer
 
 from data.messages import guard_logs, plain
 from flows.cli import (
+    budget,
     doctor,
     evaluate,
     experiments,
@@ -66,6 +67,7 @@ for function, example in (
     (evaluate.evaluate, evaluate.EXAMPLE),
     (export.export, export.EXAMPLE),
     (review.review, review.EXAMPLE),
+    (budget.budget, budget.EXAMPLE),
     (experiments.experiments, experiments.EXAMPLE),
     (remote.remote, remote.EXAMPLE),
     (remote.push, remote.PUSH_EXAMPLE),

@@ -24,6 +24,8 @@ from data.decisions.store import README
 from data.errors import Fault
 from data.storage import atomic_write
 from flows.dvc.environment import environment
+from tasks.budget.record import EMPTY as NO_BUDGET
+from tasks.budget.record import FILE as BUDGET
 from tasks.common import installed_tool
 from tasks.common.errors import TaskError
 from tasks.promotion.baseline import BASELINE, REGISTRY, START
@@ -46,6 +48,7 @@ FILES = {
         "# left by a process that was killed as it wrote\n.*.partial\n"
     ),
     f"{REGISTRY}/{BASELINE}": NOTHING,
+    f"{REGISTRY}/{BUDGET}": NO_BUDGET,
     **{
         f"{REGISTRY}/{START}/{name}.json": NOTHING
         for name in ("scratch", "teacher", "promoted", "teacher_scratch")

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from data import strict_yaml
 from data.errors import Fault
+from tasks.budget.record import read_budget
 from tasks.common.errors import TaskError
 from tasks.doctor.finding import Diagnosis
 from tasks.promotion.baseline import BASELINE, REGISTRY, START, Baseline, model_folder, read_start, restoring
@@ -29,6 +30,7 @@ def check_registry(root: Path, diagnosis: Diagnosis) -> None:
         BASELINE: _read(registry.baseline, folder, diagnosis),
         f"{START}/promoted.json": _read(lambda: read_start(folder), folder, diagnosis),
     }
+    _read(lambda: read_budget(folder), folder, diagnosis)
     if entries is None:
         return
     models = {entry.version: entry.model for entry in entries}

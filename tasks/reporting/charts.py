@@ -74,6 +74,39 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup
     return _svg(parts, title)
 
 
+def band_chart(
+    x: Axis,
+    y: Axis,
+    places: Sequence[float],
+    curves: tuple[Sequence[float], Sequence[float], Sequence[float]],
+    dots: Sequence[tuple[float, float, str]],
+    title: str,
+) -> Markup:
+    """A line with a band around it, and dots that were measured.
+
+    Args:
+        x, y: the axes.
+        places: along x.
+        curves: y at these places: the band's lower end, the line, the band's upper end.
+        dots: x, y and a text that the pointer shows.
+        title: for screen readers.
+    """
+    low, middle, high = (
+        [f"{_x(x, a):.1f},{_y(y, b):.1f}" for a, b in zip(places, curve, strict=True)] for curve in curves
+    )
+    parts = [
+        _axes(x, y),
+        f'<polygon class="band s-after" points="{" ".join([*low, *reversed(high)])}"/>',
+        f'<polyline class="line s-after" points="{" ".join(middle)}"/>',
+    ]
+    parts += [
+        f'<circle class="dot s-before" cx="{_x(x, a):.1f}" cy="{_y(y, b):.1f}" r="4">'
+        f"<title>{escape(text)}</title></circle>"
+        for a, b, text in dots
+    ]
+    return _svg(parts, title)
+
+
 def histogram(
     edges: Sequence[float],
     counts: Sequence[tuple[str, str, Sequence[int]]],

@@ -9,6 +9,7 @@ Legend: B draws, I images, K classes, T IoU thresholds, R recall points, D detec
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -210,6 +211,32 @@ def differences(before: Ranking, after: Ranking, images: int, draws: int, seed: 
                     change[:, k] = 100 * (ap[1] - ap[0])
             rows.append(np.column_stack([_mean_of_known(change), change]))
             bar.advance(len(weights))
+    return np.concatenate(rows)
+
+
+def sampled_ap(rankings: Sequence[Ranking], images: int, draws: int, seed: int) -> Floats:
+    """AP of several models on the same draws of the images, in percent.
+
+    Args:
+        rankings: of the same images and classes, one a model.
+        images, draws, seed: as for `differences`.
+
+    Returns:
+        [1 + B, models]: first on all images as they are, then over the draws; NaN without a true object.
+    """
+    weights = np.concatenate(
+        [np.ones((1, images), np.int64), draws_of(draws, images, np.random.default_rng(seed))]
+    )
+    most = max([1, *(len(one.images) for side in rankings for one in side.detections)])
+    size = max(1, min(_MOST_DRAWS, CHUNK // max(most, images, 1)))
+    rows = []
+    for at in range(0, len(weights), size):
+        drawn = weights[at : at + size]
+        found = np.full((len(drawn), len(rankings), len(rankings[0].detections)), np.nan)
+        for (m, side), k in itertools.product(enumerate(rankings), range(found.shape[2])):
+            if len(side.objects[k].images):
+                found[:, m, k] = precisions(side.objects[k], side.detections[k], drawn).mean((1, 2))
+        rows.append(100 * _mean_of_known(found.reshape(-1, found.shape[2])).reshape(len(drawn), -1))
     return np.concatenate(rows)
 
 

@@ -17,6 +17,7 @@ from tasks.common.ray_parts import Job, map_parts
 from tasks.inference.predict import Predictions
 from tasks.inference.predict_files import as_results
 from tasks.inference.split_parts import SplitPart, without_files
+from tasks.scoring.bootstrap import Ranking, rank
 from tasks.scoring.coco_eval import MaskScores, check_results, coco_ground_truth, evaluate_masks, scores_of
 from tasks.scoring.coco_match import Matches, Rules, accumulate, match
 
@@ -122,3 +123,14 @@ def _whole(predictions: Predictions, split: Split, config: EvaluateConfig) -> Ma
 
 def _path(predictions: Predictions, n: int) -> Path:
     return predictions.folder / f"matches-{n:05d}.npz"
+
+
+def ranking_of(table: pa.Table, split: Split, config: EvaluateConfig) -> Ranking:
+    """A model's matches for the bootstrap, from all its detections on a split.
+
+    Args:
+        table: PREDICTIONS, as evaluation/predictions/student.parquet has them.
+    """
+    usable = np.asarray([status == "ok" for status in split.images["status"].to_pylist()], bool)
+    matches = _match(config, true_masks(split), table)
+    return rank([matches], split.images["image_id"].to_numpy()[usable], len(split.categories))

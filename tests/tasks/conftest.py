@@ -66,6 +66,7 @@ def blank_registry(folder: Path) -> None:
     (folder / "decisions" / "README.md").write_text("Git keeps no empty folder.\n", encoding="utf-8")
     for name in ("baseline", "start/scratch", "start/teacher", "start/promoted", "start/teacher_scratch"):
         (folder / "registry" / f"{name}.json").write_text('{"version": null}\n', encoding="utf-8")
+    (folder / "registry" / "budget.json").write_text('{"measurements": []}\n', encoding="utf-8")
     shutil.copy(ROOT / "registry" / ".gitignore", folder / "registry")
 
 

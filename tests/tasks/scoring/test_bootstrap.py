@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.scoring.bootstrap import Ranking, differences, draws_of, precisions, rank, spread
+from tasks.scoring.bootstrap import Ranking, differences, draws_of, precisions, rank, sampled_ap, spread
 from tasks.scoring.coco_match import Rules, accumulate, match
 from tests.tasks.coco_sets import random_set
 
@@ -127,6 +127,22 @@ def test_differences_are_those_of_pycocotools_on_the_drawn_images() -> None:
         true = np.subtract(aps[1], aps[0])
         np.testing.assert_allclose(row[1:], true, atol=1e-9)
         np.testing.assert_allclose(row[0], np.nanmean(true), atol=1e-9)
+
+
+def test_sampled_ap_is_that_of_the_differences() -> None:
+    truth, first = random_set(4, images=9, objects=8, found=12)
+    second = first[::2]
+    sides = [ranking(truth, distinct(found, 1)) for found in (first, second)]
+    found = sampled_ap(sides, 9, 70, seed=5)
+    assert found.shape == (71, 2)
+    whole = [
+        100 * np.mean(true[true > -1])
+        for true in (expected(truth, distinct(one, 1)) for one in (first, second))
+    ]
+    assert found[0] == pytest.approx(whole)
+    change = differences(sides[0], sides[1], 9, 70, seed=5)[:, 0]
+    # `differences` draws in parts; the draws are the same, as one generator makes them all.
+    assert found[1:, 1] - found[1:, 0] == pytest.approx(change, nan_ok=True)
 
 
 def test_no_images_and_no_draws() -> None:
