@@ -41,7 +41,7 @@ hypothesis.settings.load_profile("points2model")
 LONGEST = (
     "test_kill_line.py", "test_arrival_line.py", "test_line.py", "test_kill.py", "test_decide.py", "test_machines.py",
     "test_push.py", "test_on_ray.py", "test_parallel.py", "test_pipeline.py", "test_s3_dvc.py", "test_init.py",
-    "test_server.py", "test_main.py", "test_damage.py", "test_doctor.py",
+    "test_server.py", "test_main.py", "test_damage.py", "test_doctor.py", "test_trackers.py",
 )  # fmt: skip
 """Files that start many processes. They come first, so that no worker of `-n 2` is left with one of them at the end."""
 

@@ -16,10 +16,11 @@ from flows.dvc.lock import read_manifest
 from flows.dvc.repo import DvcRepo
 from flows.registry import git, versions
 from flows.registry.provenance import code_of, inputs_of, who
+from tasks.common import tracking
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import WORKSPACE, read_json
-from tasks.promotion.baseline import BASELINE, REGISTRY, folder_hash
+from tasks.promotion.baseline import BASELINE, REGISTRY, folder_hash, model_folder
 from tasks.promotion.registry import Action, Decision, Entry, Event, Promoted, Registry, now
 from tasks.promotion.rule import PROMOTABLE, WORDS, Comparison, read_comparison
 
@@ -245,7 +246,9 @@ def roll_back(root: Path, to: str | None, reason: str) -> Outcome:
     versions.fetch(root, version, entry.model)  # first: if it fails, nothing is promoted
     registry.write_promotion(_event(root, version, "rolled back", reason))
     _keep_needed(root)
-    committed = _commit(root, load_params(root / "params.yaml"), f"Roll back to {version}: {reason}", None)
+    params = load_params(root / "params.yaml")
+    committed = _commit(root, params, f"Roll back to {version}: {reason}", None)
+    tracking.promoted(params, root, version, entry.model, _folder(version))
     return Outcome(
         "rolled back", version, f"{version} is promoted again, instead of {promoted.version}{committed}"
     )
@@ -291,11 +294,16 @@ def _promote(root: Path, params: Params, entry: Entry, action: Action, reason: s
     verdict = _verdict(entry.comparison)
     by_force = " by force" * (action == "forced")
     committed = _commit(root, params, f"Promote {entry.version}{by_force}: {verdict}", entry.version)
+    tracking.promoted(params, root, entry.version, entry.model, _folder(entry.version))
     return Outcome("promoted", entry.version, f"{entry.version} is promoted{by_force}: {verdict}{committed}")
 
 
 def _event(root: Path, version: str, action: Action, reason: str) -> Event:
     return Event(version=version, action=action, who=who(root), when=now(), reason=reason)
+
+
+def _folder(version: str) -> Path:
+    return model_folder(Path(REGISTRY), version)
 
 
 def _keep_needed(root: Path) -> None:

@@ -33,7 +33,7 @@ Place = tuple[str, str]
 """(module, name). The name "" stands for the module's statements that bind no name, "*" for the whole module."""
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
-_LOGS = {"log", "logger", "logging", "warnings"}
+_LOGS = {"log", "logger", "logging", "tracking", "warnings"}
 _LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log", "warn"}
 _EFFECTS = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
 _ERROR = re.compile(r"\w*(Error|Exception)$")

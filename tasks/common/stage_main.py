@@ -20,7 +20,7 @@ from data.annotations.strict_json import parse_json
 from data.errors import DataError
 from data.messages import guard_logs, plain
 from data.storage import atomic_write
-from tasks.common import disk, installed_tool, launcher, processes
+from tasks.common import disk, installed_tool, launcher, processes, tracking
 from tasks.common.code_identity import code_digest
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
@@ -160,8 +160,9 @@ def stage_main(stage: str, run: Run, parallel: bool = False, on_ray: bool = Fals
             sys.exit(launcher.run(stage, arguments.params, params, run_folder(WORKSPACE, stage)))
         if starts:
             processes.start(params.runtime.processes, f"tasks.{stage}", sys.argv[1:], params.threads)
-        timed(stage, run, params, WORKSPACE)
-        processes.leave()
+        with tracking.stage(stage, params, WORKSPACE):
+            timed(stage, run, params, WORKSPACE)
+            processes.leave()  # before the first one waits for trackers
         if processes.is_first():
             launcher.record(WORKSPACE / "runs" / stage)
     except (TaskError, DataError, _checkpoint_error()) as error:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from data.storage import atomic_write
 from models.backbones.sync_norm import sync_batch_norms
 from models.weights import WeightsError, listed, misfits, read_safetensors
-from tasks.common import processes
+from tasks.common import processes, tracking
 from tasks.common.config import TrainConfig
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
@@ -164,6 +164,7 @@ def _train(job: Job) -> None:
             if done % config.log_every == 0 or done == config.steps:
                 row = _means(sums, (done - 1) % config.log_every + 1)
                 job.history.append({"step": done, **row, "lr": learning_rate(config, step)})
+                tracking.log(job.run_folder, job.key, job.history[-1], config.batch_size)
                 status, sums = f"loss {row['loss']:.3f}, {speed.window()}", {}
             _save(job, run, done)
             bar.advance(facts=status)

@@ -12,6 +12,7 @@ from tasks.common.config.operation import (
     InboxConfig,
     OperateConfig,
     RuntimeConfig,
+    TrackerConfig,
     checked_notify,
 )
 from tasks.common.config.params import Params
@@ -40,6 +41,7 @@ __all__ = [
     "SamConfig",
     "Section",
     "StudentConfig",
+    "TrackerConfig",
     "TrainConfig",
     "checked_notify",
     "checked_section",

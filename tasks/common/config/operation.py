@@ -6,13 +6,15 @@ import difflib
 import re
 import shlex
 from datetime import datetime
-from typing import Annotated, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tasks.common.config.section import (
+    FileName,
     Name,
     NonNegative,
     NonNegativeInt,
@@ -61,6 +63,52 @@ def _checked_launcher(value: str) -> str:
     return value
 
 
+class TrackerConfig(Section):
+    """Where a run's params, curves and metrics are shown, besides the report (docs/trackers.md); or its name alone.
+
+    `to`: MLflow's address, null: MLFLOW_TRACKING_URI; of the others a folder, null: one in workspace/runs/tracking.
+    `project`: the experiment of MLflow, the project of W&B; null: the name of the project's folder.
+    `registered_model`: the name under which MLflow's registry gets each promoted model; null: it gets none."""
+
+    name: Literal["mlflow", "tensorboard", "wandb", "dvc"]
+    to: FileName | None = None
+    project: FileName | None = None
+    registered_model: FileName | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_tracker(self) -> TrackerConfig:
+        if self.name != "mlflow" and self.registered_model is not None:
+            raise ValueError(
+                f"registered_model: found one of {self.name}; expected null, only mlflow has a registry"
+            )
+        if self.name in ("tensorboard", "dvc") and self.project is not None:
+            raise ValueError(
+                f"project: found one of {self.name}; expected null, only mlflow and wandb have projects"
+            )
+        if self.to is None:
+            return self
+        # The value isn't repeated: it may hold a password.
+        if re.search(r"//[^/]*@|[?&]\w+=", self.to):
+            variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            raise ValueError(
+                f"to: found an address with a login or token, in a file that git keeps; expected these in {variables}"
+            )
+        folder = PurePosixPath(self.to).parts
+        of_a_stage = folder[:1] == ("workspace",) and folder[1:2] != ("runs",)
+        if self.name != "mlflow" and ("://" in self.to or of_a_stage):
+            found = (
+                "an address"
+                if "://" in self.to
+                else "a folder in workspace/, where DVC replaces what stages write"
+            )
+            raise ValueError(f"to: found {found}; expected a folder elsewhere, or in workspace/runs")
+        return self
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class RuntimeConfig(Section):
     """The machine: device (`auto`, `cpu`, `cuda`, `cuda:1`), processes of a heavy step on each machine, the command
     that starts them (null: the step itself, on this machine), loader processes of each, whether decoded images are
@@ -68,6 +116,7 @@ class RuntimeConfig(Section):
 
     `ray`: the Ray cluster whose workers compute the parts of pseudo_label and evaluate (docs/clusters.md); null: this
     machine does.
+    `trackers`: MLflow, TensorBoard, W&B, DVC's plots; none by default.
 
     Another device or number of processes changes rounding, which is no reason to train again."""
 
@@ -78,6 +127,9 @@ class RuntimeConfig(Section):
     workers: Annotated[NonNegativeInt, Field(le=1024)]
     cache_images: bool
     keep_checkpoints: PositiveInt
+    trackers: Annotated[
+        tuple[Annotated[TrackerConfig, BeforeValidator(_named)], ...], Field(max_length=10)
+    ] = ()
 
     @model_validator(mode="after")
     def _a_device_each(self) -> RuntimeConfig:

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from flows.registry import decide
+from tasks.common.config import load_params
 from tasks.common.errors import TaskError
+from tasks.common.tracking.journal import Runs
 from tasks.promotion.baseline import folder_hash
 from tests.flows.rounds import STAGES, Rounds, start_project
 from tests.tasks.conftest import ROOT
@@ -61,6 +63,24 @@ def test_the_first_model_is_promoted_and_nothing_is_stale_after_it(rounds: Round
     assert "up to date" in rounds.dvc("repro", "report") and "up to date" in rounds.dvc("status")
     assert rounds.files() == before
     assert rounds.ran() == []
+
+
+def test_trackers_are_sent_promotions(rounds: Rounds) -> None:
+    """Into the journal of the run that made the student; there is no server to send it to."""
+    place = {"name": "mlflow", "to": "http://127.0.0.1:9", "registered_model": "fruit"}
+    recipe = yaml.safe_load((rounds.root / "params.yaml").read_text())
+    recipe["runtime"]["trackers"] = [place]
+    (rounds.root / "params.yaml").write_text(yaml.safe_dump(recipe))
+    params, entry = load_params(rounds.root / "params.yaml"), rounds.registry.entry("v1")
+    runs = Runs(rounds.root / "workspace/runs/tracking")
+    made = runs.begin("report", params)
+    made.add("tags", {"dvc.student": entry.model})
+    runs.end(made, "report", "finished")
+    runs.end(runs.begin("report", params), "report", "finished")  # a later run, of another student
+    outcome = decide._promote(rounds.root, params, entry, "promoted", "again")
+    assert outcome.decision == "promoted"
+    (event,) = [one for one in made.events() if one.kind == "model"]
+    assert (event.name, event.values) == ("v1", {"path": "registry/v1/model", "hash": entry.model})
 
 
 @pytest.mark.slow

@@ -536,7 +536,17 @@ def rounds_without_clicks(p: Project) -> None:
     p.recipe["student"]["masks"] = "none"
 
 
+def tracker_without_a_server(p: Project) -> None:
+    p.recipe["runtime"]["trackers"] = [{"name": "mlflow", "to": "http://127.0.0.1:9"}]
+
+
+def tracker_without_an_address(p: Project) -> None:
+    p.recipe["runtime"]["trackers"] = ["dvc", "mlflow"]
+
+
 WARNINGS = [
+    (tracker_without_a_server, "trackers", "runtime.trackers.0.to: found http://127.0.0.1:9: can't be reached ("),
+    (tracker_without_an_address, "trackers", "runtime.trackers.1.to: found no address; expected an address there, or"),
     (rounds_unmeasured, "proposers", "teacher.holdout: found 0 with several proposers"),
     (rounds_without_clicks, "proposers", "rounds: found 2 with student.masks: none; expected 1"),
     (weights_to_fetch, "weights", "imagenet for resnet34, and no resnet34-*.pth in"),
@@ -646,6 +656,14 @@ def test_a_sam_that_is_there_is_no_finding(project: Project) -> None:
     (project.root / "mine" / "sam" / "model.safetensors").write_bytes(b"")
     found = project.examine()
     assert [str(one.fault) for one in [*found.errors, *found.warnings]] == []
+
+
+def test_a_tracker_that_is_not_installed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.recipe["runtime"]["trackers"] = ["tensorboard"]
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    (warning,) = project.examine().warnings
+    assert "runtime.trackers.0: found tensorboard, but its package isn't installed" in str(warning)
+    assert "pip install 'points2model[tensorboard]'" in str(warning)
 
 
 def test_timm_that_is_not_installed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
