@@ -32,6 +32,7 @@ from flows.cli import (
     use,
 )
 from flows.cli.console import Command
+from flows.cli.labels import suggest
 from tasks.common import disk
 from tasks.common.installed_tool import FILE
 
@@ -67,6 +68,7 @@ for function, example in (
     (evaluate.evaluate, evaluate.EXAMPLE),
     (export.export, export.EXAMPLE),
     (review.review, review.EXAMPLE),
+    (suggest.suggest, suggest.EXAMPLE),
     (budget.budget, budget.EXAMPLE),
     (experiments.experiments, experiments.EXAMPLE),
     (remote.remote, remote.EXAMPLE),

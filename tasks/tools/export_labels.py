@@ -126,17 +126,35 @@ def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[st
     parts = _for_tool(request, workspace, least) if request.for_tool else _parts(request, workspace, least)
     with atomic_dir(out) as folder:
         for name, frames, categories in parts:
-            sent = _Sent(frames, categories)
-            summary["parts"][name] = write_frames(
-                folder, name, request.format, sent if request.for_tool else frames, categories,
-                image_url=request.image_url, attributes=request.for_tool,
-            )  # fmt: skip
-            if request.for_tool:
-                write_parquet(sent.table(), folder / SENT_FILE)
-                if request.format == "cvat":
-                    write_labels(folder / LABELS_FILE, categories)
+            write = write_for_tool if request.for_tool else write_frames
+            summary["parts"][name] = write(
+                folder, name, request.format, frames, categories, image_url=request.image_url
+            )
         write_json(folder / SUMMARY, summary)
     return summary
+
+
+def write_for_tool(
+    folder: Path,
+    name: str,
+    tool: str,
+    frames: Iterable[Frame],
+    categories: Sequence[Category],
+    *,
+    image_url: str = LOCAL_FILES,
+) -> dict[str, Any]:
+    """`write_frames` in one of the formats `TOOLS`, to be corrected: also `SENT_FILE`, with the masks that have a
+    point_id, and for CVAT the labels of a task.
+
+    Returns:
+        Counts, as `write_frames`.
+    """
+    sent = _Sent(frames, categories)
+    counts = write_frames(folder, name, tool, sent, categories, image_url=image_url, attributes=True)
+    write_parquet(sent.table(), folder / SENT_FILE)
+    if tool == "cvat":
+        write_labels(folder / LABELS_FILE, categories)
+    return counts
 
 
 def _check(request: ExportRequest, out: Path) -> None:
@@ -234,6 +252,7 @@ class _Sent:
                 (one.point_id, frame.file_name, self._names[one.category_id], frame.height, frame.width, one.counts,
                  one.score)
                 for one in frame.labels
+                if one.point_id is not None
             ]  # fmt: skip
             yield frame
 

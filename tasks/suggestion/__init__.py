@@ -1,0 +1,1 @@
+"""What to label next: the images whose labels would help most."""
