@@ -47,7 +47,8 @@ def signs(
     """
     places = {category_id: n for n, category_id in enumerate(classes)}
     objects, doubts = np.zeros((2, len(outputs), len(classes)))
-    for row, image in enumerate(outputs.to_pylist()):
+    images = (image for batch in outputs.to_batches(500) for image in batch.to_pylist())
+    for row, image in enumerate(images):
         own = clicks.get(row)
         if own is None:
             for category_id, score in zip(image["category_id"], image["score"], strict=True):

@@ -134,14 +134,14 @@ def _show(console: Console, summary: dict[str, Any], wanted: int | None, out: Pa
     from tasks.suggestion.suggest import SHEET, TABLE
 
     chosen = summary["images"]
-    table = Table("", "image", "objects", "why", box=None, pad_edge=False)
+    table = Table("", "image", "objects", "first reason", box=None, pad_edge=False)
     for one in chosen[:LISTED]:
-        table.add_row(str(one["rank"]), one["image"], f"{one['objects']:.0f}", "; ".join(one["reasons"]))
+        table.add_row(str(one["rank"]), one["image"], f"{one['objects']:.0f}", one["reasons"][0])
     Console(stderr=console.stderr).print(table)
     if len(chosen) > LISTED:
         console.text(f"and {len(chosen) - LISTED:,} more in {out / TABLE}")
     each = summary["cost"]
-    cost = f", {format_seconds(summary['seconds'])} at {each['seconds']:g} s each ({each['source']})"
+    cost = f", {format_seconds(summary['seconds'])} at {each['seconds']:g} s each; source: {each['source']}"
     about = f"about {summary['objects']:,.0f} objects{cost}"
     console.text(f"{count(len(chosen), 'image')} of {summary['candidates']:,}, with {about}")
     console.text(f"{out / SHEET}: the images, with the masks that there are")
