@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import JsonOption, command_console, print_json
-from flows.cli.export_onnx import export_onnx as write_onnx
+from flows.cli.export_onnx import export_model
 from tasks.common.errors import TaskError
 
 EXAMPLE = (
@@ -132,6 +132,18 @@ def export(
         bool,
         typer.Option("--raw", help="With --onnx: the network alone, without what is before and after it."),
     ] = False,
+    clicks: Annotated[
+        bool,
+        typer.Option(
+            "--clicks",
+            help="With --onnx: masks at clicks instead of instances, for label tools: a folder with image.onnx and "
+            "clicks.onnx; most often of a teacher.",
+        ),
+    ] = False,
+    refiner: Annotated[
+        Path | None,
+        typer.Option(help="With --clicks: the folder of a refiner, such as workspace/refiner."),
+    ] = None,
     opset: Annotated[int, typer.Option(help="With --onnx: the version of ONNX's operators.")] = 18,
     verify: Annotated[
         bool,
@@ -158,10 +170,10 @@ def export(
     from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
-    if onnx is not None:
-        write_onnx(
-            onnx, out, workspace, raw=raw, opset=opset, verify=verify, min_score=min_score, console=console,
-            as_json=as_json,
+    if onnx is not None or clicks or refiner:
+        export_model(
+            onnx, out, workspace, clicks=clicks, refiner=refiner, raw=raw, opset=opset, verify=verify,
+            min_score=min_score, console=console, as_json=as_json,
         )  # fmt: skip
         return
     chosen = str(to or format)

@@ -5,6 +5,9 @@ Legend: N images, H x W pixels, T tiles of an image, B = N T pieces, K instances
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 import onnx_ir as ir
 
@@ -62,9 +65,76 @@ def instance_graph(
         most_cells: cells above the score threshold of an image or tile that are drawn; the best of them.
     """
     config, tile = network.config, rule.tile
+    model, images, rows, columns, plan, cores, raw = network_on_images(network, rule, opset)
+    graph, op = model.graph, Ops("after")
+    side = op.value(np.array([tile.side])) if tile else None
+    cells = measured(
+        op, raw, inference, (side, side) if side else (rows.padded, columns.padded), most_cells, cores
+    )
+    map_size = (op.size(raw.mask_features, 2), op.size(raw.mask_features, 3))
+    found = best_of_image(op, cells, op.size(images, 0), map_size, inference.nms_pre)
+    inside = op.Greater(found.maps, inference.mask_threshold)
+    if plan:
+        canvas = paste(
+            op,
+            op.Cast(inside, to=FLOAT),
+            found.tiles,
+            plan,
+            config.mask_stride,
+            (rows.padded, columns.padded),
+        )
+    else:
+        canvas = op.Reshape(inside, op.shape(0, 0, -1))
+    best, _ = suppressed(op, found, canvas, inference)
+
+    if plan and tile:
+        given = _of_tiles(op, best, plan, (rows, columns), config.mask_stride, tile.side)
+    else:
+        flat = op.Reshape(best.maps, op.shape(-1, *map_size))
+        none = op.Expand(0, op.size(flat, 0))
+        given = Drawing(flat, axis_of(op, map_size[0], rows), axis_of(op, map_size[1], columns), none, none)
+    wanted = op.GreaterOrEqual(op.Reshape(best.scores, [-1]), 0.0)
+    masks, boxes = draw(op, given, wanted, (rows.original, columns.original), inference.mask_threshold)
+    kept = op.Reshape(op.Greater(op.Slice(boxes, [2], [3], [1]), 0), op.Shape(best.scores))
+
+    shown = {"masks": masks, "boxes_xyxy": boxes, "valid": kept}
+    cut = op.ReduceSum(op.Reshape(cells.cut, op.shape(op.size(images, 0), -1)), [1], keepdims=0)
+    results = {**_trimmed(op, best, shown, (rows.original, columns.original)), "left_out": cut}
+    set_outputs(graph, op, results, OUTPUTS)
+    return model
+
+
+def set_outputs(
+    graph: ir.Graph, op: Ops, results: Mapping[str, Value], named: Mapping[str, tuple[str, list[int | str]]]
+) -> None:
+    """Puts nodes at a graph's end, and what they make in place of its outputs: names with types and shapes."""
+    graph.outputs.clear()
+    for name, (kind, shape) in named.items():
+        made = op.Identity(results[name])
+        made.name, made.type, made.shape = name, ir.TensorType(ir.DataType[kind]), ir.Shape(shape)
+        graph.outputs.append(made)
+    graph.extend(op.nodes)
+
+
+class OnImages(NamedTuple):
+    """A network's graph behind what makes its inputs of images."""
+
+    model: ir.Model
+    images: Value
+    """uint8 RGB [N, H, W, 3]"""
+    rows: Lengths
+    columns: Lengths
+    plan: TilePlan | None
+    cores: Value | None
+    """float32 [N T, 4], see TilePlan"""
+    raw: Raw
+
+
+def network_on_images(network: SOLOv2, rule: InputRule, opset: int) -> OnImages:
+    """The network, with resizing, normalisation and tiles in front."""
+    config, tile = network.config, rule.tile
     model = export_network(network, tile.side if tile else None, opset)
-    graph = model.graph
-    before, op = Ops("before"), Ops("after")
+    graph, before = model.graph, Ops("before")
     images = Value(
         name="images",
         type=ir.TensorType(ir.DataType.UINT8),
@@ -73,6 +143,7 @@ def instance_graph(
     rows, columns = lengths_of(before, images, rule)
     x = planes(before, images, rows, columns, config)
     entries = {graph.inputs[0]: x}
+    plan: TilePlan | None = None
     cores: Value | None = None
     if tile:
         plan = tile_plan(before, rows, columns, tile)
@@ -86,48 +157,8 @@ def instance_graph(
     outputs = list(graph.outputs)
     levels = len(config.grids)
     _put_before(graph, before, [images], entries)
-
     raw = Raw(outputs[:levels], outputs[levels : 2 * levels], outputs[-1], config.strides)
-    side = op.value(np.array([tile.side])) if tile else None
-    cells = measured(
-        op, raw, inference, (side, side) if side else (rows.padded, columns.padded), most_cells, cores
-    )
-    map_size = (op.size(raw.mask_features, 2), op.size(raw.mask_features, 3))
-    found = best_of_image(op, cells, op.size(images, 0), map_size, inference.nms_pre)
-    inside = op.Greater(found.maps, inference.mask_threshold)
-    if tile:
-        canvas = paste(
-            op,
-            op.Cast(inside, to=FLOAT),
-            found.tiles,
-            plan,
-            config.mask_stride,
-            (rows.padded, columns.padded),
-        )
-    else:
-        canvas = op.Reshape(inside, op.shape(0, 0, -1))
-    best, _ = suppressed(op, found, canvas, inference)
-
-    if tile:
-        given = _of_tiles(op, best, plan, (rows, columns), config.mask_stride, tile.side)
-    else:
-        flat = op.Reshape(best.maps, op.shape(-1, *map_size))
-        none = op.Expand(0, op.size(flat, 0))
-        given = Drawing(flat, axis_of(op, map_size[0], rows), axis_of(op, map_size[1], columns), none, none)
-    wanted = op.GreaterOrEqual(op.Reshape(best.scores, [-1]), 0.0)
-    masks, boxes = draw(op, given, wanted, (rows.original, columns.original), inference.mask_threshold)
-    kept = op.Reshape(op.Greater(op.Slice(boxes, [2], [3], [1]), 0), op.Shape(best.scores))
-
-    shown = {"masks": masks, "boxes_xyxy": boxes, "valid": kept}
-    cut = op.ReduceSum(op.Reshape(cells.cut, op.shape(op.size(images, 0), -1)), [1], keepdims=0)
-    results = {**_trimmed(op, best, shown, (rows.original, columns.original)), "left_out": cut}
-    graph.outputs.clear()
-    for name, (kind, shape) in OUTPUTS.items():
-        made = op.Identity(results[name])
-        made.name, made.type, made.shape = name, ir.TensorType(ir.DataType[kind]), ir.Shape(shape)
-        graph.outputs.append(made)
-    graph.extend(op.nodes)
-    return model
+    return OnImages(model, images, rows, columns, plan, cores, raw)
 
 
 def _trimmed(op: Ops, best: Found, shown: dict[str, Value], size: tuple[Value, Value]) -> dict[str, Value]:

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from points2model import Predictor
+from points2model import Predictor, Prompter
 from tasks.common.config import Params
 from tests.tasks.conftest import ROOT
 
@@ -79,6 +79,72 @@ def test_a_verified_file_that_runs_without_torch(here: Path, tmp_path: Path) -> 
     script = [sys.executable, str(ROOT / "examples/onnx_instances.py"), "model.onnx"]
     done = subprocess.run([*script, str(tmp_path / "photo.png"), str(tmp_path / "found.png")], check=True)
     assert done.returncode == 0 and cv2.imread(str(tmp_path / "found.png")).shape == (50, 70, 3)
+
+
+def clicks(*options: str, out: str) -> tuple[int, str]:
+    return export("--clicks", "--refiner", "workspace/refiner", *options, out=out)
+
+
+def test_masks_at_clicks_without_torch(here: Path, tmp_path: Path) -> None:
+    code, output = clicks(out="tool")
+    assert code == 0, output
+    assert "verified on 6 images with" in output
+    facts = onnxruntime.InferenceSession("tool/clicks.onnx").get_modelmeta().custom_metadata_map
+    refiner = (here / "workspace/refiner/model.safetensors").read_bytes()
+    assert facts["refiner_sha256"] == hashlib.sha256(refiner).hexdigest() and facts["kind"] == "clicks"
+    assert json.loads(facts["verification"])["clicks"] > 6 and "prompt" in facts
+
+    pixels = np.random.default_rng(1).integers(0, 255, (50, 70, 3), np.uint8)
+    photo = str(tmp_path / "photo.png")
+    cv2.imwrite(photo, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    places = [(10.5, 20.25), (69.9, 49.9), (30.0, 30.0)]
+    code_of_example = (
+        "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1])\n"
+        "import onnx_clicks as e, json, cv2\n"
+        "tool = e.ClickTool('tool'); tool.set_image(cv2.imread(sys.argv[2])[:, :, ::-1])\n"
+        "masks, scores = tool.draw([(*one, tool.classes[1]) for one in json.loads(sys.argv[3])])\n"
+        "print(json.dumps([masks.sum((1, 2)).tolist(), scores.tolist(), tool.classes]))\n"
+    )
+    command = [sys.executable, "-c", code_of_example, str(ROOT / "examples"), photo, json.dumps(places)]
+    areas, scores, classes = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    prompter = Prompter.load("workspace/teacher", refiner="workspace/refiner", device="cpu")
+    prompter.set_image(pixels)
+    for area, score, place in zip(areas, scores, places, strict=True):
+        expected = prompter.predict([place], classes[1])
+        assert abs(area - int(expected.masks.sum())) <= 3 and abs(score - float(expected.scores[0])) < 1e-4
+    script = [sys.executable, str(ROOT / "examples/onnx_clicks.py"), "tool", photo, "30", "30"]
+    subprocess.run([*script, classes[0], str(tmp_path / "mask.png")], check=True)
+    assert cv2.imread(str(tmp_path / "mask.png")).shape == (50, 70, 3)
+    wrong = subprocess.run([*script, "unicorn", "x.png"], check=False, capture_output=True, text=True)
+    assert wrong.returncode == 1 and "unicorn: found no such class" in wrong.stderr
+
+
+def test_files_that_draw_other_masks_are_not_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.export import clicks as module
+
+    init = module.ClickMasks.__init__
+
+    def other(self: Any, config: Any, prompt: Any, *rest: Any) -> None:
+        init(self, config, prompt.model_copy(update={"mask_threshold": 0.3, "small_area": 0.0}), *rest)
+
+    monkeypatch.setattr(module.ClickMasks, "__init__", other)
+    code, output = clicks(out="other")
+    assert code == 1 and "the files draw" in output and not (here / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--raw"], "neither with --raw"),
+        (["--opset", "17"], "found 17, expected 18 to 20"),
+        (["--workspace", "elsewhere"], "--no-verify"),
+        (["--out", "workspace"], "aren't from an export"),
+    ],
+)
+def test_what_can_t_be_exported_for_clicks(here: Path, options: list[str], text: str) -> None:
+    code, output = clicks(*options, out="never")
+    assert code == 1 and text in " ".join(output.split())
+    assert not (here / "never").exists()
 
 
 def test_the_network_alone(here: Path) -> None:
