@@ -1,4 +1,4 @@
-"""`points2model budget` in a tiny project: the price, a kill, the rest, and nothing changed but its own folder."""
+"""Trainings on parts of a tiny project: the price, a kill, the rest, and nothing changed but their own folder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from flows.dvc.environment import environment
 from flows.dvc.repo import DvcRepo
-from flows.project.budget import STAGES, prepare
+from flows.project.budget import STAGES, measured, prepare, price, train
 from flows.project.create import new_project
-from tasks.budget.record import read_budget
+from tasks.budget.costs import MASK
 from tasks.common.config import load_params
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
@@ -86,45 +85,53 @@ def test_the_parts_are_projects_with_the_cache(root: Path, monkeypatch: pytest.M
     assert DvcRepo(Path()).all_done(["ingest", "import_points"])  # the folders are none of the project's
 
 
-@pytest.mark.slow
-def test_killed_resumed_and_measured(root: Path) -> None:
+@pytest.mark.slow  # a dozen stages, each a process
+@pytest.mark.timeout(1800)
+def test_killed_resumed_and_measured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two of the six parts, which share the teacher."""
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     before = files(root)
-    done = subprocess.run(
-        [*COMMAND, "--price", "--json"], cwd=root, env=own(root), capture_output=True, check=True
+    first, second = (
+        root / f"workspace/runs/budget/masks25-clicks{share}-seed0/workspace" for share in (50, 100)
     )
-    price: dict[str, Any] = json.loads(done.stdout)
-    assert price["parts"] == 6 and 0 < price["seconds"] < 3600
-    assert files(root) == before
-    first = root / "workspace/runs/budget/masks25-clicks50-seed0"
     child = subprocess.Popen(COMMAND, cwd=root, env=own(root), stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 600
-    while not (first / "workspace/teacher/model.safetensors").exists():
-        assert child.poll() is None and time.monotonic() < end
+    while not list((first / "runs/train_teacher/resume").rglob("*.json")):
+        assert child.poll() is None
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    done = subprocess.run(
-        [*COMMAND, "--json"], cwd=root, env=own(root), capture_output=True, text=True, check=False
+    plan = prepare(Path(), 4, 1)
+    assert len(plan.left) == 6
+    lines: list[str] = []
+    train(plan._replace(left=plan.left[:2]), lambda name, line: lines.append(f"{name} {line}"))
+    assert any("train_teacher" in line and "cached" in line for line in lines if "clicks100" in line)
+    again = prepare(Path(), 4, 1)
+    assert again.left == plan.left[2:]
+    assert files(root) == before  # neither the workspace nor the registry
+    models = [(folder / "teacher/model.safetensors").read_bytes() for folder in (first, second)]
+    assert models[0] == models[1]
+    parts = dict(list(plan.parts.items())[:2])
+    found = measured(plan._replace(parts=parts))
+    for run, folder in zip(found.runs, (first, second), strict=True):
+        metrics = json.loads((folder / "evaluation/metrics.json").read_text())
+        assert pytest.approx(metrics["student"]["AP"], abs=1e-3) == run.AP
+    assert [run.click_images for run in found.runs] == [7, 14]
+    assert found.finished is None and found.mask == MASK and found.steps["student"] == 4
+
+
+def test_the_price_counts_a_shared_teacher_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    plan = prepare(Path(), 4, 1)
+    left = list(plan.parts)
+    one, two, all_six = (price(plan._replace(left=some)) for some in (left[5:], left[4:], left))
+    assert (one.parts, two.parts, all_six.parts) == (1, 2, 6)
+    # Of three timings, so only roughly equal.
+    assert (
+        one.seconds["train_teacher"] == 0.0
+    )  # the other part with all masks, which isn't left, has trained it
+    assert (
+        two.seconds["train_teacher"] > 0
+        and all_six.seconds["train_teacher"] > 1.2 * two.seconds["train_teacher"]
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [run["mask_share"] for run in found["runs"]] == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
-    assert {batch["kind"] for batch in found["next"]} == {"masks", "clicks"}
-    (kept,) = read_budget(root / "registry").measurements
-    assert [run.AP for run in kept.runs] == [run["AP"] for run in found["runs"]]
-    after = files(root)
-    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} <= {
-        "registry/budget.json"
-    }
-    # Parts of equal masks share a teacher, from DVC's cache; and all is finished.
-    teachers = [
-        (
-            root / f"workspace/runs/budget/masks25-clicks{clicks}-seed0/workspace/teacher/model.safetensors"
-        ).read_bytes()
-        for clicks in (50, 100)
-    ]
-    assert teachers[0] == teachers[1]
-    again = subprocess.run(
-        [*COMMAND, "--price", "--json"], cwd=root, env=own(root), capture_output=True, check=True
-    )
-    assert json.loads(again.stdout) == {"parts": 0, "seconds": 0, "by_stage": {}}
+    assert price(plan._replace(left=[])).total == 0
