@@ -165,7 +165,8 @@ def short_params(values: Mapping[str, Any], steps: int, seed: int, root: Path) -
     """Params for the trainings on parts: as in the project, but short, and from the same start for all parts.
 
     The student trains for `steps`; teacher and refiner for the same share of their steps. Step numbers of the schedules
-    move with them. A student that would start from the promoted model starts from scratch: that model saw all data.
+    move with them. A student that would start from the promoted model starts from scratch: that model saw all data. No
+    tracker shows these trainings.
 
     Args:
         values: the content of params.yaml.
@@ -180,6 +181,7 @@ def short_params(values: Mapping[str, Any], steps: int, seed: int, root: Path) -
     if found["student"]["start"] == "promoted":
         found["student"]["start"] = "scratch"
     found["seed"] = seed
+    found["runtime"] = found["runtime"] | {"trackers": []}
     for section in ("teacher", "student"):
         found[section]["checkpoint"] = _absolute(found[section].get("checkpoint"), root)
     net = dict(found["refiner"]["net"])

@@ -130,6 +130,7 @@ def test_short_params_are_params(tmp_path: Path) -> None:
     recipe["teacher"] |= {"steps": 1200, "warmup_steps": 120, "milestones": [400, 0.8]}
     recipe["student"] |= {"steps": 1000, "start": "promoted", "schedule": "step", "decay_at": [600, 900]}
     recipe["refiner"] |= {"steps": 400}
+    recipe["runtime"]["trackers"] = ["mlflow"]
     (tmp_path / "own.safetensors").touch()
     recipe["model"]["backbone"]["weights"] = "own.safetensors"
     before = yaml.safe_dump(recipe)
@@ -140,4 +141,5 @@ def test_short_params_are_params(tmp_path: Path) -> None:
     assert (params.teacher.steps, params.refiner.steps, params.student.steps) == (120, 40, 100)
     assert (params.teacher.warmup_steps, list(params.teacher.milestones)) == (12, [40, 96])
     assert list(params.student.decay_at) == [60, 90]
+    assert params.runtime.trackers == ()
     assert params.model["backbone"]["weights"] == str(tmp_path / "own.safetensors")
