@@ -23,7 +23,9 @@ from tasks.common.config import load_params
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
-COMMAND = [sys.executable, "-P", "-m", "flows.cli", "budget", "--yes", "--steps", "4"]
+STEPS = 40
+"""Several states of a training are written, so that it can be killed between them."""
+COMMAND = [sys.executable, "-P", "-m", "flows.cli", "budget", "--yes", "--steps", str(STEPS)]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_tables_that_are_stale_are_refused(root: Path, monkeypatch: pytest.Monke
     Path("params.yaml").write_text(text.replace("crowd: keep", "crowd: objects"))
     try:
         with pytest.raises(TaskError, match="points2model run --target import_points"):
-            prepare(Path(), 4, 1)
+            prepare(Path(), STEPS, 1)
     finally:
         Path("params.yaml").write_text(text)
     assert not Path("workspace/runs/budget/masks25-clicks50-seed0").exists()
@@ -96,17 +98,18 @@ def test_killed_resumed_and_measured(root: Path, monkeypatch: pytest.MonkeyPatch
         root / f"workspace/runs/budget/masks25-clicks{share}-seed0/workspace" for share in (50, 100)
     )
     child = subprocess.Popen(COMMAND, cwd=root, env=own(root), stdout=subprocess.DEVNULL)
-    while not list((first / "runs/train_teacher/resume").rglob("*.json")):
+    while not any((first / "runs/train_teacher/resume").rglob("state_*.json")):
         assert child.poll() is None
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    plan = prepare(Path(), 4, 1)
+    plan = prepare(Path(), STEPS, 1)
     assert len(plan.left) == 6
     lines: list[str] = []
     train(plan._replace(left=plan.left[:2]), lambda name, line: lines.append(f"{name} {line}"))
+    assert any("resuming after step" in line for line in lines if "clicks50" in line)
     assert any("train_teacher" in line and "cached" in line for line in lines if "clicks100" in line)
-    again = prepare(Path(), 4, 1)
+    again = prepare(Path(), STEPS, 1)
     assert again.left == plan.left[2:]
     assert files(root) == before  # neither the workspace nor the registry
     models = [(folder / "teacher/model.safetensors").read_bytes() for folder in (first, second)]
@@ -117,12 +120,12 @@ def test_killed_resumed_and_measured(root: Path, monkeypatch: pytest.MonkeyPatch
         metrics = json.loads((folder / "evaluation/metrics.json").read_text())
         assert pytest.approx(metrics["student"]["AP"], abs=1e-3) == run.AP
     assert [run.click_images for run in found.runs] == [7, 14]
-    assert found.finished is None and found.mask == MASK and found.steps["student"] == 4
+    assert found.finished is None and found.mask == MASK and found.steps["student"] == STEPS
 
 
 def test_the_price_counts_a_shared_teacher_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    plan = prepare(Path(), 4, 1)
+    plan = prepare(Path(), STEPS, 1)
     left = list(plan.parts)
     one, two, all_six = (price(plan._replace(left=some)) for some in (left[5:], left[4:], left))
     assert (one.parts, two.parts, all_six.parts) == (1, 2, 6)
