@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tasks.common.config import Params, TrackerConfig, load_params
 from tasks.common.tracking.journal import Runs
 from tasks.common.tracking.senders import Senders
 from tasks.promotion.baseline import folder_hash
+from tests.full_disk import on_own_disk
 from tests.mlflow_server import MlflowServer
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
@@ -421,3 +423,28 @@ def test_a_stage_that_is_killed_goes_on_in_the_same_run(
     ]
     raw = (next(Runs(tmp_path / "workspace/runs/tracking").root.glob("*/events.jsonl"))).read_text()
     assert len(re.findall('"curve"', raw)) > 40  # steps that were computed twice
+
+
+def test_a_full_disk_is_a_warning_for_each(line: tuple[Path, Params], tmp_path: Path) -> None:
+    """That of W&B's and TensorBoard's folder; a real one. Each is warned of once."""
+    trackers = ({"name": "wandb", "to": "full"}, {"name": "tensorboard", "to": "full/board"})
+    start_project(line[0], tmp_path, *trackers)
+    (tmp_path / "full").mkdir()
+    script = """
+        from pathlib import Path
+        from tasks.common import tracking
+        from tasks.common.config import load_params
+        with tracking.stage("train_teacher", load_params(), Path("workspace")):
+            for step in range(1, 400):
+                row = {"step": step, "loss": 1 / step}
+                tracking.log(Path("workspace/runs/train_teacher"), "key", row, 4)
+        """
+    (tmp_path / "stage.py").write_text(textwrap.dedent(script))
+    done = on_own_disk(
+        tmp_path / "full", "size=16k", f"'{sys.executable}' stage.py", tmp_path,
+        os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = sorted(one for one in done.stderr.splitlines() if one.startswith("tracking:"))
+    assert [one.split(" (")[0] for one in lines] == ["tracking: tensorboard", "tracking: wandb"]
+    assert all("No space left on device. The run goes on" in one for one in lines)
