@@ -34,6 +34,7 @@ Place = tuple[str, str]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _LOGS = {"log", "logger", "logging", "tracking", "warnings"}
+"""Names whose methods log; `tracking.log` shows losses in trackers (tasks/common/tracking)."""
 _LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log", "warn"}
 _EFFECTS = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
 _ERROR = re.compile(r"\w*(Error|Exception)$")

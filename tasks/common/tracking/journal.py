@@ -82,6 +82,10 @@ class Journal:
         finally:
             os.close(file)
 
+    def size(self) -> int:
+        """In bytes; 0 if there is no event yet."""
+        return self._file.stat().st_size if self._file.exists() else 0
+
     def events(self) -> list[Event]:
         """All events, in order. The later ones of a step that a resumed training repeated are left out, and so are
         lines that a kill cut off. It only ever grows at its end."""

@@ -59,6 +59,7 @@ class Sender:
         self._lock: IO[str] | None = None
         self._backend: tuple[str, Backend] | None = None
         self._pause, self._next_try = 0.0, 0.0
+        self._sent_up_to = ("", 0)  # the current run and the size of its journal, at the last success
 
     def work(self, stdin: IO[str]) -> None:
         """Sends until the input ends, and then the rest."""
@@ -73,20 +74,26 @@ class Sender:
                 self._backend[1].close()
 
     def send(self, last: bool, killed: bool = False) -> None:
-        """Sends what is new in the current run, and what earlier ones lack. Never raises; warns of the first error."""
+        """Sends what is new in the current run, and in the end what earlier ones lack.
+
+        It never raises, and warns of the first error.
+        """
         if not self._alone():
             return
         current = self.runs.current()
-        state: dict[str, Any] = {}
         if current is None:
             return
+        here = current.folder.name, current.size()
+        if here == self._sent_up_to and not last:
+            return
         try:
-            for journal in self._unsent(current):
-                state = _read(journal.folder / f"{self.state_name}.json")
-                self._send(journal, state, last)
+            for journal in self._unsent(current) if last else [current]:
+                self._send(journal, self._state(journal), last)
             if killed:
-                self._of(current, state).send([Event("status", time.time(), "killed")], current.events())
-            self._pause = 0.0
+                self._of(current, self._state(current)).send(
+                    [Event("status", time.time(), "killed")], current.events()
+                )
+            self._pause, self._sent_up_to = 0.0, here
         except UnusableError as error:
             self._warn(current, str(error))
             os._exit(0)  # not the package's own clean-up, which may wait for its server
@@ -99,6 +106,9 @@ class Sender:
                 f"{cause(error)}. The run goes on; what is missing there lies in workspace/runs/tracking and is sent "
                 "when it works again. `points2model doctor` checks it",
             )
+
+    def _state(self, journal: Journal) -> dict[str, Any]:
+        return _read(journal.folder / f"{self.state_name}.json")
 
     def _alone(self) -> bool:
         """Whether no process of another stage sends to this tracker."""
@@ -166,7 +176,7 @@ class Sender:
 
     def _warn(self, run: Journal, text: str) -> None:
         """Once for each run."""
-        state = _read(run.folder / f"{self.state_name}.json")
+        state = self._state(run)
         if state.get("warned"):
             return
         with contextlib.suppress(OSError):  # a full disk may be the cause
