@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from data.tables import Split
-from models.checkpoint import build_model, load_teacher
+from models.checkpoint import build_model, load_detector, load_teacher
 from models.config import PromptConfig
 from models.inference.coarse_masks import rough_masks
 from models.inference.tiles import forward_tiled
@@ -47,7 +47,7 @@ def ap(model: str, params: Params) -> dict[str, float | None]:
     device = set_up(params.runtime, params.threads)
     val = Split.open(WORKSPACE / "dataset" / "val")
     finder = Finder(
-        load_teacher(WORKSPACE / model, device), val, size=params.input, inference=config.inference,
+        load_detector(WORKSPACE / model, device), val, size=params.input, inference=config.inference,
         batch_size=config.batch_size, device=device, workers=0, name=model,
     )  # fmt: skip
     with Bar(f"predict with {model}", len(val), "image") as bar:

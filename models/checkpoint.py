@@ -1,7 +1,7 @@
 """Checkpoints: a folder of model.safetensors and model.json. Reading one never executes code.
 
-model.json: {"format": 1, "kind": "solov2" | "refinenet", "config": {...}, "categories": [{"id", "name"}, ...]} and
-further keys. Contiguous class i is categories[i]; the table is sorted by id.
+model.json: {"format": 1, "kind": ..., "config": {...}, "categories": [{"id", "name"}, ...]} and further keys; kinds are
+solov2, refinenet, mask2former, eomt. Contiguous class i is categories[i]; the table is sorted by id.
 """
 
 import json
@@ -19,6 +19,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.config import InferenceConfig, RefineNetConfig, SOLOv2Config
+from models.hub import FolderError
+from models.inference.detector import Detector
+from models.queries.config import QueryConfig
+from models.queries.network import QueryNetwork
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
 from models.weights import (
@@ -59,7 +63,7 @@ class _Meta(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     format: Literal[1]
-    kind: Literal["solov2", "refinenet"]
+    kind: Literal["solov2", "refinenet", "mask2former", "eomt"]
     config: dict[str, Any]
     categories: Annotated[list[_Category], Field(min_length=1, max_length=MAX_CLASSES)]
     inference: InferenceConfig | None = None
@@ -198,8 +202,13 @@ def _short(value: Any) -> str:
         return "a number without end"
 
 
-def _config(meta: dict[str, Any]) -> SOLOv2Config | RefineNetConfig:
+_QUERIES = ("mask2former", "eomt")
+
+
+def _config(meta: dict[str, Any]) -> SOLOv2Config | RefineNetConfig | QueryConfig:
     config = dict(meta["config"])
+    if meta.get("kind") in _QUERIES:
+        return QueryConfig.model_validate(config)
     if isinstance(config.get("backbone"), dict):
         # The initial weights of the training aren't needed, and may not exist any more.
         config["backbone"] = {**config["backbone"], "weights": None}
@@ -207,8 +216,17 @@ def _config(meta: dict[str, Any]) -> SOLOv2Config | RefineNetConfig:
     return kind.model_validate(config)
 
 
-def _network(meta: dict[str, Any]) -> SOLOv2 | MaskRefineNet:
+def kind_of(config: SOLOv2Config | RefineNetConfig | QueryConfig) -> str:
+    """The `kind` of a checkpoint with this config."""
+    if isinstance(config, QueryConfig):
+        return config.name
+    return "solov2" if isinstance(config, SOLOv2Config) else "refinenet"
+
+
+def _network(meta: dict[str, Any]) -> Detector | MaskRefineNet:
     config = _config(meta)
+    if isinstance(config, QueryConfig):
+        return QueryNetwork(config, len(meta["categories"]))
     if isinstance(config, SOLOv2Config):
         return SOLOv2(config, len(meta["categories"]))
     return MaskRefineNet(config)
@@ -224,6 +242,8 @@ def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str,
     path = Path(directory) / WEIGHTS
     try:
         shapes = shapes_of(partial(_network, meta))
+    except FolderError as error:  # of transformers
+        raise CheckpointError(f"{Path(directory) / META}: {error}") from None
     except (ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{Path(directory) / META}: its config gives no network: {error}") from None
     try:
@@ -241,7 +261,7 @@ def load_checkpoint(directory: str | Path) -> tuple[dict[str, Tensor], dict[str,
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, meta
 
 
-def build_model(directory: str | Path) -> SOLOv2 | MaskRefineNet:
+def build_model(directory: str | Path) -> Detector | MaskRefineNet:
     """The network of a checkpoint folder on the CPU, in eval mode, with `.categories` [{"id", "name"}, ...].
 
     Raises CheckpointError; see `load_checkpoint`.
@@ -253,6 +273,20 @@ def build_model(directory: str | Path) -> SOLOv2 | MaskRefineNet:
     return model.eval().requires_grad_(False)
 
 
+def load_detector(folder: str | Path, device: torch.device) -> Detector:
+    """The checkpoint of a network that finds instances, in eval mode on the device.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`; or it is a refiner's.
+    """
+    model = build_model(folder)
+    if not isinstance(model, Detector):
+        raise CheckpointError(
+            f"{folder}: found a {type(model).__name__}, expected a SOLOv2 checkpoint, or that of another student"
+        )
+    return model.to(device)
+
+
 def load_teacher(folder: str | Path, device: torch.device) -> SOLOv2:
     """A SOLOv2 checkpoint in eval mode on the device.
 
@@ -261,5 +295,6 @@ def load_teacher(folder: str | Path, device: torch.device) -> SOLOv2:
     """
     model = build_model(folder)
     if not isinstance(model, SOLOv2):
-        raise CheckpointError(f"{folder}: found a {type(model).__name__}, expected a SOLOv2 checkpoint")
+        kind = model.config.name if isinstance(model, QueryNetwork) else type(model).__name__
+        raise CheckpointError(f"{folder}: found a {kind}, expected a SOLOv2 checkpoint")
     return model.to(device)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from data.errors import DataError
-from models.checkpoint import load_teacher
+from models.checkpoint import load_detector
 from models.config import InferenceConfig
-from models.inference.tiles import forward_tiled, predict
+from models.inference.detector import Detector, detect
 from models.masks.boxes import mask_boxes
-from models.solov2.network import SOLOv2
 from points2model.images import pixels_of
 from points2model.instances import Instances
 from tasks.common.config import InputConfig
@@ -38,7 +37,7 @@ class Predictor:
     """
 
     def __init__(
-        self, network: SOLOv2, size: InputConfig, inference: InferenceConfig, min_score: float
+        self, network: Detector, size: InputConfig, inference: InferenceConfig, min_score: float
     ) -> None:
         """Use `load`."""
         self.min_score = min_score
@@ -71,7 +70,7 @@ class Predictor:
         inference = source.inference(params)
         chosen = chosen_min_score(source.folder)
         least = USUAL_MIN_SCORE if chosen is None else chosen
-        return cls(load_teacher(source.folder, resolve_device(device)), source.size, inference, least)
+        return cls(load_detector(source.folder, resolve_device(device)), source.size, inference, least)
 
     @overload
     def __call__(
@@ -154,13 +153,13 @@ class Predictor:
     @torch.inference_mode()
     def _forward(self, images: list[InputImage], min_score: float | None) -> list[Instances]:
         batch = stack(list(range(len(images))), images)
-        outputs = forward_tiled(
-            self._network, batch.images.to(self._device), batch.content_sizes, self._size.tile
-        )
+        found_in = detect(
+            self._network, batch.images.to(self._device), batch.content_sizes, self._size.tile, self._inference,
+            [batch.sizes(n) for n in range(len(images))],
+        )  # fmt: skip
         least = self.min_score if min_score is None else min_score
         made = []
-        for n in range(len(images)):
-            found = predict(outputs, n, self._inference, batch.sizes(n))
+        for found in found_in:
             kept = (found.scores >= least) & found.masks.flatten(1).any(1)
             made.append(as_instances(found.masks[kept], found.scores[kept], found.labels[kept], self.names))
         return made

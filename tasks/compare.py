@@ -25,12 +25,10 @@ import torch
 
 from data.storage import atomic_dir, discard_partials
 from data.tables import PREDICTIONS, Category, Split, read_parquet
-from models.checkpoint import build_model, load_meta
-from models.solov2.network import SOLOv2
+from models.checkpoint import load_detector, load_meta
 from tasks.common import processes
 from tasks.common.config import Params, model_input
 from tasks.common.device import hardware, set_up
-from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
 from tasks.common.stage_main import fingerprint, read_json, run_folder, stage_main, write_json, write_manifest
 from tasks.inference.predict import Finder, Predictions, StoredPredictions
@@ -330,12 +328,10 @@ def _finder(
     folder: Path, version: str, classes: Classes, params: Params, val: Split, device: torch.device
 ) -> KnownFinder:
     """The older model with the image size that it was trained on and the current settings of section evaluate."""
-    model = build_model(folder)
-    if not isinstance(model, SOLOv2):
-        raise TaskError(f"{folder}: found a {type(model).__name__}, expected a SOLOv2")
+    model = load_detector(folder, device)
     model.categories = [row | {"id": id} for row, id in zip(model.categories, classes.ids, strict=True)]
     return KnownFinder(
-        model.to(device),
+        model,
         val,
         size=model_input(folder, load_meta(folder)),
         inference=params.evaluate.inference,

@@ -30,8 +30,7 @@ from data.decisions.store import AUDIT
 from data.storage import atomic_dir, discard_partials
 from data.tables import PSEUDO, Split, read_parquet, write_parquet
 from data.text import safe_cell
-from models.checkpoint import build_model
-from models.solov2.network import SOLOv2
+from models.checkpoint import load_detector
 from tasks.common import processes
 from tasks.common.config import Params
 from tasks.common.device import hardware, set_up
@@ -213,11 +212,7 @@ def _scratch(name: str, params: Params, workspace: Path, val: Split, machine: st
 
 def _finder(name: str, params: Params, workspace: Path, val: Split, device: torch.device) -> Finder:
     folder = workspace / name
-    model = build_model(folder)
-    if not isinstance(model, SOLOv2):
-        raise TaskError(
-            f"{folder}: found a {type(model).__name__}, expected a SOLOv2; run `dvc repro train_{name}`"
-        )
+    model = load_detector(folder, device)
     classes = [{"id": category.id, "name": category.name} for category in val.categories]
     if model.categories != classes:
         raise TaskError(
@@ -225,7 +220,7 @@ def _finder(name: str, params: Params, workspace: Path, val: Split, device: torc
             f"run `dvc repro train_{name}`"
         )
     return Finder(
-        model.to(device),
+        model,
         val,
         size=params.input,
         inference=params.evaluate.inference,

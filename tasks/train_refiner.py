@@ -112,7 +112,7 @@ def _write(
     with atomic_dir(workspace / "refiner") as folder:
         write_gate(folder, gate)
         write_training(
-            folder, job, params, "refinenet", params.refiner.net, strong, {"": best.state_dict()}, counts,
+            folder, job, params, params.refiner.net, strong, {"": best.state_dict()}, counts,
             backbone_weights, step=gate.step,
         )  # fmt: skip
     job.states.clear()

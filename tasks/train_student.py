@@ -1,4 +1,7 @@
-"""Trains the student, a SOLOv2, on strong images with their masks and weak images with their pseudo masks."""
+"""Trains the student on strong images with their masks and weak images with their pseudo masks.
+
+It is a SOLOv2, or a network of transformers (`student.network`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from tasks.intake.decisions import read_reviewed
 from tasks.promotion.baseline import checked_model, read_start, registry_of
 from tasks.promotion.checkpoint_start import checked_checkpoint
 from tasks.train_rounds import STUDENT
-from tasks.training.detector import train_detector
+from tasks.training.detector import solov2_learner, train_detector
+from tasks.training.queries import query_learner
 from tasks.training.student_labels import with_pseudo_masks
 
 log = logging.getLogger(__name__)
@@ -91,6 +95,7 @@ def train(
         initial=before or _initial(params, workspace, earlier is not None),
         runs=runs,
         once=once,
+        make=solov2_learner if params.student.network is None else query_learner,
     )  # fmt: skip
 
 

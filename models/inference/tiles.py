@@ -83,24 +83,7 @@ def forward_tiled(
         outputs: RawOutputs = model(images, content_sizes)
         check_outputs(outputs.tensors)
         return outputs
-    height, width = images.shape[2:]
-    down, across = (starts(length, tile.side, tile.overlap) for length in (height, width))
-    places = [
-        (x, y, (x0, y0, x1, y1))
-        for y, (y0, y1) in zip(down, tile_core_ranges(down, tile.side), strict=True)
-        for x, (x0, x1) in zip(across, tile_core_ranges(across, tile.side), strict=True)
-    ]
-    pieces, sizes, origins = [], [], []
-    tiles: list[list[Tile]] = []
-    for image, (h, w) in zip(images, content_sizes, strict=True):
-        tiles.append([])
-        for x, y, core in places:
-            piece = image[:, y : y + tile.side, x : x + tile.side]
-            # In a small image: to the full size of a tile, as crops of small images are padded in training.
-            pieces.append(pad(piece, (0, tile.side - piece.shape[2], 0, tile.side - piece.shape[1])))
-            sizes.append((min(max(h - y, 0), tile.side), min(max(w - x, 0), tile.side)))
-            origins.append((float(x), float(y)))
-            tiles[-1].append(Tile(len(pieces) - 1, x, y, core))
+    pieces, sizes, origins, tiles = cut_tiles(images, content_sizes, tile)
     parts: list[RawOutputs] = [
         model(torch.stack(pieces[at:end]), sizes[at:end], origins[at:end])
         for at in range(0, len(pieces), TILES_AT_ONCE)
@@ -114,6 +97,41 @@ def forward_tiled(
     )
     check_outputs(outputs.tensors)
     return Tiled(outputs, tiles, tile.side, tile.side // outputs.mask_features.shape[-1])
+
+
+class CutTiles(NamedTuple):
+    """The tiles of a batch."""
+
+    pieces: list[Tensor]
+    """T of uint8 [3, side, side]"""
+    sizes: list[tuple[int, int]]
+    """T: (h, w) of their content"""
+    origins: list[tuple[float, float]]
+    """T: x, y of their top-left corners"""
+    tiles: list[list[Tile]]
+    """of each of the N images"""
+
+
+def cut_tiles(images: Tensor, content_sizes: list[tuple[int, int]], tile: TileConfig) -> CutTiles:
+    """The tiles of images [N, 3, H, W], whose content ends at (h, w)."""
+    height, width = images.shape[2:]
+    down, across = (starts(length, tile.side, tile.overlap) for length in (height, width))
+    places = [
+        (x, y, (x0, y0, x1, y1))
+        for y, (y0, y1) in zip(down, tile_core_ranges(down, tile.side), strict=True)
+        for x, (x0, x1) in zip(across, tile_core_ranges(across, tile.side), strict=True)
+    ]
+    cut = CutTiles([], [], [], [])
+    for image, (h, w) in zip(images, content_sizes, strict=True):
+        cut.tiles.append([])
+        for x, y, core in places:
+            piece = image[:, y : y + tile.side, x : x + tile.side]
+            # In a small image: to the full size of a tile, as crops of small images are padded in training.
+            cut.pieces.append(pad(piece, (0, tile.side - piece.shape[2], 0, tile.side - piece.shape[1])))
+            cut.sizes.append((min(max(h - y, 0), tile.side), min(max(w - x, 0), tile.side)))
+            cut.origins.append((float(x), float(y)))
+            cut.tiles[-1].append(Tile(len(cut.pieces) - 1, x, y, core))
+    return cut
 
 
 def prompt(
@@ -155,7 +173,7 @@ def prompt(
             outputs.outputs, tile.row, local, labels[mine], (outputs.side, outputs.side), config,
             None if further is None else _in_tile(further.take(mine), tile, outputs.side),
         )  # fmt: skip
-        _paste(canvas, mine, prompted.mask_prob, tile, outputs.stride)
+        paste(canvas, mine, prompted.mask_prob, tile, outputs.stride)
         rows.append(mine)
         parts.append(prompted[:-1])
     if not rows:
@@ -200,7 +218,7 @@ def _add_other_tiles(
         )  # fmt: skip
         maps = torch.zeros_like(found.mask_prob[mine])
         scale = (found.cut[mine] / prompted.cut)[:, None, None]
-        _paste(maps, rows, prompted.mask_prob * scale, tile, outputs.stride)
+        paste(maps, rows, prompted.mask_prob * scale, tile, outputs.stride)
         found.mask_prob[mine] = torch.maximum(found.mask_prob[mine], maps)
 
 
@@ -226,7 +244,7 @@ def predict(
     for at, tile in enumerate(outputs.tiles[n]):
         mine = (source[order] == at).nonzero()[:, 0]
         drawn = resize_boxed(local[order[mine]], of_tile, config.mask_threshold)
-        _paste(masks, mine, drawn.masks, tile, 1)
+        paste(masks, mine, drawn.masks, tile, 1)
         boxes[mine.cpu()] = drawn.boxes_xyxy + torch.tensor([tile.x, tile.y] * 2)
     height, width = sizes.content
     boxes = boxes.minimum(torch.tensor([width, height] * 2))
@@ -253,7 +271,7 @@ def _tile_candidates(
     canvas = torch.zeros(len(best), *(length // tiled.stride for length in input_size), device=scores.device)
     for at, tile in enumerate(tiled.tiles[n]):
         mine = (source == at).nonzero()[:, 0]
-        _paste(canvas, mine, local[mine], tile, tiled.stride)
+        paste(canvas, mine, local[mine], tile, tiled.stride)
     return Candidates(scores[best], labels, canvas), source, local
 
 
@@ -263,7 +281,7 @@ def _inside(points: Tensor, box_xyxy: tuple[float, float, float, float]) -> Tens
     return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 
 
-def _paste(canvas: Tensor, rows: Tensor, maps: Tensor, tile: Tile, stride: int) -> None:
+def paste(canvas: Tensor, rows: Tensor, maps: Tensor, tile: Tile, stride: int) -> None:
     """Pastes maps [k, s, s] of a tile into rows of the canvas [K, h, w]; what is outside the canvas is padding."""
     top, left = tile.y // stride, tile.x // stride
     h, w = min(maps.shape[1], canvas.shape[1] - top), min(maps.shape[2], canvas.shape[2] - left)

@@ -22,6 +22,7 @@ from tasks.doctor.finding import Diagnosis
 from tasks.doctor.proposers import check_proposers
 from tasks.doctor.registry import check_registry
 from tasks.doctor.starts import check_starts
+from tasks.doctor.students import check_students
 from tasks.doctor.trackers import check_trackers
 from tasks.doctor.weights import check_weights, exists
 from tasks.reporting.graph import stage_reads
@@ -56,6 +57,7 @@ def check_setup(params: Params, root: Path, workspace: Path, diagnosis: Diagnosi
     check_weights(params, root, diagnosis)
     check_starts(params, root, diagnosis)
     check_proposers(params, root, diagnosis)
+    check_students(params, root, diagnosis)
     _device(params, diagnosis)
     _launcher(params, root, diagnosis)
     _ray(params, diagnosis)

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from data.tables import Split
-from models.checkpoint import build_model
-from models.solov2.network import SOLOv2
+from models.checkpoint import load_detector
 from tasks.common.config import Params
 from tasks.common.device import set_up
 from tasks.common.progress import Bar
@@ -88,7 +87,7 @@ class RayFinder:
 
 
 def ray_finder(name: str, params: Params, workspace: Path, split: Split) -> RayFinder:
-    """With the network in the folder `name` of the workspace, which is a SOLOv2 of the split's classes."""
+    """With the network in the folder `name` of the workspace, which is one of the split's classes."""
     files = {file: workspace / name / file for file in ("model.safetensors", "model.json")}
     job = Job("evaluate", params, partial(_load, name), _work, files)
     return RayFinder(job, split, source_of(params))
@@ -96,11 +95,8 @@ def ray_finder(name: str, params: Params, workspace: Path, split: Split) -> RayF
 
 def _load(name: str, params: Params, folder: Path) -> MakeFinder:
     device = set_up(params.runtime, params.threads)
-    model = build_model(folder)
-    if not isinstance(model, SOLOv2):
-        raise AssertionError(f"{name} is a {type(model).__name__}")
     return partial(
-        Finder, model.to(device), size=params.input, inference=params.evaluate.inference,
+        Finder, load_detector(folder, device), size=params.input, inference=params.evaluate.inference,
         batch_size=params.evaluate.batch_size, device=device, workers=0, name=name,
         threads=max(1, params.runtime.workers),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Instances that a trained SOLOv2 finds in the images of a split, without points, in parts.
+"""Instances that a trained network finds in the images of a split, without points, in parts.
 
 Parts are Parquet files of some hundred images each, in a folder of the run. A killed step continues after the finished
 parts, and processes divide them between each other. A part's content doesn't depend on the process.
@@ -22,8 +22,7 @@ from data.masks import rle as mask_codec
 from data.masks.rle import encode_many
 from data.tables import PREDICTIONS, Split, read_parquet, write_parquet
 from models.config import InferenceConfig
-from models.inference.tiles import forward_tiled, predict
-from models.solov2.network import SOLOv2
+from models.inference.detector import Detector, detect
 from tasks.common import processes
 from tasks.common.config import InputConfig
 from tasks.common.errors import TaskError
@@ -51,7 +50,7 @@ class Finder:
         threads: threads that read images, in place of the workers.
     """
 
-    model: SOLOv2
+    model: Detector
     split: Split
     size: InputConfig
     inference: InferenceConfig
@@ -108,9 +107,9 @@ class Finder:
     @torch.inference_mode()
     def _batch(self, batch: ImageBatch, image_ids: Sequence[int]) -> Iterator[Job]:
         images = batch.images.to(self.device, non_blocking=True)
-        outputs = forward_tiled(self.model, images, batch.content_sizes, self.size.tile)
-        for n in range(len(batch.originals)):
-            found = predict(outputs, n, self.inference, batch.sizes(n))
+        sizes = [batch.sizes(n) for n in range(len(batch.originals))]
+        found_in = detect(self.model, images, batch.content_sizes, self.size.tile, self.inference, sizes)
+        for n, found in enumerate(found_in):
             classes = [self.model.categories[label]["id"] for label in found.labels.tolist()]
             yield (
                 found.masks.nbytes,

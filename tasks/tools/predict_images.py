@@ -69,7 +69,7 @@ def predict_images(
 
     Args:
         images: files, folders of images, glob patterns, or s3://BUCKET/PREFIX; image_id is 1, 2, ... in this order.
-        model: a SOLOv2 checkpoint folder.
+        model: a checkpoint folder of a SOLOv2; without clicks and `compat`, also of another student.
         out: folder; its other files stay.
         compat: use the reference's conventions.
         points: clicks, in any format of import_points; None finds instances without them.
@@ -242,6 +242,11 @@ def _rules(model: Path, *, compat: bool, prompted: bool, params: Path | None) ->
     except CheckpointError as error:
         raise TaskError(str(error)) from None
     size = model_input(model, meta)
+    if meta["kind"] != "solov2" and (compat or prompted):
+        raise TaskError(
+            f"{model}: found a {meta['kind']} with {'--compat' if compat else '--points'}; expected a SOLOv2, such as "
+            "the teacher: no other network draws masks at clicks or has the reference's rules"
+        )
     own = None if meta.get("inference") is None else InferenceConfig.model_validate(meta["inference"])
     if compat:
         nms = (meta.get("imported") or {}).get("nms")

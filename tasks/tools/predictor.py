@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from torch import Tensor
 from data.masks import rle as mask_codec
 from data.masks.rle import encode_many
 from data.tables import Category
-from models.checkpoint import build_model
+from models.checkpoint import build_model, load_detector
 from models.config import InferenceConfig, PromptConfig
-from models.inference.tiles import Outputs, forward_tiled, predict
+from models.inference.detector import Detector, detect
+from models.inference.tiles import Outputs, forward_tiled
 from models.masks.resize import resize_masks
 from models.reference.compat import predict_as_reference, prompt_as_reference, rounded_points
 from models.reference.compat_refine import refine_as_reference
@@ -32,8 +33,6 @@ from tasks.labelling.proposer import draw
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.labelling.types import further_clicks
 from tasks.tools.predict_inputs import Rows
-
-Network = TypeVar("Network", SOLOv2, MaskRefineNet)
 
 Predicted = tuple[Rows, Rows]
 """Rows of results, and of what happened to each click."""
@@ -59,11 +58,11 @@ class Predictor:
 
     def __init__(self, model: Path, rules: Rules, refiner: Path | None, device: torch.device) -> None:
         self.rules, self.device = rules, device
-        self.network = _build(model, SOLOv2).to(device)
+        self.network = _load(model, device)
         self.tile = None if rules.compat else rules.size.tile
         self.refiner: GatedRefiner | None = None
         if refiner is not None:
-            network = _build(refiner, MaskRefineNet).to(device)
+            network = _refiner(refiner).to(device)
             self.refiner = GatedRefiner(network, read_gate(refiner), CROP_BATCH)
         self.categories = [Category(row["id"], row["name"]) for row in self.network.categories]
         self.class_of = {category.id: n for n, category in enumerate(self.categories)}
@@ -71,11 +70,12 @@ class Predictor:
     @torch.inference_mode()
     def find(self, image: ImageBatch) -> Job:
         """Instances of the only image of a batch, the best first: category_id, score, bbox, segmentation."""
-        outputs, inference, sizes = self._outputs(image), self.rules.inference, image.sizes(0)
-        if self.rules.mask_nms and isinstance(outputs, RawOutputs):
+        inference, sizes = self.rules.inference, image.sizes(0)
+        if self.rules.mask_nms and isinstance(outputs := self._outputs(image), RawOutputs):
             found = predict_as_reference(outputs, 0, inference, sizes)
         else:
-            found = predict(outputs, 0, inference, sizes)
+            images = image.images.to(self.device)
+            (found,) = detect(self.network, images, image.content_sizes, self.tile, inference, [sizes])
         scores = found.scores.tolist()
         rows = partial(_found_rows, self._ids(found.labels), scores, found.masks, found.boxes_xyxy)
         return found.masks.nbytes, rows
@@ -97,7 +97,7 @@ class Predictor:
         return self._draw(image, points, xy, labels, self.rules.prompt)
 
     def _draw(self, image: ImageBatch, points: Rows, xy: Tensor, labels: Tensor, prompt: PromptConfig) -> Job:
-        proposer = SOLOv2Proposer(self.network, prompt, self.tile, self.device)
+        proposer = SOLOv2Proposer(self._solov2, prompt, self.tile, self.device)
         (context,) = proposer.encode(image)
         further = further_clicks([point["further"] for point in points], self.device)
         drawn = draw(proposer, context, xy, labels, prompt, further=further)
@@ -137,19 +137,31 @@ class Predictor:
         return masks.nbytes, partial(_click_rows, ids, scores, masks, clicks, fates)
 
     def _outputs(self, image: ImageBatch) -> Outputs:
-        return forward_tiled(self.network, image.images.to(self.device), image.content_sizes, self.tile)
+        return forward_tiled(self._solov2, image.images.to(self.device), image.content_sizes, self.tile)
+
+    @property
+    def _solov2(self) -> SOLOv2:
+        assert isinstance(self.network, SOLOv2)  # `predict_images` refuses clicks and `compat` for others
+        return self.network
 
     def _ids(self, labels: Tensor) -> list[int]:
         return [self.categories[label].id for label in labels.tolist()]
 
 
-def _build(folder: Path, kind: type[Network]) -> Network:
+def _load(folder: Path, device: torch.device) -> Detector:
+    try:
+        return load_detector(folder, device)
+    except CheckpointError as error:
+        raise TaskError(str(error)) from None
+
+
+def _refiner(folder: Path) -> MaskRefineNet:
     try:
         network = build_model(folder)
     except CheckpointError as error:
         raise TaskError(str(error)) from None
-    if not isinstance(network, kind):
-        raise TaskError(f"{folder}: found a {type(network).__name__}, expected a {kind.__name__}")
+    if not isinstance(network, MaskRefineNet):
+        raise TaskError(f"{folder}: found a {type(network).__name__}, expected a MaskRefineNet")
     return network
 
 

@@ -1,10 +1,11 @@
-"""Training of a SOLOv2, used by train_teacher and train_student."""
+"""Training of a network that finds instances, used by train_teacher and train_student."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from data.tables import Split
 from models.checkpoint import META, WEIGHTS
 from models.config import SOLOv2Config
 from models.masks.geometry import inner_points
+from models.queries.config import QueryConfig
 from models.solov2.losses import Totals, solov2_loss
 from models.solov2.network import SOLOv2
 from models.solov2.targets import Targets, assign_targets, draw_pairs, keep_pairs
@@ -26,7 +28,7 @@ from tasks.common.config import DetectorTrainConfig, Params
 from tasks.common.device import set_up
 from tasks.common.stage_main import run_folder
 from tasks.training.holdout import write_held_out
-from tasks.training.loop import Job, Piece, read_milestone, train
+from tasks.training.loop import Job, Piece, Pieces, read_milestone, train
 from tasks.training.out_of_memory import section_of
 from tasks.training.setup import (
     StepBatch,
@@ -149,6 +151,42 @@ def _sampled(targets: list[Targets], limit: int | None, generator: torch.Generat
     return sampled
 
 
+class Learner(NamedTuple):
+    """A network to train."""
+
+    config: SOLOv2Config | QueryConfig
+    model: nn.Module
+    pieces: Pieces
+    weights: str | None
+    """the hash of its published weights; None without"""
+    settings: list[Any]
+    """what it depends on besides"""
+
+
+MakeLearner = Callable[
+    [str, Params, DetectorTrainConfig, Sequence[Split], Path | None, torch.device], Learner
+]
+"""From the stage, its training, its data, and the checkpoint to start from."""
+
+
+def solov2_learner(
+    stage: str, params: Params, training: DetectorTrainConfig, splits: Sequence[Split], initial: Path | None,
+    device: torch.device,
+) -> Learner:  # fmt: skip
+    """A SOLOv2; random weights are those of `params.seed`, the same for teacher and student.
+
+    Raises:
+        TaskError: `initial` is another network, or published weights don't fit.
+    """
+    config = params.detector(training)
+    names = [category.name for category in splits[0].categories]
+    model, weights = new_network("model", config.backbone, lambda: SOLOv2(config, len(names)))
+    if initial is not None:
+        start_from(stage, model, initial, names)
+    pieces = detector_pieces(config, device, training, params.seed)
+    return Learner(config, model, pieces, weights, [params.model])
+
+
 def train_detector(
     stage: str,
     params: Params,
@@ -163,6 +201,7 @@ def train_detector(
     initial: Path | None = None,
     runs: Path | None = None,
     once: bool = False,
+    make: MakeLearner = solov2_learner,
 ) -> None:
     """Trains and writes `out`: checkpoint, milestones, log, manifest.
 
@@ -170,32 +209,28 @@ def train_detector(
         held_out: ids of images that are excluded from training and listed in held_out.json; None writes no such file.
         first_share: fraction of each batch from the first split; None: all images are drawn equally often.
         first_end: fraction of the steps, at the end, with images of the first split alone.
-        initial: the checkpoint to start from (tasks/training/start.py); None: random weights by `params.seed`, the same
-            for teacher and student.
+        initial: the checkpoint to start from (tasks/training/start.py); None: random or published weights.
         runs: the folder of what an interrupted run resumes from; None: workspace/runs/STAGE.
         once: if the same training wrote `out` before, it isn't run again.
+        make: makes the network.
 
     Raises:
-        TaskError: `initial` is another network, or published weights don't fit; see also `loop.train`.
+        TaskError: see `make`, and `loop.train`.
     """
     leave_out = held_out or frozenset()
     device = set_up(params.runtime, params.threads, params.seed)
-    config = params.detector(training)
-    categories = splits[0].categories
-    model, weights = new_network("model", config.backbone, lambda: SOLOv2(config, len(categories)))
-    if initial is not None:
-        start_from(stage, model, initial, [category.name for category in categories])
+    learner = make(stage, params, training, splits, initial, device)
     dataset = training_data(splits, params, training, leave_out)
     job = Job(
         name=stage,
-        model=model,
-        pieces=detector_pieces(config, device, training, params.seed),
+        model=learner.model,
+        pieces=learner.pieces,
         batches=step_batches(dataset, params, training, section_of(stage), first_share, first_end),
         config=training,
         device=device,
         run_folder=runs or run_folder(workspace, stage),
         key=resume_key(
-            stage, params, training, splits, leave_out, device, [params.model, weights],
+            stage, params, training, splits, leave_out, device, [*learner.settings, learner.weights],
             [] if initial is None else [initial / WEIGHTS, initial / META],
         ),
         keep_checkpoints=params.runtime.keep_checkpoints,
@@ -210,7 +245,7 @@ def train_detector(
     train(job)
     with processes.first_alone() as first:
         if first:
-            _write(job, out, params, config, splits, dataset, weights, held_out)
+            _write(job, out, params, learner, splits, dataset, held_out)
             if once:
                 with atomic_write(ended) as path:
                     path.write_text(this, encoding="utf-8")
@@ -221,10 +256,9 @@ def _write(
     job: Job,
     out: Path,
     params: Params,
-    config: SOLOv2Config,
+    learner: Learner,
     splits: Sequence[Split],
     dataset: InstanceDataset,
-    backbone_weights: str | None,
     held_out: frozenset[int] | None,
 ) -> None:
     """Writes `out` after the training."""
@@ -237,8 +271,8 @@ def _write(
             write_held_out(folder, held_out)
             counts["held_out"] = len(held_out)
         write_training(
-            folder, job, params, "solov2", config, splits[0], {"": job.model.state_dict(), **states}, counts,
-            backbone_weights, input=params.input.model_dump(),
+            folder, job, params, learner.config, splits[0], {"": job.model.state_dict(), **states}, counts,
+            learner.weights, input=params.input.model_dump(),
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from models.backbones.base import Backbone
+from models.queries.network import QueryNetwork
 from tasks.common.config import DetectorTrainConfig, TrainConfig
 
 
@@ -55,8 +56,10 @@ def _groups(parameters: list[nn.Parameter], config: TrainConfig) -> list[dict[st
 
 def _backbone_parameters(model: nn.Module) -> set[int]:
     """The ids of the parameters that published weights would fill."""
-    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
-    return {id(p) for backbone in backbones for p in backbone.pretrained().parameters()}
+    parts = [module.pretrained() for module in model.modules() if isinstance(module, Backbone)]
+    if isinstance(model, QueryNetwork):
+        parts += model.encoder
+    return {id(p) for part in parts for p in part.parameters()}
 
 
 class WeightAverage(AveragedModel):

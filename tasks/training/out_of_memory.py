@@ -54,7 +54,9 @@ def advice(section: str, config: TrainConfig) -> str:
         )
     if config.precision == "fp32":
         lines.append("precision: bf16 (half the activations)")
-    if hasattr(config, "mask_pairs"):
+    if getattr(config, "network", None) is not None:
+        lines.append("network.config.train_num_points: 3136, or less (points of a mask that its loss takes)")
+    elif hasattr(config, "mask_pairs"):
         pairs = config.mask_pairs
         lines.append(
             f"mask_pairs: {512 if pairs is None else max(1, pairs // 2)} (fewer masks a step, in crowded images)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from data.tables import Split
 from models.backbones.base import BackboneError
 from models.backbones.build import weights_file
 from models.backbones.config import BackboneConfig
-from models.checkpoint import FORMAT, save_checkpoint
+from models.checkpoint import FORMAT, kind_of, save_checkpoint
 from models.config import RefineNetConfig, SOLOv2Config
+from models.queries.config import QueryConfig
 from tasks.common import processes
 from tasks.common.config import DetectorTrainConfig, Params, RefinerConfig, TrainConfig
 from tasks.common.device import hardware
@@ -175,8 +176,7 @@ def write_training(
     folder: Path,
     job: Job,
     params: Params,
-    kind: Literal["solov2", "refinenet"],
-    config: SOLOv2Config | RefineNetConfig,
+    config: SOLOv2Config | RefineNetConfig | QueryConfig,
     split: Split,
     weights: Mapping[str, dict[str, Tensor]],
     counts: dict[str, int],
@@ -194,7 +194,7 @@ def write_training(
     """
     meta = {
         "format": FORMAT,
-        "kind": kind,
+        "kind": kind_of(config),
         "config": config.model_dump(mode="json"),
         "categories": [{"id": category.id, "name": category.name} for category in split.categories],
         "training": {"stage": job.name, "seed": params.seed, **job.config.model_dump(mode="json")},

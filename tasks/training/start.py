@@ -1,4 +1,4 @@
-"""Starts a detector from another SOLOv2's weights: all but the class layer, whose rows are matched by class name."""
+"""Starts a detector from the weights of another one: all but the class layer, whose rows are matched by class name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.checkpoint import load_checkpoint, load_meta
+from models.checkpoint import kind_of, load_checkpoint, load_meta
 from models.config import SOLOv2Config
+from models.inference.detector import Detector
+from models.queries.config import QueryConfig
+from models.queries.pretrained import CLASS_LAYER as QUERY_CLASS_LAYER
 from models.solov2.network import SOLOv2
 from models.weights import CheckpointError, listed, misfits
 from tasks.common.errors import TaskError
@@ -28,7 +31,7 @@ SHOWN = 10
 """New classes in the log."""
 
 
-def start_from(stage: str, model: SOLOv2, folder: Path, names: Sequence[str]) -> None:
+def start_from(stage: str, model: Detector, folder: Path, names: Sequence[str]) -> None:
     """Loads a checkpoint's weights into `model`, whose class i is names[i].
 
     The class layer's rows are copied for classes of equal name; the others keep their values.
@@ -39,30 +42,37 @@ def start_from(stage: str, model: SOLOv2, folder: Path, names: Sequence[str]) ->
     try:
         keys = network_faults(load_meta(folder), model.config)
         if keys:
-            raise _another_network(folder, [f"{key}: found {one}, expected {own}" for key, one, own in keys])
+            section = _section(model)
+            faults = [f"{key}: found {one}, expected {own}" for key, one, own in keys]
+            raise _another_network(folder, section, faults)
         state, meta = load_checkpoint(folder)
     except CheckpointError as error:
         raise TaskError(str(error)) from None
     rows = {row["name"]: i for i, row in enumerate(meta["categories"])}
     pairs = [(i, rows[name]) for i, name in enumerate(names) if name in rows]
     own = model.state_dict()
-    for key in [key for key in own if key.startswith(CLASS_LAYER)]:
+    of_queries = not isinstance(model, SOLOv2)
+    for key in [key for key in own if key.startswith(QUERY_CLASS_LAYER if of_queries else CLASS_LAYER)]:
         merged = own[key].clone()
+        if of_queries:
+            merged[-1] = state[key][-1].to(merged)  # no object
         if pairs:
             ours, theirs = zip(*pairs, strict=True)
             merged[list(ours)] = state[key][list(theirs)].to(merged)
         state[key] = merged
     if faults := misfits(state, {key: value.shape for key, value in own.items()}):
-        raise _another_network(folder, faults)
+        raise _another_network(folder, _section(model), faults)
     model.load_state_dict(state)
     log.info("%s: starts from %s: %s", stage, folder, _classes(names, rows))
 
 
-def network_faults(meta: Mapping[str, Any], config: SOLOv2Config) -> list[tuple[str, str, str]]:
+def network_faults(meta: Mapping[str, Any], config: SOLOv2Config | QueryConfig) -> list[tuple[str, str, str]]:
     """The keys of params.yaml in which the network of a checked model.json isn't that of `config`: (key, the
-    checkpoint's value, the value of `config`)."""
-    if meta["kind"] != "solov2":
-        return [("kind", meta["kind"], "solov2")]
+    checkpoint's value, the value of `config`). Of a network with queries `kind` alone: its tensors show the rest."""
+    if meta["kind"] != kind_of(config):
+        return [("kind", meta["kind"], kind_of(config))]
+    if isinstance(config, QueryConfig):
+        return []
     found, expected = _flat(meta["config"]), _flat(config.model_dump(mode="json"))
     compared = expected.keys() - FREE
     if config.backbone.norm != "group_norm":
@@ -78,9 +88,13 @@ def _yaml(value: Any) -> str:
     return json.dumps(value).strip('"')
 
 
-def _another_network(folder: Path, faults: list[str]) -> TaskError:
+def _section(model: Detector) -> str:
+    return "`model` section" if isinstance(model, SOLOv2) else "`student.network`"
+
+
+def _another_network(folder: Path, section: str, faults: list[str]) -> TaskError:
     return TaskError(
-        f"{folder}: another network than in params.yaml's `model` section:\n{listed(faults)}\nSet these keys to what "
+        f"{folder}: another network than in params.yaml's {section}:\n{listed(faults)}\nSet these keys to what "
         "was found, name another checkpoint, or start from scratch"
     )
 

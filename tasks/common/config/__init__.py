@@ -7,6 +7,7 @@ results.py, operation.py.
 
 from tasks.common.config.inputs import IngestConfig, InputConfig, PointsConfig
 from tasks.common.config.load import ParamsError, checked_section, load_params, model_input, parse_params
+from tasks.common.config.network import NetworkConfig
 from tasks.common.config.operation import (
     NOTIFY_BLOCK,
     InboxConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "InboxConfig",
     "IngestConfig",
     "InputConfig",
+    "NetworkConfig",
     "OperateConfig",
     "Params",
     "ParamsError",

@@ -82,7 +82,7 @@ def parse_params(text: str, path: Path) -> Params:
         faults += [explain(detail, Params) for detail in error.errors()]
     faults += _detector_faults(raw)
     if params is not None:
-        faults += _crop_faults(params)
+        faults += [*_crop_faults(params), *_network_faults(params)]
     if faults or params is None:
         raise ParamsError(path, distinct(faults))
     return params
@@ -150,6 +150,15 @@ def _crop_faults(params: Params) -> list[ParamFault]:
         found = f"side {tile.side} with model.grid_reference null"
         faults.append(ParamFault("input.tile", found, f"null; or {step}"))
     return faults
+
+
+def _network_faults(params: Params) -> list[ParamFault]:
+    """Faults of another network than SOLOv2 together with other sections."""
+    network = params.student.network
+    if network is None or params.rounds == 1:
+        return []
+    found = f"{params.rounds} with student.network {network.name}"
+    return [ParamFault("rounds", found, "1: a student that draws masks at clicks is a SOLOv2")]
 
 
 def model_input(folder: Path, meta: Mapping[str, Any]) -> InputConfig:

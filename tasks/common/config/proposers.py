@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.common.config.section import Batch, FileName, Name, Section, WholeNumber
+from tasks.common.config.section import Batch, HubModel, Name, Section, WholeNumber
 
 ProposerName = Literal["teacher", "sam"]
 Negatives = Annotated[WholeNumber, Field(ge=0, le=100)]
@@ -24,19 +23,11 @@ class SamConfig(Section):
     `negatives`: how many of the nearest other clicks each click gets as points that aren't on its object.
     """
 
-    weights: FileName
+    weights: HubModel
     revision: Name | None
     precision: Literal["fp32", "bf16"]
     click_batch: Batch
     negatives: Negatives
-
-    @field_validator("weights")
-    @classmethod
-    def _no_address(cls, weights: str) -> str:
-        if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", weights):
-            expected = "a folder, or the id of a hub model: OWNER/NAME"
-            raise ValueError(f"found an address of scheme {scheme[1]}; expected {expected}")
-        return weights
 
 
 class ProposersConfig(Section):

@@ -76,6 +76,17 @@ Source = Annotated[FileName, AfterValidator(_checked_source)]
 """A path, or s3://BUCKET/PREFIX."""
 
 
+def _no_address(weights: str) -> str:
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", weights):
+        expected = "a folder, or the id of a hub model: OWNER/NAME"
+        raise ValueError(f"found an address of scheme {scheme[1]}; expected {expected}")
+    return weights
+
+
+HubModel = Annotated[FileName, AfterValidator(_no_address)]
+"""A folder, or the id of a model of the Hugging Face hub, OWNER/NAME."""
+
+
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no missing keys, no change after reading."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from models.config import SIZE_DIVISOR, RefineNetConfig
+from tasks.common.config.network import NetworkConfig
 from tasks.common.config.section import (
     Batch,
     Few,
@@ -237,6 +238,8 @@ class StudentConfig(DetectorTrainConfig):
     `strong_end`: the share of the steps, at the end, that see strong images alone [0].
     `start`: also from the `teacher`'s weights, or from those of the model that was `promoted` when this round began
     (docs/registry.md) [scratch].
+    `network`: another network than SOLOv2 (docs/students.md), to which grids, ranges, `inner_points` and `mask_pairs`
+    are nothing; null, or left out: SOLOv2 [null].
     """
 
     masks: Literal["refined", "rough", "none"]
@@ -247,6 +250,26 @@ class StudentConfig(DetectorTrainConfig):
     strong_share: Annotated[Number, Field(gt=0, lt=1)] | None
     strong_end: Annotated[Number, Field(ge=0, lt=1)]
     start: Literal["scratch", "teacher", "promoted", "checkpoint"]
+    # Left out where it is null, so that the files of a SOLOv2 are what they were without this key.
+    network: NetworkConfig | None = Field(default=None, exclude_if=lambda found: found is None)
+
+    @model_validator(mode="after")
+    def _as_the_network_can(self) -> Self:
+        if self.network is None:
+            return self
+        name = self.network.name
+        if self.start == "teacher":
+            raise ValueError(
+                f"start: found teacher with network {name}; expected another one: a teacher is a SOLOv2"
+            )
+        if self.classes_from == "click":
+            expected = "mask: it has no cell of a click, a query learns the class of its whole mask"
+            raise ValueError(f"classes_from: found click with network {name}; expected {expected}")
+        if self.compile:
+            raise ValueError(
+                f"compile: found true with network {name}; expected false: only a SOLOv2 was tried"
+            )
+        return self
 
     @property
     def weighs_categories(self) -> bool:

@@ -16,6 +16,7 @@ from tasks.common.config import Params, ParamsError, load_params
 from tasks.common.errors import TaskError
 from tests.tasks.conftest import ROOT, tiny_recipe
 
+QUERIES = {"name": "mask2former", "weights": None, "revision": None, "config": {}}
 SAM = {"weights": "weights/sam", "revision": None, "precision": "fp32", "click_batch": 64, "negatives": 0}
 
 
@@ -242,6 +243,31 @@ def test_the_repos_own_recipe_is_valid() -> None:
             SAM | {"weights": "https://a:b@host/x"},
             "sam.weights: found an address of scheme https; expected a folder, or the id of a hub model: OWNER/NAME",
         ),
+        (
+            "student.network",
+            QUERIES | {"name": "eomd"},
+            "student.network.name: found 'eomd'; expected mask2former or",
+        ),
+        (
+            "student.network",
+            QUERIES | {"weight": "a"},
+            "student.network.weight: found an unknown key; expected weights",
+        ),
+        (
+            "student.network",
+            "mask2former",
+            "student.network: found 'mask2former'; expected keys name, weights, revision",
+        ),
+        (
+            "student.network",
+            QUERIES | {"weights": "s3://a/b"},
+            "network.weights: found an address of scheme s3; expected",
+        ),
+        (
+            "student.network",
+            QUERIES | {"revision": "v1"},
+            "network.revision: found v1 with weights: null; expected null",
+        ),
     ],
 )
 def test_bad_value(
@@ -357,10 +383,44 @@ def test_proposers(recipe: dict[str, Any], params_of: Callable[[dict[str, Any]],
         assert found.used_sam is not None and found.settings == {"use": tuple(use), "sam": SAM}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("student.start", "teacher", "student.start: found teacher with network eomt; expected another one"),
+        (
+            "student.classes_from",
+            "click",
+            "student.classes_from: found click with network eomt; expected mask: it",
+        ),
+        ("student.compile", True, "student.compile: found true with network eomt; expected false"),
+        ("rounds", 2, "rounds: found 2 with student.network eomt; expected 1: a student that draws masks"),
+    ],
+)
+def test_what_another_student_can_not_do(
+    recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params], key: str, value: Any, expected: str
+) -> None:
+    put(recipe, key, value)
+    params_of(recipe)  # nothing wrong with a SOLOv2
+    recipe["student"]["network"] = QUERIES | {"name": "eomt"}
+    with pytest.raises(TaskError) as caught:
+        params_of(recipe)
+    assert expected in str(caught.value)
+
+
+def test_a_file_without_other_networks(
+    recipe: dict[str, Any], params_of: Callable[[dict[str, Any]], Params]
+) -> None:
+    """`network` may be left out, as in files of before."""
+    null = params_of(recipe)
+    del recipe["student"]["network"]
+    assert params_of(recipe) == null and null.student.network is None
+
+
 def test_reading_params_imports_neither_torch_nor_transformers(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe["proposers"] = {"use": ["sam"], "sam": SAM}
+    recipe["student"]["network"] = QUERIES
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(recipe))
     code = (
         "import sys; from tasks.common.config import load_params; load_params(sys.argv[1]); "

@@ -29,6 +29,7 @@ from tasks.common.config import Params, load_params
 from tasks.doctor import judgement
 from tasks.doctor.doctor import _listing, full_check
 from tasks.doctor.finding import Diagnosis
+from tasks.promotion.registry import Event, Registry, now
 from tests.conftest import Bucket
 from tests.tasks.conftest import ROOT, run_step, tiny_recipe
 
@@ -256,6 +257,44 @@ def sam_without_weights(p: Project) -> None:
 def sam_with_a_revision(p: Project) -> None:
     sam_folder(p, "sam")
     p.recipe["proposers"]["sam"]["revision"] = "v1"
+
+
+def another_student(p: Project, **settings: Any) -> None:
+    """With weights in mine/m2f, which aren't there yet."""
+    network = {"name": "mask2former", "weights": "mine/m2f", "revision": None, "config": {}}
+    p.recipe["student"] |= {"network": network | settings}
+
+
+def student_without_a_folder(p: Project) -> None:
+    another_student(p, weights="mine/weights/m2f")
+
+
+def student_of_another_class(p: Project) -> None:
+    another_student(p)
+    (p.root / "mine" / "m2f").mkdir()
+    (p.root / "mine" / "m2f" / "config.json").write_text(json.dumps({"model_type": "eomt"}))
+
+
+def student_of_bad_settings(p: Project) -> None:
+    another_student(p, weights=None, config={"feature_size": 17})
+
+
+def student_of_small_squares(p: Project) -> None:
+    another_student(p, name="eomt", weights=None, config={"image_size": 32})
+
+
+def promoted_of_another_kind(p: Project) -> None:
+    checkpoint_of_another_network(p)
+    version = p.root / "registry" / "v1"
+    version.mkdir(parents=True)
+    shutil.copytree(p.root / "mine" / "coco", version / "model")
+    (version / "entry.json").write_text("{}")
+    Registry(version.parent).write_promotion(
+        Event(version="v1", action="promoted", who="anna", when=now(), reason="")
+    )
+    p.recipe["teacher"] |= {"start": "scratch", "checkpoint": None}
+    p.recipe["student"]["start"] = "promoted"
+    another_student(p, weights=None)
 
 
 def no_such_device(p: Project) -> None:
@@ -502,6 +541,18 @@ ERRORS = [
     (sam_of_another_class, "proposers", "proposers.sam.weights: found model_type 'vit' in "),
     (sam_without_weights, "proposers", "proposers.sam.weights: found no model*.safetensors in "),
     (sam_with_a_revision, "proposers", "proposers.sam.weights: found revision v1 with a folder, mine/sam;"),
+    (
+        student_without_a_folder,
+        "student",
+        "params.yaml: student.network.weights: found no folder mine/weights/m2f; expected a",
+    ),
+    (student_of_another_class, "student", "Next: set student.network.name to eomt, or name another folder"),
+    (student_of_bad_settings, "student", "student.network.config: found settings that transformers makes no"),
+    (
+        student_of_small_squares,
+        "student",
+        "student.network: found inputs of up to 64 pixels with a network that takes 32",
+    ),
     (timm_misspelt, "weights", "model.backbone.name: found timm"),
     (timm_misspelt, "weights", "did you mean timm/vit_base_patch16_224"),
     (
@@ -664,6 +715,17 @@ def test_a_tracker_that_is_not_installed(project: Project, monkeypatch: pytest.M
     (warning,) = project.examine().warnings
     assert "runtime.trackers.0: found tensorboard, but its package isn't installed" in str(warning)
     assert "pip install 'points2model[tensorboard]'" in str(warning)
+
+
+def test_a_promoted_model_of_another_kind(project: Project) -> None:
+    promoted_of_another_kind(project)
+    found = [str(one.fault) for one in project.examine().errors if one.check == "weights"]
+    assert found == [
+        "params.yaml: student.start: found promoted, and v1 is a solov2; expected a mask2former. Next: set "
+        "student.start to scratch until a student of this network is promoted."
+    ]
+    project.recipe["student"]["network"] = None
+    assert not [one for one in project.examine().errors if one.check == "weights"]
 
 
 def test_timm_that_is_not_installed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

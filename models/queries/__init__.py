@@ -1,0 +1,1 @@
+"""Networks of transformers that predict a set of masks, one for each learnt query."""
