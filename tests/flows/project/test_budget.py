@@ -16,6 +16,7 @@ import yaml
 
 from flows.dvc.environment import environment
 from flows.dvc.repo import DvcRepo
+from flows.processes.run_lock import held
 from flows.project.budget import STAGES, measured, prepare, price, train
 from flows.project.create import new_project
 from tasks.budget.costs import MASK
@@ -103,6 +104,8 @@ def test_killed_resumed_and_measured(root: Path, monkeypatch: pytest.MonkeyPatch
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
+    with held(first.parents[1], "test", wait=True, say=print):  # until what the killed one started has ended
+        pass
     plan = prepare(Path(), STEPS, 1)
     assert len(plan.left) == 6
     lines: list[str] = []
