@@ -106,7 +106,7 @@ def test_a_whole_line(place: tuple[Path, Params], tmp_path: Path) -> None:
         predict_images([str(picture)], model, tmp_path / "no", compat=True, points=None, **arguments)
     with pytest.raises(CheckpointError, match="found a mask2former, expected a SOLOv2"):
         Prompter.load(model, device="cpu")
-    with pytest.raises(CheckpointError, match="found a mask2former, expected a SOLOv2"):
+    with pytest.raises(CheckpointError, match="kind mask2former, which can't be exported; expected solov2"):
         check_request(OnnxRequest(find_model(model, "."), False, 18, None, None))
 
 
