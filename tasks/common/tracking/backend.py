@@ -80,6 +80,10 @@ UNREACHABLE = re.compile(
 )
 
 
+LOGIN = re.compile(r"//[^/\s]*@")
+"""Of an address; a password may have an @."""
+
+
 class UnusableError(Exception):
     """Trying again is of no use; the text says what to do."""
 
@@ -89,7 +93,7 @@ def cause(error: Exception) -> str:
     if (unreachable := UNREACHABLE.search(str(error))) is not None:
         return f"can't be reached ({unreachable[0].lower()})"
     lines = str(error).strip().splitlines() or [""]
-    text = re.sub(r"//[^/\s@]*@", "//", lines[0])
+    text = LOGIN.sub("//", lines[0])
     text = re.sub(r"([?&]\w+=)[^&\s'\")]*", r"\1...", text)
     for name, value in os.environ.items():
         if len(value) >= 4 and re.search(r"TOKEN|PASSWORD|SECRET|KEY|LOGIN|AUTH|USERNAME", name.upper()):
@@ -99,4 +103,4 @@ def cause(error: Exception) -> str:
 
 def shown_address(address: str) -> str:
     """Without login and query."""
-    return re.sub(r"//[^/\s@]*@", "//", address).partition("?")[0]
+    return LOGIN.sub("//", address).partition("?")[0]

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import importlib
 import json
+import math
 import os
 import select
 import signal
@@ -27,6 +28,10 @@ POLL_S = 1.0
 AT_ONCE = 200
 """Events between two notes of what was sent."""
 LONGEST_PAUSE_S = 60.0
+GRACE_S = 5
+"""How long it may take over its time."""
+HUNG_S = 300
+"""A package that takes longer for a part hangs: the process ends, and the next stage's tries again."""
 KILLED_S = 15.0
 """How long it goes on after a stage that was killed."""
 BOUNDS = {
@@ -65,10 +70,15 @@ class Sender:
         """Sends until the input ends, and then the rest."""
         while not select.select([stdin], [], [], POLL_S)[0]:
             if time.monotonic() >= self._next_try:
+                signal.alarm(HUNG_S)
                 self.send(last=False)
-        told = json.loads(stdin.readline() or "{}")
-        self.deadline = time.monotonic() + told.get("seconds", KILLED_S)
-        self.send(last=True, killed="status" not in told)
+                signal.alarm(0)
+        end = json.loads(stdin.readline() or "{}")
+        seconds = end.get("seconds", KILLED_S)
+        self.deadline = time.monotonic() + seconds
+        # Nobody else ends it if the stage was killed, and what reads the stage's output waits for it.
+        signal.alarm(math.ceil(seconds) + 2 * GRACE_S)
+        self.send(last=True, killed="status" not in end)
         with contextlib.suppress(Exception):
             if self._backend is not None:
                 self._backend[1].close()
@@ -147,6 +157,7 @@ class Sender:
                     raise
                 # It will never take these: the next ones may be right.
                 self._warn(journal, f"refused a part: {cause(error)}")
+                state["warned"] = True
             sent = state["sent"] = sent + len(some)
             _write(journal.folder, self.state_name, state)
 

@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 
 from tasks.common.config import Params, TrackerConfig
+from tasks.common.tracking.sender import GRACE_S
 
 SOURCES = Path(__file__).resolve().parents[3]
-GRACE_S = 5.0
-"""How long a process may take over its time."""
 
 
 class Senders:

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
+from data import strict_yaml
 from data.storage import atomic_write
-from tasks.common.tracking.backend import Target
+from tasks.common.tracking.backend import Target, UnusableError
 from tasks.common.tracking.journal import Event
 
 
@@ -25,6 +26,12 @@ class Tracker:
 
     def __init__(self, target: Target, state: dict[str, Any]) -> None:
         self.folder = target.folder if target.to is None else target.root / Path(target.to)
+        self.file = self.folder / "dvc.yaml"
+        if self.file.is_file() and not _is_ours(self.file):
+            raise UnusableError(
+                f"{self.file} has more than plots, such as a pipeline: name another folder in `to`. The run goes on "
+                "without it"
+            )
 
     def send(self, events: Sequence[Event], before: Sequence[Event]) -> None:
         rows: dict[str, list[Event]] = defaultdict(list)
@@ -52,10 +59,17 @@ class Tracker:
                 }
                 plots.append({f"{name} {key.removeprefix('loss_')}": plot})
         if plots:
-            with atomic_write(self.folder / "dvc.yaml") as temporary:
+            with atomic_write(self.file) as temporary:
                 Path(temporary).write_text(
                     yaml.safe_dump({"plots": plots}, sort_keys=False), encoding="utf-8"
                 )
 
     def close(self) -> None:
         """Nothing is buffered."""
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return list(strict_yaml.read(file)) == ["plots"]
+    except (strict_yaml.YamlError, TypeError):
+        return False

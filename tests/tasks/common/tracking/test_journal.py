@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +14,12 @@ import pytest
 from tasks.common import tracking
 from tasks.common.config import Params
 from tasks.common.tracking import journal
-from tasks.common.tracking.backend import cause
+from tasks.common.tracking.backend import Target, UnusableError, cause, shown_address
 from tasks.common.tracking.journal import Journal, Runs
+from tasks.common.tracking.to_dvc import Tracker
 from tasks.common.tracking.tracked import curve_of
 from tasks.training.setup import ROUNDING
+from tests.tasks.conftest import ROOT
 
 Read = Callable[[dict[str, Any]], Params]
 
@@ -158,6 +165,43 @@ def test_errors_are_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> No
     assert cause(OSError("http://ada:secret@host: [Errno 111] Connection refused")) == (
         "can't be reached (connection refused)"
     )
+    assert cause(OSError("http://ada:p@ss@host: 500")) == "OSError: http://host: 500"
+    assert shown_address("https://ada:p@ss@host/a@b?token=7") == "https://host/a@b"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_tracker_that_hangs_ends(runs: Runs, params: Params, killed: bool) -> None:
+    """While its stage runs, and after a stage that was killed: whoever reads that one's output waits for it."""
+    events = runs.begin("train_teacher", params).folder / "events.jsonl"
+    events.unlink()
+    os.mkfifo(events)  # nobody writes: reading it hangs
+    lines = "sender.HUNG_S = sender.KILLED_S = sender.GRACE_S = 1; sender.main()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from tasks.common.tracking import sender; {lines}"],
+        stdin=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert child.stdin is not None
+    tracker = {"name": "dvc", "to": None, "project": None, "registered_model": None}
+    places = {"runs": str(runs.root), "root": str(runs.root.parent)}
+    child.stdin.write(json.dumps({"tracker": tracker, "state": "dvc-1", **places}) + "\n")
+    child.stdin.flush()
+    if killed:
+        child.stdin.close()
+    assert child.wait(60) == -signal.SIGALRM
+
+
+def test_a_pipeline_is_not_replaced_by_plots(tmp_path: Path) -> None:
+    target = Target("20261129-080000-0", ".", "fruit", None, tmp_path / "dvc", tmp_path)
+    pipeline = tmp_path / "dvc.yaml"
+    pipeline.write_text("stages: {report: {cmd: echo}}\n")
+    with pytest.raises(UnusableError, match=r"dvc\.yaml has more than plots, such as a pipeline"):
+        Tracker(target, {})
+    assert pipeline.read_text() == "stages: {report: {cmd: echo}}\n"
+    pipeline.unlink()
+    rows = [journal.Event("curve", 0.0, "student", 2, {"loss": 1.0})]
+    Tracker(target, {}).send(rows, [])
+    Tracker(target, {}).send(rows, [])  # its own file
+    assert pipeline.read_text().startswith("plots:")
 
 
 TRACKER_FAULTS = [
