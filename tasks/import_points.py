@@ -27,8 +27,8 @@ from tasks.common.config import Params, PointsConfig
 from tasks.common.stage_main import S3_CACHE, stage_main, write_json, write_manifest
 from tasks.intake.decisions import FILE as DECISIONS_FILE
 from tasks.intake.decisions import Reviewed, apply_decisions, unsettled
+from tasks.intake.elsewhere import images_elsewhere
 from tasks.intake.lost_points import BAD_FILE, Lost, folded, lost_files, lost_records, rows_of_files
-from tasks.intake.rejected import images_elsewhere
 from tasks.review.audit import read_sample, tally
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,10 @@
-"""rejected.parquet of a split: the images and annotations that ingest rejected; and all images that take no clicks."""
+"""rejected.parquet of a split: the images and annotations that ingest rejected."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from data.points.elsewhere import Elsewhere
-from data.tables import IMAGES, INSTANCES, Split, read_arrow, read_parquet
+from data.tables import Split, read_parquet
 
 ANNOTATION = "annotation"
 """The reason of rows that are a rejected annotation, not an image."""
@@ -32,14 +31,3 @@ def rejected_images(split: Split) -> dict[int, tuple[str, str]]:
     path = split.root / "rejected.parquet"
     rows = read_parquet(path, REJECTED_IMAGES).to_pylist() if path.is_file() else []
     return {row["image_id"]: (row["file_name"], row["reason"]) for row in rows if row["image_id"] is not None}
-
-
-def images_elsewhere(weak: Split) -> Elsewhere:
-    """Images that take no clicks: rejected weak ones, and those of the splits strong and val."""
-    splits = {}
-    for name in ("strong", "val"):
-        folder = weak.root.parent / name
-        if (folder / "images.arrow").is_file():
-            images = read_arrow(folder / "images.arrow", IMAGES)
-            splits[name] = Split(folder, images, INSTANCES.empty_table(), weak.categories, weak.image_root)
-    return Elsewhere(rejected_images(weak), splits)

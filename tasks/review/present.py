@@ -16,7 +16,7 @@ from data.annotations.frames import Frame, Label
 from data.decisions.record import Decision
 from data.tables import Split
 from tasks.intake.decisions import added_ids, apply_decisions
-from tasks.intake.rejected import images_elsewhere
+from tasks.intake.elsewhere import images_elsewhere
 
 _COLUMNS = ("point_id", "image_id", "category_id", "status", "score", "rough_rle", "refined_rle")
 
