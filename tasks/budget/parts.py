@@ -189,6 +189,8 @@ def short_params(values: Mapping[str, Any], steps: int, seed: int, root: Path) -
         backbone = dict(network["backbone"])
         network["backbone"] = backbone | {"weights": _absolute(backbone["weights"], root)}
     found["refiner"]["net"] = net
+    if network := found["student"].get("network"):
+        found["student"]["network"] = network | {"weights": _absolute(network.get("weights"), root)}
     proposers = dict(found["proposers"])
     if proposers.get("sam"):
         proposers["sam"] = proposers["sam"] | {"weights": _absolute(proposers["sam"]["weights"], root)}

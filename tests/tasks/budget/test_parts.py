@@ -125,6 +125,14 @@ def test_without_clicks_the_masks_alone_are_divided(tmp_path: Path) -> None:
     assert [part.masks for part in project(tmp_path, clicked=0).parts([3])] == [0.25, 0.5, 1.0]
 
 
+def test_a_students_own_weights_are_found_from_its_part(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    recipe = tiny_recipe()
+    for weights, found in (("models", str(tmp_path / "models")), ("owner/name", "owner/name")):
+        recipe["student"]["network"] = {"name": "eomt", "weights": weights}
+        assert short_params(recipe, 4, 0, tmp_path)["student"]["network"]["weights"] == found
+
+
 def test_short_params_are_params(tmp_path: Path) -> None:
     recipe = tiny_recipe()
     recipe["teacher"] |= {"steps": 1200, "warmup_steps": 120, "milestones": [400, 0.8]}
