@@ -1,4 +1,4 @@
-"""Checks of `runtime.trackers`: their packages, and whether MLflow's server answers. Warnings, since a run goes on
+"""Checks of `runtime.trackers`: their packages, and whether MLflow's server can be reached. Warnings, since a run goes on
 without them."""
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def _check_server(key: str, address: str | None, diagnosis: Diagnosis) -> None:
             return
     except urllib.error.HTTPError as error:
         if error.code < 500:
-            return  # it answers; a proxy may want a login, or not know the path
-        found = f"{shown}, which answers with HTTP {error.code}"
+            return  # it is there; a proxy may need a login, or lack the path
+        found = f"{shown}: HTTP {error.code}"
     except (OSError, ValueError) as error:
         found = f"{shown}: {cause(error)}"
     diagnosis.warn("trackers", Fault("params.yaml", key, found, "MLflow's server", step))
