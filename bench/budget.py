@@ -67,7 +67,7 @@ def _row(runs: Runs, ap: np.ndarray) -> list[float]:
         band = Band.of(at[:, column] - at[:, 0], CONFIDENCE)
         row += [float(band.low <= ap[5 + column] - ap[5] <= band.high), band.high - band.low]
     known = np.arange(4)
-    band = Band.of(measured_next(fit(runs.only(known)), runs, known, 5), CONFIDENCE)
+    band = Band.of(measured_next(fit(runs.only(known)), runs, known, np.array([5])), CONFIDENCE)
     return [*row, float(band.low <= runs.ap[5] <= band.high), abs(band.middle - runs.ap[5])]
 
 
@@ -79,7 +79,7 @@ def recorded() -> None:
         known = np.arange(4)
         curves = fit(runs.only(known))
         for row, labels in ((4, "masks of 20% alone"), (5, "masks of 20%, clicks on the others")):
-            band = Band.of(measured_next(curves, runs, known, row), CONFIDENCE)
+            band = Band.of(measured_next(curves, runs, known, np.array([row])), CONFIDENCE)
             print(
                 f"nuclei {name}, {labels}: {band.low:.1f} to {band.high:.1f}, middle {band.middle:.1f}; "
                 f"measured {ap[row]:.1f}, error {band.middle - ap[row]:+.1f}"

@@ -230,14 +230,18 @@ class Band(NamedTuple):
         return cls(*np.quantile(values, [tail, 0.5, 1 - tail]).tolist())
 
 
-def measured_next(curves: Curves, runs: Runs, known: NDArray[np.int64], row: int, seed: int = 0) -> Floats:
-    """What a training would measure, [D], by curves through the trainings `known` alone: with its own noise, as far as
-    the noise of the known ones, on the same val images, doesn't show it."""
+def measured_next(
+    curves: Curves, runs: Runs, known: NDArray[np.int64], rows: NDArray[np.int64], seed: int = 0
+) -> Floats:
+    """What the trainings `rows` of the same labels would measure in the mean, [D], by curves through the trainings
+    `known` alone: with their own noise, as far as the noise of the known ones, on the same val images, doesn't show it.
+    More seeds make less of the chance in training, but not of the noise of the val images, which they share."""
     others = runs.only(known)
     at = curves.at(runs.masks, runs.clicks)
-    cross = curves.scale * runs.covariance[row, known]
+    cross = curves.scale * runs.covariance[np.ix_(rows, known)].mean(0)
     gain = np.linalg.solve(curves.scale * others.covariance, cross)
-    left = max(0.0, float(curves.scale * runs.covariance[row, row] - gain @ cross))
+    own = curves.scale * runs.covariance[np.ix_(rows, rows)].mean()
+    left = max(0.0, float(own - gain @ cross))
     noise = np.random.default_rng(seed).standard_normal(len(at)) * left**0.5
-    found: Floats = at[:, row] + (others.ap - at[:, known]) @ gain + noise
+    found: Floats = at[:, rows[0]] + (others.ap - at[:, known]) @ gain + noise
     return found

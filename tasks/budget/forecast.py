@@ -163,7 +163,7 @@ class Forecaster:
             curves = fit(self.runs.only(known))
         except NoCurve:
             return BackTest(None, measured, before, FALLS)
-        values = np.mean([measured_next(curves, self.runs, known, row, row) for row in rows], axis=0)
+        values = measured_next(curves, self.runs, known, np.array(rows), rows[0])
         return BackTest(Band.of(values, CONFIDENCE), measured, before, None)
 
     def _images(self, kind: Kind) -> int:

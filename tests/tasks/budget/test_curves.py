@@ -85,9 +85,22 @@ def test_bands_hold_the_truth_as_often_as_they_say() -> None:
             band = Band.of(at[:, column] - at[:, 0], 0.8)
             inside[name] += band.low <= curve(*place) - curve(*WHOLE) <= band.high
         known = np.arange(4)
-        band = Band.of(measured_next(fit(given.only(known)), given, known, 5), 0.8)
+        band = Band.of(measured_next(fit(given.only(known)), given, known, np.array([5])), 0.8)
         inside["measured"] += band.low <= given.ap[5] <= band.high
     assert all(110 <= count <= 145 for count in inside.values()), inside
+
+
+def test_seeds_dont_average_what_their_val_images_share() -> None:
+    """Twelve trainings, each part with two seeds, whose noise is that of the val images; and two of all data."""
+    masks, clicks = np.repeat(MASKS, 2), np.repeat(CLICKS, 2)
+    curve = truth(0, 0.5, 0.01, 20.0, 30.0)
+    ap = np.array([curve(m, c) for m, c in zip(masks, clicks, strict=True)])
+    same_part = np.kron(np.eye(6), np.ones((2, 2)))
+    given = Runs(masks, clicks, ap, 2.0 * same_part + 1e-3 * np.eye(12))
+    known = np.arange(8)
+    curves = fit(given.only(known))
+    one, both = (np.std(measured_next(curves, given, known, np.array(rows))) for rows in ([10], [10, 11]))
+    assert both == pytest.approx(one, rel=0.02)
 
 
 def test_curves_that_fall_fit_nothing() -> None:
