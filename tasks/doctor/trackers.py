@@ -1,5 +1,5 @@
-"""Checks of `runtime.trackers`: their packages, and whether MLflow's server can be reached. Warnings, since a run goes on
-without them."""
+"""Checks of `runtime.trackers`: their packages, and whether MLflow's server can be reached. Warnings, since a run goes
+on without them."""
 
 from __future__ import annotations
 
