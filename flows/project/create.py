@@ -88,18 +88,33 @@ def dvc_yaml(mask_files: Sequence[str] | None = None) -> str:
 
 def upgrade(root: Path) -> str | None:
     """Writes dvc.yaml as this version has it, unless a person edited it, and files of the registry that a new version
-    needs; returns a line on it, None if nothing differs. Nothing is done in a clone, whose dvc.yaml is the code's own.
+    needs; returns what a person should know of it, None if nothing differs. Nothing is done in a clone, whose dvc.yaml
+    is the code's own.
 
     Raises:
         TaskError: dvc.yaml can't be read.
     """
     if not (root / installed_tool.FILE).is_file():
         return None
+    added = _add_files(root)
+    commit = f"commit {', '.join(added)} with it: DVC refuses a clone that lacks them" if added else None
+    return "; ".join(filter(None, [_renew_pipeline(root), commit])) or None
+
+
+def _add_files(root: Path) -> list[str]:
+    """Those of the registry and of the decisions that aren't there; returns their names."""
+    added = []
     for name, text in FILES.items():
         path = root / name
         if name.startswith((REGISTRY, DECISIONS)) and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+            added.append(name)
+    return added
+
+
+def _renew_pipeline(root: Path) -> str | None:
+    """Writes dvc.yaml, see `upgrade`."""
     path = root / "dvc.yaml"
     try:
         found = path.read_text(encoding="utf-8")

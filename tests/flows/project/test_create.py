@@ -125,8 +125,12 @@ def test_an_upgrade_writes_the_pipeline_of_this_version(tmp_path: Path) -> None:
     root = project_of(tmp_path)
     assert create.upgrade(root) is None
     new = older(root)
-    (root / "registry/start/scratch.json").unlink()
-    assert create.upgrade(root) == "dvc.yaml: written anew for this version, with the stages train_rounds"
+    for name in ("start/scratch", "budget"):
+        (root / f"registry/{name}.json").unlink()
+    assert create.upgrade(root) == (
+        "dvc.yaml: written anew for this version, with the stages train_rounds; commit registry/budget.json, "
+        "registry/start/scratch.json with it: DVC refuses a clone that lacks them"
+    )
     assert (root / "dvc.yaml").read_text() == new  # with the same files with masks
     assert (root / "registry/start/scratch.json").is_file()
     assert create.upgrade(root) is None
