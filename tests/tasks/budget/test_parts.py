@@ -36,7 +36,8 @@ def test_a_share_keeps_its_images_when_others_go(names: dict[int, str], share: f
     """The order is of the names alone: what isn't there any more moves nothing."""
     kept = set(first_share(names, share, seed))
     left = {id: name for id, name in names.items() if id in kept}
-    assert set(first_share(left, 1.0, seed)) == kept
+    half = first_share(left, 0.5, seed)
+    assert half == first_share(names, (len(half) - 0.5) / len(names), seed)
 
 
 def test_another_seed_takes_others() -> None:
@@ -151,3 +152,14 @@ def test_short_params_are_params(tmp_path: Path) -> None:
     assert list(params.student.decay_at) == [60, 90]
     assert params.runtime.trackers == ()
     assert params.model["backbone"]["weights"] == str(tmp_path / "own.safetensors")
+
+
+def test_parts_of_a_seed_are_nested(tmp_path: Path) -> None:
+    """Each part's images are among those of every part with shares as large or larger."""
+    data = project(tmp_path, strong=40, clicked=40)
+    parts = data.parts([0, 1])
+    for small in parts:
+        for large in parts:
+            if small.seed == large.seed and small.masks <= large.masks and small.clicks <= large.clicks:
+                for few, many in zip(data.ids(small), data.ids(large), strict=True):
+                    assert set(few) <= set(many)
