@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from data.annotations.read import read_annotations
-from data.tables import Split
+from data.tables import Split, write_split
 from flows.cli.main import app
 from tasks.common.config import Params
 from tasks.tools.export_labels import read_pseudo
@@ -130,6 +131,24 @@ def test_an_image_that_is_gone(project: Path) -> None:
         away.rename(file)
     assert code == 1 and "not found; expected the image where it was ingested" in " ".join(output.split())
     assert not (project / "never").exists()
+
+
+def test_an_image_that_ingest_rejected_is_left_out(project: Path) -> None:
+    val, away = Path("workspace/dataset/val"), Path("val-as-it-was")
+    val.rename(away)
+    try:
+        split = Split.open(away)
+        status = pa.array(["unreadable", *split.images["status"].to_pylist()[1:]], pa.string())
+        place = split.images.schema.get_field_index("status")
+        images = split.images.set_column(place, split.images.schema.field(place), status)
+        write_split(val, images, split.instances, split.categories, split.image_root)
+        code, output = export("coco", "fewer")
+        assert code == 0, output
+    finally:
+        shutil.rmtree(val)
+        away.rename(val)
+    first = split.images["image_id"][0].as_py()
+    assert set(COCO("fewer/valid/_annotations.coco.json").imgs) == ids("val") - {first}
 
 
 def test_torchvision_learns_from_it(project: Path) -> None:
