@@ -38,7 +38,8 @@ from tasks.scoring.predictions import true_masks
 from tasks.tools.export_onnx import OnnxRequest, export_onnx
 from tasks.tools.model_source import Source, find_model
 from tasks.tools.recipes import values_of, whole
-from tasks.tools.verify_onnx import Arrays, chosen_rows, instances_by_torch, open_session, raw_input
+from tasks.tools.verify_network import Arrays, chosen_rows, raw_input
+from tasks.tools.verify_onnx import instances_by_torch, open_session
 
 TOGETHER = 4
 Run = Callable[[np.ndarray], Arrays]

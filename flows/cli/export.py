@@ -88,6 +88,14 @@ def export(
             help="Instead of --format: a model as an ONNX file: `promoted`, a version (v3), or a folder; docs/onnx.md.",
         ),
     ] = None,
+    torch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Instead of --format: a model's network alone as a program of torch.export, OUT.pt2, which torch runs "
+            "without points2model; docs/onnx.md.",
+        ),
+    ] = None,
     what: Annotated[
         What,
         typer.Option(
@@ -149,7 +157,7 @@ def export(
         bool,
         typer.Option(
             "--verify/--no-verify",
-            help="With --onnx: keep the file only if it equals torch on the val images.",
+            help="With --onnx and --torch: keep the file only if it equals the model on the val images.",
         ),
     ] = True,
     workspace: Annotated[Path, typer.Option(help="The pipeline's workspace.")] = Path("workspace"),
@@ -170,16 +178,17 @@ def export(
     from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
-    if onnx is not None or clicks or refiner:
+    if torch is not None or onnx is not None or clicks or refiner:
         export_model(
-            onnx, out, workspace, clicks=clicks, refiner=refiner, raw=raw, opset=opset, verify=verify,
+            onnx, out, workspace, torch=torch, clicks=clicks, refiner=refiner, raw=raw, opset=opset, verify=verify,
             min_score=min_score, console=console, as_json=as_json,
         )  # fmt: skip
         return
     chosen = str(to or format)
     if (format is None) == (to is None):
         raise TaskError(
-            "expected one of --format, for labels as they are, --to, for a label tool, and --onnx, for a model"
+            "expected one of --format, for labels as they are, --to, for a label tool, and --onnx or --torch, for a "
+            "model"
         )
     decisions = None if to is None else Path(load_params(params).review.decisions)
     student = load_params(params).student if what is What.training else None

@@ -1,4 +1,4 @@
-"""`points2model export --onnx`: a model as one ONNX file."""
+"""`points2model export --onnx` and `--torch`: a model as a file for other runtimes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from tasks.common.errors import TaskError
 
 
 def export_model(
-    model: str | None, out: Path, workspace: Path, *, clicks: bool, refiner: Path | None, raw: bool, opset: int,
+    model: str | None, out: Path, workspace: Path, *, torch: str | None, clicks: bool, refiner: Path | None, raw: bool,
+    opset: int,
     verify: bool, min_score: float | None, console: Console, as_json: bool,
 ) -> None:  # fmt: skip
-    """What `--onnx` writes: instances, the network alone, or masks at clicks."""
+    """What `--onnx` writes: instances, the network alone, or masks at clicks; or what `--torch` writes."""
+    if torch is not None:
+        if model is not None or clicks or refiner or raw or min_score is not None:
+            raise TaskError(
+                "--torch writes the network alone: it goes with none of --onnx, --raw, --clicks and --min-score"
+            )
+        export_torch(torch, out, workspace, verify=verify, console=console, as_json=as_json)
+        return
     if model is None or (refiner is not None and not clicks) or (clicks and (raw or min_score is not None)):
         raise TaskError("--clicks goes with --onnx, --refiner with both; neither with --raw or --min-score")
     if clicks:
@@ -51,6 +59,31 @@ def export_onnx(
         source = find_model(model, workspace.parent)
         val = workspace / "dataset" / "val" if verify else None
         found = write(OnnxRequest(source, raw, opset, min_score, val), out)
+    except CheckpointError as error:
+        raise TaskError(str(error)) from None
+    except OSError as error:
+        raise TaskError(f"{out}: {error}; choose another file with --out") from None
+    if as_json:
+        print_json({"file": str(out), "verification": found})
+    console.text(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    console.text(_summary(found) if found else "not verified")
+
+
+def export_torch(
+    model: str, out: Path, workspace: Path, *, verify: bool, console: Console, as_json: bool
+) -> None:
+    """Writes the network alone as a program of torch, and reports what verification found."""
+    from models.weights import CheckpointError
+    from tasks.tools.export_program import export_program
+    from tasks.tools.model_source import find_model
+
+    log_progress()
+    if out.suffix != ".pt2" or out.is_dir():
+        raise TaskError(f"{out}: expected the name of a file, such as model.pt2; torch asks for that ending")
+    try:
+        found = export_program(
+            find_model(model, workspace.parent), out, workspace / "dataset" / "val" if verify else None
+        )
     except CheckpointError as error:
         raise TaskError(str(error)) from None
     except OSError as error:

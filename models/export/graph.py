@@ -24,8 +24,9 @@ from models.export.image import (
     tile_plan,
 )
 from models.export.masks import Axis, Drawing, as_map, axis_of, draw, paste
-from models.export.network import export_network, has_origins
+from models.export.network import export_network
 from models.export.ops import FLOAT, INT, Ops, Value
+from models.export.plain import has_origins
 from models.solov2.network import SOLOv2
 
 OUTPUTS: dict[str, tuple[str, list[int | str]]] = {

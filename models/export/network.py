@@ -1,6 +1,6 @@
-"""The network alone, exported by torch.
+"""The network alone as an ONNX graph, traced by torch.
 
-Legend: N images, C classes, L levels, S grid side, E kernel channels, H x W pixels of the padded input.
+Legend: N images, H x W pixels of the padded input.
 """
 
 from __future__ import annotations
@@ -12,44 +12,11 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
 from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
 from models.config import SIZE_DIVISOR
-from models.solov2.heads import Frame
+from models.export.plain import ExportError, Plain, has_origins, output_names
 from models.solov2.network import SOLOv2
-
-
-class ExportError(Exception):
-    """A network that torch can't export; the text says why."""
-
-
-class Plain(nn.Module):
-    """Normalised images [N, 3, H, W], and the x, y of crops in their images [N, 2], to a flat tuple of outputs."""
-
-    def __init__(self, network: SOLOv2) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, origins: Tensor | None = None) -> tuple[Tensor, ...]:
-        own, config = self.network, self.network.config
-        pyramid = own.backbone(images)
-        size = (images.shape[2], images.shape[3])
-        corners = images.new_zeros(images.shape[0], 2) if origins is None else origins
-        frame = Frame(size, config.grid_reference, corners)
-        features = [own._read(pyramid, *pair) for pair in config.level_sources]
-        logits, kernels = own.instance_head(features, config.grid_shapes(size), frame)
-        return (*logits, *kernels, own.mask_branch(pyramid, frame))
-
-
-def has_origins(network: SOLOv2, side: int | None) -> bool:
-    """Whether outputs depend on the place of a crop in its image."""
-    return side is not None and network.config.coord_conv and network.config.grid_reference is not None
-
-
-def output_names(levels: int) -> list[str]:
-    numbered = [f"{name}_{level}" for name in ("category_logits", "kernels") for level in range(levels)]
-    return [*numbered, "mask_features"]
 
 
 def _linspace(g: Any, start: Any, end: Any, steps: Any, *_: Any) -> Any:

@@ -18,8 +18,8 @@ import torch
 from models.export.clicks import ClickMasks
 from models.export.graph import network_on_images, set_outputs
 from models.export.image import InputRule
-from models.export.network import ExportError
 from models.export.ops import FLOAT, Ops
+from models.export.plain import ExportError
 from models.solov2.network import SOLOv2
 
 ENCODING: dict[str, tuple[str, list[int | str]]] = {

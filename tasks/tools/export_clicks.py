@@ -17,10 +17,11 @@ from data.tables import Split
 from models.config import PromptConfig
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
-from tasks.tools.export_onnx import NEEDED, OPSETS, OnnxRequest, metadata
+from tasks.tools.export_onnx import NEEDED, OPSETS, metadata
 from tasks.tools.label_files import foreign_files
 from tasks.tools.model_source import Source
-from tasks.tools.verify_onnx import MIN_IOU, ROUNDED_PIXELS, SCORE_TOLERANCE, chosen_rows, open_session
+from tasks.tools.verify_network import chosen_rows
+from tasks.tools.verify_onnx import MIN_IOU, ROUNDED_PIXELS, SCORE_TOLERANCE, open_session
 
 if TYPE_CHECKING:
     from tasks.inference.batches import ImageBatch
@@ -105,7 +106,7 @@ def export_clicks(request: ClicksRequest, out: Path) -> dict[str, Any]:
     from models.checkpoint import WEIGHTS, load_teacher
     from models.export.clicks import ClickMasks, RefineRule
     from models.export.image import InputRule
-    from models.export.network import ExportError
+    from models.export.plain import ExportError
     from models.export.prompting import click_graph, encoder_graph
     from tasks.labelling.gate import read_gate
     from tasks.labelling.labeller import CROP_BATCH, GatedRefiner, load_refiner
@@ -144,9 +145,10 @@ def export_clicks(request: ClicksRequest, out: Path) -> dict[str, Any]:
             verified: dict[str, Any] = {}
             if request.val is not None:
                 verified = _verify(folder, _Drawer(proposer, refiner), Split.open(request.val), request)
-            facts = metadata(
-                OnnxRequest(source, True, request.opset, None, None), network.config, source.inference(None)
-            ) | {"prompt": request.prompt.model_dump_json(), "verification": json.dumps(verified)}
+            facts = metadata(source, "clicks", network.config, source.inference(None)) | {
+                "prompt": request.prompt.model_dump_json(),
+                "verification": json.dumps(verified),
+            }
             del facts["inference"], facts["min_score"], facts["min_score_is_chosen"]
             if request.refiner is not None:
                 facts |= {

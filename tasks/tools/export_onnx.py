@@ -56,15 +56,23 @@ def check_request(request: OnnxRequest) -> None:
         raise TaskError(f"--opset: found {request.opset}, expected {OPSETS[0]} to {OPSETS[1]}")
     if request.min_score is not None and not 0 <= request.min_score <= 1:
         raise TaskError(f"--min-score: found {request.min_score:g}, expected 0 to 1")
-    if request.source.meta["kind"] != "solov2":
+    check_model(request.source, request.val)
+
+
+def check_model(source: Source, val: Path | None) -> None:
+    """
+    Raises:
+        TaskError, CheckpointError: it is another network's folder, or there are no images to verify a file on.
+    """
+    if source.meta["kind"] != "solov2":
         raise CheckpointError(
-            f"{request.source.folder}: found a network of kind {request.source.meta['kind']}, which can't be exported; "
-            "expected solov2: a teacher or a student of this pipeline"
+            f"{source.folder}: found a network of kind {source.meta['kind']}, which can't be exported; expected "
+            "solov2: a teacher or a student of this pipeline"
         )
-    if request.val is not None and not (request.val / "split.json").is_file():
+    if val is not None and not (val / "split.json").is_file():
         raise TaskError(
-            f"{request.val}: not found, so there are no images to verify the file on; run `points2model run`, name "
-            "another project's workspace with --workspace, or leave verification out with --no-verify"
+            f"{val}: not found, so there are no images to verify the file on; run `points2model run`, name another "
+            "project's workspace with --workspace, or leave verification out with --no-verify"
         )
 
 
@@ -86,7 +94,7 @@ def export_onnx(request: OnnxRequest, out: Path) -> dict[str, Any]:
     from models.checkpoint import load_teacher
     from models.export.graph import instance_graph, raw_graph
     from models.export.image import InputRule
-    from models.export.network import ExportError
+    from models.export.plain import ExportError
     from tasks.tools.verify_onnx import verify_instances, verify_raw
 
     source = request.source
@@ -109,7 +117,9 @@ def export_onnx(request: OnnxRequest, out: Path) -> dict[str, Any]:
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto)
     with atomic_write(out) as partial:
-        onnx.helper.set_model_props(proto, metadata(request, network.config, inference))
+        onnx.helper.set_model_props(
+            proto, metadata(source, "network" if request.raw else "instances", network.config, inference)
+        )
         onnx.save(proto, partial)
         found: dict[str, Any] = {}
         if request.val is not None:
@@ -124,11 +134,10 @@ def export_onnx(request: OnnxRequest, out: Path) -> dict[str, Any]:
     return found
 
 
-def metadata(request: OnnxRequest, config: SOLOv2Config, inference: InferenceConfig) -> dict[str, str]:
-    """The file's metadata; all values but `points2model`, `kind` and `weights_sha256` are JSON."""
+def metadata(source: Source, kind: str, config: SOLOv2Config, inference: InferenceConfig) -> dict[str, str]:
+    """A file's metadata; all values but `points2model`, `kind` and `weights_sha256` are JSON."""
     from models.checkpoint import WEIGHTS
 
-    source = request.source
     chosen = chosen_min_score(source.folder)
     size = source.size
     facts: dict[str, Any] = {
@@ -156,7 +165,7 @@ def metadata(request: OnnxRequest, config: SOLOv2Config, inference: InferenceCon
         facts["licence"] = licence
     return {
         "points2model": version("points2model"),
-        "kind": "network" if request.raw else "instances",
+        "kind": kind,
         "weights_sha256": sha256(source.folder / WEIGHTS),
         **{key: json.dumps(value) for key, value in facts.items()},
     }

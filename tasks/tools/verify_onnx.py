@@ -18,23 +18,20 @@ from data.images.read import read_ingested
 from data.tables import Split
 from models.config import InferenceConfig
 from models.inference.detect import Predictions
-from models.inference.tiles import Tiled, forward_tiled, predict
+from models.inference.tiles import forward_tiled, predict
 from models.solov2.network import SOLOv2
 from tasks.common.config import InputConfig
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
-from tasks.inference.batches import ImageBatch, prepare, stack
+from tasks.inference.batches import prepare, stack
+from tasks.tools.verify_network import Arrays, chosen_rows, verify_network
 
-MOST_IMAGES = 50
 MIN_IOU = 0.999
 ROUNDED_PIXELS = 2
 """So many pixels of a mask may differ whatever its size: values at the threshold differ by rounding."""
 SCORE_TOLERANCE = 1e-3
-RAW_TOLERANCE = 1e-3
-"""Of the greatest value of an output."""
 TOGETHER = 4
 """Images that are tried as one batch."""
-Arrays = dict[str, np.ndarray]
 
 
 class Difference(Exception):
@@ -95,21 +92,6 @@ def open_session(file: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # beside torch's threads
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return session, [one.name for one in session.get_outputs()]
-
-
-def chosen_rows(split: Split, most: int = MOST_IMAGES) -> list[int]:
-    """Up to `most` usable images, evenly spread.
-
-    Raises:
-        TaskError: there are none.
-    """
-    usable = [row for row, status in enumerate(split.images["status"].to_pylist()) if status == "ok"]
-    if not usable:
-        raise TaskError(
-            f"{split.root}: found no usable image to verify the file on; leave it out with --no-verify"
-        )
-    places = np.linspace(0, len(usable) - 1, min(most, len(usable)))
-    return [usable[round(place)] for place in places]
 
 
 @torch.inference_mode()
@@ -211,56 +193,11 @@ def _fault(
     )
 
 
-@torch.inference_mode()
 def verify_raw(file: Path, network: SOLOv2, split: Split, size: InputConfig) -> dict[str, Any]:
-    """Compares the network's outputs on up to 50 of a split's images, or their tiles.
-
-    Returns:
-        The number of images, and the greatest difference as a fraction of an output's greatest value.
-
-    Raises:
-        TaskError: outputs differ on an image.
-    """
+    """The network's outputs by onnxruntime, see `verify_network`."""
     session, names = open_session(file)
-    rows, worst = chosen_rows(split), 0.0
-    with Bar("verifying", len(rows), "image") as bar:
-        for row in rows:
-            batch = stack([row], [prepare(read_ingested(split, row), size)])
-            outputs = forward_tiled(network, batch.images, batch.content_sizes, size.tile)
-            raw = outputs.outputs if isinstance(outputs, Tiled) else outputs
-            given = raw_input(network, batch, outputs if isinstance(outputs, Tiled) else None)
-            if "origins" not in {one.name for one in session.get_inputs()}:
-                given.pop("origins", None)
-            found = session.run(None, given)
-            for name, own, other in zip(names, raw.tensors, found, strict=True):
-                difference = float(np.abs(own.numpy() - other).max() / max(1.0, float(own.abs().max())))
-                worst = max(worst, difference)
-                if not difference <= RAW_TOLERANCE:
-                    raise TaskError(
-                        f"{split.image(row)['file_name']}: output {name} differs by {difference:.2g} of its greatest "
-                        f"value, expected at most {RAW_TOLERANCE:g}. Nothing was written"
-                    )
-            bar.advance()
-    return {
-        "onnxruntime": onnxruntime.__version__,
-        "torch": torch.__version__,
-        "images": len(rows),
-        "greatest_difference": float(f"{worst:.2g}"),
-    }
-
-
-def raw_input(network: SOLOv2, batch: ImageBatch, tiled: Tiled | None) -> Arrays:
-    """Of an image or its tiles: RGB 0..255, padding filled with the mean colour; and the tiles' origins."""
-    mean = network.pixel_mean.flip(0) if network.config.bgr else network.pixel_mean
-    (h, w) = batch.content_sizes[0]
-    image = batch.images[0].float()
-    image[:, h:], image[:, :, w:] = mean[:, :, 0:1], mean[:, :, 0:1]
-    if tiled is None:
-        return {"images": image[None].numpy()}
-    side = tiled.side
-    pieces = mean.expand(3, side, side).repeat(len(tiled.tiles[0]), 1, 1, 1)
-    for piece, tile in zip(pieces, tiled.tiles[0], strict=True):
-        part = image[:, tile.y : tile.y + side, tile.x : tile.x + side]
-        piece[:, : part.shape[1], : part.shape[2]] = part
-    origins = np.array([(tile.x, tile.y) for tile in tiled.tiles[0]], np.float32)
-    return {"images": pieces.numpy(), "origins": origins}
+    inputs = [one.name for one in session.get_inputs()]
+    found = verify_network(
+        lambda given: session.run(None, {name: given[name] for name in inputs}), names, network, split, size
+    )
+    return {"onnxruntime": onnxruntime.__version__, **found}
