@@ -11,8 +11,7 @@ from tasks.common.errors import TaskError
 
 def export_model(
     model: str | None, out: Path, workspace: Path, *, torch: str | None, clicks: bool, refiner: Path | None, raw: bool,
-    opset: int,
-    verify: bool, min_score: float | None, console: Console, as_json: bool,
+    opset: int, verify: bool, min_score: float | None, console: Console, as_json: bool,
 ) -> None:  # fmt: skip
     """What `--onnx` writes: instances, the network alone, or masks at clicks; or what `--torch` writes."""
     if torch is not None:

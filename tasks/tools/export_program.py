@@ -52,8 +52,8 @@ def export_program(source: Source, out: Path, val: Path | None) -> dict[str, Any
             torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})
         found: dict[str, Any] = {}
         if val is not None:
-            with partial.open("rb") as file:
-                loaded = torch.export.load(file).module()
+            with partial.open("rb") as written:
+                loaded = torch.export.load(written).module()
             inputs = program.graph_signature.user_inputs
 
             def run(given: Arrays) -> list[np.ndarray]:
