@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -36,7 +36,8 @@ class CocoFolder(Dataset):
     def __getitem__(self, n: int) -> tuple[Tensor, dict[str, Tensor]]:
         """RGB 0..1 [3, H, W]; boxes xyxy [K, 4], labels, scores [K], masks [K, H, W]."""
         (image,) = self.coco.loadImgs(self.images[n])
-        pixels = pil_to_tensor(Image.open(self.folder / image["file_name"]).convert("RGB")).float() / 255
+        picture = ImageOps.exif_transpose(Image.open(self.folder / image["file_name"]))  # as masks lie on it
+        pixels = pil_to_tensor(picture.convert("RGB")).float() / 255
         rows = [
             row for row in self.coco.imgToAnns[image["id"]] if not row["iscrowd"] and min(row["bbox"][2:]) > 0
         ]

@@ -104,8 +104,11 @@ def export(
         ),
     ] = What.pseudo,
     masks: Annotated[
-        Masks, typer.Option(help="Which mask of a pseudo label; refined if there is one.")
-    ] = Masks.refined,
+        Masks | None,
+        typer.Option(
+            help="Which mask of a pseudo label. Default: refined if there is one; with --what training, student.masks."
+        ),
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
@@ -192,13 +195,15 @@ def export(
         )
     decisions = None if to is None else Path(load_params(params).review.decisions)
     student = load_params(params).student if what is What.training else None
+    if student is not None and masks is not None:
+        student = student.model_copy(update={"masks": masks.value})
     try:
         whose = model.value
         if what is What.predictions and model is Model.promoted:
             whose, explanation = promoted_predictions(workspace)
             console.text(explanation)
         request = ExportRequest(
-            what=what.value, format=chosen, masks=masks.value, min_score=min_score, model=whose,
+            what=what.value, format=chosen, masks=(masks or Masks.refined).value, min_score=min_score, model=whose,
             annotations=annotations, images=images, decisions=decisions, student=student,
             image_url=image_url or LOCAL_FILES,
         )  # fmt: skip

@@ -59,7 +59,7 @@ class ExportRequest:
             `predictions` (of the model on the val images), `file` (an annotation file), `training` (a folder for
             other trainers: images, true masks and pseudo labels; see training_set.py).
         format: one of `data.annotations.export.EXPORTS`.
-        masks: of pseudo labels: `refined` or `rough`.
+        masks: of pseudo labels: `refined` or `rough`; of `training` those of `student`.
         min_score: of pseudo labels and predictions: the lowest score that is exported. None: all pseudo labels; of
             predictions those from the score on that was chosen on the val images, but all as coco-results.
         model: of predictions: `student`, `teacher`, or `baseline`, the model that the student was compared with.
@@ -114,7 +114,7 @@ def export_labels(request: ExportRequest, out: Path, workspace: Path) -> dict[st
         "parts": {},
     }
     if request.student is not None:
-        student = request.student.model_copy(update={"masks": request.masks})
+        student = request.student
         if request.min_score is not None:
             student = student.model_copy(update={"min_score": request.min_score})
         summary["min_score"] = student.min_score

@@ -55,8 +55,11 @@ def write_training_set(
     # Its losses needn't be weighted by scores for these to be in the files.
     student = student.model_copy(update={"weight_by_score": "both", "classes_from": "mask"})
     with tempfile.TemporaryDirectory() as scratch:
-        labelled = with_pseudo_masks(weak, strong, points, pseudo, student, Path(scratch) / "weak", decisions)
-        parts = {"train": [strong, labelled], "val": [val]}
+        parts = {"train": [strong], "val": [val]}
+        if student.masks != "none":
+            parts["train"].append(
+                with_pseudo_masks(weak, strong, points, pseudo, student, Path(scratch) / "weak", decisions)
+            )
         return {
             name: _write(folder, format, name, splits, splits[0].categories) for name, splits in parts.items()
         }

@@ -91,6 +91,24 @@ def test_what_the_student_ignores_is_a_crowd(project: Path) -> None:
     assert f"{len(crowds)} regions to ignore" in output
 
 
+def test_masks_are_the_students(project: Path) -> None:
+    recipe = Path("params.yaml").read_text()
+    assert recipe.count("  masks: refined") == 1
+    counts = {}
+    try:
+        for masks in ("refined", "rough", "none"):
+            Path("params.yaml").write_text(recipe.replace("  masks: refined", f"  masks: {masks}"))
+            assert export("coco", masks)[0] == 0
+            file = json.loads(Path(f"{masks}/train/_annotations.coco.json").read_text())
+            counts[masks] = sum(row["area"] for row in file["annotations"] if "score" in row)
+        assert export("coco", "rough2", "--masks", "rough")[0] == 0
+    finally:
+        Path("params.yaml").write_text(recipe)
+    assert counts["none"] == 0 and 0 < counts["rough"] != counts["refined"]
+    names = [Path(f"{name}/train/_annotations.coco.json").read_bytes() for name in ("rough", "rough2")]
+    assert names[0] == names[1]
+
+
 def test_yolo_has_the_same_masks(project: Path) -> None:
     images = {
         path.relative_to("yolo-seg/images").with_suffix("") for path in Path("yolo-seg/images").rglob("*.*")
