@@ -4,14 +4,17 @@ model.json: {"format": 1, "kind": ..., "config": {...}, "categories": [{"id", "n
 solov2, refinenet, mask2former, eomt. Contiguous class i is categories[i]; the table is sorted by id.
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 import tempfile
 from collections import Counter
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,9 +23,7 @@ from torch import Tensor
 
 from models.config import InferenceConfig, RefineNetConfig, SOLOv2Config
 from models.hub import FolderError
-from models.inference.detector import Detector
 from models.queries.config import QueryConfig
-from models.queries.network import QueryNetwork
 from models.refiner.network import MaskRefineNet
 from models.solov2.network import SOLOv2
 from models.weights import (
@@ -36,6 +37,10 @@ from models.weights import (
     read_safetensors,
     shapes_of,
 )
+
+if TYPE_CHECKING:
+    from models.inference.detector import Detector
+    from models.queries.network import QueryNetwork
 
 FORMAT = 1
 WEIGHTS, META = "model.safetensors", "model.json"
@@ -226,7 +231,11 @@ def kind_of(config: SOLOv2Config | RefineNetConfig | QueryConfig) -> str:
 def _network(meta: dict[str, Any]) -> Detector | MaskRefineNet:
     config = _config(meta)
     if isinstance(config, QueryConfig):
-        return QueryNetwork(config, len(meta["categories"]))
+        # By name: its code isn't part of stages that read SOLOv2s alone (tasks/common/code_identity.py).
+        queries: QueryNetwork = import_module("models.queries.network").QueryNetwork(
+            config, len(meta["categories"])
+        )
+        return queries
     if isinstance(config, SOLOv2Config):
         return SOLOv2(config, len(meta["categories"]))
     return MaskRefineNet(config)
@@ -280,7 +289,7 @@ def load_detector(folder: str | Path, device: torch.device) -> Detector:
         CheckpointError: see `load_checkpoint`; or it is a refiner's.
     """
     model = build_model(folder)
-    if not isinstance(model, Detector):
+    if isinstance(model, MaskRefineNet):
         raise CheckpointError(
             f"{folder}: found a {type(model).__name__}, expected a SOLOv2 checkpoint, or that of another student"
         )
@@ -295,6 +304,6 @@ def load_teacher(folder: str | Path, device: torch.device) -> SOLOv2:
     """
     model = build_model(folder)
     if not isinstance(model, SOLOv2):
-        kind = model.config.name if isinstance(model, QueryNetwork) else type(model).__name__
+        kind = type(model).__name__ if isinstance(model, MaskRefineNet) else model.config.name
         raise CheckpointError(f"{folder}: found a {kind}, expected a SOLOv2 checkpoint")
     return model.to(device)

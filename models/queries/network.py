@@ -75,7 +75,7 @@ class QueryNetwork(nn.Module):
         return int(self.settings.image_size) if self.config.name == "eomt" else None
 
     @property
-    def encoder(self) -> list[nn.Module]:
+    def published_parts(self) -> list[nn.Module]:
         """The parts that have the weights of a pretrained backbone."""
         parts: nn.Module = self.network
         return [parts.get_submodule(name) for name in FAMILIES[self.config.name].encoder]

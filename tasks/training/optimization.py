@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from models.backbones.base import Backbone
-from models.queries.network import QueryNetwork
 from tasks.common.config import DetectorTrainConfig, TrainConfig
 
 
@@ -57,8 +56,9 @@ def _groups(parameters: list[nn.Parameter], config: TrainConfig) -> list[dict[st
 def _backbone_parameters(model: nn.Module) -> set[int]:
     """The ids of the parameters that published weights would fill."""
     parts = [module.pretrained() for module in model.modules() if isinstance(module, Backbone)]
-    if isinstance(model, QueryNetwork):
-        parts += model.encoder
+    parts += getattr(
+        model, "published_parts", []
+    )  # of a QueryNetwork, whose code is no part of the teacher's
     return {id(p) for part in parts for p in part.parameters()}
 
 

@@ -262,7 +262,7 @@ def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_backbones_parts_are_known(name: str) -> None:
     model = network(name)
-    of_encoder = sum(p.numel() for part in model.encoder for p in part.parameters())
+    of_encoder = sum(p.numel() for part in model.published_parts for p in part.parameters())
     assert 0 < of_encoder < sum(p.numel() for p in model.parameters())
     assert SETTINGS[name]["train_num_points"] == 128
     assert isinstance(model(image(64, 64)), QueryOutputs)

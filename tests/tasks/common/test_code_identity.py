@@ -215,6 +215,18 @@ def test_labelling_doesnt_reach_the_training_engine(real: tuple[Sources, dict[st
     ]
 
 
+def test_other_students_are_no_code_of_teachers(real: tuple[Sources, dict[str, dict[str, str]]]) -> None:
+    theirs = (
+        "models.queries.network:",
+        "models.queries.loss:",
+        "models.inference.queries:",
+        "tasks.training.queries:",
+    )
+    of = {stage: [place for place in real[1][stage] if place.startswith(theirs)] for stage in real[1]}
+    assert not of["train_teacher"] and not of["train_refiner"] and not of["pseudo_label"]
+    assert of["train_student"] and of["evaluate"] and of["compare"]
+
+
 def test_another_layout_is_no_code(tmp_path: Path) -> None:
     """`ruff format` with lines of 60."""
     for package in ("data", "models", "tasks"):
