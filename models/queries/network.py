@@ -7,8 +7,10 @@ Legend: N images, C classes, Q queries, L layers, H x W pixels of the padded inp
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -24,10 +26,10 @@ USE = Use(("transformers", "scipy"), "students", "student.network.weights")
 CLASSES = {"id2label", "label2id", "num_labels"}
 """Keys of a config of transformers that depend on the classes."""
 DROPPED = {
-    "_name_or_path", "architectures", "auto_map", "backbone", "backbone_kwargs", "dtype", "torch_dtype",
-    "use_pretrained_backbone", "use_timm_backbone",
+    "_name_or_path", "architectures", "attn_implementation", "auto_map", "backbone", "backbone_kwargs", "dtype",
+    "experts_implementation", "torch_dtype", "use_pretrained_backbone", "use_timm_backbone",
 }  # fmt: skip
-"""Keys that say where weights come from; ours are read from a folder alone."""
+"""Keys that say where weights or code come from; ours are read from a folder alone."""
 LEAST = {"num_queries": 1, "train_num_points": 1, "oversample_ratio": 1.0, "importance_sample_ratio": 0.0}
 WEIGHTS = ("class_weight", "mask_weight", "dice_weight", "no_object_weight")
 """Numbers of a config that the loss reads."""
@@ -194,6 +196,9 @@ def settings_of(name: str, settings: dict[str, Any], num_classes: int | None) ->
     for key in WEIGHTS:
         check_number(key, getattr(made, key), 0.0)
     if name == "eomt":
+        if not 1 <= made.num_blocks <= made.num_hidden_layers:
+            expected = f"1 to {made.num_hidden_layers}, the layers (num_hidden_layers)"
+            raise FolderError(f"num_blocks {made.num_blocks}", expected, "correct student.network.config")
         sides = made.image_size, made.patch_size
         stride = sides[1] / 2**made.num_upscale_blocks if isinstance(sides[1], int) else 0
         if not isinstance(sides[0], int) or stride not in (1, 2, 4, 8) or sides[0] % SIZE_DIVISOR:
@@ -201,6 +206,30 @@ def settings_of(name: str, settings: dict[str, Any], num_classes: int | None) ->
             expected = f"a multiple of {SIZE_DIVISOR}, and patches whose masks have a stride of 1, 2, 4 or 8"
             raise FolderError(found, expected, "name other weights, or correct student.network.config")
     return made
+
+
+def check_keys(name: str, settings: Mapping[str, Any]) -> None:
+    """Raises FolderError, with all of them, for keys of `student.network.config` that transformers doesn't know, and
+    would ignore."""
+    import transformers
+
+    faults = _unknown(getattr(transformers, FAMILIES[name].config), settings, "")
+    backbone = settings.get("backbone_config")
+    if isinstance(backbone, dict) and backbone.get("model_type") in BACKBONES:
+        faults += _unknown(transformers.CONFIG_MAPPING[backbone["model_type"]], backbone, "backbone_config.")
+    if faults:
+        raise FolderError(
+            f"config with unknown keys {', '.join(faults)}", f"those of a {FAMILIES[name].config}",
+            "correct student.network.config",
+        )  # fmt: skip
+
+
+def _unknown(config: Any, settings: Mapping[str, Any], within: str) -> list[str]:
+    """The keys that a class of settings doesn't have, each with the nearest one."""
+    fields = {field.name.removeprefix("_") for field in dataclasses.fields(config)}
+    known = fields | set(config.attribute_map) | DROPPED | CLASSES | {"model_type"}
+    near = {key: difflib.get_close_matches(key, sorted(fields), 1) for key in sorted(settings.keys() - known)}
+    return [f"{within}{key}" + (f" ({names[0]}?)" if names else "") for key, names in near.items()]
 
 
 def check_number(key: str, value: Any, least: float) -> None:

@@ -20,13 +20,17 @@ def check_students(params: Params, root: Path, diagnosis: Diagnosis) -> None:
     if network is None:
         return
     # With torch, which takes seconds.
-    from models.queries.network import USE, build, settings_of
+    from models.queries.network import USE, build, check_keys, settings_of
     from models.weights import shapes_of
     from tasks.training.queries import side_fault
 
-    key = f"{KEY}.config" if network.weights is None else f"{KEY}.weights"
+    key, of_config = f"{KEY}.weights", f"{KEY}.config"
     try:
         USE.check_installed()
+        key = of_config
+        check_keys(network.name, network.config)
+        if network.weights is not None:
+            key = f"{KEY}.weights"
         settings = _settings(network, root, diagnosis)
         if settings is None:
             return

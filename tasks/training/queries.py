@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from data.tables import Split
 from models.hub import FolderError, files_of
 from models.queries.config import QueryConfig
 from models.queries.loss import QueryLossConfig, QueryTotals, Truth, query_loss
-from models.queries.network import USE, QueryNetwork, plain_settings, settings_of
+from models.queries.network import USE, QueryNetwork, check_keys, plain_settings, settings_of
 from models.queries.pretrained import load_pretrained
 from tasks.common import processes
 from tasks.common.config import DetectorTrainConfig, NetworkConfig, Params, StudentConfig
@@ -69,6 +70,10 @@ def new_model(
         FolderError
     """
     mean, std = (tuple(float(one) for one in params.model[key]) for key in ("pixel_mean", "pixel_std"))
+    if params.model["bgr"]:
+        mean, std = mean[::-1], std[::-1]
+    USE.check_installed()
+    check_keys(network.name, network.config)
     if network.weights is None:
         made = plain_settings(settings_of(network.name, network.config, len(names)))
         config = QueryConfig.model_validate(
@@ -89,15 +94,20 @@ def side_fault(params: Params, side: int | None) -> str | None:
     """Why a network that takes a square of `side` pixels alone can't have these params' inputs."""
     if side is None:
         return None
-    crop, tile = params.student.augment.crop_side, params.input.tile
-    largest = max(padded_shape((params.input.max_side, params.input.max_side)))
+    augment, tile = params.student.augment, params.input.tile
+    crop = augment.crop_side
+    grows = not augment.crop and crop is None and augment.scale_max > 1
+    longest = round(params.input.max_side * (augment.scale_max if grows else 1))
+    largest = max(padded_shape((longest, longest)))
     if crop is not None and tile is not None:
         largest = max(crop, tile.side)
     if largest <= side:
         return None
+    cropped = "student.augment.crop to true and " if grows else ""
     return (
         f"found inputs of up to {largest} pixels with a network that takes {side} x {side}; expected no more; set "
-        f"input.max_side to {side}, or tiles and crops of at most that (input.tile.side, student.augment.crop_side)"
+        f"{cropped}input.max_side to {side}, or tiles and crops of at most that (input.tile.side, "
+        "student.augment.crop_side)"
     )
 
 
@@ -117,16 +127,14 @@ def _report_crowded(stage: str, splits: Sequence[Split], queries: int, training:
 def freeze_unused(model: QueryNetwork) -> None:
     """Freezes what has no effect on the outputs, such as a norm after a backbone's last map: other processes would wait
     for its gradient."""
-    was = model.training
     side = model.side or 64
+    tried = copy.deepcopy(model).train()  # batch norms change their statistics
     with torch.random.fork_rng(devices=[]):
-        outputs = model.train()(torch.zeros(1, 3, side, side))
+        outputs = tried(torch.zeros(1, 3, side, side))
     torch.stack([one.float().sum() for one in outputs.tensors]).sum().backward()
-    for parameter in model.parameters():
-        if parameter.grad is None:
+    for parameter, other in zip(model.parameters(), tried.parameters(), strict=True):
+        if other.grad is None:
             parameter.requires_grad_(False)
-        parameter.grad = None
-    model.train(was)
 
 
 def query_pieces(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from models.checkpoint import build_model, load_checkpoint, load_detector, load_teacher, save_checkpoint
 from models.hub import FolderError
 from models.queries import network as module
-from models.queries.network import QueryNetwork, QueryOutputs
+from models.queries.network import QueryNetwork, QueryOutputs, check_keys
 from models.queries.pretrained import load_pretrained
 from models.weights import CheckpointError
 from tests.models.queries.tiny import SETTINGS, SWIN, network, saved
@@ -106,7 +106,9 @@ def test_an_untrusted_config_fetches_nothing(tmp_path: Path) -> None:
         network(**timm)
     with pytest.raises(FolderError, match="backbone_config"):
         network(backbone_config="facebook/some")
-    named = network(backbone="owner/no-such-model", use_timm_backbone=True)
+    named = network(
+        backbone="owner/no-such-model", use_timm_backbone=True, attn_implementation="owner/kernel"
+    )
     assert named.settings.backbone_config.model_type == "swin"
 
 
@@ -131,6 +133,22 @@ def test_settings_that_make_no_network(changes: dict[str, Any], text: str) -> No
 def test_squares_that_make_no_network(changes: dict[str, Any]) -> None:
     with pytest.raises(FolderError, match="expected a multiple of 32"):
         network("eomt", **changes)
+
+
+@pytest.mark.parametrize("blocks", [0, 4])
+def test_queries_that_no_layer_sees(blocks: int) -> None:
+    with pytest.raises(FolderError, match=rf"num_blocks {blocks}; expected 1 to 3"):
+        network("eomt", num_blocks=blocks)
+
+
+def test_unknown_keys() -> None:
+    """Which transformers would ignore."""
+    for name, settings in SETTINGS.items():
+        check_keys(name, settings | {"model_type": name, "dtype": "float32"})
+    wrong = {"num_querys": 5, "dice_weight": 2.0, "backbone_config": SWIN | {"drop_path": 0.1}}
+    text = r"num_querys \(num_queries\?\), backbone_config\.drop_path \(drop_path_rate\?\); expected those of a Mask2"
+    with pytest.raises(FolderError, match=text):
+        check_keys("mask2former", wrong)
 
 
 @pytest.fixture(scope="module")

@@ -279,6 +279,10 @@ def student_of_bad_settings(p: Project) -> None:
     another_student(p, weights=None, config={"feature_size": 17})
 
 
+def student_of_unknown_keys(p: Project) -> None:
+    another_student(p, config={"num_querys": 17})
+
+
 def student_of_small_squares(p: Project) -> None:
     another_student(p, name="eomt", weights=None, config={"image_size": 32})
 
@@ -548,6 +552,11 @@ ERRORS = [
     ),
     (student_of_another_class, "student", "Next: set student.network.name to eomt, or name another folder"),
     (student_of_bad_settings, "student", "student.network.config: found settings that transformers makes no"),
+    (
+        student_of_unknown_keys,
+        "student",
+        "student.network.config: found config with unknown keys num_querys (num_queries?)",
+    ),
     (
         student_of_small_squares,
         "student",

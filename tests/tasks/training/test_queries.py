@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.common.config import Params, StudentConfig
-from tasks.training.queries import freeze_unused, query_pieces, side_fault
+from models.hub import FolderError
+from tasks.common.config import NetworkConfig, Params, StudentConfig
+from tasks.training.queries import freeze_unused, new_model, query_pieces, side_fault
 from tasks.training.setup import StepBatch
 from tests.models.queries.tiny import MASK2FORMER, network
 
@@ -91,6 +92,31 @@ def test_unused_parameters_are_frozen() -> None:
     assert all(one.grad is None for one in model.parameters()) and model.training
 
 
+def test_batch_norms_are_not_changed_by_the_trial() -> None:
+    resnet = {
+        "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    }  # fmt: skip
+    model = network(backbone_config=resnet)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert any("running_mean" in name for name in before)
+    freeze_unused(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_new_network(params: Params) -> None:
+    """Its pixels are RGB, those of section `model` in the order of its channels."""
+    given = NetworkConfig(name="mask2former", weights=None, revision=None, config=MASK2FORMER)
+    section = {**params.model, "pixel_mean": [1.0, 2.0, 3.0], "pixel_std": [4.0, 5.0, 6.0]}
+    for bgr, mean in ((False, (1.0, 2.0, 3.0)), (True, (3.0, 2.0, 1.0))):
+        own = params.model_copy(update={"model": section | {"bgr": bgr}})
+        model, weights = new_model("train_student", given, own, ["a", "b"])
+        assert model.config.pixel_mean == mean and weights is None and model.num_classes == 2
+    wrong = given.model_copy(update={"config": {"num_querys": 3}})
+    with pytest.raises(FolderError, match="num_querys"):
+        new_model("train_student", wrong, params, ["a"])
+
+
 @pytest.mark.parametrize(
     ("side", "changes", "fault"),
     [
@@ -99,6 +125,9 @@ def test_unused_parameters_are_frozen() -> None:
         (32, {}, True),
         (64, {"max_side": 65}, True),
         (96, {"max_side": 65}, False),
+        (64, {"scale_max": 1.25}, False),
+        (64, {"scale_max": 1.25, "crop": False}, True),
+        (96, {"scale_max": 1.25, "crop": False}, False),
     ],
 )
 def test_inputs_that_a_square_network_takes(
@@ -108,7 +137,8 @@ def test_inputs_that_a_square_network_takes(
     changes: Any,
     fault: bool,
 ) -> None:
-    recipe["input"] |= changes
+    for section in (recipe["input"], recipe["student"]["augment"]):
+        section |= {key: value for key, value in changes.items() if key in section}
     found = side_fault(params_of(recipe), side)
     assert (found is not None) == fault
     if found is not None:
