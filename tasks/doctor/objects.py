@@ -50,11 +50,17 @@ def check_objects(params: Params, strong: Split, val: Split, diagnosis: Diagnosi
     objects = objects_of(strong, params.input)
     if len(objects.rows):
         _too_small(params, objects, diagnosis)
-        for section, training in (("teacher", params.teacher), ("student", params.student)):
+        for section, training in _with_cells(params):
             _out_of_range(section, training, objects, diagnosis)
         _too_large(params, objects, diagnosis)
         _hidden(params, objects, diagnosis)
     _too_many(params, val, diagnosis)
+
+
+def _with_cells(params: Params) -> list[tuple[str, DetectorTrainConfig]]:
+    """The sections whose network is a SOLOv2."""
+    student = [] if params.student.network is not None else [("student", params.student)]
+    return [("teacher", params.teacher), *student]
 
 
 def objects_of(split: Split, size: InputConfig) -> Objects:
@@ -154,17 +160,12 @@ def _too_large(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
 
 def _hidden(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
     """Objects all of whose cells are assigned to other objects: their class isn't learnt."""
-    if params.teacher.inner_points and params.student.inner_points:
-        return  # cells of points drawn at every step learn them too
-    sections = [
-        name
-        for name, training in (("teacher", params.teacher), ("student", params.student))
-        if not training.inner_points
-    ]
+    # Cells of points drawn at every step learn them too.
+    sections = [(name, training) for name, training in _with_cells(params) if not training.inner_points]
     picked = _spread(objects)
-    if not len(picked):
+    if not sections or not len(picked):
         return
-    training = params.teacher if sections[0] == "teacher" else params.student
+    name, training = sections[0]
     bad = _hidden_objects(params, training, objects, picked)
     part = Objects(
         objects.split,
@@ -175,7 +176,6 @@ def _hidden(params: Params, objects: Objects, diagnosis: Diagnosis) -> None:
         objects.height[picked],
         objects.area[picked],
     )
-    name = sections[0]
     _warn(
         "hidden",
         part,

@@ -675,6 +675,15 @@ def test_warnings(project: Project, damage: Callable[[Project], None], check: st
     assert all(one.count >= 1 for one in told)
 
 
+def test_cells_are_nothing_to_another_student(project: Project) -> None:
+    project.recipe["student"] |= {"ranges": [[1, 10], [8, 14], [12, 20]], "inner_points": 0}
+    project.recipe["teacher"]["inner_points"] = 2
+    assert "student_ranges" in {one.check for one in project.examine().warnings}
+    another_student(project, weights=None)
+    found = project.examine()
+    assert found.errors == [] and not {"student_ranges", "hidden"} & {one.check for one in found.warnings}
+
+
 @pytest.mark.parametrize(("module", "missing"), [("no_such_weights", True), ("torch", False)])
 def test_weights_of_a_package_that_is_not_installed(
     project: Project, monkeypatch: pytest.MonkeyPatch, module: str, missing: bool
