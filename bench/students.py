@@ -66,6 +66,7 @@ def _measure(line: Path, folder: Path, network: Any, minutes: float, lr: float |
     recipe = yaml.safe_load((line / "params.yaml").read_text(encoding="utf-8"))
     recipe["model"]["backbone"] |= RESNET
     recipe["student"] |= {"start": "scratch", "checkpoint": None, "network": network, "strong_end": 0}
+    recipe["student"]["classes_from"] = "mask"  # of both: a network with queries has no cell of a click
     recipe["student"] |= {"lr": lr} if lr is not None and network is not None else {}
     path = folder / "params.yaml"
     if not path.is_file():
