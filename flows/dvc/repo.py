@@ -81,10 +81,7 @@ class DvcRepo:
         Raises:
             PipelineError: dvc.yaml or params.yaml has a fault, or has no stage `target`.
         """
-        try:
-            graph = self._repo.index.graph
-        except DvcException as error:
-            raise PipelineError(_explain(error)) from None
+        graph = self._graph()
         stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
         if target not in stages:
             raise PipelineError(f"dvc.yaml: no stage {target!r}; the stages are {', '.join(sorted(stages))}")
@@ -110,10 +107,25 @@ class DvcRepo:
         return nodes
 
     def stages(self) -> list[str]:
-        """The names of all stages of dvc.yaml."""
+        """The names of all stages of dvc.yaml.
+
+        Raises:
+            PipelineError: dvc.yaml or params.yaml has a fault.
+        """
         return sorted(
-            stage.name for stage in self._repo.index.graph if isinstance(stage, PipelineStage) and stage.name
+            stage.name for stage in self._graph() if isinstance(stage, PipelineStage) and stage.name
         )
+
+    def _graph(self) -> Any:
+        """DVC's graph of stages.
+
+        Raises:
+            PipelineError: dvc.yaml or params.yaml has a fault.
+        """
+        try:
+            return self._repo.index.graph
+        except DvcException as error:
+            raise PipelineError(_explain(error)) from None
 
     def restore_missing(self, names: list[str]) -> list[str]:
         """Restores outputs of these stages, and data under DVC that they read, if they are in the cache only.

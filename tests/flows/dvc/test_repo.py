@@ -41,6 +41,14 @@ def test_graph_faults(toy: Toy, edit: object, message: str) -> None:
         DvcRepo(toy.root).graph("end")
 
 
+def test_names_of_stages_where_dvc_cant_read_the_pipeline(toy: Toy) -> None:
+    """The doctor asks for them, whatever it found before."""
+    path = toy.path("dvc.yaml")
+    path.write_text(path.read_text().replace("cmd: python step.py a", "cmdd: x"))
+    with pytest.raises(PipelineError, match="dvc.yaml"):
+        DvcRepo(toy.root).stages()
+
+
 def test_no_pipeline_here(toy: Toy) -> None:
     toy.path("dvc.yaml").unlink()
     with pytest.raises(PipelineError, match="no such file"):
