@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,3 +146,19 @@ def check_safetensors(folder: Path) -> None:
 def files_of(folder: Path) -> list[Path]:
     """The files that are read of a folder, in a fixed order."""
     return sorted({path for pattern in FILES for path in folder.glob(pattern)})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and hints, which would fill a stage's log."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from models.config import SIZE_DIVISOR
-from models.hub import FolderError, Use
+from models.hub import FolderError, Use, quiet
+from models.inputs import check_images, normalised
 from models.queries.config import BACKBONES, FAMILIES, QueryConfig
 
 USE = Use(("transformers", "scipy"), "students", "student.network.weights")
@@ -84,12 +84,7 @@ class QueryNetwork(nn.Module):
 
     def normalise(self, images: Tensor, content_sizes: list[tuple[int, int]] | None) -> Tensor:
         """RGB 0..255 [N, 3, H, W] to zero mean and unit deviation; padding is set to 0."""
-        x = (images.float() - self.pixel_mean) / self.pixel_std
-        if content_sizes is not None:
-            for i, (h, w) in enumerate(content_sizes):
-                x[i, :, h:] = 0
-                x[i, :, :, w:] = 0
-        return x
+        return normalised(images, self.pixel_mean, self.pixel_std, False, content_sizes)
 
     def forward(
         self,
@@ -101,12 +96,8 @@ class QueryNetwork(nn.Module):
 
         Raises ValueError for another shape, H or W not a multiple of 32, or more than `side`.
         """
+        check_images(images)
         height, width = images.shape[-2:]
-        if images.ndim != 4 or images.shape[1] != 3 or height % SIZE_DIVISOR or width % SIZE_DIVISOR:
-            raise ValueError(
-                f"images: found shape {list(images.shape)}, expected [N, 3, H, W] with H and W multiples of "
-                f"{SIZE_DIVISOR}; pad at the bottom and right"
-            )
         x = self.normalise(images, content_sizes)
         if self.side is None:
             found = self.network(pixel_values=x, output_auxiliary_logits=True)
@@ -259,19 +250,3 @@ def not_buildable(name: str, error: Exception) -> FolderError:
         f"settings that transformers makes no {name} of ({reason})",
         f"those of a {FAMILIES[name].config}", "correct student.network.config, or name other weights",
     )  # fmt: skip
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and hints, which would fill a stage's log."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

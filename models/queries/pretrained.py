@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.hub import FolderError, check_safetensors, read_config
+from models.hub import FolderError, check_safetensors, quiet, read_config
 from models.queries.config import FAMILIES, QueryConfig
-from models.queries.network import QueryNetwork, plain_settings, quiet, settings_of
+from models.queries.network import QueryNetwork, plain_settings, settings_of
 from models.weights import fault_of, listed
 
 PREPROCESSOR = "preprocessor_config.json"

@@ -5,23 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from models.hub import (
-    CONFIG,
-    EITHER,
-    FILES,
-    OFFLINE,
-    WEIGHTS,
-    Use,
-    check_safetensors,
-    files_of,
-    read_config,
-)
+from models.hub import CONFIG, Use, check_safetensors, read_config
 from models.hub import FolderError as SamError
 
-__all__ = ["CONFIG", "EITHER", "FILES", "OFFLINE", "WEIGHTS", "SamError", "files_of"]
+__all__ = ["SamError"]
 
-PACKAGES = ("transformers", "timm")
-"""Of the extra `sam`; timm has EdgeTAM's backbone."""
+USE = Use(("transformers", "timm"), "sam", "proposers.sam.weights")
+"""timm has EdgeTAM's backbone."""
 
 
 class Family(NamedTuple):
@@ -48,35 +38,6 @@ FAMILIES = {
     "sam3_video": _SAM3,
 }
 """By `model_type` of config.json. Some published models are for videos too: their part for images is loaded."""
-
-
-def _use() -> Use:
-    return Use(PACKAGES, "sam", "proposers.sam.weights")
-
-
-def check_installed() -> None:
-    """Raises SamError where a package of the extra is missing."""
-    _use().check_installed()
-
-
-def find_folder(weights: str, revision: str | None, root: Path = Path()) -> Path | None:
-    """See `Use.find`."""
-    return _use().find(weights, revision, root)
-
-
-def fetch_folder(weights: str, revision: str | None) -> Path:
-    """See `Use.fetch`."""
-    return _use().fetch(weights, revision)
-
-
-def check_cached(weights: str, revision: str | None) -> None:
-    """See `Use.check_cached`."""
-    _use().check_cached(weights, revision)
-
-
-def on_another_machine(weights: str, revision: str | None) -> str:
-    """The step that makes a folder of a hub model."""
-    return _use().on_another_machine(weights, revision)
 
 
 def read_family(folder: Path) -> Family:

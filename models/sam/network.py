@@ -8,8 +8,6 @@ Legend: K clicks, P points of a prompt, M = 3 masks, h x w a mask map, H x W pix
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models.hub import quiet
 from models.masks.resize import Sizes
-from models.sam.folder import SamError, check_installed, read_family
+from models.sam.folder import USE, SamError, read_family
 from models.sam.prompts import Prompts
 from models.weights import fault_of, listed
 
@@ -126,12 +125,12 @@ def load_sam(folder: Path, device: torch.device, precision: Precision, click_bat
     Raises:
         SamError: transformers isn't installed, the folder has another model or none, or its weights are unusable.
     """
-    check_installed()
+    USE.check_installed()
     family = read_family(folder)
     import transformers
 
     only_here = {"local_files_only": True, "trust_remote_code": False}
-    with _quiet(transformers.utils.logging):
+    with quiet():
         try:
             model, loaded = getattr(transformers, family.model).from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **only_here
@@ -171,17 +170,3 @@ def load_sam(folder: Path, device: torch.device, precision: Precision, click_bat
         )
     model = model.to(device).eval().requires_grad_(False)
     return Sam(model, processor, family.keeps_ratio, device, precision, click_batch)
-
-
-@contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Without transformers' progress bars and hints, which would fill a stage's log."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

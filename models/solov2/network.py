@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.fpn import BackboneFPN
-from models.config import SIZE_DIVISOR, SOLOv2Config
+from models.config import SOLOv2Config
+from models.inputs import check_images, normalised
 from models.solov2.heads import Frame, InstanceHead, MaskBranch
 
 
@@ -58,15 +59,7 @@ class SOLOv2(nn.Module):
 
         With `content_sizes`, the (h, w) of each image in the batch, padding is set to 0, the mean colour.
         """
-        x = images.float()
-        if self.config.bgr:
-            x = x.flip(1)
-        x = (x - self.pixel_mean) / self.pixel_std
-        if content_sizes is not None:
-            for i, (h, w) in enumerate(content_sizes):
-                x[i, :, h:] = 0
-                x[i, :, :, w:] = 0
-        return x
+        return normalised(images, self.pixel_mean, self.pixel_std, self.config.bgr, content_sizes)
 
     def forward(
         self,
@@ -81,16 +74,7 @@ class SOLOv2(nn.Module):
 
         Raises ValueError for another shape, or H or W not a multiple of 32.
         """
-        if (
-            images.ndim != 4
-            or images.shape[1] != 3
-            or images.shape[2] % SIZE_DIVISOR
-            or images.shape[3] % SIZE_DIVISOR
-        ):
-            raise ValueError(
-                f"images: found shape {list(images.shape)}, expected [N, 3, H, W] with H and W multiples of "
-                f"{SIZE_DIVISOR}; pad at the bottom and right"
-            )
+        check_images(images)
         pyramid = self.backbone(self.normalise(images, content_sizes))
         input_size = (images.shape[2], images.shape[3])
         corners = images.new_zeros(len(images), 2, dtype=torch.float32)

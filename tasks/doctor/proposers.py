@@ -5,14 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.errors import Fault
-from models.sam.folder import (
-    SamError,
-    check_cached,
-    check_installed,
-    find_folder,
-    on_another_machine,
-    read_family,
-)
+from models.sam.folder import USE, SamError, read_family
 from tasks.common.config import Params, SamConfig
 from tasks.doctor.finding import Diagnosis
 
@@ -36,21 +29,18 @@ def check_proposers(params: Params, root: Path, diagnosis: Diagnosis) -> None:
 
 
 def _sam(sam: SamConfig, root: Path, diagnosis: Diagnosis) -> None:
-    key = "proposers.sam.weights"
     try:
-        check_installed()
-        folder = find_folder(sam.weights, sam.revision, root)
+        USE.check_installed()
+        folder = USE.find(sam.weights, sam.revision, root)
         if folder is not None:
             read_family(folder)
             return
-        check_cached(sam.weights, sam.revision)
+        USE.check_cached(sam.weights, sam.revision)
     except SamError as error:
-        fault = Fault("params.yaml", key, error.found, error.expected, error.step)
+        fault = Fault("params.yaml", USE.setting, error.found, error.expected, error.step)
         diagnosis.error("proposers", fault)
         return
     found = f"no folder {sam.weights}, and no hub model of that id in the cache"
     expected = "one of them, or a network to download it when pseudo_label needs it"
-    step = (
-        f"nothing, where this machine may download it; else {on_another_machine(sam.weights, sam.revision)}"
-    )
-    diagnosis.warn("proposers", Fault("params.yaml", key, found, expected, step))
+    step = f"nothing, where this machine may download it; else {USE.on_another_machine(sam.weights, sam.revision)}"
+    diagnosis.warn("proposers", Fault("params.yaml", USE.setting, found, expected, step))

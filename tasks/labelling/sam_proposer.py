@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.hub import files_of
 from models.inference.detect import maskness
 from models.masks.clicks import FurtherClicks
-from models.sam.folder import SamError, fetch_folder, files_of
+from models.sam.folder import USE, SamError
 from models.sam.network import Encoded, NarrowImage, Sam, load_sam
 from models.sam.prompts import prompts_at
 from tasks.common.config import SamConfig
@@ -91,7 +92,7 @@ def load_sam_proposer(settings: SamConfig, device: torch.device) -> SamProposer:
         TaskError: there are no usable weights.
     """
     try:
-        folder = fetch_folder(settings.weights, settings.revision)
+        folder = USE.fetch(settings.weights, settings.revision)
         sam = load_sam(folder, device, settings.precision, settings.click_batch)
     except SamError as error:
         raise TaskError(f"proposers.sam.weights: {error}") from None
@@ -105,6 +106,6 @@ def sam_files(settings: SamConfig) -> list[Path]:
         TaskError: there are none.
     """
     try:
-        return files_of(fetch_folder(settings.weights, settings.revision))
+        return files_of(USE.fetch(settings.weights, settings.revision))
     except SamError as error:
         raise TaskError(f"proposers.sam.weights: {error}") from None

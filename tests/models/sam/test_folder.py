@@ -11,16 +11,8 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from models.sam import folder
-from models.sam.folder import (
-    FAMILIES,
-    SamError,
-    check_cached,
-    fetch_folder,
-    files_of,
-    find_folder,
-    read_family,
-)
+from models.hub import OFFLINE, files_of
+from models.sam.folder import FAMILIES, USE, SamError, read_family
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 COMMAND = (
@@ -105,9 +97,9 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
 def test_a_folder_is_used_as_it_is(tmp_path: Path, cache: Path) -> None:
     made(tmp_path / "owner" / "model")
     cached(cache)
-    assert find_folder("owner/model", None, tmp_path) == tmp_path / "owner" / "model"
+    assert USE.find("owner/model", None, tmp_path) == tmp_path / "owner" / "model"
     with pytest.raises(SamError, match="revision v1 with a folder, owner/model; expected null"):
-        find_folder("owner/model", "v1", tmp_path)
+        USE.find("owner/model", "v1", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -116,29 +108,29 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path, cache: Path) -> None:
 def test_what_is_neither_a_folder_nor_an_id(cache: Path, tmp_path: Path, weights: str) -> None:
     text = f"found no folder {weights}; expected a folder, or the id of a hub model: OWNER/NAME; correct the path"
     with pytest.raises(SamError, match=f"^{re.escape(text)}$"):
-        find_folder(weights, None, tmp_path)
+        USE.find(weights, None, tmp_path)
 
 
 def test_a_file_is_no_folder(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "model").write_text("")
     with pytest.raises(SamError, match="found no folder owner/model"):
-        find_folder("owner/model", None, tmp_path)
+        USE.find("owner/model", None, tmp_path)
 
 
 def test_the_cached_copy_of_a_hub_model(cache: Path) -> None:
-    assert find_folder("owner/model", None) is None
+    assert USE.find("owner/model", None) is None
     copy = cached(cache)
     for revision in (None, "main", COMMIT):
-        assert find_folder("owner/model", revision) == copy == fetch_folder("owner/model", revision)
-    assert find_folder("owner/model", "v2") is None
+        assert USE.find("owner/model", revision) == copy == USE.fetch("owner/model", revision)
+    assert USE.find("owner/model", "v2") is None
     (copy / "model.safetensors").unlink()  # a download that was broken off
-    assert find_folder("owner/model", None) is None
+    assert USE.find("owner/model", None) is None
 
 
 def test_a_hub_model_without_a_network(tmp_path: Path) -> None:
     """At an address where nobody listens, as a user's process sees it; it says at once how to get a folder."""
-    code = "from models.sam.folder import fetch_folder; fetch_folder('owner/model', None)"
+    code = "from models.sam.folder import USE; USE.fetch('owner/model', None)"
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     started = time.monotonic()
     done = subprocess.run(
@@ -157,23 +149,23 @@ def test_a_network_that_may_not_be_used(cache: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(
         SamError, match=r"it can't be downloaded .*hf download owner/model --revision v2 --include"
     ):
-        fetch_folder("owner/model", "v2")
-    for name in folder.OFFLINE:
+        USE.fetch("owner/model", "v2")
+    for name in OFFLINE:
         monkeypatch.delenv(name, raising=False)
-    check_cached("owner/model", None)
+    USE.check_cached("owner/model", None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
         SamError, match=f"and HF_HUB_OFFLINE is set; expected one of them; {re.escape(COMMAND)}"
     ):
-        check_cached("owner/model", None)
+        USE.check_cached("owner/model", None)
 
 
-def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "PACKAGES", ("transformers", "no_such_timm"))
+def test_a_missing_package(tmp_path: Path) -> None:
+    use = USE._replace(packages=("transformers", "no_such_timm"))
     with pytest.raises(
         SamError, match=re.escape("no package no_such_timm; expected the extra `sam`; run `pip")
     ):
-        find_folder("owner/model", None, tmp_path)
+        use.find("owner/model", None, tmp_path)
 
 
 def test_the_files_on_which_masks_depend(tmp_path: Path) -> None:
