@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.config import InferenceConfig, TileConfig
 from models.inference.detect import REFERENCE_STRIDE, Candidates, Predictions, maskness, suppress
-from models.inference.tiles import TILES_AT_ONCE, Tile, cut_tiles, paste
+from models.inference.tiles import TILES_AT_ONCE, Tile, cut_tiles, joined
 from models.masks.resize import Sizes, resize_boxed
 from models.queries.network import QueryNetwork, QueryOutputs
 from models.weights import check_outputs
@@ -89,29 +89,11 @@ def predict_queries(
     if tiles is None:
         found = query_candidates(outputs, n, config, sizes.input)
     else:
-        found = _of_tiles(outputs, tiles[n], config, sizes.input, side)
+        parts = [
+            query_candidates(outputs, tile.row, config, (side, side), tile.own_core_xyxy) for tile in tiles[n]
+        ]
+        stride = side // outputs.mask_logits[-1].shape[-1]
+        found, _, _ = joined(parts, tiles[n], config.nms_pre, stride, sizes.input)
     scores, order = suppress(found, config)
     masks, boxes = resize_boxed(found.probabilities[order], sizes, config.mask_threshold)
     return Predictions(masks, scores, found.labels[order], boxes)
-
-
-def _of_tiles(
-    outputs: QueryOutputs, tiles: list[Tile], config: InferenceConfig, input_size: tuple[int, int], side: int
-) -> Candidates:
-    """The best of all tiles, pasted into the image's mask map."""
-    found = []
-    for tile in tiles:
-        x0, y0, x1, y1 = tile.core_xyxy
-        core = (x0 - tile.x, y0 - tile.y, x1 - tile.x, y1 - tile.y)
-        found.append(query_candidates(outputs, tile.row, config, (side, side), core))
-    scores = torch.cat([one.scores for one in found])
-    best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
-    labels = torch.cat([one.labels for one in found])[best]
-    source = torch.cat([torch.full_like(one.labels, at) for at, one in enumerate(found)])[best]
-    maps = torch.cat([one.probabilities for one in found])[best]
-    stride = side // maps.shape[-1]
-    canvas = torch.zeros(len(best), *(length // stride for length in input_size), device=scores.device)
-    for at, tile in enumerate(tiles):
-        mine = (source == at).nonzero()[:, 0]
-        paste(canvas, mine, maps[mine], tile, stride)
-    return Candidates(scores[best], labels, canvas)

@@ -40,6 +40,12 @@ class Tile(NamedTuple):
     core_xyxy: tuple[float, float, float, float]
     """in pixels of the input: up to the middle of the overlap with the next tile"""
 
+    @property
+    def own_core_xyxy(self) -> tuple[float, float, float, float]:
+        """In pixels of the tile."""
+        x0, y0, x1, y1 = self.core_xyxy
+        return x0 - self.x, y0 - self.y, x1 - self.x, y1 - self.y
+
 
 class Tiled(NamedTuple):
     """The network's outputs for the tiles of a batch."""
@@ -258,20 +264,30 @@ def _tile_candidates(
 ) -> tuple[Candidates, Tensor, Tensor]:
     """The best candidates of all tiles' core cells, pasted into the image's mask map; the index of each one's tile,
     and its map [K, s, s] in that tile."""
-    found = []
-    for tile in tiled.tiles[n]:
-        x0, y0, x1, y1 = tile.core_xyxy
-        core = (x0 - tile.x, y0 - tile.y, x1 - tile.x, y1 - tile.y)
-        found.append(candidates(tiled.outputs, tile.row, config, (tiled.side, tiled.side), core))
+    side = (tiled.side, tiled.side)
+    found = [candidates(tiled.outputs, tile.row, config, side, tile.own_core_xyxy) for tile in tiled.tiles[n]]
+    return joined(found, tiled.tiles[n], config.nms_pre, tiled.stride, input_size)
+
+
+def joined(
+    found: Sequence[Candidates], tiles: Sequence[Tile], most: int, stride: int, input_size: tuple[int, int]
+) -> tuple[Candidates, Tensor, Tensor]:
+    """The best candidates of all tiles of an image, at most `most`, pasted into its mask map; the index of each one's
+    tile, and its map [K, s, s] in that tile.
+
+    Args:
+        found: of each tile.
+        stride: pixels of input to one of the mask map.
+    """
     scores = torch.cat([one.scores for one in found])
-    best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
+    best = scores.argsort(descending=True, stable=True)[:most]
     labels = torch.cat([one.labels for one in found])[best]
     source = torch.cat([torch.full_like(one.labels, at) for at, one in enumerate(found)])[best]
     local = torch.cat([one.probabilities for one in found])[best]
-    canvas = torch.zeros(len(best), *(length // tiled.stride for length in input_size), device=scores.device)
-    for at, tile in enumerate(tiled.tiles[n]):
+    canvas = torch.zeros(len(best), *(length // stride for length in input_size), device=scores.device)
+    for at, tile in enumerate(tiles):
         mine = (source == at).nonzero()[:, 0]
-        paste(canvas, mine, local[mine], tile, tiled.stride)
+        paste(canvas, mine, local[mine], tile, stride)
     return Candidates(scores[best], labels, canvas), source, local
 
 
