@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ from data.tables import Split
 from models.config import PromptConfig
 from tasks.common.errors import TaskError
 from tasks.common.progress import Bar
-from tasks.tools.export_onnx import NEEDED, OPSETS, metadata
+from tasks.tools.export_onnx import check_kind, metadata, onnx_faults, refuse, val_faults
 from tasks.tools.label_files import foreign_files
 from tasks.tools.model_source import Source
 from tasks.tools.verify_network import chosen_rows
@@ -65,28 +64,16 @@ def check_request(request: ClicksRequest, out: Path) -> None:
     Raises:
         TaskError: packages are missing, rules or the opset can't be, or the folder has other files.
     """
-    faults = []
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        faults.append(f"{', '.join(missing)}: not installed; pip install 'points2model[onnx]'")
-    if not OPSETS[0] <= request.opset <= OPSETS[1]:
-        faults.append(f"--opset: found {request.opset}, expected {OPSETS[0]} to {OPSETS[1]}")
+    faults = onnx_faults(request.opset)
     if request.prompt.mirror != "none":
         faults.append(
             f"prompt.mirror: found {request.prompt.mirror}, expected none: masks of mirror images can't be exported"
         )
-    if request.source.meta["kind"] != "solov2":
-        faults.append(
-            f"{request.source.folder}: found a network of kind {request.source.meta['kind']}, expected solov2"
-        )
-    if request.val is not None and not (request.val / "split.json").is_file():
-        faults.append(
-            f"{request.val}: not found, so there are no images to verify the files on; name another project's "
-            "workspace with --workspace, or leave verification out with --no-verify"
-        )
+    faults += val_faults(request.val)
     if fault := foreign_files(out):
         faults.append(fault)
-    if faults:
-        raise TaskError("\n".join(faults))
+    refuse(faults)
+    check_kind(request.source)
 
 
 def export_clicks(request: ClicksRequest, out: Path) -> dict[str, Any]:

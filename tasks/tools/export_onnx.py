@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,32 +48,48 @@ def check_request(request: OnnxRequest) -> None:
     """Refuses what can't be exported, before the slow imports.
 
     Raises:
-        TaskError, CheckpointError: packages are missing, the opset can't be, or it is another network's folder.
+        TaskError, CheckpointError: packages are missing, the opset can't be, there are no images to verify the file on
+            (all are listed); or it is another network's folder.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise TaskError(f"{', '.join(missing)}: not installed; pip install 'points2model[onnx]'")
-    if not OPSETS[0] <= request.opset <= OPSETS[1]:
-        raise TaskError(f"--opset: found {request.opset}, expected {OPSETS[0]} to {OPSETS[1]}")
+    faults = onnx_faults(request.opset)
     if request.min_score is not None and not 0 <= request.min_score <= 1:
-        raise TaskError(f"--min-score: found {request.min_score:g}, expected 0 to 1")
-    check_model(request.source, request.val)
+        faults.append(f"--min-score: found {request.min_score:g}, expected 0 to 1")
+    refuse([*faults, *val_faults(request.val)])
+    check_kind(request.source)
 
 
-def check_model(source: Source, val: Path | None) -> None:
-    """
-    Raises:
-        TaskError, CheckpointError: it is another network's folder, or there are no images to verify a file on.
-    """
+def refuse(faults: Sequence[str]) -> None:
+    """Raises TaskError with all faults, if there are any."""
+    if faults:
+        raise TaskError("\n".join(faults))
+
+
+def onnx_faults(opset: int) -> list[str]:
+    """Packages that are missing, and an opset that can't be."""
+    faults = []
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        faults.append(f"{', '.join(missing)}: not installed; pip install 'points2model[onnx]'")
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        faults.append(f"--opset: found {opset}, expected {OPSETS[0]} to {OPSETS[1]}")
+    return faults
+
+
+def val_faults(val: Path | None) -> list[str]:
+    """No images to verify a file on."""
+    if val is None or (val / "split.json").is_file():
+        return []
+    return [
+        f"{val}: not found, so there are no images to verify the file on; run `points2model run`, name another "
+        "project's workspace with --workspace, or leave verification out with --no-verify"
+    ]
+
+
+def check_kind(source: Source) -> None:
+    """Raises CheckpointError for another network's folder."""
     if source.meta["kind"] != "solov2":
         raise CheckpointError(
             f"{source.folder}: found a network of kind {source.meta['kind']}, which can't be exported; expected "
             "solov2: a teacher or a student of this pipeline"
-        )
-    if val is not None and not (val / "split.json").is_file():
-        raise TaskError(
-            f"{val}: not found, so there are no images to verify the file on; run `points2model run`, name another "
-            "project's workspace with --workspace, or leave verification out with --no-verify"
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from data.storage import atomic_write
 from data.tables import Split
 from tasks.common.errors import TaskError
-from tasks.tools.export_onnx import check_model, metadata
+from tasks.tools.export_onnx import check_kind, metadata, refuse, val_faults
 from tasks.tools.model_source import Source
 
 FACTS = "facts.json"
@@ -28,9 +28,11 @@ def export_program(source: Source, out: Path, val: Path | None) -> dict[str, Any
         What verification found; empty without it.
 
     Raises:
-        TaskError, CheckpointError: see `check_model`; torch can't export the network; or outputs differ.
+        TaskError, CheckpointError: there are no images to verify it on; it is another network's folder; torch can't
+            export the network; or outputs differ.
     """
-    check_model(source, val)
+    refuse(val_faults(val))
+    check_kind(source)
     import torch
 
     from models.checkpoint import load_teacher

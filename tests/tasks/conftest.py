@@ -103,3 +103,14 @@ def run_tiny(folder: Path, steps: Sequence[str]) -> Params:
         for step in steps:
             run_step(step, params, Path("workspace"))
     return params
+
+
+def copy_of(line: tuple[Path, Params], folder: Path, *outputs: str) -> Path:
+    """A project in `folder` with some outputs of a line, and its images."""
+    shutil.copy(line[0] / "params.yaml", folder)
+    # Images are found relative to the folder in which they were ingested.
+    for name in (*outputs, "demo", "data"):
+        source = line[0] / "workspace" / name
+        if name in outputs or source.exists():
+            shutil.copytree(source, folder / "workspace" / name)
+    return folder

@@ -19,20 +19,13 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from points2model import Predictor, Prompter
 from tasks.common.config import Params
-from tests.tasks.conftest import ROOT
+from tests.tasks.conftest import ROOT, copy_of
 
 
 @pytest.fixture(scope="module")
 def project(line: tuple[Path, Params], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
-    for name in ("dataset", "teacher", "refiner"):
-        shutil.copytree(line[0] / "workspace" / name, folder / "workspace" / name)
-    shutil.copy(line[0] / "params.yaml", folder)
-    # Images are found relative to the folder in which they were ingested.
-    for name in ("demo", "data"):
-        if (line[0] / "workspace" / name).exists():
-            shutil.copytree(line[0] / "workspace" / name, folder / "workspace" / name)
-    return folder
+    return copy_of(line, folder, "dataset", "teacher", "refiner")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from models.checkpoint import load_teacher
 from tasks.common.config import Params
+from tests.tasks.conftest import copy_of
 
 RUN = """
 import sys, json
@@ -34,10 +34,7 @@ print(facts["facts.json"])
 
 @pytest.fixture
 def here(line: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("dataset", "teacher", "demo", "data"):
-        source = line[0] / "workspace" / name
-        if source.exists():
-            shutil.copytree(source, tmp_path / "workspace" / name)
+    copy_of(line, tmp_path, "dataset", "teacher")
     change_input(tmp_path, tile={"side": 64, "overlap": 16})
     monkeypatch.chdir(tmp_path)
     return tmp_path

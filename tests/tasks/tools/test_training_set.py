@@ -22,19 +22,14 @@ from data.tables import Split, write_split
 from flows.cli.main import app
 from tasks.common.config import Params
 from tasks.tools.export_labels import read_pseudo
-from tests.tasks.conftest import ROOT
+from tests.tasks.conftest import ROOT, copy_of
 
 
 @pytest.fixture(scope="module")
 def project(line: tuple[Path, Params], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny line up to the pseudo labels, and its folders for other trainers: coco, yolo."""
     folder = tmp_path_factory.mktemp("trainers")
-    for name in ("dataset", "points", "pseudo"):
-        shutil.copytree(line[0] / "workspace" / name, folder / "workspace" / name)
-    shutil.copy(line[0] / "params.yaml", folder)
-    for name in ("demo", "data"):
-        if (line[0] / "workspace" / name).exists():
-            shutil.copytree(line[0] / "workspace" / name, folder / "workspace" / name)
+    copy_of(line, folder, "dataset", "points", "pseudo")
     before = Path.cwd()
     os.chdir(folder)
     try:
