@@ -9,7 +9,6 @@ Legend: B draws, I images, K classes, T IoU thresholds, R recall points, D detec
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -194,21 +193,14 @@ def differences(before: Ranking, after: Ranking, images: int, draws: int, seed: 
     classes = len(before.detections)
     if not draws or not images:
         return np.zeros((0, 1 + classes))
-    most = max([1, *(len(one.images) for side in (before, after) for one in side.detections)])
-    size = max(1, min(_MOST_DRAWS, CHUNK // max(most, images, 1)))
+    size = _at_once([before, after], images)
     generator = np.random.default_rng(seed)
     rows = []
     with Bar("bootstrap", draws, "draw") as bar:
         for at in range(0, draws, size):
             weights = draws_of(min(size, draws - at), images, generator)
-            change = np.full((len(weights), classes), np.nan)
-            for k in range(classes):
-                own = before.objects[k]
-                if len(own.images):
-                    ap = [
-                        precisions(own, side.detections[k], weights).mean((1, 2)) for side in (before, after)
-                    ]
-                    change[:, k] = 100 * (ap[1] - ap[0])
+            first, second = (_ap(side, weights) for side in (before, after))
+            change = 100 * (second - first)
             rows.append(np.column_stack([_mean_of_known(change), change]))
             bar.advance(len(weights))
     return np.concatenate(rows)
@@ -227,17 +219,25 @@ def sampled_ap(rankings: Sequence[Ranking], images: int, draws: int, seed: int) 
     weights = np.concatenate(
         [np.ones((1, images), np.int64), draws_of(draws, images, np.random.default_rng(seed))]
     )
+    size = _at_once(rankings, images)
+    parts = [weights[at : at + size] for at in range(0, len(weights), size)]
+    rows = [[100 * _mean_of_known(_ap(side, drawn)) for side in rankings] for drawn in parts]
+    return np.concatenate([np.stack(columns, 1) for columns in rows])
+
+
+def _at_once(rankings: Sequence[Ranking], images: int) -> int:
+    """Draws whose weights are in memory together."""
     most = max([1, *(len(one.images) for side in rankings for one in side.detections)])
-    size = max(1, min(_MOST_DRAWS, CHUNK // max(most, images, 1)))
-    rows = []
-    for at in range(0, len(weights), size):
-        drawn = weights[at : at + size]
-        found = np.full((len(drawn), len(rankings), len(rankings[0].detections)), np.nan)
-        for (m, side), k in itertools.product(enumerate(rankings), range(found.shape[2])):
-            if len(side.objects[k].images):
-                found[:, m, k] = precisions(side.objects[k], side.detections[k], drawn).mean((1, 2))
-        rows.append(100 * _mean_of_known(found.reshape(-1, found.shape[2])).reshape(len(drawn), -1))
-    return np.concatenate(rows)
+    return max(1, min(_MOST_DRAWS, CHUNK // max(most, images, 1)))
+
+
+def _ap(ranking: Ranking, weights: Ints) -> Floats:
+    """AP [B, K] of each class, 0 to 1; NaN without a true object."""
+    found = np.full((len(weights), len(ranking.detections)), np.nan)
+    for k, own in enumerate(ranking.objects):
+        if len(own.images):
+            found[:, k] = precisions(own, ranking.detections[k], weights).mean((1, 2))
+    return found
 
 
 def _mean_of_known(values: Floats) -> Floats:
