@@ -22,18 +22,24 @@ STATUS_WORDS = {
 
 def render(template: str, /, **content: Any) -> str:
     """The page of a template with `content`, its variables."""
+    environment = templates(Path(__file__).parent)
+    environment.filters |= {"figure": figure, "cell": _cell, "score": "{:g}".format}
+    environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
+    return environment.get_template(template).render(**content)
+
+
+def templates(folder: Path) -> Environment:
+    """Of pages that need no other file: a missing variable is an error, and text is shown as text."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"figure": figure, "count": count, "duration": format_seconds}
-    environment.filters |= {"cell": _cell, "score": "{:g}".format}
-    environment.globals |= {"difference_of": difference, "status_words": STATUS_WORDS}
-    return environment.get_template(template).render(**content)
+    environment.filters |= {"count": count, "duration": format_seconds}
+    return environment
 
 
 def _cell(value: Any) -> str:

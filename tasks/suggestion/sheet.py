@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data.annotations.frames import Frame
 from data.images.jpeg import to_jpeg
 from data.images.read import read_image
 from data.masks import rle
-from data.messages import plain
 from data.storage import atomic_write
 from data.tables import Category
-from tasks.common.progress import format_seconds
-from tasks.reporting.figures import count
+from tasks.reporting.page import templates
 from tasks.tools.pictures import draw
 
 SHOWN = 100
@@ -49,13 +46,7 @@ def write_sheet(
         }
         for facts, frame, file in zip(summary["images"][:SHOWN], frames, files, strict=False)
     ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: plain(value, lines=True) if type(value) is str else value,
-    )  # fmt: skip
-    environment.filters |= {"count": count, "duration": format_seconds}
-    page = environment.get_template("sheet.html.j2").render(summary=summary, cards=cards)
+    page = templates(Path(__file__).parent).get_template("sheet.html.j2").render(summary=summary, cards=cards)
     with atomic_write(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,11 @@ from data.annotations.frames import Frame, Label
 from data.annotations.writers.label_studio import LOCAL_FILES
 from data.decisions.record import Decision
 from data.decisions.store import read_decisions
+from data.images.content import sha256
 from data.storage import atomic_dir, atomic_write
 from data.tables import IMAGES, INSTANCES, POINTS, Category, Split, read_parquet
 from data.text import safe_cell
-from models.checkpoint import load_teacher
+from models.checkpoint import WEIGHTS, load_teacher
 from models.config import InferenceConfig
 from tasks.budget.costs import costs
 from tasks.budget.record import Cost
@@ -140,8 +140,7 @@ def open_model(model: Path, size: InputConfig, inference: InferenceConfig, devic
     """The model of a folder."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     where = resolve_device(device)
-    with (model / "model.safetensors").open("rb") as file:
-        identity = hashlib.file_digest(file, "sha256").hexdigest() + code_digest("evaluate")
+    identity = sha256(model / WEIGHTS) + code_digest("evaluate")
     return CachedModel(load_teacher(model, where), size, inference, BATCH, where, identity)
 
 

@@ -22,15 +22,13 @@ from models.checkpoint import FORMAT, kind_of, save_checkpoint
 from models.config import RefineNetConfig, SOLOv2Config
 from models.queries.config import QueryConfig
 from tasks.common import processes
-from tasks.common.config import DetectorTrainConfig, Params, RefinerConfig, TrainConfig
+from tasks.common.config import ROUNDING, DetectorTrainConfig, Params, RefinerConfig, TrainConfig
 from tasks.common.device import hardware
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import fingerprint, write_manifest
 from tasks.training.loop import Job, write_history
 
 Network = TypeVar("Network", bound=nn.Module)
-ROUNDING = {"accumulate", "checkpoint_every", "channels_last", "fused", "compile"}
-"""Keys of a training's section that affect its result by rounding only."""
 SPLIT_TABLES = ("images.arrow", "instances.arrow", "categories.json")
 
 

@@ -20,10 +20,17 @@ from tasks.common.config.params import Params
 from tasks.common.config.proposers import ProposersConfig, SamConfig
 from tasks.common.config.results import EvaluateConfig, Evaluator, PromotionConfig, ReportConfig
 from tasks.common.config.section import Section
-from tasks.common.config.training import DetectorTrainConfig, RefinerConfig, StudentConfig, TrainConfig
+from tasks.common.config.training import (
+    ROUNDING,
+    DetectorTrainConfig,
+    RefinerConfig,
+    StudentConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "NOTIFY_BLOCK",
+    "ROUNDING",
     "DetectorTrainConfig",
     "EvaluateConfig",
     "Evaluator",

@@ -27,6 +27,9 @@ from tasks.common.config.section import (
     WholeNumber,
 )
 
+ROUNDING = {"accumulate", "checkpoint_every", "channels_last", "fused", "compile"}
+"""Keys of a training's section that affect its result by rounding only."""
+
 
 class AugmentConfig(Section):
     """Training augmentation, drawn anew for every sample from its own seed; see data/samples/transforms.py."""

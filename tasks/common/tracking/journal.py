@@ -26,14 +26,12 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from data.storage import atomic_write
-from tasks.common.config import Params
+from tasks.common.config import ROUNDING, Params
 
 LAST_STAGE = "report"
 KEPT_RUNS = 20
 UNTRACKED = ("runtime", "operate")
 """Sections that no result depends on. They aren't sent: they may hold addresses with secrets."""
-ROUNDING = ("accumulate", "checkpoint_every", "channels_last", "fused", "compile")
-"""Keys with whose change an interrupted training is resumed (tasks/training/setup.py)."""
 
 Kind = Literal["params", "tags", "curve", "metrics", "file", "model", "status"]
 Status = Literal["running", "finished", "failed", "killed"]

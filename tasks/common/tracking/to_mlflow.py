@@ -10,9 +10,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from data.images.content import sha256
 from tasks.common.tracking.backend import Target, UnusableError
 from tasks.common.tracking.journal import Event
-from tasks.common.tracking.tracked import digest
 
 RUN = "points2model.run"
 VERSION = "points2model.version"
@@ -81,7 +81,7 @@ class Tracker:
             self.client.log_batch(self.id, metrics=metrics[n : n + 900], tags=tags if n == 0 else [])
         for event in events:
             path = self.target.root / event.values.get("path", "")
-            if event.kind == "file" and path.is_file() and digest(path) == event.values["hash"]:
+            if event.kind == "file" and path.is_file() and sha256(path) == event.values["hash"]:
                 self.client.log_artifact(self.id, str(path))  # else a later run has written it anew
             elif event.kind == "model" and self.target.registered_model is not None:
                 self._register(self.target.registered_model, event)

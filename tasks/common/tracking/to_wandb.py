@@ -10,9 +10,9 @@ from typing import Any
 
 import wandb
 
+from data.images.content import sha256
 from tasks.common.tracking.backend import Target
 from tasks.common.tracking.journal import Event
-from tasks.common.tracking.tracked import digest
 
 
 class Tracker:
@@ -60,7 +60,7 @@ class Tracker:
                 self.run.config.update(event.values, allow_val_change=True)
             elif event.kind == "file":
                 path = self.target.root / event.values["path"]
-                if path.is_file() and digest(path) == event.values["hash"]:
+                if path.is_file() and sha256(path) == event.values["hash"]:
                     self.run.save(str(path), base_path=str(path.parent), policy="now")
         if not self.live:
             self.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data import strict_yaml
+from data.images.content import sha256
 from tasks.common import processes
 from tasks.common.config import Params
 from tasks.common.tracking.journal import LAST_STAGE, Journal, Runs, Status
@@ -183,19 +183,13 @@ class _Stage:
         for path in (self.workspace / "report.html", metrics):
             if path.is_file():
                 shown = path.relative_to(self.workspace.parent).as_posix()
-                journal.add("file", {"path": shown, "hash": digest(path)}, path.name)
+                journal.add("file", {"path": shown, "hash": sha256(path)}, path.name)
 
 
 def curve_of(run_folder: Path) -> str:
     """`student`, `repeats/seed-1` or `rounds/round-2`, by the folder of a training in workspace/runs."""
     parts = run_folder.parts[len(run_folder.parts) - run_folder.parts[::-1].index("runs") :]
     return "/".join([parts[0].removeprefix("train_"), *(part for part in parts[1:] if part != "all")])
-
-
-def digest(path: Path) -> str:
-    """The hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _numbers(metrics: Path) -> dict[str, float]:

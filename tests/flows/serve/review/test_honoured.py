@@ -17,10 +17,10 @@ from tasks.intake.decisions import read_reviewed
 from tasks.train_student import read_pseudo
 from tasks.training.student_labels import with_pseudo_masks
 from tests.attacks.browser import CHROMIUM, Tab
-from tests.flows.serve.review.conftest import LOGIN, SETTLED
+from tests.flows.serve.review.conftest import SETTLED
 from tests.flows.serve.review.test_editing import trained
 from tests.flows.serve.review.test_editor import READY, RIGHT, drag, edit, state
-from tests.flows.serve.review.test_page import Served, press, shown
+from tests.flows.serve.review.test_page import Served, opened, press, shown, started
 from tests.tasks.test_pseudo_label import image_counts
 
 __all__ = ["trained"]
@@ -31,21 +31,12 @@ WORKSPACE = Path("workspace")
 
 @pytest.fixture
 def served(trained: Project) -> Iterator[Served]:
-    served = Served(Path().resolve())
-    served.start()
-    yield served
-    served.kill()
+    yield from started(Path().resolve())
 
 
 @pytest.fixture
 def page(tab: Tab, served: Served) -> Iterator[Tab]:
-    tab.blocked.clear()
-    tab.open("about:blank#")
-    tab.open(f"{served.address}#login={LOGIN}")
-    tab.wait_for(SETTLED)
-    yield tab
-    assert tab.blocked == []
-    tab.run("sessionStorage.clear()")
+    yield from opened(tab, served, "sessionStorage")
 
 
 def rows() -> dict[str, dict[str, Any]]:

@@ -72,21 +72,31 @@ class Served:
 
 @pytest.fixture
 def served(project: Path) -> Iterator[Served]:
+    yield from started(project)
+
+
+def started(project: Path) -> Iterator[Served]:
+    """A server, until the test has ended."""
     served = Served(project)
     served.start()
     yield served
     served.kill()
 
 
-@pytest.fixture
-def page(tab: Tab, served: Served) -> Iterator[Tab]:
+def opened(tab: Tab, served: Served, storage: str) -> Iterator[Tab]:
+    """Its page, logged in; what it stored is forgotten at the end."""
     tab.blocked.clear()
     tab.open("about:blank#")
     tab.open(f"{served.address}#login={LOGIN}")
     tab.wait_for(SETTLED)
     yield tab
     assert tab.blocked == []
-    tab.run("localStorage.clear()")
+    tab.run(f"{storage}.clear()")
+
+
+@pytest.fixture
+def page(tab: Tab, served: Served) -> Iterator[Tab]:
+    yield from opened(tab, served, "localStorage")
 
 
 def press(tab: Tab, keys: str, settle: bool = True) -> None:
