@@ -45,7 +45,7 @@ def test_names_of_stages_where_dvc_cant_read_the_pipeline(toy: Toy) -> None:
     """The doctor asks for them, whatever it found before."""
     path = toy.path("dvc.yaml")
     path.write_text(path.read_text().replace("cmd: python step.py a", "cmdd: x"))
-    with pytest.raises(PipelineError, match="dvc.yaml"):
+    with pytest.raises(PipelineError, match=r"dvc\.yaml"):
         DvcRepo(toy.root).stages()
 
 
