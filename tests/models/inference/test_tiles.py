@@ -11,8 +11,18 @@ from pydantic import ValidationError
 
 from models.config import InferenceConfig, PromptConfig, TileConfig
 from models.inference.click_masks import prompt_points
-from models.inference.detect import candidates
-from models.inference.tiles import Tiled, _inside, forward_tiled, predict, prompt, starts, tile_core_ranges
+from models.inference.detect import Candidates, candidates
+from models.inference.tiles import (
+    Tile,
+    Tiled,
+    _inside,
+    forward_tiled,
+    joined,
+    predict,
+    prompt,
+    starts,
+    tile_core_ranges,
+)
 from models.masks.boxes import mask_boxes
 from models.masks.clicks import NO_POINT, OFF, ON, FurtherClicks
 from models.masks.resize import Sizes
@@ -247,3 +257,19 @@ def test_further_clicks_in_other_tiles(network: SOLOv2) -> None:
     assert not torch.equal(found.mask_prob[0], first.mask_prob[0])
     assert torch.equal(found.mask_prob[1], first.mask_prob[0])
     assert found.cut[0] == first.cut[0]
+
+
+@pytest.mark.parametrize(("most", "scores", "labels"), [(1, [0.9], [2]), (2, [0.9, 0.8], [2, 1])])
+def test_the_best_of_all_tiles_are_joined(most: int, scores: list[float], labels: list[int]) -> None:
+    """Up to `most` in the whole image, each pasted at its tile's place."""
+    tiles = [Tile(0, 0, 0, (0, 0, 32, 64)), Tile(1, 32, 0, (32, 0, 96, 64))]
+    found = [
+        Candidates(torch.tensor([0.8, 0.1]), torch.tensor([1, 0]), torch.full((2, 16, 16), 0.7)),
+        Candidates(torch.tensor([0.9]), torch.tensor([2]), torch.full((1, 16, 16), 0.6)),
+    ]
+    best, source, local = joined(found, tiles, most, 4, (64, 96))
+    assert best.scores.tolist() == pytest.approx(scores) and best.labels.tolist() == labels
+    assert source.tolist() == [1, 0][:most] and local.shape == (most, 16, 16)
+    assert best.probabilities.shape == (most, 16, 24)
+    assert (best.probabilities[0, :, :8] == 0).all() and (best.probabilities[0, :, 8:] == 0.6).all()
+    assert tiles[1].own_core_xyxy == (0, 0, 64, 64)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from tasks.common.config import Params
 from tasks.common.tracking import journal
 from tasks.common.tracking.backend import Target, UnusableError, cause, shown_address
 from tasks.common.tracking.journal import Journal, Runs
+from tasks.common.tracking.sender import Sender
 from tasks.common.tracking.to_dvc import Tracker
 from tasks.common.tracking.tracked import curve_of
 from tasks.training.setup import ROUNDING
@@ -188,6 +190,30 @@ def test_a_tracker_that_hangs_ends(runs: Runs, params: Params, killed: bool) -> 
     if killed:
         child.stdin.close()
     assert child.wait(60) == -signal.SIGALRM
+
+
+def test_what_a_tracker_refused_is_sent_again(runs: Runs, params: Params) -> None:
+    """Events count as sent only once the tracker has them."""
+    board = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = runs.begin("train_teacher", params)
+    run.add("curve", {"loss": "no number"}, "teacher", 2)
+    tracker = {"name": "tensorboard", "to": None, "project": None, "registered_model": None}
+    settings = {"tracker": tracker, "state": "tb", "runs": str(runs.root), "root": str(runs.root.parent)}
+
+    def send() -> str:
+        output = io.StringIO()
+        sender = Sender(settings, output)
+        sender.send(last=True)
+        assert sender._lock is not None
+        sender._lock.close()  # as at the end of its process
+        return output.getvalue()
+
+    assert "tracking: tensorboard: " in send()
+    events = run.folder / "events.jsonl"
+    events.write_text(events.read_text().replace('"no number"', "0.5"))
+    assert send() == ""
+    found = board.EventAccumulator(str(runs.root / "tensorboard" / run.folder.name)).Reload()
+    assert [one.step for one in found.Tensors("teacher/loss")] == [2]
 
 
 def test_a_pipeline_is_not_replaced_by_plots(tmp_path: Path) -> None:
