@@ -155,7 +155,9 @@ def export(
         Path | None,
         typer.Option(help="With --clicks: the folder of a refiner, such as workspace/refiner."),
     ] = None,
-    opset: Annotated[int, typer.Option(help="With --onnx: the version of ONNX's operators.")] = 18,
+    opset: Annotated[
+        int | None, typer.Option(help="With --onnx: the version of ONNX's operators. Default: 18.")
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -181,18 +183,20 @@ def export(
     from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
-    if torch is not None or onnx is not None or clicks or refiner:
+    if sum(one is not None for one in (format, to, onnx, torch)) != 1:
+        raise TaskError(
+            "expected one of --format, for labels as they are, --to, for a label tool, and --onnx or --torch, for a "
+            "model"
+        )
+    if onnx is not None or torch is not None:
         export_model(
             onnx, out, workspace, torch=torch, clicks=clicks, refiner=refiner, raw=raw, opset=opset, verify=verify,
             min_score=min_score, console=console, as_json=as_json,
         )  # fmt: skip
         return
+    if clicks or refiner is not None or raw or opset is not None:
+        raise TaskError("--clicks, --refiner, --raw and --opset go with --onnx")
     chosen = str(to or format)
-    if (format is None) == (to is None):
-        raise TaskError(
-            "expected one of --format, for labels as they are, --to, for a label tool, and --onnx or --torch, for a "
-            "model"
-        )
     decisions = None if to is None else Path(load_params(params).review.decisions)
     student = load_params(params).student if what is What.training else None
     if student is not None and masks is not None:

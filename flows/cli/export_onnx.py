@@ -11,22 +11,23 @@ from tasks.common.errors import TaskError
 
 def export_model(
     model: str | None, out: Path, workspace: Path, *, torch: str | None, clicks: bool, refiner: Path | None, raw: bool,
-    opset: int, verify: bool, min_score: float | None, console: Console, as_json: bool,
+    opset: int | None, verify: bool, min_score: float | None, console: Console, as_json: bool,
 ) -> None:  # fmt: skip
     """What `--onnx` writes: instances, the network alone, or masks at clicks; or what `--torch` writes. Reports what
     verification found."""
     from models.weights import CheckpointError
     from tasks.tools.model_source import find_model
 
-    if torch is not None and (
-        model is not None or clicks or refiner is not None or raw or min_score is not None
-    ):
-        raise TaskError(
-            "--torch writes the network alone: it goes with none of --onnx, --raw, --clicks and --min-score"
-        )
     name = torch or model
-    if name is None or (refiner is not None and not clicks) or (clicks and (raw or min_score is not None)):
-        raise TaskError("--clicks goes with --onnx, --refiner with both; neither with --raw or --min-score")
+    assert name is not None  # one of both is asked for
+    if torch is not None and (clicks or refiner or raw or opset is not None or min_score is not None):
+        raise TaskError(
+            "--torch writes the network alone: it goes with none of --raw, --clicks, --refiner, --opset and "
+            "--min-score"
+        )
+    if (refiner is not None and not clicks) or (clicks and (raw or min_score is not None)):
+        raise TaskError("--refiner goes with --clicks; neither with --raw or --min-score")
+    version = 18 if opset is None else opset
     log_progress()
     _check_out(out, torch is not None, clicks)
     val = workspace / "dataset" / "val" if verify else None
@@ -39,11 +40,11 @@ def export_model(
         elif clicks:
             from tasks.tools.export_clicks import ClicksRequest, export_clicks
 
-            found = export_clicks(ClicksRequest(source, refiner, source.prompt(None), opset, val), out)
+            found = export_clicks(ClicksRequest(source, refiner, source.prompt(None), version, val), out)
         else:
             from tasks.tools.export_onnx import OnnxRequest, export_onnx
 
-            found = export_onnx(OnnxRequest(source, raw, opset, min_score, val), out)
+            found = export_onnx(OnnxRequest(source, raw, version, min_score, val), out)
     except CheckpointError as error:
         raise TaskError(str(error)) from None
     except OSError as error:

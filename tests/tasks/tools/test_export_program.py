@@ -100,6 +100,9 @@ def test_images_that_are_too_small_for_a_program(here: Path) -> None:
     [
         ([], "model.bin", "such as model.pt2"),
         (["--raw"], "never.pt2", "goes with none of"),
+        (["--opset", "18"], "never.pt2", "goes with none of"),
+        (["--format", "coco"], "never.pt2", "expected one of --format"),
+        (["--onnx", "promoted"], "never.pt2", "expected one of --format"),
         (["--workspace", "elsewhere"], "never.pt2", "--no-verify"),
     ],
 )
