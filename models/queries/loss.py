@@ -51,7 +51,7 @@ class Truth:
     """The objects of an image."""
 
     masks: Tensor
-    """float32 [K, H, W], 0 or 1"""
+    """bool [K, H, W]; float32 only one image at a time, as it is four times as large"""
     labels: Tensor
     """int64 [K]"""
     weights: Tensor
@@ -121,7 +121,7 @@ def _of_image(
     drawn = maps[query][:, None]
     with torch.no_grad():
         points = uncertain_points(drawn, truth.ignored, config, generator)
-        truths = at_points(truth.masks[target][:, None], points)[:, 0]
+        truths = at_points(truth.masks[target][:, None].float(), points)[:, 0]
         counts = counted(truth.ignored, points)
     values = at_points(drawn, points)[:, 0]
     weight = truth.weights[target]
@@ -144,7 +144,7 @@ def match(
         return none, none
     points = torch.rand(1, config.train_num_points, 2, generator=generator, device=logits.device)
     values = at_points(maps[None], points)[0]  # [Q, P]
-    truths = at_points(truth.masks[None], points)[0]  # [K, P]
+    truths = at_points(truth.masks[None].float(), points)[0]  # [K, P]
     counts = counted(truth.ignored, points)  # [1, P]
     total = counts.sum().clamp(min=1)
     cross = (F.softplus(-values) * counts) @ truths.T + (F.softplus(values) * counts) @ (1 - truths).T

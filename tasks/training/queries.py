@@ -154,7 +154,7 @@ def query_pieces(
         first, _ = processes.place(len(images))
         truths = [
             Truth(
-                batch["masks"][n].to(device).float(),
+                batch["masks"][n].to(device),
                 batch["labels"][n].to(device),
                 batch["weights"][n].to(device),
                 None if (crowd := batch["crowds"][n]) is None else crowd.to(device),

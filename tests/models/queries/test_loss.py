@@ -34,7 +34,7 @@ def truth(
     *boxes: tuple[int, int, int, int], labels: list[int] | None = None, ignored: Tensor | None = None
 ) -> Truth:
     """Objects with masks x0, y0, x1, y1."""
-    masks = torch.zeros(len(boxes), SIDE, SIDE)
+    masks = torch.zeros(len(boxes), SIDE, SIDE, dtype=torch.bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = 1
     of = torch.tensor(range(len(boxes)) if labels is None else labels, dtype=torch.long)
@@ -65,7 +65,7 @@ def test_it_is_transformers_own_loss(boxes: list[tuple[int, int, int, int]]) -> 
     expected = {"loss_category": 0.0, "loss_mask": 0.0, "loss_dice": 0.0}
     for layer, (logits, maps) in enumerate(zip(*found, strict=True)):
         torch.manual_seed(draws()(0, layer).initial_seed())
-        parts = theirs(maps, logits, [one.masks], [one.labels])
+        parts = theirs(maps, logits, [one.masks.float()], [one.labels])
         expected["loss_category"] += 2 * float(parts["loss_cross_entropy"].detach())
         expected["loss_mask"] += 5 * float(parts["loss_mask"].detach())
         expected["loss_dice"] += 5 * float(parts["loss_dice"].detach())
