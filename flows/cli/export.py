@@ -183,19 +183,13 @@ def export(
     from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
-    if sum(one is not None for one in (format, to, onnx, torch)) != 1:
-        raise TaskError(
-            "expected one of --format, for labels as they are, --to, for a label tool, and --onnx or --torch, for a "
-            "model"
-        )
+    _check_options((format, to, onnx, torch), clicks or refiner is not None or raw or opset is not None)
     if onnx is not None or torch is not None:
         export_model(
             onnx, out, workspace, torch=torch, clicks=clicks, refiner=refiner, raw=raw, opset=opset, verify=verify,
             min_score=min_score, console=console, as_json=as_json,
         )  # fmt: skip
         return
-    if clicks or refiner is not None or raw or opset is not None:
-        raise TaskError("--clicks, --refiner, --raw and --opset go with --onnx")
     chosen = str(to or format)
     decisions = None if to is None else Path(load_params(params).review.decisions)
     student = load_params(params).student if what is What.training else None
@@ -246,3 +240,14 @@ def export(
         console.note(
             f"keep {out} until the corrections are read: `points2model review --import FILE --sent {out}`{also}"
         )
+
+
+def _check_options(kinds: tuple[str | None, ...], of_onnx: bool) -> None:
+    """What is exported, `kinds`: --format, --to, --onnx, --torch; and whether an option of a file of ONNX is given."""
+    if sum(one is not None for one in kinds) != 1:
+        raise TaskError(
+            "expected one of --format, for labels as they are, --to, for a label tool, and --onnx or --torch, for a "
+            "model"
+        )
+    if of_onnx and kinds[2:] == (None, None):
+        raise TaskError("--clicks, --refiner, --raw and --opset go with --onnx")
