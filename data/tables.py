@@ -130,16 +130,23 @@ def read_parquet(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
 
 
 def stream_parquet(
-    path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str], rows: int
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    columns: Sequence[str],
+    rows: int,
+    opened: pa.NativeFile | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Some columns of a Parquet file, at most `rows` rows at a time; memory doesn't grow with the file.
+
+    Args:
+        opened: the file, if it was opened before; then `path` is for messages alone.
 
     Raises:
         DataError: as `read_parquet`.
     """
     try:
         # Buffered, so that a column is never read whole.
-        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        file = pq.ParquetFile(opened or path, buffer_size=1 << 20, pre_buffer=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error, "a Parquet file") from error
     _checked(file.schema_arrow.empty_table(), schema, path)

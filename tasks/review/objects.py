@@ -33,6 +33,8 @@ STATUSES = ("ok", "rough", "empty", "failed")
 ROWS_AT_ONCE = 1 << 16
 MOST_BYTES = 256 << 20
 """Of run-length codes that are kept in memory."""
+MOST_OPEN = 256
+"""Files that are held open, so that they can still be read when a run has removed them."""
 
 Float32 = NDArray[np.float32]
 
@@ -70,7 +72,8 @@ class Objects:
             step = "points2model run"
             where = str(workspace / "pseudo")
             raise TaskError(str(Fault(where, "files", "no pseudo masks", "part-*.parquet", step)))
-        table, part, row = _read(files)
+        opened = _open(files)
+        table, part, row = _read(files, opened)
         check_current(table, self.weak, workspace / "pseudo")
         row_of = self.weak.images["image_id"].to_numpy()
         image = np.searchsorted(row_of, table["image_id"].to_numpy())
@@ -103,7 +106,7 @@ class Objects:
         self.xy: Float32 = np.full((len(at), 2), np.nan, np.float32)
         for k, name in enumerate(("x", "y")):
             self.xy[known, k] = self._points[name].to_numpy()[at[known]]
-        self._codes = _Codes(files, part, row)
+        self._codes = _Codes(files, opened, part, row)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -175,12 +178,25 @@ def check_current(pseudo: pa.Table, weak: Split, where: Path) -> None:
             raise TaskError(str(Fault(str(where), name, found, expected, "points2model run")))
 
 
-def _read(files: Sequence[Path]) -> tuple[pa.Table, IntArray, IntArray]:
+def _open(files: Sequence[Path]) -> list[pa.NativeFile | None]:
+    """Each file, or None beyond `MOST_OPEN`."""
+    try:
+        opened = [pa.OSFile(str(path)) for path in files[:MOST_OPEN]]
+    except OSError as error:  # a run has begun
+        raise TaskError(
+            f"{files[0].parent}: {error}; points2model run makes the pseudo masks again"
+        ) from None
+    return [*opened, *[None] * (len(files) - len(opened))]
+
+
+def _read(
+    files: Sequence[Path], opened: Sequence[pa.NativeFile | None]
+) -> tuple[pa.Table, IntArray, IntArray]:
     """COLUMNS of all parts, and of each row its part and its place in it."""
     schema = pa.schema([PSEUDO.field(name) for name in COLUMNS])
     batches, sizes = [], []
-    for path in files:
-        of_part = list(stream_parquet(path, PSEUDO, COLUMNS, ROWS_AT_ONCE))
+    for path, file in zip(files, opened, strict=True):
+        of_part = list(stream_parquet(path, PSEUDO, COLUMNS, ROWS_AT_ONCE, file))
         batches += of_part
         sizes.append(sum(map(len, of_part)))
     part = np.repeat(np.arange(len(files)), sizes)
@@ -220,8 +236,10 @@ def _proposers(reason: pa.ChunkedArray) -> tuple[list[str], IntArray]:
 class _Codes:
     """Run-length codes by row, read a file at a time; the latest `MOST_BYTES` of them are kept."""
 
-    def __init__(self, files: Sequence[Path], part: IntArray, row: IntArray) -> None:
-        self._files, self._part, self._row = files, part, row
+    def __init__(
+        self, files: Sequence[Path], opened: Sequence[pa.NativeFile | None], part: IntArray, row: IntArray
+    ) -> None:
+        self._files, self._opened, self._part, self._row = files, opened, part, row
         self._held: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -232,7 +250,8 @@ class _Codes:
         with self._lock:
             if part not in self._held:
                 names = ("refined_rle", "rough_rle")
-                batches = stream_parquet(self._files[part], PSEUDO, names, ROWS_AT_ONCE)
+                file = self._opened[part]
+                batches = stream_parquet(self._files[part], PSEUDO, names, ROWS_AT_ONCE, file)
                 self._held[part] = pa.chunked_array(
                     [pc.coalesce(*(batch[name] for name in names)) for batch in batches], pa.binary()
                 )

@@ -242,6 +242,8 @@ def test_a_run_that_writes_other_masks_makes_the_queue_anew(
         assert client.get("/api/project").status_code == 200
         assert decide(client, "accept", shown, mask=shown["mask"]).status_code == 200
         assert client.get(f"/api/queue/{queue}/0").json()["verdict"] == "accept"
+        # Masks of files that weren't read before too.
+        assert all(client.get(f"/api/queue/{queue}/{n}").json()["path"] for n in range(177))
     (project / "kept").rename(pseudo)
     (pseudo / "part-00002.parquet").unlink()
     served._looked -= LOOK_EVERY + 1
