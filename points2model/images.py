@@ -25,14 +25,23 @@ def pixels_of(image: Picture) -> NDArray[np.uint8]:
 
     Raises:
         DataError: a file is missing or can't be read.
-        TypeError, ValueError: an array of another type or shape.
+        TypeError, ValueError: an array of another type or shape; Pillow's of other samples than 8 or 16 bits.
     """
     if isinstance(image, str | PathLike):
         return read_image(image)
     if not isinstance(image, np.ndarray):
         from PIL import ImageOps
 
-        return np.array((ImageOps.exif_transpose(image) or image).convert("RGB"))
+        shown = ImageOps.exif_transpose(image) or image
+        # Pillow would cut 16 bits off at 255; of files the upper eight are read. Older versions open a PNG as "I".
+        if shown.mode.startswith("I;16") or (image.format, shown.mode) == ("PNG", "I"):
+            image = (np.asarray(shown) >> 8).astype(np.uint8)
+        elif shown.mode in ("I", "F"):
+            raise ValueError(
+                f"image: found pixels of kind {shown.mode!r}, expected 8 or 16 bits; scale them to 0..255"
+            )
+        else:
+            image = np.array(shown.convert("RGB"))
     if image.dtype != np.uint8:
         raise TypeError(f"image: found an array of {image.dtype}, expected uint8; scale it to 0..255")
     if image.ndim == 2:

@@ -17,6 +17,7 @@ from pycocotools import mask as rle_tools
 from data.errors import DataError
 from models.weights import CheckpointError
 from points2model import Instances, Predictor, Prompter
+from points2model.images import pixels_of
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.tools.predict_images import predict_images
@@ -80,6 +81,19 @@ def test_any_kind_of_image(predictor: Predictor, images: list[Path]) -> None:
         predictor(grey, min_score=0).scores, predictor(np.dstack([grey] * 3), min_score=0).scores
     )
     assert predictor([]) == []
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_those_of_the_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16).save(path)
+    pixels = pixels_of(path)
+    assert len(np.unique(pixels)) == 256
+    with Image.open(path) as image:
+        assert image.mode == "I;16"
+        np.testing.assert_array_equal(pixels_of(image), pixels)
+    with pytest.raises(ValueError, match="found pixels of kind 'F'"):
+        pixels_of(Image.new("F", (4, 4)))
 
 
 def test_scores_below_the_least_are_left_out(predictor: Predictor, images: list[Path]) -> None:
