@@ -116,7 +116,7 @@ PSEUDO = pa.schema(
 )
 SENT = pa.schema(
     [
-        ("object_id", pa.string()),  # a point's id, or an added object's
+        ("object_id", pa.string()),  # a point's id, or an added object's; null: a model found it
         ("image", pa.string()),  # file_name
         ("category", pa.string()),  # name
         ("height", pa.int32()),  # of the image

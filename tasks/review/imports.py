@@ -43,12 +43,14 @@ class Known(NamedTuple):
         category: name.
         counts: the mask that the tool was given, or the present one; empty: it has none.
         is_sent: the tool had it, so that it is rejected if it is gone.
+        is_object: False: a model found it for `points2model suggest`; it becomes an object where somebody looked at it.
     """
 
     image: str
     category: str
     counts: bytes
     is_sent: bool
+    is_object: bool = True
 
 
 @dataclass
@@ -88,7 +90,9 @@ def known_objects(
     for one in present_objects(pseudo, points, weak, decisions):
         found[one.object] = Known(names[one.image_id], classes[one.category_id], one.counts, sent is None)
     for row in () if sent is None else sent.to_pylist():
-        found[row["object_id"]] = Known(row["image"], row["category"], row["rle_counts"], True)
+        facts = row["image"], row["category"], row["rle_counts"]
+        name = row["object_id"] or _new_id(*facts)
+        found[name] = Known(*facts, is_sent=True, is_object=row["object_id"] is not None or name in found)
     return found
 
 
@@ -133,7 +137,7 @@ def plan_import(
         changes, unchanged = _compare(image, objects_of.get(image.file_name, {}), plan)
         counts_as = reviewed == "all" or image.is_marked or (reviewed == "changed" and bool(changes))
         plan.counts["unchanged"] += len(unchanged)
-        accepts = [("accept", name, {"mask": mask}) for name, mask in unchanged] if counts_as else []
+        accepts = [_accept(name, known[name], mask) for name, mask in unchanged] if counts_as else []
         for action, name, fields in [*changes, *accepts]:
             word = words.get(name, {}).get(reviewer, Word())
             key = _key(action, name, fields.get("mask"), fields.get("category"))
@@ -218,6 +222,13 @@ def _check_ids(path: Path, images: Iterable[CorrectedImage], known: Mapping[str,
             plan.faults.append(Fault(str(path), record, found, expected, step))
 
 
+def _accept(name: str, one: Known, mask: Mask) -> tuple[str, str, dict[str, Any]]:
+    """Of an object that didn't change."""
+    if one.is_object:
+        return "accept", name, {"mask": mask}
+    return "add", name, {"category": one.category, "mask": mask, "source": "brush"}
+
+
 def _compare(
     image: CorrectedImage, own: Mapping[str, Known], plan: Plan
 ) -> tuple[list[tuple[str, str, dict[str, Any]]], list[tuple[str, Mask]]]:
@@ -234,27 +245,33 @@ def _compare(
         else:
             rest.append(one)
     candidates = [name for name, one in own.items() if one.counts and name not in taken]
-    for index, name in _matched(rest, candidates, own, image):
+    matched = dict(_matched(rest, candidates, own, image))
+    for index, name in matched.items():
         pairs.append((rest[index], name))
         taken.add(name)
         plan.counts["matched_by_iou"] += 1
-    matched = {id(one) for one, _ in pairs}
+    added = [one for n, one in enumerate(rest) if n not in matched]
     changes: list[tuple[str, str, dict[str, Any]]] = []
     unchanged: list[tuple[str, Mask]] = []
     for one, name in pairs:
         before = own[name]
-        if before.counts and is_same(one, before.counts, image.height, image.width):
+        same = before.counts and is_same(one, before.counts, image.height, image.width)
+        if not before.is_object and not (same and one.category == before.category):
+            added.append(one)
+            continue
+        if same:
             unchanged.append((name, Mask(image.height, image.width, before.counts)))
         else:
             mask = Mask(image.height, image.width, one.counts)
             changes.append(("mask", name, {"mask": mask, "source": _source(one)}))
         if one.category not in ("", before.category):
             changes.append(("class", name, {"category": one.category}))
-    changes += [("reject", name, {}) for name, one in own.items() if one.is_sent and name not in taken]
-    for one in (one for one in image.objects if id(one) not in matched):
+    gone = [name for name, one in own.items() if one.is_sent and one.is_object and name not in taken]
+    changes += [("reject", name, {}) for name in gone]
+    for one in added:
         mask = Mask(image.height, image.width, one.counts)
         fields = {"category": one.category, "mask": mask, "source": _source(one)}
-        changes.append(("add", _new_id(image.file_name, one), fields))
+        changes.append(("add", _new_id(image.file_name, one.category, one.counts), fields))
     return changes, unchanged
 
 
@@ -262,9 +279,9 @@ def _source(one: Corrected) -> str:
     return "polygon" if one.is_polygon else "brush"
 
 
-def _new_id(image: str, one: Corrected) -> str:
+def _new_id(image: str, category: str, counts: bytes) -> str:
     """The id of an added object: the same one whenever the file is imported."""
-    content = f"{image}\0{one.category}\0".encode() + one.counts
+    content = f"{image}\0{category}\0".encode() + counts
     return "added-" + hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -143,8 +143,8 @@ def write_for_tool(
     *,
     image_url: str = LOCAL_FILES,
 ) -> dict[str, Any]:
-    """`write_frames` in one of the formats `TOOLS`, to be corrected: also `SENT_FILE`, with the masks that have a
-    point_id, and for CVAT the labels of a task.
+    """`write_frames` in one of the formats `TOOLS`, to be corrected: also `SENT_FILE`, with the masks, and for
+    CVAT the labels of a task.
 
     Returns:
         Counts, as `write_frames`.
@@ -252,7 +252,6 @@ class _Sent:
                 (one.point_id, frame.file_name, self._names[one.category_id], frame.height, frame.width, one.counts,
                  one.score)
                 for one in frame.labels
-                if one.point_id is not None
             ]  # fmt: skip
             yield frame
 

@@ -16,20 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from data.annotations.frames import Frame, Label
 from data.decisions.record import Decision, Mask
 from data.decisions.store import DecisionLog, read_decisions
 from data.decisions.words import without_undone
 from data.errors import DataError
 from data.masks import rle as masks
-from data.tables import POINTS, Split, read_parquet, write_split
+from data.tables import POINTS, SENT, Split, read_parquet, write_split
 from flows.cli.main import app
 from tasks.common.errors import TaskError
 from tasks.review.corrections import Corrected
 from tasks.review.imports import is_same
 from tasks.review.present import present_objects
-from tasks.tools.export_labels import ExportRequest, export_labels, read_pseudo
+from tasks.tools.export_labels import ExportRequest, export_labels, read_pseudo, write_for_tool
 from tasks.tools.import_review import import_review, undo_import
-from tests.tasks.review.project import HEIGHT, WIDTH, rle, write_project
+from tests.tasks.review.project import CLASSES, HEIGHT, WIDTH, rle, write_project
 
 Document = dict[str, Any]
 Edit = Callable[[Document], None]
@@ -174,6 +175,44 @@ def test_what_was_not_sent_is_not_rejected(project: Path) -> None:
     assert read(project, written(project))["actions"] == {"accept": 2}
     options: dict[str, Any] = {"reviewer": "cara", "sent": None, "skip_contradicted": True}
     assert read(project, written(project), **options)["actions"] == {"accept": 2, "reject": 1}
+
+
+def suggested(project: Path) -> Path:
+    """A task of `points2model suggest`: a mask that a model found on image 9, and those of image 7. Its export."""
+    sent = read_parquet(project / "sent/sent.parquet", SENT).to_pylist()
+    known = [Label(n, 4, one["rle_counts"], point_id=one["object_id"]) for n, one in enumerate(sent[:2], 1)]
+    frames = [
+        Frame(7, "7.png", WIDTH, HEIGHT, tuple(known)),
+        Frame(9, "9.png", WIDTH, HEIGHT, (Label(3, 4, rle(3, 3, 3), score=0.6),)),
+    ]
+    write_for_tool(project / "sent", "pseudo", "coco", frames, CLASSES)
+    return written(project)
+
+
+def test_what_a_model_found_is_an_object_only_where_somebody_looked(project: Path) -> None:
+    file = suggested(project)
+    for reviewed in ("marked", "changed"):
+        summary = read(project, file, reviewed=reviewed)
+        assert summary["actions"] == {} and summary["counts"]["unchanged"] == 3
+    assert read(project, file)["actions"] == {"accept": 2, "add": 1}
+    (added,) = [one for one in read_decisions(project / "decisions").decisions if one.action == "add"]
+    assert (added.image, added.category) == ("9.png", "disc") and added.mask is not None
+    assert added.mask.counts == rle(3, 3, 3)
+    assert read(project, file)["actions"] == {}
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda document: document["annotations"].pop(), {}),
+        (lambda document: document["annotations"][-1].update(category_id=9), {"add": 1}),
+        (lambda document: document["annotations"][-1].update(segmentation=segmentation(rle(3, 3, 4))), {"add": 1}),
+        (new(9, rle(8, 3, 3)), {"add": 1}),
+    ],
+)  # fmt: skip
+def test_changes_of_what_a_model_found(project: Path, edit: Edit, expected: dict[str, int]) -> None:
+    suggested(project)
+    assert read(project, written(project, edit), reviewed="marked")["actions"] == expected
 
 
 def test_the_same_file_twice_adds_nothing(project: Path) -> None:

@@ -205,7 +205,8 @@ def test_a_folder_of_new_images(project: Path, monkeypatch: pytest.MonkeyPatch) 
     task = read_annotations(Path("next/coco/images.json"))
     assert sorted(row["file_name"] for row in task.images) == sorted(names(first))
     assert len(task.annotations) > 3 and min(row["score"] for row in task.annotations) >= 0.02
-    assert not len(read_parquet(Path("next/coco/sent.parquet"), SENT))  # no object of the project
+    sent = read_parquet(Path("next/coco/sent.parquet"), SENT)
+    assert set(sent["object_id"].to_pylist()) == {None}  # no object of the project
     again = [str(path) for path in sorted(new.iterdir(), reverse=True)]
     options = [one for name in again for one in ("--images", name)]
     assert names(found("--masks", "3", *options)) == names(first)
