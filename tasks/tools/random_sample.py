@@ -40,6 +40,5 @@ def open_sample(decisions: Path, workspace: Path, count: int, seed: int, redraw:
         present = {one.object: (one.category, one.mask) for one in masks}
         return Opened(sample, False, changed(sample.objects, present))
     sample = draw_sample(masks, count, seed)
-    decisions.mkdir(exist_ok=True)
     write_sample(decisions, sample)
     return Opened(sample, True, [])

@@ -236,6 +236,12 @@ def test_a_project_keeps_its_sample_until_it_is_redrawn(tmp_path: Path) -> None:
     assert other.is_new and len(other.sample.objects) == 3 and other.sample.id != first.sample.id
 
 
+def test_the_folder_of_decisions_may_be_within_one_that_is_missing(tmp_path: Path) -> None:
+    workspace = write_project(tmp_path)
+    folder = tmp_path / "labels/decisions"
+    assert open_sample(folder, workspace, 2, 0, False).is_new and read_sample(folder) is not None
+
+
 def test_without_masks_nothing_is_drawn(tmp_path: Path) -> None:
     workspace = write_project(tmp_path)
     for path in (workspace / "pseudo").iterdir():
