@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,8 +130,10 @@ class Data(NamedTuple):
                     images.filter(_among(images, ids)),
                     instances.filter(_among(instances, ids)),
                 )
-            root = Path(split.image_root).resolve().as_posix()
-            write_split(workspace / "dataset" / name, images, instances, split.categories, root)
+            root = Path(split.image_root).resolve()
+            if not Path(split.image_root).is_absolute():  # a project that is moved keeps its parts
+                root = Path(os.path.relpath(root, workspace.resolve().parent))
+            write_split(workspace / "dataset" / name, images, instances, split.categories, root.as_posix())
         with atomic_dir(workspace / "points") as folder:
             write_parquet(self.points.filter(_among(self.points, weak)), folder / "points.parquet")
             decisions = self.decisions.filter(_among(self.decisions, weak))

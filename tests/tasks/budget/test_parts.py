@@ -117,6 +117,23 @@ def test_counts_and_tables_of_the_parts(tmp_path: Path) -> None:
     assert data.counts(Part(0.25, 0.5, 0))[0::2] == (2, 5)
 
 
+def test_parts_of_a_moved_project_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, part = Path("workspace"), Path("workspace/runs/budget/part")
+    headers = []
+    for name in ("here", "there"):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        (tmp_path / name / "photos/200.png").touch()
+        monkeypatch.chdir(tmp_path / name)
+        data = project(own)
+        for split in (data.strong, data.weak, data.val):
+            split.image_root = "photos"
+        data.write(WHOLE, part / "workspace")
+        headers.append((part / "workspace/dataset/weak/split.json").read_text())
+        monkeypatch.chdir(part)
+        assert Split.open(Path("workspace/dataset/weak")).image_path(0).is_file()
+    assert headers[0] == headers[1]
+
+
 def test_too_few_images_with_masks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="3 images with masks, expected 4"):
         project(tmp_path, strong=4).parts([0])
