@@ -14,7 +14,7 @@ from data.annotations.records import DEFAULT_CLASS
 from data.remote.fetch import local_copy
 from data.storage import atomic_write, is_s3
 from data.tables import Split
-from tasks.common.config import Params
+from tasks.common.config import NO_PROJECT, Params
 from tasks.common.errors import TaskError
 from tasks.common.progress import format_seconds
 from tasks.common.stage_main import S3_CACHE, WORKSPACE
@@ -93,12 +93,17 @@ def make_plan(
     notes = [BUSY.format(load=load, cores=machine.cores)] if (load := busy(machine)) else []
     precision, threads = fastest(params, splits["strong"], machine)
     choices = replace(choices, precision=precision, threads=threads)
-    params = _params([*data, *plan(facts, machine, choices)], current, before)[1]
+    written, params = _params([*data, *plan(facts, machine, choices)], current, before)
     times = forecast(params, splits, facts)
     if budget is not None:
-        steps, note = _fit(budget, sum(times) - times.trainings, times.trainings)
+        # Trainings whose number of steps is the person's take what they take.
+        sections = {"teacher", "refiner", "student"} - {
+            one.key.removesuffix(".steps") for one in written.kept
+        }
+        trainings = sum(getattr(times, f"train_{name}") for name in sections)
+        steps, note = _fit(budget, sum(times) - trainings, trainings)
         notes += [note] if note else []
-        choices, times = replace(choices, steps=steps), times.scaled(steps)
+        choices, times = replace(choices, steps=steps), times.scaled(steps, sections)
     planned = [*data, *plan(facts, machine, choices)]
     written, params = _params(planned, current, before)
     if not dry:
@@ -113,8 +118,11 @@ def _fit(budget: float, fixed: float, trainings: float) -> tuple[float, str | No
     Args:
         budget: seconds.
         fixed: seconds of what doesn't depend on the number of steps.
-        trainings: seconds of the trainings at the usual numbers of steps.
+        trainings: seconds of the trainings at the usual numbers of steps; 0: all have numbers of their own.
     """
+    if not trainings:
+        text = f"--budget: the numbers of steps are yours; a run with them takes {format_seconds(fixed)}"
+        return 1.0, text if fixed > budget else None
     steps = (RESERVE * budget - fixed) / trainings
     if steps >= 1:
         return steps, None
@@ -183,9 +191,7 @@ def _write(planned: Sequence[Planned], written: Written) -> None:
 def _data_of(current: str | None) -> list[Planned]:
     """What params.yaml says of the data: where they are, and their name."""
     if current is None:
-        raise TaskError(
-            f"{PARAMS}: no such file; cd to the project's folder, or make one with `points2model init`"
-        )
+        raise TaskError(f"{PARAMS}: no such file; {NO_PROJECT}")
     values = values_of(current, PARAMS)
     title = values.get("report", {}).get("title")
     own = [Planned(TITLE, title, "")] if title is not None else []

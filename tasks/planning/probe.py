@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,18 +54,10 @@ class Forecast(NamedTuple):
     train_student: float
     evaluate: float
 
-    @property
-    def trainings(self) -> float:
-        """Those that are proportional to the number of steps."""
-        return self.train_teacher + self.train_refiner + self.train_student
-
-    def scaled(self, steps: float) -> Forecast:
-        """With `steps` times as many steps."""
-        return self._replace(
-            train_teacher=steps * self.train_teacher,
-            train_refiner=steps * self.train_refiner,
-            train_student=steps * self.train_student,
-        )
+    def scaled(self, steps: float, sections: Collection[str]) -> Forecast:
+        """With `steps` times as many steps of the trainings of these sections."""
+        names = [f"train_{name}" for name in sections]
+        return self._replace(**{name: steps * getattr(self, name) for name in names})
 
 
 def fastest(params: Params, strong: Split, machine: Machine) -> tuple[str, int]:

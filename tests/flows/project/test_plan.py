@@ -14,6 +14,8 @@ from tasks.common.progress import format_seconds
         (1000, 700, 1000, 0.2, "20% of the usual steps"),  # just enough
         (999, 700, 1000, 0.2, "the least that learns something, 15 min 00 s"),
         (60, 700, 1000, 0.2, "the least that learns something, 15 min 00 s"),
+        (60, 700, 0, 1.0, "the numbers of steps are yours"),  # nothing to fit
+        (800, 700, 0, 1.0, None),
     ],
 )
 def test_steps_that_fit_a_budget(

@@ -12,7 +12,7 @@ import torch
 
 from tasks.common.config import Params
 from tasks.planning import probe
-from tasks.planning.probe import busy, fastest
+from tasks.planning.probe import Forecast, busy, fastest
 from tests.tasks.planning.test_rules import CPU
 
 MILLISECONDS = {("bf16", 1): 40, ("fp32", 1): 40, ("bf16", 2): 40, ("fp32", 2): 40}
@@ -45,3 +45,8 @@ def test_the_fastest(
     assert fastest(params_of(recipe), None, CPU) == expected  # type: ignore[arg-type]
     assert torch.get_num_threads() == threads
     assert bool(busy(CPU)) == (load >= 2)
+
+
+def test_trainings_whose_steps_are_a_persons_keep_their_time() -> None:
+    usual = Forecast(100.0, 50.0, 7.0, 200.0, 3.0)
+    assert usual.scaled(0.5, ["teacher", "student"]) == Forecast(50.0, 50.0, 7.0, 100.0, 3.0)
