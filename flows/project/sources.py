@@ -40,16 +40,27 @@ def check_paths(
         if not is_s3(name) and not Path(name).exists()
     ]
     if not is_s3(images) and Path(images).is_dir() and not _has_images(Path(images)):
-        swapped = any(not is_s3(one) and Path(one).is_dir() and _has_images(Path(one)) for one in masks)
+        holds_others = any(path.is_file() for path in Path(images).rglob("*"))
+        swapped = holds_others and any(
+            not is_s3(one) and Path(one).is_dir() and _has_images(Path(one)) for one in masks
+        )
         step = "swap --images and --masks" if swapped else "name the folder of the images"
         faults.append(Fault("--images", images, "a folder without images", "one with images", step))
-    step = "swap --images and --masks, or name the folder of the masks"
-    photographs = (".jpg", ".jpeg", ".webp")
-    faults += [
-        Fault("--masks", name, "a folder of photographs alone", "files with masks", step)
-        for name in masks
-        if _holds_only(name, photographs)
-    ]
+    for name in masks:
+        if (
+            not is_s3(images)
+            and Path(name).resolve() == Path(images).resolve()
+            and _holds_only(name, IMAGE_SUFFIXES)
+        ):
+            found, step = "the folder of --images, with images alone", "name the folder or file of the masks"
+        elif _holds_only(name, (".jpg", ".jpeg", ".webp")):
+            found, step = (
+                "a folder of photographs alone",
+                "swap --images and --masks, or name the folder of the masks",
+            )
+        else:
+            continue
+        faults.append(Fault("--masks", name, found, "files with masks", step))
     faults += [
         Fault("--points", name, "a folder of images alone", "files of clicks", "name the file of the clicks")
         for name in points

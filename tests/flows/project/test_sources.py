@@ -142,24 +142,33 @@ def test_the_project_is_outside_of_the_data(here: Path, images: str, masks: str,
     [
         ("labels", "photos", "swap --images and --masks"),
         ("labels", "june.json", "name the folder of the images"),
+        ("empty", "masks", "name the folder of the images"),
     ],
 )
 def test_a_folder_without_images(here: Path, images: str, masks: str, step: str) -> None:
     (here / "masks/a.png").write_text("")
-    with pytest.raises(DataError, match=f"--images: labels: found a folder without images.*{step}"):
+    (here / "empty").mkdir()
+    with pytest.raises(DataError, match=f"--images: {images}: found a folder without images.*{step}"):
         check_paths(here / "project", images, [masks], [], None)
 
 
 @pytest.mark.parametrize(
     ("masks", "points", "fault"),
     [
-        (["photos"], [], "--masks: photos: found a folder of photographs alone.*swap --images and --masks"),
+        (
+            ["photographs"],
+            [],
+            "--masks: photographs: found a folder of photographs alone.*swap --images and --masks",
+        ),
+        (["photos"], [], "--masks: photos: found the folder of --images, with images alone"),
         (["masks"], ["photos"], "--points: photos: found a folder of images alone"),
         (["masks"], ["masks"], "--points: masks: found a folder of images alone"),
     ],
 )
 def test_folders_of_pictures(here: Path, masks: list[str], points: list[str], fault: str) -> None:
     (here / "masks/a.png").write_text("")
+    (here / "photographs").mkdir()
+    (here / "photographs/b.jpg").write_text("")
     with pytest.raises(DataError, match=fault) as error:
         check_paths(here / "project", "photos", masks, points, None)
     assert len(error.value.faults) == 1
