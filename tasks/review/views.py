@@ -117,8 +117,19 @@ class Views:
         near = self._near(image, row, window)
         with self._lock:
             decided = self._ledger.decided
-            rejected = {n: self._is_rejected(objects.ids[n]) for n in near}
-        others = objects.masks(near)
+            standings = [self._ledger.standing(objects.ids[n]) for n in near]
+            added = {name: self._ledger.standing(name) for name in self._ledger.added.get(image, ())}
+        added.pop(facts["id"], None)
+        neighbours, others = [], []
+        for n, code, one in zip(near, objects.masks(near), standings, strict=True):
+            neighbours.append(
+                _neighbour(objects.ids[n], self.categories[int(objects.category[n])], one, bool(decided[n]))
+            )
+            others.append(_mask_now(one, code))
+        for name, one in added.items():
+            first = first_added(one.words)
+            neighbours.append(_neighbour(name, "" if first is None else first.category or "", one, True))
+            others.append(_mask_now(one, None))
         verdict = standing.word.verdict
         drawn = verdict is not None and verdict.mask is not None and verdict.action != "accept"
         if verdict is not None and verdict.mask is not None:
@@ -140,15 +151,11 @@ class Views:
             "drawn": drawn,
             "path": own_path,
             "neighbours": [
-                {
-                    "id": objects.ids[n], "path": path, "category": self.categories[int(objects.category[n])],
-                    "decided": bool(decided[n]), "rejected": rejected[n],
-                }
-                for n, path in zip(near, other_paths, strict=False) if path
+                {**one, "path": path} for one, path in zip(neighbours, other_paths, strict=False) if path
             ],
             "rivals": [
                 {"reviewer": name, "path": path}
-                for name, path in zip(rivals, other_paths[len(near) :], strict=True)
+                for name, path in zip(rivals, other_paths[len(neighbours) :], strict=True)
             ],
             **_decided_on(standing),
         }  # fmt: skip
@@ -182,10 +189,6 @@ class Views:
         nearest = np.argsort((centre**2).sum(axis=1), kind="stable")[:NEIGHBOURS]
         return [int(n) for n in found[nearest]]
 
-    def _is_rejected(self, name: str) -> bool:
-        verdict = self._ledger.standing(name).word.verdict
-        return verdict is not None and verdict.action == "reject"
-
     def image(self, image: int) -> dict[str, Any]:
         """What the page shows of a whole image, by its row."""
         objects = self.objects
@@ -204,8 +207,7 @@ class Views:
             shown.append(
                 _on_image(objects.ids[n], self.categories[int(objects.category[n])], click, standing)
             )
-            mask = None if standing.word.verdict is None else standing.word.verdict.mask
-            codes.append(code or b"" if mask is None else mask.counts)
+            codes.append(_mask_now(standing, code) or b"")
         for name, standing in added:
             one = first_added(standing.words)
             assert one is not None
@@ -213,8 +215,7 @@ class Views:
                 _on_image(name, one.category or "", one.point, standing)
                 | {"added": one.id, "by": one.reviewer}
             )
-            mask = None if standing.word.verdict is None else standing.word.verdict.mask
-            codes.append(b"" if mask is None else mask.counts)
+            codes.append(_mask_now(standing, None) or b"")
         traced = iter(self._paths(image, codes, (0, 0, width, height)))
         for one_shown, code in zip(shown, codes, strict=True):
             one_shown["path"] = next(traced) if code else ""
@@ -226,6 +227,18 @@ def brief(one: Decision) -> dict[str, Any]:
         "id": one.id, "reviewer": one.reviewer, "time": one.time, "action": one.action, "what": described(one),
         "object": one.object, "image": one.image,
     }  # fmt: skip
+
+
+def _mask_now(standing: Standing, mask: bytes | None) -> bytes | None:
+    """The mask that a reviewer gave an object, else its own."""
+    verdict = standing.word.verdict
+    return mask if verdict is None or verdict.mask is None else verdict.mask.counts
+
+
+def _neighbour(name: str, category: str, standing: Standing, decided: bool) -> dict[str, Any]:
+    verdict = standing.word.verdict
+    rejected = verdict is not None and verdict.action == "reject"
+    return {"id": name, "category": category, "decided": decided, "rejected": rejected}
 
 
 def _rivals(standing: Standing, own: bytes | None) -> dict[str, bytes]:

@@ -224,6 +224,25 @@ def test_what_a_reviewer_decided_last_comes_first(desk: Desk) -> None:
     assert desk.queue(mine.model_copy(update={"by": "carl"})).tolist() == []
 
 
+def test_neighbours_are_shown_as_reviewers_left_them(desk: Desk) -> None:
+    row, other = next(
+        (row, one["id"]) for row in desk.queue(Filters()).tolist() for one in desk.describe(row)["neighbours"]
+    )
+
+    def path() -> str:
+        return next(one["path"] for one in desk.describe(row)["neighbours"] if one["id"] == other)
+
+    before = path()
+    pixels = np.zeros((128, 128), np.bool_)
+    pixels[20:60, 40:60] = True
+    mask = {"size": [128, 128], "counts": encode(pixels).decode()}
+    where = on(desk, desk.objects.row_of[other])
+    made = desk.decide("anna", "mask", {**where, "mask": mask, "source": "polygon"})
+    assert path() != before
+    desk.decide("anna", "undo", {"undoes": made.id})
+    assert path() == before
+
+
 def test_added_objects_are_shown_alone_and_decided_on(desk: Desk, project: Path) -> None:
     name = desk.image(4)["image"]["name"]
     added = {"image": name, "object": "new1", "category": "apple", "point": [60.5, 64]}
@@ -242,6 +261,10 @@ def test_added_objects_are_shown_alone_and_decided_on(desk: Desk, project: Path)
     after = desk.describe_added("new1")
     assert after is not None and after["mask"] == mask and after["decided_category"] == "cherry"
     assert after["drawn"] is False and after["path"]  # accepted by the later one
+    beside = desk.describe(
+        next(n for n in desk.objects.of_image(4) if desk.objects.ids[n] == after["neighbours"][0]["id"])
+    )
+    assert "new1" in [one["id"] for one in beside["neighbours"]]
     desk.decide("anna", "undo", {"undoes": made.id})
     assert desk.describe_added("new1") is None and desk.describe_added("never") is None
 
