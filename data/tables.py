@@ -75,7 +75,7 @@ def _checked(table: pa.Table, schema: pa.Schema, path: str | os.PathLike[str]) -
                         f"column {name!r}",
                         str(found.get(name, "none")),
                         str(expected.get(name, "none")),
-                        "this version reads another format; run the stage that writes this file again",
+                        "this version reads another format; `points2model run` makes it anew",
                     )
                 )
         raise DataError(faults)
@@ -84,7 +84,7 @@ def _checked(table: pa.Table, schema: pa.Schema, path: str | os.PathLike[str]) -
 
 def _unreadable(path: str | os.PathLike[str], error: Exception, kind: str) -> DataError:
     found = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
-    return DataError(Fault(str(path), "file", found, kind, "run the stage that writes this file"))
+    return DataError(Fault(str(path), "file", found, kind, "`points2model run` makes it"))
 
 
 def write_arrow(table: pa.Table, path: str | os.PathLike[str]) -> None:

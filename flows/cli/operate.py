@@ -102,13 +102,13 @@ def watch() -> None:
 
 
 def _params() -> Params:
-    from tasks.common.config import load_params
+    from tasks.common.config import NO_PROJECT, load_params
     from tasks.inbox.pending import check_inbox
 
     params = load_params()
     check_inbox(params, Path.cwd())
     if not Path("dvc.yaml").is_file():
-        raise TaskError(f"{Path.cwd()}: no dvc.yaml here; cd to the project's folder")
+        raise TaskError(f"{Path.cwd()}: no dvc.yaml here; {NO_PROJECT}")
     return params
 
 

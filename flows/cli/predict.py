@@ -63,10 +63,10 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.json and pictures.")],
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder of a SOLOv2: trained, or imported by import-checkpoint. Default: the promoted model, see "
-            "`points2model models`."
+            help="A version (v3), or the folder of a SOLOv2: trained, or imported by import-checkpoint. Default: the "
+            "promoted model, see `points2model models`."
         ),
     ] = None,
     compat: Annotated[
@@ -126,6 +126,7 @@ def predict(
     from flows.registry.current import promoted_model
     from tasks.reporting.figures import count
     from tasks.tools.label_files import NAME
+    from tasks.tools.model_source import find_model
     from tasks.tools.pictures import FOLDER, SHEET
     from tasks.tools.predict_images import RESULTS, predict_images
 
@@ -133,16 +134,18 @@ def predict(
     with _logged():
         if model is None:
             promoted = promoted_model(Path.cwd())
-            model, version = promoted.folder, promoted.entry.version
+            folder, version = promoted.folder, promoted.entry.version
             console.text(promoted.description())
+        else:
+            folder = find_model(model, Path()).folder
         counts = predict_images(
-            images, model, out,
+            images, folder, out,
             compat=compat, points=points, refiner=refiner, params=params, short_side=short_side,
             max_side=max_side, device=device, min_score=min_score, pictures=pictures,
             formats=list(dict.fromkeys(formats or ())),
         )  # fmt: skip
     if as_json:
-        facts = {"results": str(out / RESULTS), "model": str(model), "version": version}
+        facts = {"results": str(out / RESULTS), "model": str(folder), "version": version}
         print_json({**counts, **facts, "contact_sheet": str(out / SHEET) if pictures else None})
     else:
         inputs = f"{count(counts['points'], 'point')} on " if points else ""

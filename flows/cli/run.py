@@ -97,10 +97,11 @@ def _data_paths(params: Params) -> tuple[str, str, str]:
 
 def _run(request: Request, wait: bool, as_json: bool) -> None:
     from flows.processes.run_lock import held
+    from tasks.common.config import NO_PROJECT
 
     console, root = command_console(as_json), request.root
     if not (root / "dvc.yaml").is_file():
-        raise TaskError(f"{root}: no dvc.yaml here; cd to the project's folder")
+        raise TaskError(f"{root}: no dvc.yaml here; {NO_PROJECT}")
     _check_target(root, request.target)  # before the data are checked, which may take minutes
     try:
         with held(root, "by hand", wait=wait, say=console.text):

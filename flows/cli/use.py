@@ -49,8 +49,11 @@ def use(
     recipe's, with its comments. Results of the former params stay in DVC's cache: switching back costs nothing.
     """
     from data.storage import atomic_write
+    from tasks.common.config import NO_PROJECT
 
     console = command_console(as_json)
+    if not Path("dvc.yaml").is_file():
+        raise TaskError(f"{Path.cwd()}: no dvc.yaml here; {NO_PROJECT}")
     try:
         found = _switch(recipe, model_of, everything)
     except TaskError as error:

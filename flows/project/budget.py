@@ -21,6 +21,7 @@ from data.storage import atomic_write
 from flows.dvc.environment import environment
 from flows.dvc.repo import DvcRepo
 from flows.processes.children import stream
+from flows.processes.run_lock import holder
 from flows.project.create import FILES, dvc_yaml
 from tasks.budget.costs import costs
 from tasks.budget.parts import Data, Part, short_params
@@ -94,6 +95,8 @@ def prepare(root: Path, steps: int | None, seeds: int) -> Plan:
     params = load_params(root / PARAMS)
     repo = DvcRepo(root)
     if not repo.all_done(list(USED)):
+        if (who := holder(root)) is not None:
+            raise TaskError(f"a run makes the tables of images and clicks: {who}; wait until it has ended")
         raise TaskError(
             "the tables of images and clicks aren't up to date with the data; run `points2model run --target "
             "import_points` first"

@@ -88,7 +88,7 @@ def read_comparison(workspace: Path) -> Comparison:
     """
     path = workspace / FOLDER / FILE
     if not path.is_file():
-        raise TaskError(f"{path}: no such file; it is made by `dvc repro compare`")
+        raise TaskError(f"{path}: no such file; `points2model run` makes it")
     try:
         return read_record(path, Comparison)
     except TaskError:

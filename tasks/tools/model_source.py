@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from models.checkpoint import load_meta
+from models.checkpoint import META, load_meta
 from models.config import InferenceConfig, PromptConfig
 from tasks.common.config import InputConfig, checked_section, model_input
 from tasks.common.errors import TaskError
+from tasks.common.stage_main import WORKSPACE
 from tasks.promotion.baseline import REGISTRY, VERSION, model_folder
 from tasks.promotion.registry import Registry
 from tasks.tools.recipes import OURS, values_of, whole
@@ -67,8 +68,17 @@ def find_model(model: PathLike, project: PathLike) -> Source:
     folder = Path(model)
     if not folder.exists() and (str(model) == PROMOTED or VERSION.fullmatch(str(model))):
         folder = _of_registry(str(model), Path(project))
+    if not folder.exists():
+        raise TaskError(f"{folder}: no such version or folder of a model{_there_are(Path(project))}")
     meta = load_meta(folder)
     return Source(folder, meta, model_input(folder, meta))
+
+
+def _there_are(project: Path) -> str:
+    folders = sorted(path.parent for path in (project / WORKSPACE).glob(f"*/{META}"))
+    names = [str(path.relative_to(project)) for path in folders]
+    names += Registry(project / REGISTRY).checked_out()
+    return f"; there are {', '.join(names)}" if names else ""
 
 
 def _of_registry(name: str, project: Path) -> Path:
@@ -78,8 +88,8 @@ def _of_registry(name: str, project: Path) -> Path:
         version = registry.promoted().version
         if version is None:
             raise TaskError(
-                f"{registry.root}: no model is promoted; name the folder of a model, such as "
-                f"{project / 'workspace' / 'student'}, or the project with project=FOLDER"
+                f"{registry.root}: no model is promoted; expected the registry of a project in which `points2model "
+                "run` has promoted one. Name the folder of a model, or go to the project's folder"
             )
     assert version is not None
     registry.entry(version)

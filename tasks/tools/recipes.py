@@ -241,8 +241,8 @@ def equal(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def leaves(value: Any, key: str = "") -> list[tuple[str, Any]]:
-    """(key, value) of each leaf, the key with dots, in the file's order. An empty mapping is a leaf."""
-    if isinstance(value, dict) and value:
+    """(key, value) of each leaf, the key with dots, in the file's order. An empty mapping below a key is a leaf."""
+    if isinstance(value, dict) and (value or not key):
         return [
             leaf for name, one in value.items() for leaf in leaves(one, f"{key}.{name}" if key else str(name))
         ]

@@ -143,7 +143,7 @@ def test_a_batch_of_no_image(predictor: Predictor, images: list[Path], batch_siz
 
 
 def test_models_that_are_not_there(teacher: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nothing-here"):
+    with pytest.raises(TaskError, match=r"nothing-here: no such version or folder.*there are workspace/"):
         Predictor.load(tmp_path / "nothing-here")
     with pytest.raises(TaskError, match="no model is promoted"):
         Predictor.load("promoted")

@@ -31,6 +31,9 @@ class ParamsError(TaskError):
         )
 
 
+NO_PROJECT = "cd to the project's folder, or make one with `points2model init`"
+
+
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Reads and checks a params file.
 
@@ -42,9 +45,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     try:
         text = strict_yaml.read_text(path)
     except FileNotFoundError:
-        raise TaskError(
-            f"{path}: no such file. Run in the project's folder (cd to it first); `points2model use demo` writes one."
-        ) from None
+        raise TaskError(f"{path}: no such file; {NO_PROJECT}") from None
     except OSError as error:
         raise TaskError(
             f"{path}: can't be read: {error.strerror or error}; make it readable, or name another file"
