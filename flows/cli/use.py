@@ -52,8 +52,8 @@ def use(
     from tasks.common.config import NO_PROJECT
 
     console = command_console(as_json)
-    if not Path("dvc.yaml").is_file():
-        raise TaskError(f"{Path.cwd()}: no dvc.yaml here; {NO_PROJECT}")
+    if not (PARAMS.is_file() or Path("dvc.yaml").is_file()):
+        raise TaskError(f"{Path.cwd()}: neither params.yaml nor dvc.yaml here; {NO_PROJECT}")
     try:
         found = _switch(recipe, model_of, everything)
     except TaskError as error:
