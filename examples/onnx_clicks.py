@@ -53,4 +53,6 @@ def main(folder: str, image: str, x: str, y: str, name: str, out: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 7:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

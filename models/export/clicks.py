@@ -91,7 +91,7 @@ class ClickMasks(nn.Module):
         classes, places = torch._shape_as_tensor(class_logits)[1:3]
         logits = class_logits.flatten()[((tile * classes + labels) * places)[:, None] + cells]
         weights = kernels.flatten(0, 1)[(tile * places)[:, None] + cells]  # [K, cells, E]
-        fit = self.prompt.class_power * F.logsigmoid(logits)
+        fit = self.prompt.class_power * -F.softplus(-logits)  # logsigmoid is exported as the log of a sigmoid
         fit = fit + self.prompt.click_power * self._at_click(weights, features, tile, local, piece).log()
         fit = fit.where(on_grid, torch.full_like(fit, -torch.inf))
         of_tile = features[tile].flatten(2)  # [K, E, h * w]
@@ -165,7 +165,9 @@ class ClickMasks(nn.Module):
         )
         flat = features.flatten(2).transpose(1, 2).flatten(0, 1)  # [T * h * w, E]
         at = flat[(tile * h * w)[:, None] + corners]  # [K, 4, E]
-        return ((kernels @ at.transpose(1, 2)).sigmoid() * shares[:, None]).sum(-1).clamp(min=1e-30)
+        # At a click off all objects they are small: onnxruntime's sigmoid is off by a sixth at -15, and 0 from -18 on.
+        chance = 1 / (1 + (-(kernels @ at.transpose(1, 2))).exp())
+        return (chance * shares[:, None]).sum(-1).clamp(min=1e-30)
 
     def _measured(self, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maskness, area and greatest value of masks [..., h * w]."""

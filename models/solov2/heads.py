@@ -36,8 +36,7 @@ def coordinate_channels(like: Tensor, frame: Frame) -> Tensor:
     """
     n, _, h, w = like.shape
     if frame.reference is None:
-        x = torch.linspace(-1, 1, w, dtype=like.dtype, device=like.device).expand(n, w)
-        y = torch.linspace(-1, 1, h, dtype=like.dtype, device=like.device).expand(n, h)
+        x, y = (_between_ends(length, like).expand(n, length) for length in (w, h))
     else:
         height, width = frame.input_size
         origins = frame.origins.to(like.device)
@@ -46,6 +45,15 @@ def coordinate_channels(like: Tensor, frame: Frame) -> Tensor:
         x = ((origins[:, :1] + across) * (2 / frame.reference) - 1).to(like.dtype)
         y = ((origins[:, 1:] + down) * (2 / frame.reference) - 1).to(like.dtype)
     return torch.stack([x[:, None].expand(n, h, w), y[:, :, None].expand(n, h, w)], 1)
+
+
+def _between_ends(length: int, like: Tensor) -> Tensor:
+    """`length` numbers from -1 to 1 at equal distances."""
+    if not torch.compiler.is_exporting():
+        return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
+    # linspace would make the length a constant of the program.
+    steps = torch.arange(length, dtype=like.dtype, device=like.device)
+    return steps * (2 / (length - 1)) - 1
 
 
 def conv_block(in_channels: int, out_channels: int, kernel: int, groups: int) -> list[nn.Module]:

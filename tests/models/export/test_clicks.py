@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
 from models.config import PromptConfig, SOLOv2Config
 from models.export.clicks import ClickMasks, Encoding, RefineRule
+from models.export.prompting import ENCODING, click_graph
 from models.inference.tiles import Tiled
 from models.refiner.network import MaskRefineNet
 from models.refiner.refine import refined_masks
@@ -18,13 +21,16 @@ from tasks.inference.batches import prepare, stack
 from tasks.labelling.proposer import draw
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.labelling.types import ImageContext
-from tests.models.export.test_graph import PLACED, TILE, network_of, picture
+from tests.models.export.test_graph import PLACED, TILE, network_of, picture, session_of
 
 Make = Callable[..., SOLOv2Config]
 RULES = PromptConfig(
     mask_threshold=0.5, kernel="blend", neighbourhood=1, class_power=0.5, click_power=1.0, small_area=200.0, faint=0.1,
     exclusive="same_class", mirror="none",
 )  # fmt: skip
+
+
+SMALL = InputConfig(short_side=64, max_side=128, enlarge=True, tile=None)
 
 
 def encoding_of(context: ImageContext) -> Encoding:
@@ -63,7 +69,7 @@ def clicks(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(
     ("changes", "size", "rules"),
     [
-        ({}, InputConfig(short_side=64, max_side=128, enlarge=True, tile=None), {}),
+        ({}, SMALL, {}),
         (PLACED, InputConfig(short_side=96, max_side=160, enlarge=False, tile=None), {"kernel": "best"}),
         (PLACED, InputConfig(short_side=1024, max_side=1400, enlarge=False, tile=TILE), {"neighbourhood": 2}),
         (PLACED, InputConfig(short_side=80, max_side=130, enlarge=True, tile=TILE), {"small_area": 0.0}),
@@ -93,6 +99,36 @@ def test_masks_are_those_of_the_proposer(
         assert small > 3
 
 
+@torch.inference_mode()
+def test_cells_whose_masks_are_faint_at_the_click_count_as_in_torch(solov2_config: Make) -> None:
+    """At a click off all objects probabilities are below 1e-6, where onnxruntime's own sigmoid ends."""
+    network = network_of(solov2_config())
+    masks = ClickMasks(network.config, RULES, None, None, None)
+    pixels = picture(64, 64)
+    proposer = SOLOv2Proposer(network, RULES, None, torch.device("cpu"))
+    (context,) = proposer.encode(stack([0], [prepare(pixels, SMALL)]))
+    encoding = encoding_of(context)
+    kernels, features = torch.zeros_like(encoding.kernels), torch.zeros_like(encoding.features)
+    kernels[..., 0] = -14 - 4 * torch.rand(kernels.shape[:2], generator=torch.Generator().manual_seed(1))
+    features[:, 0] = -1
+    features[:, 0, :, : features.shape[3] // 2] = 1
+    encoding = encoding._replace(kernels=kernels, features=features)
+    points, labels = torch.rand(20, 2, generator=torch.Generator().manual_seed(2)) * 28, torch.arange(20) % 3
+    graph = click_graph(masks, pixels[None], encoding, 3, 18)
+    session = session_of(ir.from_proto(graph))
+    given = dict(
+        zip(
+            ["images", *ENCODING, "points_xy", "labels"],
+            (pixels[None], *encoding, points, labels),
+            strict=True,
+        )
+    )
+    found = session.run(None, {one.name: np.asarray(given[one.name]) for one in session.get_inputs()})
+    expected = masks(torch.from_numpy(pixels)[None], *encoding, points, labels)
+    assert expected[1].unique().numel() > 3 and expected[0].any()
+    np.testing.assert_allclose(found[1], expected[1].numpy(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @torch.inference_mode()
 def test_refined_masks_are_those_of_the_refiner(
@@ -104,7 +140,7 @@ def test_refined_masks_are_those_of_the_refiner(
     refiner = MaskRefineNet(refinenet_config(heatmap_channels=channels)).eval()
     refiner.categories = [{"id": n, "name": str(n)} for n in range(3)]
     refiner.head.weight.mul_(20)
-    size = InputConfig(short_side=64, max_side=128, enlarge=True, tile=None)
+    size = SMALL
     pixels = picture(90, 70)
     proposer = SOLOv2Proposer(network, RULES, None, torch.device("cpu"))
     (context,) = proposer.encode(stack([0], [prepare(pixels, size)]))
