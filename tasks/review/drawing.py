@@ -129,7 +129,12 @@ class Drawer:
         Faults aren't raised: `draw` meets them again.
         """
         job = partial(self._prepare, image, clicks, row)
-        future = self._ahead.submit(job)
+        try:
+            future = self._ahead.submit(job)
+        except RuntimeError:  # closed meanwhile, since a run has made other networks
+            future = Future()
+            future.set_result(None)
+            return future
         with self._lock:
             self._waiting = [one for one in self._waiting if not one.done()]
             for one in self._waiting[: max(0, len(self._waiting) - WAITING)]:

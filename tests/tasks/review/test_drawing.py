@@ -245,3 +245,9 @@ def test_clicks_are_those_of_the_table(params: Params) -> None:
     assert clicks.further[1][0]["x"] == float(np.float32(9.9))  # type: ignore[index]
     assert clicks_of([other], 7).further is None
     assert decided([one], {"b": Word(), "gone": Word()}, []) == [one]
+
+
+def test_what_was_asked_of_networks_that_a_run_replaced_meanwhile_ends(params: Params) -> None:
+    drawer, table = Drawer(params, WORKSPACE), ClickTable(WORKSPACE)
+    drawer.close()
+    assert drawer.ahead(0, clicks_of(table.of_image(0), image_id(table, 0)), 0).result() is None
