@@ -36,7 +36,7 @@ def back_test_sentence(test: BackTest) -> str:
         return f"Back-test: not possible: {test.refused}."
     verdict = "inside the band" if test.is_inside else "outside the band: don't rely on the forecast"
     return (
-        f"Back-test: the trainings with at most half of the masks (the largest of them has {test.before:.1f} AP) forecast "
+        f"Back-test: the trainings with at most half of the masks (the largest has {test.before:.1f} AP) forecast "
         f"{test.band.low:.1f} to {test.band.high:.1f} for all data, in the middle {test.band.middle:.1f}; measured was "
         f"{test.measured:.1f}, {verdict} (the middle is off by {test.error:+.1f})."
     )
