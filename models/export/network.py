@@ -12,23 +12,10 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
-from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
 from models.config import SIZE_DIVISOR
 from models.export.plain import ExportError, Plain, has_origins, output_names
 from models.solov2.network import SOLOv2
-
-
-def _linspace(g: Any, start: Any, end: Any, steps: Any, *_: Any) -> Any:
-    """`torch.linspace` in ONNX. The exporter's own gives no number for a single step."""
-
-    def number(value: Any) -> Any:
-        return g.op("Cast", value, to_i=1)
-
-    zero, one = (g.op("Constant", value_t=torch.tensor(value)) for value in (0, 1))
-    gaps = g.op("Max", g.op("Sub", steps, one), one)
-    width = g.op("Div", number(g.op("Sub", end, start)), number(gaps))
-    return g.op("Add", g.op("Mul", number(g.op("Range", zero, steps, one)), width), number(start))
 
 
 def export_network(network: SOLOv2, side: int | None, opset: int) -> ir.Model:
@@ -52,7 +39,6 @@ def export_network(network: SOLOv2, side: int | None, opset: int) -> ir.Model:
         for name in made:
             axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
     file: Any = io.BytesIO()
-    register_custom_op_symbolic("aten::linspace", _linspace, opset)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -64,8 +50,6 @@ def export_network(network: SOLOv2, side: int | None, opset: int) -> ir.Model:
     except Exception as error:  # torch's exporter raises anything
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(f"torch can't export this network: {type(error).__name__}: {reason}") from error
-    finally:
-        unregister_custom_op_symbolic("aten::linspace", opset)
     model = ir.from_proto(onnx.load_from_string(file.getvalue()))
     # The tracer's names of lengths that it can't derive aren't unique, and onnxruntime shares memory by them.
     for node in model.graph:

@@ -49,11 +49,11 @@ def coordinate_channels(like: Tensor, frame: Frame) -> Tensor:
 
 def _between_ends(length: int, like: Tensor) -> Tensor:
     """`length` numbers from -1 to 1 at equal distances."""
-    if not torch.compiler.is_exporting():
+    if not (torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()):
         return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
-    # linspace would make the length a constant of the program.
+    # Of linspace torch.export makes a program for this length alone, and ONNX's has no number for a length of 1.
     steps = torch.arange(length, dtype=like.dtype, device=like.device)
-    return steps * (2 / (length - 1)) - 1
+    return steps * (2 / steps[-1:].clamp(min=1)) - 1
 
 
 def conv_block(in_channels: int, out_channels: int, kernel: int, groups: int) -> list[nn.Module]:
