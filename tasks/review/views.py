@@ -132,8 +132,7 @@ class Views:
             others.append(_mask_now(one, None))
         verdict = standing.word.verdict
         drawn = verdict is not None and verdict.mask is not None and verdict.action != "accept"
-        if verdict is not None and verdict.mask is not None:
-            own = verdict.mask.counts
+        own = _mask_now(standing, own)
         clicks, further = standing.word.clicks, facts["further"]
         if clicks is not None and clicks.point is not None:
             click, further = clicks.point, [one._asdict() for one in clicks.further or ()]
