@@ -183,7 +183,8 @@ def export(
     from tasks.tools.label_files import SUMMARY
 
     console = command_console(as_json)
-    _check_options((format, to, onnx, torch), clicks or refiner is not None or raw or opset is not None)
+    of_onnx = clicks or refiner is not None or raw or opset is not None
+    _check_options(format, to, onnx, torch, of_onnx=of_onnx, scored=min_score is not None)
     if onnx is not None or torch is not None:
         export_model(
             onnx, out, workspace, torch=torch, clicks=clicks, refiner=refiner, raw=raw, opset=opset, verify=verify,
@@ -242,12 +243,24 @@ def export(
         )
 
 
-def _check_options(kinds: tuple[str | None, ...], of_onnx: bool) -> None:
-    """What is exported, `kinds`: --format, --to, --onnx, --torch; and whether an option of a file of ONNX is given."""
-    if sum(one is not None for one in kinds) != 1:
+def _check_options(
+    format: str | None, to: str | None, onnx: str | None, torch: str | None, *, of_onnx: bool, scored: bool
+) -> None:
+    """One kind of export is asked for, with none of the options of another.
+
+    Args:
+        of_onnx: whether --clicks, --refiner, --raw or --opset is given.
+        scored: whether --min-score is.
+    """
+    if sum(one is not None for one in (format, to, onnx, torch)) != 1:
         raise TaskError(
             "expected one of --format, for labels as they are, --to, for a label tool, and --onnx or --torch, for a "
             "model"
         )
-    if of_onnx and kinds[2:] == (None, None):
+    if torch is not None and (of_onnx or scored):
+        raise TaskError(
+            "--torch writes the network alone: it goes with none of --raw, --clicks, --refiner, --opset and "
+            "--min-score"
+        )
+    if of_onnx and onnx is None:
         raise TaskError("--clicks, --refiner, --raw and --opset go with --onnx")

@@ -20,11 +20,6 @@ def export_model(
 
     name = torch or model
     assert name is not None  # one of both is asked for
-    if torch is not None and (clicks or refiner or raw or opset is not None or min_score is not None):
-        raise TaskError(
-            "--torch writes the network alone: it goes with none of --raw, --clicks, --refiner, --opset and "
-            "--min-score"
-        )
     if (refiner is not None and not clicks) or (clicks and (raw or min_score is not None)):
         raise TaskError("--refiner goes with --clicks; neither with --raw or --min-score")
     version = 18 if opset is None else opset
