@@ -39,25 +39,18 @@ def check_paths(
         for flag, name in named
         if not is_s3(name) and not Path(name).exists()
     ]
-    if not is_s3(images) and Path(images).is_dir() and not _has_images(Path(images)):
+    if _is_folder(images) and not _has_images(images):
         holds_others = any(path.is_file() for path in Path(images).rglob("*"))
-        swapped = holds_others and any(
-            not is_s3(one) and Path(one).is_dir() and _has_images(Path(one)) for one in masks
-        )
+        swapped = holds_others and any(_is_folder(one) and _has_images(one) for one in masks)
         step = "swap --images and --masks" if swapped else "name the folder of the images"
         faults.append(Fault("--images", images, "a folder without images", "one with images", step))
     for name in masks:
-        if (
-            not is_s3(images)
-            and Path(name).resolve() == Path(images).resolve()
-            and _holds_only(name, IMAGE_SUFFIXES)
-        ):
-            found, step = "the folder of --images, with images alone", "name the folder or file of the masks"
+        if _holds_only(name, IMAGE_SUFFIXES) and Path(name).resolve() == Path(images).resolve():
+            found = "the folder of --images, with images alone"
+            step = "name the folder or file of the masks"
         elif _holds_only(name, (".jpg", ".jpeg", ".webp")):
-            found, step = (
-                "a folder of photographs alone",
-                "swap --images and --masks, or name the folder of the masks",
-            )
+            found = "a folder of photographs alone"
+            step = "swap --images and --masks, or name the folder of the masks"
         else:
             continue
         faults.append(Fault("--masks", name, found, "files with masks", step))
@@ -71,21 +64,25 @@ def check_paths(
     faults += [
         Fault(flag, name, f"a folder that the project would be in, {root}", "a folder of data alone", step)
         for flag, name in named
-        if not is_s3(name) and Path(name).is_dir() and root.resolve().is_relative_to(Path(name).resolve())
+        if _is_folder(name) and root.resolve().is_relative_to(Path(name).resolve())
     ]
     if faults:
         raise DataError(faults)
 
 
+def _is_folder(name: str) -> bool:
+    return not is_s3(name) and Path(name).is_dir()
+
+
 def _holds_only(name: str, suffixes: tuple[str, ...]) -> bool:
-    if is_s3(name) or not Path(name).is_dir():
+    if not _is_folder(name):
         return False
     found = {path.suffix.lower() for path in Path(name).rglob("*") if path.is_file()}
     return bool(found) and found <= {*suffixes}
 
 
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+def _has_images(folder: str) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in Path(folder).rglob("*"))
 
 
 def mask_files(root: Path, masks: Sequence[str], val: str | float | None) -> list[str] | None:
