@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import rich.console
@@ -19,7 +20,7 @@ from typer.core import TyperCommand
 
 from data.errors import DataError
 from data.messages import guard_logs, plain, redact
-from tasks.common.errors import TaskError
+from tasks.common.errors import NO_PROJECT, TaskError
 
 MIN_WIDTH = 20
 """Columns; without a terminal the variable COLUMNS may be less."""
@@ -78,6 +79,12 @@ class Command(TyperCommand):
         except (DataError, TaskError) as error:
             command_console(ctx.params.get("as_json", False)).failed(str(error))
             raise typer.Exit(1) from None
+
+
+def check_project(root: Path) -> None:
+    """Raises TaskError where there is no project."""
+    if not (root / "dvc.yaml").is_file():
+        raise TaskError(f"{root}: no dvc.yaml here; {NO_PROJECT}")
 
 
 def log_progress() -> None:

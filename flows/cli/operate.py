@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.console import Console
+from flows.cli.console import Console, check_project
 from flows.cli.review import PORT as REVIEW_PORT
 from flows.run.report_address import PORT as REPORTS_PORT
 from tasks.common.errors import TaskError
@@ -102,13 +102,12 @@ def watch() -> None:
 
 
 def _params() -> Params:
-    from tasks.common.config import NO_PROJECT, load_params
+    from tasks.common.config import load_params
     from tasks.inbox.pending import check_inbox
 
     params = load_params()
     check_inbox(params, Path.cwd())
-    if not Path("dvc.yaml").is_file():
-        raise TaskError(f"{Path.cwd()}: no dvc.yaml here; {NO_PROJECT}")
+    check_project(Path.cwd())
     return params
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.markup import escape
 
-from flows.cli.console import Console, JsonOption, command_console, print_json
+from flows.cli.console import Console, JsonOption, check_project, command_console, print_json
 from tasks.common.errors import TaskError
 
 if TYPE_CHECKING:
@@ -97,11 +97,9 @@ def _data_paths(params: Params) -> tuple[str, str, str]:
 
 def _run(request: Request, wait: bool, as_json: bool) -> None:
     from flows.processes.run_lock import held
-    from tasks.common.config import NO_PROJECT
 
     console, root = command_console(as_json), request.root
-    if not (root / "dvc.yaml").is_file():
-        raise TaskError(f"{root}: no dvc.yaml here; {NO_PROJECT}")
+    check_project(root)
     _check_target(root, request.target)  # before the data are checked, which may take minutes
     try:
         with held(root, "by hand", wait=wait, say=console.text):

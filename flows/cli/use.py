@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from flows.cli.console import Console, JsonOption, command_console, print_json
-from tasks.common.errors import TaskError
+from tasks.common.errors import NO_PROJECT, TaskError
 
 if TYPE_CHECKING:
     from tasks.tools.recipes import Switch
@@ -49,7 +49,6 @@ def use(
     recipe's, with its comments. Results of the former params stay in DVC's cache: switching back costs nothing.
     """
     from data.storage import atomic_write
-    from tasks.common.config import NO_PROJECT
 
     console = command_console(as_json)
     if not (PARAMS.is_file() or Path("dvc.yaml").is_file()):

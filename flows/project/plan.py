@@ -14,8 +14,8 @@ from data.annotations.records import DEFAULT_CLASS
 from data.remote.fetch import local_copy
 from data.storage import atomic_write, is_s3
 from data.tables import Split
-from tasks.common.config import NO_PROJECT, Params
-from tasks.common.errors import TaskError
+from tasks.common.config import Params
+from tasks.common.errors import NO_PROJECT, TaskError
 from tasks.common.progress import format_seconds
 from tasks.common.stage_main import S3_CACHE, WORKSPACE
 from tasks.doctor.doctor import FOLDER as DOCTOR

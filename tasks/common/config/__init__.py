@@ -6,14 +6,7 @@ results.py, operation.py.
 """
 
 from tasks.common.config.inputs import IngestConfig, InputConfig, PointsConfig
-from tasks.common.config.load import (
-    NO_PROJECT,
-    ParamsError,
-    checked_section,
-    load_params,
-    model_input,
-    parse_params,
-)
+from tasks.common.config.load import ParamsError, checked_section, load_params, model_input, parse_params
 from tasks.common.config.network import NetworkConfig
 from tasks.common.config.operation import (
     NOTIFY_BLOCK,
@@ -37,7 +30,6 @@ from tasks.common.config.training import (
 
 __all__ = [
     "NOTIFY_BLOCK",
-    "NO_PROJECT",
     "ROUNDING",
     "DetectorTrainConfig",
     "EvaluateConfig",

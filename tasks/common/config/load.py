@@ -14,7 +14,7 @@ from models.config import SOLOv2Config
 from tasks.common.config.faults import ParamFault, distinct, explain
 from tasks.common.config.inputs import InputConfig
 from tasks.common.config.params import Params, as_json
-from tasks.common.errors import TaskError
+from tasks.common.errors import NO_PROJECT, TaskError
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -29,9 +29,6 @@ class ParamsError(TaskError):
         super().__init__(
             f"{path}: {count}\n{lines}\nCorrect them and run again; recipes/ holds complete examples."
         )
-
-
-NO_PROJECT = "cd to the project's folder, or make one with `points2model init`"
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
