@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -27,6 +27,9 @@ from tasks.planning.facts import Facts, data_facts, machine_facts
 from tasks.planning.recipe import NAME, PARAMS, Kept, Written, params_of, recipe_text, write_params
 from tasks.planning.rules import Choices, Planned, plan
 from tasks.tools.recipes import FOLDER, values_of, whole
+
+if TYPE_CHECKING:
+    from tasks.planning.probe import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -96,19 +99,26 @@ def make_plan(
     written, params = _params([*data, *plan(facts, machine, choices)], current, before)
     times = forecast(params, splits, facts)
     if budget is not None:
-        # Trainings whose number of steps is the person's take what they take.
-        sections = {"teacher", "refiner", "student"} - {
-            one.key.removesuffix(".steps") for one in written.kept
-        }
-        trainings = sum(getattr(times, f"train_{name}") for name in sections)
-        steps, note = _fit(budget, sum(times) - trainings, trainings)
+        steps, times, note = _fit_trainings(budget, times, written.kept)
         notes += [note] if note else []
-        choices, times = replace(choices, steps=steps), times.scaled(steps, sections)
+        choices = replace(choices, steps=steps)
     planned = [*data, *plan(facts, machine, choices)]
     written, params = _params(planned, current, before)
     if not dry:
         _write(planned, written)
     return Plan(planned, written.kept, facts, times._asdict(), diagnosis, notes)
+
+
+def _fit_trainings(
+    budget: float, times: Forecast, kept: Sequence[Kept]
+) -> tuple[float, Forecast, str | None]:
+    """The factor of the steps of trainings, the times with it, and a note as `_fit` has it. Trainings whose number of
+    steps is the person's take what they take."""
+    own = {one.key for one in kept}
+    sections = [name for name in ("teacher", "refiner", "student") if f"{name}.steps" not in own]
+    trainings = sum(getattr(times, f"train_{name}") for name in sections)
+    steps, note = _fit(budget, sum(times) - trainings, trainings)
+    return steps, times.scaled(steps, sections), note
 
 
 def _fit(budget: float, fixed: float, trainings: float) -> tuple[float, str | None]:

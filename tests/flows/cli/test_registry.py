@@ -100,7 +100,15 @@ def test_the_table_at_80_columns_cuts_nothing(registry: Registry) -> None:
             ["predict", "a.png", "--out", "found"],
             "nothing is promoted here, expected a model to use by default",
         ),
+        (["predict", "a.png", "--out", "found", "--model", "v9"], "no such version; there are: none"),
+        (
+            ["predict", "a.png", "--out", "found", "--model", "nowhere"],
+            "no such version or folder of a model",
+        ),
         (["export", "--what", "predictions", "--format", "coco", "--out", "o"], "nothing is promoted here"),
+        (["export", "--format", "coco", "--opset", "18", "--out", "o"], "--raw and --opset go with --onnx"),
+        (["use", "demo", "--show"], "neither params.yaml nor dvc.yaml here"),
+        (["run"], "no dvc.yaml here; cd to the project's folder, or make one with `points2model init`"),
     ],
 )
 @pytest.mark.usefixtures("registry")

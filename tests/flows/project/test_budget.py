@@ -71,6 +71,11 @@ def test_tables_that_are_stale_are_refused(root: Path, monkeypatch: pytest.Monke
     try:
         with pytest.raises(TaskError, match="points2model run --target import_points"):
             prepare(Path(), STEPS, 1)
+        with (
+            held(root, "by hand", wait=False, say=print),
+            pytest.raises(TaskError, match=r"a run makes the tables .*by hand.*; wait until it has ended"),
+        ):
+            prepare(Path(), STEPS, 1)
     finally:
         Path("params.yaml").write_text(text)
     assert not Path("workspace/runs/budget/masks25-clicks50-seed0").exists()

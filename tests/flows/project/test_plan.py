@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from flows.project.plan import _fit
+from flows.project.plan import _fit, _fit_trainings
 from tasks.common.progress import format_seconds
+from tasks.planning.probe import Forecast
+from tasks.planning.recipe import Kept
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,16 @@ def test_steps_that_fit_a_budget(
     assert (note is None) == (least is None)
     usual = format_seconds(fixed + trainings)
     assert least is None or (note is not None and least in note and note.endswith(usual))
+
+
+def test_steps_that_are_a_persons_are_not_fitted() -> None:
+    """The other trainings get what the teacher, and all that is no training, leave of nine tenths of 1,000 s."""
+    usual = Forecast(100.0, 500.0, 7.0, 1000.0, 3.0)
+    steps, times, note = _fit_trainings(
+        1000, usual, [Kept("teacher.steps", 40, 1000), Kept("student.lr", 1, 2)]
+    )
+    assert steps == pytest.approx((900 - 110) / 1500)
+    assert times == pytest.approx((100, 500 * steps, 7, 1000 * steps, 3))
+    assert note is not None and "53% of the usual steps" in note
+    every = [Kept(f"{name}.steps", 40, 1000) for name in ("teacher", "refiner", "student")]
+    assert _fit_trainings(1000, usual, every)[:2] == (1.0, usual)
