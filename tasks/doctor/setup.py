@@ -17,7 +17,7 @@ from data.errors import Fault
 from data.storage import is_s3
 from tasks.common import launcher, project_files
 from tasks.common.config import Params, ParamsError, checked_notify, load_params
-from tasks.common.errors import TaskError
+from tasks.common.errors import NO_PROJECT, TaskError
 from tasks.doctor.finding import Diagnosis
 from tasks.doctor.proposers import check_proposers
 from tasks.doctor.registry import check_registry
@@ -34,6 +34,9 @@ LEAST_TEMPORARY = 2**28
 
 def check_params(path: Path, diagnosis: Diagnosis) -> Params | None:
     """The params; None where params.yaml has faults, each of which is an error."""
+    if not path.exists():
+        diagnosis.error("params", Fault(str(path), "file", "no such file", "a whole params file", NO_PROJECT))
+        return None
     try:
         return load_params(path)
     except ParamsError as error:

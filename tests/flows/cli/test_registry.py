@@ -108,6 +108,10 @@ def test_the_table_at_80_columns_cuts_nothing(registry: Registry) -> None:
         (["export", "--what", "predictions", "--format", "coco", "--out", "o"], "nothing is promoted here"),
         (["export", "--format", "coco", "--opset", "18", "--out", "o"], "--raw and --opset go with --onnx"),
         (["use", "demo", "--show"], "neither params.yaml nor dvc.yaml here"),
+        (
+            ["doctor", "--quick"],
+            "no such file; expected a whole params file. Next: cd to the project's folder, or make one with",
+        ),
         (["run"], "no dvc.yaml here; cd to the project's folder, or make one with `points2model init`"),
     ],
 )
