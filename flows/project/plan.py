@@ -112,8 +112,8 @@ def make_plan(
 def _fit_trainings(
     budget: float, times: Forecast, kept: Sequence[Kept]
 ) -> tuple[float, Forecast, str | None]:
-    """The factor of the steps of trainings, the times with it, and a note as `_fit` has it. Trainings whose number of
-    steps is the person's take what they take."""
+    """The factor of the steps of trainings, the times with it, and a note as `_fit` has it. A training whose number of
+    steps a person has set keeps its time."""
     own = {one.key for one in kept}
     sections = [name for name in ("teacher", "refiner", "student") if f"{name}.steps" not in own]
     trainings = sum(getattr(times, f"train_{name}") for name in sections)

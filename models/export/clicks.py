@@ -166,8 +166,8 @@ class ClickMasks(nn.Module):
         flat = features.flatten(2).transpose(1, 2).flatten(0, 1)  # [T * h * w, E]
         at = flat[(tile * h * w)[:, None] + corners]  # [K, 4, E]
         # At a click off all objects they are small: onnxruntime's sigmoid is off by a sixth at -15, and 0 from -18 on.
-        chance = 1 / (1 + (-(kernels @ at.transpose(1, 2))).exp())
-        return (chance * shares[:, None]).sum(-1).clamp(min=1e-30)
+        probability = 1 / (1 + (-(kernels @ at.transpose(1, 2))).exp())
+        return (probability * shares[:, None]).sum(-1).clamp(min=1e-30)
 
     def _measured(self, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maskness, area and greatest value of masks [..., h * w]."""

@@ -229,7 +229,7 @@ def brief(one: Decision) -> dict[str, Any]:
 
 
 def _mask_now(standing: Standing, mask: bytes | None) -> bytes | None:
-    """The mask that a reviewer gave an object, else its own."""
+    """The mask that a reviewer drew or accepted, else the object's own."""
     verdict = standing.word.verdict
     return mask if verdict is None or verdict.mask is None else verdict.mask.counts
 

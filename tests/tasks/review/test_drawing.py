@@ -247,7 +247,7 @@ def test_clicks_are_those_of_the_table(params: Params) -> None:
     assert decided([one], {"b": Word(), "gone": Word()}, []) == [one]
 
 
-def test_what_was_asked_of_networks_that_a_run_replaced_meanwhile_ends(params: Params) -> None:
+def test_a_request_to_networks_that_a_run_has_replaced_ends(params: Params) -> None:
     drawer, table = Drawer(params, WORKSPACE), ClickTable(WORKSPACE)
     drawer.close()
     assert drawer.ahead(0, clicks_of(table.of_image(0), image_id(table, 0)), 0).result() is None
