@@ -21,7 +21,7 @@ from models.config import PromptConfig
 from models.inference.coarse_masks import rough_masks
 from models.masks.geometry import inner_points
 from models.masks.resize import Sizes
-from models.refiner.crops import crop_boxes, crop_inputs, crop_masks
+from models.refiner.crops import crop_boxes, crop_inputs, crop_masks, refine
 from models.refiner.network import MaskRefineNet, refine_loss, spare_channels
 from models.solov2.network import SOLOv2
 from tasks.common import processes
@@ -76,7 +76,7 @@ def run(params: Params, workspace: Path) -> None:
     job = Job(
         name="train_refiner",
         model=model,
-        pieces=refiner_pieces(teachers, config, params.prompt, params.seed, device),
+        pieces=refiner_pieces(teachers, model, config, params.prompt, params.seed, device),
         batches=step_batches(dataset, params, config, "refiner"),
         config=config,
         device=device,
@@ -156,12 +156,17 @@ def _refiner_at(job: Job, step: int, trained: MaskRefineNet) -> MaskRefineNet:
 
 
 def refiner_pieces(
-    teachers: list[SOLOv2], config: RefinerConfig, prompt: PromptConfig, seed: int, device: torch.device
+    teachers: list[SOLOv2],
+    refiner: MaskRefineNet,
+    config: RefinerConfig,
+    prompt: PromptConfig,
+    seed: int,
+    device: torch.device,
 ) -> Callable[[StepBatch], list[Piece]]:
     """From a step's batch to at most `config.crops` crops of it, in `config.accumulate` pieces, with their loss.
 
-    All draws depend on (seed, step) only, and are made for the whole step's batch, of which this process takes its
-    part.
+    `refiner` is the network that is trained; with `config.rounds` above 1 it refines some masks before. All draws
+    depend on (seed, step) only, and are made for the whole step's batch, of which this process takes its part.
     """
     # After the image pooling a single crop has one value per channel, too few for batch norm's statistics.
     least = 2 if config.net.norm == "batch_norm" else 1
@@ -169,7 +174,7 @@ def refiner_pieces(
     def pieces(batch: StepBatch) -> list[Piece]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch["step"])
         teacher = teachers[int(torch.randint(len(teachers), (), generator=generator))]
-        inputs, truth = rough_crops(teacher, batch, config, prompt, generator, device)
+        inputs, truth = rough_crops(teacher, refiner, batch, config, prompt, generator, device)
         counts = processes.gather(len(inputs))
         total = sum(counts)
         if total < least:
@@ -203,6 +208,7 @@ def _nothing(model: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def rough_crops(
     teacher: SOLOv2,
+    refiner: MaskRefineNet,
     batch: StepBatch,
     config: RefinerConfig,
     prompt: PromptConfig,
@@ -217,6 +223,9 @@ def rough_crops(
     Rough masks and crops are limited to an image's content, without its padding. The crops are from the resized and
     augmented image, in pseudo_label from the original: only the resolution differs.
 
+    With `config.rounds` above 1 an object's mask is one of those that the network gets in use: the rough one, or what
+    `refiner`, as far as it is trained, makes of it in up to rounds - 1 rounds.
+
     Objects with an empty rough mask are left out.
     """
     images = batch["images"].to(device)
@@ -228,6 +237,9 @@ def rough_crops(
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[torch.randperm(total, generator=generator)[: config.crops]] = True
     clicks, context = torch.rand(total, 1, generator=generator), torch.rand(total, generator=generator)
+    rounds = torch.zeros(total, dtype=torch.long)  # of refinement before this one
+    if config.rounds > 1:
+        rounds = torch.randint(config.rounds, (total,), generator=generator)
     side = config.net.crop_size
     channels = 3 + config.net.heatmap_channels + 1
     inputs = [torch.zeros(0, channels, side, side, device=device)]
@@ -246,11 +258,36 @@ def rough_crops(
             continue
         rough, masks, points, labels = rough[held], masks.to(device)[held], points[held], labels[held]
         enlarge = config.enlarge_min + (config.enlarge_max - config.enlarge_min) * context[mine].to(device)
-        boxes = crop_boxes(rough, points, enlarge[held])
         image = images[n, :, : content[0], : content[1]]
+        rough = _refined_before(
+            refiner, image, rough, points, labels, rounds[mine].to(device)[held], config, prompt
+        )
+        boxes = crop_boxes(rough, points, enlarge[held])
         inputs.append(crop_inputs(image, rough, points, boxes, config.net, labels=labels + spare))
         truths.append(crop_masks(masks, boxes, side))
     return torch.cat(inputs), torch.cat(truths)
+
+
+def _refined_before(
+    refiner: MaskRefineNet,
+    image: Tensor,
+    masks: Tensor,
+    points_xy: Tensor,
+    labels: Tensor,
+    rounds: Tensor,
+    config: RefinerConfig,
+    prompt: PromptConfig,
+) -> Tensor:
+    """Masks bool [K, H, W] after `rounds` [K] rounds of refinement each, as `refine` does it in use."""
+    training = refiner.training
+    refiner.eval()  # no statistics are updated by it
+    for done in range(int(rounds.max())):
+        masks = refine(
+            refiner, image, masks, points_xy, config.net, len(masks), enlarge=config.enlarge,
+            mask_threshold=prompt.mask_threshold, rounds=1, labels=labels, selected=rounds > done,
+        ).masks  # fmt: skip
+    refiner.train(training)
+    return masks
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from data.samples.dataset import InstanceDataset, collate
 from data.tables import Split
@@ -54,15 +56,55 @@ def test_crops_hold_what_the_network_expects(
     monkeypatch.chdir(folder)
     teacher = load_teacher(Path("workspace/teacher"), CPU)
     batch = batch_of(Path("workspace"), params, 0)
-    crops = rough_crops(teacher, batch, params.refiner, params.prompt, torch.Generator().manual_seed(0), CPU)
+    refiner = MaskRefineNet(params.refiner.net)
+    crops = rough_crops(
+        teacher, refiner, batch, params.refiner, params.prompt, torch.Generator().manual_seed(0), CPU
+    )
     assert len(crops[0])
     inputs, truth = crops
     size = params.refiner.net.crop_size
     assert inputs.shape[1:] == (5, size, size) and truth.shape == (len(inputs), size, size)
     assert truth.dtype == torch.bool
     few = params.refiner.model_copy(update={"crops": 1})
-    one = rough_crops(teacher, batch, few, params.prompt, torch.Generator().manual_seed(0), CPU)
+    one = rough_crops(teacher, refiner, batch, few, params.prompt, torch.Generator().manual_seed(0), CPU)
     assert len(one[0]) <= 1
+
+
+def test_with_rounds_some_masks_are_refined_before(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, params = line
+    monkeypatch.chdir(folder)
+    teacher = load_teacher(Path("workspace/teacher"), CPU)
+    batch = batch_of(Path("workspace"), params, 0)
+    refiner = MaskRefineNet(params.refiner.net).train()
+    refiner.categories = teacher.categories
+    with torch.no_grad():
+        refiner.head.weight.zero_()
+        refiner.head.bias.copy_(
+            torch.tensor([-9.0, 9.0])
+        )  # whatever it sees is the object, to the crop's edge
+    before = copy.deepcopy(refiner.state_dict())
+
+    def crops(rounds: int) -> tuple[Tensor, Tensor]:
+        # Crops of the mask's own box: a refined mask, whose box was larger, fills another crop wholly.
+        config = params.refiner.model_copy(
+            update={"rounds": rounds, "crops": 64, "enlarge_min": 1.0, "enlarge_max": 1.0}
+        )
+        return rough_crops(
+            teacher, refiner, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU
+        )
+
+    (rough, truth), (inputs, new_truth) = crops(1), crops(3)
+    assert len(inputs) == len(rough) > 1
+    same = torch.tensor([torch.equal(one, other) for one, other in zip(inputs, rough, strict=True)])
+    assert 0 < int(same.sum()) < len(same)
+    assert torch.equal(truth[same], new_truth[same])
+    assert not rough[~same, -1].all()
+    assert inputs[~same, -1].all()
+    assert refiner.training
+    for name, value in refiner.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize(("channels", "first"), [(4, 0), (5, 1)])
@@ -75,7 +117,15 @@ def test_training_tells_the_class_where_use_does(
     net = params.refiner.net.model_copy(update={"heatmap_channels": channels})
     config = params.refiner.model_copy(update={"net": net})
     batch = batch_of(Path("workspace"), params, 0)
-    crops = rough_crops(teacher, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU)
+    crops = rough_crops(
+        teacher,
+        MaskRefineNet(config.net),
+        batch,
+        config,
+        params.prompt,
+        torch.Generator().manual_seed(0),
+        CPU,
+    )
     assert len(crops[0])
     used = crops[0][:, 3 : 3 + channels].flatten(2).any(2)
     assert (used.sum(1) == 1).all()
@@ -104,7 +154,15 @@ def test_crops_keep_to_the_content_of_a_padded_image(
     batch["masks"][0][:, : height - 4, : width - 4] = True
     # So much context that every crop reaches the content's end, and would go on into a padding it doesn't see.
     config = params.refiner.model_copy(update={"enlarge_min": 9.0, "enlarge_max": 9.0})
-    crops = rough_crops(teacher, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU)
+    crops = rough_crops(
+        teacher,
+        MaskRefineNet(config.net),
+        batch,
+        config,
+        params.prompt,
+        torch.Generator().manual_seed(0),
+        CPU,
+    )
     assert len(crops[0])
     inputs, truth = crops
     white = (255 - torch.tensor(config.net.pixel_mean)) / torch.tensor(config.net.pixel_std)
@@ -119,9 +177,9 @@ def test_draws_depend_on_the_step_alone(line: tuple[Path, Params], monkeypatch: 
     folder, params = line
     monkeypatch.chdir(folder)
     teachers = [load_teacher(path, CPU) for path in sorted(Path("workspace/teacher/milestones").glob("*"))]
-    pieces = refiner_pieces(teachers, params.refiner, params.prompt, seed=3, device=CPU)
     torch.manual_seed(0)
     model = MaskRefineNet(params.refiner.net)
+    pieces = refiner_pieces(teachers, model, params.refiner, params.prompt, seed=3, device=CPU)
     values = []
     for step, noise in ((5, 1), (5, 2), (6, 1)):
         torch.manual_seed(noise)
@@ -142,7 +200,7 @@ def test_a_batch_without_objects_is_a_step_of_no_gradient(
     }
     model = MaskRefineNet(params.refiner.net)
     (piece,) = refiner_pieces(
-        [load_teacher(Path("workspace/teacher"), CPU)], params.refiner, params.prompt, 0, CPU
+        [load_teacher(Path("workspace/teacher"), CPU)], model, params.refiner, params.prompt, 0, CPU
     )(batch)
     loss = piece.loss(model)
     loss["loss"].backward()
@@ -160,7 +218,7 @@ def test_a_single_crop_is_too_few_for_batch_norm(
         update={"crops": 1, "net": params.refiner.net.model_copy(update={"norm": norm})}
     )
     teachers = [load_teacher(Path("workspace/teacher"), CPU)]
-    pieces = refiner_pieces(teachers, config, params.prompt, 0, CPU)
+    pieces = refiner_pieces(teachers, MaskRefineNet(config.net), config, params.prompt, 0, CPU)
     total = sum(
         float(piece.loss(MaskRefineNet(config.net).train())["loss"].detach())
         for step in range(3)

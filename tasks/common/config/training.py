@@ -195,7 +195,8 @@ class RefinerConfig(TrainConfig):
 
     `enlarge_min`, `enlarge_max`: in training a crop is the rough mask's box, enlarged by a random factor between them.
     `enlarge`: the factor at inference.
-    `rounds`: how often a mask is refined at inference, each time from the mask of the round before.
+    `rounds`: how often a mask is refined at inference, each time from the mask of the round before; in training each
+    crop's mask was refined 0 to rounds - 1 times before.
     `milestones`: steps whose weights are compared with the last ones on held-out images; the best are kept.
     `gate_bins`: on held-out images it is decided for each of so many mask sizes whether refined masks are used: not
     where their mean gain is `gate_errors` standard errors below 0. With less than `gate_min_objects` objects or
