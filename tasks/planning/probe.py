@@ -170,6 +170,8 @@ def _refiner_step(params: Params, strong: Split, device: torch.device) -> Callab
     def step() -> None:
         with torch.no_grad():
             teacher(images)
+            for _ in range(config.rounds - 1):
+                model(crops[::2])  # on average half of them are refined in each earlier round
         with _autocast(config.precision, device):
             loss = refine_loss(model(crops), truth, config.dice_weight, config.cross_entropy_weight)["loss"]
         _update(loss, optimizer)

@@ -211,6 +211,7 @@ def _refiner_from_imagenet(name: str, machine: Machine) -> Iterator[Planned]:
         if not machine.gpu:
             yield Planned("refiner.channels_last", True, "a third faster with this backbone on a CPU")
     yield Planned("refiner.lr", 0.001, "from ImageNet weights")
+    yield Planned("refiner.rounds", 2, "a second refinement mends what the first one left")
 
 
 def _levels(facts: Facts, shape: _Shape) -> tuple[list[Level], str]:

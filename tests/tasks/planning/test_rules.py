@@ -93,6 +93,7 @@ def test_weights_that_are_here_are_used_with_their_normalisation() -> None:
     assert with_weights["refiner.net.backbone.name"] == "efficientnet_lite0"
     assert with_weights["refiner.net.pixel_mean"] == [127, 127, 127]
     assert (with_weights["refiner.lr"], with_weights["refiner.channels_last"]) == (0.001, True)
+    assert with_weights["refiner.rounds"] == 2
     without = values(PHOTOS)
     assert without["model.backbone.weights"] is None
     assert not [key for key in without if key.startswith("refiner.net.backbone")]
