@@ -241,19 +241,17 @@ def price(phases: list[list[Line]], jobs: int) -> None:
 
     total, known = 0.0, {}
     for line in (line for phase in phases[1:] for line in phase):
-        ingested = line.folder if (line.folder / "workspace/dataset").exists() else line.after
-        if ingested is None:
-            continue  # `full`, whose images aren't read yet: its training is as the student's
         name = line.folder.parent.parent.name
-        if name not in known:
-            folder = ingested / "workspace" / "dataset"
+        if (
+            name not in known
+        ):  # the first is a student's, whose images are read; others' trainings are as long
+            folder = line.folder / "workspace" / "dataset"
             splits = {split: Split.open(folder / split) for split in ("strong", "weak", "val")}
             params = parse_params(yaml.safe_dump(line.recipe), line.folder / "params.yaml")
-            known[name] = forecast(params, splits, data_facts(splits, None, colours=False))._asdict()
-        steps = [
-            step.replace("ap_student", "evaluate").replace("ap_teacher", "evaluate") for step in line.steps
-        ]
-        steps += ["pseudo_label", "train_student"] * ("train_rounds" in steps)
+            seconds = forecast(params, splits, data_facts(splits, None, colours=False))._asdict()
+            each = seconds["evaluate"] / 2  # of student and teacher
+            known[name] = seconds | {"ap_student": each, "ap_teacher": each}
+        steps = [*line.steps, *["pseudo_label", "train_student"] * ("train_rounds" in line.steps)]
         total += sum(known[name].get(step, 0.0) for step in steps)
     print(f"about {format_seconds(total)} of one core each, {format_seconds(total / jobs)} by {jobs} jobs")
 

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
-from bench.quality import Line, changed, phases
+from bench.quality import Line, changed, phases, price
 from bench.quality_table import gap_closed, print_tables
+from tasks.common.config import Params
+from tasks.common.progress import format_seconds
+from tasks.planning import probe
+from tests.tasks.conftest import tiny_recipe
 
 
 def cell(folder: Path, start: str) -> dict[str, Line]:
@@ -28,6 +32,27 @@ def cell(folder: Path, start: str) -> dict[str, Line]:
 def test_a_line_runs_after_what_it_starts_from(tmp_path: Path, start: str, expected: list[list[str]]) -> None:
     found = phases([cell(tmp_path, start)], ["student", "control", "rough", "full", "rounds", "again"])
     assert [[line.folder.name for line in phase] for phase in found] == expected
+
+
+def test_the_price_has_each_training_and_each_ap_once(
+    line: tuple[Path, Params],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also those of `full`, whose images aren't read yet."""
+    monkeypatch.chdir(line[0])
+    monkeypatch.setattr(probe, "forecast", lambda *_: probe.Forecast(1000.0, 2000.0, 300.0, 4000.0, 500.0))
+    folder, recipe = tmp_path / "demo" / "0.1-0" / "student", tiny_recipe()
+    (folder / "workspace").mkdir(parents=True)
+    (folder / "workspace" / "dataset").symlink_to(line[0] / "workspace" / "dataset")
+    ours = Line(folder, recipe, ("ingest", "train_teacher", "train_student", "ap_student", "ap_teacher"))
+    full = Line(tmp_path / "demo" / "full-0" / "full", recipe, ("ingest", "train_student", "ap_student"))
+    rounds = Line(folder.parent / "rounds", recipe, ("train_rounds", "train_student"), folder)
+    price([[ours], [ours, full], [rounds]], jobs=2)
+    total = (1000 + 4000 + 2 * 250) + (4000 + 250) + (300 + 2 * 4000)
+    text = capsys.readouterr().out
+    assert text == f"about {format_seconds(total)} of one core each, {format_seconds(total / 2)} by 2 jobs\n"
 
 
 @pytest.mark.parametrize(
