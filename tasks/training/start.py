@@ -53,6 +53,8 @@ def start_from(stage: str, model: Detector, folder: Path, names: Sequence[str]) 
     own = model.state_dict()
     of_queries = not isinstance(model, SOLOv2)
     for key in [key for key in own if key.startswith(QUERY_CLASS_LAYER if of_queries else CLASS_LAYER)]:
+        if state[key].shape[1:] != own[key].shape[1:]:
+            continue  # another network: a misfit
         merged = own[key].clone()
         if of_queries:
             merged[-1] = state[key][-1].to(merged)  # no object

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from models.checkpoint import FORMAT, save_checkpoint
+from models.checkpoint import FORMAT, kind_of, save_checkpoint
 from models.config import SOLOv2Config
+from models.inference.detector import Detector
 from models.solov2.network import SOLOv2
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.training.start import CLASS_LAYER, start_from
+from tests.models.queries import tiny
 
 
 def network(config: SOLOv2Config, classes: int, seed: int) -> SOLOv2:
@@ -23,11 +25,18 @@ def network(config: SOLOv2Config, classes: int, seed: int) -> SOLOv2:
 
 def saved(folder: Path, config: SOLOv2Config, names: list[str], seed: int = 1) -> dict[str, torch.Tensor]:
     """A checkpoint of random weights; returns them."""
-    state = network(config, len(names), seed).state_dict()
+    model = network(config, len(names), seed)
+    write(folder, model, names)
+    return model.state_dict()
+
+
+def write(folder: Path, model: Detector, names: list[str]) -> None:
     rows = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
-    meta = {"format": FORMAT, "kind": "solov2", "config": config.model_dump(mode="json"), "categories": rows}
-    save_checkpoint(folder, state, meta)
-    return state
+    config = model.config
+    meta = {
+        "format": FORMAT, "kind": kind_of(config), "config": config.model_dump(mode="json"), "categories": rows,
+    }  # fmt: skip
+    save_checkpoint(folder, model.state_dict(), meta)
 
 
 @pytest.fixture
@@ -122,6 +131,14 @@ def test_another_network_is_an_error_with_every_key(
     assert len(found) == len(lines)
     assert all(one.startswith(line) for one, line in zip(found, lines, strict=True))
     assert "Set these keys to what was found" in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], ["b", "c", "d"]])
+def test_a_network_with_queries_of_another_width_is_an_error(tmp_path: Path, classes: list[str]) -> None:
+    other = tiny.network(classes=2, hidden_dim=64, feature_size=64, mask_feature_size=64)
+    write(tmp_path / "other", other, ["a", "b"])
+    with pytest.raises(TaskError, match=r"`student\.network`:\n(.*\n)*.*class_predictor.weight: found shape"):
+        start_from("train_student", tiny.network(classes=len(classes)), tmp_path / "other", classes)
 
 
 def test_a_refiner_is_no_start(config: SOLOv2Config, line: tuple[Path, Params]) -> None:
