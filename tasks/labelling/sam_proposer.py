@@ -80,9 +80,10 @@ def bounded(iou: Tensor) -> Tensor:
     """Predicted IoU [K, M] within 0 and 1, in the same order per click.
 
     SAM's prediction isn't bounded. Cut at 1, several candidates would be equal; so all of a click are divided by the
-    greatest if that is above 1.
+    greatest finite one if that is above 1. One that isn't finite stays so.
     """
-    return (iou / iou.amax(1, keepdim=True).clamp(min=1)).clamp(min=0)
+    greatest = iou.where(iou.isfinite(), 0).amax(1, keepdim=True)
+    return (iou / greatest.clamp(min=1)).clamp(min=0)
 
 
 def load_sam_proposer(settings: SamConfig, device: torch.device) -> SamProposer:

@@ -110,9 +110,14 @@ def test_the_best_candidate_is_drawn_at_its_click(sam_folder: Path) -> None:
 
 
 def test_the_order_of_predicted_iou_above_one_is_kept() -> None:
-    found = bounded(torch.tensor([[0.5, 1.25, 1.0], [0.2, -0.1, 0.9], [torch.nan, 1.0, 0.5]]))
-    assert found[:2].tolist() == [pytest.approx([0.4, 1.0, 0.8]), pytest.approx([0.2, 0.0, 0.9])]
-    assert bool(found[2, 0].isnan())
+    found = bounded(torch.tensor([[0.5, 1.25, 1.0], [0.2, -0.1, 0.9]]))
+    assert found.tolist() == [pytest.approx([0.4, 1.0, 0.8]), pytest.approx([0.2, 0.0, 0.9])]
+
+
+def test_a_predicted_iou_that_is_not_finite_leaves_the_others_of_its_click() -> None:
+    found = bounded(torch.tensor([[torch.nan, 1.25, 0.5], [torch.inf, 0.4, 0.2]]))
+    assert not found[:, 0].isfinite().any()
+    assert found[:, 1:].tolist() == [pytest.approx([1.0, 0.4]), pytest.approx([0.4, 0.2])]
 
 
 def test_an_image_is_the_same_in_any_batch(sam_folder: Path) -> None:
