@@ -257,8 +257,8 @@ def read_judge(folder: Path) -> Judge:
     """
     path = folder / FILE
     try:
-        return Judge.model_validate(read_json(path, "choose"), strict=False)
+        return Judge.model_validate(read_json(path, "pseudo_label"), strict=False)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise TaskError(f"{path}: {place}: {first['msg']}; make it anew with `dvc repro -f choose`") from None
+        fault = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise TaskError(f"{path}: {fault}; make it again with `dvc repro -f pseudo_label`") from None

@@ -137,7 +137,12 @@ def test_round_trip_and_damage(tmp_path: Path) -> None:
     assert read_judge(tmp_path) == judge
     text = (tmp_path / "judge.json").read_text()
     (tmp_path / "judge.json").write_text(text.replace('"alone": null', '"alone": "cat"'))
-    with pytest.raises(TaskError, match=r"judge\.json: .*'cat'"):
+    with pytest.raises(
+        TaskError, match=r"judge\.json: Value error, alone: found 'cat'.*`dvc repro -f pseudo_label`"
+    ):
+        read_judge(tmp_path)
+    (tmp_path / "judge.json").unlink()
+    with pytest.raises(TaskError, match=r"judge\.json: no such file; it is made by `dvc repro pseudo_label`"):
         read_judge(tmp_path)
 
 
