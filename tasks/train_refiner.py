@@ -87,6 +87,7 @@ def run(params: Params, workspace: Path) -> None:
         ),
         keep_checkpoints=params.runtime.keep_checkpoints,
         milestones=config.milestones,
+        pieces_use_model=config.rounds > 1,
     )  # fmt: skip
     train(job)
     with processes.first_alone() as first:

@@ -80,6 +80,8 @@ class Job:
     key: str
     keep_checkpoints: int
     milestones: tuple[int, ...] = ()
+    pieces_use_model: bool = False
+    """Pieces depend on `model` as the step before leaves it, so none are made before that step has ended."""
     history: list[dict[str, float]] = field(default_factory=list)
 
     @cached_property
@@ -149,7 +151,7 @@ def _train(job: Job) -> None:
     sums: dict[str, Tensor] = {}
     with Bar(job.name, config.steps, "step", done=run.first) as bar:
         batches = speed.waits(job.batches(run.first))
-        for step, pieces in enumerate(_one_ahead(job.pieces, batches, job.device), start=run.first):
+        for step, pieces in enumerate(_one_ahead(job, batches), start=run.first):
             parts = _backward(run, pieces, guard)
             faults = guard.fault()
             if faults is not None:
@@ -176,21 +178,23 @@ def _train(job: Job) -> None:
     job.model.to(memory_format=torch.contiguous_format).eval()
 
 
-def _one_ahead(pieces_of: Pieces, batches: Iterable[Any], device: torch.device) -> Iterator[Sequence[Piece]]:
+def _one_ahead(job: Job, batches: Iterable[Any]) -> Iterator[Sequence[Piece]]:
     """The pieces of each batch, made while a GPU computes the step before, on a stream of their own.
 
     The number of objects and cells in a batch decides the shapes of its targets, so the host waits for them to be
     counted. On this stream it doesn't wait for the step. The same happens, in the same order, on a CPU.
     """
-    source = iter(batches)
+    source, device = iter(batches), job.device
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     if stream is not None:
         stream.wait_stream(torch.cuda.current_stream(device))  # for networks that pieces use
 
     def following() -> Sequence[Piece] | None:
         batch = next(source, None)
+        if stream is not None and job.pieces_use_model:
+            stream.wait_stream(torch.cuda.current_stream(device))
         with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
-            return None if batch is None else pieces_of(batch)
+            return None if batch is None else job.pieces(batch)
 
     current = following()
     while current is not None:
