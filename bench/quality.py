@@ -308,6 +308,10 @@ def main() -> None:
                 cell = lines(name, data, work, share, seed, overrides, arguments.sam)
                 if arguments.until is not None:
                     steps = cell["student"].steps
+                    if arguments.until not in steps:
+                        raise SystemExit(
+                            f"--until: found {arguments.until}, expected one of {', '.join(steps)}"
+                        )
                     cell["student"] = replace(
                         cell["student"], steps=steps[: steps.index(arguments.until) + 1]
                     )
