@@ -63,7 +63,9 @@ class Use(NamedTuple):
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
         owner, _, name = weights.partition("/")
-        if folder.exists() or not owner.strip(".") or not name or "/" in name:
+        # A folder of the owner's name: the last part of a path is misspelt, or isn't there yet.
+        local = folder.exists() or (root / owner).is_dir()
+        if local or not owner.strip(".") or not name or "/" in name:
             raise FolderError(f"no folder {weights}", EITHER, "correct the path")
         try:
             found = Path(

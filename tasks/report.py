@@ -88,7 +88,10 @@ def run(params: Params, workspace: Path) -> None:
     write_pages(workspace, config.title, weak, val, config.page_images)
     folder, bounds = workspace / "pseudo", details["size_bounds"]
     judge = read_judge(folder) if (folder / JUDGE).is_file() else None
-    proposers = judge_view(judge, weak.pseudo, weak.split.categories, bounds, size_labels(bounds))
+    proposers = judge_view(
+        judge, weak.pseudo, weak.split.categories, bounds, size_labels(bounds),
+        manifests["rounds"].get("held_out_iou", ()),
+    )  # fmt: skip
     gates = [read_gate(workspace / "refiner")] if judge is None else list(judge.gates.values())
     models = _models(workspace)
     training = read_json(workspace / "student" / "model.json", "train_student")["training"]

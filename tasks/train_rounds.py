@@ -51,7 +51,8 @@ def run(params: Params, workspace: Path) -> None:
         if student is not None:
             shutil.copytree(student, out / "student")
         write_json(out / "rounds.json", figures)
-        write_manifest(out, STAGE, {"rounds": len(figures)})
+        measured = {"held_out_iou": [one["held_out_iou"] for one in figures]} if figures else {}
+        write_manifest(out, STAGE, {"rounds": len(figures)}, **measured)
     shutil.rmtree(run_folder(workspace, STAGE) / "all", ignore_errors=True)
 
 

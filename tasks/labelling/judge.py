@@ -200,10 +200,11 @@ def in_words(judge: Judge) -> str:
     each = ", ".join(f"{name} {judge.iou[name]:.1f}" for name in names)
     where = f"{_counted(judge.clicks, 'click')} on {_counted(judge.images, 'held-out image')}"
     figures = (
-        f"IoU of final masks at {where}: {each}; "
-        f"chosen at each click {judge.judged_iou:.1f}, the best of all {judge.best_iou:.1f}"
+        f"IoU of final masks in percent, at {where}: {each}; "
+        f"by the judge's choice {judge.judged_iou:.1f}, of the best at each click {judge.best_iou:.1f}"
     )
-    return f"{figures}; {'chosen at each click' if judge.alone is None else judge.alone + ' draws all masks'}"
+    used = "the choice is used" if judge.alone is None else f"{judge.alone} draws all masks"
+    return f"{figures}; {used}"
 
 
 def _counted(n: int, thing: str) -> str:

@@ -22,6 +22,7 @@ def judge_view(
     categories: Sequence[Category],
     bounds: Sequence[float],
     labels: Mapping[str, str],
+    earlier: Sequence[float | None] = (),
 ) -> dict[str, Any] | None:
     """The values of report.html.j2; None without a judge.
 
@@ -30,6 +31,7 @@ def judge_view(
         pseudo: table PSEUDO.
         bounds: square roots of the areas between small, medium and large masks.
         labels: of these sizes, in words.
+        earlier: held-out IoU of the masks of the rounds before this one, in percent; None where not measured.
     """
     if judge is None:
         return None
@@ -46,7 +48,7 @@ def judge_view(
             counts.setdefault(group, Counter())[by] += 1
     groups = ["all", *labels.values(), *(names.values() if len(names) > 1 else ())]
     return {
-        "sentence": in_words(judge) + ".",
+        "sentence": f"{in_words(judge)}.{_by_round([*earlier, judge.final_iou])}",
         "proposers": judge.proposers,
         "gates": [
             {"by": name, **gate_view(judge.gates[name], refused[name], masks)}
@@ -63,3 +65,14 @@ def judge_view(
             if group in counts
         ],
     }
+
+
+def _by_round(figures: Sequence[float | None]) -> str:
+    """The held-out IoU of each round's masks; nothing for one round."""
+    if len(figures) < 2:
+        return ""
+    each = (
+        f"round {number} {'not measured' if iou is None else f'{iou:.1f}'}"
+        for number, iou in enumerate(figures, start=1)
+    )
+    return f" The masks in use, by round: {', '.join(each)}."

@@ -76,7 +76,7 @@ def _student(metrics: Mapping[str, Mapping[str, Any]], counts: Counts, steps: in
         yield Statement(
             "bad", f"The student finds next to nothing (AP {student:.1f}). Most often its training is too short "
             f"(student.steps: {steps:,}), or the masks at the clicks are wrong: look at them below. "
-            "points2model doctor names settings that don't suit the data."
+            "points2model doctor checks the settings against the data."
         )  # fmt: skip
     if teacher is not None and student < teacher - BEHIND:
         yield Statement(

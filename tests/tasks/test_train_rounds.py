@@ -61,6 +61,7 @@ def test_one_round_is_nothing_to_do(params: Params) -> None:
     train_rounds.run(rounds(params, 1), WORKSPACE)
     assert sorted(path.name for path in (WORKSPACE / "rounds").iterdir()) == ["manifest.json", "rounds.json"]
     assert figures() == []
+    assert "held_out_iou" not in read_json(WORKSPACE / "rounds/manifest.json", "")
 
 
 def test_without_anything_to_do_torch_is_not_imported() -> None:
@@ -74,6 +75,7 @@ def test_the_first_round_s_student_is_trained_on_the_teacher_s_masks_without_hel
     never_worse(monkeypatch)
     train_rounds.run(rounds(params, 2), WORKSPACE)
     assert figures() == [{"round": 1, "held_out_iou": 0.0, "trained": True}]
+    assert read_json(WORKSPACE / "rounds/manifest.json", "")["held_out_iou"] == [0.0]
     held_out = read_json(WORKSPACE / "teacher/held_out.json", "")["image_ids"]
     assert len(held_out) == 1
     earlier = train_student.Round("train_rounds", WORKSPACE / "pseudo", None, frozenset(held_out))

@@ -116,6 +116,8 @@ def test_a_file_is_no_folder(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "owner" / "model").write_text("")
     with pytest.raises(SamError, match="found no folder owner/model"):
         USE.find("owner/model", None, tmp_path)
+    with pytest.raises(SamError, match="found no folder owner/modle"):  # what is misspelt in a folder of ours
+        USE.find("owner/modle", None, tmp_path)
 
 
 def test_the_cached_copy_of_a_hub_model(cache: Path) -> None:

@@ -37,8 +37,11 @@ def test_wins_by_size_and_class() -> None:
     found = judge_view(judge, pa.Table.from_pylist(ROWS, schema=PSEUDO), CLASSES, [3, 10], LABELS)
     assert found is not None
     assert found["iou"] == [50.0, 60.0]
-    assert "at 40 clicks on 1 held-out image: teacher 50.0, student 60.0; chosen" in found["sentence"]
+    assert "at 40 clicks on 1 held-out image: teacher 50.0, student 60.0; by the judge" in found["sentence"]
     assert found["sentence"].endswith("student draws all masks.")
+    of_rounds = judge_view(judge, PSEUDO.empty_table(), CLASSES, [3, 10], LABELS, [55.25, None])
+    assert of_rounds is not None
+    assert of_rounds["sentence"].endswith("by round: round 1 55.2, round 2 not measured, round 3 60.0.")
     assert [(one["by"], one["rows"]) for one in found["gates"]] == [("student", []), ("teacher", [])]
     assert [(one["label"], one["counts"]) for one in found["rows"]] == [
         ("all", [1, 3]), ("under 3", [1, 1]), ("3 to 10", [0, 1]), ("over 10", [0, 1]), ("disc", [1, 1]),
