@@ -242,9 +242,8 @@ def price(phases: list[list[Line]], jobs: int) -> None:
     total, known = 0.0, {}
     for line in (line for phase in phases[1:] for line in phase):
         name = line.folder.parent.parent.name
-        if (
-            name not in known
-        ):  # the first is a student's, whose images are read; others' trainings are as long
+        if name not in known:
+            # The first line is a student's, whose images are read; others' trainings are as long.
             folder = line.folder / "workspace" / "dataset"
             splits = {split: Split.open(folder / split) for split in ("strong", "weak", "val")}
             params = parse_params(yaml.safe_dump(line.recipe), line.folder / "params.yaml")

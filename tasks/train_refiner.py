@@ -238,9 +238,7 @@ def rough_crops(
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[torch.randperm(total, generator=generator)[: config.crops]] = True
     clicks, context = torch.rand(total, 1, generator=generator), torch.rand(total, generator=generator)
-    rounds = torch.zeros(total, dtype=torch.long)  # of refinement before this one
-    if config.rounds > 1:
-        rounds = torch.randint(config.rounds, (total,), generator=generator)
+    rounds = torch.randint(config.rounds, (total,), generator=generator)  # of refinement before this one
     side = config.net.crop_size
     channels = 3 + config.net.heatmap_channels + 1
     inputs = [torch.zeros(0, channels, side, side, device=device)]
@@ -282,7 +280,7 @@ def _refined_before(
     """Masks bool [K, H, W] after `rounds` [K] rounds of refinement each, as `refine` does it in use."""
     training = refiner.training
     refiner.eval()  # no statistics are updated by it
-    for done in range(int(rounds.max())):
+    for done in range(config.rounds - 1):
         masks = refine(
             refiner, image, masks, points_xy, config.net, len(masks), enlarge=config.enlarge,
             mask_threshold=prompt.mask_threshold, rounds=1, labels=labels, selected=rounds > done,

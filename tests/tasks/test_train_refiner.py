@@ -14,13 +14,16 @@ from data.samples.dataset import InstanceDataset, collate
 from data.tables import Split
 from models.checkpoint import build_model, load_teacher
 from models.refiner.network import MaskRefineNet
-from tasks.common.config import Params
+from models.solov2.network import SOLOv2
+from tasks import train_refiner
+from tasks.common.config import Params, RefinerConfig
 from tasks.common.errors import TaskError
 from tasks.labelling.gate import Comparison, read_gate
 from tasks.labelling.measure_refiner import measure
 from tasks.labelling.solov2_proposer import SOLOv2Proposer
 from tasks.train_refiner import refiner_pieces, rough_crops, run
 from tasks.training.holdout import read_held_out, write_held_out
+from tasks.training.loop import Job
 
 CPU = torch.device("cpu")
 
@@ -36,6 +39,18 @@ def batch_of(workspace: Path, params: Params, step: int) -> dict[str, object]:
         cache_images=False,
     )
     return {**collate([dataset[0], dataset[1]]), "step": step}
+
+
+def crops_of(
+    teacher: SOLOv2,
+    batch: dict[str, object],
+    params: Params,
+    config: RefinerConfig,
+    refiner: MaskRefineNet | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`rough_crops` with the same draws each time; by default with a refiner that isn't asked."""
+    refiner = refiner or MaskRefineNet(config.net)
+    return rough_crops(teacher, refiner, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU)
 
 
 def test_it_leaves_a_checkpoint_and_a_log(line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,17 +71,14 @@ def test_crops_hold_what_the_network_expects(
     monkeypatch.chdir(folder)
     teacher = load_teacher(Path("workspace/teacher"), CPU)
     batch = batch_of(Path("workspace"), params, 0)
-    refiner = MaskRefineNet(params.refiner.net)
-    crops = rough_crops(
-        teacher, refiner, batch, params.refiner, params.prompt, torch.Generator().manual_seed(0), CPU
-    )
+    crops = crops_of(teacher, batch, params, params.refiner)
     assert len(crops[0])
     inputs, truth = crops
     size = params.refiner.net.crop_size
     assert inputs.shape[1:] == (5, size, size) and truth.shape == (len(inputs), size, size)
     assert truth.dtype == torch.bool
     few = params.refiner.model_copy(update={"crops": 1})
-    one = rough_crops(teacher, refiner, batch, few, params.prompt, torch.Generator().manual_seed(0), CPU)
+    one = crops_of(teacher, batch, params, few)
     assert len(one[0]) <= 1
 
 
@@ -81,9 +93,8 @@ def test_with_rounds_some_masks_are_refined_before(
     refiner.categories = teacher.categories
     with torch.no_grad():
         refiner.head.weight.zero_()
-        refiner.head.bias.copy_(
-            torch.tensor([-9.0, 9.0])
-        )  # whatever it sees is the object, to the crop's edge
+        # Whatever it sees is the object, to the crop's edge.
+        refiner.head.bias.copy_(torch.tensor([-9.0, 9.0]))
     before = copy.deepcopy(refiner.state_dict())
 
     def crops(rounds: int) -> tuple[Tensor, Tensor]:
@@ -91,9 +102,7 @@ def test_with_rounds_some_masks_are_refined_before(
         config = params.refiner.model_copy(
             update={"rounds": rounds, "crops": 64, "enlarge_min": 1.0, "enlarge_max": 1.0}
         )
-        return rough_crops(
-            teacher, refiner, batch, config, params.prompt, torch.Generator().manual_seed(0), CPU
-        )
+        return crops_of(teacher, batch, params, config, refiner)
 
     (rough, truth), (inputs, new_truth) = crops(1), crops(3)
     assert len(inputs) == len(rough) > 1
@@ -107,6 +116,24 @@ def test_with_rounds_some_masks_are_refined_before(
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_batches_that_its_weights_decide_wait_for_them(
+    line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    class Begun(Exception):
+        pass
+
+    def begin(job: Job) -> None:
+        raise Begun(job.pieces_use_model)
+
+    folder, params = line
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(train_refiner, "train", begin)
+    config = params.refiner.model_copy(update={"rounds": rounds})
+    with pytest.raises(Begun, match=str(rounds > 1)):
+        run(params.model_copy(update={"refiner": config}), Path("workspace"))
+
+
 @pytest.mark.parametrize(("channels", "first"), [(4, 0), (5, 1)])
 def test_training_tells_the_class_where_use_does(
     line: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch, channels: int, first: int
@@ -117,15 +144,7 @@ def test_training_tells_the_class_where_use_does(
     net = params.refiner.net.model_copy(update={"heatmap_channels": channels})
     config = params.refiner.model_copy(update={"net": net})
     batch = batch_of(Path("workspace"), params, 0)
-    crops = rough_crops(
-        teacher,
-        MaskRefineNet(config.net),
-        batch,
-        config,
-        params.prompt,
-        torch.Generator().manual_seed(0),
-        CPU,
-    )
+    crops = crops_of(teacher, batch, params, config)
     assert len(crops[0])
     used = crops[0][:, 3 : 3 + channels].flatten(2).any(2)
     assert (used.sum(1) == 1).all()
@@ -154,15 +173,7 @@ def test_crops_keep_to_the_content_of_a_padded_image(
     batch["masks"][0][:, : height - 4, : width - 4] = True
     # So much context that every crop reaches the content's end, and would go on into a padding it doesn't see.
     config = params.refiner.model_copy(update={"enlarge_min": 9.0, "enlarge_max": 9.0})
-    crops = rough_crops(
-        teacher,
-        MaskRefineNet(config.net),
-        batch,
-        config,
-        params.prompt,
-        torch.Generator().manual_seed(0),
-        CPU,
-    )
+    crops = crops_of(teacher, batch, params, config)
     assert len(crops[0])
     inputs, truth = crops
     white = (255 - torch.tensor(config.net.pixel_mean)) / torch.tensor(config.net.pixel_std)
