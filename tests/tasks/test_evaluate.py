@@ -22,12 +22,14 @@ import yaml
 
 from data.decisions.record import Mask
 from data.decisions.store import DecisionLog
-from data.tables import INSTANCES, PSEUDO, Split, read_parquet, write_split
+from data.tables import INSTANCES, PSEUDO, Split, read_parquet, write_parquet, write_split
 from tasks import evaluate, report
 from tasks.common.config import Params
 from tasks.common.errors import TaskError
 from tasks.common.stage_main import write_manifest
 from tasks.inference.predict import Predictions
+from tasks.labelling.gate import read_gate
+from tasks.labelling.judge import DRAWN_BY, without_rules, write_judge
 from tasks.promotion.baseline import folder_hash
 from tasks.reporting import pages
 from tasks.scoring.pseudo_quality import QUALITY
@@ -388,6 +390,20 @@ def test_without_kept_aside_masks_pseudo_figures_are_null(params: Params) -> Non
     page = check_page((WORKSPACE / "report.html").read_text(encoding="utf-8"))
     assert "No true masks of weak images were kept aside" in page.text
     assert "ranked by the mean score" in page.text
+
+
+def test_with_rounds_the_page_has_the_held_out_iou_of_each(params: Params) -> None:
+    gate = read_gate(WORKSPACE / "refiner")
+    write_judge(WORKSPACE / "pseudo", without_rules(("teacher",), "teacher", {"teacher": gate}, (1.0,)))
+    for part in (WORKSPACE / "pseudo").glob("part-*.parquet"):
+        table = read_parquet(part, PSEUDO)
+        reasons = pa.array([f"{DRAWN_BY}teacher"] * len(table), PSEUDO.field("reason").type)
+        at = PSEUDO.get_field_index("reason")
+        write_parquet(table.set_column(at, PSEUDO.field("reason"), reasons), part)
+    write_manifest(WORKSPACE / "rounds", "train_rounds", {"rounds": 1}, held_out_iou=[12.34])
+    report.run(params, WORKSPACE)
+    page = check_page((WORKSPACE / "report.html").read_text(encoding="utf-8"))
+    assert "The masks in use, by round: round 1 12.3, round 2" in page.text
 
 
 def test_val_images_without_objects_have_no_ap(params: Params) -> None:
