@@ -5,8 +5,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Some images set it; then each process that a test starts would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests run in two processes, a file at a time since its tests may share what is costly; tests/conftest.py orders them.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# A file at a time in one process, since its tests may share what is costly; tests/conftest.py orders them. Many wait for
+# processes and servers that they started, so two cores do with more than two.
+WORKERS ?= 3
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test fast test-slow fast-and-slow test-all test-line fuzz lint format clean
 help:  ## list the targets

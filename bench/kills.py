@@ -25,7 +25,9 @@ from typing import Any
 
 import yaml
 
+from tasks.common.code_identity import code_digest
 from tasks.common.config import Params, load_params
+from tasks.common.stage_main import Run
 
 WORKSPACE = Path("workspace")
 
@@ -47,9 +49,8 @@ def hashes(outputs: list[Path]) -> dict[str, str]:
     return found
 
 
-def started(stage: str, params: Params) -> ForkProcess:
+def started(run: Run, params: Params) -> ForkProcess:
     """The step as a process of its own."""
-    run = importlib.import_module(f"tasks.{stage}").run
     process = multiprocessing.get_context("fork").Process(target=run, args=(params, WORKSPACE))
     process.start()
     return process
@@ -67,9 +68,12 @@ def clear(stage: str, outputs: list[Path]) -> None:
 def measure(stage: str, params: Params, kills: int, seed: int) -> dict[str, Any]:
     """Kills the step in the current folder `kills` times; says how often and when, and which rounds ended otherwise."""
     draw, outputs = random.Random(seed), outputs_of(stage)
+    # Before the clock starts, and once for all processes that are forked: the import of torch, and the code's hash.
+    run: Run = importlib.import_module(f"tasks.{stage}").run
+    code_digest(stage)
     clear(stage, outputs)
     begun = time.monotonic()
-    whole = started(stage, params)
+    whole = started(run, params)
     whole.join()
     seconds = time.monotonic() - begun
     if whole.exitcode != 0:
@@ -82,7 +86,7 @@ def measure(stage: str, params: Params, kills: int, seed: int) -> dict[str, Any]
         rounds += 1
         while True:
             moment = draw.uniform(0, seconds)
-            process = started(stage, params)
+            process = started(run, params)
             process.join(moment if len(moments) < kills else None)
             if process.exitcode is None:
                 process.kill()

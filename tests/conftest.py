@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Persisted results live in PREFECT_HOME, which Prefect's test harness doesn't swap; it must be set before the import.
 _prefect_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
-os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `-n 2` inherits its parent's
+os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `-n` inherits its parent's
 use_local_prefect(Path(_prefect_home.name))
 
 # How long an example takes depends on what else the machine does: it says nothing of our code.
@@ -43,7 +43,7 @@ LONGEST = (
     "test_push.py", "test_on_ray.py", "test_parallel.py", "test_pipeline.py", "test_s3_dvc.py", "test_init.py",
     "test_server.py", "test_main.py", "test_damage.py", "test_doctor.py", "test_trackers.py",
 )  # fmt: skip
-"""Files that start many processes. They come first, so that no worker of `-n 2` is left with one of them at the end."""
+"""Files that start many processes. They come first, so that no worker of `-n` is left with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
