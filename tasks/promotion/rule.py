@@ -173,8 +173,11 @@ def _reason(what: str, change: Change, tolerance: float, key: str, interval: str
     if change.difference == 0:
         return f"{what} stays at {change.candidate:.2f}{interval}."
     verb = "rises" if change.difference > 0 else "falls"
-    moved = f"{_signed(change.difference)}{interval}"
-    fact = f"{what} {verb} from {change.baseline:.2f} to {change.candidate:.2f} ({moved})"
+    hidden = f"{change.baseline:.2f}" == f"{change.candidate:.2f}"  # "rises from 20.00 to 20.00"
+    hidden |= change.broken and round(-change.difference, 2) <= tolerance  # "(−0.50): more than the 0.5"
+    places = 3 if hidden else 2
+    moved = f"{_signed(change.difference, places)}{interval}"
+    fact = f"{what} {verb} from {change.baseline:.{places}f} to {change.candidate:.{places}f} ({moved})"
     if change.broken:
         return f"{fact}: more than the {tolerance:g} that promotion.{key} allows."
     if change.difference < 0:
@@ -188,6 +191,6 @@ def _interval(change: Change, config: PromotionConfig) -> str:
     return f"; {100 * config.confidence:g}% of draws of the images: {_signed(change.low)} to {_signed(change.high)}"
 
 
-def _signed(value: float) -> str:
-    """With sign and 2 decimals; a true minus sign."""
-    return f"{value:+.2f}".replace("-", "−")
+def _signed(value: float, places: int = 2) -> str:
+    """With sign and so many decimals; a true minus sign."""
+    return f"{value:+.{places}f}".replace("-", "−")

@@ -60,7 +60,11 @@ def judged(
         ),
         (
             (20.0, 19.499), [(20.0, 19.499)], "worse",
-            ["AP falls from 20.00 to 19.50 (−0.50): more than the 0.5 that promotion.ap_tolerance allows."],
+            ["AP falls from 20.000 to 19.499 (−0.501): more than the 0.5 that promotion.ap_tolerance allows."],
+        ),
+        (
+            (0.001, 0.004), [(20.0, 20.0)], "better",
+            ["AP rises from 0.001 to 0.004 (+0.003).", "No class loses anything."],
         ),
         (
             (20.0, 25.0), [(20.0, 12.0), (20.0, 48.0), (20.0, 14.0), (None, None)], "worse",
