@@ -1,19 +1,19 @@
 """The backbone's settings. Reading them doesn't import torch."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, WrapValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
 from models.backbones.registry import BACKBONES, entry_of, is_timm
 
-if TYPE_CHECKING:
-    BackboneName = str
-else:
 
-    def _timm_too(value, listed):
-        return value if isinstance(value, str) and is_timm(value) else listed(value)
+def _known(name: str) -> str:
+    if name not in BACKBONES and not is_timm(name):
+        raise ValueError(f"found {name!r:.100}; expected {', '.join(BACKBONES)}, or timm/NAME: a network of timm")
+    return name
 
-    BackboneName = Annotated[Literal[tuple(BACKBONES)], WrapValidator(_timm_too)]
+
+BackboneName = Annotated[str, AfterValidator(_known)]
 
 PYRAMID_LEVELS = (2, 3, 4, 5, 6)
 """P2 to P6: level l has 1 / 2^l of the input's height and width."""
