@@ -402,6 +402,7 @@ def normal_forms(place: Place) -> str:
     return place.ingest()
 
 
+BOMB = zlib.compress(bytes(200 << 20))
 LIMIT = "at most 536870912 pixels"
 ATTACKS = [
     Attack("sound images", Place.ingest, ("weak: 3 images",), refused=False),
@@ -417,12 +418,8 @@ ATTACKS = [
     Attack("a JPEG of a scan too many", holding(scans(501)), ("4.png", "more than 500 scans")),
     Attack("a JPEG of as many scans as may be", holding(scans(500)), hidden=("scans",), refused=False),
     Attack("a JPEG of ten scans", holding(encoded("JPEG", progressive=True)), ("3 images",), refused=False),
-    Attack("a profile that unpacks to 200 MB", holding(
-        with_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(200 << 20)))
-    ), ("4.png",)),
-    Attack("a text that unpacks to 200 MB", holding(
-        with_chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(200 << 20)))
-    ), ("4.png",)),
+    Attack("a profile that unpacks to 200 MB", holding(with_chunk(b"iCCP", b"x\0\0" + BOMB)), ("4.png",)),
+    Attack("a text that unpacks to 200 MB", holding(with_chunk(b"zTXt", b"x\0\0" + BOMB)), ("4.png",)),
     # --- odd but harmless
     Attack("a broken profile", holding(with_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile"))), refused=False),
     Attack("EXIF of noise", holding(exif(PIXELS.tobytes())), refused=False),
