@@ -9,7 +9,9 @@ from models.backbones.registry import BACKBONES, entry_of, is_timm
 
 def _known(name: str) -> str:
     if name not in BACKBONES and not is_timm(name):
-        raise ValueError(f"found {name!r:.100}; expected {', '.join(BACKBONES)}, or timm/NAME: a network of timm")
+        raise ValueError(
+            f"found {name!r:.100}; expected {', '.join(BACKBONES)}, or timm/NAME: a network of timm"
+        )
     return name
 
 
