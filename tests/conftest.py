@@ -31,6 +31,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _prefect_home = tempfile.TemporaryDirectory(prefix="points2model-prefect-")
 os.environ["PREFECT_HOME"] = _prefect_home.name  # not setdefault: a worker of `-n` inherits its parent's
 use_local_prefect(Path(_prefect_home.name))
+# `make test &` in a script ignores Ctrl-C, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes depends on what else the machine does: it says nothing of our code.
 # On what is active: where CI is set (.ci/run), Hypothesis draws the same examples each time, so that a run of CI says
