@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Some images set it; then each process that a test starts would compile our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 # A file at a time in one process, since its tests may share what is costly; tests/conftest.py orders them. Many wait for
-# processes and servers that they started, so two cores do with more than two.
+# processes and servers that they started, so two cores have work for three.
 WORKERS ?= 3
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -87,6 +87,7 @@ def copy_of(line: tuple[Path, Params], folder: Path) -> Path:
         ("train_teacher", 1, 3),
         pytest.param("train_student", 2, 2, marks=pytest.mark.slow),  # its loop is the teacher's
         pytest.param("train_refiner", 2, 1, marks=pytest.mark.slow),  # batch norm over both processes
+        pytest.param("train_refiner", 2, 2, marks=pytest.mark.slow),
     ],
 )
 def test_processes_and_pieces_change_rounding_alone(

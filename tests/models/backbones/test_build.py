@@ -12,6 +12,7 @@ from torch import nn
 from models.backbones.build import build_backbone, weights_file
 from models.backbones.config import BackboneConfig
 from models.backbones.fpn import BackboneFPN
+from models.backbones.registry import BACKBONES
 
 PAPER = {
     "name": "resnet18",
@@ -183,3 +184,4 @@ def test_the_allowed_names_are_the_registry_s() -> None:
         config(name="resnet19")
     expected = "resnet18, resnet34, resnet50, resnet101, efficientnet_lite0, or timm/NAME: a network of timm"
     assert expected in str(caught.value)
+    assert all(config(name=name).name == name for name in BACKBONES)

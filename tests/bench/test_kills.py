@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench import kills
+from tasks.common.config import Params
+
+IMPORT_S, STEP_S = 2.0, 0.3
+
+
+def step(params: Params, workspace: Path) -> None:
+    """Goes on from what a killed run left."""
+    (out, *_) = kills.outputs_of("make_demo")
+    assert workspace in out.parents
+    out.mkdir(parents=True, exist_ok=True)
+    for name in "abc":
+        time.sleep(STEP_S / 3)
+        (out / name).write_text(name)
+
+
+def test_kills_are_drawn_from_the_steps_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the import's, in which nothing is written; at that length most would come after the step's end."""
+
+    def slow_import(name: str) -> SimpleNamespace:
+        assert name == "tasks.make_demo"
+        time.sleep(IMPORT_S)
+        return SimpleNamespace(run=step)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kills, "importlib", SimpleNamespace(import_module=slow_import))
+    found = kills.measure("make_demo", None, kills=4, seed=0)  # type: ignore[arg-type]  # the step reads none
+    assert STEP_S <= found["undisturbed_seconds"] < IMPORT_S
+    assert len(found["moments"]) == found["kills"] == 4
+    assert all(moment <= found["undisturbed_seconds"] for moment in found["moments"])
+    assert found["files"] == 3 and found["rounds_that_ended_otherwise"] == 0
