@@ -192,5 +192,5 @@ def _interval(change: Change, config: PromotionConfig) -> str:
 
 
 def _signed(value: float, places: int = 2) -> str:
-    """With sign and so many decimals; a true minus sign."""
+    """With a sign (a true minus) and `places` decimals."""
     return f"{value:+.{places}f}".replace("-", "−")
