@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -47,6 +48,18 @@ LONGEST = (
     "test_server.py", "test_main.py", "test_damage.py", "test_doctor.py", "test_trackers.py",
 )  # fmt: skip
 """Files that start many processes. They come first, so that no worker of `-n` is left with one of them at the end."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What collection makes stays to the end. Looking through it for garbage, again and again, took 5 s of 13 here, and
+    a tenth of the tests' time later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

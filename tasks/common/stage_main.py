@@ -20,7 +20,7 @@ from data.annotations.strict_json import parse_json
 from data.errors import DataError
 from data.messages import guard_logs, plain
 from data.storage import atomic_write
-from tasks.common import disk, installed_tool, launcher, processes, tracking
+from tasks.common import disk, installed_tool, launcher, processes, startup, tracking
 from tasks.common.code_identity import code_digest
 from tasks.common.config import Params, load_params
 from tasks.common.errors import TaskError
@@ -139,6 +139,7 @@ def stage_main(stage: str, run: Run, parallel: bool = False, on_ray: bool = Fals
     bugs of ours, keep their traceback. A `parallel` step that torchrun didn't start starts its processes itself
     (`runtime.processes`, or `runtime.launcher`), unless workers of `runtime.ray` compute its parts (`on_ray`).
     """
+    startup.end()
     parser = argparse.ArgumentParser(
         prog=f"python -m tasks.{stage}",
         description=(sys.modules[run.__module__].__doc__ or "").strip(),
