@@ -62,6 +62,13 @@ def init(
             "of a folder of masks that has one, else 0.2."
         ),
     ] = None,
+    kept_aside: Annotated[
+        str | None,
+        typer.Option(
+            help="Masks of some images with clicks, a file or folder: pseudo masks are measured with them, and nothing "
+            "is trained on them."
+        ),
+    ] = None,
     mask_class: Annotated[
         str | None, typer.Option(help="The class of masks that have none, such as label maps [object].")
     ] = None,
@@ -78,7 +85,9 @@ def init(
     from flows.project.sources import check_paths, ingest_values, mask_files, points_values
 
     measured = _val(val)
-    check_paths(project, images, masks, points or [], measured)
+    others = {"--val": measured, "--kept-aside": kept_aside}
+    further = {flag: name for flag, name in others.items() if isinstance(name, str)}
+    check_paths(project, images, masks, points or [], further)
     seconds = _seconds(budget)
 
     from flows.project.create import new_project, stage_all
@@ -88,8 +97,8 @@ def init(
     console = command_console(as_json)
     log_progress()
     prompts = not yes and not as_json and sys.stdin.isatty()
-    with new_project(project, mask_files(project, masks, measured)):
-        data = ingest_values(project, images, masks, measured, mask_class)
+    with new_project(project, mask_files(project, [*masks, *further.values()])):
+        data = ingest_values(project, images, masks, measured, mask_class, kept_aside)
         data += [*points_values(project, points or []), Planned(TITLE, project.resolve().name, "")]
         choices = Choices(any_orientation=_orientation(any_orientation, prompts))
         with chdir(project):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,7 +41,7 @@ def split(
     """Split a COCO file into images with masks and images with clicks, to try the method where all masks are known.
 
     Writes strong.json, weak.json, kept_aside.json (the hidden masks) and points/clicks.json. Every class gets a strong
-    image, as far as there are enough. Set `ingest.annotations` to the folder, and `points.files` to its points/.
+    image, as far as there are enough. It ends with the command that makes a project of them.
     """
     from data.demo.split import SplitRequest, write_split_files
 
@@ -59,7 +60,10 @@ def split(
     else:
         for what, count in summary["counts"].items():
             console.print(f"{count:>9,} {what.replace('_', ' ')}")
-        console.print(f"params.yaml: ingest.annotations: {out}, points.files: {out / 'points'}", markup=False)
+        files = {"masks": "strong.json", "kept-aside": "kept_aside.json", "points": "points"}
+        files |= {"val": "val.json"} if val is not None else {}
+        options = " ".join(f"--{flag} {shlex.quote(str(out / name))}" for flag, name in files.items())
+        console.text(f"next: `points2model init PROJECT --images IMAGES {options}`")
 
 
 def warnings(summary: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ DEFAULT_VAL = 0.2
 
 
 def check_paths(
-    root: Path, images: str, masks: Sequence[str], points: Sequence[str], val: str | float | None
+    root: Path, images: str, masks: Sequence[str], points: Sequence[str], others: Mapping[str, str]
 ) -> None:
     """
     Args:
         root: the folder of the project to be made.
+        others: further files and folders with masks, by option: `{"--val": "val.json"}`.
 
     Raises:
         DataError: paths that don't exist, and folders that the project would be in, all of them.
@@ -31,9 +32,8 @@ def check_paths(
         ("--images", images),
         *(("--masks", one) for one in masks),
         *(("--points", one) for one in points),
+        *others.items(),
     ]
-    if isinstance(val, str):
-        named.append(("--val", val))
     faults = [
         Fault(flag, name, "no such file or folder", "one that exists", "correct the path")
         for flag, name in named
@@ -85,22 +85,27 @@ def _has_images(folder: str) -> bool:
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in Path(folder).rglob("*"))
 
 
-def mask_files(root: Path, masks: Sequence[str], val: str | float | None) -> list[str] | None:
+def mask_files(root: Path, files: Sequence[str]) -> list[str] | None:
     """What stage ingest depends on in place of the folder `ingest.annotations`: the files and folders with masks,
     where several are named, or one file. The folder that they have in common may hold anything else; it may be a home.
     None where that folder holds all: one folder is named, or S3.
 
     Args:
         root: the project's folder; paths inside it are relative.
+        files: to train on and to measure on.
     """
-    files = [*masks, *([val] if isinstance(val, str) else [])]
     if any(map(is_s3, files)) or (len(files) == 1 and Path(files[0]).is_dir()):
         return None
     return sorted({_placed(root, name) for name in files})
 
 
 def ingest_values(
-    root: Path, images: str, masks: Sequence[str], val: str | float | None, mask_class: str | None
+    root: Path,
+    images: str,
+    masks: Sequence[str],
+    val: str | float | None,
+    mask_class: str | None,
+    kept_aside: str | None = None,
 ) -> list[Planned]:
     """The values of section `ingest`.
 
@@ -110,12 +115,12 @@ def ingest_values(
         masks: files and folders.
         val: such a file or folder, or a share of the images with masks; None: the part `val` of a folder of masks that
             has one (Ultralytics, Roboflow, ...), else `DEFAULT_VAL`.
+        kept_aside: a file or folder with masks of weak images.
 
     Raises:
         DataError: they are at several places in S3.
     """
-    files = [*masks, *([val] if isinstance(val, str) else [])]
-    base = _common_folder(files)
+    base = _common_folder([*masks, *(one for one in (val, kept_aside) if isinstance(one, str))])
     strong, parts = [], []
     for one in masks:
         splits = {} if is_s3(one) else splits_of(Path(one))
@@ -131,7 +136,8 @@ def ingest_values(
         Planned("ingest.val", measured, "share of the images with masks that is measured on"
                 if isinstance(measured, float) else "to measure on"),
         Planned("ingest.weak", None, "all other images below `images`"),
-        Planned("ingest.kept_aside", None, ""),
+        Planned("ingest.kept_aside", _below(base, kept_aside) if kept_aside is not None else None,
+                "to measure pseudo masks with" if kept_aside is not None else ""),
         Planned("ingest.mask_class", mask_class, ""),
         Planned("ingest.on_reject", "report", "goes on without images that can't be read"),
     ]  # fmt: skip

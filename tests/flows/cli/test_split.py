@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from data.tables import POINTS, Split, read_parquet
@@ -92,3 +94,34 @@ def test_wrong_use(arguments: list[str], said: str, tmp_path: Path, monkeypatch:
     assert result.exit_code == 1
     assert said in " ".join(result.output.split())
     assert not Path("out").exists()
+
+
+def test_the_command_it_ends_with_makes_a_project(
+    drawn: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose pseudo masks are measured, while nothing is trained on the hidden masks."""
+    monkeypatch.setattr("tasks.planning.probe.STEPS", 1)
+    shutil.copytree(drawn[0], tmp_path / "drawn")
+    monkeypatch.chdir(tmp_path)
+    source = "drawn/annotations/kept_aside.json"
+    made = RUNNER.invoke(
+        app, ["split", source, "--out", "of mine/5", "--strong", "5", "--val", "drawn/annotations/val.json"]
+    )
+    assert made.exit_code == 0, made.output
+    (line,) = [line for line in made.output.splitlines() if line.startswith("next: ")]
+    command = shlex.split(line.removeprefix("next: ").strip("`"))
+    assert command[:2] == ["points2model", "init"]
+    given = {"PROJECT": "trial", "IMAGES": "drawn/images"}
+    done = RUNNER.invoke(app, [given.get(word, word) for word in command[1:]] + ["--yes"])
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir("trial")
+    params = load_params()
+    assert params.ingest.kept_aside == "kept_aside.json" and params.ingest.weak is None
+    deps = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]["ingest"]["deps"]
+    assert str(tmp_path / "of mine/5/kept_aside.json") in deps
+    ingest.run(params, Path("workspace"))
+    strong, weak, kept = (
+        {image["file_name"] for image in Split.open(Path("workspace/dataset", name)).images.to_pylist()}
+        for name in ("strong", "weak", "kept_aside")
+    )
+    assert len(strong) == 5 and len(kept) == 9 and kept <= weak and not strong & weak

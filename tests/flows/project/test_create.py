@@ -35,7 +35,7 @@ def test_ingest_depends_on_files_that_share_a_folder_with_the_project(tmp_path: 
     for name in names:
         (tmp_path / name).write_text("{}")
     root = tmp_path / "project"
-    files = mask_files(root, [str(tmp_path / name) for name in names], None)
+    files = mask_files(root, [str(tmp_path / name) for name in names])
     with new_project(root, files):
         values = {"ingest": {"images": "../photos", "annotations": ".."}, "points": {"files": "points"}}
         (root / "params.yaml").write_text(yaml.safe_dump({**values, "student": {"start": "scratch"}}))

@@ -44,6 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_masks(here: Path, masks: list[str], val: Any, base: str, strong: Any, measured: Any) -> None:
     found = {one.key: one.value for one in ingest_values(here / "project", "photos", masks, val, None)}
+    assert found["ingest.kept_aside"] is None
     assert found["ingest.images"] == str(here / "photos")
     assert Path(found["ingest.annotations"]) == here / base
     assert (found["ingest.strong"], found["ingest.val"]) == (strong, measured)
@@ -62,7 +63,19 @@ def test_masks(here: Path, masks: list[str], val: Any, base: str, strong: Any, m
 )
 def test_what_ingest_depends_on(here: Path, masks: list[str], val: Any, files: list[str] | None) -> None:
     expected = None if files is None else sorted(name.format(here=here) for name in files)
-    assert mask_files(here / "project", masks, val) == expected
+    files_with_masks = [*masks, *([val] if isinstance(val, str) else [])]
+    assert mask_files(here / "project", files_with_masks) == expected
+
+
+def test_masks_kept_aside_are_below_the_common_folder(here: Path) -> None:
+    found = {
+        one.key: one.value
+        for one in ingest_values(
+            here / "project", "photos", ["labels/train.json"], 0.2, None, "labels/extra/more.json"
+        )
+    }
+    assert Path(found["ingest.annotations"]) == here / "labels"
+    assert (found["ingest.strong"], found["ingest.kept_aside"]) == ("train.json", "extra/more.json")
 
 
 def test_parts_of_an_export_are_train_and_val(here: Path) -> None:
@@ -121,9 +134,13 @@ def test_points_that_cannot_be_used(here: Path, points: list[str], fault: str) -
 def test_all_missing_paths_are_in_one_error(here: Path) -> None:
     with pytest.raises(DataError) as error:
         check_paths(
-            here / "project", "fotos", ["labels/trian.json"], ["clicks", "no.json"], "labels/vla.json"
+            here / "project",
+            "fotos",
+            ["labels/trian.json"],
+            ["clicks", "no.json"],
+            {"--val": "labels/vla.json", "--kept-aside": "aside.json"},
         )
-    for name in ("fotos", "trian.json", "vla.json", "no.json"):
+    for name in ("fotos", "trian.json", "--val: labels/vla.json", "no.json", "--kept-aside: aside.json"):
         assert name in str(error.value)
 
 
@@ -132,9 +149,9 @@ def test_all_missing_paths_are_in_one_error(here: Path) -> None:
 )
 def test_the_project_is_outside_of_the_data(here: Path, images: str, masks: str, flag: str) -> None:
     with pytest.raises(DataError, match=f"{flag}: .*a folder that the project would be in") as error:
-        check_paths(here / "project", images, [masks], ["clicks"], None)
+        check_paths(here / "project", images, [masks], ["clicks"], {})
     assert len(error.value.faults) == 1
-    check_paths(here / "project", "photos", ["masks"], ["clicks"], "labels/val.json")
+    check_paths(here / "project", "photos", ["masks"], ["clicks"], {"--val": "labels/val.json"})
 
 
 @pytest.mark.parametrize(
@@ -149,7 +166,7 @@ def test_a_folder_without_images(here: Path, images: str, masks: str, step: str)
     (here / "masks/a.png").write_text("")
     (here / "empty").mkdir()
     with pytest.raises(DataError, match=f"--images: {images}: found a folder without images.*{step}"):
-        check_paths(here / "project", images, [masks], [], None)
+        check_paths(here / "project", images, [masks], [], {})
 
 
 @pytest.mark.parametrize(
@@ -170,6 +187,6 @@ def test_folders_of_pictures(here: Path, masks: list[str], points: list[str], fa
     (here / "photographs").mkdir()
     (here / "photographs/b.jpg").write_text("")
     with pytest.raises(DataError, match=fault) as error:
-        check_paths(here / "project", "photos", masks, points, None)
+        check_paths(here / "project", "photos", masks, points, {})
     assert len(error.value.faults) == 1
-    check_paths(here / "project", "photos", ["masks"], ["clicks"], None)
+    check_paths(here / "project", "photos", ["masks"], ["clicks"], {})
