@@ -9,6 +9,20 @@ from __future__ import annotations
 import gc
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For work whose objects stay: nobody looks for garbage meanwhile."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def end() -> None:

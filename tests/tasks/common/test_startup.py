@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.common import startup
 from tasks.common.code_identity import ROOT, Sources, identities
 
 WATCH = """
@@ -44,6 +47,19 @@ def test_a_step_is_imported_without_looking_for_garbage(tmp_path: Path, python: 
 def test_others_look_for_it_as_they_like(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     early, enabled, frozen = watched(tmp_path, *arguments)
     assert early > 0 and enabled and not frozen
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_afterwards_all_is_as_it_was(collects: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with contextlib.suppress(ZeroDivisionError), startup.uncollected():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_it_makes_no_stage_stale() -> None:
