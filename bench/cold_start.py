@@ -1,8 +1,8 @@
 """A cold start in Python: seconds from the start of a process to its first prediction (docs/python.md).
 
-Each run is a new process: imports, `Predictor.load`, a first and a second image of the demo's size. Seconds by the
-clock depend on what else the machine does, CPU seconds hardly. The default model is the demo's student with random
-weights.
+Each run is a new process: imports, `Predictor.load`, a first and a second image of the demo's size; beside it another
+one imports torch and torchvision alone, as anybody would, for comparison. Seconds by the clock depend on what else the
+machine does, CPU seconds hardly. The default model is the demo's student with random weights.
 
     python bench/cold_start.py                         # 5 runs
     python bench/cold_start.py --model workspace/student --repeats 10 --json
@@ -21,20 +21,23 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("torch", "torchvision", "imports", "load", "first", "second")
+PARTS = ("imports", "load", "first", "second")
+TORCH = "torch alone"
 CHILD = """
 import json, sys, time
 marks = [(time.time(), time.process_time())]
 def mark():
     marks.append((time.time(), time.process_time()))
-import torch
-mark()
-import torchvision
-mark()
-import points2model.predictor
+if len(sys.argv) == 1:
+    import torch
+    import torchvision
+    mark()
+    print(json.dumps(marks))
+    sys.exit()
 from points2model import Predictor
 mark()
 import numpy as np
+import torch
 torch.set_num_threads(1)
 image = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
 predictor = Predictor.load(sys.argv[1], device="cpu")
@@ -47,22 +50,24 @@ print(json.dumps(marks))
 
 
 def run_once(model: Path) -> dict[str, dict[str, float]]:
-    """Seconds of each part and of all up to the first prediction, by the clock and of the CPU."""
-    begin = time.time()
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(model.resolve())],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    marks: list[list[float]] = json.loads(done.stdout)
+    """Seconds of each part and of all up to the first prediction, by the clock and of the CPU; and those of `TORCH`."""
+    begin, marks = marks_of(str(model.resolve()))
     parts: dict[str, dict[str, float]] = {"python": {"clock": marks[0][0] - begin, "cpu": marks[0][1]}}
     for name, before, after in zip(PARTS, marks[:-1], marks[1:], strict=True):
         parts[name] = {"clock": after[0] - before[0], "cpu": after[1] - before[1]}
     first = marks[-2]
     parts["cold start"] = {"clock": first[0] - begin, "cpu": first[1]}
+    begin, marks = marks_of()
+    parts[TORCH] = {"clock": marks[-1][0] - begin, "cpu": marks[-1][1]}
     return parts
+
+
+def marks_of(*arguments: str) -> tuple[float, list[list[float]]]:
+    """When a process began, by the clock; and clock and CPU seconds at its marks."""
+    begin = time.time()
+    command = [sys.executable, "-c", CHILD, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return begin, json.loads(done.stdout)
 
 
 def demo_student(folder: Path) -> Path:
