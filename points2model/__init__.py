@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
     from tasks.common.startup import uncollected
 
     if name in __all__:
-        with uncollected():  # a quarter of these seconds
+        with uncollected():  # a fifth of these seconds
             module = import_module(f"points2model.{name.lower()}")
         return getattr(module, name)
     raise AttributeError(f"module 'points2model' has no attribute {name!r}")
