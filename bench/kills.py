@@ -107,6 +107,7 @@ def measure(stage: str, params: Params, kills: int, seed: int) -> dict[str, Any]
     return {
         "stage": stage,
         "undisturbed_seconds": round(seconds, 2),
+        "drawn_from_seconds": round(least, 2),
         "files": len(expected),
         "kills": len(moments),
         "rounds": rounds,

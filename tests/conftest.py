@@ -52,8 +52,7 @@ LONGEST = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """What collection makes stays to the end. Looking through it for garbage, again and again, took 5 s of 13 here, and
-    a tenth of the tests' time later."""
+    """What is made here stays to the end: without garbage collection, 8 s of CPU and not 13, and a tenth less later."""
     gc.disable()
     try:
         return (yield)

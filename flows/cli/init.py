@@ -196,6 +196,7 @@ def show(plan: Plan, console: Console, whole: bool) -> None:
         f"{facts.strong:,} images with masks, {facts.val:,} to measure on, {facts.weak:,} without; "
         f"{sum(facts.masks.values()):,} masks and {sum(facts.clicks.values()):,} clicks of "
         f"{len(facts.classes)} class{'es'[: 2 * (len(facts.classes) != 1)]}"
+        + (f"; {facts.kept_aside:,} masks kept aside" if facts.kept_aside else "")
     )
     rows = _grouped([one for one in plan.planned if whole or one.key in SHOWN])
     for keys, value, reason in rows:

@@ -60,8 +60,9 @@ def split(
     else:
         for what, count in summary["counts"].items():
             console.print(f"{count:>9,} {what.replace('_', ' ')}")
-        files = {"masks": "strong.json", "kept-aside": "kept_aside.json", "points": "points"}
-        files |= {"val": "val.json"} if val is not None else {}
+        files = {"masks": "strong.json"} | ({"val": "val.json"} if val is not None else {})
+        if summary["counts"]["weak_images"]:
+            files |= {"kept-aside": "kept_aside.json", "points": "points"}
         options = " ".join(f"--{flag} {shlex.quote(str(out / name))}" for flag, name in files.items())
         console.text(f"next: `points2model init PROJECT --images IMAGES {options}`")
 

@@ -182,12 +182,12 @@ def _common_folder(files: Sequence[str]) -> str:
     if len(files) == 1 and (is_s3(files[0]) or Path(files[0]).is_dir()):
         return files[0]
     if any(map(is_s3, files)):
-        folders = {name.rpartition("/")[0] for name in files}
-        if len(folders) == 1:
-            return folders.pop()
-        raise DataError(
-            Fault("--masks", files[0], "several places in S3", "one", "put them below one prefix")
-        )
+        for folder in (*files, *(name.rpartition("/")[0] for name in files)):
+            if all(f"{name.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/") for name in files):
+                return folder.rstrip("/")
+        found = "several places" if all(map(is_s3, files)) else "some in S3, some on this machine"
+        step = "put them below one prefix in S3, or all on this machine"
+        raise DataError(Fault("files with masks", ", ".join(files), found, "one place", step))
     paths = [Path(name).resolve() for name in files]
     return os.path.commonpath([path.parent if path.is_file() else path for path in paths])
 

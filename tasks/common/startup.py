@@ -1,7 +1,8 @@
-"""The start of a step's process, `python -m tasks.STAGE`, without looking for garbage.
+"""Work whose objects stay, such as the import of torch, with garbage collection off: a quarter of a step's start.
 
-Importing torch makes a million objects, of which none is garbage; Python looks through them again and again, for a
-quarter of the time until the step begins. This module is the first of ours that runs: `tasks/__init__.py` imports it.
+Python searches all objects for garbage each time that there are a quarter more of them, and imports make hundreds of
+thousands, hardly any of them garbage. `tasks/__init__.py` imports this module, so it is the first of ours that a step's
+process, `python -m tasks.STAGE`, executes.
 """
 
 from __future__ import annotations
@@ -11,27 +12,45 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
+
+
+class _Off:
+    """How many threads want collection off, and whether it was on before the first of them."""
+
+    lock = Lock()
+    count = 0
+    was_on = False
+    starting = False
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """For work whose objects stay: nobody looks for garbage meanwhile."""
-    collects = gc.isenabled()
-    gc.disable()
+def gc_off() -> Iterator[None]:
+    """Garbage collection is off in the body; afterwards it is as it was. Several threads may do so at once."""
+    with _Off.lock:
+        if _Off.count == 0:
+            _Off.was_on = gc.isenabled()
+            gc.disable()
+        _Off.count += 1
     try:
         yield
     finally:
-        if collects:
-            gc.enable()
+        with _Off.lock:
+            _Off.count -= 1
+            if _Off.count == 0 and _Off.was_on:
+                gc.enable()
 
 
 def end() -> None:
-    """The step begins. What was made until now stays to the end of the process."""
-    gc.freeze()
-    gc.enable()
+    """The step begins: collection is on again, without the objects that there are, which stay to the end. Nothing in a
+    process that is no step's."""
+    if _Off.starting:
+        _Off.starting = False
+        gc.freeze()
+        gc.enable()
 
 
-# While Python looks for the module that it shall run, sys.argv has no path yet. Another program that imports this
-# package has its own idea of its garbage.
-if sys.argv[:1] == ["-m"] and re.search(r" -m tasks\.\w+( |$)", " ".join(sys.orig_argv)):
+# While Python looks for the module of `-m`, sys.argv begins with "-m", and has the module's arguments.
+if sys.argv[:1] == ["-m"] and re.fullmatch(r"tasks\.\w+", sys.orig_argv[-len(sys.argv)]):
+    _Off.starting = True
     gc.disable()

@@ -71,7 +71,7 @@ def read_labels(config: IngestConfig, origin: Sources) -> Labels:
         maps = frozenset[str]().union(*(one.not_images for own in parts.values() for one in own))
         labels.images["weak"] = _unlisted([name for name in found if name not in maps], labels.images, ids)
     if labels.images["weak"] or not labels.faults:
-        labels.faults += _not_weak(labels)
+        labels.faults += _not_weak(labels, listed=config.weak is not None)
     labels.faults = list(dict.fromkeys(labels.faults))  # a missing folder of images is one fault
     return labels
 
@@ -150,23 +150,23 @@ def _unlisted(
     ]
 
 
-def _not_weak(labels: Labels) -> list[Fault]:
-    """Images kept aside that aren't weak ones."""
+def _not_weak(labels: Labels, listed: bool) -> list[Fault]:
+    """Images kept aside that aren't weak ones. `listed`: whether files list the weak images."""
     kept = labels.files["kept_aside"]
     if kept is None:
         return []
-    weak = {row["file_name"] for row in labels.images["weak"]}
-    return [
-        Fault(
-            kept.path,
-            f"image {row['id']} ({row['file_name']})",
-            "an image that isn't among the weak ones",
-            "weak images, with the same file_name",
-            "list it among the weak images too, or remove it here",
-        )
-        for row in kept.images
-        if row["file_name"] not in weak
-    ]
+    split = {row["file_name"]: name for name in ("strong", "val", "weak") for row in labels.images[name]}
+    missing = "list it among the weak images too" if listed else "correct its file_name"
+    faults = []
+    for row in kept.images:
+        name = split.get(row["file_name"])
+        if name == "weak":
+            continue
+        found = "an image that isn't among the weak ones" if name is None else f"an image of {name} too"
+        step = f"{missing}, or remove it here" if name is None else f"leave it in {name} alone"
+        record = f"image {row['id']} ({row['file_name']})"
+        faults.append(Fault(kept.path, record, found, "weak images, with the same file_name", step))
+    return faults
 
 
 def _name_faults(parts: Mapping[str, Sequence[CocoFile]]) -> list[Fault]:

@@ -32,6 +32,8 @@ class Facts:
     strong: int
     weak: int
     val: int
+    kept_aside: int
+    """Masks of weak images, to measure pseudo masks with"""
     classes: tuple[str, ...]
     masks: Mapping[str, int]
     """By class"""
@@ -106,6 +108,7 @@ def data_facts(splits: Mapping[str, Split], points: pa.Table | None, *, colours:
         strong=len(usable[0]),
         weak=len(usable[1]),
         val=len(splits["val"]),
+        kept_aside=len(splits["kept_aside"].instances) if "kept_aside" in splits else 0,
         classes=tuple(names.values()),
         masks={name: labels[id] for id, name in names.items()},
         clicks={name: clicks[id] for id, name in names.items()},

@@ -30,6 +30,7 @@ from data.errors import Fault
 from data.masks.rle import BoolArray, FloatArray, IntArray
 from data.points.lookup import Categories
 from data.points.record import Problem
+from tasks.common.startup import gc_off
 from tasks.intake.decisions import misplaced, word_without
 from tasks.review.objects import Objects
 
@@ -320,16 +321,11 @@ class Ledger:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Without Python's search for cycles, which takes a third of the time in which 100,000 decisions are read; nor are
-    they searched later, while somebody waits for the next object."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    """Garbage collection takes a third of the time in which 100,000 decisions are read; nor does it search them later,
+    while somebody waits for the next object."""
+    with gc_off():
         yield
         gc.freeze()
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def first_added(words: dict[str, Word]) -> Decision | None:

@@ -168,6 +168,28 @@ def test_bad_input_is_named_and_nothing_is_written(
     assert not (tmp_path / "workspace").exists()
 
 
+@pytest.mark.parametrize(
+    ("weak", "number", "found", "step"),
+    [
+        ("weak.json", 1, "an image of strong too", "leave it in strong alone"),
+        (None, 3, "an image of val too", "leave it in val alone"),
+        ("weak.json", 7, "an image that isn't among the weak ones", "list it among the weak images too"),
+        (None, 99, "an image that isn't among the weak ones", "correct its file_name"),
+    ],
+)
+def test_images_kept_aside_must_be_weak(
+    ingest: Callable[..., Path], documents: Documents, weak: str | None, number: int, found: str, step: str
+) -> None:
+    row = {"id": number, "file_name": f"{number}.png", "width": 20, "height": 10}
+    documents["kept_aside"]["images"].append(row)
+    with pytest.raises(DataError) as caught:
+        ingest(documents, weak=weak)
+    record = f"kept_aside.json: image {number} ({number}.png)"
+    (fault,) = [one for one in caught.value.faults if f"image {number} " in str(one)]
+    assert f"{record}: found {found}; expected weak images, with the same file_name" in str(fault)
+    assert step in str(fault)
+
+
 def test_a_truncated_image_and_a_link_that_leads_out_are_told_before_training(
     ingest: Callable[..., Path], documents: Documents, tmp_path: Path
 ) -> None:

@@ -43,3 +43,5 @@ def test_killed_at_random_moments_it_ends_the_same(
     found = json.loads(ended.stdout)
     assert found["kills"] == KILLS and found["files"] > 0
     assert found["rounds_that_ended_otherwise"] == 0, found
+    # Drawn from the time of the step alone; with that of importing torch, most would come when it has ended.
+    assert found["rounds"] <= 2 * KILLS

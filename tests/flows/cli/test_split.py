@@ -80,6 +80,12 @@ def test_what_could_not_be_done_is_said(drawn: tuple[Path, Params], tmp_path: Pa
     assert "1 strong images" in " ".join(result.output.split())
 
 
+def test_without_weak_images_there_is_nothing_to_measure(drawn: tuple[Path, Params], tmp_path: Path) -> None:
+    path = drawn[0] / "annotations/kept_aside.json"
+    result = RUNNER.invoke(app, ["split", str(path), "--out", str(tmp_path / "out"), "--strong", "1.0"])
+    assert "--masks" in result.output and "--kept-aside" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -114,6 +120,8 @@ def test_the_command_it_ends_with_makes_a_project(
     given = {"PROJECT": "trial", "IMAGES": "drawn/images"}
     done = RUNNER.invoke(app, [given.get(word, word) for word in command[1:]] + ["--yes"])
     assert done.exit_code == 0, done.output
+    hidden = len(json.loads(Path("of mine/5/kept_aside.json").read_text())["annotations"])
+    assert f"; {hidden} masks kept aside" in done.output
     monkeypatch.chdir("trial")
     params = load_params()
     assert params.ingest.kept_aside == "kept_aside.json" and params.ingest.weak is None

@@ -105,6 +105,34 @@ def test_s3() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("masks", "kept_aside", "base", "strong", "aside"),
+    [
+        ("s3://lab/x/train.json", "s3://lab/x/k.json", "s3://lab/x", "train.json", "k.json"),
+        ("s3://lab/x", "s3://lab/x/k.json", "s3://lab/x", ".", "k.json"),
+        ("s3://lab/x/", "s3://lab/x/y/k.json", "s3://lab/x", ".", "y/k.json"),
+        ("s3://lab/x/train.json", "s3://lab/x/y/k.json", "s3://lab/x", "train.json", "y/k.json"),
+    ],
+)
+def test_places_below_one_prefix(masks: str, kept_aside: str, base: str, strong: str, aside: str) -> None:
+    values = ingest_values(Path("project"), "s3://lab/photos", [masks], 0.2, None, kept_aside)
+    found = {one.key: one.value for one in values}
+    keys = ("ingest.annotations", "ingest.strong", "ingest.kept_aside")
+    assert tuple(found[key] for key in keys) == (base, strong, aside)
+
+
+@pytest.mark.parametrize(
+    ("masks", "val", "found"),
+    [
+        ("s3://lab/x/train.json", "s3://lab/xy/val.json", "several places"),
+        ("labels/train.json", "s3://lab/val.json", "some in S3, some on this machine"),
+    ],
+)
+def test_places_that_have_nothing_in_common(here: Path, masks: str, val: str, found: str) -> None:
+    with pytest.raises(DataError, match=f"{masks}, {val}: found {found}; expected one place"):
+        ingest_values(here / "project", "photos", [masks], val, None)
+
+
 def test_files_of_points_are_linked_into_the_projects_folder(here: Path) -> None:
     found = {one.key: one.value for one in points_values(here / "project", ["june.json", "july.csv"])}
     assert found["points.files"] == "points"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ def note(phase, _):
 gc.callbacks.append(note)
 atexit.register(lambda: print(json.dumps([len(early), gc.isenabled(), gc.get_freeze_count() > 0])))
 """
-"""As sitecustomize.py: how often Python looked for garbage before the step began, and whether it does so at the end."""
+"""As sitecustomize.py: how often garbage was collected before the step began, whether collection is on at the end, and
+whether objects are left out of it."""
+FEW = 5
+"""Collections before it is off, and one just after; else there are 50 and more."""
 
 
 def watched(tmp_path: Path, *arguments: str) -> list[int | bool]:
@@ -38,15 +42,65 @@ def watched(tmp_path: Path, *arguments: str) -> list[int | bool]:
     return found
 
 
-@pytest.mark.parametrize("python", [(), ("-u",)])  # torchrun's
-def test_a_step_is_imported_without_looking_for_garbage(tmp_path: Path, python: tuple[str, ...]) -> None:
-    assert watched(tmp_path, *python, "-m", "tasks.ingest", "--help") == [0, True, True]
+STEP = ("-m", "tasks.ingest", "--help")
 
 
-@pytest.mark.parametrize("arguments", [("-c", "import tasks.ingest"), ("-m", "tasks.common.on_hosts")])
-def test_others_look_for_it_as_they_like(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("python", [(), ("-u",), ("-P",)])  # by hand, by torchrun, by the dvc.yaml of `init`
+def test_a_step_is_imported_with_collection_off(tmp_path: Path, python: tuple[str, ...]) -> None:
+    early, enabled, frozen = watched(tmp_path, *python, *STEP)
+    assert early <= FEW and enabled and frozen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-c", "import tasks.ingest"),
+        ("-c", "import tasks.ingest", *STEP),
+        ("-m", "tasks.common.on_hosts", "--here", sys.executable, *STEP),
+    ],
+)
+def test_other_programs_collect_as_ever(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Also those that have the command of a step among their arguments, and live as long as it."""
     early, enabled, frozen = watched(tmp_path, *arguments)
-    assert early > 0 and enabled and not frozen
+    assert enabled and not frozen
+    assert early > FEW or "-c" not in arguments  # on_hosts imports next to nothing
+
+
+def test_the_python_api_is_imported_with_collection_off(tmp_path: Path) -> None:
+    early, enabled, frozen = watched(tmp_path, "-c", "from points2model import Instances")
+    assert early <= FEW and enabled and not frozen
+
+
+def test_code_is_hashed_with_collection_off() -> None:
+    seen: list[str] = []
+
+    def watch(phase: str, _: object) -> None:
+        seen.append(phase)
+
+    gc.callbacks.append(watch)
+    try:
+        identities(["ingest"], Sources(ROOT))
+    finally:
+        gc.callbacks.remove(watch)
+    assert seen.count("start") <= FEW
+
+
+def test_threads_leave_it_as_it_was() -> None:
+    assert gc.isenabled()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def enter(_: int) -> None:
+        for _ in range(2000):
+            with startup.gc_off():
+                assert not gc.isenabled()
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(enter, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("collects", [True, False])
@@ -54,7 +108,7 @@ def test_afterwards_all_is_as_it_was(collects: bool) -> None:
     before = gc.isenabled()
     try:
         (gc.enable if collects else gc.disable)()
-        with contextlib.suppress(ZeroDivisionError), startup.uncollected():
+        with contextlib.suppress(ZeroDivisionError), startup.gc_off():
             assert not gc.isenabled()
             raise ZeroDivisionError
         assert gc.isenabled() == collects

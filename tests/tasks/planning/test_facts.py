@@ -16,12 +16,15 @@ from tasks.planning.facts import FAR, _distances, data_facts
 
 def test_a_drawn_set(line: tuple[Path, Params]) -> None:
     workspace = line[0] / "workspace"
-    splits = {name: Split.open(workspace / "dataset" / name) for name in ("strong", "weak", "val")}
+    splits = {
+        name: Split.open(workspace / "dataset" / name) for name in ("strong", "weak", "val", "kept_aside")
+    }
     points = read_parquet(workspace / "points" / "points.parquet", POINTS)
     facts = data_facts(splits, points)
     strong = json.loads((workspace / "demo/dataset/annotations/strong.json").read_text())
     names = {one["id"]: one["name"] for one in strong["categories"]}
     assert (facts.strong, facts.weak, facts.val) == (6, 14, 6)
+    assert facts.kept_aside == facts.clicks_per_image.sum()  # the demo clicks each of the hidden masks
     assert sum(facts.masks.values()) == len(strong["annotations"]) == len(facts.object_sizes)
     for id, name in names.items():
         assert facts.masks[name] == sum(one["category_id"] == id for one in strong["annotations"])

@@ -28,7 +28,7 @@ def facts_of(
     sizes, sides = np.asarray(sizes, np.float64), np.asarray(images, np.float64)
     names = tuple(f"class {n}" for n in range(classes))
     values: dict[str, Any] = {
-        "strong": strong, "weak": len(sides) - strong, "val": 10, "classes": names,
+        "strong": strong, "weak": len(sides) - strong, "val": 10, "kept_aside": 0, "classes": names,
         "masks": {name: len(sizes) // classes for name in names}, "clicks": dict.fromkeys(names, 100),
         "short_sides": sides, "long_sides": sides, "object_sizes": sizes,
         "object_shares": sizes / np.median(sides), "object_lengths": 1.3 * sizes,
