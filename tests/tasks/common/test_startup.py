@@ -34,10 +34,13 @@ FEW = 5
 def watched(tmp_path: Path, *arguments: str) -> list[int | bool]:
     (tmp_path / "sitecustomize.py").write_text(WATCH)
     path = f"{tmp_path}{os.pathsep}{ROOT}"
+    ends = os.pipe()  # on_hosts ends with its input
     done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        [sys.executable, *arguments], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, stdin=ends[0],
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
+    for end in ends:
+        os.close(end)
     found: list[int | bool] = json.loads(done.stdout.splitlines()[-1])
     return found
 
