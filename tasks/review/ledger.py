@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,8 +85,11 @@ class Ledger:
         self._sizes: list[tuple[int, int]] = list(zip(*sides, strict=True))
         self._clear()
         self.version = 0
-        with _without_collection():
+        # Else a third of the time in which 100,000 decisions are read; nor are they searched for garbage later, while
+        # somebody waits for the next object.
+        with gc_off():
             self.refresh()
+            gc.freeze()
 
     def _clear(self) -> None:
         self._of: dict[str, dict[str, list[Decision]]] = {}
@@ -317,15 +318,6 @@ class Ledger:
     def faults(self) -> list[Fault]:
         """Lines of the files that aren't decisions."""
         return self._follower.faults
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Garbage collection takes a third of the time in which 100,000 decisions are read; nor does it search them later,
-    while somebody waits for the next object."""
-    with gc_off():
-        yield
-        gc.freeze()
 
 
 def first_added(words: dict[str, Word]) -> Decision | None:

@@ -168,11 +168,15 @@ def test_plan_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_clicks_may_come_later(drawn: Path, tmp_path: Path) -> None:
     masks = drawn / "dataset" / "annotations" / "strong.json"
+    nothing = tmp_path / "nothing.json"  # as `split --strong 1.0` writes it
+    nothing.write_text(json.dumps({**json.loads(masks.read_text()), "images": [], "annotations": []}))
     found = command(
-        "init", tmp_path / "p", "--images", drawn / "dataset" / "images", "--masks", masks, "--yes"
-    )
+        "init", tmp_path / "p", "--images", drawn / "dataset" / "images", "--masks", masks, "--yes",
+        "--kept-aside", nothing,
+    )  # fmt: skip
     assert found.exit_code == 0, found.output
     assert "put files of clicks into" in found.output
+    assert "ingest.kept_aside: its files have no mask, so pseudo masks aren't measured" in found.output
     assert list((tmp_path / "p" / "points").iterdir()) == []
     assert yaml.safe_load((tmp_path / "p" / "params.yaml").read_text())["ingest"]["val"] == 0.2
 
