@@ -95,7 +95,8 @@ def make_plan(
     log.info("plan: timing some steps of each training")
     notes = [BUSY.format(load=load, cores=machine.cores)] if (load := busy(machine)) else []
     if params.ingest.kept_aside is not None and not facts.kept_aside:
-        notes.append("ingest.kept_aside: its files have no mask, so pseudo masks aren't measured")
+        found = "ingest.kept_aside: its files have no mask, so pseudo masks aren't measured"
+        notes.append(f"{found}; name masks of images with clicks, or set it to null")
     precision, threads = fastest(params, splits["strong"], machine)
     choices = replace(choices, precision=precision, threads=threads)
     written, params = _params([*data, *plan(facts, machine, choices)], current, before)

@@ -16,7 +16,7 @@ from threading import Lock
 
 
 class _Off:
-    """How many threads want collection off, and whether it was on before the first of them."""
+    """How many threads have turned collection off, and whether it was on before the first of them."""
 
     lock = Lock()
     count = 0
